@@ -1,0 +1,68 @@
+# make reproduce   set up, run the papers, print the claims, write a report
+# make test        set up, run every test
+# make lab         open JupyterLab
+# make docs        build the site into _docs/ and README.md
+#
+# PRESET=laptop PAPER=mothello make reproduce   narrows it; UV_TORCH_BACKEND=cpu keeps a GPU-less machine from fetching CUDA
+
+PRESET ?= smoke
+PAPER  ?=
+STORE  ?= results
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.stamp
+
+# the first Python of 3.11-3.13 that runs and can make environments (a name on PATH alone may be an empty shim)
+ifndef PY
+PY := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+        $$p -c 'import sys, venv, ensurepip; sys.exit(not (3,11) <= sys.version_info < (3,14))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+endif
+
+# uv does not read pip's settings: hand it pip's find-links and index (both empty on most machines)
+PIPCONF = $(shell $(PY) -m pip config get global.$(1) 2>/dev/null)
+ifndef UV_FIND_LINKS
+export UV_FIND_LINKS := $(or $(PIP_FIND_LINKS),$(call PIPCONF,find-links))
+endif
+INDEX := $(or $(PIP_INDEX_URL),$(call PIPCONF,index-url))
+ifneq ($(INDEX),)
+export UV_DEFAULT_INDEX ?= $(INDEX)
+endif
+
+# small models: one thread a process, one process a core; no look-ups on the hub unless HF_HUB_OFFLINE=0
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+# without bytecode every process would compile torch anew
+unexport PYTHONDONTWRITEBYTECODE
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce test lab docs clean
+
+help:
+	@sed -n '1,6s/^# \{0,1\}//p' Makefile
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt overrides.txt
+	@test -n "$(PY)" || { echo "xltnb needs Python 3.11, 3.12 or 3.13 with its venv module (Debian: apt install python3-venv). None was found; name one with PY=/path/to/python make ..."; exit 1; }
+	@echo "setting up $(VENV) with $$($(PY) --version)"
+	@test -x $(BIN)/python && $(BIN)/python -c '' 2>/dev/null || $(PY) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check uv
+	@$(BIN)/uv pip install -q -p $(BIN)/python -c constraints.txt --overrides overrides.txt -e '.[dev,ui,peers]'
+	@touch $@
+
+reproduce: setup
+	@$(BIN)/xltnb run $(PAPER) --preset $(PRESET) --store $(STORE)
+	@$(BIN)/xltnb report $(PAPER) --preset $(PRESET) --store $(STORE)
+
+test: setup
+	@$(BIN)/python -m pytest -q tests
+
+lab: setup
+	@$(BIN)/xltnb lab
+
+docs: setup
+	@$(BIN)/xltnb docs
+
+clean:
+	rm -rf _docs _proc_* .pytest_cache .hypothesis .ruff_cache

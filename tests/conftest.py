@@ -1,0 +1,58 @@
+"What every test may use: the checkout, its pages, its modules"
+import configparser
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+os.environ.setdefault('HF_HUB_OFFLINE', '1')
+os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
+
+ROOT = Path(__file__).resolve().parent.parent
+NBS, LIB = ROOT/'nbs', ROOT/'xltnb'
+
+
+def is_page(p):
+    "A notebook of the checkout that is neither scratch, hidden, nor the result of a run"
+    parts = p.relative_to(NBS).parts
+    return not any(s[0] in '._' for s in parts) and parts[0] != 'results'
+
+
+PAGES = sorted(p for p in NBS.rglob('*.ipynb') if is_page(p))
+MODULES = sorted(p for p in LIB.rglob('*.py') if p.name not in ('_modidx.py', '__init__.py'))
+
+
+def settings():
+    "settings.ini as a dict"
+    cfg = configparser.ConfigParser(interpolation=None)
+    cfg.read(ROOT/'settings.ini')
+    return dict(cfg['DEFAULT'])
+
+
+def chromium():
+    "Path of a Chromium, or None"
+    names = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
+    return os.environ.get('XLTNB_CHROMIUM') or next((p for p in map(shutil.which, names) if p), None)
+
+
+def copy_checkout(dst):
+    "A copy of what a test may change: sources, without environments, caches or runs"
+    skip = shutil.ignore_patterns('.git', '.venv', '.cache', 'results', '_docs', '_proc*', '__pycache__', '*.egg-info', '.pytest_cache', '.hypothesis', '.ruff_cache', '.ipynb_checkpoints')
+    return Path(shutil.copytree(ROOT, dst, ignore=skip, dirs_exist_ok=True))
+
+
+@pytest.fixture(scope='session')
+def browser():
+    "A headless Chromium; without one the test is skipped, and in CI it fails"
+    exe = chromium()
+    if exe is None:
+        why = 'no Chromium on this machine: the browser tests need one (Debian: apt install chromium)'
+        (pytest.fail if os.environ.get('XLTNB_REQUIRE_BROWSER') == '1' or os.environ.get('CI') else pytest.skip)(why)
+    from playwright.sync_api import sync_playwright
+    flags = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'
+    with sync_playwright() as p:
+        b = p.chromium.launch(executable_path=exe, args=flags.split())
+        yield b
+        b.close()

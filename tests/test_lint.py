@@ -1,0 +1,84 @@
+"What a reader of a page relies on: names that exist, named imports, a word on every parameter"
+import inspect
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import LIB, MODULES, NBS, PAGES
+
+STAR = re.compile(r'^\s*from\s+\S+\s+import\s+\*', re.M)
+
+
+def cells(path, kind='code'): return [''.join(c['source']) for c in json.loads(path.read_text())['cells'] if c['cell_type'] == kind]
+
+
+def test_ruff_finds_no_undefined_or_unused_name():
+    done = subprocess.run([sys.executable, '-m', 'ruff', 'check', '--no-cache', '--select', 'F', '--exclude', '_modidx.py', str(LIB)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize('path', PAGES, ids=lambda p: p.name)
+def test_named_imports_only(path):
+    bad = [c.split('\n')[0] for c in cells(path) if STAR.search(c)]
+    assert not bad, f'star import in {path.name}: {bad}'
+
+
+@pytest.mark.parametrize('path', PAGES, ids=lambda p: p.name)
+def test_page_opens_with_a_title_and_a_subtitle(path):
+    first = json.loads(path.read_text())['cells'][0]
+    text = ''.join(first['source'])
+    assert first['cell_type'] == 'markdown' and re.match(r'# \S.*\n+> \S', text), f'{path.name} opens with {text[:60]!r}, not with "# Title" and "> subtitle"'
+
+
+@pytest.mark.parametrize('path', [p for p in PAGES if p.parent == NBS], ids=lambda p: p.name)
+def test_import_cells_hold_imports_alone(path):
+    "The docs build runs such cells by themselves"
+    import ast
+    for c in cells(path):
+        body = ast.parse(re.sub(r'^[%!].*$', '', c, flags=re.M)).body
+        kinds = {isinstance(n, (ast.Import, ast.ImportFrom)) for n in body}
+        assert len(kinds) < 2, f'{path.name}: imports beside other code in\n{c[:300]}'
+
+
+def public(module):
+    "Names in `__all__` that are functions or classes of this module"
+    import importlib
+    m = importlib.import_module('xltnb.' + '.'.join(module.relative_to(LIB).with_suffix('').parts))
+    for name in getattr(m, '__all__', []):
+        o = getattr(m, name)
+        if (inspect.isfunction(o) or inspect.isclass(o)) and getattr(o, '__module__', '') == m.__name__: yield name, o
+
+
+def lacking(name, o):
+    "Parameters of `o` without a comment, and `o` itself without a docstring"
+    from fastcore.docments import docments
+    if name.startswith('_'): return
+    if not inspect.getdoc(o): yield f'{name}: no docstring'
+    if inspect.isclass(o) and (issubclass(o, BaseException) or '__init__' not in vars(o)): return
+    try: docs = docments(o, full=True, returns=False)
+    except Exception as e: yield f'{name}: {e}'; return
+    for arg, d in docs.items():
+        if arg in ('self', 'cls', 'args', 'kwargs', 'return'): continue
+        if not d.docment: yield f'{name}({arg}): no comment'
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda p: p.stem)
+def test_every_parameter_has_a_word(path):
+    bad = [w for name, o in public(path) for w in lacking(name, o)]
+    assert not bad, '\n'.join(bad)
+
+
+def test_a_missing_word_is_seen(tmp_path, monkeypatch):
+    (tmp_path/'undocumented.py').write_text('def f(\n  a:int, # fine\n  b:int,\n): "Does it"\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    import undocumented
+    assert list(lacking('f', undocumented.f)) == ['f(b): no comment']
+
+
+def test_few_hidden_cells():
+    for p in PAGES:
+        code = cells(p)
+        hidden = sum(c.lstrip().startswith('#| hide') for c in code)
+        assert hidden <= max(2, len(code)//6), f'{p.name}: {hidden} of {len(code)} code cells hidden'

@@ -1,0 +1,59 @@
+"Every page runs from top to bottom, in one process: torch is imported once"
+import os
+import random
+
+import pytest
+from conftest import NBS, PAGES, ROOT
+
+SKIP = {'slow', 'gpu'}  # `#| slow` and `#| gpu` cells: settings.ini, tst_flags
+
+
+@pytest.fixture
+def as_found(tmp_path, monkeypatch):
+    "A page finds a fresh cache and store, and leaves no global state behind"
+    monkeypatch.setenv('XLTNB_CACHE', str(tmp_path/'cache'))
+    monkeypatch.setenv('XLTNB_STORE', str(tmp_path/'results'))
+    env = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(env)
+
+
+def run_page(path):
+    "Run the cells of a page; the traceback of the first that fails, or None"
+    from execnb.shell import CaptureShell
+    from fastcore.xtras import working_directory
+    from nbdev.frontmatter import FrontmatterProc
+    from nbdev.process import NBProcessor
+    os.environ['IN_TEST'] = '1'
+    nb = NBProcessor(path, procs=FrontmatterProc, process=True).nb
+    shell = CaptureShell(path)
+
+    def skip(cell):
+        if cell.cell_type != 'code': return True
+        d = getattr(cell, 'directives_', {}) or {}
+        return d.get('eval:', [''])[0].lower() == 'false' or bool(SKIP & d.keys())
+
+    try:
+        with working_directory(path.parent): shell.run_all(nb, exc_stop=True, preproc=skip)
+    except BaseException as e:
+        if isinstance(e, KeyboardInterrupt): raise
+        return shell.prettytb(fname=path)
+    return None
+
+
+@pytest.mark.parametrize('path', PAGES, ids=lambda p: str(p.relative_to(NBS)))
+def test_page(path, as_found):
+    random.seed(0)
+    failed = run_page(path)
+    if failed: pytest.fail(failed, pytrace=False)
+
+
+def test_a_failing_page_fails(tmp_path, as_found):
+    import nbformat
+    cells = ['x = 1', 'assert x == 2, "wrong"']
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells]), tmp_path/'bad.ipynb')
+    assert 'wrong' in run_page(tmp_path/'bad.ipynb')
+
+
+def test_pages_were_found(): assert (ROOT/'nbs'/'index.ipynb') in PAGES and len(PAGES) > 5
