@@ -1,0 +1,115 @@
+"The site builds, its links hold, its pages work in a browser without a network, and README is the front page"
+import http.server
+import shutil
+import threading
+from functools import partial
+
+import pytest
+from conftest import NBS, PAGES, ROOT
+
+docs = pytest.importorskip('xltnb.docs')
+WALKS = sorted((NBS/'papers').glob('*/*_walk.ipynb'))
+
+
+@pytest.fixture(scope='module')
+def site(tmp_path_factory): return docs.build_docs(ROOT, tmp_path_factory.mktemp('site')/'_docs')
+
+
+@pytest.fixture(scope='module')
+def address(site):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *a): pass
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_port}'
+    server.shutdown()
+
+
+def html_of(page):
+    rel = page.relative_to(NBS)
+    return 'nbs/' + str(rel.with_name(docs.bare_name(rel.name)).with_suffix('.html').as_posix())
+
+
+def visit(browser, url):
+    "Open a page; the page, and everything that went wrong"
+    page, wrong = browser.new_page(viewport={'width': 1300, 'height': 1000}), []
+    page.on('console', lambda m: wrong.append(f'{m.type}: {m.text}') if m.type == 'error' else None)
+    page.on('pageerror', lambda e: wrong.append(f'error: {e}'))
+    page.on('request', lambda r: wrong.append(f'another host: {r.url}') if not r.url.startswith(('http://127.0.0.1:', 'file:', 'data:', 'blob:')) else None)
+    page.goto(url, wait_until='load')
+    return page, wrong
+
+
+def test_every_page_is_on_the_site(site):
+    missing = [html_of(p) for p in PAGES if not (site/html_of(p)).exists()]
+    assert not missing
+    assert (site/'index.html').exists() and (site/'plotly.min.js').stat().st_size > 1e6
+
+
+def test_no_dead_link(site):
+    dead = docs.dead_links(site)
+    assert not dead, '\n'.join(dead)
+
+
+def test_a_dead_link_is_seen(site, tmp_path):
+    copy = shutil.copytree(site, tmp_path/'site')
+    (copy/'nbs'/'index.html').write_text((copy/'nbs'/'index.html').read_text().replace('</main>', '<a href="gone.html">x</a></main>'))
+    assert 'nbs/index.html: gone.html' in docs.dead_links(copy)
+
+
+def test_no_page_asks_another_host(site):
+    for p in site.rglob('*.html'):
+        refs = [r for r in docs.read_refs(p)[1] if r.startswith(('http', '//')) and r.rsplit('.')[-1] in ('js', 'css', 'mjs')]
+        assert not refs, f'{p.relative_to(site)} loads {refs}'
+
+
+def test_source_stands_on_the_page(site):
+    text = (site/'nbs'/'docs.html').read_text()
+    assert '<summary' in text and 'folder of the notebooks' in text
+
+
+def test_readme_is_the_front_page():
+    want = docs.readme(NBS/'index.ipynb')
+    assert (ROOT/'README.md').read_text() == want, 'README.md is out of date: make docs'
+
+
+def test_readme_links_hold():
+    import re
+    for target in re.findall(r'\]\((?!https?:|#)([^)#]+)', docs.readme(NBS/'index.ipynb')):
+        assert (ROOT/target).exists(), f'README links to {target}'
+
+
+def test_front_page_in_a_browser(browser, address):
+    page, wrong = visit(browser, f'{address}/index.html')
+    page.wait_for_url('**/nbs/index.html')
+    page.get_by_role('heading', name='Two commands').wait_for(timeout=10000)
+    assert not wrong, '\n'.join(wrong)
+    page.close()
+
+
+@pytest.mark.parametrize('walk', WALKS, ids=lambda p: p.stem)
+def test_walk_page_in_a_browser(browser, address, walk):
+    page, wrong = visit(browser, f'{address}/{html_of(walk)}')
+    page.locator('.js-plotly-plot .main-svg').first.wait_for(timeout=20000)
+    drawn = page.locator('.js-plotly-plot').count()
+    assert drawn == page.locator('.plotly-graph-div').count() > 0
+    assert not wrong, '\n'.join(wrong)
+    page.close()
+
+
+def test_figures_and_formulas_in_a_browser(browser, tmp_path_factory, monkeypatch):
+    "A page made for the purpose: a figure is drawn and a formula set without a network"
+    import json
+    import nbformat
+    import plotly.graph_objects as go
+    root = tmp_path_factory.mktemp('tiny')
+    (root/'nbs').mkdir()
+    for f in ('settings.ini', '_quarto.yml'): shutil.copy2(ROOT/f, root)
+    shutil.copy2(NBS/'icon.svg', root/'nbs')
+    out = nbformat.v4.new_output('display_data', data={docs.PLOTLY_MIME: json.loads(go.Figure(go.Bar(x=['a'], y=[1])).to_json())})
+    cells = [nbformat.v4.new_markdown_cell('# A page\n\n> With a figure'), nbformat.v4.new_markdown_cell('The radius $\\rho \\le 1$'), nbformat.v4.new_code_cell('fig', outputs=[out])]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), root/'nbs'/'index.ipynb')
+    page, wrong = visit(browser, (docs.build_docs(root)/'nbs'/'index.html').as_uri())
+    page.locator('.js-plotly-plot .main-svg').first.wait_for(timeout=20000)
+    assert page.locator('math').count() == 1 and not wrong, '\n'.join(wrong)
+    page.close()
