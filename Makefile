@@ -18,16 +18,6 @@ PY := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
         $$p -c 'import sys, venv, ensurepip; sys.exit(not (3,11) <= sys.version_info < (3,14))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 endif
 
-# uv does not read pip's settings: hand it pip's find-links and index (both empty on most machines)
-PIPCONF = $(shell $(PY) -m pip config get global.$(1) 2>/dev/null)
-ifndef UV_FIND_LINKS
-export UV_FIND_LINKS := $(or $(PIP_FIND_LINKS),$(call PIPCONF,find-links))
-endif
-INDEX := $(or $(PIP_INDEX_URL),$(call PIPCONF,index-url))
-ifneq ($(INDEX),)
-export UV_DEFAULT_INDEX ?= $(INDEX)
-endif
-
 # small models: one thread a process, one process a core; no look-ups on the hub unless HF_HUB_OFFLINE=0
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
@@ -43,12 +33,16 @@ help:
 
 setup: $(STAMP)
 
+# uv does not read pip's settings: hand it pip's find-links and index (both empty on most machines)
 $(STAMP): pyproject.toml constraints.txt overrides.txt
 	@test -n "$(PY)" || { echo "xltnb needs Python 3.11, 3.12 or 3.13 with its venv module (Debian: apt install python3-venv). None was found; name one with PY=/path/to/python make ..."; exit 1; }
 	@echo "setting up $(VENV) with $$($(PY) --version)"
 	@test -x $(BIN)/python && $(BIN)/python -c '' 2>/dev/null || $(PY) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check uv
-	@$(BIN)/uv pip install -q -p $(BIN)/python -c constraints.txt --overrides overrides.txt -e '.[dev,ui,peers]'
+	@conf() { $(BIN)/python -m pip config get global.$$1 2>/dev/null || true; }; \
+	 export UV_FIND_LINKS="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-$$(conf find-links)}}"; \
+	 index="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$(conf index-url)}}"; [ -z "$$index" ] || export UV_DEFAULT_INDEX="$$index"; \
+	 $(BIN)/uv pip install -q -p $(BIN)/python -c constraints.txt --overrides overrides.txt -e '.[dev,ui,peers]'
 	@touch $@
 
 reproduce: setup
