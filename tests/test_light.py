@@ -40,7 +40,7 @@ def test_help_is_light():
     code = 'import sys\nsys.argv = ["xltnb", "--help"]\ntry:\n from xltnb.cli import main; main()\nexcept SystemExit: pass'
     assert loaded(code) == []
     s, done = fastest([sys.executable, '-m', 'xltnb.cli', '--help'])
-    assert done.returncode == 0 and 'reproduce' not in done.stderr, done.stderr
+    assert done.returncode == 0, done.stderr
     assert 'run' in done.stdout and 'claims' in done.stdout
     assert s < LIMIT_S, f'xltnb --help took {s:.2f} s'
 
