@@ -47,4 +47,15 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                             'xltnb.docs.stage': ('docs.html#stage', 'xltnb/docs.py'),
                             'xltnb.docs.stage_page': ('docs.html#stage_page', 'xltnb/docs.py'),
                             'xltnb.docs.strip_source_links': ('docs.html#strip_source_links', 'xltnb/docs.py'),
-                            'xltnb.docs.write_readme': ('docs.html#write_readme', 'xltnb/docs.py')}}}
+                            'xltnb.docs.write_readme': ('docs.html#write_readme', 'xltnb/docs.py')},
+            'xltnb.stats': { 'xltnb.stats.Diff': ('stats.html#diff', 'xltnb/stats.py'),
+                             'xltnb.stats._boot_effects': ('stats.html#_boot_effects', 'xltnb/stats.py'),
+                             'xltnb.stats._t_diff': ('stats.html#_t_diff', 'xltnb/stats.py'),
+                             'xltnb.stats._weights': ('stats.html#_weights', 'xltnb/stats.py'),
+                             'xltnb.stats.bootstrap_items': ('stats.html#bootstrap_items', 'xltnb/stats.py'),
+                             'xltnb.stats.cv_star': ('stats.html#cv_star', 'xltnb/stats.py'),
+                             'xltnb.stats.detectable': ('stats.html#detectable', 'xltnb/stats.py'),
+                             'xltnb.stats.holm': ('stats.html#holm', 'xltnb/stats.py'),
+                             'xltnb.stats.mean_ci': ('stats.html#mean_ci', 'xltnb/stats.py'),
+                             'xltnb.stats.paired_diff': ('stats.html#paired_diff', 'xltnb/stats.py'),
+                             'xltnb.stats.welch': ('stats.html#welch', 'xltnb/stats.py')}}}
