@@ -59,8 +59,8 @@ def pretrain(
     if run.done: save_checkpoint(whole, model, None, dict(curves=run.curves, tokens_s=run.tokens_s)); part.unlink(missing_ok=True)
     return run
 
-# %% ../nbs/40_mothello.ipynb #51d3bc76
-OPENINGS = {8:(19,18,17), 6:(8,7,6), 4:(1,0,8)}
+# %% ../nbs/40_mothello.ipynb #4581785e
+OPENINGS = {8:(19,18,17), 6:(8,7,6), 4:(1,0,4)}
 
 def finetune(
     run:Trained, # pretrained model; changed in place
