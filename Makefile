@@ -56,7 +56,7 @@ lab: setup
 	@$(BIN)/xltnb lab
 
 docs: setup
-	@$(BIN)/xltnb docs
+	@$(BIN)/python -c 'from xltnb.docs import publish; print("the site:", publish())'
 
 clean:
 	rm -rf _docs _proc_* .pytest_cache .hypothesis .ruff_cache

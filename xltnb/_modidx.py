@@ -38,6 +38,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                             'xltnb.docs.local_figures': ('docs.html#local_figures', 'xltnb/docs.py'),
                             'xltnb.docs.local_output': ('docs.html#local_output', 'xltnb/docs.py'),
                             'xltnb.docs.mathml': ('docs.html#mathml', 'xltnb/docs.py'),
+                            'xltnb.docs.publish': ('docs.html#publish', 'xltnb/docs.py'),
                             'xltnb.docs.read_refs': ('docs.html#read_refs', 'xltnb/docs.py'),
                             'xltnb.docs.reading_order': ('docs.html#reading_order', 'xltnb/docs.py'),
                             'xltnb.docs.readme': ('docs.html#readme', 'xltnb/docs.py'),

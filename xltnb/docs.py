@@ -7,7 +7,7 @@ __all__ = ['NUMBER', 'LINK', 'PLOTLY_MIME', 'CDN', 'MATH', 'KATEX', 'EXPORT', 'S
            'FONT', 'LANDING', 'PAGE_LINK', 'find_pages', 'bare_name', 'bare_links', 'figure_html', 'local_output',
            'local_figures', 'mathml', 'show_source', 'fold', 'strip_source_links', 'stage_page', 'section_of',
            'reading_order', 'sidebar', 'check_names', 'stage', 'builder', 'lay_out', 'finish', 'build_docs',
-           'read_refs', 'is_dead', 'dead_links', 'readme', 'write_readme']
+           'read_refs', 'is_dead', 'dead_links', 'readme', 'write_readme', 'publish']
 
 # %% ../nbs/73_docs.ipynb #6ce82b68
 import json
@@ -331,3 +331,15 @@ def write_readme(
     text = readme(root/'nbs'/'index.ipynb')
     if not out.exists() or out.read_text()!=text: out.write_text(text)
     return out
+
+# %% ../nbs/73_docs.ipynb #a7cd8c28
+def publish(
+    root:Path|None=None, # the checkout; found when None
+    out:Path|None=None, # folder of the site; `_docs` of the checkout when None
+)->Path: # front door of the site
+    "Write README.md and build the site"
+    write_readme(root)
+    site = build_docs(root, out)
+    dead = dead_links(site)
+    if dead: raise XltError('the site was built, and these links on it are dead:\n'+'\n'.join(dead))
+    return site/'index.html'
