@@ -144,7 +144,7 @@ def run_transfer(cfg:TransferCfg, seed:int, ctx:Ctx)->Result:
     rows = done.curves['measured']
     return Result(metrics=transfer_metrics(rows), curves=dict(finetune={k:[r[k] for r in rows] for k in rows[0]}, pretrain={k:run.curves[k] for k in ('tokens','loss')}), items={}, per_language={f'{i}:{k}':dict(legal_strict_end=rows[-1]['source' if i==0 else 'target' if len(run.lex.kinds)==2 else f'target_{i}']) for i,k in enumerate(run.lex.kinds)}, provenance=dict(tokens_s=run.tokens_s, anchors=[list(map(str,a)) for a in run.lex.anchors]))
 
-# %% ../nbs/60_exp_mothello.ipynb #64f47e2c
+# %% ../nbs/60_exp_mothello.ipynb #6ee0f363
 @dataclass(frozen=True)
 class Scale:
     "What a preset means for mOthello"
@@ -171,8 +171,8 @@ _gpu = LMCfg(steps=1954, batch=1024, lr=5e-4, warmup=200)
 SCALES = dict(
     smoke=Scale(WorldCfg(n=4,layers=2,heads=2,width=32), LMCfg(steps=40,batch=64,lr=1e-2,warmup=8), LMCfg(steps=40,batch=64,lr=1e-2,warmup=8), LMCfg(steps=12,batch=64,lr=3e-3,warmup=4), 1, 5e9,
         dict(probe_layer=1,probe_games=80,test_games=40), 3, 0, 40, dict(edit_from=1,edit_steps=30), (0,4), ('atomic','compositional'), (), ((5,1),), (2,), False),
-    laptop=Scale(WorldCfg(n=6,layers=3,heads=4,width=64), LMCfg(steps=7000,batch=64,lr=4e-3,warmup=200), LMCfg(steps=4000,batch=64,lr=4e-3,warmup=200), LMCfg(steps=1200,batch=64,lr=1e-3,warmup=100), 3, 3.2e10,
-        dict(probe_layer=2,probe_games=800,test_games=200), 9, 8, 200, dict(edit_from=1,edit_steps=300), (0,1,2,4,8), ('atomic','compositional'), (0,8), ((20,1),), (4,), False),
+    laptop=Scale(WorldCfg(n=6,layers=3,heads=4,width=64), LMCfg(steps=6000,batch=64,lr=6e-3,warmup=200), LMCfg(steps=3500,batch=64,lr=6e-3,warmup=200), LMCfg(steps=1000,batch=64,lr=3e-3,warmup=100), 3, 3.2e10,
+        dict(probe_layer=2,probe_games=800,test_games=200), 9, 6, 200, dict(edit_from=1,edit_steps=300), (0,1,2,4,8), ('atomic','compositional'), (0,8), ((20,1),), (4,), False),
     gpu=Scale(WorldCfg(), _gpu, _gpu, replace(_gpu,steps=400,warmup=40), 3, 2.5e14, dict(probe_layer=6,probe_games=800,test_games=200), 21, 8, 500, dict(edit_from=4,edit_steps=1000), many=((20,1),), pairs=('atomic',), indirect=(4,)),
     paper=Scale(WorldCfg(dropout=.1), _paper, replace(_paper,steps=17_969,warmup=2246,unique=460_000), replace(_paper,steps=400,warmup=500,unique=102_400), 3, 2.5e14, dict(probe_layer=6,probe_games=800,test_games=100), 21, 0, 1000, dict(edit_from=4,edit_steps=1000)),
 )
