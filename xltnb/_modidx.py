@@ -267,6 +267,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                              'xltnb.store.Store.__init__': ('store.html#store.__init__', 'xltnb/store.py'),
                              'xltnb.store.Store.__repr__': ('store.html#store.__repr__', 'xltnb/store.py'),
                              'xltnb.store.Store._files': ('store.html#store._files', 'xltnb/store.py'),
+                             'xltnb.store.Store.busy': ('store.html#store.busy', 'xltnb/store.py'),
                              'xltnb.store.Store.claim': ('store.html#store.claim', 'xltnb/store.py'),
                              'xltnb.store.Store.file': ('store.html#store.file', 'xltnb/store.py'),
                              'xltnb.store.Store.frame': ('store.html#store.frame', 'xltnb/store.py'),

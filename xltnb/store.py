@@ -288,7 +288,7 @@ def put(
     "Write a record, all of it or nothing"
     return atomic_write(self.file(record.experiment, record.key), record_json(record))
 
-# %% ../nbs/02_store.ipynb #7014736c
+# %% ../nbs/02_store.ipynb #24248428
 @patch
 def claim(
     self:Store,
@@ -297,6 +297,14 @@ def claim(
 )->Claim: # use it with `with`; false when somebody else has it
     "An exclusive claim on a run, so that two plans at once share the work"
     return Claim(self.path/'.claims'/f"{_check_part(key, 'key')}.lock", beat_s)
+
+@patch
+def busy(
+    self:Store,
+    key:str, # a `RunKey.key`
+)->bool: # whether a living process holds the claim
+    "Whether somebody is working on a run now"
+    return not _is_stale(self.claim(key).lock)
 
 # %% ../nbs/02_store.ipynb #9d8ec46c
 @patch
