@@ -59,8 +59,9 @@ def lacking(name, o):
     if inspect.isclass(o) and (issubclass(o, BaseException) or '__init__' not in vars(o)): return
     try: docs = docments(o, full=True, returns=False)
     except Exception as e: yield f'{name}: {e}'; return
+    rest = {p.name for p in inspect.signature(o).parameters.values() if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     for arg, d in docs.items():
-        if arg in ('self', 'cls', 'args', 'kwargs', 'return'): continue
+        if arg in {'self', 'cls', 'return'} | rest: continue
         if not d.docment: yield f'{name}({arg}): no comment'
 
 

@@ -173,14 +173,14 @@ def section_of(
     if len(rel.parts)>1: return rel.parts[0]
     return f'{FLOORS[rel.name[0]]}' if NUMBER.match(rel.name) else ''
 
-# %% ../nbs/73_docs.ipynb #7cb38fe7
+# %% ../nbs/73_docs.ipynb #da44b186
 def reading_order(
     rel:Path, # page, relative to the folder of notebooks
 )->tuple: # sorts papers first, a walk before its tables
     "Key that sorts pages as the sidebar shows them"
     kind = rel.stem.rpartition('_')[2]
     rank = FIRST.index(kind) if kind in FIRST else 1 if len(rel.parts)>1 else 0
-    return (rel.parts[0]!='papers', len(rel.parts)==1, str(rel.parent), rank if len(rel.parts)>1 else 0, rel.name)
+    return (rel.parts[0]!='papers', len(rel.parts)==1, str(rel.parent), rank if len(rel.parts)>1 else rel.name[:2], bare_name(rel.name).startswith('exp_'), rel.name)
 
 def sidebar(
     rels:list[Path], # pages, relative to the folder of notebooks
