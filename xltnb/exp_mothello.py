@@ -7,22 +7,23 @@ __all__ = ['SCALES', 'AlignCfg', 'sets_for', 'paused_unless', 'pair_items', 'mea
            'run_align', 'TransferCfg', 'follow', 'transfer_metrics', 'run_transfer', 'Scale', 'align_arms',
            'transfer_arms', 'mothello_jobs', 'cost_of']
 
-# %% ../nbs/60_exp_mothello.ipynb #a9d08b28
+# %% ../nbs/60_exp_mothello.ipynb #cce8e5d6
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from .core import check_name, seed_for, stable_hash, to_dict
 from .experiments import Ctx, Paused, Result, experiment, make_job, preset_jobs
+from .gamesets import game_set, majority_levels
 from .gpt import GPTCfg, flops_per_token
 from .interventions import make_cases, misses, next_logits
 from .legality import legality
-from .languages import Encoder
+from .languages import Encoder, Lexicon
 from .lm import LMCfg, Trained
 from .mothello import OPENINGS, WorldCfg, finetune, lexicon_of, points, pretrain
-from .probes import align, game_set, majority_levels
+from .probes import align
 
-# %% ../nbs/60_exp_mothello.ipynb #0d7d9870
+# %% ../nbs/60_exp_mothello.ipynb #1731a59d
 @dataclass(frozen=True)
 class AlignCfg:
     "Pretrain on general games, then probe"
@@ -37,23 +38,39 @@ class AlignCfg:
     edit_from:int = 4 # first layer to edit
     edit_steps:int = 1000 # Adam updates an edit
 
-def sets_for(cfg, seed:int, device:str)->tuple:
+def sets_for(
+    cfg, # `AlignCfg` or `TransferCfg`
+    seed:int, # of the run; the probes' games follow it
+    device:str, # where the tensors live
+)->tuple: # two game sets
     "Games to train probes on and games to test on; the test games are the same for every seed and arm, so that items pair up"
     n = cfg.world.n
     return game_set(cfg.probe_games, n, seed_for('probe games',n,seed), device=device), game_set(cfg.test_games, n, seed_for('test games',n), device=device)
 
-def paused_unless(run:Trained)->Trained:
+def paused_unless(
+    run:Trained, # what `train` returned
+)->Trained:
     "The run, or `Paused` if it stopped at a checkpoint"
     if not run.done: raise Paused('stopped at a checkpoint; the same command goes on from there')
     return run
 
-# %% ../nbs/60_exp_mothello.ipynb #abcf260e
-def pair_items(al, layer:int, i:int=0, j:int=1)->dict:
+# %% ../nbs/60_exp_mothello.ipynb #d3a5d3eb
+def pair_items(
+    al, # `Alignment`
+    layer:int, # layer to quote
+    i:int=0, # language of the probe
+    j:int=1, # language it reads
+)->dict: # name to one accuracy a game
     "Per-game accuracies of probe i on itself and on language j, plain, per symmetry and at best"
     a = al.acc[al.layers.index(layer),i,j]
     return dict(within=al.per_game(layer,i,i), across=al.per_game(layer,i,j), across_plain=a[0,0], across_sym=al.per_game(layer,i,j,'best')) | {f'across_s{s}':al.per_game(layer,i,j,s) for s in range(4)}
 
-def measure_alignment(run:Trained, cfg:AlignCfg, seed:int, device:str)->tuple:
+def measure_alignment(
+    run:Trained, # a trained model
+    cfg:AlignCfg, # how to probe
+    seed:int, # of the run
+    device:str, # where to compute
+)->tuple: # metrics, items, curves, (alignment, probes, test games)
     "Alignment record of a trained model: metrics, per-game items, matrices, and the probes themselves"
     fit,test = sets_for(cfg, seed, device); m = len(run.lex.kinds); top = cfg.probe_layer
     layers = tuple(range(cfg.world.layers+1)) if cfg.all_layers else (top,)
@@ -73,15 +90,25 @@ def measure_alignment(run:Trained, cfg:AlignCfg, seed:int, device:str)->tuple:
         metrics |= clusters(al.matrix(top), al.matrix(top,'best'))
     return metrics, items, curves, (al,probes,test)
 
-def clusters(plain:np.ndarray, best:np.ndarray, close:float=.1)->dict:
+def clusters(
+    plain:np.ndarray, # [I,J] accuracies
+    best:np.ndarray, # [I,J] accuracies under the best symmetry
+    close:float=.1, # how near to the diagonal counts as aligned
+)->dict:
     "Languages that align outright (within `close` of the diagonal) form clusters: their number, and mean scores inside, between and under the best symmetry"
     m = len(plain); near = (plain+plain.T)/2 > np.diag(plain).mean()-close; label = [-1]*m
     for i in range(m): label[i] = next((label[j] for j in range(i) if near[i,j]), i)
     same = np.equal.outer(label,label); off = ~np.eye(m,dtype=bool); mean = lambda x: float(x.mean()) if x.size else float('nan')
     return dict(cluster_count=len(set(label)), inside=mean(plain[same&off]) if (same&off).any() else mean(np.diag(plain)), outside=mean(plain[~same]) if (~same).any() else mean(plain[off]), outside_sym=mean(best[~same]) if (~same).any() else mean(best[off]), diagonal=mean(np.diag(plain)), off_sym=mean(best[off]), off_plain=mean(plain[off]))
 
-# %% ../nbs/60_exp_mothello.ipynb #3f7a30ad
-def intervene(run:Trained, cfg:AlignCfg, probes, seed:int, device:str)->dict:
+# %% ../nbs/60_exp_mothello.ipynb #7c712e2a
+def intervene(
+    run:Trained, # a trained model
+    cfg:AlignCfg, # how many cases, which layers
+    probes, # of `align`, every layer and language
+    seed:int, # of the run
+    device:str, # where to compute
+)->dict: # misses per case
     "T 3: misses after editing with language 0's own probe, with language 1's, and without an edit"
     gs = game_set(cfg.cases, cfg.world.n, seed_for('case games',cfg.world.n,seed), device=device); cases,enc = make_cases(gs,seed),Encoder(run.lex,device)
     by = lambda src: {l: probes.pick([l*len(run.lex.kinds)+src]) for l in range(cfg.edit_from, cfg.world.layers+1)}
@@ -89,7 +116,11 @@ def intervene(run:Trained, cfg:AlignCfg, probes, seed:int, device:str)->dict:
     return dict(err_null=count(None), err_original=count(by(0)), err_cross=count(by(1)))
 
 @experiment('mothello.align', version=1, cfg=AlignCfg)
-def run_align(cfg:AlignCfg, seed:int, ctx:Ctx)->Result:
+def run_align(
+    cfg:AlignCfg, # what to train and probe
+    seed:int, # of the run
+    ctx:Ctx, # cache, device, progress, deadline
+)->Result:
     "Pretrain on general games, probe every layer, measure alignment, legality and (where asked) interventions"
     def look(model, step, lr):
         small = replace(cfg, all_layers=False, cases=0, probe_games=min(cfg.probe_games,300)); fit,test = sets_for(small, seed, ctx.device)
@@ -103,7 +134,7 @@ def run_align(cfg:AlignCfg, seed:int, ctx:Ctx)->Result:
     if seen: curves['probe'] = {k:[r[k] for r in seen] for k in ('tokens','within','across','across_sym')}
     return Result(metrics=metrics, curves=curves, items=items, per_language={k:dict(legal_strict=metrics[f'legal_strict_{j}'], legal_lax=metrics[f'legal_lax_{j}']) for j,k in enumerate(f'{i}:{k}' for i,k in enumerate(run.lex.kinds[:4]))}, provenance=dict(tokens_s=run.tokens_s, anchors=[list(map(str,a)) for a in run.lex.anchors]))
 
-# %% ../nbs/60_exp_mothello.ipynb #4c827ec4
+# %% ../nbs/60_exp_mothello.ipynb #2d87a4e2
 @dataclass(frozen=True)
 class TransferCfg:
     "Pretrain on one opening, finetune on general games in language 0, follow every language"
@@ -116,7 +147,12 @@ class TransferCfg:
     probe_games:int = 800 # games the probes learn from
     test_games:int = 200 # general games everything is measured on
 
-def follow(cfg:TransferCfg, lex, seed:int, device:str):
+def follow(
+    cfg:TransferCfg, # how to probe
+    lex:Lexicon, # the languages
+    seed:int, # of the run
+    device:str, # where to compute
+): # callable (model, step, lr) to a dict
     "A `measure` for `train`: legality of each language and alignment of language 0 with the others"
     fit,test = sets_for(cfg, seed, device); others = range(1,len(lex.kinds))
     def measure(model, step, lr):
@@ -126,7 +162,9 @@ def follow(cfg:TransferCfg, lex, seed:int, device:str):
         return row | dict(probe=float(np.mean([acc(j) for j in others])), probe_sym=float(np.mean([acc(j,'best') for j in others])), probe_within=acc(0)) | {f'target_{j}':float(legal[j].strict.mean()) for j in others if len(lex.kinds)>2}
     return measure
 
-def transfer_metrics(rows:list)->dict:
+def transfer_metrics(
+    rows:list, # measurements in order
+)->dict: # name to share
     "Starts, ends, peaks and gains of the curves, as shares; `early` is the first quarter of finetuning"
     early = rows[-1]['epoch']/4+1e-9; col = lambda k: np.array([r[k] for r in rows]); first = col('epoch')<=early; res = {}
     for k in ('source','target','probe','probe_within','wrong_language')+tuple(k for k in rows[0] if k.startswith('target_') and k!='target_lax'):
@@ -135,7 +173,11 @@ def transfer_metrics(rows:list)->dict:
     return {k:float(v) for k,v in res.items()}
 
 @experiment('mothello.transfer', version=1, cfg=TransferCfg)
-def run_transfer(cfg:TransferCfg, seed:int, ctx:Ctx)->Result:
+def run_transfer(
+    cfg:TransferCfg, # what to pretrain and finetune
+    seed:int, # of the run
+    ctx:Ctx, # cache, device, progress, deadline
+)->Result:
     "Pretrain on one opening, finetune on one language, measure all at `points` moments"
     share = cfg.lm.steps/(cfg.lm.steps+cfg.ft.steps); part = lambda a,b: (lambda f,note: ctx.report(a+(b-a)*f,note))
     run = paused_unless(pretrain(cfg.world, cfg.lm, seed, ctx.cache, ctx.device, report=part(0,share), deadline=ctx.deadline))
@@ -178,11 +220,13 @@ SCALES = dict(
 )
 SCALES['cluster'] = SCALES['paper']
 
-# %% ../nbs/60_exp_mothello.ipynb #ca0383ac
+# %% ../nbs/60_exp_mothello.ipynb #6ed5f7fd
 def _world(s:Scale, kinds:tuple, approach:str='naive', anchors:int=0, groups:tuple=())->WorldCfg:
     return replace(s.world, kinds=kinds, approach=approach, anchors=anchors, groups=groups)
 
-def align_arms(s:Scale)->dict:
+def align_arms(
+    s:Scale, # what the preset means
+)->dict:
     "Arms of the alignment experiment, most telling first: name to config"
     by = lambda k: 'anchors' if k else 'naive'; top = max(s.anchors); arms = {}
     cfg = lambda world,**kw: AlignCfg(**(dict(world=world, lm=s.general, looks=s.looks) | s.probe | kw))
@@ -193,7 +237,9 @@ def align_arms(s:Scale)->dict:
     for m,_ in s.many: arms[f'naive{m}'] = cfg(_world(s,('atomic',)*m), all_layers=False)
     return arms
 
-def transfer_arms(s:Scale)->dict:
+def transfer_arms(
+    s:Scale, # what the preset means
+)->dict:
     "Arms of the transfer experiment: name to config; 8 anchors as in the paper"
     cfg = lambda kinds,a: TransferCfg(**(dict(world=_world(s,kinds,a,8 if a=='anchors' and s.world.n>4 else 4 if a=='anchors' else 0), lm=replace(s.opening,opening=OPENINGS[s.world.n]), ft=replace(s.ft,only=0), points=s.points) | s.probe))
     arms = {f'transfer-{kind}-{a}': cfg(('atomic',kind),a) for kind in s.pairs[:1 if s.world.n<8 else None] for a in ('naive','anchors','unified')}

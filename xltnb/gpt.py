@@ -36,29 +36,39 @@ class LayerNorm(nn.LayerNorm):
     def forward(self, x:Tensor)->Tensor:
         return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
 
-# %% ../nbs/20_gpt.ipynb #adfd1f73
+# %% ../nbs/20_gpt.ipynb #ff26d774
 class Block(nn.Module):
     "Attention, then an MLP, each on a normalised copy of the residual stream"
-    def __init__(self, cfg:GPTCfg):
+    def __init__(self,
+        cfg:GPTCfg, # shape
+    ):
         super().__init__()
         d = cfg.width; self.heads,self.p = cfg.heads,cfg.dropout
         self.ln1,self.qkv,self.proj = LayerNorm(d),Linear(d,3*d),Linear(d,d)
         self.ln2,self.up,self.down = LayerNorm(d),Linear(d,4*d),Linear(4*d,d)
-    def attend(self, x_B_T_D:Tensor, mask:Tensor|None)->Tensor:
+    def attend(self,
+        x_B_T_D:Tensor, # residual stream
+        mask:Tensor|None, # bool, who sees whom; None: causal
+    )->Tensor:
         "Self-attention: causal, or over whatever `mask` allows"
         B,T,D = x_B_T_D.shape
         q,k,v = self.qkv(x_B_T_D).view(B,T,3,self.heads,D//self.heads).permute(2,0,3,1,4)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, dropout_p=self.p if self.training else 0.)
         return self.proj(y.transpose(1,2).reshape(B,T,D))
-    def forward(self, x_B_T_D:Tensor, mask:Tensor|None=None)->Tensor:
+    def forward(self,
+        x_B_T_D:Tensor, # residual stream
+        mask:Tensor|None=None, # bool, who sees whom; None: causal
+    )->Tensor:
         drop = lambda y: F.dropout(y, self.p, self.training) if self.p else y
         x_B_T_D = x_B_T_D + drop(self.attend(self.ln1(x_B_T_D), mask))
         return x_B_T_D + drop(self.down(F.gelu(self.up(self.ln2(x_B_T_D)))))
 
-# %% ../nbs/20_gpt.ipynb #321a3fb7
+# %% ../nbs/20_gpt.ipynb #59aad8d7
 class GPT(nn.Module):
     "Token + position embedding, `layers` blocks, final norm, head without bias, not tied"
-    def __init__(self, cfg:GPTCfg):
+    def __init__(self,
+        cfg:GPTCfg, # shape
+    ):
         super().__init__()
         if cfg.width%cfg.heads: raise XltError(f'width {cfg.width} is not a multiple of heads {cfg.heads}')
         self.cfg = cfg
@@ -68,19 +78,35 @@ class GPT(nn.Module):
         for m in self.modules():
             if isinstance(m,(nn.Linear,nn.Embedding)): nn.init.normal_(m.weight, std=.02)
             if isinstance(m,nn.Linear) and m.bias is not None: nn.init.zeros_(m.bias)
-    def embed(self, tok_B_T:Tensor, dtype:torch.dtype=torch.float32, place:Tensor|None=None)->Tensor:
+    def embed(self,
+        tok_B_T:Tensor, # token ids
+        dtype:torch.dtype=torch.float32, # of the residual stream
+        place:Tensor|None=None, # position of each token; None: 0, 1, …
+    )->Tensor:
         "Layer 0 of the residual stream, at positions 0, 1, … or `place`; raises `XltError` for input longer than the model's block"
         if place is None and tok_B_T.shape[1]>self.cfg.block: raise XltError(f'{tok_B_T.shape[1]} tokens, but the model reads at most {self.cfg.block}')
         x = (self.tok(tok_B_T) + (self.pos[:tok_B_T.shape[1]] if place is None else self.pos[place])).to(dtype)
         return F.dropout(x, self.cfg.dropout, self.training) if self.cfg.dropout else x
-    def forward(self, tok_B_T:Tensor, dtype:torch.dtype=torch.float32, place:Tensor|None=None, mask:Tensor|None=None)->Tensor:
+    def forward(self,
+        tok_B_T:Tensor, # token ids
+        dtype:torch.dtype=torch.float32, # of the residual stream
+        place:Tensor|None=None, # position of each token; None: 0, 1, …
+        mask:Tensor|None=None, # bool, who sees whom; None: causal
+    )->Tensor:
         "Logits [B,T,V]; `place` and `mask` are for token trees (`legality`)"
         return self.from_layer(self.embed(tok_B_T, dtype, place), 0, mask)
-    def from_layer(self, x_B_T_D:Tensor, layer:int, mask:Tensor|None=None)->Tensor:
+    def from_layer(self,
+        x_B_T_D:Tensor, # residual stream
+        layer:int, # blocks already run
+        mask:Tensor|None=None, # bool, who sees whom; None: causal
+    )->Tensor:
         "Logits from the residual stream after block `layer`"
         for b in self.blocks[layer:]: x_B_T_D = b(x_B_T_D, mask)
         return self.head(self.ln(x_B_T_D))
-    def stream(self, tok_B_T:Tensor, dtype:torch.dtype=torch.float32)->Tensor:
+    def stream(self,
+        tok_B_T:Tensor, # token ids
+        dtype:torch.dtype=torch.float32, # of the residual stream
+    )->Tensor:
         "The residual stream [L+1,B,T,D]: after the embedding and after every block, without the final norm"
         xs = [self.embed(tok_B_T, dtype)]
         for b in self.blocks: xs.append(b(xs[-1]))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Case', 'make_cases', 'edit', 'next_logits', 'misses']
 
-# %% ../nbs/53_interventions.ipynb #51de3b7b
+# %% ../nbs/53_interventions.ipynb #74f2963a
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .core import XltError, seed_for
+from .gamesets import GameSet
 from .gpt import GPT
-from .languages import Encoder, Lexicon, make_lexicon
-from .lm import LMCfg, model_for, train
+from .languages import Encoder, Lexicon
 from .othello import Position, geometry
-from .probes import GameSet, Probes, align, game_set
 
 # %% ../nbs/53_interventions.ipynb #7cff2149
 @dataclass(frozen=True)
@@ -45,10 +44,10 @@ def make_cases(
         if legal: res.append(Case(i,t,s,0 if black else 2,tuple(legal)))
     return res
 
-# %% ../nbs/53_interventions.ipynb #ea3e2133
+# %% ../nbs/53_interventions.ipynb #7c3930a2
 def edit(
     x_B_D:Tensor, # states to change
-    probes:Probes, # one probe, of this layer
+    probes, # one probe, of this layer: a callable from [1,B,D] to [1,B,3S] (`Probes`)
     square_B:Tensor, # disc to flip
     colour_B:Tensor, # its new class
     steps:int=1000, # Adam updates

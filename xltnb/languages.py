@@ -5,16 +5,15 @@
 # %% auto #0
 __all__ = ['KINDS', 'draw_anchors', 'Lexicon', 'make_lexicon', 'encode', 'decode', 'Encoder', 'inputs_targets', 'relabel']
 
-# %% ../nbs/11_languages.ipynb #28a4f256
+# %% ../nbs/11_languages.ipynb #d34c9ed0
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .core import XltError, check_name, seed_for
-from .othello import NONE, Position, geometry, random_games, symmetries
+from .othello import NONE, Position, geometry, symmetries
 
 # %% ../nbs/11_languages.ipynb #906b4838
 KINDS = ('atomic', 'split', 'compositional')

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Trie', 'word_trie', 'greedy_nodes', 'Legality', 'legality', 'greedy_nodes_slow']
 
-# %% ../nbs/52_legality.ipynb #6dd5f46f
+# %% ../nbs/52_legality.ipynb #293e3b6e
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .gamesets import GameSet
 from .gpt import GPT
-from .languages import Encoder, Lexicon, make_lexicon
-from .lm import LMCfg, compute_dtype, model_for, train
+from .languages import Encoder, Lexicon
+from .lm import compute_dtype
 from .othello import unpack
-from .probes import GameSet, game_set
 
 # %% ../nbs/52_legality.ipynb #dafe6b68
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@
 __all__ = ['SCHEDULES', 'LMCfg', 'lr_at', 'Games', 'languages_of', 'batch_groups', 'loss_sum', 'adamw', 'compute_dtype',
            'save_checkpoint', 'load_checkpoint', 'Trained', 'train', 'model_for']
 
-# %% ../nbs/32_lm.ipynb #dbeec31f
+# %% ../nbs/32_lm.ipynb #3a3d5f4a
 import json
 import math
 import time
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .core import XltError, check_name, seed_for
 from .gpt import GPT, GPTCfg
-from .languages import Encoder, Lexicon, inputs_targets, make_lexicon
+from .languages import Encoder, Lexicon, inputs_targets
 from .othello import random_games, random_games_torch
 
 # %% ../nbs/32_lm.ipynb #7ef72e75
@@ -109,7 +109,7 @@ def batch_groups(
     if len(by)==1: return [inputs_targets(enc, games_B_M, langs[0] if len(set(langs))==1 else langs)]
     return [inputs_targets(enc, games_B_M[rows], [langs[r] for r in rows]) for rows in by.values()]
 
-# %% ../nbs/32_lm.ipynb #d4cff5c1
+# %% ../nbs/32_lm.ipynb #bf8467fa
 def loss_sum(
     model:GPT, # the model
     x_B_T:Tensor, # input tokens
@@ -119,13 +119,19 @@ def loss_sum(
     "Summed next-token cross-entropy, in nats"
     return F.cross_entropy(model(x_B_T, dtype).flatten(0,1).float(), y_B_T.flatten(), ignore_index=0, reduction='sum')
 
-def adamw(model:GPT, cfg:LMCfg)->torch.optim.AdamW:
+def adamw(
+    model:GPT, # the model
+    cfg:LMCfg, # learning rate and decay
+)->torch.optim.AdamW:
     "AdamW with decay on the weights of linear layers only, as in the original"
     linear = {id(m.weight) for m in model.modules() if isinstance(m,torch.nn.Linear)}
     groups = [dict(params=[p for p in model.parameters() if (id(p) in linear)==d], weight_decay=cfg.decay*d) for d in (True,False)]
     return torch.optim.AdamW(groups, lr=cfg.lr, betas=(.9,.95), fused=True)
 
-def compute_dtype(name:str, device:str)->torch.dtype:
+def compute_dtype(
+    name:str, # 'auto', 'float32' or 'bfloat16'
+    device:str, # where it will compute
+)->torch.dtype:
     "The dtype that `name` means on `device`"
     check_name(name, ('auto','float32','bfloat16'), 'dtype')
     return getattr(torch, ('bfloat16' if torch.device(device).type=='cuda' else 'float32') if name=='auto' else name)

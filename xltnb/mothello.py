@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['APPROACHES', 'OPENINGS', 'WorldCfg', 'lexicon_of', 'pretrain', 'finetune', 'points']
 
-# %% ../nbs/40_mothello.ipynb #9d3ca6de
-import time
-from dataclasses import dataclass, replace
+# %% ../nbs/40_mothello.ipynb #f2a7623b
+from dataclasses import dataclass
 from pathlib import Path
 
 from .core import XltError, check_name, seed_for, stable_hash, to_dict

@@ -6,12 +6,11 @@
 __all__ = ['SIZES', 'NONE', 'SYMMETRIES', 'Geometry', 'geometry', 'Position', 'play', 'classes', 'opening_position',
            'random_games', 'Replay', 'replay', 'unpack', 'board_classes', 'random_games_torch', 'perft', 'symmetries']
 
-# %% ../nbs/10_othello.ipynb #4e2bbef2
+# %% ../nbs/10_othello.ipynb #02b589e1
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-from llvmlite import ir
 from numba import njit, types, uint64
 from numba.extending import intrinsic
 
@@ -211,8 +210,10 @@ def _play_many(out, own0, opp0, head, seed, start, plies, n, inner, full):
             for t in range(len(head)): out[b+j,t] = head[t]
             for t in range(len(head),plies): out[b+j,t] = tail[j,t]
 
-# %% ../nbs/10_othello.ipynb #b923e8ae
-def _seed64(seed:int)->int: "Spread any integer seed over 64 bits"; return int(stable_hash(['othello', int(seed)]), 16)
+# %% ../nbs/10_othello.ipynb #e356f66e
+def _seed64(seed:int)->int: # 64-bit pattern
+    "Spread any integer seed over 64 bits"
+    return int(stable_hash(['othello', int(seed)]), 16)
 
 def opening_position(
     n:int, # squares along one side
@@ -236,7 +237,7 @@ def random_games(
     _play_many(out, np.uint64(p.own), np.uint64(p.opp), np.array(opening,np.uint8), np.uint64(_seed64(seed)), np.uint64(start), g.moves, np.uint64(n), np.uint64(g.inner), np.uint64(g.full))
     return out
 
-# %% ../nbs/10_othello.ipynb #3dde0fb7
+# %% ../nbs/10_othello.ipynb #a72f9bd4
 @dataclass(frozen=True)
 class Replay:
     "Every position of a batch of games, *after* each move; rows past a game's end repeat its last position"
@@ -251,7 +252,7 @@ class Replay:
 @njit(cache=True, nogil=True)
 def _replay(games, black, white, turn, legal, legal_opp, length, b0, w0, n, inner, full):
     for i in range(games.shape[0]):
-        own,opp,is_black,bad = b0,w0,True,-1
+        own,opp,is_black = b0,w0,True
         for t in range(games.shape[1]):
             if games[i,t]!=255:
                 m = uint64(1)<<uint64(games[i,t])
