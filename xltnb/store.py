@@ -148,7 +148,7 @@ def provenance()->dict: # commit, dirty, versions, device, cpu, cores, started
     return dict(commit=commit, dirty=dirty, versions=_versions(), device=_device(), cpu=_cpu(),
                 cores=os.cpu_count(), started=time.strftime('%Y-%m-%dT%H:%M:%S%z'))
 
-# %% ../nbs/02_store.ipynb #9ebb7ca6
+# %% ../nbs/02_store.ipynb #e06dc1c5
 STALE_S = 120. # seconds without a heartbeat after which a claim is free
 
 def _alive(pid):
@@ -168,8 +168,8 @@ def _is_stale(lock):
     "Whether the owner of `lock` is gone"
     try: age, text = time.time()-lock.stat().st_mtime, lock.read_text()
     except FileNotFoundError: return True
-    try: owner = json.loads(text)
-    except ValueError: owner = {} # being written, or damaged: its age decides
+    try: owner = dict(json.loads(text))
+    except (ValueError, TypeError): owner = {} # being written, or damaged: its age decides
     return age>STALE_S or (owner.get('host')==socket.gethostname() and not _alive(owner.get('pid', 0)))
 
 # %% ../nbs/02_store.ipynb #a6427088
