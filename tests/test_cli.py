@@ -1,0 +1,104 @@
+"The command line: wrong names are answered with the right one, exit codes and JSON are what programs expect"
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from xltnb.cli import COMMANDS, command_parser
+
+STUDY = '''
+from xltnb.experiments import Result, experiment, make_job, preset_jobs
+
+@experiment('quick.sum')
+def quick_sum(cfg, seed, ctx): return Result(metrics={'sum': float(sum(range(cfg['n'])))})
+
+@preset_jobs('quick')
+def quick_jobs(preset, seeds=None): return [make_job(f'sum-{n}', 'quick.sum', {'n': n}, s, cost_s=0.1) for n in (10, 20) for s in range(seeds or 2)]
+'''
+
+
+@pytest.fixture(scope='module')
+def study(tmp_path_factory):
+    tmp = tmp_path_factory.mktemp('study')
+    (tmp/'quick_study.py').write_text(STUDY)
+    return tmp, {**os.environ, 'XLTNB_PAPERS': 'quick:quick_study', 'XLTNB_CACHE': str(tmp/'cache'), 'PYTHONPATH': str(tmp)}
+
+
+def xltnb(study, *args, code=0):
+    "Output and errors of a command"
+    done = subprocess.run([sys.executable, '-m', 'xltnb.cli', *args], cwd=study[0], env=study[1], capture_output=True, text=True, timeout=120)
+    assert done.returncode==code, done.stdout+done.stderr
+    assert 'Traceback' not in done.stderr
+    return done.stdout, done.stderr
+
+
+@pytest.mark.parametrize('args, says', [
+    ('rnu quick', "unknown command 'rnu'; did you mean 'run'?"),
+    ('plan quik', "unknown paper 'quik'; did you mean 'quick'?"),
+    ('run quick --preset smok', "unknown preset 'smok'; did you mean 'smoke'?"),
+    ('run quick --presets smoke', 'did you mean --preset?'),
+    ('run quick --jobs sum-1', "no arm matches 'sum-1'; did you mean 'sum-10'?"),
+    ('run quick --engine lokal', "unknown engine 'lokal'; did you mean 'local'?"),
+    ('run quick --seeds 0', 'seeds must be 1 or more, not 0'),
+    ('run quick --seeds two', "invalid int value: 'two'"),
+    ('run quick --workers 0', 'workers must be 1 or more, not 0'),
+    ('run quick --minutes -1', 'minutes must be more than 0'),
+    ('run quick --device gpu', "unknown device 'gpu'"),
+    ('speed othello-game', "did you mean 'othello-games'?"),
+    ('page mothello_tab99', 'unknown page'),
+])
+def test_wrong_names(study, args, says):
+    store = ['--store', str(study[0]/'none')] if args.startswith('run') else []
+    assert says in xltnb(study, *args.split(), *store, code=2)[1]
+
+
+def test_nothing_was_started(study): assert not (study[0]/'none').exists()
+
+
+def test_plan_run_plan(study):
+    store = ['--store', str(study[0]/'store')]
+    rows = json.loads(xltnb(study, 'plan', 'quick', '--json', *store)[0])
+    assert len(rows)==4 and {'arm', 'seed', 'key', 'status', 'cost_s'}<=set(rows[0]) and {r['status'] for r in rows}=={'todo'}
+    assert '4 ran' in xltnb(study, 'run', 'quick', *store)[0]
+    assert {r['status'] for r in json.loads(xltnb(study, 'plan', 'quick', '--json', *store)[0])}=={'done'}
+    assert 'all 4 runs are done' in xltnb(study, 'run', 'quick', *store)[0]
+    assert {f.stem for f in (study[0]/'store'/'quick.sum').glob('*.json')}=={r['key'] for r in rows}
+
+
+def test_jobs_and_seeds(study):
+    out = json.loads(xltnb(study, 'plan', 'quick', '--json', '--jobs', 'sum-2*', '--seeds', '3')[0])
+    assert [r['arm'] for r in out]==['sum-20']*3
+
+
+def test_doctor(study):
+    rows = json.loads(xltnb(study, 'doctor', '--json')[0])
+    assert all({'name', 'state', 'found', 'remedy'}==set(r) for r in rows)
+    assert {'torch', 'numba', 'chromium', 'quarto', 'gpu', 'disk', 'cores', 'memory'}<={r['name'] for r in rows}
+    assert all(r['remedy'] for r in rows if r['state']!='ok' and r['name']!='cores')
+
+
+def test_list(study):
+    assert {'mothello', 'quick'}<={r['paper'] for r in json.loads(xltnb(study, 'list', '--json')[0])}
+    assert 'sum-10' in xltnb(study, 'list', 'quick')[0]
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_every_argument_is_explained(name):
+    p = command_parser(name)
+    assert p.description
+    assert all(a.help for a in p._actions), [a.dest for a in p._actions if not a.help]
+
+
+def test_the_reader_may_leave():
+    done = subprocess.run(f'{sys.executable} -m xltnb.cli doctor | head -1', shell=True, cwd=ROOT, capture_output=True, text=True)
+    assert 'Traceback' not in done.stderr and 'BrokenPipe' not in done.stderr
+
+
+def test_console_script():
+    exe = Path(sys.executable).parent/'xltnb'
+    if not exe.exists(): pytest.skip('the package is not installed here')
+    assert subprocess.run([exe, '--version'], capture_output=True, text=True).stdout.strip()

@@ -1,0 +1,157 @@
+"Runs survive what machines do: kill -9, two commands at once, failures, full disks"
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+from conftest import ROOT
+
+# A study whose jobs take ten steps of 0.05 s, keep a checkpoint after each, and log every step they do
+STUDY = '''
+import json, os, time
+from xltnb.core import atomic_write, seed_for
+from xltnb.experiments import Paused, Result, experiment, make_job, preset_jobs
+
+@experiment('slow.sum')
+def slow_sum(cfg, seed, ctx):
+    f = ctx.cache/f"slow-{cfg['n']}-{seed}.json"
+    state = json.loads(f.read_text()) if f.exists() else dict(step=0, total=0)
+    while state['step']<10:
+        if time.time()>ctx.deadline: raise Paused(f"at step {state['step']}")
+        if cfg['n']==13: raise ValueError('thirteen')
+        time.sleep(0.05)
+        state = dict(step=state['step']+1, total=state['total']+seed_for(cfg['n'], seed, state['step'])%1000)
+        with open(ctx.cache/'log.txt', 'a') as log: log.write(f"{cfg['n']} {seed} {state['step']}\\n")
+        atomic_write(f, json.dumps(state))
+        ctx.report(state['step']/10, 'sums')
+    return Result(metrics={'total': state['total']}, items={'parts': [seed*0.1, 0.2]})
+
+@preset_jobs('slow')
+def slow_jobs(preset, seeds=None):
+    sizes = dict(smoke=(1,2), laptop=(1,13,2)).get(preset, (1,))
+    return [make_job(f'sum-{n}', 'slow.sum', {'n': n}, s, cost_s=1.) for n in sizes for s in range(seeds or 2)]
+'''
+
+
+@pytest.fixture
+def study(tmp_path):
+    "Environment in which `xltnb run slow` works, with folders of its own"
+    (tmp_path/'slow_study.py').write_text(STUDY)
+    (tmp_path/'cache').mkdir()
+    return tmp_path, {**os.environ, 'XLTNB_PAPERS': 'slow:slow_study', 'XLTNB_CACHE': str(tmp_path/'cache'), 'PYTHONPATH': str(tmp_path)}
+
+
+def start(study, *args, store='store'):
+    "A command in a process of its own"
+    tmp, env = study
+    return subprocess.Popen([sys.executable, '-m', 'xltnb.cli', 'run', 'slow', '--store', str(tmp/store), *args], cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def finish(proc, code=0):
+    "Wait for a command; what it printed"
+    out = proc.communicate(timeout=120)[0]
+    assert proc.returncode==code, out
+    return out
+
+
+def numbers(study, store='store'):
+    "What the records say, without where and when"
+    return {f.stem: {k: v for k, v in json.loads(f.read_text()).items() if k!='provenance'} for f in (study[0]/store).glob('slow.sum/*.json')}
+
+
+def steps(study):
+    "How often each step was done"
+    return Counter((study[0]/'cache'/'log.txt').read_text().split('\n')[:-1])
+
+
+def wait_for(cond, s=60):
+    "Wait until `cond()` holds"
+    end = time.time()+s
+    while not cond():
+        assert time.time()<end, 'waited too long'
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize('workers', ['1', '2'])
+def test_kill_9_and_again(study, workers):
+    log = study[0]/'cache'/'log.txt'
+    first = start(study, '--workers', workers)
+    wait_for(lambda: log.exists() and log.read_text().count('\n')>=13)
+    first.send_signal(signal.SIGKILL)
+    first.communicate(timeout=60)
+    assert 0<=len(numbers(study))<4
+    out = finish(start(study, '--workers', workers))
+    assert len(numbers(study))==4, out
+    assert sum(steps(study).values())<=40+2*int(workers), 'finished steps were done again'
+    again = finish(start(study, '--workers', workers))
+    assert 'all 4 runs are done' in again
+    broken = numbers(study)
+    (study[0]/'cache').rename(study[0]/'cache-1')
+    (study[0]/'cache').mkdir()
+    finish(start(study, '--workers', '2', store='unbroken'))
+    assert numbers(study, 'unbroken')==broken
+    assert not list((study[0]/'store').rglob('*.tmp'))
+
+
+def test_two_at_once_share_the_work(study):
+    procs = [start(study, '--workers', w, '--seeds', '3') for w in ('1', '2')]
+    outs = [finish(p) for p in procs]
+    assert len(numbers(study))==6, outs
+    assert set(steps(study).values())=={1} and sum(steps(study).values())==60, 'some step was done twice'
+    assert not list((study[0]/'store'/'.claims').glob('*.lock'))
+
+
+def test_a_failure_does_not_stop_the_others(study):
+    out = finish(start(study, '--preset', 'laptop', '--seeds', '1', '--workers', '2'), code=1)
+    assert '1 failed' in out and '2 ran' in out and 'thirteen' in out
+    trace = next((study[0]/'store'/'.failed').glob('*.txt')).read_text()
+    assert 'sum-13 seed 0' in trace and 'ValueError: thirteen' in trace
+
+
+def test_minutes_pause_and_resume(study):
+    codes = []
+    while not codes or codes[-1]==3:
+        p = start(study, '--workers', '1', '--seeds', '1', '--minutes', '0.006')
+        p.communicate(timeout=60)
+        codes.append(p.returncode)
+        assert len(codes)<12
+    assert len(codes)>1 and codes[-1]==0 and len(numbers(study))==2
+    assert set(steps(study).values())=={1}
+
+
+def test_ctrl_c_is_quiet(study):
+    p = start(study, '--workers', '2')
+    wait_for(lambda: (study[0]/'cache'/'log.txt').exists())
+    p.send_signal(signal.SIGINT)
+    out = finish(p, code=130)
+    assert 'the same command goes on' in out and 'Traceback' not in out
+    finish(start(study, '--workers', '2'))
+    assert len(numbers(study))==4
+
+
+def test_jobs_of_a_killed_parent_end(study):
+    "Workers do not outlive a parent that was killed"
+    p = start(study, '--workers', '2', '--seeds', '9')
+    log = study[0]/'cache'/'log.txt'
+    wait_for(lambda: log.exists() and log.read_text().count('\n')>=4)
+    p.send_signal(signal.SIGKILL)
+    p.communicate(timeout=60)
+    time.sleep(0.5)
+    n = log.read_text().count('\n')
+    time.sleep(0.6)
+    assert log.read_text().count('\n')==n
+
+
+def test_store_that_cannot_be_written(study):
+    (study[0]/'store').write_text('a file')
+    out = finish(start(study), code=2)
+    assert 'is a file; name a folder' in out and 'Traceback' not in out
+
+
+def test_plain_progress_has_no_control_codes(study):
+    out = finish(start(study, '--workers', '1', '--seeds', '1'))
+    assert '\x1b' not in out and 'about' in out.splitlines()[0] and '2/2 jobs' in out

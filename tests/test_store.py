@@ -1,0 +1,223 @@
+"Records: what is written is read back, and nothing is half written"
+import errno
+import json
+import math
+import os
+import subprocess
+import sys
+import warnings
+from dataclasses import dataclass
+from threading import Thread
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xltnb import core, store
+from xltnb.core import XltError, atomic_write, from_dict, plain, seed_for, stable_hash, to_dict
+from xltnb.store import Claim, Record, RunKey, Store, pack_items, read_record, unpack_items
+
+settings.register_profile('calm', deadline=None) # a busy machine is no failure
+settings.load_profile('calm')
+
+names = st.text('abcdefgh_', min_size=1, max_size=8)
+numbers = st.floats(allow_nan=False, allow_infinity=False, width=32)
+values = st.recursive(st.none() | st.booleans() | st.integers(-2**53, 2**53) | numbers | st.text(max_size=8),
+                      lambda kids: st.lists(kids, max_size=4) | st.dictionaries(names, kids, max_size=4), max_leaves=12)
+configs = st.dictionaries(names, values, max_size=5)
+
+
+@pytest.fixture
+def empty(tmp_path): return Store(tmp_path/'store', committed=False)
+
+
+def a_record(i=0, **kw):
+    key = RunKey('demo.align', 1, {'i': i}, 0)
+    return Record(key.experiment, key.key, key.config, 0, **kw)
+
+
+@given(configs, st.randoms())
+def test_hash_ignores_order_and_container(cfg, rnd):
+    items = list(cfg.items())
+    rnd.shuffle(items)
+    assert stable_hash(cfg)==stable_hash(dict(items))==stable_hash(json.loads(json.dumps(plain(cfg))))
+
+
+@given(configs, configs)
+def test_hash_tells_apart(a, b): assert (stable_hash(a)==stable_hash(b))==(json.dumps(plain(a), sort_keys=True)==json.dumps(plain(b), sort_keys=True))
+
+
+def test_hash_is_the_same_in_another_process():
+    code = "from xltnb.core import stable_hash, seed_for; print(stable_hash({'b': (1, 2.5), 'a': 'ü'}), seed_for('x', 1))"
+    outs = {subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env={**os.environ, 'PYTHONHASHSEED': s}).stdout for s in '12'}
+    assert outs=={f"{stable_hash({'a': 'ü', 'b': [1, 2.5]})} {seed_for('x', 1)}\n"}
+
+
+@given(st.lists(st.one_of(names, st.integers()), min_size=1, max_size=4))
+def test_seeds_fit(axes): assert 0<=seed_for(*axes)<2**63
+
+
+@dataclass(frozen=True)
+class Cfg:
+    layers:int = 2
+    lr:float = 0.1
+    name:str = 'x'
+    sizes:tuple[int, ...] = ()
+    limit:int|None = None
+
+
+@given(st.builds(Cfg, st.integers(-9, 9), numbers, names, st.lists(st.integers(), max_size=3).map(tuple), st.none() | st.integers()))
+def test_config_round_trip(cfg): assert from_dict(Cfg, json.loads(json.dumps(to_dict(cfg))))==cfg
+
+
+@pytest.mark.parametrize('bad, says', [({'layer': 1}, "did you mean 'layers'"), ({'layers': 1.5}, 'Cfg.layers must be int'), ({'layers': True}, 'Cfg.layers must be int'),
+                                       ({'sizes': ['a']}, 'Cfg.sizes must be int'), ({'lr': 'fast'}, 'Cfg.lr must be float'), ({'limit': 'a'}, 'Cfg.limit must be')])
+def test_bad_configs(bad, says):
+    with pytest.raises(XltError, match=says): from_dict(Cfg, bad)
+
+
+@given(st.lists(st.one_of(numbers, st.just(math.nan)), max_size=200))
+def test_items_round_trip(xs):
+    back, x = np.array(unpack_items(json.loads(json.dumps(pack_items(xs))))), np.array(xs, float)
+    assert len(back)==len(x) and (np.isnan(back)==np.isnan(x)).all()
+    ok = ~np.isnan(x)
+    if ok.any(): assert np.abs(back[ok]-x[ok]).max()<=(x[ok].max()-x[ok].min())/65534*0.51+1e-6*np.abs(x[ok]).max()
+
+
+@given(st.lists(st.integers(-30000, 30000), min_size=1, max_size=50))
+def test_whole_items_are_exact(xs): assert unpack_items(pack_items(xs))==xs
+
+
+@settings(max_examples=40)
+@given(st.dictionaries(names, numbers, max_size=4), configs, st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_record_round_trip(tmp_path_factory, metrics, cfg, items):
+    s = Store(tmp_path_factory.mktemp('s'), committed=False)
+    key = RunKey('demo.align', 2, cfg, 3)
+    rec = Record(key.experiment, key.key, plain(cfg), 3, metrics, {'train': {'loss': [1., .5]}}, {'de': {'acc': 1.}}, {'acc': items}, {'cpu': 'x'}, 2, 'arm-1')
+    s.put(rec)
+    got = s.get(key.key)
+    np.testing.assert_allclose(got.items.pop('acc'), items, atol=1e-5)
+    rec.items = {}
+    assert got==rec and s.has(key.key) and s.keys()=={key.key}
+
+
+def test_frame(empty):
+    for i in range(3): empty.put(a_record(i, metrics={'acc': i/2}, arm='a'))
+    df = empty.frame('demo.align')
+    assert list(df['cfg.i'])==[0, 1, 2] or set(df['cfg.i'])=={0, 1, 2}
+    assert {'experiment', 'arm', 'seed', 'key', 'acc'}<=set(df.columns) and empty.frame('other').empty
+
+
+@pytest.mark.parametrize('text', ['', '{', '[]', '{"metrics": {}}', '{"experiment": 1, "items": {"a": {"n": 3, "u16": "!!"}}, "metrics": {}}', '\x00\xff'])
+def test_broken_record(empty, text):
+    f = empty.put(a_record())
+    empty.put(a_record(1))
+    f.write_text(text)
+    with pytest.raises(XltError, match='delete the file and run again') as e: empty.get(f.stem)
+    assert str(f) in str(e.value)
+    with pytest.warns(UserWarning, match='broken record'): assert len(empty.records()) == 1
+
+
+def test_nan_metrics_are_null_in_the_file(empty):
+    f = empty.put(a_record(metrics={'acc': math.nan}))
+    assert json.loads(f.read_text(), parse_constant=pytest.fail)['metrics']=={'acc': None}
+    assert math.isnan(read_record(f).metrics['acc'])
+
+
+def test_committed_records_come_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, 'project_root', lambda: tmp_path)
+    (tmp_path/'nbs').mkdir()
+    Store('nbs/results').put(a_record(metrics={'acc': 1.}))
+    mine = Store('results')
+    mine.put(a_record(metrics={'acc': 2.}))
+    assert mine.get(a_record().key).metrics=={'acc': 1.} and len(mine.records())==1
+    assert Store('results', committed=False).get(a_record().key).metrics=={'acc': 2.}
+    assert mine.path==tmp_path/'results'
+
+
+def full_disk(fd, data):
+    "Writes three bytes, then the disk is full"
+    if len(data)<4: raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return real_write(fd, bytes(data)[:3]) if data[:1]==b'{' else (_ for _ in ()).throw(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+
+
+real_write = os.write
+
+
+def test_full_disk_keeps_the_old_file(empty, monkeypatch):
+    f = empty.put(a_record(metrics={'acc': 1.}))
+    before = f.read_text()
+    monkeypatch.setattr(core.os, 'write', full_disk)
+    with pytest.raises(XltError, match='No space left.*MB free'): empty.put(a_record(metrics={'acc': 2.}))
+    monkeypatch.undo()
+    assert f.read_text()==before and [p.name for p in f.parent.iterdir()]==[f.name]
+
+
+@pytest.mark.skipif(sys.platform!='linux' or not hasattr(os, 'geteuid') or os.geteuid()!=0, reason='needs root on Linux to mount a small disk')
+def test_really_full_disk(tmp_path):
+    if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', tmp_path], capture_output=True).returncode: pytest.skip('this container may not mount')
+    try:
+        f = atomic_write(tmp_path/'a.json', 'old')
+        with pytest.raises(XltError, match='No space left'): atomic_write(f, 'x'*200_000)
+        assert f.read_text()=='old' and [p.name for p in tmp_path.iterdir()]==['a.json']
+    finally: subprocess.run(['umount', tmp_path], check=True)
+
+
+def test_partial_writes_are_completed(tmp_path, monkeypatch):
+    monkeypatch.setattr(core.os, 'write', lambda fd, data: real_write(fd, bytes(data)[:7]))
+    assert atomic_write(tmp_path/'f', 'abcdefghij'*10).read_text()=='abcdefghij'*10
+
+
+@pytest.mark.parametrize('key', ['../x', '', 'a/b', '.hidden'])
+def test_keys_are_file_names(empty, key):
+    with pytest.raises(XltError, match='cannot be a file name'): empty.put(Record('demo.align', key, {}, 0))
+
+
+def test_one_claim_at_a_time(empty):
+    "Twenty threads, one claim"
+    held = []
+    claims = [empty.claim('k') for _ in range(20)]
+    threads = [Thread(target=lambda c=c: held.append(bool(c.take()))) for c in claims]
+    for t in threads: t.start()
+    for t in threads: t.join()
+    assert sum(held)==1 and empty.busy('k')
+    for c in claims: c.release()
+    assert not empty.busy('k') and not list((empty.path/'.claims').glob('*.lock'))
+
+
+def test_stale_claims_are_taken_over(empty):
+    lock = empty.claim('k').lock
+    lock.parent.mkdir(parents=True)
+    for text, old, free in [('{"pid": 1, "host": "elsewhere"}', 0, False), ('{"pid": 1, "host": "elsewhere"}', 200, True), ('garbage', 0, False), ('[1]', 0, False), ('', 200, True)]:
+        lock.write_text(text)
+        os.utime(lock, (lock.stat().st_atime, lock.stat().st_mtime-old))
+        with empty.claim('k') as c: assert bool(c)==free
+        lock.unlink(missing_ok=True)
+
+
+def test_a_claim_is_touched(tmp_path):
+    with Claim(tmp_path/'k.lock', beat_s=0.05) as c:
+        os.utime(c.lock, (0, 0))
+        for _ in range(100):
+            if c.lock.stat().st_mtime>0: break
+            c._stop.wait(0.05)
+        assert c.lock.stat().st_mtime>0
+
+
+def test_who_lost_a_claim_does_not_release_it(tmp_path):
+    first = Claim(tmp_path/'k.lock').take()
+    first.lock.unlink()
+    with Claim(tmp_path/'k.lock') as second:
+        first.release()
+        assert second and second.lock.exists()
+
+
+def test_records_can_vanish_while_being_read(empty):
+    f = empty.put(a_record())
+    files = empty._files()
+    f.unlink()
+    empty._files = lambda *a, **k: files
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert empty.records()==[]
