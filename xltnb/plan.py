@@ -95,7 +95,7 @@ def arms_df(
         row['runs'] += 1; row['done'] += j.key in done; row['left_s'] += 0 if j.key in done else j.cost_s
     return pd.DataFrame(out.values(), columns=['arm','runs','done','left_s'])
 
-# %% ../nbs/61_plan.ipynb #be14f8ba
+# %% ../nbs/61_plan.ipynb #a68ef91a
 def plan_line(
     plan:Plan, # the plan
     workers:int|None=None, # side by side; default: the cores, or one GPU
@@ -105,9 +105,10 @@ def plan_line(
     n = len({j.key for j in plan.jobs})
     if not todo: return f'{plan.target} at {plan.preset}: all {n} runs are done'
     workers = workers or (cores() if u=='core' else 1)
+    wall = duration(wall_s(todo, workers))
     hours = f'{plan.seconds()/3600:.2f}' if plan.seconds()>=36 else 'under 0.01'
     return (f'{plan.target} at {plan.preset}: {len(todo)} of {n} runs to do, {hours} {u}-hours, '
-            f'about {duration(wall_s(todo, workers))} with {workers} worker{"s"*(workers>1)}')
+            f'{"" if wall.startswith("under") else "about "}{wall} with {workers} worker{"s"*(workers>1)}')
 
 # %% ../nbs/61_plan.ipynb #6180a3fa
 @patch
