@@ -116,7 +116,7 @@ def run_job(
         (store.path/'.failed'/f'{job.key}.txt').unlink(missing_ok=True)
     return end('done')
 
-# %% ../nbs/62_run.ipynb #4c808605
+# %% ../nbs/62_run.ipynb #fc01d980
 class Progress:
     "Keeps count of a plan's jobs and shows it: a bar in a terminal, one line that changes in a notebook, a line now and then elsewhere"
     def __init__(
@@ -128,7 +128,8 @@ class Progress:
     ):
         self.jobs,self.workers,self.every,self.face = jobs,workers,every,_face() if show else None
         self.frac, self.base, self.notes, self.ended = {}, {}, {}, {}
-        self.start = self.last = time.time()
+        self.start, self.pace = time.time(), None # when the plan started, and when the first job did something
+        self.last = self.start
 
     def update(
         self,
@@ -137,8 +138,8 @@ class Progress:
         note:str='', # a few words
     ):
         "A job reports"
-        self.base.setdefault(job.key, fraction)
         self.frac[job.key], self.notes[job.key] = fraction, note
+        if note!='starts': self.base.setdefault(job.key, fraction); self.pace = self.pace or time.time()
         self.draw()
 
     def end(
@@ -152,7 +153,7 @@ class Progress:
         if out.status in ('failed','paused') and self.face: self.face.say(f'{out.status}: {out.job.arm} seed {out.job.seed}: {out.note}')
         self.draw()
 
-# %% ../nbs/62_run.ipynb #264be1ad
+# %% ../nbs/62_run.ipynb #57e94c42
 def _weight(job): return max(job.cost_s, 1e-3)
 
 @patch
@@ -164,10 +165,10 @@ def fraction(self:Progress)->float: # 0 to 1
 @patch
 def eta(self:Progress)->float: # seconds
     "Time left, from the pace so far"
-    new = sum(_weight(j)*((1. if j.key in self.ended else self.frac.get(j.key, 0.))-self.base.get(j.key, 0.)) for j in self.jobs)
-    left = (1-self.fraction())*sum(map(_weight, self.jobs))
-    spent = time.time()-self.start
-    return left*spent/new if new>0 and spent>1 else left/self.workers
+    total, left = sum(map(_weight, self.jobs)), (1-self.fraction())*sum(map(_weight, self.jobs))
+    share = lambda j: 1. if j.key in self.ended else self.frac.get(j.key, 0.)
+    new, spent = sum(_weight(j)*(share(j)-self.base.get(j.key, 0.)) for j in self.jobs), time.time()-(self.pace or self.start)
+    return left*spent/new if new>0.02*total and spent>1 else left/self.workers
 
 @patch
 def line(self:Progress)->str: # one line
