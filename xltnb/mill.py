@@ -123,7 +123,7 @@ class PageRun:
         "What a command should exit with"
         return 1 if self.status=='error' else 0
 
-# %% ../nbs/64_mill.ipynb #7adf8549
+# %% ../nbs/64_mill.ipynb #26733441
 def _state(nb, params, spec):
     "What a page's result depends on: its text, its parameters, the library and the records it can see"
     lib = Path(__file__).parent if '__file__' in globals() else project_root()/'xltnb'
@@ -134,7 +134,8 @@ def _state(nb, params, spec):
 def _execute(nb, tmp, params, timeout):
     "Run a notebook; the error's text, or ''"
     pm = import_module('papermill')
-    try: pm.execute_notebook(str(nb), str(tmp), parameters=params, progress_bar=False, execution_timeout=timeout, cwd=str(Path(nb).parent))
+    try: pm.execute_notebook(str(nb), str(tmp), parameters=params, progress_bar=False, execution_timeout=timeout,
+                               cwd=str(Path(nb).parent), extra_arguments=['--IPKernelApp.log_level=ERROR'])
     except Exception as e: return f'{type(e).__name__}: {str(e)[-2000:]}' # a time-out and a dead kernel are not papermill's own errors
     return ''
 
