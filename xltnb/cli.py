@@ -24,10 +24,12 @@ from fastcore.docments import docments
 
 from .core import XltError, cache_dir, nearest, plain, project_root
 
-# %% ../nbs/80_cli.ipynb #7ee79623
+# %% ../nbs/80_cli.ipynb #5c8f6a8c
 COMMANDS = {}
 
-def command(fn):
+def command(
+    fn, # its name and comments become the command's
+): # `fn`, unchanged
     "Register a function as the command of its name; a trailing `_` keeps Python's own names free"
     COMMANDS[fn.__name__.strip('_')] = fn
     return fn
