@@ -134,7 +134,7 @@ def run_align(
     if seen: curves['probe'] = {k:[r[k] for r in seen] for k in ('tokens','within','across','across_sym')}
     return Result(metrics=metrics, curves=curves, items=items, per_language={k:dict(legal_strict=metrics[f'legal_strict_{j}'], legal_lax=metrics[f'legal_lax_{j}']) for j,k in enumerate(f'{i}:{k}' for i,k in enumerate(run.lex.kinds[:4]))}, provenance=dict(tokens_s=run.tokens_s, anchors=[list(map(str,a)) for a in run.lex.anchors]))
 
-# %% ../nbs/60_exp_mothello.ipynb #2d87a4e2
+# %% ../nbs/60_exp_mothello.ipynb #1786e005
 @dataclass(frozen=True)
 class TransferCfg:
     "Pretrain on one opening, finetune on general games in language 0, follow every language"
@@ -159,7 +159,7 @@ def follow(
         al = align(model, lex, (cfg.probe_layer,), fit, test, sources=(0,), seed=seed)[0]; legal = [legality(model, lex, test, j) for j in range(len(lex.kinds))]
         mean = lambda f: float(np.mean([getattr(legal[j],f).mean() for j in others])); acc = lambda j,s=0: float(al.per_game(cfg.probe_layer,0,j,s).mean())
         row = dict(epoch=step/cfg.ft.steps*cfg.ft_epochs, lr=lr, source=float(legal[0].strict.mean()), target=mean('strict'), source_lax=float(legal[0].lax.mean()), target_lax=mean('lax'), wrong_language=mean('wrong_language'), illegal=mean('illegal'))
-        return row | dict(probe=float(np.mean([acc(j) for j in others])), probe_sym=float(np.mean([acc(j,'best') for j in others])), probe_within=acc(0)) | {f'target_{j}':float(legal[j].strict.mean()) for j in others if len(lex.kinds)>2}
+        return row | dict(probe=float(np.mean([acc(j) for j in others])), probe_sym=float(np.mean([acc(j,'best') for j in others])), probe_within=acc(0)) | {f'target_{f}{j}':float(getattr(legal[j],k).mean()) for f,k in (('','strict'),('lax_','lax')) for j in others if len(lex.kinds)>2}
     return measure
 
 def transfer_metrics(
@@ -167,7 +167,7 @@ def transfer_metrics(
 )->dict: # name to share
     "Starts, ends, peaks and gains of the curves, as shares; `early` is the first quarter of finetuning"
     early = rows[-1]['epoch']/4+1e-9; col = lambda k: np.array([r[k] for r in rows]); first = col('epoch')<=early; res = {}
-    for k in ('source','target','probe','probe_within','wrong_language')+tuple(k for k in rows[0] if k.startswith('target_') and k!='target_lax'):
+    for k in ('source','target','probe','probe_within','wrong_language')+tuple(k for k in rows[0] if k.startswith('target_') and 'lax' not in k):
         x = col(k); res |= {f'{k}_start':x[0], f'{k}_end':x[-1], f'{k}_peak':x.max(), f'{k}_gain':x[-1]-x[0], f'{k}_gain_early':x[first][-1]-x[0], f'{k}_gain_best':x.max()-x[0], f'{k}_mean':x.mean()}
     res['within_start'] = res['probe_within_start']
     return {k:float(v) for k,v in res.items()}
