@@ -7,7 +7,7 @@ __all__ = ['PRESETS', 'PAPERS', 'EXPERIMENTS', 'PRESET_JOBS', 'MODULES', 'Job', 
            'Experiment', 'experiment', 'preset_jobs', 'make_job', 'add_paper', 'papers', 'load_jobs', 'call_job',
            'split_target', 'target_arms', 'jobs_for']
 
-# %% ../nbs/60_experiments.ipynb #50212c3a
+# %% ../nbs/60_experiments.ipynb #295d1d63
 import os
 import time
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from math import inf
 from pathlib import Path
 
 from .core import XltError, cache_dir, check_name, from_dict, to_dict
+from .published import load_paper
 from .store import RunKey
 
 # %% ../nbs/60_experiments.ipynb #101814b7
@@ -165,7 +166,7 @@ def call_job(
     cfg = job.config if exp.cfg is dict else from_dict(exp.cfg, job.config)
     return exp.fn(cfg, job.seed, ctx)
 
-# %% ../nbs/60_experiments.ipynb #5c973399
+# %% ../nbs/60_experiments.ipynb #d0b78647
 def split_target(
     target:str, # 'mothello', 'mothello.tab1', 'mothello.F5', 'mothello.C3'
 )->tuple[str,str]: # paper, and the table, figure or claim ('' for all)
@@ -174,9 +175,9 @@ def split_target(
     check_name(paper, papers(), 'paper')
     for long,short in (('tab','T'), ('fig','F')):
         if item.lower().startswith(long): item = short + item[3:]
-    return paper, item
+    return paper, item[:1].upper() + item[1:]
 
-# %% ../nbs/60_experiments.ipynb #d39db253
+# %% ../nbs/60_experiments.ipynb #80990878
 def target_arms(
     target:str, # 'mothello.T1', 'mothello.C3', ...
     preset:str, # claims can name other arms at another preset
@@ -184,8 +185,7 @@ def target_arms(
     "The arms that a table, a figure or a claim refers to in the published file"
     paper,item = split_target(target)
     if not item: return None
-    pub = import_module('xltnb.published').load_paper(paper)
-    return pub.arms(item, preset)
+    return load_paper(paper).arms(item, preset)
 
 # %% ../nbs/60_experiments.ipynb #bc54579f
 def jobs_for(
