@@ -6,7 +6,7 @@
 __all__ = ['ENGINES', 'WORDS', 'Setup', 'default_device', 'Outcome', 'run_job', 'Progress', 'inline', 'add_engine', 'get_engine',
            'RunReport', 'run_plan']
 
-# %% ../nbs/62_run.ipynb #86263088
+# %% ../nbs/62_run.ipynb #72754b50
 import io
 import os
 import re
@@ -27,6 +27,7 @@ from fastcore.basics import patch
 from .core import XltError, atomic_write, cache_dir, check_name
 from .experiments import Ctx, Job, Paused, call_job, papers
 from .plan import Plan, cores, duration, pick_arms, plan_line
+from .published import rule_hashes
 from .store import Record, Store, provenance
 
 # %% ../nbs/62_run.ipynb #92c30907
@@ -73,7 +74,7 @@ def _peak_mb():
     status = Path('/proc/self/status')
     return int(re.search(r'VmHWM:\s*(\d+)', status.read_text())[1])/1024 if status.exists() else None
 
-# %% ../nbs/62_run.ipynb #f1fb0fa2
+# %% ../nbs/62_run.ipynb #f0423d82
 def _record(job, setup, report):
     "Run the job and make its record"
     _reset_peak()
@@ -86,8 +87,8 @@ def _record(job, setup, report):
 
 def _rules(paper):
     "Hashes of the paper's rules, so that a rule changed after the run is noticed"
-    try: return import_module('xltnb.published').rule_hashes(paper)
-    except (ModuleNotFoundError, XltError): return {}
+    try: return rule_hashes(paper)
+    except XltError: return {} # a study without a published file
 
 def _failed(job, store, text, e):
     "Keep the traceback in the store and say where"
