@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'command', 'Parser', 'command_parser', 'overview', 'main', 'table', 'show', 'list_', 'plan', 'run',
-           'claims', 'compare', 'report', 'reproduce', 'page', 'lab', 'docs', 'speed', 'doctor']
+           'claims', 'compare', 'pin', 'report', 'reproduce', 'page', 'lab', 'docs', 'speed', 'doctor']
 
 # %% ../nbs/80_cli.ipynb #ad84e5f1
 import argparse
@@ -111,11 +111,14 @@ def _quiet():
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
-# %% ../nbs/80_cli.ipynb #70e8a7a3
+# %% ../nbs/80_cli.ipynb #3f442c22
 def _cell(v):
     if v is None or v!=v: return '-'
     if isinstance(v, float): return f'{v:.3f}'
     return str(v)
+
+def _short(text, n):
+    return text if len(text)<=n else text[:n-1].rstrip()+'…'
 
 def table(
     rows:list[dict], # one dict a row
@@ -125,7 +128,8 @@ def table(
     cols = cols or list(rows[0] if rows else [])
     text = [cols] + [[_cell(r.get(c)) for c in cols] for r in rows]
     widths = [max(len(t[i]) for t in text) for i in range(len(cols))]
-    return '\n'.join('  '.join(f'{x:<{w}}' for x,w in zip(t, widths)).rstrip() for t in text)
+    wide = shutil.get_terminal_size((120, 40)).columns
+    return '\n'.join(_short('  '.join(f'{x:<{w}}' for x,w in zip(t, widths)).rstrip(), max(wide, 80)) for t in text)
 
 def show(
     rows:list[dict], # one dict a row
@@ -146,17 +150,26 @@ def _targets(target):
     "The target, or all papers that have experiments"
     return [target] if target else _built()
 
-# %% ../nbs/80_cli.ipynb #3f0bdef8
+# %% ../nbs/80_cli.ipynb #88da3164
 def _about(paper):
     "Title and counts of a paper from its published file"
-    return {}
+    from xltnb.published import load_paper
+    try: p = load_paper(paper)
+    except XltError: return dict(tables=None, claims=None, title=None)
+    return dict(tables=len(p.tables), claims=len(p.claims), title=p.citation.get('title'))
 
 def _items(paper, preset):
-    "Tables, figures, claims and arms of a paper"
+    "Tables, figures, claims and arms of a paper, with the number of runs that each needs"
     from xltnb.experiments import jobs_for
-    arms = {}
-    for j in jobs_for(paper, preset): arms[j.arm] = arms.get(j.arm, 0)+1
-    return [dict(target=f'--jobs {a}', kind='arm', text=f'{n} runs') for a,n in arms.items()]
+    from xltnb.published import load_paper
+    jobs, arms = jobs_for(paper, preset), {}
+    for j in jobs: arms[j.arm] = arms.get(j.arm, 0)+1
+    try: p = load_paper(paper)
+    except XltError: return [dict(target=a, kind='arm', runs=n, text='') for a,n in arms.items()]
+    count = lambda item: sum(arms.get(a, 0) for a in p.arms(item, preset))
+    return ([dict(target=f'{paper}.{k}', kind='figure' if k.startswith('F') else 'table', runs=count(k), text=t.caption) for k,t in p.tables.items()]
+        + [dict(target=c.id, kind='claim', runs=count(k), text=c.text) for k,c in p.claims.items()]
+        + [dict(target=a, kind='arm', runs=n, text='') for a,n in arms.items()])
 
 @command
 def list_(
@@ -170,7 +183,7 @@ def list_(
     from xltnb.experiments import jobs_for, papers
     if paper: return show(_items(check_name(paper, papers(), 'paper'), preset), json)
     built = _built()
-    show([dict(paper=p, runs=len(jobs_for(p, preset)) if p in built else None, **_about(p)) for p in papers()], json)
+    show([dict(paper=p, runs=len(jobs_for(p, preset)) if p in built else None) | _about(p) for p in papers()], json)
 
 # %% ../nbs/80_cli.ipynb #42489dd8
 @command
@@ -218,11 +231,15 @@ def run(
     "Run what is missing; safe to stop and to repeat"
     return _run_all(_targets(target), preset, seeds, store, jobs, workers=workers, minutes=minutes, device=device, engine=engine)
 
-# %% ../nbs/80_cli.ipynb #e0005ff6
+# %% ../nbs/80_cli.ipynb #9a920e3b
 def _code(rows, check):
     "Exit code of a command that judged something"
     from xltnb.mill import verdict_code
     return verdict_code(r['verdict'] for r in rows) if check else 0
+
+def _judged_papers(paper):
+    "The paper, or all that have both experiments and a published file"
+    return [paper] if paper else [p for p in _built() if _about(p)['claims']]
 
 @command
 def claims(
@@ -236,8 +253,9 @@ def claims(
     "Judge the papers' claims by the runs in the store"
     from xltnb.compare import claims as judged
     from xltnb.experiments import jobs_for
-    rows = [r for p in _targets(paper) for r in judged(p, preset, store, jobs=jobs_for(p, preset)).df.to_dict('records')]
-    show(rows, json)
+    rows = [r for p in _judged_papers(paper) for r in judged(p, preset, store, jobs=jobs_for(p, preset)).rows]
+    keys = ['paper', 'claim', 'preset', 'verdict', 'effect', 'low', 'high', 'n']
+    show([{k: r[k] for k in keys} for r in rows] if json else rows, json, keys[1:2]+keys[3:]+['text'])
     return _code(rows, check)
 
 @command
@@ -252,11 +270,24 @@ def compare(
     "The paper's numbers beside ours, cell by cell"
     from xltnb.compare import compare as compared
     from xltnb.experiments import jobs_for
-    rows = compared(target, preset, store, jobs=jobs_for(target, preset)).df.to_dict('records')
+    rows = compared(target, preset, store, jobs=jobs_for(target, preset)).rows
     show(rows, json, ['cell', 'paper', 'source', 'pinned', 'now', 'n', 'low', 'high', 'verdict'])
     return _code(rows, check)
 
-# %% ../nbs/80_cli.ipynb #9b500e8c
+# %% ../nbs/80_cli.ipynb #654e7672
+@command
+def pin(
+    target:str, # a paper, or 'paper.tab1', 'paper.C3'
+    *,
+    preset:str='smoke', # preset whose results are accepted
+    store:str='results', # folder of run records
+):
+    "Accept the present results as the ones to guard"
+    from xltnb.compare import pin as accept
+    from xltnb.experiments import jobs_for
+    print(f'{accept(target, preset, store, jobs_for(target, preset))} numbers pinned')
+
+# %% ../nbs/80_cli.ipynb #02de5e58
 @command
 def report(
     paper:str='', # a paper; default: all
@@ -268,7 +299,7 @@ def report(
     "Write one HTML file with claims, figures and the run behind each number"
     from xltnb.report import report as write
     out = out or str(project_root()/store/f'report-{preset}.html')
-    print(f'report: {write(_targets(paper), preset, store, out)}')
+    print(f'report: {write(_judged_papers(paper), preset, store, out)}')
 
 @command
 def reproduce(
@@ -285,7 +316,7 @@ def reproduce(
     report(paper, preset=preset, store=store, out=out)
     return code
 
-# %% ../nbs/80_cli.ipynb #df87b014
+# %% ../nbs/80_cli.ipynb #fe09d90f
 @command
 def page(
     name:str, # a page such as mothello_tab1, or the path of a notebook
@@ -329,7 +360,7 @@ def speed(
     got = measure(name)
     show(got, True) if json else print(table([dict(what=k, value=v) for k,v in got.items()]))
 
-# %% ../nbs/80_cli.ipynb #22234d66
+# %% ../nbs/80_cli.ipynb #c9f39db5
 def _row(name, found, remedy='', needed=True, good=None):
     "One finding: ok, missing (needed) or absent (optional)"
     good = bool(found) if good is None else good
@@ -346,7 +377,7 @@ def _packages():
     return need + [_row(p, _version(p), how, needed=False) for p,how in opt.items()] + [
         _row('rust-reversi', _version('rust-reversi'), 'pip install -e .[peers], for `xltnb speed othello-games`', needed=False)]
 
-# %% ../nbs/80_cli.ipynb #ac4e1aa5
+# %% ../nbs/80_cli.ipynb #6f349aad
 def _gpu():
     "The GPU that torch sees"
     if not _version('torch'): return None
@@ -362,7 +393,7 @@ def _memory_gb():
     "Memory of this machine (POSIX)"
     return os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')/2**30 if hasattr(os, 'sysconf') else None
 
-# %% ../nbs/80_cli.ipynb #d7db4369
+# %% ../nbs/80_cli.ipynb #8bf2bf99
 def _machine(store):
     "Cores, memory, disk, GPU"
     from xltnb.plan import cores
@@ -391,5 +422,5 @@ def doctor(
     show(rows, json)
     return 1 if any(r['state']=='missing' for r in rows) else 0
 
-# %% ../nbs/80_cli.ipynb #8d06eade
+# %% ../nbs/80_cli.ipynb #ae22d487
 if __name__=='__main__' and '__file__' in globals(): main()
