@@ -6,9 +6,9 @@
 __all__ = ['SIZES', 'NONE', 'SYMMETRIES', 'Geometry', 'geometry', 'Position', 'play', 'classes', 'opening_position',
            'random_games', 'Replay', 'replay', 'unpack', 'board_classes', 'random_games_torch', 'perft', 'symmetries']
 
-# %% ../nbs/10_othello.ipynb #02b589e1
+# %% ../nbs/10_othello.ipynb #4fc105f8
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numba import njit, types, uint64
@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from .core import XltError, stable_hash
 
-# %% ../nbs/10_othello.ipynb #635b8b9b
+# %% ../nbs/10_othello.ipynb #2c82c88a
 SIZES = (4, 6, 8) # sides of a board
 NONE = 255 # what stands in a game's row after its last move
 
@@ -28,18 +28,18 @@ class Geometry:
     def squares(self)->int: "How many squares"; return self.n**2
     @property
     def moves(self)->int: "Most moves a game can have"; return self.n**2 - 4
-    @property
+    @cached_property
     def full(self)->int: "Every square"; return (1<<self.n**2) - 1
-    @property
+    @cached_property
     def inner(self)->int: "All columns but the first and the last"; return sum(1<<i for i in range(self.n**2) if 0 < i%self.n < self.n-1)
     @property
     def shifts(self)->tuple: "Distances of the four axes, and whether a run along each needs the inner columns"; return ((1,True), (self.n,False), (self.n-1,True), (self.n+1,True))
-    @property
+    @cached_property
     def start(self)->tuple: # (black, white)
         "The two bitboards before the first move"
         a = (self.n//2-1)*(self.n+1)
         return (1<<(a+1)) | (1<<(a+self.n)), (1<<a) | (1<<(a+self.n+1))
-    @property
+    @cached_property
     def playable(self)->np.ndarray: "Squares that can be played: all but the four of the start"; return np.array([i for i in range(self.n**2) if not ((self.start[0]|self.start[1])>>i)&1])
     def name(self, sq:int)->str: "`a1` to `h8`: row letter, column number"; return f'{"abcdefgh"[sq//self.n]}{sq%self.n+1}'
 

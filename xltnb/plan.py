@@ -37,7 +37,7 @@ def duration(
     if s<5400: return f'{s/60:.1f} min' if s<600 else f'{s/60:.0f} min'
     return f'{s/3600:.1f} h'
 
-# %% ../nbs/61_plan.ipynb #1b82903f
+# %% ../nbs/61_plan.ipynb #3d2f900e
 @dataclass(repr=False)
 class Plan:
     "Jobs of a target and which of them are done"
@@ -55,6 +55,13 @@ class Plan:
         "The jobs that the store lacks now"
         seen = self.done()
         return [j for j in self.jobs if not (j.key in seen or seen.add(j.key))]
+
+    def records(self)->dict: # arm -> records of its finished runs, by seed
+        "What the store holds of this plan: what pages and figures draw"
+        found = {}
+        for j in self.jobs:
+            if (r := self.store.get(j.key)) is not None: found.setdefault(j.arm, []).append(r)
+        return found
 
     def seconds(self)->float: # core-seconds; GPU-seconds where the preset wants a GPU
         "Expected cost of what is left"
