@@ -48,6 +48,10 @@ def xltnb(study, *args, code=0):
     ('run quick --workers 0', 'workers must be 1 or more, not 0'),
     ('run quick --minutes -1', 'minutes must be more than 0'),
     ('run quick --device gpu', "unknown device 'gpu'"),
+    ('plan mothello.tab99', 'unknown table, figure or claim of mothello'),
+    ('claims motello', "did you mean 'mothello'?"),
+    ('compare mothello.C22', "did you mean 'C2'?"),
+    ('pin mothello.tab1 --store /dev/null/x', 'nothing to pin'),
     ('speed othello-game', "did you mean 'othello-games'?"),
     ('page mothello_tab99', 'unknown page'),
 ])
@@ -84,6 +88,26 @@ def test_doctor(study):
 def test_list(study):
     assert {'mothello', 'quick'}<={r['paper'] for r in json.loads(xltnb(study, 'list', '--json')[0])}
     assert 'sum-10' in xltnb(study, 'list', 'quick')[0]
+
+
+def test_claims_json(study):
+    rows = json.loads(xltnb(study, 'claims', 'mothello', '--preset', 'laptop', '--store', str(study[0]/'empty'), '--json')[0])
+    assert [r['claim'] for r in rows][:3]==['mothello.C1', 'mothello.C2', 'mothello.C3']
+    assert all(list(r)==['paper', 'claim', 'preset', 'verdict', 'effect', 'low', 'high', 'n'] for r in rows)
+    assert {r['verdict'] for r in rows}<={'ok', 'near', 'off', 'undecided', 'open', 'todo'} and {r['preset'] for r in rows}=={'laptop'}
+
+
+def test_compare_json_and_check(study):
+    args = ['compare', 'mothello.tab1', '--preset', 'paper', '--store', str(study[0]/'empty')]
+    rows = json.loads(xltnb(study, *args, '--json')[0])
+    assert all({'cell', 'paper', 'source', 'pinned', 'now', 'n', 'low', 'high', 'verdict', 'command'}<=set(r) for r in rows)
+    assert {r['now'] for r in rows}=={None} and all(r['cell'].startswith('mothello.T1.') for r in rows)
+    xltnb(study, *args, '--check', code=3)
+
+
+def test_targets_are_narrower_than_papers(study):
+    arms = {t: {r['arm'] for r in json.loads(xltnb(study, 'plan', t, '--preset', 'laptop', '--json')[0])} for t in ('mothello', 'mothello.fig5', 'mothello.C6')}
+    assert arms['mothello.C6']<arms['mothello.fig5']<arms['mothello']
 
 
 @pytest.mark.parametrize('name', COMMANDS)
