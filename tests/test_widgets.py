@@ -1,0 +1,100 @@
+"The explorer's logic: every control changes the picture, a game is computed once, wrong names are refused"
+import json
+
+import numpy as np
+import pytest
+from conftest import LIB
+
+pytestmark = pytest.mark.skipif(not (LIB/'widgets.py').exists(), reason='no widgets yet')
+
+
+@pytest.fixture
+def explorer():
+    from xltnb.widgets import OthelloExplorer
+    return OthelloExplorer()
+
+
+def look(ex): return json.dumps(ex.fig().to_plotly_json(), default=lambda a: np.asarray(a).tolist(), sort_keys=True)
+
+
+@pytest.mark.parametrize('name,value', [('model', 'anchors'), ('game', 3), ('move', 20), ('told', 1), ('probe', 1), ('layer', 0), ('symmetry', 1), ('swapped', True)])
+def test_a_control_changes_the_picture(explorer, name, value):
+    before = look(explorer)
+    explorer.controls[name].value = value
+    assert look(explorer) != before
+
+
+def test_the_live_figure_follows(explorer):
+    import plotly.graph_objects as go
+    explorer.boards = go.FigureWidget(explorer.fig())
+    for name, value in (('move', 15), ('told', 1), ('model', 'anchors'), ('game', 7), ('symmetry', 2)):
+        explorer.controls[name].value = value
+        fig = explorer.fig()
+        assert explorer.boards.layout.title.text == fig.layout.title.text
+        for a, b in zip(explorer.boards.data, fig.data):
+            assert np.array_equal(a.x, b.x) if a.type == 'scatter' else np.array_equal(a.z, b.z)
+
+
+def test_a_game_is_computed_once(explorer, monkeypatch):
+    from xltnb import demo
+    calls, real = [], demo.game_states
+    monkeypatch.setattr(demo, 'game_states', lambda *a: calls.append(a) or real(*a))
+    explorer.games.clear()
+    for move in range(1, 20): explorer.controls['move'].value = move; explorer.fig()
+    for layer in range(3): explorer.controls['layer'].value = layer; explorer.fig()
+    assert len(calls) == 1
+
+
+def test_the_true_board_is_true(explorer):
+    from xltnb.othello import Position, classes, play
+    d, s = explorer.demo('naive'), explorer.states()
+    p = Position.start(d.n)
+    for t, sq in enumerate(s.moves):
+        p = play(p, sq)
+        assert np.array_equal(classes(p), s.boards[t])
+        assert list(np.flatnonzero(s.legal[t])) == p.legal()
+        assert s.black_moves[t] == p.black_moves
+
+
+def test_every_game_fits(explorer):
+    for game in range(0, 50, 10):
+        explorer.controls['game'].value = game
+        explorer.controls['move'].value = explorer.controls['move'].max
+        explorer.fig()
+
+
+def test_a_symmetry_is_read_as_the_measure_reads_it(explorer):
+    "Squares right under a symmetry agree with `probes.score`"
+    import torch
+
+    from xltnb.gamesets import GameSet
+    from xltnb.othello import board_classes, replay
+    from xltnb.probes import score
+    from xltnb.widgets import reading
+    d = explorer.demo('naive')
+    game = d.games(1)
+    s, r = d.states(game[0]), replay(game, d.n)
+    boards = torch.from_numpy(board_classes(r)[:, :-1].copy()).long()
+    gs = GameSet(torch.from_numpy(game), r, boards, torch.ones(boards.shape[:2], dtype=torch.bool))
+    acc = score(torch.from_numpy(s.probes[2, 1].argmax(-1))[None], gs)
+    for k in range(4):
+        for flip in (False, True):
+            mine = np.mean([reading(d, s, t, 1, 2, k, flip).argmax(-1) == s.boards[t] for t in range(len(s.moves))])
+            assert abs(mine-float(acc[k, int(flip), 0])) < 1e-6
+
+
+def test_wrong_names():
+    from xltnb.core import XltError
+    from xltnb.demo import load_demo, make_demo
+    from xltnb.widgets import OthelloExplorer
+    with pytest.raises(XltError, match="did you mean 'naive'"): OthelloExplorer('naiv')
+    with pytest.raises(XltError, match='choose from: naive, anchors'): make_demo('x')
+    with pytest.raises(XltError, match='missing'): load_demo('naive', '/nowhere')
+
+
+def test_a_broken_file_says_so(tmp_path):
+    from xltnb.core import XltError
+    from xltnb.demo import load_demo
+    (tmp_path/'mothello_naive.json').write_text('{}')
+    (tmp_path/'mothello_naive.safetensors').write_bytes(b'not weights')
+    with pytest.raises(XltError, match='install the package again'): load_demo('naive', tmp_path)
