@@ -20,21 +20,22 @@ from .core import XltError
 from .published import load_paper
 from .store import Record
 
-# %% ../nbs/70_figures.ipynb #faa91557
+# %% ../nbs/70_figures.ipynb #09131dc0
 INK, QUIET, GRID = '#1f2933', '#616e7c', '#e4e7eb'
 COLOURS = dict(source='#0072B2', target='#D55E00', probe='#009E73', within='#0072B2', across='#D55E00', sym='#CC79A7',
                naive='#616e7c', anchors='#E69F00', unified='#56B4E9')
 VERDICT_LOOK = dict(ok=('✓','#00795a'), near=('≈','#a86400'), off=('✗','#c04000'), undecided=('?',QUIET), open=('–',QUIET), todo=('○','#9aa5b1'))
-_axis = dict(gridcolor=GRID, zeroline=False, linecolor='#9aa5b1', ticks='outside', tickcolor='#9aa5b1', title=dict(standoff=8))
+_axis = dict(gridcolor=GRID, zeroline=False, linecolor='#9aa5b1', ticks='outside', tickcolor='#9aa5b1', title=dict(standoff=8, font=dict(size=13)), automargin=True)
 pio.templates['xltnb'] = go.layout.Template(layout=dict(
     font=dict(family='system-ui, -apple-system, "Segoe UI", sans-serif', size=13, color=INK), colorway=list(dict.fromkeys(COLOURS.values())),
     paper_bgcolor='white', plot_bgcolor='white', xaxis=_axis, yaxis=_axis, hoverlabel=dict(bgcolor='white'),
     title=dict(x=0, xref='paper', xanchor='left', font=dict(size=16)), legend=dict(orientation='h', y=-.2, yanchor='top', x=0), margin=dict(l=64,r=20,t=84,b=60)))
 
-# %% ../nbs/70_figures.ipynb #3fb1b236
+# %% ../nbs/70_figures.ipynb #10c793b0
 def _dress(fig, title, sub='', height=380, **layout):
-    "Template, title and subtitle"
-    return fig.update_layout(template='xltnb', height=height, title=dict(text=title, subtitle=dict(text=sub, font=dict(size=12.5, color=QUIET))), **layout)
+    "Template, title and subtitle; panels need room for their own titles"
+    room = 26*any(a.yref=='paper' for a in fig.layout.annotations)
+    return fig.update_layout(template='xltnb', height=height+room, margin_t=84+room, title=dict(text=title, subtitle=dict(text=sub, font=dict(size=12.5, color=QUIET))), **layout)
 
 def _panels(names, share_y=True, gap=.05):
     "Small multiples in one row"
@@ -97,7 +98,7 @@ def board_fig(
     fig.update_xaxes(range=[-.5,n-.5], ticktext=[str(i+1) for i in range(n)], **tick).update_yaxes(range=[n-.5,-.5], ticktext=list('abcdefgh'[:n]), **tick)
     return fig.update_layout(template='xltnb', width=(side+40)*len(boards)+30, height=side+90, margin=dict(l=30,r=10,t=40,b=30), plot_bgcolor='#e4efe6')
 
-# %% ../nbs/70_figures.ipynb #d9f67aac
+# %% ../nbs/70_figures.ipynb #3c18d6b8
 def _pairs(records):
     "Records by their second language"
     out = {}
@@ -110,9 +111,10 @@ def _by_count(records, metric):
     for r in records: out.setdefault(r.config['world']['anchors'],[]).append(r.metrics[metric])
     return dict(sorted(out.items()))
 
-def _dots(x, values, name, show, offset=0.):
+def _dots(x, values, name, show):
     "A mean line and a dot a seed; `values` holds a list of numbers for each x"
-    xs = [p+offset+.05*(i-(len(v)-1)/2) for p,v in zip(x,values) for i in range(len(v))]
+    step = .012*len(x) # dots of one count stand side by side
+    xs = [p+step*(i-(len(v)-1)/2) for p,v in zip(x,values) for i in range(len(v))]
     yield go.Scatter(x=x, y=[np.mean(v) for v in values], name=name, legendgroup=name, showlegend=show, mode='lines', line=dict(color=COLOURS[name.split()[0]], width=2.5), hovertemplate='mean %{y:.3f}')
     yield go.Scatter(x=xs, y=sum(map(list,values),[]), legendgroup=name, name=f'{name}, one seed', showlegend=False, mode='markers', marker=dict(color=COLOURS[name.split()[0]], size=7, opacity=.75), hovertemplate='%{y:.3f}')
 
@@ -240,8 +242,8 @@ def matrix_fig(
     fig.update_yaxes(title='language of the probe', col=1)
     return _dress(fig, f'Which of {len(order)} languages share a board?', f'probe accuracy (share of squares), seed {record.seed}', 460)
 
-# %% ../nbs/70_figures.ipynb #93478d12
-SYMMETRY_NAMES = ('as it is', 'half turn', 'main diagonal', 'other diagonal')
+# %% ../nbs/70_figures.ipynb #0010a5c5
+SYMMETRY_NAMES = ('as it is', 'half<br>turn', 'main<br>diagonal', 'other<br>diagonal')
 
 def symmetry_fig(
     records:Iterable[Record], # alignment runs
@@ -250,11 +252,11 @@ def symmetry_fig(
     arms = by_arm([r for r in _some(records,'symmetries') if 'across_s0' in r.metrics]); fig = _panels(_some(arms,'symmetries'))
     for c,rs in enumerate(arms.values(),1):
         for i,r in enumerate(rs):
-            colour = list(COLOURS.values())[i%3]; y = [r.metrics[f'across_s{s}'] for s in range(4)]
-            fig.add_trace(go.Scatter(x=SYMMETRY_NAMES, y=y, mode='lines+markers', name=f'seed {r.seed}', legendgroup=str(r.seed), showlegend=c==1, line=dict(color=colour, width=1), marker=dict(size=9, color=colour), hovertemplate='%{x}: %{y:.3f}'),1,c)
+            colour = COLOURS[('naive','anchors','sym')[i%3]]; y = [r.metrics[f'across_s{s}'] for s in range(4)]
+            fig.add_trace(go.Scatter(x=SYMMETRY_NAMES, y=y, mode='lines+markers', name=f'seed {r.seed}', legendgroup=str(r.seed), showlegend=c==1, line=dict(color=colour, width=1), marker=dict(size=9, color=colour, symbol=('circle','square','diamond')[i%3]), hovertemplate='%{x}: %{y:.3f}'),1,c)
         x = ['control']*len(rs); y = [r.metrics['control'] for r in rs]
         fig.add_trace(go.Scatter(x=x, y=y, mode='markers', name='random relabellings', legendgroup='control', showlegend=c==1, marker=dict(symbol='x-thin', size=9, line=dict(color=QUIET, width=2)), hovertemplate='control: %{y:.3f}'),1,c)
-    fig.update_yaxes(title='probe accuracy (share of squares)', col=1)
+    fig.update_xaxes(tickangle=0).update_yaxes(title='probe accuracy (share of squares)', col=1)
     return _dress(fig, 'The same board, turned?', 'the probe of language 0 on the other language, after turning the board', 400)
 
 # %% ../nbs/70_figures.ipynb #2af61c1b
