@@ -31,15 +31,16 @@ def reading(
     p = s.probes[layer,probe,move][symmetries(demo.n)[symmetry]]
     return p[:,::-1] if swapped else p
 
-# %% ../nbs/71_widgets.ipynb #7f5bcb36
+# %% ../nbs/71_widgets.ipynb #46540cd4
 PANELS = ('the board', 'as the probe reads it', "the model's next move")
 FELT,LINE,WRONG = '#e4efe6','#9db8a3','#c8372d'
 
-def _disc(n:int, panel:int, black:bool)->go.Scatter:
-    "All discs of one colour on one board, invisible until told otherwise"
-    cols,rows = np.tile(np.arange(n),n), np.repeat(np.arange(n),n); color = '#1d1d1f' if black else '#ffffff'
-    marker = dict(size=200/n, color=color, opacity=np.zeros(n*n), line=dict(color=INK,width=1.2))
-    return go.Scatter(x=cols, y=rows, mode='markers', marker=marker, xaxis=f'x{panel}', yaxis=f'y{panel}', showlegend=False, text=[geometry(n).name(i) for i in range(n*n)], hovertemplate='%{text}: %{customdata:.0%} '+('black' if black else 'white')+'<extra></extra>', customdata=np.zeros(n*n))
+def _discs(n:int, panel:int)->go.Scatter:
+    "A disc on every square of one board, invisible until told otherwise"
+    cols,rows = np.tile(np.arange(n),n), np.repeat(np.arange(n),n); names = [geometry(n).name(i) for i in range(n*n)]
+    marker = dict(size=200/n, color=np.zeros(n*n), colorscale=[[0,'#ffffff'],[1,'#17191c']], cmin=0, cmax=1, opacity=np.zeros(n*n), line=dict(color=INK,width=1.2))
+    hover = '%{text}<br>black %{customdata[2]:.0%}, white %{customdata[0]:.0%}, empty %{customdata[1]:.0%}<extra></extra>'
+    return go.Scatter(x=cols, y=rows, mode='markers', marker=marker, text=names, customdata=np.zeros((n*n,3)), hovertemplate=hover, xaxis=f'x{panel}', yaxis=f'y{panel}', showlegend=False)
 
 def _mark(n:int, panel:int, name:str, **marker)->go.Scatter:
     "Marks that stand on some squares"
@@ -49,10 +50,10 @@ def _heat(n:int)->go.Heatmap:
     "Where the model would move"
     return go.Heatmap(z=np.zeros((n,n)), zmin=0, zmax=.5, colorscale=[[0,FELT],[1,'#e08a1e']], showscale=False, xgap=1, ygap=1, xaxis='x3', yaxis='y3', text=[['']*n]*n, texttemplate='%{text}', textfont=dict(size=max(10,84//n),color=INK), customdata=np.array([geometry(n).name(i) for i in range(n*n)]).reshape(n,n), hovertemplate='%{customdata}: %{z:.1%}<extra></extra>')
 
-# %% ../nbs/71_widgets.ipynb #1e58ec9a
+# %% ../nbs/71_widgets.ipynb #409c35f3
 def _axes(n:int, panel:int)->dict:
     "Two axes of a board: numbers on top, letters at the left, square squares"
-    left = (panel-1)*.345; grid = dict(range=[-.5,n-.5], showgrid=False, zeroline=False, fixedrange=True, tickvals=list(range(n)), ticks='', showline=True, mirror=True, linecolor=LINE)
+    left = (panel-1)*.345; grid = dict(range=[-.5,n-.5], showgrid=False, zeroline=False, fixedrange=True, constrain='domain', tickvals=list(range(n)), ticks='', showline=True, mirror=True, linecolor=LINE)
     x = dict(grid, domain=[left,left+.31], side='top', ticktext=[str(i+1) for i in range(n)], anchor=f'y{panel}')
     y = dict(grid, range=[n-.5,-.5], ticktext=list('abcdefgh'[:n]), anchor=f'x{panel}', scaleanchor=f'x{panel}')
     return {f'xaxis{panel}':x, f'yaxis{panel}':y}
@@ -67,14 +68,17 @@ def empty_boards(
 )->go.Figure:
     "Three empty boards; traces: discs and last move, discs and wrong squares of the probe, next move and legal squares"
     frame = dict(symbol='square-open', size=270/n)
-    traces = [_disc(n,1,True), _disc(n,1,False), _mark(n,1,'last move',symbol='circle',size=50/n,color='#e08a1e'), _disc(n,2,True), _disc(n,2,False), _mark(n,2,'wrong',color=WRONG,**frame), _heat(n), _mark(n,3,'legal',color=INK,**frame)]
+    traces = [_discs(n,1), _mark(n,1,'last move',symbol='circle',size=50/n,color='#e08a1e'), _discs(n,2), _mark(n,2,'wrong',color=WRONG,**frame), _heat(n), _mark(n,3,'legal',color=INK,**frame)]
     notes = [dict(text=t, x=(2*i*.345+.31)/2, y=-.02, xref='paper', yref='paper', xanchor='center', yanchor='top', showarrow=False, font=dict(size=13)) for i,t in enumerate(PANELS)]
     fig = go.Figure(traces)
-    return fig.update_layout(template='xltnb', width=980, height=430, margin=dict(l=24,r=12,t=84,b=36), plot_bgcolor=FELT, title=dict(y=.97,yanchor='top'), annotations=notes, shapes=sum((_lines(n,p) for p in (1,2,3)),[]), **_axes(n,1), **_axes(n,2), **_axes(n,3))
+    return fig.update_layout(template='xltnb', width=940, height=408, margin=dict(l=24,r=14,t=80,b=32), plot_bgcolor=FELT, title=dict(y=.97,yanchor='top'), annotations=notes, shapes=sum((_lines(n,p) for p in (1,2,3)),[]), **_axes(n,1), **_axes(n,2), **_axes(n,3))
 
-# %% ../nbs/71_widgets.ipynb #f96338b1
+# %% ../nbs/71_widgets.ipynb #4fcaf997
 def _on(n:int, squares:np.ndarray)->dict: i = np.flatnonzero(squares); return dict(x=i%n, y=i//n)
-def _discs(p_S:np.ndarray)->dict: return dict(customdata=p_S, marker=dict(opacity=np.where(p_S<.02,0,p_S)))
+def _shown(p_S_3:np.ndarray)->dict:
+    "Discs as dark as black is likelier than white, as opaque as there is one at all"
+    disc = p_S_3[:,0]+p_S_3[:,2]
+    return dict(customdata=p_S_3, marker=dict(color=p_S_3[:,2]/np.maximum(disc,1e-9), opacity=np.where(disc<.03,0,disc)))
 
 def board_data(
     n:int, # squares along one side
@@ -86,15 +90,16 @@ def board_data(
     true,p = s.boards[move],s.next[move]; last = np.arange(n*n)==s.moves[move]
     text = [f'{x:.0%}' if ok or x>=.05 else '' for x,ok in zip(p,s.legal[move])]
     heat = dict(z=p.reshape(n,n), text=np.array(text).reshape(n,n))
-    return [_discs((true==2)*1.), _discs((true==0)*1.), _on(n,last), _discs(seen_S_3[:,2]), _discs(seen_S_3[:,0]), _on(n,seen_S_3.argmax(-1)!=true), heat, _on(n,s.legal[move])]
+    return [_shown(np.eye(3)[true]), _on(n,last), _shown(seen_S_3), _on(n,seen_S_3.argmax(-1)!=true), heat, _on(n,s.legal[move])]
 
-# %% ../nbs/71_widgets.ipynb #fc5c1191
+# %% ../nbs/71_widgets.ipynb #3a489dd6
 def _controls(names:list, moves:int)->dict:
     "Every control by name, in the order they are shown"
     pick = lambda label,options,value=None: W.Dropdown(description=label, options=options, value=options[0][1] if value is None else value, layout=W.Layout(width='215px'), style=dict(description_width='80px'))
     move = W.IntSlider(value=0, min=1, max=moves, description='move', continuous_update=True, layout=W.Layout(width='480px'))
     langs = [('A',0),('B',1)]
-    return dict(move=move, model=pick('model',[(k,k) for k in names]), game=W.BoundedIntText(value=0,min=0,max=GAMES-1,description='game',layout=W.Layout(width='215px'),style=dict(description_width='80px')), told=pick('told in',langs), probe=pick('probe of',langs), layer=pick('layer',[(str(i),i) for i in range(4)],2), symmetry=pick('turned by',[(k,i) for i,k in enumerate(SYMMETRIES)]), swapped=W.Checkbox(description='colours swapped',indent=False,layout=W.Layout(width='160px')))
+    return dict(move=move, model=pick('model',[(k,k) for k in names]), game=W.BoundedIntText(value=0,min=0,max=GAMES-1,description='game',layout=W.Layout(width='215px'),style=dict(description_width='80px')),
+        told=pick('told in',langs), probe=pick('probe of',langs), layer=pick('layer',[(str(i),i) for i in range(4)],2), symmetry=pick('symmetry',[(k,i) for i,k in enumerate(SYMMETRIES)]), swapped=W.Checkbox(description='colours swapped',indent=False,layout=W.Layout(width='160px',margin='2px 0 2px 84px')))
 
 def title_of(
     right:int, # squares the probe has right
@@ -104,13 +109,14 @@ def title_of(
     told:str, # language of the game
     probe:str, # language of the probe
     layer:int, # layer it reads
+    how:str, # symmetry and colours it is read under, '' for neither
     legal:float, # probability on legal squares
 )->str:
     "Two lines above the boards"
     whose = f'probe of {probe} reads a game told in {told}' if probe!=told else f'probe of {probe} reads its own language'
-    return f'<b>{right} of {squares} squares right</b> ({right/squares:.0%}): {whose}, layer {layer}<br><span style="font-size:12px">after {word}; {"black" if black else "white"} to move; {legal:.0%} of the next word on legal squares</span>'
+    return f'<b>{right} of {squares} squares right</b> ({right/squares:.0%}): {whose}, layer {layer}{how}<br><span style="font-size:12px">after {word}; {"black" if black else "white"} to move; {legal:.0%} of the next word on legal squares</span>'
 
-# %% ../nbs/71_widgets.ipynb #b387ceeb
+# %% ../nbs/71_widgets.ipynb #87310482
 class OthelloExplorer:
     "A game, the board a probe reads from the model's states, and the model's next move; change any control"
     def __init__(self,
@@ -142,7 +148,8 @@ class OthelloExplorer:
         "Trace data and title for the current settings"
         d,s = self.demo(self.value('model')),self.states(); m = self.value('move')-1; v = {k:self.value(k) for k in ('probe','layer','symmetry','swapped')}
         seen = reading(d, s, m, **v); right = int((seen.argmax(-1)==s.boards[m]).sum()); name = geometry(d.n).name(s.moves[m])
-        title = title_of(right, d.n**2, f'{name} (token {s.tokens[m]})', s.black_moves[m], d.languages[self.value('told')], d.languages[v['probe']], v['layer'], float(s.next[m]@s.legal[m]))
+        how = (f', under the {SYMMETRIES[v["symmetry"]]}' if v['symmetry'] else '')+(', colours swapped' if v['swapped'] else '')
+        title = title_of(right, d.n**2, f'{name} (token {s.tokens[m]})', s.black_moves[m], d.languages[self.value('told')], d.languages[v['probe']], v['layer'], how, float(s.next[m]@s.legal[m]))
         return board_data(d.n, s, m, seen), title
     def paint(self, fig):
         "Put the current position into a figure"
@@ -159,12 +166,12 @@ class OthelloExplorer:
         if self.boards is not None:
             with self.boards.batch_update(): self.paint(self.boards)
 
-# %% ../nbs/71_widgets.ipynb #f1958b8c
+# %% ../nbs/71_widgets.ipynb #0fd211c0
 def _show(self:OthelloExplorer):
     "Controls above, boards below"
     if self.boards is None: self.boards = go.FigureWidget(self.fig())
     c = self.controls; play = W.Play(min=1, max=c['move'].max, value=self.value('move'), interval=700)
     W.jslink((play,'value'),(c['move'],'value')); W.jslink((c['move'],'max'),(play,'max'))
-    rest = [c[k] for k in ('model','game','told','symmetry')], [c[k] for k in ('layer','probe','swapped')]
+    rest = [c[k] for k in ('model','game','told','probe')], [c[k] for k in ('layer','symmetry','swapped')]
     display(W.VBox([W.HBox([c['move'],play]), W.HBox(rest[0]), W.HBox(rest[1]), self.boards]))
 OthelloExplorer._ipython_display_ = _show
