@@ -46,8 +46,7 @@ $(STAMP): pyproject.toml constraints.txt overrides.txt
 	@touch $@
 
 reproduce: setup
-	@$(BIN)/xltnb run $(PAPER) --preset $(PRESET) --store $(STORE)
-	@$(BIN)/xltnb report $(PAPER) --preset $(PRESET) --store $(STORE)
+	@$(BIN)/xltnb reproduce $(PAPER) --preset $(PRESET) --store $(STORE)
 
 test: setup
 	@$(BIN)/python -m pytest -q tests

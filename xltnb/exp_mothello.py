@@ -186,7 +186,7 @@ def run_transfer(
     rows = done.curves['measured']
     return Result(metrics=transfer_metrics(rows), curves=dict(finetune={k:[r[k] for r in rows] for k in rows[0]}, pretrain={k:run.curves[k] for k in ('tokens','loss')}), items={}, per_language={f'{i}:{k}':dict(legal_strict_end=rows[-1]['source' if i==0 else 'target' if len(run.lex.kinds)==2 else f'target_{i}']) for i,k in enumerate(run.lex.kinds)}, provenance=dict(tokens_s=run.tokens_s, anchors=[list(map(str,a)) for a in run.lex.anchors]))
 
-# %% ../nbs/60_exp_mothello.ipynb #6ee0f363
+# %% ../nbs/60_exp_mothello.ipynb #f3e518d8
 @dataclass(frozen=True)
 class Scale:
     "What a preset means for mOthello"
@@ -196,6 +196,7 @@ class Scale:
     ft:LMCfg # finetuning
     seeds:int # repeats
     flops_s:float # training FLOP/s that the cost estimate assumes, of one core or one GPU
+    measure_s:float # seconds a job spends starting and measuring
     probe:dict = field(default_factory=dict) # probe settings shared by both experiments
     points:int = 21 # measurements while finetuning
     looks:int = 0 # times to probe during general training
@@ -211,12 +212,12 @@ class Scale:
 _paper = LMCfg(steps=175_788, batch=1024, lr=5e-4, schedule='as_coded', warmup=97_660, unique=20_000_000)
 _gpu = LMCfg(steps=1954, batch=1024, lr=5e-4, warmup=200)
 SCALES = dict(
-    smoke=Scale(WorldCfg(n=4,layers=2,heads=2,width=32), LMCfg(steps=40,batch=64,lr=1e-2,warmup=8), LMCfg(steps=40,batch=64,lr=1e-2,warmup=8), LMCfg(steps=12,batch=64,lr=3e-3,warmup=4), 1, 5e9,
+    smoke=Scale(WorldCfg(n=4,layers=2,heads=2,width=32), LMCfg(steps=40,batch=64,lr=1e-2,warmup=8), LMCfg(steps=40,batch=64,lr=1e-2,warmup=8), LMCfg(steps=12,batch=64,lr=3e-3,warmup=4), 1, 2e10, 3.,
         dict(probe_layer=1,probe_games=80,test_games=40), 3, 0, 40, dict(edit_from=1,edit_steps=30), (0,4), ('atomic','compositional'), (), ((5,1),), (2,), False),
-    laptop=Scale(WorldCfg(n=6,layers=3,heads=4,width=64), LMCfg(steps=6000,batch=64,lr=6e-3,warmup=200), LMCfg(steps=3500,batch=64,lr=6e-3,warmup=200), LMCfg(steps=1000,batch=64,lr=3e-3,warmup=100), 3, 3.2e10,
+    laptop=Scale(WorldCfg(n=6,layers=3,heads=4,width=64), LMCfg(steps=6000,batch=64,lr=6e-3,warmup=200), LMCfg(steps=3500,batch=64,lr=6e-3,warmup=200), LMCfg(steps=1000,batch=64,lr=3e-3,warmup=100), 3, 3.2e10, 60.,
         dict(probe_layer=2,probe_games=800,test_games=200), 9, 6, 200, dict(edit_from=1,edit_steps=300), (0,1,2,4,8), ('atomic','compositional'), (0,8), ((20,1),), (4,), False),
-    gpu=Scale(WorldCfg(), _gpu, _gpu, replace(_gpu,steps=400,warmup=40), 3, 2.5e14, dict(probe_layer=6,probe_games=800,test_games=200), 21, 8, 500, dict(edit_from=4,edit_steps=1000), many=((20,1),), pairs=('atomic',), indirect=(4,)),
-    paper=Scale(WorldCfg(dropout=.1), _paper, replace(_paper,steps=17_969,warmup=2246,unique=460_000), replace(_paper,steps=400,warmup=500,unique=102_400), 3, 2.5e14, dict(probe_layer=6,probe_games=800,test_games=100), 21, 0, 1000, dict(edit_from=4,edit_steps=1000)),
+    gpu=Scale(WorldCfg(), _gpu, _gpu, replace(_gpu,steps=400,warmup=40), 3, 2.5e14, 30., dict(probe_layer=6,probe_games=800,test_games=200), 21, 8, 500, dict(edit_from=4,edit_steps=1000), many=((20,1),), pairs=('atomic',), indirect=(4,)),
+    paper=Scale(WorldCfg(dropout=.1), _paper, replace(_paper,steps=17_969,warmup=2246,unique=460_000), replace(_paper,steps=400,warmup=500,unique=102_400), 3, 2.5e14, 60., dict(probe_layer=6,probe_games=800,test_games=100), 21, 0, 1000, dict(edit_from=4,edit_steps=1000)),
 )
 SCALES['cluster'] = SCALES['paper']
 
@@ -256,14 +257,14 @@ def mothello_jobs(
     many = {f'naive{m}':k for m,k in s.many}; order = sorted(arms, key=lambda a: a.startswith(late))
     return [make_job(a, f'mothello.{"transfer" if a.startswith("transfer") else "align"}', arms[a], i, cost_of(arms[a],s)) for a in order for i in range(seeds or many.get(a,s.seeds))]
 
-# %% ../nbs/60_exp_mothello.ipynb #1c19296e
+# %% ../nbs/60_exp_mothello.ipynb #79436f74
 def cost_of(
     cfg, # `AlignCfg` or `TransferCfg`
     s:Scale, # the preset's scale
 )->float: # seconds
-    "Core-seconds (GPU-seconds at `gpu` and `paper`) of one job: training FLOPs at the preset's rate, a tenth more for measuring"
+    "Core-seconds (GPU-seconds at `gpu` and `paper`) of one job: training FLOPs at the preset's rate, and measuring"
     lex = lexicon_of(cfg.world, 0); w = cfg.world; lengths = [lex.longest(l)-1 for l in range(len(w.kinds))]
     net = GPTCfg(lex.vocab, lex.block, w.layers, w.heads, w.width); per = lambda t: t*flops_per_token(net,t)
     games = cfg.lm.steps*cfg.lm.batch*np.mean([per(t) for t in lengths])
     if isinstance(cfg,TransferCfg): games += cfg.ft.steps*cfg.ft.batch*per(lengths[0])
-    return float(1.1*games/s.flops_s)
+    return float(games/s.flops_s + s.measure_s)

@@ -1,0 +1,70 @@
+"""Training: two processes equal one, precision, resume, and what goes wrong."""
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from xltnb.core import XltError
+from xltnb.gpt import GPT, GPTCfg
+from xltnb.languages import make_lexicon
+from xltnb.lm import LMCfg, load_checkpoint, loss_sum, model_for, save_checkpoint, train
+
+SCRIPT = '''
+import json, sys, torch
+from accelerate import Accelerator
+from xltnb.languages import make_lexicon
+from xltnb.lm import LMCfg, model_for, train
+torch.set_num_threads(1)
+acc = Accelerator(cpu=True); lex = make_lexicon(('atomic','compositional'), n=4)
+run = train(model_for(lex, 2, 2, 32), lex, LMCfg(steps=30, batch=32, lr=5e-3, warmup=5), seed=1, accelerator=acc)
+if acc.is_main_process: print('CURVE', acc.num_processes, json.dumps(run.curves['loss']))
+'''
+
+def curve(tmp_path, processes):
+    f = tmp_path/'ddp.py'; f.write_text(SCRIPT)
+    start = ['-m','torch.distributed.run','--nproc_per_node',str(processes),'--rdzv_backend','c10d','--rdzv_endpoint','localhost:0'] if processes>1 else []
+    env = dict(os.environ, OMP_NUM_THREADS='1', ACCELERATE_USE_CPU='true', GLOO_SOCKET_IFNAME='lo')
+    out = subprocess.run([sys.executable,*start,str(f)], capture_output=True, text=True, env=env, timeout=300)
+    lines = [l for l in out.stdout.splitlines() if l.startswith('CURVE')]
+    assert lines, out.stderr[-2000:]
+    _,n,js = lines[0].split(' ',2); assert int(n)==processes
+    return json.loads(js)
+
+def test_two_processes_follow_the_same_curve_as_one(tmp_path):
+    one,two = curve(tmp_path,1),curve(tmp_path,2)
+    assert len(one)==len(two)==30 and one[-1]<one[0]-.3
+    assert max(abs(a-b) for a,b in zip(one,two)) < 2e-3
+
+def test_bfloat16_stays_near_float32():
+    lex = make_lexicon(n=4); cfg = LMCfg(steps=20, batch=16, lr=5e-3, warmup=5)
+    a,b = (train(model_for(lex,2,2,32), lex, LMCfg(**{**vars(cfg),'dtype':d})).curves['loss'][-1] for d in ('float32','bfloat16'))
+    assert abs(a-b) < .05
+
+def test_length_groups_equal_one_padded_batch():
+    "Grouping rows by length changes speed, not the loss"
+    from xltnb.languages import Encoder, inputs_targets
+    from xltnb.lm import batch_groups
+    from xltnb.othello import random_games
+    lex = make_lexicon(('atomic','compositional'), n=6); enc = Encoder(lex); games = torch.from_numpy(random_games(8,n=6)); langs = [0,1]*4; net = model_for(lex,2,2,32)
+    grouped = sum(loss_sum(net,x,y) for x,y in batch_groups(enc,games,langs)); padded = loss_sum(net,*inputs_targets(enc,games,langs))
+    assert torch.allclose(grouped, padded, rtol=1e-5)
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    f = tmp_path/'c.safetensors'; save_checkpoint(f, GPT(GPTCfg(20,12,1,2,16)), None, {})
+    with pytest.raises(XltError, match='another model'): load_checkpoint(f, GPT(GPTCfg(20,12,2,2,16)))
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    import xltnb.lm as lm
+    f = tmp_path/'c.safetensors'; net = GPT(GPTCfg(20,12,1,2,16)); save_checkpoint(f, net, None, {'step':1}); before = f.read_bytes()
+    def full(*a, **k): raise OSError(28,'No space left on device')
+    monkeypatch.setattr(lm, 'save_file', full)
+    with pytest.raises(XltError, match='free some space'): save_checkpoint(f, net, None, {'step':2})
+    assert f.read_bytes()==before and len(list(tmp_path.iterdir()))==1
+
+@pytest.mark.parametrize('bad,word', [(dict(schedule='cosin'),"did you mean 'cosine'"),(dict(draw='fech'),"did you mean 'fetch'"),(dict(dtype='float23'),"did you mean 'float32'")])
+def test_wrong_names_stop_before_training(bad, word):
+    lex = make_lexicon(n=4)
+    with pytest.raises(XltError, match=word): train(model_for(lex,1,2,16), lex, LMCfg(steps=2,**bad))
