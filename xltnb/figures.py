@@ -20,11 +20,11 @@ from .core import XltError
 from .published import load_paper
 from .store import Record
 
-# %% ../nbs/70_figures.ipynb #09131dc0
+# %% ../nbs/70_figures.ipynb #b5280c51
 INK, QUIET, GRID = '#1f2933', '#616e7c', '#e4e7eb'
 COLOURS = dict(source='#0072B2', target='#D55E00', probe='#009E73', within='#0072B2', across='#D55E00', sym='#CC79A7',
                naive='#616e7c', anchors='#E69F00', unified='#56B4E9')
-VERDICT_LOOK = dict(ok=('✓','#00795a'), near=('≈','#a86400'), off=('✗','#c04000'), undecided=('?',QUIET), open=('–',QUIET), todo=('○','#9aa5b1'))
+VERDICT_LOOK = dict(ok=('✓','#00795a'), near=('≈','#a86400'), off=('✗','#c04000'), undecided=('?',QUIET), open=('–',QUIET), todo=('○',QUIET))
 _axis = dict(gridcolor=GRID, zeroline=False, linecolor='#9aa5b1', ticks='outside', tickcolor='#9aa5b1', title=dict(standoff=8, font=dict(size=13)), automargin=True)
 pio.templates['xltnb'] = go.layout.Template(layout=dict(
     font=dict(family='system-ui, -apple-system, "Segoe UI", sans-serif', size=13, color=INK), colorway=list(dict.fromkeys(COLOURS.values())),
@@ -259,7 +259,7 @@ def symmetry_fig(
     fig.update_xaxes(tickangle=0).update_yaxes(title='probe accuracy (share of squares)', col=1)
     return _dress(fig, 'The same board, turned?', 'the probe of language 0 on the other language, after turning the board', 400)
 
-# %% ../nbs/70_figures.ipynb #2af61c1b
+# %% ../nbs/70_figures.ipynb #dd1728a4
 def _finite(x): return x is not None and np.isfinite(x)
 
 def _claim_traces(verdict, rows):
@@ -279,7 +279,7 @@ def claims_fig(
     lined = [r for r in drawn if _finite(r.get('margin'))]; ticks = [(s*r['margin'],r['claim']) for r in lined for s in ((-1,1) if r.get('rule')=='within' else (1,))]
     if ticks: fig.add_trace(go.Scatter(x=[t for t,_ in ticks], y=[c for _,c in ticks], mode='markers', name='where the rule draws its line', marker=dict(symbol='line-ns', size=18, line=dict(color=INK, width=1.5)), hovertemplate='rule: %{x:.3f}<extra></extra>'))
     for r in rows:
-        if not _finite(r['effect']): fig.add_annotation(x=0, y=r['claim'], text='not run' if r['verdict']=='todo' else r['verdict'], showarrow=False, xanchor='left', xshift=6, font=dict(color=QUIET))
+        if not _finite(r['effect']): fig.add_annotation(x=0, y=r['claim'], text=(r.get('note') or 'not run')[:40] if r['verdict']=='todo' else r['verdict'], showarrow=False, xanchor='left', xshift=6, font=dict(color=QUIET))
     fig.add_vline(x=0, line=dict(color='#9aa5b1', width=1))
     fig.update_yaxes(categoryorder='array', categoryarray=[r['claim'] for r in rows][::-1], range=[-.6,len(rows)-.4], type='category').update_xaxes(title='effect (share; for interventions: errors)')
     return _dress(fig, 'What the runs say about each claim', f'mean over seeds with 95 % interval, preset {rows[0]["preset"]}', 190+34*len(rows), legend=dict(y=-60/(40+34*len(rows))))

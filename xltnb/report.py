@@ -98,7 +98,7 @@ def fold(
     "A line that unfolds"
     return Markup(f'<details id="{escape(id)}"{" open"*open}><summary>{html(title)}</summary>{html(body)}</details>')
 
-# %% ../nbs/72_report.ipynb #897daf78
+# %% ../nbs/72_report.ipynb #19a94797
 def runs_of(
     jobs:list, # a preset's jobs
     store:Store, # run records
@@ -109,12 +109,17 @@ def runs_of(
 
 def _link(id, text): return Markup(f'<a href="#from-{escape(id)}">{html(text)}</a>')
 
+def _said(row):
+    "The claim, and in small why it could not be judged"
+    note = f'<br><span class="quiet">{escape(row["note"])}</span>' if row.get('note') and row['note']!='not run' else ''
+    return Markup(html(row['text']) + ' (our addition)'*bool(row.get('ours')) + note)
+
 def claims_table(
     rows:list[dict], # rows of `claims`
 )->Markup:
     "Every claim with verdict, effect, interval and seeds"
     return table(['claim','what the paper says','verdict','#effect (95 % interval)','#n'],
-        [[_link(r['claim'],r['claim'].split('.',1)[-1]), r['text']+(' (our addition)' if r.get('ours') else ''), badge(r['verdict']), interval(r), r['n']] for r in rows], 'claims')
+        [[_link(r['claim'],r['claim'].split('.',1)[-1]), _said(r), badge(r['verdict']), interval(r), r['n']] for r in rows], 'claims')
 
 def _parts(rows):
     "Rows of `compare` by table"
@@ -135,23 +140,30 @@ def comparison_tables(
         out.append(fold(Markup(f'<b>{escape(k)}</b> {escape(t.caption if t else "")} <span class="quiet">{ran} of {len(rs)} cells measured</span>'), Markup(note+body), f'table-{k}', ran>0 and len(out)==0))
     return Markup(''.join(out))
 
-# %% ../nbs/72_report.ipynb #194d9a57
+# %% ../nbs/72_report.ipynb #c2d14d60
 def _command(target, preset): return Markup(f'<pre>xltnb run {escape(target)} --preset {escape(preset)}</pre>')
 
 def _records(keys, runs):
     "Keys with the file they stand in"
     known = {r.key:r for r in runs}
+    keys = sorted(keys, key=lambda k: (known[k].arm, known[k].seed) if k in known else ('',0))
     name = lambda k: f'{known[k].arm}, seed {known[k].seed}: {known[k].experiment}/{k}.json' if k in known else k
     return Markup('<ul class="keys">'+''.join(f'<li><code>{escape(name(k))}</code></li>' for k in keys)+'</ul>') if keys else Markup('<p class="quiet">no records yet</p>')
+
+def _arms(row):
+    "Which arm each short name of the effects stands for"
+    paper,_,item = row['claim'].partition('.'); c = load_paper(paper).claims.get(item); names = {k:v for x in (c.at(row['preset']) if c else ()) for k,v in x.arms.items()}
+    return Markup('<p>'+', '.join(f'<code>{escape(k)}</code> is {escape(v)}' for k,v in names.items())+'</p>') if names else Markup('')
 
 def claim_origin(
     row:dict, # row of `claims`
     runs:list[Record], # the preset's records
 )->Markup:
     "Command, checks and records of one claim"
-    checks = row.get('checks') or [dict(effect=', '.join(row.get('arms',[])), rule=row['rule'], margin=row['margin'], why=row['why'], verdict=row['verdict'], value=row['effect'], low=row['low'], high=row['high'], n=row['n'], seeds=row['seeds'])]
+    checks = row.get('checks', []); arms = _arms(row)
     lines = [[c['effect'], f"{c['rule']} {number(c['margin'],2)}", interval(c,'value'), ', '.join(map(number,c['seeds'])) or '–', badge(c['verdict']), c['why']] for c in checks]
-    body = _command(row['claim'],row['preset']) + table(['effect','rule','#value (95 % interval)','#each seed','verdict','why this line'], lines) + _records(row['keys'],runs)
+    body = _command(row['claim'],row['preset']) + arms + table(['effect','rule','#value (95 % interval)','#each seed','verdict','why this line'], lines) + _records(row['keys'],runs)
+    if not checks: body = f"<p>{escape(row['why'])}</p>"
     return fold(Markup(f"<b>{escape(row['claim'])}</b> {escape(row['text'])}"), Markup(body), f"from-{row['claim']}")
 
 def table_origin(
@@ -258,11 +270,12 @@ def tally(
     n = {v: sum(r['verdict']==v for r in rows) for v in VERDICT_LOOK}
     return Markup('<p class="tally">'+''.join(f'<span>{k} {badge(v)}</span>' for v,k in n.items() if k)+'</p>')
 
-# %% ../nbs/72_report.ipynb #82663b84
+# %% ../nbs/72_report.ipynb #660bd600
 def _opening(paper, preset, jobs, runs, rows):
     "The first screen: what was run, where, and the claims"
     c = load_paper(paper).citation; ran = f'{len(runs)} of {len(jobs)} runs of preset <b>{escape(preset)}</b> are done'
-    less = '' if preset in ('paper','cluster') else f' This preset is smaller than the paper: judge the direction of effects here, not the printed digits. The command for what is missing: <code>xltnb run {escape(paper)} --preset {escape(preset)}</code>'
+    less = '' if preset in ('paper','cluster') else ' This preset is smaller than the paper: judge the direction of effects here, not the printed digits.'
+    if len(runs)<len(jobs): less += f' The command for what is missing: <code>xltnb run {escape(paper)} --preset {escape(preset)}</code>'
     return Markup(f'<h2 id="{escape(paper)}">{escape(c["title"])}</h2><p class="quiet">{escape(c["authors"])}. {escape(str(c["venue"]))}, {c["year"]}.</p><p>{ran}. Machine: {escape(machine(runs))}.{less}</p>{tally(rows)}{claims_table(rows)}')
 
 def paper_html(
@@ -274,7 +287,8 @@ def paper_html(
     try: jobs = load_jobs(paper)(preset, None); load_paper(paper)
     except XltError as e: return Markup(f'<h2 id="{escape(paper)}">{escape(paper)}</h2><p class="quiet">Not part of this version yet: {escape(str(e))}</p>')
     runs = runs_of(jobs, store); rows = claims(paper, preset, store, jobs).rows; cells = compare(paper, preset, store, jobs).rows
-    parts = [('The paper’s numbers beside ours', comparison_tables(paper,cells)), ('Figures', figures_html(paper,rows,runs)),
+    size = '' if preset in ('paper','cluster') else '<p class="quiet">Boards and models of this preset are not the paper’s, so our numbers stand here for orientation and stay without a verdict (todo).</p>'
+    parts = [('The paper’s numbers beside ours', Markup(size+comparison_tables(paper,cells))), ('Figures', figures_html(paper,rows,runs)),
         ('Where each number comes from', Markup(''.join(claim_origin(r,runs) for r in rows)+table_origin(paper,preset,cells,runs))), ('Environment', environment(runs))]
     return Markup(_opening(paper,preset,jobs,runs,rows) + ''.join(f'<h3>{escape(t)}</h3>{b}' for t,b in parts))
 
