@@ -207,6 +207,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                'xltnb.figures.by_arm': ('figures.html#by_arm', 'xltnb/figures.py'),
                                'xltnb.figures.claims_fig': ('figures.html#claims_fig', 'xltnb/figures.py'),
                                'xltnb.figures.cluster_order': ('figures.html#cluster_order', 'xltnb/figures.py'),
+                               'xltnb.figures.intervention_fig': ('figures.html#intervention_fig', 'xltnb/figures.py'),
                                'xltnb.figures.layers_fig': ('figures.html#layers_fig', 'xltnb/figures.py'),
                                'xltnb.figures.matrix_fig': ('figures.html#matrix_fig', 'xltnb/figures.py'),
                                'xltnb.figures.printed_curves': ('figures.html#printed_curves', 'xltnb/figures.py'),

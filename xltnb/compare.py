@@ -129,7 +129,7 @@ def claims(
             checks=[dict(effect=x.effect, rule=x.rule, margin=x.margin, why=x.why, verdict=y.verdict, value=y.effect, low=y.low, high=y.high, n=y.n, seeds=list(y.seeds), keys=list(y.keys), note=y.note) for x,y in checks]))
     return Claims(rows)
 
-# %% ../nbs/04_compare.ipynb #9e5cf466
+# %% ../nbs/04_compare.ipynb #5d9027b6
 def _reader(metric):
     "A function that takes a metric, or a point of a curve 'curve.column@x', out of a record"
     if '@' not in metric: return lambda r: r.metrics.get(metric)
@@ -164,7 +164,9 @@ class Comparison:
         return pd.DataFrame(self.rows)
     def _repr_html_(self): return self.df.drop(columns=['command','keys']).style.format(precision=3, na_rep='–').hide(axis='index').to_html()
 
-def pins(store:Store)->dict:
+def pins(
+    store:Store, # run records
+)->dict: # 'cell@preset' to number
     "Accepted results, by cell and preset"
     f = store.path/'pins.json'; g = project_root()/'nbs'/'results'/'pins.json'
     return {k:v for p in (g,f) if p.is_file() for k,v in json.loads(p.read_text()).items()}

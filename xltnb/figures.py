@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['INK', 'QUIET', 'GRID', 'COLOURS', 'VERDICT_LOOK', 'SYMMETRY_NAMES', 'by_arm', 'arm_label', 'board_fig', 'anchors_fig',
            'layers_fig', 'probe_curve_fig', 'printed_curves', 'transfer_fig', 'wrong_language_fig', 'cluster_order',
-           'matrix_fig', 'symmetry_fig', 'claims_fig']
+           'matrix_fig', 'symmetry_fig', 'intervention_fig', 'claims_fig']
 
 # %% ../nbs/70_figures.ipynb #faf093b4
 import re
@@ -259,7 +259,23 @@ def symmetry_fig(
     fig.update_xaxes(tickangle=0).update_yaxes(title='probe accuracy (share of squares)', col=1)
     return _dress(fig, 'The same board, turned?', 'the probe of language 0 on the other language, after turning the board', 400)
 
-# %% ../nbs/70_figures.ipynb #dd1728a4
+# %% ../nbs/70_figures.ipynb #f120dcd7
+def intervention_fig(
+    records:Iterable[Record], # alignment runs with interventions
+)->go.Figure:
+    "Errors after editing through the own probe and through the other language's, a dot for each seed"
+    arms = by_arm([r for r in _some(records,'interventions') if 'err_null' in r.metrics]); fig = _panels(_some(arms,'interventions'))
+    ways = {'err_original':'own probe','err_cross':'other language\'s probe'}
+    for c,rs in enumerate(arms.values(),1):
+        for m,name in ways.items():
+            y = [r.metrics[m]/r.metrics['err_null'] for r in rs]
+            fig.add_trace(go.Bar(x=[name], y=[np.mean(y)], marker_color=_fade(COLOURS['within' if m=='err_original' else 'across'],.45), showlegend=False, hovertemplate='%{y:.2f}<extra></extra>'),1,c)
+            fig.add_trace(go.Scatter(x=[name]*len(y), y=y, mode='markers', marker=dict(color=COLOURS['within' if m=='err_original' else 'across'],size=8), showlegend=False, hovertemplate='%{y:.2f}<extra>one seed</extra>'),1,c)
+        fig.add_hline(y=1, line=dict(color=QUIET,dash='dot'), row=1, col=c)
+    fig.update_yaxes(rangemode='tozero').update_yaxes(title='errors, as a share of those without an edit', col=1)
+    return _dress(fig, 'Editing the board through a probe', 'share of wrong moves left after the edit; dotted: no edit')
+
+# %% ../nbs/70_figures.ipynb #550ae8f3
 def _finite(x): return x is not None and np.isfinite(x)
 
 def _claim_traces(verdict, rows):

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['GAMES', 'PANELS', 'FELT', 'LINE', 'WRONG', 'reading', 'empty_boards', 'board_data', 'title_of', 'OthelloExplorer']
 
-# %% ../nbs/71_widgets.ipynb #ed6e6d9d
+# %% ../nbs/71_widgets.ipynb #cca2d0d5
 import ipywidgets as W
 import numpy as np
 import plotly.graph_objects as go
 from IPython.display import display
 
+from .core import check_name
 from .demo import ARMS, Demo, States, load_demo
 from .figures import INK
 from .othello import SYMMETRIES, geometry, symmetries
@@ -116,16 +117,18 @@ def title_of(
     whose = f'probe of {probe} reads a game told in {told}' if probe!=told else f'probe of {probe} reads its own language'
     return f'<b>{right} of {squares} squares right</b> ({right/squares:.0%}): {whose}, layer {layer}{how}<br><span style="font-size:12px">after {word}; {"black" if black else "white"} to move; {legal:.0%} of the next word on legal squares</span>'
 
-# %% ../nbs/71_widgets.ipynb #87310482
+# %% ../nbs/71_widgets.ipynb #a9d9f2fc
 class OthelloExplorer:
     "A game, the board a probe reads from the model's states, and the model's next move; change any control"
     def __init__(self,
-        name:str='naive', # model to start with: 'naive' or 'anchors'
-        move:int=10, # position to start with
+        model:str='naive', # 'naive' or 'anchors'
+        **settings, # any other control: move=14, told=1, probe=0, layer=2, symmetry=1
     ):
-        self.demos,self.games = {},{}; demo = self.demo(name)
+        self.demos,self.games = {},{}; demo = self.demo(model); settings = dict(move=10)|settings
         self.controls = _controls(list(ARMS), demo.n**2-5); self.boards = None
-        self.controls['model'].value = name; self.fit(); self.controls['move'].value = move
+        for k in settings: check_name(k, self.controls, 'setting of OthelloExplorer')
+        self.controls['model'].value = model; self.fit()
+        for k,v in settings.items(): self.controls[k].value = v
         for k,c in self.controls.items(): c.observe(lambda _,k=k: self.changed(k), 'value')
     def demo(self, name:str)->Demo:
         "A shipped model, loaded once"
