@@ -117,7 +117,7 @@ def title_of(
     whose = f'probe of {probe} reads a game told in {told}' if probe!=told else f'probe of {probe} reads its own language'
     return f'<b>{right} of {squares} squares right</b> ({right/squares:.0%}): {whose}, layer {layer}{how}<br><span style="font-size:12px">after {word}; {"black" if black else "white"} to move; {legal:.0%} of the next word on legal squares</span>'
 
-# %% ../nbs/71_widgets.ipynb #a9d9f2fc
+# %% ../nbs/71_widgets.ipynb #61232ffd
 class OthelloExplorer:
     "A game, the board a probe reads from the model's states, and the model's next move; change any control"
     def __init__(self,
@@ -160,19 +160,24 @@ class OthelloExplorer:
         for trace,d in zip(fig.data, data): trace.update(d)
         fig.layout.title.text = title
         return fig
-    def fig(self)->go.Figure:
+    def fig(self,
+        width:int=660, # pixels; a page's column
+    )->go.Figure:
         "The current picture as a plain figure, for pages and files"
-        return self.paint(empty_boards(self.demo(self.value('model')).n))
+        f = self.paint(empty_boards(self.demo(self.value('model')).n)); k = width/f.layout.width
+        for t in f.data:
+            if t.type=='scatter': t.marker.size *= k
+        return f.update_layout(width=width, height=112+(f.layout.height-112)*k)
     def changed(self, name:str):
         "A control moved: bring the figure up to date"
         if name in ('model','game'): self.fit()
         if self.boards is not None:
             with self.boards.batch_update(): self.paint(self.boards)
 
-# %% ../nbs/71_widgets.ipynb #0fd211c0
+# %% ../nbs/71_widgets.ipynb #a1129be7
 def _show(self:OthelloExplorer):
     "Controls above, boards below"
-    if self.boards is None: self.boards = go.FigureWidget(self.fig())
+    if self.boards is None: self.boards = go.FigureWidget(self.fig(940))
     c = self.controls; play = W.Play(min=1, max=c['move'].max, value=self.value('move'), interval=700)
     W.jslink((play,'value'),(c['move'],'value')); W.jslink((c['move'],'max'),(play,'max'))
     rest = [c[k] for k in ('model','game','told','probe')], [c[k] for k in ('layer','symmetry','swapped')]
