@@ -68,7 +68,7 @@ def claims_markdown(
     head = ['| claim | what it says | the paper | ours (95 % interval) | claimed | n | verdict |', '|---|---|---|---|---|---|---|']
     return '\n'.join(head + [f"| {cell(r['claim'])} | {cell(r['text'])} | {cell(r.get('printed'))} | {interval(r)} | {claimed(r)} | {r['n']} | {verdict_text(r['verdict'])} |" for r in rows])
 
-# %% ../nbs/72_report.ipynb #6bdd0111
+# %% ../nbs/72_report.ipynb #d8c22446
 class Markup(str):
     "Text that is HTML already"
 
@@ -102,11 +102,12 @@ def fold(
     body, # what it hides
     id:str='', # address on the page
     open:bool=False, # shown from the start
+    printed:bool=True, # unfolded on paper
 )->Markup:
     "A line that unfolds"
-    return Markup(f'<details id="{escape(id)}"{" open"*open}><summary>{html(title)}</summary>{html(body)}</details>')
+    return Markup(f'<details id="{escape(id)}"{" open"*open}{" data-screen"*(not printed)}><summary>{html(title)}</summary>{html(body)}</details>')
 
-# %% ../nbs/72_report.ipynb #ca709ed2
+# %% ../nbs/72_report.ipynb #682dc1cf
 def runs_of(
     jobs:list, # a preset's jobs
     store:Store, # run records
@@ -118,9 +119,10 @@ def runs_of(
 def _link(id, text): return Markup(f'<a href="#from-{escape(id)}">{html(text)}</a>')
 
 def _said(row):
-    "The claim, and in small why it could not be judged"
+    "The claim, and in small why it could not be judged and which check decided"
     note = f'<br><span class="quiet">{escape(row["note"])}</span>' if row.get('note') and row['note']!='not run' else ''
-    return Markup(html(row['text']) + ' (our addition)'*bool(row.get('ours')) + note)
+    check = f'<br><span class="quiet"><code>{escape(row["checks"][0]["effect"])}</code></span>' if row.get('checks') and row['n'] else ''
+    return Markup(html(row['text']) + ' (our addition)'*bool(row.get('ours')) + note + check)
 
 def claims_table(
     rows:list[dict], # rows of `claims`
@@ -150,10 +152,10 @@ def comparison_tables(
         ran,t = sum(r['n']>0 for r in rs), tables.get(k); note = f'<p class="quiet">{escape(t.note)}</p>' if t and t.note else ''
         body = table(['cell','#paper','source','#pinned','#ours (95 % interval)','#n','verdict'],
             [[r['cell'].split('.',2)[-1], r['paper'], r['source'], number(r['pinned']), interval(r,'now'), r['n'], badge(r['verdict'])] for r in rs if r['n'] or ran==0], 'compare')
-        out.append(fold(Markup(f'<b>{escape(k)}</b> {escape(t.caption if t else "")} <span class="quiet">{ran} of {len(rs)} cells measured</span>'), Markup(note+body), f'table-{k}', ran>0 and len(out)==0))
+        out.append(fold(Markup(f'<b>{escape(k)}</b> {escape(t.caption if t else "")} <span class="quiet">{ran} of {len(rs)} cells measured</span>'), Markup(note+body), f'table-{k}', ran>0 and len(out)==0, ran>0))
     return Markup(''.join(out))
 
-# %% ../nbs/72_report.ipynb #c2d14d60
+# %% ../nbs/72_report.ipynb #86afa1c5
 def _command(target, preset): return Markup(f'<pre>xltnb run {escape(target)} --preset {escape(preset)}</pre>')
 
 def _records(keys, runs):
@@ -189,8 +191,8 @@ def table_origin(
     out = []
     for k,rs in _parts(rows).items():
         cells = [[r['cell'], Markup(f"<code>{escape(' '.join(r['keys']))}</code>")] for r in rs if r['keys']]
-        keys = list(dict.fromkeys(k for r in rs for k in r['keys'])); body = _command(f'{paper}.{k}',preset) + _records(keys,runs) + (fold('cell by cell', table(['cell','records'],cells)) if cells else '')
-        out.append(fold(Markup(f'<b>{escape(paper)}.{escape(k)}</b> {len(keys)} records'), Markup(body), f'from-{paper}.{k}'))
+        keys = list(dict.fromkeys(k for r in rs for k in r['keys'])); body = _command(f'{paper}.{k}',preset) + _records(keys,runs) + (fold('cell by cell', table(['cell','records'],cells), printed=False) if cells else '')
+        out.append(fold(Markup(f'<b>{escape(paper)}.{escape(k)}</b> {len(keys)} records'), Markup(body), f'from-{paper}.{k}', printed=bool(keys)))
     return Markup(''.join(out))
 
 # %% ../nbs/72_report.ipynb #3dbd38b1
@@ -286,21 +288,21 @@ def environment(
     each = [[r.arm, r.seed, Markup(f'<code>{escape(r.key)}</code>'), number(r.provenance.get('wall_s'),1), number(r.provenance.get('tokens_s'),0), number(r.provenance.get('peak_mem_mb'),0), r.provenance.get('device','–')] for r in runs]
     return Markup(table(['fact','value'], facts, 'facts') + fold(f'all {len(runs)} runs', table(['arm','#seed','record','#seconds','#tokens a second','#peak memory (MB)','device'], each), 'runs'))
 
-# %% ../nbs/72_report.ipynb #ca4c399c
+# %% ../nbs/72_report.ipynb #58efc2be
 STYLE = '''
 :root{color-scheme:light;--ink:#1f2933;--quiet:#616e7c;--line:#e4e7eb}
 body{font:15px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif;color:var(--ink);background:#fff;max-width:1080px;margin:0 auto;padding:24px 20px 80px}
 h1{font-size:26px;margin:0 0 4px}h2{font-size:20px;margin:36px 0 8px;padding-top:12px;border-top:1px solid var(--line)}h3{font-size:16px;margin:24px 0 8px}
 p{margin:4px 0 10px}.quiet{color:var(--quiet);font-size:13.5px}.tally span{margin-right:16px;white-space:nowrap}nav a{margin-right:14px}a{color:#0b5cad}
-.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:14px;margin:6px 0 12px}th{text-align:left;color:var(--quiet);font-weight:600;border-bottom:2px solid var(--line)}
+.claims td,.claims th{padding:4px 10px 4px 0;line-height:1.4}.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:14px;margin:6px 0 12px}th{text-align:left;color:var(--quiet);font-weight:600;border-bottom:2px solid var(--line)}
 th,td{padding:5px 10px 5px 0;vertical-align:top}td{border-bottom:1px solid var(--line)}.num{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .verdict{font-weight:600;white-space:nowrap}details{border:1px solid var(--line);border-radius:6px;padding:6px 12px;margin:6px 0}summary{cursor:pointer}
 pre{background:#f5f7fa;padding:8px 10px;border-radius:4px;overflow-x:auto;margin:8px 0}code,pre{font:12.5px/1.5 ui-monospace,Menlo,Consolas,monospace}.keys{margin:4px 0 10px;padding-left:18px}figure{margin:18px 0}
 td:has(>.verdict){white-space:nowrap}.facts td:first-child{white-space:nowrap;padding-right:24px}
-@page{size:A4;margin:14mm}@media print{body{max-width:none;padding:0;font-size:12px}h2,h3,summary{break-after:avoid}tr,figure{break-inside:avoid}nav{display:none}table{font-size:11px}figure{overflow:hidden}.num{white-space:normal}}
+@page{size:A4;margin:14mm}@media print{body{max-width:none;padding:0;font-size:12px}h2,h3,summary{break-after:avoid}tr,figure{break-inside:avoid}nav{display:none}table{font-size:11px}figure{overflow:hidden}.num{white-space:normal}.quiet,code,pre{font-size:10.5px}details{border:0;padding:0}}
 '''
 OPEN_TARGET = "const show=()=>{const e=document.getElementById(decodeURIComponent(location.hash.slice(1)));if(e){if(e.tagName==='DETAILS')e.open=true;e.scrollIntoView()}};addEventListener('hashchange',show);if(location.hash)show();"
-PRINTED = "const figures=w=>document.querySelectorAll('.js-plotly-plot').forEach(e=>Plotly.relayout(e,w?{width:w}:{autosize:true,width:null}));addEventListener('beforeprint',()=>{document.querySelectorAll('details').forEach(e=>e.open=true);figures(680)});addEventListener('afterprint',()=>figures(0))"
+PRINTED = "const figures=w=>document.querySelectorAll('.js-plotly-plot').forEach(e=>Plotly.relayout(e,w?{width:w}:{autosize:true,width:null}));addEventListener('beforeprint',()=>{document.querySelectorAll('details:not([data-screen])').forEach(e=>e.open=true);figures(680)});addEventListener('afterprint',()=>figures(0))"
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
 def page_html(
@@ -318,13 +320,13 @@ def tally(
     n = {v: sum(r['verdict']==v for r in rows) for v in VERDICT_LOOK}
     return Markup('<p class="tally">'+''.join(f'<span>{k} {badge(v)}</span>' for v,k in n.items() if k)+'</p>')
 
-# %% ../nbs/72_report.ipynb #38e5c6ee
+# %% ../nbs/72_report.ipynb #e62c9f82
 def _opening(paper, preset, jobs, runs, rows):
     "The first screen: what was run, where, and the claims"
     c = load_paper(paper).citation; ran = f'{len(runs)} of {len(jobs)} runs of preset <b>{escape(preset)}</b> are done'
     less = '' if preset in ('paper','cluster') else ' This preset is smaller than the paper: judge the direction of effects here, not the printed digits.'
     if len(runs)<len(jobs): less += f' The command for what is missing: <code>xltnb run {escape(paper)} --preset {escape(preset)}</code>'
-    return Markup(f'<h2 id="{escape(paper)}">{escape(c["title"])}</h2><p class="quiet">{escape(c["authors"])}. {escape(str(c["venue"]))}, {c["year"]}.</p><p>{ran}. Machine: {escape(machine(runs))}.{less}</p>{tally(rows)}{claims_table(rows)}')
+    return Markup(f'<h2 id="{escape(paper)}">{escape(c["title"])}</h2><p class="quiet">{escape(c["authors"])}. {escape(str(c["venue"]))}, {c["year"]}.</p><p>{ran}. Machine: {escape(machine(runs))}.{less}</p>{tally(rows)}{claims_table(rows)}<p class="quiet">A claim is as good as its weakest check: <i>ours</i> is what this check computes (the small print under the claim), and it is ok when the whole interval lies where it is claimed. A claim’s number leads to its checks, its command and its records.</p>')
 
 def paper_html(
     paper:str, # name of a paper

@@ -51,7 +51,7 @@ def _heat(n:int)->go.Heatmap:
     "Where the model would move"
     return go.Heatmap(z=np.zeros((n,n)), zmin=0, zmax=.5, colorscale=[[0,FELT],[1,'#e08a1e']], showscale=False, xgap=1, ygap=1, xaxis='x3', yaxis='y3', text=[['']*n]*n, texttemplate='%{text}', textfont=dict(size=max(10,84//n),color=INK), customdata=np.array([geometry(n).name(i) for i in range(n*n)]).reshape(n,n), hovertemplate='%{customdata}: %{z:.1%}<extra></extra>')
 
-# %% ../nbs/71_widgets.ipynb #409c35f3
+# %% ../nbs/71_widgets.ipynb #34df3834
 def _axes(n:int, panel:int)->dict:
     "Two axes of a board: numbers on top, letters at the left, square squares"
     left = (panel-1)*.345; grid = dict(range=[-.5,n-.5], showgrid=False, zeroline=False, fixedrange=True, constrain='domain', tickvals=list(range(n)), ticks='', showline=True, mirror=True, linecolor=LINE)
@@ -72,7 +72,7 @@ def empty_boards(
     traces = [_discs(n,1), _mark(n,1,'last move',symbol='circle',size=50/n,color='#e08a1e'), _discs(n,2), _mark(n,2,'wrong',color=WRONG,**frame), _heat(n), _mark(n,3,'legal',color=INK,**frame)]
     notes = [dict(text=t, x=(2*i*.345+.31)/2, y=-.02, xref='paper', yref='paper', xanchor='center', yanchor='top', showarrow=False, font=dict(size=13)) for i,t in enumerate(PANELS)]
     fig = go.Figure(traces)
-    return fig.update_layout(template='xltnb', width=940, height=408, margin=dict(l=24,r=14,t=80,b=32), plot_bgcolor=FELT, title=dict(y=.97,yanchor='top'), annotations=notes, shapes=sum((_lines(n,p) for p in (1,2,3)),[]), **_axes(n,1), **_axes(n,2), **_axes(n,3))
+    return fig.update_layout(template='xltnb', width=940, height=408, margin=dict(l=24,r=14,t=80,b=32), plot_bgcolor=FELT, title=dict(y=1,yanchor='top',pad=dict(t=14)), annotations=notes, shapes=sum((_lines(n,p) for p in (1,2,3)),[]), **_axes(n,1), **_axes(n,2), **_axes(n,3))
 
 # %% ../nbs/71_widgets.ipynb #4fcaf997
 def _on(n:int, squares:np.ndarray)->dict: i = np.flatnonzero(squares); return dict(x=i%n, y=i//n)
