@@ -1,0 +1,142 @@
+"Published files: what loads, what is refused with file, line and remedy, and what a rule's hash covers"
+import re
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from xltnb.core import XltError
+from xltnb.experiments import PAPERS, load_jobs
+from xltnb.published import (
+    RULES,
+    SOURCES,
+    evaluate,
+    load_paper,
+    names_in,
+    published_dir,
+    rule_hashes,
+    validate,
+)
+
+FOLDER = published_dir()
+MOTHELLO = FOLDER/'mothello.yaml'
+FILES = sorted(FOLDER.glob('*.yaml'))
+FIRST_CLAIM = {'robust': 'C1', 'salt': 'S1', 'arithmetic': '1', 'metapretrain': 'R1', 'mothello': 'C1'}
+
+
+def cells(paper): return [c for t in load_paper(paper).tables.values() for c in t.cells]
+
+
+def test_a_file_for_every_paper():
+    assert {p.stem for p in FILES} == set(PAPERS) == set(FIRST_CLAIM)
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda p: p.stem)
+def test_file_loads(path):
+    d, paper = validate(path), load_paper(path.stem)
+    assert d['paper'] == path.stem and FIRST_CLAIM[path.stem] in paper.claims
+    assert {'title', 'authors', 'venue', 'year', 'arxiv', 'code'} <= set(paper.citation)
+    assert len(paper.claims) == len(d['claims']), 'two claims share an id'
+    assert all(isinstance(c['id'], str) for c in d['claims'])
+    assert all(c.text and c.place and c.paper for c in paper.claims.values())
+    assert {k.rule for c in paper.claims.values() for k in c.checks} <= set(RULES)
+
+
+@pytest.mark.parametrize('paper', PAPERS)
+def test_cells(paper):
+    got = cells(paper)
+    assert not [k for k, n in Counter(c.id for c in got).items() if n > 1]
+    assert {c.source for c in got} <= set(SOURCES)
+    assert all(c.id.startswith(f'{paper}.') and c.metric is not None and c.tolerance >= 0 for c in got)
+    assert all(c.span is None or c.span[0] <= c.span[1] for c in got)
+    known = [c for c in got if c.value is not None or c.span]
+    assert not [c.id for c in known if c.source == 'not at hand'], 'a number nobody has read'
+
+
+@pytest.mark.parametrize('paper', [p for p in PAPERS if p != 'mothello'])
+def test_baselines_are_not_called_printed(paper):
+    assert {c.source for c in cells(paper)} <= {'second-hand', 'not at hand'}
+
+
+def test_mothello_cells(): assert len(cells('mothello')) == 455
+
+
+FAULTS = [ # what is replaced, by what, and what the message must say
+    ('paper: mothello', 'papr: mothello', 'paper is missing: add it'),
+    ('source: printed', 'source: printd', "did you mean 'printed'"),
+    ('    caption: Cross-lingual probe accuracy', '    captain: Cross-lingual probe accuracy', 'T1 has no caption: add one'),
+    ('[0.53, 0.82, 0.97, 0.97]', '[0.53, 0.82, 0.97]', "row 'atomic' has 3 values for 4 columns: write null"),
+    ('[0.53, 0.82, 0.97, 0.97]', '[0.53, 0.82, high, 0.97]', 'neither a number, null nor'),
+    ('[0.53, 0.82, 0.97, 0.97], ', '', '2 rows of values for 3 row names'),
+    ('metric: across, rows: [atomic', 'metrik: across, rows: [atomic', 'has no metric: add it'),
+    ('    place: "4.2, T 2"\n', '', 'claim 1 has no place: add it'),
+    ('rule: above', 'rule: over', 'choose from above, below, within'),
+    ('margin: 0.1', 'margin: tiny', "margin 'tiny' is no number"),
+    ('effect: "a.within - a.across"', 'effect: "a.within - b.across"', 'b in the effect is not among the arms a'),
+    ('effect: "a.within - a.across"', 'effect: "open(1)"', 'not allowed in an effect: use arm.metric'),
+    ('effect: "a.within - a.across"', 'effect: "a.within -"', 'is no expression'),
+    ('citation:', 'citation: [', 'not YAML'),
+]
+
+
+@pytest.mark.parametrize('old,new,says', FAULTS, ids=[f'{i}-{s[:24]}' for i, (_, _, s) in enumerate(FAULTS)])
+def test_malformed_is_refused(tmp_path, old, new, says):
+    good, bad = MOTHELLO.read_text(), tmp_path/'bad.yaml'
+    assert old in good, 'the file has changed: change this test'
+    bad.write_text(good.replace(old, new, 1))
+    with pytest.raises(XltError) as e: validate(bad)
+    msg = str(e.value)
+    assert says in msg
+    line = int(re.match(rf'{re.escape(str(bad))}:(\d+): ', msg)[1])
+    assert 1 <= line <= len(good.splitlines())
+    if new and 'missing' not in says and 'YAML' not in says: assert abs(line-good[:good.index(old)].count('\n')-1) <= 8
+
+
+@pytest.mark.parametrize('text', ['', '- a\n- b\n', 'paper'])
+def test_no_mapping_is_refused(tmp_path, text):
+    (bad := tmp_path/'bad.yaml').write_text(text)
+    with pytest.raises(XltError, match='bad.yaml:1: .*start with `paper:`'): validate(bad)
+
+
+@pytest.mark.parametrize('effect', ['f(a.x)', '__import__("os")', 'a.x.y', 'a', '"a"', 'a.x if 1 else 2', 'a.x == 1', 'a.x ** 9',
+                                    'a["x"]', '[a.x]', 'lambda: 1', 'a.f(1)', 'max(a.x, key=1)', 'a.x; b.y', '(y := 1)', '', 'a.x and b.y'])
+def test_effects_are_arithmetic(effect):
+    looked = []
+    with pytest.raises(XltError): evaluate(effect, lambda a, m: looked.append((a, m)) or 1.)
+    with pytest.raises(XltError): names_in(effect)
+
+
+def test_effect_values():
+    look = lambda a, m: {'a.x': 3., 'b.y': -2.}[f'{a}.{m}']
+    assert evaluate('max(a.x, b.y) - min(a.x, b.y)/2 + abs(b.y)*mean(a.x, 1) + -1', look) == 3+1+4-1
+    assert names_in('(a.x - b.y)/a.x') == {('a', 'x'), ('b', 'y')}
+
+
+def test_rule_hash():
+    check = load_paper('mothello').claims['C2'].checks[0]
+    assert replace(check, why='said otherwise').hash == check.hash
+    others = [replace(check, margin=check.margin+.01), replace(check, effect='a.across'), replace(check, arms={'a': 'naive5'}), replace(check, rule='below')]
+    assert len({check.hash, *(c.hash for c in others)}) == 5
+
+
+def test_rule_hashes_name_claim_and_preset():
+    got = rule_hashes('mothello')
+    want = {f'{k}/{p}' for k, c in load_paper('mothello').claims.items() for x in c.checks for p in x.presets}
+    assert set(got) == want and all(re.fullmatch('[0-9a-f]{16}', h) for h in got.values())
+
+
+@pytest.mark.parametrize('preset', ['smoke', 'laptop', 'gpu', 'paper'])
+def test_arms_of_checks_have_jobs(preset):
+    arms = {j.arm for j in load_jobs('mothello')(preset, None)}
+    lost = {c.id: sorted(x) for c in load_paper('mothello').claims.values() if (x := {a for k in c.at(preset) for a in k.arms.values()} - arms)}
+    assert not lost, f'no job at {preset} measures {lost}'
+
+
+@pytest.mark.parametrize('claim', sorted(load_paper('mothello').claims))
+def test_checks_name_no_idle_arm(claim):
+    for k in load_paper('mothello').claims[claim].checks: assert {a for a, _ in names_in(k.effect)} == set(k.arms), k.effect
+
+
+def test_unknown_item():
+    with pytest.raises(XltError, match='T1'): load_paper('mothello').arms('T11', 'laptop')
+    with pytest.raises(XltError, match='mothello'): load_paper('motello')
