@@ -14,7 +14,7 @@ def align(k, seed, **curves):
 
 
 def transfer(arm, seed):
-    cols = {c: [.1*seed, .5, .6] for c in ('source', 'target', 'source_lax', 'target_lax', 'probe', 'wrong_language')}
+    cols = {c: [.1*seed, .5, .6] for c in ('source', 'target', 'source_lax', 'target_lax', 'probe')} | dict(wrong_language=[.1, .2, .3])
     return Record('mothello.transfer', f't{arm}{seed}', {}, seed, {}, dict(finetune=dict(epoch=[0, 2, 4], **cols)), arm=f'transfer-atomic-{arm}')
 
 
@@ -58,11 +58,62 @@ def test_matrix_is_ordered_by_cluster():
     with pytest.raises(XltError, match='no matrix'): figures.matrix_fig(align(0, 0))
 
 
+def test_answers_add_up_to_one_and_approaches_keep_their_order():
+    fig = figures.wrong_language_fig(figures.by_arm([transfer(a, s) for a in ('unified', 'naive', 'anchors') for s in range(2)]))
+    assert [a.text for a in fig.layout.annotations] == ['naive', 'anchors', 'unified']
+    for panel in range(3): np.testing.assert_allclose(np.sum([t.y for t in fig.data[3*panel:3*panel+3]], axis=0), 1)
+
+
+def test_titles_say_what_the_records_say():
+    assert figures.anchors_fig([align(k, s) for k in (0, 8) for s in range(3)]).layout.title.text == 'Across languages 0.50 (no anchors), 0.66 (8 anchors); within a language 0.70'
+    fig = figures.transfer_fig({'transfer-atomic-naive': [transfer('naive', s) for s in range(2)]})
+    assert fig.layout.title.text == 'The other language moves +55 (naive) points'
+
+
+def test_the_paper_stands_beside_ours():
+    fig = figures.anchors_fig([align(k, s) for k in (0, 4, 8) for s in range(2)])
+    paper, = lines(fig, 'the paper, across')
+    assert list(zip(paper.x, paper.y)) == [(0, .53), (1, .97)]  # it prints no 8
+    assert not lines(figures.anchors_fig([align(0, 0)], printed={}), 'the paper, across')
+
+
+def test_single_targets_are_drawn_apart():
+    rec = transfer('naive', 0)
+    rec.arm, rec.config = 'transfer4-naive', dict(world=dict(kinds=['atomic', 'atomic', 'split', 'compositional']))
+    rec.curves['finetune'] |= {f'target_{lax}{j}': [.9, .8, .1*j] for j in (1, 2, 3) for lax in ('', 'lax_')}
+    fig = figures.transfer_fig({rec.arm: [rec]}, figures.printed_curves(table='F6'))
+    assert lines(fig, 'legal moves, split target')[0].y[-1] == .2
+    assert len([t for t in fig.data if t.legendgroup == 'paper']) == 5
+
+
+def test_runs_of_two_presets_are_not_drawn_as_one():
+    long = transfer('naive', 1)
+    long.curves['finetune'] = {k: v+v for k, v in long.curves['finetune'].items()}
+    with pytest.raises(XltError, match='one preset at a time'): figures.transfer_fig({'transfer-atomic-naive': [transfer('naive', 0), long]})
+
+
+def test_turned_boards():
+    from xltnb.othello import symmetries
+    b = np.arange(16) % 3
+    fig = figures.turned_boards_fig(b, 4, last=1)
+    same = [a.text.split(': ')[-1] for a in fig.layout.annotations][1:]
+    assert same == [f'{(b[i]==b).mean():.0%} the same' for i in symmetries(4)[1:]]
+    assert (fig.data[5].x[0], fig.data[5].y[0]) == (2, 3)  # a2 lands on d3
+
+
 def test_claims_of_every_verdict_have_a_row():
     rows = [dict(claim=f'p.C{i}', preset='smoke', verdict=v, effect=np.nan if v in ('todo', 'open') else .1*i, low=np.nan, high=None, n=i, margin=None) for i, v in enumerate(figures.VERDICT_LOOK)]
     fig = figures.claims_fig(rows)
     assert list(fig.layout.yaxis.categoryarray) == [r['claim'] for r in rows][::-1]
-    assert len(fig.layout.annotations) == 2
+    assert len(fig.layout.annotations) == 2 and fig.layout.title.text == 'Of 6 claims: 1 ok, 1 near, 1 off, 1 undecided, 1 open, 1 todo'
+
+
+@pytest.mark.parametrize('rule,inside', [('above', (.1, None)), ('below', (None, .1)), ('within', (-.1, .1))])
+def test_the_claimed_side_is_shaded(rule, inside):
+    row = dict(claim='p.C1', preset='smoke', verdict='ok', effect=.5, low=.4, high=.6, n=3, margin=.1, rule=rule)
+    fig = figures.claims_fig([row])
+    box, = [s for s in fig.layout.shapes if s.type == 'rect']
+    assert (box.x0, box.x1) == tuple(e if w is None else w for w, e in zip(inside, fig.layout.xaxis.range))
 
 
 @pytest.mark.parametrize('draw', ['anchors_fig', 'layers_fig', 'symmetry_fig'])

@@ -10,6 +10,7 @@ import pytest
 from conftest import LIB, ROOT
 
 pytestmark = pytest.mark.skipif(not (LIB/'widgets.py').exists(), reason='no widgets yet')
+CHANGED = 'b => { const e = document.querySelector(".js-plotly-plot"); return e && JSON.stringify(e.data) + JSON.stringify(e.layout) !== b }'
 CODE = ['from xltnb.widgets import OthelloExplorer', 'OthelloExplorer()']
 
 
@@ -56,6 +57,7 @@ def test_a_control_changes_the_picture(browser, lab):
     page = browser.new_page(viewport={'width': 1400, 'height': 1000})
     wrong = []
     page.on('pageerror', lambda e: wrong.append(str(e)))
+    page.on('console', lambda m: wrong.append(f'{m.text} ({m.location.get("url", "")})') if m.type == 'error' else None)
     page.goto(lab)
     page.locator('.jp-Notebook').wait_for(timeout=60000)
     page.get_by_text('| Idle').first.wait_for(timeout=60000)
@@ -66,8 +68,15 @@ def test_a_control_changes_the_picture(browser, lab):
     handle = page.locator('.widget-slider .noUi-handle').first
     handle.focus()
     for _ in range(3): handle.press('ArrowRight')
-    page.wait_for_function('b => { const e = document.querySelector(".js-plotly-plot"); return e && JSON.stringify(e.data) + JSON.stringify(e.layout) !== b }', arg=before, timeout=30000)
+    page.wait_for_function(CHANGED, arg=before, timeout=30000)
     assert picture(page) != before
+    before = picture(page)
+    page.locator('.widget-dropdown select').nth(1).select_option('B')  # told in another language
+    page.wait_for_function(CHANGED, arg=before, timeout=30000)
+    assert 'told in B' in page.locator('.js-plotly-plot .gtitle').first.text_content()
+    before = picture(page)
+    page.locator('.jupyter-widgets.widget-play button').first.click()
+    page.wait_for_function(CHANGED, arg=before, timeout=30000)
     assert page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]').count() == 0
     assert not wrong, '\n'.join(wrong)
     page.close()
