@@ -69,7 +69,7 @@ def test_full_report_in_a_browser(browser, full):
     page, wrong = visit(browser, full[0].as_uri())
     page.locator('.js-plotly-plot .main-svg').first.wait_for(timeout=20000)
     page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length == document.querySelectorAll('.plotly-graph-div').length")
-    assert page.locator('.js-plotly-plot').count() == 9
+    assert page.locator('.js-plotly-plot').count() == 10
     assert page.locator('table.claims tbody tr').count() == len(full[1])
     assert 'Not drawn' not in page.inner_text('body') and page.title() == 'xltnb report, laptop'
     page.locator('table.claims a').first.click()
@@ -96,4 +96,24 @@ def test_names_are_checked_before_anything_is_written(tmp_path):
 def test_markdown_keeps_its_columns():
     row = dict(claim='p.C1', text='a|b\nc', verdict='ok', effect=.1, low=.05, high=.2, n=3)
     last = reports.claims_markdown([row]).split('\n')[-1]
-    assert last == r'| p.C1 | a\|b c | ✓ ok | 0.100 (0.050 to 0.200) | 3 |'
+    assert last == r'| p.C1 | a\|b c | – | 0.100 (0.050 to 0.200) | – | 3 | ✓ ok |'
+    assert '| 0.97 | 0.100 (0.050 to 0.200) | > 0.04 |' in reports.claims_markdown([{**row, 'printed': '0.97', 'rule': 'above', 'margin': .04}])
+
+
+def test_what_a_preset_changes_is_listed(full, empty):
+    for text, board in ((full[0].read_text(), '6'), (empty.read_text(), '4')):
+        assert f'<td><code>world.n</code></td><td>8</td><td>{board}</td><td>all</td>' in text
+    jobs = load_jobs('mothello')('paper', None)
+    assert reports.changed(jobs, jobs) == {}
+
+
+def test_on_paper_the_origins_are_unfolded(browser, full):
+    page, wrong = visit(browser, full[0].as_uri())
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator('details:not([data-screen]):not([open])').count() == 0
+    assert page.locator('details[data-screen][open]').count() == 0
+    page.wait_for_function("document.querySelector('.js-plotly-plot .main-svg').getBoundingClientRect().width == 680")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    page.wait_for_function("document.querySelector('.js-plotly-plot .main-svg').getBoundingClientRect().width > 680")
+    assert not wrong, '\n'.join(wrong)
+    page.close()

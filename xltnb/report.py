@@ -288,7 +288,7 @@ def environment(
     each = [[r.arm, r.seed, Markup(f'<code>{escape(r.key)}</code>'), number(r.provenance.get('wall_s'),1), number(r.provenance.get('tokens_s'),0), number(r.provenance.get('peak_mem_mb'),0), r.provenance.get('device','–')] for r in runs]
     return Markup(table(['fact','value'], facts, 'facts') + fold(f'all {len(runs)} runs', table(['arm','#seed','record','#seconds','#tokens a second','#peak memory (MB)','device'], each), 'runs'))
 
-# %% ../nbs/72_report.ipynb #58efc2be
+# %% ../nbs/72_report.ipynb #66585ec0
 STYLE = '''
 :root{color-scheme:light;--ink:#1f2933;--quiet:#616e7c;--line:#e4e7eb}
 body{font:15px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif;color:var(--ink);background:#fff;max-width:1080px;margin:0 auto;padding:24px 20px 80px}
@@ -302,7 +302,7 @@ td:has(>.verdict){white-space:nowrap}.facts td:first-child{white-space:nowrap;pa
 @page{size:A4;margin:14mm}@media print{body{max-width:none;padding:0;font-size:12px}h2,h3,summary{break-after:avoid}tr,figure{break-inside:avoid}nav{display:none}table{font-size:11px}figure{overflow:hidden}.num{white-space:normal}.quiet,code,pre{font-size:10.5px}details{border:0;padding:0}}
 '''
 OPEN_TARGET = "const show=()=>{const e=document.getElementById(decodeURIComponent(location.hash.slice(1)));if(e){if(e.tagName==='DETAILS')e.open=true;e.scrollIntoView()}};addEventListener('hashchange',show);if(location.hash)show();"
-PRINTED = "const figures=w=>document.querySelectorAll('.js-plotly-plot').forEach(e=>Plotly.relayout(e,w?{width:w}:{autosize:true,width:null}));addEventListener('beforeprint',()=>{document.querySelectorAll('details:not([data-screen])').forEach(e=>e.open=true);figures(680)});addEventListener('afterprint',()=>figures(0))"
+PRINTED = "const figures=w=>document.querySelectorAll('.js-plotly-plot').forEach(e=>Plotly.relayout(e,w?{width:w,'title.font.size':13}:{autosize:true,width:null,'title.font.size':16}));addEventListener('beforeprint',()=>{document.querySelectorAll('details:not([data-screen])').forEach(e=>e.open=true);figures(680)});addEventListener('afterprint',()=>figures(0))"
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
 def page_html(
