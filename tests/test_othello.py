@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from xltnb.othello import NONE, SYMMETRIES, Position, board_classes, geometry, perft, play, random_games, random_games_torch, replay, symmetries
+from xltnb.othello import NONE, SYMMETRIES, Position, board_classes, geometry, perft, play, random_games, random_games_torch, replay, symmetries, unpack
 
 KNOWN = [4, 12, 56, 244, 1396, 8200, 55092, 390216, 3005288]
 
@@ -17,23 +17,31 @@ def slow_perft(p, depth):
 def test_perft_equals_the_readable_rules(n):
     assert perft(4,n) == slow_perft(Position.start(n),4)
 
-def leaves(p, line, out):
-    legal = p.legal()
-    if not legal: out.append(line)
-    for s in legal: leaves(play(p,s), line+[s], out)
+def grow(games, ply):
+    "Every game of `ply` moves, continued by every legal move; games that have ended stay as they are"
+    r = replay(games, 4) if ply else None
+    legal = r.legal[:,ply-1] if ply else np.array([sum(1<<s for s in Position.start(4).legal())], np.uint64)
+    bits = unpack(legal,16); ended = ~bits.any(1); rows,squares = np.nonzero(bits)
+    new = games[rows].copy(); new[:,ply] = squares
+    return np.concatenate([games[ended],new])
+
+def readable(game):
+    "Positions of a game by the readable rules"
+    p = Position.start(4)
+    for s in game[game!=NONE]: p = play(p,int(s))
+    return p
 
 def test_the_whole_4x4_tree():
-    "All 60,060 games; each is replayed by the compiled rules, and chance reaches a good part of them"
-    out = []; leaves(Position.start(4), [], out)
-    assert len(out)==60_060
-    games = np.full((len(out),12), NONE, np.uint8)
-    for g,line in zip(games,out): g[:len(line)] = line
+    "All 60,060 games; a sample is played again by the readable rules, and chance plays nothing else"
+    games = np.full((1,12), NONE, np.uint8)
+    for ply in range(12): games = grow(games, ply)
+    assert len(games)==60_060==len({g.tobytes() for g in games})
     r = replay(games, 4)
-    assert (r.length==[len(l) for l in out]).all()
     assert not r.legal[:,-1].any() and not r.legal_opp[:,-1].any()
-    all_games = {g.tobytes() for g in games}
+    for i in np.random.default_rng(0).choice(len(games), 300, replace=False):
+        p = readable(games[i]); assert (p.black,p.white)==(int(r.black[i,-1]),int(r.white[i,-1])) and not p.legal() and not p.other().legal()
     played = {g.tobytes() for g in random_games(200_000, n=4, seed=1)}
-    assert played <= all_games and len(played) > 30_000
+    assert played <= {g.tobytes() for g in games} and len(played) > 30_000
 
 @pytest.mark.parametrize('n', [4,6,8])
 @pytest.mark.parametrize('opening', [(), 'three'])
