@@ -18,7 +18,7 @@ import yaml
 from .core import XltError, check_name, nearest, stable_hash
 
 # %% ../nbs/03_published.ipynb #738c0bbc
-SOURCES = ('printed', 'abstract', "authors' code", 'second-hand', 'read off', 'not at hand')
+SOURCES = ('printed', 'abstract', "authors' code", 'second-hand', 'read off', 'pilot', 'not at hand')
 
 @dataclass(frozen=True)
 class Printed:
