@@ -70,11 +70,11 @@ def draws(
     "A generator that depends on the update and on `name` alone, so that a resumed run draws the same and other methods' dropout is not disturbed"
     return torch.Generator(step.ids.device).manual_seed(seed_for(name, *step.axes))
 
-# %% ../nbs/29_compose.ipynb #605724ad
+# %% ../nbs/29_compose.ipynb #3a23632e
 @dataclass(frozen=True)
 class Out:
     "What comes back up the chain"
-    loss:Tensor # scalar, mean over the batch
+    loss:Tensor|None # scalar, mean over the batch; None without labels, outside training
     logits:Tensor # [B,C], or [B,T,C] for tagging
     raw:object = None # the model's own output, for whoever asked for attentions or hidden states
 
@@ -111,8 +111,8 @@ def run_model(
     x = dict(step.inputs)
     if step.emb is not None: x |= dict(inputs_embeds=step.emb, **positions(step.net, x.pop('input_ids')))
     with added_last(step.net, step.last): out = step.model(**x, **step.ask)
-    if out.get('loss') is None: raise XltError(f'the model returned no loss; the batch has the columns {", ".join(step.inputs)}: it needs labels')
-    return Out(out['loss'], out.get('logits'), out)
+    if out.get('loss') is None and step.model.training: raise XltError(f'the model returned no loss; the batch has the columns {", ".join(step.inputs)}: it needs labels')
+    return Out(out.get('loss'), out.get('logits'), out)
 
 # %% ../nbs/29_compose.ipynb #f7d5ab4f
 class Replay:
@@ -137,7 +137,7 @@ class Replay:
         torch.set_rng_state(cpu)
         for d,s in zip(self.devices, gpus): torch.cuda.set_rng_state(s, d)
 
-# %% ../nbs/29_compose.ipynb #ba1653df
+# %% ../nbs/29_compose.ipynb #fc989c5e
 class Method:
     "Base of all methods: does nothing, at either hook"
     columns:tuple[str,...] = () # columns of the features that `loss` reads, beside the model's own
@@ -156,6 +156,15 @@ class Method:
     )->Out: # loss and logits
         "Every update: what is minimised"
         return rest(step)
+
+    def state(self)->dict: # name -> tensor
+        "What a checkpoint has to keep of the method; most keep nothing"
+        return {}
+
+    def load(self,
+        state:dict, # what `state` returned
+    ):
+        "Go on from a checkpoint"
 
     def __repr__(self): return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k,v in vars(self).items() if not k.startswith('_'))})"
 
