@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'SPLITS', 'SCORERS', 'columns', 'make_rows', 'spans', 'span_counts', 'micro_f1', 'answer_words',
            'answer_score', 'Task']
 
-# %% ../nbs/12_tasks.ipynb #146ad011
+# %% ../nbs/12_tasks.ipynb #df43454d
 import hashlib
 import json
 import re
@@ -14,7 +14,7 @@ import string
 import sys
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from html import escape
 
@@ -130,7 +130,7 @@ def answer_score(
         best = [max(best[0], 2*same/(len(p)+len(g)) if same else 0.), max(best[1], float(p==g))]
     return tuple(best)
 
-# %% ../nbs/12_tasks.ipynb #91d3102c
+# %% ../nbs/12_tasks.ipynb #499e1833
 @dataclass(frozen=True, eq=False, repr=False)
 class Task:
     "A labelled task in several languages; raises `XltError` where a split lacks a column or labels differ"
@@ -142,6 +142,7 @@ class Task:
     licence:str = '' # SPDX name of the licence
     scorer:str = 'squad' # which published script judges answers: 'squad' or 'mlqa'
     notes:tuple = () # what loading dropped or mended, in words
+    groups:dict = field(default_factory=dict) # id -> what the item was taken from (an article); a split divides no group
     def __post_init__(self):
         want = columns(self.kind, self.labels); check_name(self.scorer, SCORERS, 'scorer')
         check_name(self.source, self.data, f'language of {self.name}')
@@ -206,7 +207,22 @@ def crossed(self:Task,
     rows = a.select([k for k,_ in keep])[:]
     return Dataset.from_dict({**rows, 'text2': [second[j] for _,j in keep]}, features=a.features)
 
-# %% ../nbs/12_tasks.ipynb #073088d2
+# %% ../nbs/12_tasks.ipynb #8a6f5b87
+@patch
+def aligned(self:Task,
+    p:str, # language of the queries
+    q:str='', # language of the candidates; '' for the source
+    split:str='test', # which split
+)->tuple: # two tables of equal length with equal ids
+    "Rows of `p` and of `q` that share an id; raises `XltError` where none does"
+    q = q or self.source; a,b = self.rows(p, split),self.rows(q, split)
+    at = {i:k for k,i in enumerate(b['id'])}
+    keep = [k for k,i in enumerate(a['id']) if i in at]
+    if not keep: raise XltError(f'{self.name}: no id of {p} occurs in {q} ({split}): the two languages share no sentence')
+    a = a.select(keep)
+    return a, b.select([at[i] for i in a['id']])
+
+# %% ../nbs/12_tasks.ipynb #17e19105
 def _named(labels, x):
     "Label names of ids or names"
     if isinstance(x, str): return check_name(x, labels, 'predicted label')
@@ -234,7 +250,7 @@ def _lang_of(task, rows):
     if not found: raise XltError(f'{task.name} is scored by language: pass lang=, for instance task.score(pred, rows, lang={task.source!r})')
     return found[0]
 
-# %% ../nbs/12_tasks.ipynb #58b60757
+# %% ../nbs/12_tasks.ipynb #d6b24d55
 @patch
 def score(self:Task,
     pred:list, # one prediction a row, in row order
@@ -269,7 +285,7 @@ def item_counts(self:Task,
     if self.kind!='tag': raise XltError(f'{self.name} is a {self.kind} task: use item_scores')
     return _units(self, pred, rows, '')
 
-# %% ../nbs/12_tasks.ipynb #1c0e7735
+# %% ../nbs/12_tasks.ipynb #47a0782d
 def _counts(task):
     "Header and one line a language: rows per split"
     cols = [s for s in SPLITS if any(s in d for d in task.data.values())]
@@ -290,7 +306,7 @@ def _repr_html_(self:Task):
     title = f'<b>{escape(self.name)}</b>: {self.kind}, {self.metric}; {escape(", ".join(self.labels))} {escape(self.licence)}'
     return f'<p>{title}</p><table>{cells(head, "th")}{"".join(cells(r, "td") for r in body)}</table>' + (f'<ul>{notes}</ul>' if notes else '')
 
-# %% ../nbs/12_tasks.ipynb #4aaf13ab
+# %% ../nbs/12_tasks.ipynb #09a6164f
 @patch
 def fingerprint(self:Task,
     langs:tuple=(), # only these languages; () for all

@@ -1,0 +1,195 @@
+"Scores equal those of the published scripts; tasks refuse what they cannot score"
+import collections
+import re
+import string
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from conlleval import evaluate as conlleval
+from datasets import DatasetDict
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xltnb.core import XltError
+from xltnb.tasks import Task, answer_score, answer_words, make_rows, micro_f1, span_counts, spans
+
+TAGS = ('O', 'B-A', 'I-A', 'B-B', 'I-B', 'B-A-C', 'I-A-C', 'I-é', 'B-人')
+quick = settings(max_examples=300, deadline=None)
+
+
+@st.composite
+def tagged(draw):
+    "Gold and predicted tags of a few sentences; empty ones, orphan I-, changes of type"
+    gold = draw(st.lists(st.lists(st.sampled_from(TAGS), max_size=7), min_size=1, max_size=4))
+    return gold, [[draw(st.sampled_from([t, t, *TAGS])) for t in s] for s in gold]
+
+
+@given(tagged())
+@quick
+def test_span_f1_equals_conlleval(case):
+    gold, pred = case
+    if not any(gold): return
+    lines = [line for g, p in zip(gold, pred) for line in [*(f'w {a} {b}' for a, b in zip(g, p)), '-X- O O']]
+    all_ = conlleval(lines)['overall']['chunks']
+    counts, ours = span_counts(pred, gold), micro_f1(span_counts(pred, gold))
+    assert counts.sum(0).tolist() == [all_['stats'][k] for k in ('correct', 'pred', 'gold')]
+    assert ours['f1'] == pytest.approx(all_['evals']['f1']) and ours['recall'] == pytest.approx(all_['evals']['rec'])
+
+
+@given(tagged())
+@quick
+def test_span_f1_equals_seqeval(case):
+    metrics = pytest.importorskip('seqeval.metrics', reason='seqeval is not installed: its last release no longer builds with pip')
+    from seqeval.metrics.sequence_labeling import get_entities
+    gold, pred = case
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        if any(gold): assert micro_f1(span_counts(pred, gold))['f1'] == pytest.approx(metrics.f1_score(gold, pred))
+        for s in gold: assert sorted((k, a, b-1) for k, a, b in spans(s)) == sorted(get_entities(s))
+
+
+def test_span_f1_on_known_cases():
+    assert spans(['I-A', 'I-A', 'O', 'I-B', 'I-A', 'B-A', 'B-A']) == [('A', 0, 2), ('B', 3, 4), ('A', 4, 5), ('A', 5, 6), ('A', 6, 7)]
+    assert micro_f1(span_counts([[]], [[]])) == dict(f1=0., precision=0., recall=0.)
+    assert span_counts([['B-A', 'I-A']], [['B-A', 'B-A']]).tolist() == [[0, 1, 2]], 'overlapping spans are not half right'
+    assert span_counts([['B-A', 'B-B']], [['B-A', 'B-B']], kind='B').tolist() == [[1, 1, 1]]
+    with pytest.raises(XltError, match='1 tags of sentence 0 predicted, 2 expected'): span_counts([['O']], [['O', 'O']])
+
+
+# The published scripts, step by step: SQuAD's evaluate-v1.1 and MLQA's evaluation_v1.
+MLQA_PUNCT = {chr(i) for i in range(sys.maxunicode) if __import__('unicodedata').category(chr(i)).startswith('P')} | set(string.punctuation)
+MLQA_ARTICLES = dict(en=r'\b(a|an|the)\b', es=r'\b(un|una|unos|unas|el|la|los|las)\b', vi=r'\b(của|là|cái|chiếc|những)\b',
+                     de=r'\b(ein|eine|einen|einem|eines|einer|der|die|das|den|dem|des)\b', ar='\\sال^|ال')
+
+
+def squad_normal(s):
+    s = ''.join(ch for ch in s.lower() if ch not in set(string.punctuation))
+    return ' '.join(re.sub(r'\b(a|an|the)\b', ' ', s).split())
+
+
+def mixed_segments(text):
+    out, word = [], ''
+    for ch in text:
+        if re.search(r'[\u4e00-\u9fa5]', ch) or ch in MLQA_PUNCT:
+            if word != '': out.extend(word.split()); word = ''
+            out.append(ch)
+        else: word += ch
+    if word != '': out.extend(word.split())
+    return out
+
+
+def mlqa_normal(s, lang):
+    s = ''.join(ch for ch in s.lower() if ch not in MLQA_PUNCT)
+    if lang in MLQA_ARTICLES: s = re.sub(MLQA_ARTICLES[lang], ' ', s)
+    return ' '.join(t for t in (mixed_segments(s) if lang == 'zh' else s.split()) if t.strip() != '')
+
+
+def published(pred, golds, normal):
+    def f1(a, b):
+        x, y = normal(a).split(), normal(b).split()
+        same = sum((collections.Counter(x) & collections.Counter(y)).values())
+        if same == 0: return 0
+        p, r = same/len(x), same/len(y)
+        return 2*p*r/(p+r)
+    return max(f1(pred, g) for g in golds), max(float(normal(pred) == normal(g)) for g in golds)
+
+
+NASTY = ['', 'The', 'a', 'the  a an', '24–10', '24-10', '«Ла-Манш»', 'L’Équipe', "l'équipe", 'Die  Broncos', 'die Broncos.', '丹佛野马队', '丹佛 野马队', '丹佛Broncos队，',
+         '（2016年）', 'ال', 'الكتاب', 'في الكتاب', 'những cái của', 'El Niño', 'el niño', 'İstanbul', 'STRASSE', 'straße', 'e\u0301', 'é', '\u3000全角　空白', 'a\u00a0b', 'ก ข', 'กข', '𝕏', '$1.5', '1,5 €', 'ﬁ']
+words = st.one_of(st.sampled_from(NASTY), st.text(max_size=12), st.lists(st.sampled_from([*NASTY, 'x', 'the', 'y']), max_size=5).map(' '.join))
+
+
+@given(words, st.lists(words, min_size=1, max_size=3))
+@quick
+def test_squad_scores_equal_the_published_script(pred, golds):
+    assert answer_score(pred, golds) == pytest.approx(published(pred, golds, squad_normal))
+
+
+@given(words, st.lists(words, min_size=1, max_size=3), st.sampled_from(['en', 'es', 'hi', 'vi', 'de', 'ar', 'zh']))
+@quick
+def test_mlqa_scores_equal_the_published_script(pred, golds, lang):
+    assert answer_score(pred, golds, 'mlqa', lang) == pytest.approx(published(pred, golds, lambda s: mlqa_normal(s, lang)))
+
+
+def test_every_nasty_pair_equals_the_published_scripts():
+    for a in NASTY:
+        assert ' '.join(answer_words(a)) == squad_normal(a)
+        for lang in ('en', 'es', 'hi', 'vi', 'de', 'ar', 'zh'): assert ' '.join(answer_words(a, 'mlqa', lang)) == mlqa_normal(a, lang)
+        for b in NASTY: assert answer_score(a, [b]) == pytest.approx(published(a, [b], squad_normal))
+
+
+def test_answers_that_cannot_be_scored():
+    with pytest.raises(XltError, match='without a right answer'): answer_score('x', [])
+    with pytest.raises(XltError, match="unknown language of the MLQA scorer 'ru'"): answer_score('x', ['y'], 'mlqa', 'ru')
+    with pytest.raises(XltError, match="unknown scorer"): answer_score('x', ['y'], 'squad2')
+
+
+def pairs(labels, ids=None): return make_rows([dict(id=i, text='a', text2='b', label=y) for i, y in zip(ids or map(str, range(99)), labels)], 'pair', ('no', 'yes'))
+
+
+def task(kind='pair', labels=('no', 'yes'), **langs): return Task('t', kind, {l: DatasetDict(test=r) for l, r in langs.items()}, labels)
+
+
+def test_crossed_joins_on_id_whatever_the_order():
+    t = task(en=pairs(['yes', 'no', 'yes'], ['a', 'b', 'c']), de=pairs(['yes', 'yes', 'yes'], ['c', 'b', 'x']))
+    assert t.crossed('en', 'de')['id'][:] == ['c'], 'b disagrees on the label; a and x have no partner'
+    assert t.crossed('de', 'de') is t.rows('de')
+    with pytest.raises(XltError, match='not parallel'): task(en=pairs(['yes'], ['a']), de=pairs(['yes'], ['b'])).crossed('en', 'de')
+    with pytest.raises(XltError, match='only pair tasks'): task('retrieve', (), en=make_rows([dict(id='1', text='x')], 'retrieve')).crossed('en', 'en')
+
+
+def test_scores_by_kind():
+    y = ['yes', 'no', 'yes']
+    t = task(en=pairs(y))
+    assert t.score(np.array([1, 0, 0]), t.rows('en')) == {'accuracy': pytest.approx(2/3)} and t.score(y, t.rows('en')) == {'accuracy': 1.}
+    for labels, tags, pred, want in ((('O', 'B-A', 'I-A'), [1, 2, 0], [1, 0, 0], {'f1': 0., 'precision': 0., 'recall': 0.}), (('NOUN', 'VERB'), [0, 1, 1], [0, 1, 0], {'accuracy': pytest.approx(2/3)})):
+        t = task('tag', labels, en=make_rows([dict(id='1', tokens=list('abc'), tags=tags)], 'tag', labels))
+        assert t.score([pred], t.rows('en')) == want and t.item_counts([tags], t.rows('en'))[0, 0] == t.item_counts([tags], t.rows('en'))[0, 2]
+    qa = make_rows([dict(id='1', question='q', context='c d', answers=dict(text=['c d'], answer_start=[0]))], 'span')
+    t = task('span', (), en=qa)
+    assert t.score(['c'], qa) == {'f1': pytest.approx(2/3), 'em': 0.} and t.item_scores(['c'], qa) == [pytest.approx(2/3)]
+
+
+def test_mean_of_items_is_the_score():
+    rng = np.random.default_rng(0)
+    t = task(en=pairs(list(rng.choice(['no', 'yes'], 50))))
+    pred = rng.integers(0, 2, 50)
+    assert np.mean(t.item_scores(pred, t.rows('en'))) == pytest.approx(t.score(pred, t.rows('en'))['accuracy'])
+
+
+def test_mlqa_needs_the_language():
+    qa = {l: make_rows([dict(id='1', question='q', context='die Stadt', answers=dict(text=['die Stadt'], answer_start=[0]))], 'span') for l in ('en', 'de')}
+    t = Task('mlqa', 'span', {l: DatasetDict(test=r) for l, r in qa.items()}, scorer='mlqa')
+    assert t.score(['Stadt'], t.rows('de'))['em'] == 1 and t.score(['Stadt'], t.rows('en'))['em'] == 0, 'articles by language'
+    part = t.rows('de').select([0])
+    assert t.score(['Stadt'], part, lang='de')['em'] == 1
+    with pytest.raises(XltError, match='pass lang='): t.score(['Stadt'], part)
+
+
+def test_bad_input_is_named():
+    t = task(en=pairs(['yes']), de=pairs(['no']))
+    with pytest.raises(XltError, match="did you mean 'de'"): t.rows('dee')
+    with pytest.raises(XltError, match="unknown split"): t.rows('en', 'dev')
+    with pytest.raises(XltError, match='no rows to score'): t.score([], t.rows('en').select([]))
+    with pytest.raises(XltError, match="unknown predicted label 'maybe'"): t.score(['maybe'], t.rows('en'))
+    with pytest.raises(XltError, match='has 1: choose from 1 to 1'): t.take(2, 'test')
+    with pytest.raises(XltError, match="label of a pair task -1"): pairs([-1])
+    with pytest.raises(XltError, match="unknown language of t 'en'"): task(de=pairs(['no']))
+    with pytest.raises(XltError, match='columns are'): task('classify', en=pairs(['no']))
+    with pytest.raises(XltError, match='the names of label are'): task(labels=('yes', 'no'), en=pairs(['no']))
+
+
+def test_take_is_seeded_nested_and_leaves_the_rest():
+    rows = pairs(['yes', 'no']*10)
+    t = Task('t', 'pair', dict(en=DatasetDict(train=rows, test=rows), de=DatasetDict(train=rows)), ('no', 'yes'))
+    a, b = t.take(5), t.take(9)
+    assert a.rows('en', 'train')['id'][:] == b.rows('en', 'train')['id'][:5] != t.take(5, seed=1).rows('en', 'train')['id'][:]
+    assert len(a.rows('en')) == len(a.rows('de', 'train')) == 20
+
+
+def test_loads_no_torch():
+    done = subprocess.run([sys.executable, '-c', 'import sys, xltnb.tasks; print("torch" in sys.modules)'], capture_output=True, text=True)
+    assert done.stdout.strip() == 'False', done.stderr
