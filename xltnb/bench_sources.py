@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['PINS', 'Source', 'read_pins', 'sha256_of', 'check_sources', 'fetch_sources', 'deb_data', 'members']
 
-# %% ../nbs/17_bench_sources.ipynb #6b33ca22
+# %% ../nbs/17_bench_sources.ipynb #8e6d5b9a
+import gzip
 import hashlib
 import io
 import lzma
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
@@ -80,7 +82,7 @@ def fetch_sources(
         res.append(s.file)
     return res
 
-# %% ../nbs/17_bench_sources.ipynb #d786aab0
+# %% ../nbs/17_bench_sources.ipynb #e7bd1eae
 def deb_data(
     raw:bytes, # a Debian package
 )->bytes: # the tar file with its content
@@ -104,8 +106,8 @@ def members(
         if path.suffix=='.whl':
             with zipfile.ZipFile(path) as z: yield from ((n, z.read(n)) for n in sorted(filter(keep, z.namelist())))
         else:
-            raw = deb_data(path.read_bytes()) if path.suffix=='.deb' else path.read_bytes()
+            raw = (deb_data if path.suffix=='.deb' else gzip.decompress)(path.read_bytes())
             with tarfile.open(fileobj=io.BytesIO(raw)) as t:
                 yield from ((m.name, t.extractfile(m).read()) for m in sorted(t, key=lambda m: m.name) if m.isfile() and keep(m.name))
-    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError) as e:
+    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error) as e:
         raise XltError(f'{path.name} cannot be read ({e}): delete it and fetch it again') from e
