@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -68,25 +69,30 @@ class Games:
     ):
         self.cfg,self.n,self.seed,self.device = cfg,n,seed,torch.device(device)
         self.steps = max(1, chunk//cfg.batch) if chunk else (128 if self.device.type=='cuda' else 16)
-        self.at,self.buf = -1,None
+        self.at,self.buf,self.epoch = -1,None,-1
         self.corpus = self.make(0, cfg.unique) if cfg.unique else None
     def make(self, start:int, count:int)->Tensor:
         "Games `start` to `start+count`, on the device"
         kw = dict(n=self.n, seed=self.seed, start=start, opening=self.cfg.opening)
-        return random_games_torch(count, device=self.device, **kw) if self.device.type=='cuda' else torch.from_numpy(random_games(count, **kw))
+        if self.device.type=='cuda': return random_games_torch(count, device=self.device, **kw)
+        return torch.from_numpy(random_games(count, **kw))
+    def order(self, epoch:int)->Tensor:
+        "The corpus shuffled for one epoch"
+        return torch.randperm(self.cfg.unique, generator=torch.Generator().manual_seed(seed_for('order', self.seed, epoch)))
     def numbers(self, step:int)->Tensor:
-        "Numbers of an update's games in the corpus: a fresh shuffle every epoch; the last, partial batch of an epoch is filled from the next"
-        c,at = self.cfg, step*self.cfg.batch
-        order = lambda e: torch.randperm(c.unique, generator=torch.Generator().manual_seed(seed_for('order', self.seed, e)))
-        if getattr(self,'epoch',None)!=at//c.unique: self.epoch,self.order = at//c.unique, torch.cat([order(at//c.unique),order(at//c.unique+1)])
-        return self.order[at%c.unique:at%c.unique+c.batch]
+        "Numbers of an update's games: a fresh shuffle every epoch, whose last, partial batch is filled from the next"
+        epoch,at = divmod(step*self.cfg.batch, self.cfg.unique)
+        if self.epoch!=epoch: self.epoch,self.pair = epoch,torch.cat([self.order(epoch), self.order(epoch+1)])
+        return self.pair[at:at+self.cfg.batch]
     def __call__(self, step:int)->tuple:
         "Games of update `step` [B,M] and their numbers"
-        c = self.cfg
-        if c.unique: i = self.numbers(step); return self.corpus[i.to(self.device)], i
-        if self.at!=step//self.steps: self.at = step//self.steps; self.buf = self.make(self.at*self.steps*c.batch, self.steps*c.batch)
-        k = step%self.steps*c.batch
-        return self.buf[k:k+c.batch], torch.arange(step*c.batch, (step+1)*c.batch)
+        size = self.cfg.batch
+        if self.cfg.unique:
+            i = self.numbers(step)
+            return self.corpus[i.to(self.device)], i
+        chunk,k = divmod(step, self.steps)
+        if self.at!=chunk: self.at,self.buf = chunk,self.make(chunk*self.steps*size, self.steps*size)
+        return self.buf[k*size:(k+1)*size], torch.arange(step*size, (step+1)*size)
 
 def languages_of(
     step:int, # update
@@ -96,7 +102,8 @@ def languages_of(
 )->list: # one language a row
     "Languages take turns; per 'game' by its number, per 'fetch' by its row"
     if cfg.only>=0: return [cfg.only]*len(numbers)
-    return (numbers%count).tolist() if cfg.draw=='game' and cfg.unique else [(r+step)%count for r in range(len(numbers))]
+    if cfg.draw=='game' and cfg.unique: return (numbers%count).tolist()
+    return [(r+step)%count for r in range(len(numbers))]
 
 def batch_groups(
     enc:Encoder, # tables of the languages
@@ -144,12 +151,17 @@ def save_checkpoint(
     meta:dict, # step, curves: anything JSON can hold
 ):
     "Write weights, optimiser state and `meta` to one file, whole or not at all"
-    params = dict(model.named_parameters()); tensors = {f'model.{k}':v.detach().contiguous() for k,v in params.items()}
-    if opt:
-        for k,p in params.items(): tensors |= {f'opt.{k}.{s}':v for s,v in opt.state.get(p,{}).items()}
-    path.parent.mkdir(parents=True, exist_ok=True); tmp = path.with_suffix(f'.{id(model)}.tmp')
-    try: save_file(tensors, tmp, {'meta':json.dumps(meta)}); tmp.replace(path)
-    except Exception as e: tmp.unlink(missing_ok=True); raise XltError(f'could not write {path}: {e}; free some space and run the same command again') from e
+    params = dict(model.named_parameters())
+    tensors = {f'model.{k}':v.detach().contiguous() for k,v in params.items()}
+    if opt: tensors |= {f'opt.{k}.{s}':v for k,p in params.items() for s,v in opt.state.get(p,{}).items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tmp = path.with_suffix(f'.{id(model)}.tmp')
+    try:
+        save_file(tensors, tmp, {'meta':json.dumps(meta)})
+        tmp.replace(path)
+    except Exception as e:
+        tmp.unlink(missing_ok=True)
+        raise XltError(f'could not write {path}: {e}; free some space and run the same command again') from e
 
 def load_checkpoint(
     path:Path, # file that `save_checkpoint` wrote
@@ -159,11 +171,12 @@ def load_checkpoint(
     "Read a checkpoint into `model` and `opt`; raises `XltError` if it belongs to another model"
     with safe_open(path, 'pt', device=str(next(model.parameters()).device)) as f:
         names,params = set(f.keys()), dict(model.named_parameters())
-        if {k[6:] for k in names if k.startswith('model.')}!=set(params): raise XltError(f'{path} holds another model; delete it to start afresh')
+        held = {k.removeprefix('model.') for k in names if k.startswith('model.')}
+        if held!=set(params): raise XltError(f'{path} holds another model; delete it to start afresh')
         with torch.no_grad():
             for k,p in params.items(): p.copy_(f.get_tensor(f'model.{k}'))
-        if opt:
-            for k,p in params.items(): opt.state[p] = {s:f.get_tensor(f'opt.{k}.{s}') for s in ('step','exp_avg','exp_avg_sq') if f'opt.{k}.{s}' in names}
+        for k,p in params.items() if opt else ():
+            opt.state[p] = {s:f.get_tensor(f'opt.{k}.{s}') for s in ('step','exp_avg','exp_avg_sq') if f'opt.{k}.{s}' in names}
         return json.loads(f.metadata()['meta'])
 
 # %% ../nbs/32_lm.ipynb #1bae9f6e
@@ -176,6 +189,94 @@ class Trained:
     done:bool = True # False: stopped at a checkpoint before its last step
     tokens_s:float = 0. # training speed, target tokens a second
 
+class _Run:
+    "A training run between two updates: `meta` is what a checkpoint keeps, everything else is made again"
+    def __init__(self, model, lex, cfg, seed, ckpt, accelerator):
+        self.model,self.lex,self.cfg,self.seed,self.ckpt,self.accelerator = model,lex,cfg,seed,ckpt,accelerator
+        self.device = next(model.parameters()).device
+        self.dtype = compute_dtype(cfg.dtype, self.device)
+        self.games,self.enc,self.opt = Games(cfg, lex.n, seed, self.device), Encoder(lex, self.device), adamw(model, cfg)
+        self.meta = dict(step=0, tokens=[], loss=[], measured=[], seen=0, part=[0.,0.,0])
+        if ckpt and ckpt.exists(): self.meta = load_checkpoint(ckpt, model, self.opt)
+        self.net,self.rank,self.world = model,0,1
+        if accelerator: self.share_out()
+        self.step_loss = torch.compile(loss_sum) if self.device.type=='cuda' and model.cfg.width>=256 else loss_sum
+        self.part = torch.tensor(self.meta['part'], dtype=torch.float64, device=self.device) # loss, targets, updates since the last note
+    def share_out(self):
+        "Let `accelerate` spread the run over processes"
+        self.net,self.opt = self.accelerator.prepare(self.model, self.opt)
+        self.rank,self.world = self.accelerator.process_index,self.accelerator.num_processes
+    def start(self):
+        "The clock starts here; a measurement before the first update is not part of the time"
+        self.model.train()
+        self.begin = self.saved = time.time()
+        self.before,self.spent = self.meta['seen'],0.
+    @property
+    def step(self): return self.meta['step']
+    @property
+    def done(self): return self.step>=self.cfg.steps
+
+# %% ../nbs/32_lm.ipynb #b9118e04
+@patch
+def backward(self:_Run, x_B_T, y_B_T, count):
+    "Gradient of one length group, as its part of the mean over all `count` targets; gives that part of the loss"
+    share = slice(self.rank*len(x_B_T)//self.world, (self.rank+1)*len(x_B_T)//self.world)
+    loss = self.step_loss(self.net, x_B_T[share], y_B_T[share], self.dtype)/count*self.world
+    (self.accelerator.backward if self.accelerator else Tensor.backward)(loss)
+    return loss.detach()
+
+@patch
+def update(self:_Run):
+    "One update: games, languages, gradients, step"
+    step,cfg = self.step,self.cfg
+    torch.manual_seed(seed_for('dropout',self.seed,step) if self.model.cfg.dropout else 0)
+    games_B_M,numbers = self.games(step)
+    groups = batch_groups(self.enc, games_B_M, languages_of(step, numbers, cfg, len(self.lex.kinds)))
+    count = sum((y>0).sum() for _,y in groups)
+    for grp in self.opt.param_groups: grp['lr'] = lr_at(step,cfg)
+    total = sum(self.backward(x, y, count) for x,y in groups)
+    torch.nn.utils.clip_grad_norm_(self.model.parameters(), cfg.clip)
+    self.opt.step()
+    self.opt.zero_grad()
+    self.meta['step'] += 1
+    self.part += torch.stack([total, count, torch.ones_like(total)])
+
+# %% ../nbs/32_lm.ipynb #42834616
+@patch
+def note(self:_Run, report):
+    "Tokens seen and the mean loss since the last note, into the curves"
+    meta,steps = self.meta,self.cfg.steps
+    if self.accelerator: self.part[0] = self.accelerator.reduce(self.part[0], 'mean')
+    loss,count,updates = self.part.tolist()
+    self.part.zero_()
+    meta['seen'] += int(count)
+    meta['tokens'].append(meta['seen'])
+    meta['loss'].append(round(loss/updates,5))
+    if report: report(self.step/steps, f'step {self.step}/{steps}, loss {meta["loss"][-1]:.3f}')
+
+@patch
+def look(self:_Run, measure):
+    "Append what `measure` says of the model; gives the seconds that it took"
+    begin,lr = time.time(),lr_at(max(0,self.step-1),self.cfg)
+    seen = measure(self.model.eval(), self.step, lr)
+    self.meta['measured'].append(dict(step=self.step, tokens=self.meta['seen'], **seen))
+    self.model.train()
+    return time.time()-begin
+
+@patch
+def save(self:_Run):
+    "Write the checkpoint, if there is to be one"
+    self.meta['part'] = self.part.tolist()
+    if self.ckpt and self.rank==0: save_checkpoint(self.ckpt, self.model, self.opt, self.meta)
+    self.saved = time.time()
+
+@patch
+def trained(self:_Run):
+    "What `train` returns"
+    speed = (self.meta['seen']-self.before)/max(1e-9, time.time()-self.begin-self.spent)
+    return Trained(self.model.eval(), self.lex, {k:self.meta[k] for k in ('tokens','loss','measured')}, self.done, speed)
+
+# %% ../nbs/32_lm.ipynb #dd52b050
 def train(
     model:GPT, # the model, on its device; changed in place
     lex:Lexicon, # its languages
@@ -190,42 +291,19 @@ def train(
     accelerator=None, # an `accelerate.Accelerator`: data-parallel, rows of an update shared out
 )->Trained:
     "Train, measure, save, resume; the same numbers come out however often it was interrupted"
-    check_name(cfg.schedule, SCHEDULES, 'schedule'); check_name(cfg.draw, ('fetch','game'), 'language draw')
-    device = next(model.parameters()).device; dtype = compute_dtype(cfg.dtype, device)
-    games,enc,opt = Games(cfg, lex.n, seed, device), Encoder(lex, device), adamw(model, cfg)
-    meta = dict(step=0, tokens=[], loss=[], measured=[], seen=0, part=[0.,0.,0])
-    if ckpt and ckpt.exists(): meta = load_checkpoint(ckpt, model, opt)
-    net,rank,world = model,0,1
-    if accelerator: net,opt = accelerator.prepare(model, opt); rank,world = accelerator.process_index,accelerator.num_processes
-    step_loss = torch.compile(loss_sum) if device.type=='cuda' and model.cfg.width>=256 else loss_sum
-    def look(): meta['measured'].append(dict(step=meta['step'], tokens=meta['seen'], **measure(model.eval(), meta['step'], lr_at(max(0,meta['step']-1),cfg)))); model.train()
-    def save(): ckpt and rank==0 and save_checkpoint(ckpt, model, opt, meta)
-    if measure and meta['step']==0 and 0 in at and not meta['measured']: look()
-    model.train(); last = begin = time.time(); seen0 = meta['seen']; spent = 0.
-    part = torch.tensor(meta['part'], dtype=torch.float64, device=device) # loss, targets and updates since the last note
-    while meta['step']<cfg.steps:
-        s = meta['step']; torch.manual_seed(seed_for('dropout',seed,s) if model.cfg.dropout else 0)
-        rows,numbers = games(s); langs = languages_of(s, numbers, cfg, len(lex.kinds))
-        groups = batch_groups(enc, rows, langs); count = sum((y>0).sum() for _,y in groups)
-        for grp in opt.param_groups: grp['lr'] = lr_at(s,cfg)
-        total = 0.
-        for x,y in groups:
-            share = slice(rank*len(x)//world, (rank+1)*len(x)//world)
-            loss = step_loss(net, x[share], y[share], dtype)/count*world
-            (accelerator.backward if accelerator else Tensor.backward)(loss); total = total+loss.detach()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.clip); opt.step(); opt.zero_grad()
-        meta['step'] += 1; part += torch.stack([total, count, torch.ones_like(total)])
-        if meta['step']%max(1,cfg.steps//200)==0 or meta['step'] in at or meta['step']==cfg.steps:
-            if accelerator: part[0] = accelerator.reduce(part[0], 'mean')
-            loss,n,k = part.tolist(); part.zero_()
-            meta['seen'] += int(n); meta['tokens'].append(meta['seen']); meta['loss'].append(round(loss/k,5))
-            if report: report(meta['step']/cfg.steps, f'step {meta["step"]}/{cfg.steps}, loss {meta["loss"][-1]:.3f}')
-            if measure and meta['step'] in at: t = time.time(); look(); spent += time.time()-t
-        if time.time()>min(deadline,last+every) or meta['step']==cfg.steps:
-            meta['part'] = part.tolist(); save(); last = time.time()
-            if time.time()>deadline and meta['step']<cfg.steps: break
-    speed = (meta['seen']-seen0)/max(1e-9, time.time()-begin-spent)
-    return Trained(model.eval(), lex, {k:meta[k] for k in ('tokens','loss','measured')}, meta['step']>=cfg.steps, speed)
+    check_name(cfg.schedule, SCHEDULES, 'schedule')
+    check_name(cfg.draw, ('fetch','game'), 'language draw')
+    run = _Run(model, lex, cfg, seed, ckpt, accelerator)
+    if measure and run.step==0 and 0 in at and not run.meta['measured']: run.look(measure)
+    run.start()
+    while not run.done:
+        run.update()
+        if run.step%max(1,cfg.steps//200)==0 or run.step in at or run.done: run.note(report)
+        if measure and run.step in at: run.spent += run.look(measure)
+        late = time.time()>deadline
+        if late or time.time()>run.saved+every or run.done: run.save()
+        if late: break
+    return run.trained()
 
 # %% ../nbs/32_lm.ipynb #f9798144
 def model_for(
