@@ -44,7 +44,7 @@ def read_lines(
     if not lines: raise XltError(f'{path} is empty: fetch it again')
     return lines
 
-# %% ../nbs/13_formats.ipynb #75399d81
+# %% ../nbs/13_formats.ipynb #ebd97010
 def _wrapped(field): return len(field)>3 and field[0]==field[-1]=='"' and '"' in field[1:-1] and '"' not in field[1:-1].replace('""', '')
 
 def undouble(
@@ -57,10 +57,11 @@ def undouble(
     if notes is not None: notes['fields with doubled quotation marks, undone'] += len(quoted)
     return [[f[1:-1].replace('""', '"') if '"' in f else f for f in r] for r in rows]
 
-NAMES = dict(id=('pairID','id'), lang=('language','lang','locale'), split=('partition',), group=('title',),
-             text=('premise','sentence1','text','utt','source_sentence'), text2=('hypothesis','hypo','sentence2','text2'), label=('gold_label','label','intent'),
-             tokens=('tokens',), tags=('ner_tags','pos_tags','upos','tags'), question=('question',), context=('context',), answers=('answers',),
-             en=('target_sentence',), slots=('annot_utt',))
+NAMES = dict(
+    id=('pairID','id'), lang=('language','lang','locale'), split=('partition',), group=('title',), label=('gold_label','label','intent'),
+    text=('premise','sentence1','text','utt','source_sentence'), text2=('hypothesis','hypo','sentence2','text2'), en=('target_sentence',),
+    tokens=('tokens',), tags=('ner_tags','pos_tags','upos','tags'), slots=('annot_utt',),
+    question=('question',), context=('context',), answers=('answers',))
 
 def rename(
     row:dict, # as published
@@ -68,7 +69,7 @@ def rename(
     "One row under the keys of this page"
     return {k: row[n] for k,names in NAMES.items() for n in names if n in row}
 
-# %% ../nbs/13_formats.ipynb #fddfec85
+# %% ../nbs/13_formats.ipynb #3a3c3c2f
 def read_pairs(
     path:str|Path, # TSV with or without a header
     notes:Counter|None=None, # counts what was mended
@@ -78,7 +79,8 @@ def read_pairs(
     named = {'text','text2'} <= set(rename(dict.fromkeys(rows[0])))
     head = rows.pop(0) if named else ['sentence1','sentence2','label'][:len(rows[0])]
     for i,r in enumerate(rows):
-        if len(r)!=len(head) or len(head)<2: raise XltError(f'{path}, line {i+1+named}: {len(r)} columns, expected {len(head) if named else "sentence, sentence, label"}: {" | ".join(r)[:80]!r}')
+        if len(r)!=len(head) or len(head)<2:
+            raise XltError(f'{path}, line {i+1+named}: {len(r)} columns, expected {len(head) if named else "sentence, sentence, label"}: {" | ".join(r)[:80]!r}')
     return [dict(label=None) | rename(dict(zip(head, r))) for r in undouble(rows, notes)]
 
 # %% ../nbs/13_formats.ipynb #21d7071a
@@ -116,7 +118,7 @@ def read_conllu(
     if notes is not None and len(kept)<len(rows): notes['sentences published without their words, dropped'] += len(rows)-len(kept)
     return kept
 
-# %% ../nbs/13_formats.ipynb #ff9cf0bc
+# %% ../nbs/13_formats.ipynb #a3747fb9
 def place_answer(
     context:str, # paragraph
     text:str, # answer
@@ -132,10 +134,12 @@ def mend_answers(
     notes:Counter, # counts what was moved and dropped
 )->list: # rows that have an answer
     "Answers that stand where they say; raises `XltError` if all are empty, as in XTREME's test files"
-    if rows and not any(t.strip() for r in rows for t in r['answers']['text']): raise XltError('all answers are empty: XTREME takes the answers out of its test files; use the original files')
+    if rows and not any(t.strip() for r in rows for t in r['answers']['text']):
+        raise XltError('all answers are empty: XTREME takes the answers out of its test files; use the original files')
     kept = []
     for r in rows:
-        pairs = [(t.strip(), s+len(t)-len(t.lstrip())) for t,s in zip(r['answers']['text'], r['answers']['answer_start']) if t.strip()]
+        said = zip(r['answers']['text'], r['answers']['answer_start'])
+        pairs = [(t.strip(), s+len(t)-len(t.lstrip())) for t,s in said if t.strip()]
         if not pairs: notes['questions without an answer, dropped'] += 1; continue
         placed = [(t, place_answer(r['context'], t, s), s) for t,s in pairs]
         notes['answers moved to where they stand'] += sum(p not in (None, s) for _,p,s in placed)
@@ -146,7 +150,7 @@ def mend_answers(
     for k in [k for k,v in notes.items() if not v]: del notes[k]
     return kept
 
-# %% ../nbs/13_formats.ipynb #353fd072
+# %% ../nbs/13_formats.ipynb #1ea37cba
 def read_squad(
     path:str|Path, # JSON in SQuAD's layout
     notes:Counter|None=None, # unused; all readers take it
@@ -155,7 +159,8 @@ def read_squad(
     try: return [dict(id=str(q['id']), question=q['question'].strip(), context=p['context'], group=a.get('title', ''),
                       answers={k: [x[k] for x in q.get('answers', [])] for k in ('text','answer_start')})
                  for a in json.loads('\n'.join(read_lines(path)))['data'] for p in a['paragraphs'] for q in p['qas']]
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as e: raise XltError(f'{path} is not SQuAD JSON ({e!s:.60}): expected {{"data": [{{"title", "paragraphs": [{{"context", "qas"}}]}}]}}') from e
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as e:
+        raise XltError(f'{path} is not SQuAD JSON ({e!s:.60}): expected {{"data": [{{"title", "paragraphs": [{{"context", "qas"}}]}}]}}') from e
 
 # %% ../nbs/13_formats.ipynb #9f9d31d8
 UNSPACED = ('zh','ja','th','km','my')
