@@ -43,7 +43,7 @@ def emoji_text(
     name = note['tts'][0]; words = [w for w in note.get('default', ()) if w!=name]
     return f'{name}: {", ".join(words)}' if words else name
 
-# %% ../nbs/18_bench_parse.ipynb #7e1b180f
+# %% ../nbs/18_bench_parse.ipynb #f2c03e37
 MARKS = dict(emph='UI', menuitem='MENU', literal='LIT', input='LIT', productname='PROD', keycode='KEY') # class of <span> -> type
 _INLINE = re.compile(r'<(/?)(\w+)([^>]*)>|([^<]+)')
 _CLASS = re.compile(r'class="(\w+)"')
@@ -57,15 +57,17 @@ def inline(
     body:str, # HTML inside a paragraph
 )->tuple: # text, ((start, end, type), ...)
     "Plain text and marked spans of a paragraph; of nested marks the outer one counts"
-    text,spans,open_ = '',[],[]
+    text,spans,open_,gap = '',[],[],False
     for close,tag,attrs,data in _INLINE.findall(body):
-        if data: text = _glue(text, unescape(data))
+        if data: text = _glue(text, (' ' if gap and text[-1:] in '.!?' and data[0].isalpha() else '')+unescape(data)); gap = False
         elif tag in ('br','img'): text = _glue(text, ' ')
         elif tag=='span' and not close: open_.append(((_CLASS.search(attrs) or [0,''])[1], len(text)))
         elif tag=='span' and open_:
-            cls,start = open_.pop(); inner = any(c in MARKS for c,_ in open_)
-            if cls in MARKS and not inner and text[start:].strip(): spans.append((start+len(text[start:])-len(text[start:].lstrip()), len(text.rstrip()), MARKS[cls]))
+            cls,start = open_.pop(); gap = cls not in MARKS
+            if not gap and not any(c in MARKS for c,_ in open_) and text[start:].strip(): spans.append((*_trim(text, start), MARKS[cls]))
     return text.rstrip(), tuple(spans)
+
+def _trim(text, start): return start+len(text[start:])-len(text[start:].lstrip()), len(text.rstrip())
 
 # %% ../nbs/18_bench_parse.ipynb #1f785f1d
 _SEGMENT = re.compile(r'<(h[1-6]|p)\s+id="([^"]+)"[^>]*>(.*?)</\1>', re.S)
