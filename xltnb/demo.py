@@ -17,13 +17,13 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from .core import XltError, atomic_write, cache_dir, check_name, from_dict, seed_for, stable_hash, to_dict
-from .exp_mothello import SCALES, AlignCfg, align_arms, sets_for
+from .core import XltError, atomic_write, cache_dir, check_name, from_dict, seed_for, to_dict
+from .exp_mothello import SCALES, AlignCfg, align_arms, look_steps, sets_for
 from .gpt import GPT
 from .languages import Encoder, Lexicon
 from .legality import legality
 from .lm import load_checkpoint, model_for
-from .mothello import WorldCfg, lexicon_of, points
+from .mothello import WorldCfg, lexicon_of, pretrain_key
 from .othello import board_classes, random_games, replay, unpack
 from .probes import Probes, align, move_states
 
@@ -54,9 +54,10 @@ def save_demo(
     about:dict, # what the JSON says: world, seed, accuracy, training
 ):
     "Write weights and probes in one small file, and what they are in another"
-    (q1,s1),(q2,s2) = map(squeeze, probes.params[::2])
     tensors = {f'model.{k}':v.detach().half().contiguous() for k,v in model.named_parameters()}
-    tensors |= {'probe.w1':q1, 'probe.s1':s1, 'probe.b1':probes.params[1].half(), 'probe.w2':q2, 'probe.s2':s2, 'probe.b2':probes.params[3].half()}
+    for i,(weight,bias) in enumerate(zip(probes.params[::2],probes.params[1::2]),1):
+        q,scale = squeeze(weight)
+        tensors |= {f'probe.w{i}':q, f'probe.s{i}':scale, f'probe.b{i}':bias.half()}
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, save(tensors, {'meta':json.dumps(dict(key=about['training']['key']))}))
     atomic_write(path.with_suffix('.json'), json.dumps(about, indent=1)+'\n')
@@ -69,8 +70,7 @@ def model_key(
     seed:int, # its repeat
 )->str:
     "Key under which `pretrain` keeps the model of a run of `cfg`"
-    at = points(cfg.lm.steps, cfg.looks+1)[1:] if cfg.looks else ()
-    return stable_hash(dict(what='pretrain', world=to_dict(cfg.world), lm=to_dict(cfg.lm), seed=seed, at=list(at)))
+    return pretrain_key(cfg.world, cfg.lm, seed, look_steps(cfg))
 
 def measured(
     model:GPT, # trained model
@@ -79,11 +79,20 @@ def measured(
     seed:int, # of the run
 )->tuple: # probes, accuracies by layer
     "Probes for all layers and languages, and how well they and the model do on the test games"
-    fit,test = sets_for(cfg, seed, 'cpu'); layers = tuple(range(cfg.world.layers+1))
+    fit,test = sets_for(cfg, seed, 'cpu')
+    layers = tuple(range(cfg.world.layers+1))
     al,probes = align(model, lex, layers, fit, test, seed=seed)
+    by_layer = lambda symmetry: [np.round(al.matrix(l,symmetry).astype(float),4).tolist() for l in layers]
     legal = [float(legality(model, lex, test, j).strict.mean()) for j in range(len(lex.kinds))]
-    acc = {k:[np.round(al.matrix(l,s).astype(float),4).tolist() for l in layers] for k,s in (('plain',0),('best_symmetry','best'))}
-    return probes, dict(acc, legal=[round(x,4) for x in legal], best=[al.best_symmetry(l,0,1) for l in layers])
+    best = [al.best_symmetry(l,0,1) for l in layers]
+    return probes, dict(plain=by_layer(0), best_symmetry=by_layer('best'), legal=[round(x,4) for x in legal], best=best)
+
+def _model_of(world:WorldCfg, seed:int, path:Path)->tuple: # model, languages, what the file says
+    "A stored model of a world, ready to be read"
+    lex = lexicon_of(world, seed)
+    model = model_for(lex, world.layers, world.heads, world.width, seed=seed)
+    meta = load_checkpoint(path, model)
+    return model.eval(), lex, meta
 
 def make_demo(
     name:str, # 'naive' or 'anchors'
@@ -93,16 +102,20 @@ def make_demo(
     model_file:Path|None=None, # another model of that shape; None: the one the run left in the cache
 )->Path: # the file written
     "Build a shipped file from a finished run; raises `XltError` if the run is not finished"
-    cfg = align_arms(SCALES[check_name(preset,SCALES,'preset')])[ARMS[check_name(name,ARMS,'demo')]]
-    key = model_key(cfg, seed); src = Path(model_file or cache_dir()/'models'/f'{key}.safetensors')
-    if not src.exists(): raise XltError(f'{src} is missing: run `xltnb run mothello.tab1 --preset {preset}` first, which trains {ARMS[name]}')
-    w,lex = cfg.world,lexicon_of(cfg.world, seed); model = model_for(lex, w.layers, w.heads, w.width, seed=seed)
-    meta = load_checkpoint(src, model); probes,acc = measured(model.eval(), lex, cfg, seed); c = meta.get('curves', meta)
-    training = dict(arm=ARMS[name], preset=preset, lm=to_dict(cfg.lm)) if src.stem==key else {}
-    training |= dict(key=src.stem, tokens=c['tokens'][-1], loss=c['loss'][-1])
-    path = _file(name, out or MODELS)
-    save_demo(path, model, probes, dict(name=name, world=to_dict(w), seed=seed, layers=w.layers, accuracy=acc, probe_games=cfg.probe_games, test_games=cfg.test_games, training=training))
-    return path
+    arm = ARMS[check_name(name,ARMS,'demo')]
+    cfg = align_arms(SCALES[check_name(preset,SCALES,'preset')])[arm]
+    key = model_key(cfg, seed)
+    src = Path(model_file or cache_dir()/'models'/f'{key}.safetensors')
+    if not src.exists(): raise XltError(f'{src} is missing: run `xltnb run mothello.tab1 --preset {preset}` first, which trains {arm}')
+    model,lex,meta = _model_of(cfg.world, seed, src)
+    probes,accuracy = measured(model, lex, cfg, seed)
+    curves = meta.get('curves', meta)
+    training = dict(arm=arm, preset=preset, lm=to_dict(cfg.lm)) if src.stem==key else {}
+    training |= dict(key=src.stem, tokens=curves['tokens'][-1], loss=curves['loss'][-1])
+    about = dict(name=name, world=to_dict(cfg.world), seed=seed, layers=cfg.world.layers, accuracy=accuracy)
+    about |= dict(probe_games=cfg.probe_games, test_games=cfg.test_games, training=training)
+    save_demo(_file(name, out or MODELS), model, probes, about)
+    return _file(name, out or MODELS)
 
 # %% ../nbs/65_demo.ipynb #fda11a61
 @dataclass(frozen=True)
@@ -125,17 +138,40 @@ class Demo:
     lex:Lexicon # its languages
     readers:Probes # probe of layer l and language i is number l*I+i
     about:dict # the JSON beside the file
-    def __repr__(self): return f'Demo({self.name!r}, {self.n}×{self.n}, languages {" and ".join(self.languages)}, {len(self.lex.anchors)} anchors, {self.layers} layers)'
+    def __repr__(self):
+        langs = ' and '.join(self.languages)
+        return f'Demo({self.name!r}, {self.n}×{self.n}, languages {langs}, {len(self.lex.anchors)} anchors, {self.layers} layers)'
     @property
-    def n(self)->int: "Squares along one side"; return self.lex.n
+    def n(self)->int:
+        "Squares along one side"
+        return self.lex.n
     @property
-    def layers(self)->int: "Transformer blocks; layer 0 is the embedding"; return self.about['layers']
+    def layers(self)->int:
+        "Transformer blocks; layer 0 is the embedding"
+        return self.about['layers']
     @property
-    def languages(self)->list: "One letter a language"; return list('ABCDEFGH'[:len(self.lex.kinds)])
-    def games(self, k:int=1)->np.ndarray: "The first `k` of the games to look at"; return random_games(k, self.n, seed_for('demo games',self.n))
-    def states(self, game:np.ndarray, lang:int=0)->States: "All there is to know about `game`, told in language number `lang`"; return game_states(self, game, lang)
+    def languages(self)->list:
+        "One letter a language"
+        return list('ABCDEFGH'[:len(self.lex.kinds)])
+    def games(self, k:int=1)->np.ndarray:
+        "The first `k` of the games to look at"
+        return random_games(k, self.n, seed_for('demo games',self.n))
+    def states(self, game:np.ndarray, lang:int=0)->States:
+        "All there is to know about `game`, told in language number `lang`"
+        return game_states(self, game, lang)
 
 # %% ../nbs/65_demo.ipynb #c0011f0d
+def _readings(demo, x_L_T_D):
+    "What every probe reads in the states of its layer"
+    layers,T = x_L_T_D.shape[:2]
+    logits = demo.readers(x_L_T_D.repeat_interleave(len(demo.languages),0))
+    return logits.view(layers, len(demo.languages), T, demo.n**2, 3).softmax(-1)
+
+def _ahead(demo, x_T_D, lang):
+    "Probability that the next word is the first of each square's name; 0 for a square without one"
+    p_T_V = demo.model.from_layer(x_T_D[None], demo.layers)[0].softmax(-1)
+    return torch.stack([p_T_V[:,w[0]] if w else p_T_V[:,0]*0 for w in demo.lex.words[lang]],1)
+
 @torch.no_grad()
 def game_states(
     demo:Demo, # model, languages, probes
@@ -143,25 +179,32 @@ def game_states(
     lang:int=0, # language to tell it in
 )->States: # after every move but the last
     "One forward pass and one pass of all probes"
-    game = np.asarray(game,np.uint8); S,I = demo.n**2,len(demo.languages); r = replay(game[None], demo.n); T = int(r.length[0])-1
+    game,S,words = np.asarray(game,np.uint8), demo.n**2, demo.lex.words[lang]
+    r = replay(game[None], demo.n)
+    T = int(r.length[0])-1
     x_L_T_D = move_states(demo.model, Encoder(demo.lex), torch.from_numpy(game)[None], lang)[:,0,:T]
-    seen = demo.readers(x_L_T_D.repeat_interleave(I,0)).view(len(x_L_T_D),I,T,S,3).softmax(-1)
-    p_T_V = demo.model.from_layer(x_L_T_D[-1:], demo.layers)[0].softmax(-1); words = demo.lex.words[lang]
-    ahead = torch.stack([p_T_V[:,w[0]] if w else p_T_V[:,0]*0 for w in words],1)
-    tokens = tuple('·'.join(map(str,words[s])) for s in game[:T])
-    return States(tuple(map(int,game[:T])), tokens, board_classes(r)[0,:T], unpack(r.legal[0,:T],S), r.black_moves[0,:T], seen.numpy(), ahead.numpy())
+    return States(moves=tuple(map(int,game[:T])), tokens=tuple('·'.join(map(str,words[s])) for s in game[:T]),
+        boards=board_classes(r)[0,:T], legal=unpack(r.legal[0,:T],S), black_moves=r.black_moves[0,:T],
+        probes=_readings(demo,x_L_T_D).numpy(), next=_ahead(demo,x_L_T_D[-1],lang).numpy())
 
 # %% ../nbs/65_demo.ipynb #f4861923
+def _read_demo(name:str, path:Path)->tuple: # the JSON, the tensors
+    "Both files of a demo; raises `XltError` with the remedy if they are missing or damaged"
+    for p in (path, path.with_suffix('.json')):
+        if not p.exists():
+            raise XltError(f'{p} is missing: install the package again, or build it from a finished run with make_demo({name!r})')
+    try: return json.loads(path.with_suffix('.json').read_text()), load_file(path)
+    except Exception as e:
+        remedy = f'install the package again, or build it with make_demo({name!r})'
+        raise XltError(f'{path} or the JSON beside it cannot be read ({e}): {remedy}') from e
+
 def load_demo(
     name:str='naive', # 'naive' or 'anchors'
     folder:Path|None=None, # where the files are; None: the package's
 )->Demo:
     "Read a shipped model; raises `XltError` for an unknown name or a missing file"
     path = _file(check_name(name,ARMS,'demo'), folder or MODELS)
-    for p in (path, path.with_suffix('.json')):
-        if not p.exists(): raise XltError(f"{p} is missing: install the package again, or build it from a finished run with make_demo({name!r})")
-    try: about = json.loads(path.with_suffix('.json').read_text()); t = load_file(path)
-    except Exception as e: raise XltError(f"{path} or the JSON beside it cannot be read ({e}): install the package again, or build it with make_demo({name!r})") from e
-    w = from_dict(WorldCfg, about['world']); lex = lexicon_of(w, about['seed']); model = model_for(lex, w.layers, w.heads, w.width)
-    load_checkpoint(path, model); b = lambda k: t[f'probe.{k}'].float()
-    return Demo(name, model.eval(), lex, Probes([unsqueeze(t['probe.w1'],t['probe.s1']), b('b1'), unsqueeze(t['probe.w2'],t['probe.s2']), b('b2')]), about)
+    about,t = _read_demo(name, path)
+    model,lex,_ = _model_of(from_dict(WorldCfg,about['world']), about['seed'], path)
+    params = [p for i in (1,2) for p in (unsqueeze(t[f'probe.w{i}'],t[f'probe.s{i}']), t[f'probe.b{i}'].float())]
+    return Demo(name, model, lex, Probes(params), about)
