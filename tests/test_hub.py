@@ -4,6 +4,7 @@ import json
 import lzma
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -345,6 +346,25 @@ def test_embedded_tasks_come_by_the_same_call():
     t = load_task('lo_pair', langs='de')
     assert t.languages == ('en', 'de') and len(t.crossed('en', 'de')) > 100
     refuses('takes no folder', 'lo_pair', '.')
+
+
+def test_the_hub_is_read_with_its_own_loader(tmp_path, monkeypatch):
+    "A repository in the hub's layout, here on the disk, through `load_dataset`"
+    import datasets
+    feats = Features(premise=Value('string'), hypothesis=Value('string'), label=ClassLabel(names=list(NLI)))
+    for l, splits in (('en', ('train', 'validation', 'test')), ('de', ('test',))):
+        (tmp_path/'repo'/l).mkdir(parents=True)
+        for s in splits: Dataset.from_dict(dict(premise=[f'{l} {s}'], hypothesis=['b'], label=[2]), features=feats).to_parquet(tmp_path/'repo'/l/f'{s}-00000-of-00001.parquet')
+    part = '  - split: {s}\n    path: {l}/{s}-*\n'
+    configs = ''.join(f'- config_name: {l}\n  data_files:\n' + ''.join(part.format(l=l, s=s) for s in ss) for l, ss in (('en', ('train', 'validation', 'test')), ('de', ('test',))))
+    (tmp_path/'repo/README.md').write_text(f'---\nconfigs:\n{configs}---\n')
+    monkeypatch.setattr(datasets.config, 'HF_DATASETS_CACHE', tmp_path/'cache')
+    monkeypatch.setitem(PUBLISHED, 'xnli', replace(PUBLISHED['xnli'], hub=str(tmp_path/'repo')))
+    monkeypatch.setenv('HF_HUB_OFFLINE', '0')
+    monkeypatch.delenv('XLTNB_XNLI', raising=False)
+    t = load_task('xnli', langs=('de',), hub=True)
+    assert t.rows('de')[0] == dict(id='0', text='de test', text2='b', label=2) and set(t.data['de']) == {'test'} and len(t.rows('en', 'train')) == 1
+    refuses('the hub did not give .*repo, sw, test', 'xnli', langs=('sw',), hub=True)
 
 
 def test_folder_from_the_environment(put, tmp_path, monkeypatch):

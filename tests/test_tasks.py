@@ -177,6 +177,8 @@ def test_bad_input_is_named():
     with pytest.raises(XltError, match="unknown predicted label 'maybe'"): t.score(['maybe'], t.rows('en'))
     with pytest.raises(XltError, match='has 1: choose from 1 to 1'): t.take(2, 'test')
     with pytest.raises(XltError, match="label of a pair task -1"): pairs([-1])
+    for text, what in ((None, 'have no text'), (3, 'do not have the columns')):
+        with pytest.raises(XltError, match=what): make_rows([dict(id='1', text=text)], 'retrieve')
     with pytest.raises(XltError, match="unknown language of t 'en'"): task(de=pairs(['no']))
     with pytest.raises(XltError, match='columns are'): task('classify', en=pairs(['no']))
     with pytest.raises(XltError, match='the names of label are'): task(labels=('yes', 'no'), en=pairs(['no']))

@@ -44,7 +44,7 @@ def read_lines(
     if not lines: raise XltError(f'{path} is empty: fetch it again')
     return lines
 
-# %% ../nbs/13_formats.ipynb #ebd97010
+# %% ../nbs/13_formats.ipynb #2386b88c
 def _wrapped(field): return len(field)>3 and field[0]==field[-1]=='"' and '"' in field[1:-1] and '"' not in field[1:-1].replace('""', '')
 
 def undouble(
@@ -63,13 +63,15 @@ NAMES = dict(
     tokens=('tokens',), tags=('ner_tags','pos_tags','upos','tags'), slots=('annot_utt',),
     question=('question',), context=('context',), answers=('answers',))
 
+_KEY = {n: k for k,names in NAMES.items() for n in names}
+
 def rename(
     row:dict, # as published
 )->dict: # with this project's keys; other columns are dropped
     "One row under the keys of this page"
-    return {k: row[n] for k,names in NAMES.items() for n in names if n in row}
+    return {_KEY[n]: v for n,v in row.items() if n in _KEY}
 
-# %% ../nbs/13_formats.ipynb #3a3c3c2f
+# %% ../nbs/13_formats.ipynb #44ffae22
 def read_pairs(
     path:str|Path, # TSV with or without a header
     notes:Counter|None=None, # counts what was mended
@@ -81,7 +83,8 @@ def read_pairs(
     for i,r in enumerate(rows):
         if len(r)!=len(head) or len(head)<2:
             raise XltError(f'{path}, line {i+1+named}: {len(r)} columns, expected {len(head) if named else "sentence, sentence, label"}: {" | ".join(r)[:80]!r}')
-    return [dict(label=None) | rename(dict(zip(head, r))) for r in undouble(rows, notes)]
+    keys = {k: head.index(n) for k,n in rename({h: h for h in head}).items()}
+    return [dict(label=None) | {k: r[i] for k,i in keys.items()} for r in undouble(rows, notes)]
 
 # %% ../nbs/13_formats.ipynb #21d7071a
 def read_tagged(
