@@ -32,8 +32,7 @@ def alternate(
     rounds:int=5, # pairs
 )->tuple: # median rate of ours, of the peer, and median of the pairwise ratios
     "Run the two in turn after one unmeasured turn each"
-    ours(); peer()
-    pairs = [(ours(),peer()) for _ in range(rounds)]
+    pairs = [(ours(),peer()) for _ in range(rounds+1)][1:]
     return median(a for a,_ in pairs), median(b for _,b in pairs), median(a/b for a,b in pairs)
 
 def rate(
@@ -42,8 +41,11 @@ def rate(
 ): # callable without arguments
     "A callable that times `work()` and returns `amount` a second"
     def timed():
-        sync(); t = time.perf_counter(); work(); sync()
-        return amount/(time.perf_counter()-t)
+        sync()
+        begin = time.perf_counter()
+        work()
+        sync()
+        return amount/(time.perf_counter()-begin)
     return timed
 
 def sync():
@@ -59,9 +61,11 @@ def matmul_rate(
     size:int=0, # rows; 0: 8192 on a GPU, 1024 on a CPU
 )->float: # FLOP/s
     "The rate of a large matrix product: what arithmetic can reach here"
-    d = best_device(); n = size or (8192 if d=='cuda' else 1024); a = torch.randn(n,n,device=d,dtype=dtype)
-    f = rate(lambda: a@a, 2*n**3); f()
-    return median(f() for _ in range(5))
+    device = best_device()
+    n = size or (8192 if device=='cuda' else 1024)
+    a = torch.randn(n,n,device=device,dtype=dtype)
+    product = rate(lambda: a@a, 2*n**3)
+    return median([product() for _ in range(6)][1:])
 
 def figure(
     name:str, # of the speed figure
@@ -73,14 +77,20 @@ def figure(
     **more, # whatever else is worth a line
 )->dict:
     "One line of the speed table; `floor` is the bound in the same unit, `of_floor` the share of it that ours reaches"
-    rnd = lambda v: float(f'{v:.4g}') if isinstance(v,float) else v
-    return {k:rnd(v) for k,v in dict(name=name, ours=ours, peer=peer, unit=unit, ratio=ratio, floor=floor, of_floor=ours/floor, device=best_device(), threads=torch.get_num_threads(), **more).items()}
+    line = dict(name=name, ours=ours, peer=peer, unit=unit, ratio=ratio, floor=floor, of_floor=ours/floor)
+    line |= dict(device=best_device(), threads=torch.get_num_threads(), **more)
+    return {k:float(f'{v:.4g}') if isinstance(v,float) else v for k,v in line.items()}
 
 # %% ../nbs/74_speed.ipynb #a58bdf49
 @njit(cache=True)
 def _bit_ops(x, k):
     for _ in range(k):
-        for j in range(x.size): y = x[j]; y |= (y<<uint64(1)) & uint64(0x7e7e7e7e7e7e7e7e); y |= (y>>uint64(9)) & uint64(0x7f7f7f7f7f7f7f7f); y ^= y<<uint64(8); x[j] = y
+        for j in range(x.size):
+            y = x[j]
+            y |= (y<<uint64(1)) & uint64(0x7e7e7e7e7e7e7e7e)
+            y |= (y>>uint64(9)) & uint64(0x7f7f7f7f7f7f7f7f)
+            y ^= y<<uint64(8)
+            x[j] = y
 
 def _peer_games(count:int):
     try: from rust_reversi import Board
@@ -93,23 +103,54 @@ def _peer_games(count:int):
 
 def speed_games()->dict:
     "Whole random 8×8 games a second on one core"
-    x = np.arange(1,4097,dtype=np.uint64); ops = rate(lambda: _bit_ops(x,2000), 8*2000*x.size); ops()
+    x = np.arange(1,4097,dtype=np.uint64)
+    ops = rate(lambda: _bit_ops(x,2000), 8*2000*x.size)
+    ops()
     ours,peer,ratio = alternate(rate(lambda: random_games(100_000), 100_000), rate(lambda: _peer_games(4000), 4000))
     return figure('othello-games', 'games/s', ours, peer, ratio, median(ops() for _ in range(5))/(440*60), threads_used=1)
 
 # %% ../nbs/74_speed.ipynb #c173299c
+def _peer_model(cfg:GPTCfg):
+    "The stock model of the same shape"
+    from transformers import GPT2Config, GPT2LMHeadModel
+    size = dict(vocab_size=cfg.vocab, n_positions=cfg.block+1, n_embd=cfg.width, n_layer=cfg.layers, n_head=cfg.heads)
+    return GPT2LMHeadModel(GPT2Config(**size, activation_function='gelu', resid_pdrop=0, embd_pdrop=0, attn_pdrop=0,
+        tie_word_embeddings=False, use_cache=False, bos_token_id=None, eos_token_id=None))
+
+def _peer_settings(folder:str, batch:int, steps:int):
+    "The stock trainer's settings: fused AdamW, nothing saved, nothing logged"
+    from transformers import TrainingArguments
+    quiet = dict(save_strategy='no', logging_strategy='no', report_to=[], disable_tqdm=True)
+    return TrainingArguments(folder, per_device_train_batch_size=batch, max_steps=steps, optim='adamw_torch_fused',
+        bf16=best_device()=='cuda', use_cpu=best_device()=='cpu', dataloader_pin_memory=False, **quiet)
+
 def _peer_train(cfg:GPTCfg, tokens:torch.Tensor, batch:int, steps:int, skip:int=3)->float:
     "Target tokens a second of the stock trainer, start-up left out"
-    from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
-    net = GPT2LMHeadModel(GPT2Config(vocab_size=cfg.vocab, n_positions=cfg.block+1, n_embd=cfg.width, n_layer=cfg.layers, n_head=cfg.heads, activation_function='gelu', resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, tie_word_embeddings=False, use_cache=False, bos_token_id=None, eos_token_id=None))
-    rows = [dict(input_ids=t, labels=t) for t in tokens]; at = {}
+    from transformers import Trainer, TrainerCallback
+    at = {}
     class Clock(TrainerCallback):
         def on_step_end(self, args, state, control, **kw):
-            if state.global_step in (skip,skip+steps): sync(); at[state.global_step] = time.perf_counter()
+            if state.global_step not in (skip,skip+steps): return
+            sync()
+            at[state.global_step] = time.perf_counter()
+    rows = [dict(input_ids=t, labels=t) for t in tokens]
     with tempfile.TemporaryDirectory() as d:
-        args = TrainingArguments(d, per_device_train_batch_size=batch, max_steps=skip+steps, save_strategy='no', logging_strategy='no', report_to=[], optim='adamw_torch_fused', bf16=best_device()=='cuda', disable_tqdm=True, use_cpu=best_device()=='cpu', dataloader_pin_memory=False)
-        Trainer(net, args, train_dataset=rows, callbacks=[Clock()]).train()
+        Trainer(_peer_model(cfg), _peer_settings(d,batch,skip+steps), train_dataset=rows, callbacks=[Clock()]).train()
     return steps*batch*(tokens.shape[1]-1)/(at[skip+steps]-at[skip])
+
+def _told_games(lex, count:int)->torch.Tensor: # [count,T]
+    "Tokens of games in alternating languages; games that ended early are replaced by full ones"
+    games = torch.from_numpy(random_games(count, n=lex.n))
+    tokens = Encoder(lex)(games, [i%2 for i in range(count)])[0]
+    full = [k for k in range(count) if (tokens[k]>0).all()]
+    return tokens[full+full[:count-len(full)]]
+
+def _games_rate(n:int, batch:int, device:str)->float:
+    "Games that our training makes a second"
+    source = Games(LMCfg(batch=batch), n, 0, device)
+    source(0)
+    make = rate(lambda: source.make(7, source.steps*batch), source.steps*batch)
+    return median(make() for _ in range(3))
 
 def train_pair(
     n:int, # squares along one side
@@ -121,29 +162,35 @@ def train_pair(
     rounds:int=5, # pairs of turns
 )->dict:
     "Tokens a second of both trainers on an atomic pair, their ratio, and the bound"
-    d = best_device(); lex = make_lexicon(n=n); enc = Encoder(lex)
-    games = torch.from_numpy(random_games(batch*(steps+4), n=n)); tokens = enc(games, [i%2 for i in range(len(games))])[0]
-    model = model_for(lex, layers, heads, width, device=d); cfg = LMCfg(steps=steps, batch=batch)
-    full = [k for k in range(len(games)) if (tokens[k]>0).all()]; tokens = tokens[full+full[:len(games)-len(full)]]
+    lex,device = make_lexicon(n=n), best_device()
+    tokens,cfg = _told_games(lex, batch*(steps+4)), LMCfg(steps=steps, batch=batch)
+    model = model_for(lex, layers, heads, width, device=device)
     ours = lambda: train(model, lex, cfg).tokens_s
     a,b,r = alternate(ours, lambda: _peer_train(model.cfg, tokens, batch, steps), rounds)
-    source = Games(LMCfg(batch=batch), n, 0, d); source(0); per = rate(lambda: source.make(7, source.steps*batch), source.steps*batch)
-    floor = matmul_rate(torch.bfloat16 if d=='cuda' else torch.float32)/flops_per_token(model.cfg, lex.block)
-    return dict(ours=a, peer=b, ratio=r, floor=floor, data_share=a/lex.block/median(per() for _ in range(3)), model=f'{layers}×{width}, {n}×{n} board, batch {batch}')
+    per_game = _games_rate(n, batch, device)
+    floor = matmul_rate(torch.bfloat16 if device=='cuda' else torch.float32)/flops_per_token(model.cfg, lex.block)
+    what = f'{layers}×{width}, {n}×{n} board, batch {batch}'
+    return dict(ours=a, peer=b, ratio=r, floor=floor, data_share=a/lex.block/per_game, model=what)
 
 def speed_train()->dict:
     "The laptop model, and the paper's 8×512 beside it"
-    logging.getLogger('transformers').setLevel(logging.ERROR); warnings.filterwarnings('ignore'); gpu = best_device()=='cuda'
-    small = train_pair(6, 3, 4, 64, 64, 200 if gpu else 60); big = train_pair(8, 8, 8, 512, 1024 if gpu else 16, 30 if gpu else 3, 3)
-    return figure('mothello-train', 'tokens/s', **small, **{f'paper_model_{k}':v for k,v in big.items()}, paper_model_of_floor=big['ours']/big['floor'])
+    logging.getLogger('transformers').setLevel(logging.ERROR)
+    warnings.filterwarnings('ignore')
+    gpu = best_device()=='cuda'
+    small = train_pair(6, 3, 4, 64, 64, 200 if gpu else 60)
+    big = train_pair(8, 8, 8, 512, 1024 if gpu else 16, 30 if gpu else 3, 3)
+    more = {f'paper_model_{k}':v for k,v in big.items()} | dict(paper_model_of_floor=big['ours']/big['floor'])
+    return figure('mothello-train', 'tokens/s', **small, **more)
 
 # %% ../nbs/74_speed.ipynb #aa3f0104
 def speed_eval()->dict:
     "Prefixes judged a second"
-    d,lex = best_device(),make_lexicon(); count = 512 if d=='cuda' else 12
-    model = model_for(lex,8,8,512,device=d).eval(); gs = game_set(count,8,seed=1,device=d); enc = Encoder(lex,d); n = int(gs.valid.sum())
-    a,b,r = alternate(rate(lambda: greedy_nodes(model,enc,gs.games,0), n), rate(lambda: greedy_nodes_slow(model,enc,gs.games,0), n), 3)
-    return figure('mothello-eval', 'prefixes/s', a, b, r, matmul_rate()/(flops_per_token(model.cfg,59)/3))
+    lex,device = make_lexicon(), best_device()
+    model,enc = model_for(lex,8,8,512,device=device).eval(), Encoder(lex,device)
+    gs = game_set(512 if device=='cuda' else 12, 8, seed=1, device=device)
+    prefixes = int(gs.valid.sum())
+    ours,peer = (rate(lambda f=f: f(model,enc,gs.games,0), prefixes) for f in (greedy_nodes,greedy_nodes_slow))
+    return figure('mothello-eval', 'prefixes/s', *alternate(ours,peer,3), matmul_rate()/(flops_per_token(model.cfg,59)/3))
 
 # %% ../nbs/74_speed.ipynb #4e4ba64f
 SPEEDS = {'othello-games':speed_games, 'mothello-train':speed_train, 'mothello-eval':speed_eval}
@@ -152,6 +199,8 @@ def speed(
     name:str, # one of `SPEEDS`
 )->dict: # name, ours, peer, unit, ratio, floor, of_floor and what else is worth knowing
     "Measure one speed figure on one CPU thread, or on the GPU if there is one"
-    check_name(name, SPEEDS, 'speed figure'); threads = torch.get_num_threads(); torch.set_num_threads(1)
+    check_name(name, SPEEDS, 'speed figure')
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try: return SPEEDS[name]()
     finally: torch.set_num_threads(threads)
