@@ -177,6 +177,7 @@ def test_ud_words_not_written_words(put, tmp_path):
 
 
 def test_two_columns_of_xtreme_udpos(put):
+    assert len(read_tagged(put('w.tsv', 'a\tX\n \nb\tX\n\t\nc\tX\n'))) == 3, 'a line of blanks ends a sentence too'
     assert read_tagged(put('dev-en.tsv', 'http://x\tX\n:\tPUNCT\n\nBye\tINTJ'))[0] == dict(tokens=['http://x', ':'], tags=['X', 'PUNCT'])
 
 

@@ -86,7 +86,7 @@ def read_pairs(
     keys = {k: head.index(n) for k,n in rename({h: h for h in head}).items()}
     return [dict(label=None) | {k: r[i] for k,i in keys.items()} for r in undouble(rows, notes)]
 
-# %% ../nbs/13_formats.ipynb #21d7071a
+# %% ../nbs/13_formats.ipynb #a3754bb0
 def read_tagged(
     path:str|Path, # word<TAB>tag
     notes:Counter|None=None, # counts blank words
@@ -97,9 +97,9 @@ def read_tagged(
     skip = len(first.copy().pop())+1 if len(first)==1 and '' not in first else 0
     rows,notes = [([],[])], Counter() if notes is None else notes
     for word,*rest in lines:
-        if not (word or rest): rows.append(([],[]))
+        if not (word or any(rest)): rows.append(([],[]))
         elif word[skip:].strip(): rows[-1][0].append(word[skip:]); rows[-1][1].append(rest[-1] if rest else None)
-        elif rest: notes['blank words, dropped'] += 1
+        else: notes['blank words, dropped'] += 1
     return [dict(tokens=w, tags=t) for w,t in rows if w and w[0]!='-DOCSTART-']
 
 # %% ../nbs/13_formats.ipynb #9accb567
