@@ -25,23 +25,38 @@ class Geometry:
     "What a board of `n`×`n` squares fixes: masks, shifts, start and names"
     n:int # squares along one side
     @property
-    def squares(self)->int: "How many squares"; return self.n**2
+    def squares(self)->int:
+        "How many squares"
+        return self.n**2
     @property
-    def moves(self)->int: "Most moves a game can have"; return self.n**2 - 4
+    def moves(self)->int:
+        "Most moves a game can have"
+        return self.n**2 - 4
     @cached_property
-    def full(self)->int: "Every square"; return (1<<self.n**2) - 1
+    def full(self)->int:
+        "Every square"
+        return (1<<self.n**2) - 1
     @cached_property
-    def inner(self)->int: "All columns but the first and the last"; return sum(1<<i for i in range(self.n**2) if 0 < i%self.n < self.n-1)
+    def inner(self)->int:
+        "All columns but the first and the last"
+        return sum(1<<i for i in range(self.n**2) if 0 < i%self.n < self.n-1)
     @property
-    def shifts(self)->tuple: "Distances of the four axes, and whether a run along each needs the inner columns"; return ((1,True), (self.n,False), (self.n-1,True), (self.n+1,True))
+    def shifts(self)->tuple:
+        "Distances of the four axes, and whether a run along each needs the inner columns"
+        return (1,True), (self.n,False), (self.n-1,True), (self.n+1,True)
     @cached_property
     def start(self)->tuple: # (black, white)
         "The two bitboards before the first move"
         a = (self.n//2-1)*(self.n+1)
         return (1<<(a+1)) | (1<<(a+self.n)), (1<<a) | (1<<(a+self.n+1))
     @cached_property
-    def playable(self)->np.ndarray: "Squares that can be played: all but the four of the start"; return np.array([i for i in range(self.n**2) if not ((self.start[0]|self.start[1])>>i)&1])
-    def name(self, sq:int)->str: "`a1` to `h8`: row letter, column number"; return f'{"abcdefgh"[sq//self.n]}{sq%self.n+1}'
+    def playable(self)->np.ndarray:
+        "Squares that can be played: all but the four of the start"
+        taken = self.start[0]|self.start[1]
+        return np.array([i for i in range(self.n**2) if not (taken>>i)&1])
+    def name(self, sq:int)->str:
+        "`a1` to `h8`: row letter, column number"
+        return f'{"abcdefgh"[sq//self.n]}{sq%self.n+1}'
 
 @lru_cache
 def geometry(
@@ -72,31 +87,48 @@ class Position:
     white:int # bits of the white discs
     black_moves:bool = True # is it black's turn
     @classmethod
-    def start(cls, n:int=8): "Before the first move"; return cls(n, *geometry(n).start)
+    def start(cls, n:int=8):
+        "Before the first move"
+        return cls(n, *geometry(n).start)
     @property
-    def own(self)->int: "Discs of the side to move"; return self.black if self.black_moves else self.white
+    def own(self)->int:
+        "Discs of the side to move"
+        return self.black if self.black_moves else self.white
     @property
-    def opp(self)->int: "Discs of the other side"; return self.white if self.black_moves else self.black
+    def opp(self)->int:
+        "Discs of the other side"
+        return self.white if self.black_moves else self.black
     def legal_bits(self)->int:
         "Squares the side to move may play, as bits; a side without one does *not* pass here"
-        g = geometry(self.n); res = 0
+        g,res = geometry(self.n), 0
         for step,side in _steps(g): res |= step(_ray(self.own, self.opp, step, self.opp & (g.inner if side else g.full)))
         return res & ~(self.black|self.white) & g.full
-    def legal(self)->list: "Squares the side to move may play"; b = self.legal_bits(); return [i for i in range(self.n**2) if b>>i & 1]
-    def other(self): "The same board with the other side to move"; return replace(self, black_moves=not self.black_moves)
+    def legal(self)->list:
+        "Squares the side to move may play"
+        bits = self.legal_bits()
+        return [i for i in range(self.n**2) if bits>>i & 1]
+    def other(self):
+        "The same board with the other side to move"
+        return replace(self, black_moves=not self.black_moves)
 
 # %% ../nbs/10_othello.ipynb #55a42039
+def _flips(pos:Position, sq:int)->int:
+    "Bits of the discs that `sq` turns"
+    g,turned = geometry(pos.n), 0
+    for step,side in _steps(g):
+        run = _ray(1<<sq, pos.opp, step, pos.opp & (g.inner if side else g.full))
+        if step(run) & pos.own: turned |= run
+    return turned
+
 def play(
     pos:Position, # position before the move
     sq:int, # square to play
 )->Position: # the next side to move is the one that can; after the last move, the opponent
     "Play `sq`, turn discs, and pass for a side that cannot move; raises `XltError` if `sq` is not legal"
-    g = geometry(pos.n)
-    if sq not in pos.legal(): raise XltError(f'{g.name(sq) if 0<=sq<g.squares else sq} is not legal here; legal: {", ".join(map(g.name, pos.legal()))}')
-    turned = 0
-    for step,side in _steps(g):
-        run = _ray(1<<sq, pos.opp, step, pos.opp & (g.inner if side else g.full))
-        if step(run) & pos.own: turned |= run
+    g,legal = geometry(pos.n), pos.legal()
+    if sq not in legal:
+        raise XltError(f'{g.name(sq) if 0<=sq<g.squares else sq} is not legal here; legal: {", ".join(map(g.name, legal))}')
+    turned = _flips(pos, sq)
     own,opp = pos.own|turned|1<<sq, pos.opp&~turned
     nxt = Position(pos.n, own, opp, False) if pos.black_moves else Position(pos.n, opp, own, True)
     return nxt if nxt.legal_bits() or not nxt.other().legal_bits() else nxt.other()
@@ -108,12 +140,17 @@ def classes(
     bit = lambda x: np.array([x>>i & 1 for i in range(pos.n**2)], np.int8)
     return 1 + bit(pos.black) - bit(pos.white)
 
+_SQUARE = ('width:26px;height:26px;text-align:center;background:#e4efe6;border:1px solid #9db8a3;'
+    'font-size:18px;line-height:1')
+
 def _position_html(self:Position)->str:
     "The board as a table, legal squares dotted"
-    cell = {0:'○', 1:'', 2:'●'}; c,legal = classes(self), self.legal()
-    td = lambda i: f'<td style="width:26px;height:26px;text-align:center;background:#e4efe6;border:1px solid #9db8a3;font-size:18px;line-height:1">{cell[c[i]] or ("·" if i in legal else "")}</td>'
-    rows = ''.join('<tr>'+f'<th>{"abcdefgh"[r]}</th>'+''.join(td(r*self.n+k) for k in range(self.n))+'</tr>' for r in range(self.n))
-    return f'<table style="border-collapse:collapse"><tr><th></th>{"".join(f"<th>{k+1}</th>" for k in range(self.n))}</tr>{rows}</table>{"black" if self.black_moves else "white"} to move'
+    discs,board,legal = {0:'○', 1:'', 2:'●'}, classes(self), self.legal()
+    td = lambda i: f'<td style="{_SQUARE}">{discs[board[i]] or ("·" if i in legal else "")}</td>'
+    row = lambda r: f'<tr><th>{"abcdefgh"[r]}</th>'+''.join(td(r*self.n+k) for k in range(self.n))+'</tr>'
+    head = f'<tr><th></th>{"".join(f"<th>{k+1}</th>" for k in range(self.n))}</tr>'
+    body = ''.join(map(row, range(self.n)))
+    return f'<table style="border-collapse:collapse">{head}{body}</table>{"black" if self.black_moves else "white"} to move'
 Position._repr_html_ = _position_html
 
 # %% ../nbs/10_othello.ipynb #e5cb766c
@@ -135,43 +172,52 @@ def _bits(seed, game, ply):
 # %% ../nbs/10_othello.ipynb #b565e296
 @njit(inline='always')
 def _up(own, free, s): # run of `free` discs away from `own`, towards higher squares
-    t = (own<<s) & free; t |= (t<<s) & free; t |= (t<<s) & free
-    t |= (t<<s) & free; t |= (t<<s) & free; t |= (t<<s) & free
+    t = (own<<s) & free
+    t |= (t<<s) & free
+    t |= (t<<s) & free
+    t |= (t<<s) & free
+    t |= (t<<s) & free
+    t |= (t<<s) & free
     return t
 @njit(inline='always')
-def _down(own, free, s):
-    t = (own>>s) & free; t |= (t>>s) & free; t |= (t>>s) & free
-    t |= (t>>s) & free; t |= (t>>s) & free; t |= (t>>s) & free
+def _down(own, free, s): # the same towards lower squares
+    t = (own>>s) & free
+    t |= (t>>s) & free
+    t |= (t>>s) & free
+    t |= (t>>s) & free
+    t |= (t>>s) & free
+    t |= (t>>s) & free
     return t
 
 @njit(inline='always')
 def _legal(own, opp, n, inner, full):
-    mid = opp & inner; o = uint64(1)
-    r = (_up(own,mid,o)<<o) | (_down(own,mid,o)>>o) | (_up(own,opp,n)<<n) | (_down(own,opp,n)>>n)
-    r |= (_up(own,mid,n-o)<<(n-o)) | (_down(own,mid,n-o)>>(n-o)) | (_up(own,mid,n+o)<<(n+o)) | (_down(own,mid,n+o)>>(n+o))
+    mid,o = opp & inner, uint64(1)
+    r = (_up(own,mid,o)<<o) | (_down(own,mid,o)>>o)
+    r |= (_up(own,opp,n)<<n) | (_down(own,opp,n)>>n)
+    r |= (_up(own,mid,n-o)<<(n-o)) | (_down(own,mid,n-o)>>(n-o))
+    r |= (_up(own,mid,n+o)<<(n+o)) | (_down(own,mid,n+o)>>(n+o))
     return r & ~(own|opp) & full
 
 @njit(inline='always')
 def _keep(run, hit): return run if hit != uint64(0) else uint64(0)
 
 @njit(inline='always')
+def _turned_along(m, own, free, s): # discs that a move at `m` turns both ways along one axis
+    up,down = _up(m,free,s), _down(m,free,s)
+    return _keep(up, (up<<s) & own) | _keep(down, (down>>s) & own)
+
+@njit(inline='always')
 def _turned(m, own, opp, n, inner):
-    mid = opp & inner; o = uint64(1); res = uint64(0)
-    t = _up(m,mid,o);     res |= _keep(t, (t<<o) & own)
-    t = _down(m,mid,o);   res |= _keep(t, (t>>o) & own)
-    t = _up(m,opp,n);     res |= _keep(t, (t<<n) & own)
-    t = _down(m,opp,n);   res |= _keep(t, (t>>n) & own)
-    t = _up(m,mid,n-o);   res |= _keep(t, (t<<(n-o)) & own)
-    t = _down(m,mid,n-o); res |= _keep(t, (t>>(n-o)) & own)
-    t = _up(m,mid,n+o);   res |= _keep(t, (t<<(n+o)) & own)
-    t = _down(m,mid,n+o); res |= _keep(t, (t>>(n+o)) & own)
-    return res
+    mid,o = opp & inner, uint64(1)
+    res = _turned_along(m, own, mid, o) | _turned_along(m, own, opp, n)
+    return res | _turned_along(m, own, mid, n-o) | _turned_along(m, own, mid, n+o)
 
 @njit(inline='always')
 def _select(x, k): # place of the k-th set bit of x, without a branch
     pos = uint64(0)
     for w in (32,16,8,4,2,1):
-        half = (x>>pos) & ((uint64(1)<<uint64(w))-uint64(1)); c = _popcount(half)
+        half = (x>>pos) & ((uint64(1)<<uint64(w))-uint64(1))
+        c = _popcount(half)
         far = k >= c
         k = k-c if far else k
         pos = pos+uint64(w) if far else pos
@@ -180,20 +226,22 @@ def _select(x, k): # place of the k-th set bit of x, without a branch
 # %% ../nbs/10_othello.ipynb #7695576c
 _W = 16 # games that advance together
 
+@njit(inline='always')
+def _play_lane(own, opp, legal, pick, j, bits, n, inner, full):
+    sq = _select(legal[j], (bits*_popcount(legal[j]))>>uint64(32))
+    done = legal[j]==uint64(0)
+    m = uint64(0) if done else uint64(1)<<(sq & uint64(63))
+    t = _turned(m, own[j], opp[j], n, inner)
+    a,b = own[j]|t|m, opp[j]&~t
+    own[j],opp[j] = b,a
+    legal[j] = _legal(b, a, n, inner, full)
+    pick[j] = np.uint8(255) if done else np.uint8(sq)
+
 @njit(cache=True, nogil=True)
 def _play_block(own, opp, legal, out, seed, game0, ply0, plies, n, inner, full):
     pick = np.empty(_W, np.uint8)
     for ply in range(ply0, plies):
-        for j in range(_W):
-            k = (_bits(seed, game0+uint64(j), uint64(ply))*_popcount(legal[j]))>>uint64(32)
-            sq = _select(legal[j], k)
-            done = legal[j]==uint64(0)
-            m = uint64(0) if done else uint64(1)<<(sq & uint64(63))
-            t = _turned(m, own[j], opp[j], n, inner)
-            a,b = own[j]|t|m, opp[j]&~t
-            own[j],opp[j] = b,a
-            legal[j] = _legal(b, a, n, inner, full)
-            pick[j] = np.uint8(255) if done else np.uint8(sq)
+        for j in range(_W): _play_lane(own, opp, legal, pick, j, _bits(seed, game0+uint64(j), uint64(ply)), n, inner, full)
         for j in range(_W):
             out[j,ply] = pick[j]
             if legal[j]==uint64(0) and pick[j]!=255: # the opponent cannot move: the same side goes on
@@ -202,7 +250,8 @@ def _play_block(own, opp, legal, out, seed, game0, ply0, plies, n, inner, full):
 
 @njit(cache=True, nogil=True)
 def _play_many(out, own0, opp0, head, seed, start, plies, n, inner, full):
-    own,opp,legal,tail = np.empty(_W,np.uint64), np.empty(_W,np.uint64), np.empty(_W,np.uint64), np.empty((_W,out.shape[1]),np.uint8)
+    own,opp,legal = np.empty(_W,np.uint64), np.empty(_W,np.uint64), np.empty(_W,np.uint64)
+    tail = np.empty((_W,out.shape[1]),np.uint8)
     for b in range(0, out.shape[0], _W):
         for j in range(_W): own[j],opp[j],legal[j] = own0,opp0,_legal(own0,opp0,n,inner,full)
         _play_block(own, opp, legal, tail, seed, start+uint64(b), len(head), plies, n, inner, full)
@@ -224,6 +273,10 @@ def opening_position(
     for sq in opening: p = play(p, sq)
     return p
 
+def _masks(g:Geometry)->tuple: # (n, inner, full)
+    "What the compiled functions need to know of a board"
+    return np.uint64(g.n), np.uint64(g.inner), np.uint64(g.full)
+
 def random_games(
     count:int, # how many games
     n:int=8, # squares along one side
@@ -233,8 +286,8 @@ def random_games(
 )->np.ndarray: # uint8 [count, n*n-4], filled up with `NONE`
     "Uniformly random legal games (paper §4.1), played on one CPU core; passes are implicit"
     g,p = geometry(n), opening_position(n, tuple(opening))
-    out = np.empty((count, g.moves), np.uint8)
-    _play_many(out, np.uint64(p.own), np.uint64(p.opp), np.array(opening,np.uint8), np.uint64(_seed64(seed)), np.uint64(start), g.moves, np.uint64(n), np.uint64(g.inner), np.uint64(g.full))
+    out,head = np.empty((count, g.moves), np.uint8), np.array(opening,np.uint8)
+    _play_many(out, np.uint64(p.own), np.uint64(p.opp), head, np.uint64(_seed64(seed)), np.uint64(start), g.moves, *_masks(g))
     return out
 
 # %% ../nbs/10_othello.ipynb #a72f9bd4
@@ -259,7 +312,8 @@ def _replay(games, black, white, turn, legal, legal_opp, length, b0, w0, n, inne
                 if not m & _legal(own,opp,n,inner,full): return i*1000+t
                 f = _turned(m, own, opp, n, inner)
                 own,opp,is_black = opp&~f, own|f|m, not is_black
-                if _legal(own,opp,n,inner,full)==uint64(0) and _legal(opp,own,n,inner,full)!=uint64(0): own,opp,is_black = opp,own,not is_black
+                stuck = _legal(own,opp,n,inner,full)==uint64(0)
+                if stuck and _legal(opp,own,n,inner,full)!=uint64(0): own,opp,is_black = opp,own,not is_black
                 length[i] = t+1
             black[i,t],white[i,t],turn[i,t] = (own if is_black else opp),(opp if is_black else own),is_black
             legal[i,t],legal_opp[i,t] = _legal(own,opp,n,inner,full),_legal(opp,own,n,inner,full)
@@ -270,12 +324,15 @@ def replay(
     n:int=8, # squares along one side
 )->Replay:
     "Play recorded `games` again; raises `XltError` naming game and move at the first illegal one"
-    g = geometry(n); games = np.ascontiguousarray(games, np.uint8); sh = games.shape
-    if ((games>=g.squares) & (games!=NONE)).any(): raise XltError(f'a square above {g.squares-1} in a game on a {n}×{n} board; were these games played on another size?')
-    black,white,legal,legal_opp = (np.zeros(sh,np.uint64) for _ in range(4)); turn,length = np.zeros(sh,bool),np.zeros(sh[0],np.int64)
-    b0,w0 = map(np.uint64, g.start)
-    bad = _replay(games, black, white, turn, legal, legal_opp, length, b0, w0, np.uint64(n), np.uint64(g.inner), np.uint64(g.full))
-    if bad>=0: raise XltError(f'game {bad//1000}, move {bad%1000+1}: {g.name(int(games[bad//1000,bad%1000]))} is not legal there')
+    g,games = geometry(n), np.ascontiguousarray(games, np.uint8)
+    if ((games>=g.squares) & (games!=NONE)).any():
+        raise XltError(f'a square above {g.squares-1} in a game on a {n}×{n} board; were these games played on another size?')
+    black,white,legal,legal_opp = (np.zeros(games.shape,np.uint64) for _ in range(4))
+    turn,length = np.zeros(games.shape,bool), np.zeros(len(games),np.int64)
+    bad = _replay(games, black, white, turn, legal, legal_opp, length, *map(np.uint64, g.start), *_masks(g))
+    if bad>=0:
+        i,t = divmod(bad, 1000)
+        raise XltError(f'game {i}, move {t+1}: {g.name(int(games[i,t]))} is not legal there')
     return Replay(n, black, white, turn, legal, legal_opp, length)
 
 def unpack(
@@ -283,7 +340,8 @@ def unpack(
     squares:int, # how many squares the board has
 )->np.ndarray: # bool [..., squares]
     "Bits to one truth value a square"
-    return np.unpackbits(np.ascontiguousarray(bits).view(np.uint8).reshape(*bits.shape,8), axis=-1, bitorder='little')[...,:squares].astype(bool)
+    as_bytes = np.ascontiguousarray(bits).view(np.uint8).reshape(*bits.shape,8)
+    return np.unpackbits(as_bytes, axis=-1, bitorder='little')[...,:squares].astype(bool)
 
 def board_classes(
     r:Replay, # replayed games
@@ -292,15 +350,19 @@ def board_classes(
     return 1 + unpack(r.black, r.n**2).astype(np.int8) - unpack(r.white, r.n**2)
 
 # %% ../nbs/10_othello.ipynb #2ef4ef66
-def _shr(x, s:int): "Logical shift right of int64"; return (x>>s) & ((1<<(64-s))-1) if s else x
-def _i64(x:int)->int: "A 64-bit pattern as the signed integer that has it"; return x-(1<<64) if x>>63 else x
+def _shr(x, s:int):
+    "Logical shift right of int64"
+    return (x>>s) & ((1<<(64-s))-1) if s else x
+def _i64(x:int)->int:
+    "A 64-bit pattern as the signed integer that has it"
+    return x-(1<<64) if x>>63 else x
 
 def _t_ray(own, free, move):
     t = move(own) & free
     for _ in range(5): t = t | (move(t) & free)
     return t
 
-def _t_moves(g:Geometry): 
+def _t_moves(g:Geometry):
     for s,side in g.shifts:
         yield (lambda x,s=s: x<<s), side
         yield (lambda x,s=s: _shr(x,s)), side
@@ -328,13 +390,15 @@ def _t_select(x, k):
     "Place of the `k`-th set bit"
     pos = k*0
     for w in (32,16,8,4,2,1):
-        c = _t_count((x>>pos) & ((1<<w)-1)); far = k>=c
+        c = _t_count((x>>pos) & ((1<<w)-1))
+        far = k>=c
         k,pos = k-c*far, pos+w*far
     return pos
 
 def _t_bits(seed, game, ply):
     z = seed + (game*64+ply)*_i64(_GOLD)
-    z = (z ^ _shr(z,30))*_i64(_M1); z = (z ^ _shr(z,27))*_i64(_M2)
+    z = (z ^ _shr(z,30))*_i64(_M1)
+    z = (z ^ _shr(z,27))*_i64(_M2)
     return _shr(z ^ _shr(z,31), 32)
 
 def _t_ply(own, opp, legal, seed, game, ply, g:Geometry):
@@ -342,14 +406,15 @@ def _t_ply(own, opp, legal, seed, game, ply, g:Geometry):
     done = legal==0
     sq = _t_select(legal, _shr(_t_bits(seed, game, ply)*_t_count(legal), 32)) & 63
     m = (legal*0+1<<sq)*~done
-    t = _t_turned(m, own, opp, g); a,b = own|t|m, opp&~t
+    t = _t_turned(m, own, opp, g)
+    a,b = own|t|m, opp&~t
     la,lb = _t_legal(a,b,g), _t_legal(b,a,g)
     stay = (lb==0) & ~done
     return b.where(~stay,a), a.where(~stay,b), lb.where(~stay,la), sq.where(~done, sq*0+NONE)
 
 # %% ../nbs/10_othello.ipynb #52f29194
 @lru_cache
-def _compiled_ply(): 
+def _compiled_ply():
     import torch
     return torch.compile(_t_ply, dynamic=False)
 
@@ -365,8 +430,9 @@ def random_games_torch(
     import torch
     g,p = geometry(n), opening_position(n, tuple(opening))
     ply = _compiled_ply() if torch.device(device).type=='cuda' else _t_ply
-    game = torch.arange(start, start+count, device=device); full = lambda x: torch.full_like(game, _i64(x))
-    own,opp,legal,seed64 = full(p.own), full(p.opp), full(p.legal_bits()), full(_seed64(seed))
+    game = torch.arange(start, start+count, device=device)
+    full = lambda x: torch.full_like(game, _i64(x))
+    own,opp,legal,seed64 = map(full, (p.own, p.opp, p.legal_bits(), _seed64(seed)))
     out = torch.full((g.moves,count), NONE, dtype=torch.uint8, device=device)
     for t,sq in enumerate(opening): out[t] = sq
     for t in range(len(opening), g.moves): own,opp,legal,out[t] = ply(own, opp, legal, seed64, game, full(t), g)
@@ -382,7 +448,8 @@ def _perft(own, opp, depth, n, inner, full):
     if depth==1: return int(_popcount(legal))
     total = 0
     while legal:
-        m = legal & (~legal+uint64(1)); legal ^= m
+        m = legal & (~legal+uint64(1))
+        legal ^= m
         f = _turned(m, own, opp, n, inner)
         total += _perft(opp&~f, own|f|m, depth-1, n, inner, full)
     return total
@@ -392,8 +459,8 @@ def perft(
     n:int=8, # squares along one side
 )->int:
     "How many different sequences of `depth` moves there are"
-    g = geometry(n); b,w = map(np.uint64, g.start)
-    return _perft(b, w, depth, np.uint64(n), np.uint64(g.inner), np.uint64(g.full))
+    g = geometry(n)
+    return _perft(*map(np.uint64, g.start), depth, *_masks(g))
 
 # %% ../nbs/10_othello.ipynb #ab6ecf42
 SYMMETRIES = ('identity', 'half turn', 'main diagonal', 'other diagonal')
@@ -402,5 +469,6 @@ def symmetries(
     n:int, # squares along one side
 )->np.ndarray: # int64 [4, n*n]: row s maps a square to its image
     "The board symmetries that keep the start position and its colours, in the order of `SYMMETRIES`"
-    i = np.arange(geometry(n).squares); r,c = i//n, i%n
+    i = np.arange(geometry(n).squares)
+    r,c = i//n, i%n
     return np.stack([i, (n-1-r)*n+n-1-c, c*n+r, (n-1-c)*n+n-1-r])
