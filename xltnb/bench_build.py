@@ -184,9 +184,9 @@ def text_rows(
             if text and text not in seen and text not in out[lang]: seen.add(text); res.append(dict(id=n, lang=lang, text=text))
     return dict(train=res)
 
-# %% ../nbs/19_bench_build.ipynb #57f02aba
+# %% ../nbs/19_bench_build.ipynb #d97b53db
 FOOD = ('food-fruit','food-vegetable','food-prepared','food-asian','food-sweet','drink')
-FILL = dict(name=('household','light-video','computer','phone','sound'), area=('place-building','place-religious'), zone=('place-geographic','place-other'),
+FILL = dict(name=('household','light-video','computer','phone','sound'), area=('place-building','place-religious','place-geographic','place-other'), zone=('place-geographic','place-other'),
     shopping_list_item=FOOD, todo_list_item=FOOD+('household','office'), timer_name=FOOD, message=('person-role','time','sky-weather'),
     search_query=('musical-instrument','animal-mammal','animal-bird','person-role'))
 QUOTA = dict(test=16, validation=5, train=125) # sentences of an intent; training sentences in English only
