@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STALE_S', 'RunKey', 'pack_items', 'unpack_items', 'Record', 'record_json', 'read_record', 'provenance', 'Claim',
-           'Store']
+           'Store', 'open_store']
 
 # %% ../nbs/02_store.ipynb #b9dc8a77
 import base64
@@ -330,3 +330,10 @@ def frame(
     return pd.DataFrame([dict(experiment=r.experiment, arm=r.arm, seed=r.seed, key=r.key,
         **{f'cfg.{k}': v for k,v in r.config.items()}, **r.metrics, wall_s=r.provenance.get('wall_s'))
         for r in self.records(experiment)])
+
+# %% ../nbs/02_store.ipynb #fe65920b
+def open_store(
+    store:str|Path|Store, # a store, or its folder
+)->Store:
+    "The store itself, or the one in a folder"
+    return store if isinstance(store,Store) else Store(store)
