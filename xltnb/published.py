@@ -32,8 +32,9 @@ class Printed:
     metric:str # metric of those runs, or 'curve.column@x'
     scale:float # ours times this is in the printed unit
     tolerance:float # how far ours may be, in the printed unit
-
-    def __str__(self): return '–' if self.value is None and not self.span else f'{self.span[0]:g}–{self.span[1]:g}' if self.span else f'{self.value:g}'
+    def __str__(self):
+        if self.span: return f'{self.span[0]:g}–{self.span[1]:g}'
+        return '–' if self.value is None else f'{self.value:g}'
 
 # %% ../nbs/03_published.ipynb #3ee6ef1d
 @dataclass(frozen=True)
@@ -45,21 +46,30 @@ class Table:
     note:str # what one should know before comparing
     cells:tuple # of `Printed`
 
+def _tolerance(t, b, row):
+    "A share that stands beside rows of percentages has a tolerance of its own"
+    common,share = t.get('tolerance',0), b.get('percent') and row not in b['percent']
+    return float(t.get('probe_tolerance',common) if share else common)
+
 def _cell(paper, tid, t, b, row, col, v):
-    pct = row in b.get('percent',()); fill = lambda s: s.format(row=row, col=col)
-    arm = fill(b['arm']); part = b.get('label') or (arm if len(t['blocks'])>1 else '')
-    span = tuple(v) if isinstance(v,list) else None
-    tol = t.get('probe_tolerance', t.get('tolerance',0)) if not pct and b.get('percent') else t.get('tolerance',0)
-    return Printed('.'.join(x for x in (paper,tid,part,row,col) if x), None if span else v, span, t['source'], t['place'], arm, fill(b['metric']), 100. if pct else 1., float(tol))
+    "A cell of block `b` of table `t`"
+    fill = lambda s: s.format(row=row, col=col)
+    arm,span = fill(b['arm']), tuple(v) if isinstance(v,list) else None
+    part = b.get('label') or (arm if len(t['blocks'])>1 else '')
+    return Printed(id='.'.join(x for x in (paper,tid,part,row,col) if x), value=None if span else v, span=span,
+        source=t['source'], place=t['place'], arm=arm, metric=fill(b['metric']),
+        scale=100. if row in b.get('percent',()) else 1., tolerance=_tolerance(t,b,row))
 
 def _table(paper, tid, t):
-    cells = tuple(_cell(paper,tid,t,b,r,c,v) for b in t['blocks'] for r,vs in zip(b['rows'],b['values']) for c,v in zip(b['columns'],vs))
+    cells = tuple(_cell(paper,tid,t,b,row,col,v) for b in t['blocks']
+        for row,values in zip(b['rows'],b['values']) for col,v in zip(b['columns'],values))
     return Table(tid, t['caption'], t['place'], t.get('note',''), cells)
 
 # %% ../nbs/03_published.ipynb #8ff9c08c
 RULES = ('above', 'below', 'within')
 PRESET_NAMES = ('smoke', 'laptop', 'gpu', 'paper', 'cluster')
-_FUNCS = {'min':lambda *xs: np.minimum.reduce(xs), 'max':lambda *xs: np.maximum.reduce(xs), 'abs':abs, 'mean':lambda *xs: sum(xs)/len(xs)}
+_FUNCS = {'min':lambda *xs: np.minimum.reduce(xs), 'max':lambda *xs: np.maximum.reduce(xs),
+    'abs':abs, 'mean':lambda *xs: sum(xs)/len(xs)}
 _OPS = {ast.Add:lambda a,b:a+b, ast.Sub:lambda a,b:a-b, ast.Mult:lambda a,b:a*b, ast.Div:lambda a,b:a/b}
 
 def _walk(node, look):
@@ -70,8 +80,10 @@ def _walk(node, look):
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub): return -go(node.operand)
     if isinstance(node, ast.BinOp) and type(node.op) in _OPS: return _OPS[type(node.op)](go(node.left), go(node.right))
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name): return look(node.value.id, node.attr)
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _FUNCS and not node.keywords: return _FUNCS[node.func.id](*map(go, node.args))
-    raise XltError(f'{ast.unparse(node)!r} is not allowed in an effect: use arm.metric, numbers, + - * / and {", ".join(_FUNCS)}')
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _FUNCS and not node.keywords:
+        return _FUNCS[node.func.id](*map(go, node.args))
+    allowed = f'arm.metric, numbers, + - * / and {", ".join(_FUNCS)}'
+    raise XltError(f'{ast.unparse(node)!r} is not allowed in an effect: use {allowed}')
 
 def evaluate(
     effect:str, # expression over arm.metric
@@ -86,7 +98,9 @@ def names_in(
     effect:str, # expression over arm.metric
 )->set: # of (arm, metric)
     "Which metrics of which arms an effect needs"
-    seen = set(); evaluate(effect, lambda a,m: seen.add((a,m)) or 1.); return seen
+    seen = set()
+    evaluate(effect, lambda arm,metric: seen.add((arm,metric)) or 1.)
+    return seen
 
 # %% ../nbs/03_published.ipynb #5280d42f
 @dataclass(frozen=True)
@@ -115,6 +129,9 @@ class Claim:
     def at(self, preset:str)->tuple:
         "The checks that judge a preset"
         return tuple(c for c in self.checks if preset in c.presets)
+    def hash_at(self, preset:str)->str:
+        "Changes with any rule that judges a preset"
+        return stable_hash([c.hash for c in self.at(preset)])
 
 # %% ../nbs/03_published.ipynb #e7a0506d
 @dataclass(frozen=True)
@@ -136,6 +153,10 @@ class Paper:
 
 def _check(c): return Check(tuple(c['presets']), dict(c['arms']), c['effect'], c['rule'], float(c['margin']), c['why'])
 
+def _claim(paper, c):
+    checks = tuple(map(_check, c.get('checks') or ()))
+    return Claim(f"{paper}.{c['id']}", c['text'], c['place'], str(c.get('paper','')), checks, bool(c.get('ours')))
+
 @lru_cache
 def load_paper(
     name:str, # one of the five papers
@@ -145,8 +166,7 @@ def load_paper(
     check_name(name, sorted(p.stem for p in folder.glob('*.yaml')), 'paper')
     d = validate(folder/f'{name}.yaml')
     tables = {k: _table(name,k,t) for k,t in d.get('tables',{}).items()}
-    claims = {c['id']: Claim(f"{name}.{c['id']}", c['text'], c['place'], str(c.get('paper','')), tuple(map(_check, c.get('checks') or ())), bool(c.get('ours'))) for c in d.get('claims',())}
-    return Paper(name, d['citation'], tables, claims)
+    return Paper(name, d['citation'], tables, {c['id']: _claim(name,c) for c in d.get('claims',())})
 
 def published_dir()->Path:
     "The folder of published files"
@@ -157,71 +177,104 @@ def rule_hashes(
     paper:str, # one of the papers
 )->dict: # 'C2/laptop' to hash
     "Hash of every claim's rules at every preset, to be kept with a run"
-    return {f'{k}/{p}': stable_hash([x.hash for x in c.at(p)]) for k,c in load_paper(paper).claims.items() for p in sorted({p for x in c.checks for p in x.presets})}
+    presets_of = lambda claim: sorted({p for c in claim.checks for p in c.presets})
+    return {f'{k}/{p}': claim.hash_at(p) for k,claim in load_paper(paper).claims.items() for p in presets_of(claim)}
 
 # %% ../nbs/03_published.ipynb #5ce57048
+def _inside(node, key):
+    "The node under `key`, if there is one"
+    if isinstance(node, yaml.MappingNode): return next((v for k,v in node.value if k.value==str(key)), None)
+    if isinstance(node, yaml.SequenceNode) and isinstance(key,int) and key<len(node.value): return node.value[key]
+
 def _line(node, path):
     "Line of the innermost node along `path` that exists"
-    for k in path:
-        if isinstance(node, yaml.MappingNode):
-            nxt = next((v for kn,v in node.value if kn.value==str(k)), None)
-        else: nxt = node.value[k] if isinstance(node, yaml.SequenceNode) and isinstance(k,int) and k<len(node.value) else None
-        if nxt is None: break
+    for key in path:
+        if (nxt := _inside(node,key)) is None: break
         node = nxt
     return node.start_mark.line+1
 
-def _numbers(v): return v is None or isinstance(v,(int,float)) or (isinstance(v,list) and len(v)==2 and all(isinstance(x,(int,float)) for x in v))
+def _number(v): return isinstance(v,(int,float))
+
+def _printable(v): return v is None or _number(v) or (isinstance(v,list) and len(v)==2 and all(map(_number,v)))
+
+def _absent(entry, needed): return next((f for f in needed if f not in entry), None)
+
+def _block_faults(here, b):
+    "(path, complaint) of the values of a block"
+    rows,values,width = b['rows'],b['values'],len(b['columns'])
+    if len(values)!=len(rows):
+        yield (*here,'values'), f'{len(values)} rows of values for {len(rows)} row names: give one list a row'
+    for j,vs in enumerate(values):
+        at = (*here,'values',j)
+        if len(vs)!=width:
+            row = rows[min(j,len(rows)-1)]
+            yield at, f'row {row!r} has {len(vs)} values for {width} columns: write null for what could not be read'
+        if not all(map(_printable,vs)): yield at, 'a value is neither a number, null nor [low, high]'
 
 def _table_faults(k, t):
     "(path, complaint) of a table"
     at = ('tables',k)
-    for f in ('caption','place','source','blocks'):
-        if f not in t: yield at, f'{k} has no {f}: add one'; return
-    if t['source'] not in SOURCES: yield (*at,'source'), f"source {t['source']!r} is unknown; did you mean {nearest(t['source'],SOURCES)!r}? choose from: {', '.join(SOURCES)}"
+    if f := _absent(t, ('caption','place','source','blocks')): yield at, f'{k} has no {f}: add one'; return
+    if (source := t['source']) not in SOURCES:
+        close = nearest(source,SOURCES)
+        yield (*at,'source'), f'source {source!r} is unknown; did you mean {close!r}? choose from: {", ".join(SOURCES)}'
     for i,b in enumerate(t['blocks']):
         here = (*at,'blocks',i)
-        for f in ('arm','metric','rows','columns','values'):
-            if f not in b: yield here, f'block {i+1} of {k} has no {f}: add it'; return
-        if len(b['values'])!=len(b['rows']): yield (*here,'values'), f"{len(b['values'])} rows of values for {len(b['rows'])} row names: give one list a row"
-        for j,vs in enumerate(b['values']):
-            if len(vs)!=len(b['columns']): yield (*here,'values',j), f"row {b['rows'][min(j,len(b['rows'])-1)]!r} has {len(vs)} values for {len(b['columns'])} columns: write null for what could not be read"
-            if not all(map(_numbers,vs)): yield (*here,'values',j), 'a value is neither a number, null nor [low, high]'
+        if f := _absent(b, ('arm','metric','rows','columns','values')): yield here, f'block {i+1} of {k} has no {f}: add it'; return
+        yield from _block_faults(here, b)
+
+def _effect_faults(here, k):
+    "(path, complaint) of a check's expression"
+    try: unknown = sorted({arm for arm,_ in names_in(k['effect'])}-set(k['arms']))
+    except XltError as e: yield here, str(e); return
+    arms = ', '.join(k['arms'])
+    if unknown: yield here, f'{", ".join(unknown)} in the effect is not among the arms {arms}: name it there'
+
+def _check_faults(here, name, k):
+    "(path, complaint) of a check"
+    if f := _absent(k, ('presets','arms','effect','rule','margin','why')): yield here, f'{name} has no {f}: add it'; return
+    rule,margin,effect = k['rule'],k['margin'],k['effect']
+    if unknown := sorted(set(k['presets'])-set(PRESET_NAMES)):
+        close = nearest(unknown[0],PRESET_NAMES)
+        yield (*here,'presets'), f'preset {unknown[0]!r} is unknown; did you mean {close!r}?'
+    if not isinstance(k['arms'],dict): yield (*here,'arms'), 'arms must map short names to arms: {a: align-atomic-0}'; return
+    if not isinstance(effect,str): yield (*here,'effect'), f'effect {effect!r} is no expression: write arm.metric'; return
+    if rule not in RULES: yield (*here,'rule'), f'rule {rule!r}: choose from {", ".join(RULES)}'
+    if isinstance(margin,bool) or not _number(margin): yield (*here,'margin'), f'margin {margin!r} is no number'
+    yield from _effect_faults((*here,'effect'), k)
 
 def _claim_faults(i, c):
     "(path, complaint) of a claim"
     at = ('claims',i)
-    for f in ('id','text','place'):
-        if f not in c: yield at, f'claim {i+1} has no {f}: add it'; return
-    for j,k in enumerate(c.get('checks') or ()):
-        here = (*at,'checks',j)
-        for f in ('presets','arms','effect','rule','margin','why'):
-            if f not in k: yield here, f"check {j+1} of {c['id']} has no {f}: add it"; return
-        if unknown := sorted(set(k['presets'])-set(PRESET_NAMES)): yield (*here,'presets'), f"preset {unknown[0]!r} is unknown; did you mean {nearest(unknown[0],PRESET_NAMES)!r}?"
-        if not isinstance(k['arms'],dict): yield (*here,'arms'), 'arms must map short names to arms: {a: align-atomic-0}'; return
-        if not isinstance(k['effect'],str): yield (*here,'effect'), f"effect {k['effect']!r} is no expression: write arm.metric"; return
-        if k['rule'] not in RULES: yield (*here,'rule'), f"rule {k['rule']!r}: choose from {', '.join(RULES)}"
-        if isinstance(k['margin'],bool) or not isinstance(k['margin'],(int,float)): yield (*here,'margin'), f"margin {k['margin']!r} is no number"
-        try: unknown = sorted({a for a,_ in names_in(k['effect'])}-set(k['arms']))
-        except XltError as e: yield (*here,'effect'), str(e)
-        else:
-            if unknown: yield (*here,'effect'), f"{', '.join(unknown)} in the effect is not among the arms {', '.join(k['arms'])}: name it there"
+    if f := _absent(c, ('id','text','place')): yield at, f'claim {i+1} has no {f}: add it'; return
+    for j,k in enumerate(c.get('checks') or ()): yield from _check_faults((*at,'checks',j), f"check {j+1} of {c['id']}", k)
 
 def _faults(d):
+    "(path, complaint) of a whole file"
     if not isinstance(d,dict): yield (), 'the file is empty or no mapping: start with `paper:`'; return
     for f in ('paper','citation','claims'):
         if f not in d: yield (), f'{f} is missing: add it'
     for k,t in (d.get('tables') or {}).items(): yield from _table_faults(k,t)
-    ids = [c.get('id') for c in d.get('claims') or () if isinstance(c,dict)]
-    for i,c in enumerate(d.get('claims') or ()):
+    claims = d.get('claims') or ()
+    ids = [c.get('id') for c in claims if isinstance(c,dict)]
+    for i,c in enumerate(claims):
         if not isinstance(c,dict): yield ('claims',i), f'claim {i+1} is no mapping: start it with `- id:`'; continue
         if c.get('id') in ids[:i]: yield ('claims',i), f"claim {c['id']} stands twice: give the second one another id"
         yield from _claim_faults(i,c)
+
+def _read(path):
+    "Content of a YAML file, and the nodes that know its lines"
+    text = Path(path).read_text()
+    try: return yaml.safe_load(text), yaml.compose(text)
+    except yaml.YAMLError as e:
+        mark = getattr(e,'problem_mark',None)
+        where,what = f'{path}:{mark.line+1 if mark else 1}', getattr(e,'problem',e)
+        raise XltError(f'{where}: not YAML: {what}; look at the quotes and brackets there') from e
 
 def validate(
     path:str|Path, # a published file
 )->dict: # its content
     "Read a published file; raises `XltError` with file, line and remedy for the first thing that is wrong"
-    try: text = Path(path).read_text(); d,node = yaml.safe_load(text), yaml.compose(text)
-    except yaml.YAMLError as e: raise XltError(f'{path}:{e.problem_mark.line+1 if getattr(e,"problem_mark",None) else 1}: not YAML: {getattr(e,"problem",e)}; look at the quotes and brackets there') from e
+    d,node = _read(path)
     for where,what in _faults(d): raise XltError(f'{path}:{_line(node,where) if node else 1}: {what}')
     return d
