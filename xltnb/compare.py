@@ -9,15 +9,15 @@ __all__ = ['VERDICTS', 'verdict', 'Judged', 'judge', 'judge_claim', 'Claims', 'c
 # %% ../nbs/04_compare.ipynb #4a44e527
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from .core import XltError, atomic_write, check_name, project_root, stable_hash
+from .core import XltError, atomic_write, check_name, project_root
 from .published import Check, Claim, Printed, evaluate, load_paper, names_in
 from .stats import bootstrap_items, detectable, mean_ci
-from .store import Store
+from .store import Store, open_store
 
 # %% ../nbs/04_compare.ipynb #470aecdb
 VERDICTS = ('ok', 'near', 'off', 'undecided', 'open', 'todo')
@@ -55,7 +55,7 @@ def _seed_effect(check, recs):
 def _item_interval(check, runs):
     "Bootstrap over test games, if every metric of the effect has a value a game; else no interval"
     need = sorted(names_in(check.effect))
-    if not all(m in r[a].items for r in runs for a,m in need): return math.nan,math.nan
+    if len(runs)<2 or not all(m in r[a].items for r in runs for a,m in need): return math.nan,math.nan
     values = {f'{a}.{m}': np.stack([np.asarray(r[a].items[m],float) for r in runs]) for a,m in need}
     return bootstrap_items(values, lambda means: evaluate(check.effect, lambda a,m: means[f'{a}.{m}']))[1:]
 
@@ -67,27 +67,32 @@ def judge(
     if not runs: return Judged('todo', note='not run')
     try: xs = [_seed_effect(check,r) for r in runs]
     except KeyError as e: return Judged('todo', note=f'the runs have no metric {e}; run them again')
-    m,low,high = mean_ci(xs); b = _item_interval(check,runs) if len(xs)>1 else (math.nan,math.nan)
-    if b[1]-b[0] > high-low: low,high = b
-    return Judged(verdict(low,high,len(xs),check.rule,check.margin), m, low, high, len(xs), tuple(xs), detectable(xs) if len(xs)>1 else math.nan, tuple(sorted({r.key for x in runs for r in x.values()})))
+    effect,low,high = mean_ci(xs)
+    items_low,items_high = _item_interval(check,runs)
+    if items_high-items_low > high-low: low,high = items_low,items_high
+    v = verdict(low, high, len(xs), check.rule, check.margin)
+    could_show = detectable(xs) if len(xs)>1 else math.nan
+    return Judged(v, effect, low, high, len(xs), tuple(xs), could_show, tuple(sorted({r.key for x in runs for r in x.values()})))
 
 # %% ../nbs/04_compare.ipynb #8cd32540
 _WORST = ('todo', 'off', 'undecided', 'near', 'ok')
 
+def _record(key, store, cache):
+    "A record from the store, read once; None if the run is not done"
+    if key not in cache: cache[key] = store.get(key)
+    return cache[key]
+
 def _runs_of(check, jobs, store, cache):
     "Per seed, the records of all arms of a check; seeds that lack one are left out"
-    def rec(k):
-        if k not in cache: cache[k] = store.get(k)
-        return cache[k]
     by = {}
     for j in jobs:
         for name,arm in check.arms.items():
-            if j.arm==arm and (r := rec(j.key)) is not None: by.setdefault(j.seed,{})[name] = r
+            if j.arm==arm and (r := _record(j.key,store,cache)) is not None: by.setdefault(j.seed,{})[name] = r
     return [r for s,r in sorted(by.items()) if len(r)==len(check.arms)]
 
 def _stale(claim, preset, runs):
     "Was the claim's rule changed after these runs?"
-    now = stable_hash([x.hash for x in claim.at(preset)]); key = f'{claim.id.split(".",1)[1]}/{preset}'
+    now,key = claim.hash_at(preset), f'{claim.id.split(".",1)[1]}/{preset}'
     return any(r.provenance.get('rules',{}).get(key,now)!=now for x in runs for r in x.values())
 
 def judge_claim(
@@ -100,20 +105,44 @@ def judge_claim(
     "Judge every check of a claim"
     res,cache = [], {} if cache is None else cache
     for c in claim.at(preset):
-        runs = _runs_of(c, jobs, store, cache); j = judge(c, runs)
-        res.append((c, Judged('todo', j.effect, j.low, j.high, j.n, j.seeds, j.detectable, j.keys, 'the rule was changed after these runs; run them again') if _stale(claim,preset,runs) else j))
+        runs = _runs_of(c, jobs, store, cache)
+        j = judge(c, runs)
+        if _stale(claim,preset,runs): j = replace(j, verdict='todo', note='the rule was changed after these runs; run them again')
+        res.append((c,j))
     return sorted(res, key=lambda x: _WORST.index(x[1].verdict))
 
 # %% ../nbs/04_compare.ipynb #6c7780cc
+def _html(df): return df.style.format(precision=3, na_rep='–').hide(axis='index').to_html()
+
 @dataclass
 class Claims:
     "Judged claims of one paper"
     rows:list # one dict a claim
     @property
     def df(self)->pd.DataFrame:
-        "paper, claim, preset, verdict, effect, low, high, n"
-        return pd.DataFrame([{k:r[k] for k in ('paper','claim','preset','verdict','effect','low','high','n','text')} for r in self.rows])
-    def _repr_html_(self): return self.df.style.format(precision=3, na_rep='–').hide(axis='index').to_html()
+        "paper, claim, preset, verdict, effect, low, high, n, text"
+        columns = ('paper','claim','preset','verdict','effect','low','high','n','text')
+        return pd.DataFrame([{k:r[k] for k in columns} for r in self.rows])
+    def _repr_html_(self): return _html(self.df)
+
+def _check_row(check, j):
+    "One check, for the report"
+    row = dict(effect=check.effect, rule=check.rule, margin=check.margin, why=check.why, verdict=j.verdict, value=j.effect)
+    return row | dict(low=j.low, high=j.high, n=j.n, seeds=list(j.seeds), keys=list(j.keys), note=j.note)
+
+def _rule(check, j):
+    "The rule of the check that decided"
+    if check is None: return dict(margin=None, rule='', why=j.note, expression='')
+    return dict(margin=check.margin, rule=check.rule, why=check.why, expression=check.effect)
+
+def _claim_row(paper, claim, preset, checks):
+    "A claim with its verdict and all its checks, the deciding one first"
+    check,j = checks[0] if checks else (None, Judged('todo',note='no rule at this preset'))
+    row = dict(paper=paper, claim=claim.id, text=claim.text, place=claim.place, printed=claim.paper, ours=claim.ours)
+    row |= dict(preset=preset, verdict=j.verdict, effect=j.effect, low=j.low, high=j.high, n=j.n) | _rule(check, j)
+    row |= dict(seeds=list(j.seeds), detectable=j.detectable, arms=sorted(check.arms.values()) if check else [])
+    keys = sorted({key for _,x in checks for key in x.keys})
+    return row | dict(keys=keys, note=j.note, checks=[_check_row(*x) for x in checks])
 
 def claims(
     paper:str, # name of a paper
@@ -122,37 +151,52 @@ def claims(
     jobs:list=(), # that preset's jobs, from `jobs_for`
 )->Claims:
     "Judge every claim of a paper at one preset"
-    store,cache,rows = store if isinstance(store,Store) else Store(store), {}, []
-    for c in load_paper(paper).claims.values():
-        checks = judge_claim(c, preset, jobs, store, cache); k,j = checks[0] if checks else (None,Judged('todo',note='no rule at this preset'))
-        rows.append(dict(paper=paper, claim=c.id, text=c.text, place=c.place, printed=c.paper, ours=c.ours, preset=preset, verdict=j.verdict, effect=j.effect, low=j.low, high=j.high, n=j.n, margin=k.margin if k else None, rule=k.rule if k else '', why=k.why if k else j.note, expression=k.effect if k else '', seeds=list(j.seeds), detectable=j.detectable, arms=sorted(k.arms.values()) if k else [], keys=sorted({x for _,y in checks for x in y.keys}), note=j.note,
-            checks=[dict(effect=x.effect, rule=x.rule, margin=x.margin, why=x.why, verdict=y.verdict, value=y.effect, low=y.low, high=y.high, n=y.n, seeds=list(y.seeds), keys=list(y.keys), note=y.note) for x,y in checks]))
-    return Claims(rows)
+    store,cache = open_store(store), {}
+    of = lambda claim: judge_claim(claim, preset, jobs, store, cache)
+    return Claims([_claim_row(paper, c, preset, of(c)) for c in load_paper(paper).claims.values()])
 
 # %% ../nbs/04_compare.ipynb #5d9027b6
+def _point(curve, column, x):
+    "A function that reads a column of a record's curve at epoch `x`, None where there is no such point"
+    def read(record):
+        c = record.curves.get(curve,{})
+        i = next((i for i,v in enumerate(c.get('epoch',[])) if abs(v-x)<1e-6), None)
+        return c[column][i] if i is not None and column in c else None
+    return read
+
 def _reader(metric):
     "A function that takes a metric, or a point of a curve 'curve.column@x', out of a record"
-    if '@' not in metric: return lambda r: r.metrics.get(metric)
-    path,x = metric.split('@'); curve,col = path.split('.')
-    def read(r):
-        c = r.curves.get(curve,{}); xs = c.get('epoch',[])
-        i = next((i for i,v in enumerate(xs) if abs(v-float(x))<1e-6),None)
-        return c[col][i] if i is not None and col in c else None
-    return read
+    if '@' not in metric: return lambda record: record.metrics.get(metric)
+    path,x = metric.split('@')
+    return _point(*path.split('.'), float(x))
 
 def _outside(x, ref):
     "How far `x` lies outside the printed range"
     return x-ref[1] if x>ref[1] else min(0, x-ref[0])
 
-def _cell_row(cell:Printed, jobs, store, cache, preset, pins):
+def _cell_records(cell:Printed, jobs, store, cache):
+    "Records of a cell's arm; a cell that prints one repeat has that seed alone"
     seed = int(cell.id.split('.')[3])-1 if '.seed.' in cell.id else None
-    recs = [r for j in jobs if j.arm==cell.arm and seed in (None,j.seed) and (r := cache.setdefault(j.key, store.get(j.key))) is not None]
-    xs = [v*cell.scale for r in recs if cell.metric and (v := _reader(cell.metric)(r)) is not None]
-    m,low,high = mean_ci(xs) if xs else (math.nan,)*3; ref = cell.span or ((cell.value,)*2 if cell.value is not None else None)
-    if ref is None: v = 'open'
-    elif not xs or preset not in ('paper','cluster'): v = 'todo'
-    else: v = verdict(_outside(low,ref), _outside(high,ref), len(xs), 'within', cell.tolerance)
-    return dict(cell=cell.id, paper=str(cell), source=f'{cell.source}, {cell.place}', pinned=pins.get(f'{cell.id}@{preset}'), now=m, n=len(xs), low=low, high=high, verdict=v, command=f'xltnb run {cell.id.split(".")[0]}.{cell.id.split(".")[1]} --preset {preset}', keys=[r.key for r in recs])
+    found = (_record(j.key,store,cache) for j in jobs if j.arm==cell.arm and seed in (None,j.seed))
+    return [r for r in found if r is not None]
+
+def _cell_verdict(cell:Printed, low, high, n, preset):
+    "How far the interval may leave the printed number or range is the cell's tolerance"
+    if cell.span is None and cell.value is None: return 'open'
+    if not n or preset not in ('paper','cluster'): return 'todo'
+    ref = cell.span or (cell.value,cell.value)
+    return verdict(_outside(low,ref), _outside(high,ref), n, 'within', cell.tolerance)
+
+def _cell_row(cell:Printed, jobs, store, cache, preset, pins):
+    "A printed cell beside the runs that measure it"
+    recs = _cell_records(cell, jobs, store, cache)
+    read = _reader(cell.metric)
+    xs = [v*cell.scale for r in recs if cell.metric and (v := read(r)) is not None]
+    now,low,high = mean_ci(xs) if xs else (math.nan,)*3
+    paper,table = cell.id.split('.')[:2]
+    return dict(cell=cell.id, paper=str(cell), source=f'{cell.source}, {cell.place}', pinned=pins.get(f'{cell.id}@{preset}'),
+        now=now, n=len(xs), low=low, high=high, verdict=_cell_verdict(cell,low,high,len(xs),preset),
+        command=f'xltnb run {paper}.{table} --preset {preset}', keys=[r.key for r in recs])
 
 @dataclass
 class Comparison:
@@ -162,14 +206,21 @@ class Comparison:
     def df(self)->pd.DataFrame:
         "cell, paper, source, pinned, now, n, low, high, verdict, command, keys"
         return pd.DataFrame(self.rows)
-    def _repr_html_(self): return self.df.drop(columns=['command','keys']).style.format(precision=3, na_rep='–').hide(axis='index').to_html()
+    def _repr_html_(self): return _html(self.df.drop(columns=['command','keys']))
+
+def _pins_in(path): return json.loads(path.read_text()) if path.is_file() else {}
 
 def pins(
     store:Store, # run records
 )->dict: # 'cell@preset' to number
     "Accepted results, by cell and preset"
-    f = store.path/'pins.json'; g = project_root()/'nbs'/'results'/'pins.json'
-    return {k:v for p in (g,f) if p.is_file() for k,v in json.loads(p.read_text()).items()}
+    return _pins_in(project_root()/'nbs'/'results'/'pins.json') | _pins_in(store.path/'pins.json')
+
+def _claim_cell(row, preset, pins):
+    "A judged claim in the columns of a comparison"
+    r = dict(cell=row['claim'], paper=row['printed'], source=row['place'], pinned=pins.get(f"{row['claim']}@{preset}"))
+    r |= dict(now=row['effect'], n=row['n'], low=row['low'], high=row['high'], verdict=row['verdict'])
+    return r | dict(command=f"xltnb run {row['claim']} --preset {preset}", keys=row['keys'])
 
 def compare(
     target:str, # a paper, or 'mothello.tab1', 'mothello.F5'
@@ -178,11 +229,15 @@ def compare(
     jobs:list=(), # that preset's jobs, from `jobs_for`
 )->Comparison:
     "Printed cells of a paper or of one table beside what the runs measured"
-    paper,_,item = target.partition('.'); p = load_paper(paper); store = store if isinstance(store,Store) else Store(store)
-    item = item.replace('tab','T').replace('fig','F'); cache,known = {}, pins(store)
+    paper,_,item = target.partition('.')
+    item = item.replace('tab','T').replace('fig','F')
+    p,store,cache = load_paper(paper), open_store(store), {}
+    known = pins(store)
     if item: check_name(item, [*p.tables,*p.claims], f'table, figure or claim of {paper}')
-    if item in p.claims: return Comparison([dict(cell=r['claim'], paper=r['printed'], source=r['place'], pinned=known.get(f"{r['claim']}@{preset}"), now=r['effect'], n=r['n'], low=r['low'], high=r['high'], verdict=r['verdict'], command=f'xltnb run {target} --preset {preset}', keys=r['keys']) for r in claims(paper,preset,store,jobs).rows if r['claim']==target])
-    return Comparison([_cell_row(c,jobs,store,cache,preset,known) for k,t in p.tables.items() if item in ('',k) for c in t.cells])
+    if item in p.claims:
+        return Comparison([_claim_cell(r,preset,known) for r in claims(paper,preset,store,jobs).rows if r['claim']==target])
+    cells = (c for k,t in p.tables.items() if item in ('',k) for c in t.cells)
+    return Comparison([_cell_row(c,jobs,store,cache,preset,known) for c in cells])
 
 def pin(
     target:str, # what to accept
@@ -191,15 +246,19 @@ def pin(
     jobs:list=(), # that preset's jobs
 )->int: # how many numbers were pinned
     "Accept the present results as the ones to guard"
-    store = store if isinstance(store,Store) else Store(store); rows = compare(target,preset,store,jobs).rows
+    store = open_store(store)
+    rows = compare(target,preset,store,jobs).rows
     new = {f"{r['cell']}@{preset}": round(r['now'],6) for r in rows if math.isfinite(r['now'])}
     if not new: raise XltError(f'nothing to pin: {target} has no runs at {preset}; run `xltnb run {target} --preset {preset}` first')
-    f = store.path/'pins.json'; old = json.loads(f.read_text()) if f.is_file() else {}
-    atomic_write(f, json.dumps(old|new, indent=1, sort_keys=True)+'\n'); return len(new)
+    file = store.path/'pins.json'
+    atomic_write(file, json.dumps(_pins_in(file)|new, indent=1, sort_keys=True)+'\n')
+    return len(new)
 
 def coverage(
     paper:str, # name of a paper
 )->dict:
     "How many cells a paper prints, how many could be read, and how many an experiment measures"
-    cells = [c for t in load_paper(paper).tables.values() for c in t.cells]
-    return dict(cells=len(cells), read=sum(c.value is not None or c.span is not None for c in cells), measured=sum(bool(c.arm and c.metric) for c in cells), claims=len(load_paper(paper).claims))
+    p = load_paper(paper)
+    cells = [c for t in p.tables.values() for c in t.cells]
+    read,measured = sum(c.value is not None or c.span is not None for c in cells), sum(bool(c.arm and c.metric) for c in cells)
+    return dict(cells=len(cells), read=read, measured=measured, claims=len(p.claims))
