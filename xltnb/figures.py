@@ -21,24 +21,32 @@ from plotly.subplots import make_subplots
 from .core import XltError
 from .othello import SYMMETRIES, symmetries
 from .published import load_paper
+from .stats import cluster_labels
 from .store import Record
 
 # %% ../nbs/70_figures.ipynb #b5280c51
 INK, QUIET, GRID = '#1f2933', '#616e7c', '#e4e7eb'
 COLOURS = dict(source='#0072B2', target='#D55E00', probe='#009E73', within='#0072B2', across='#D55E00', sym='#CC79A7',
                naive='#616e7c', anchors='#E69F00', unified='#56B4E9')
-VERDICT_LOOK = dict(ok=('✓','#00795a'), near=('≈','#a86400'), off=('✗','#c04000'), undecided=('?',QUIET), open=('–',QUIET), todo=('○',QUIET))
-_axis = dict(gridcolor=GRID, zeroline=False, linecolor='#9aa5b1', ticks='outside', tickcolor='#9aa5b1', title=dict(standoff=8, font=dict(size=13)), automargin=True)
+VERDICT_LOOK = dict(ok=('✓','#00795a'), near=('≈','#a86400'), off=('✗','#c04000'),
+    undecided=('?',QUIET), open=('–',QUIET), todo=('○',QUIET))
+_BOTH = {'within':'within the language', 'across':'across languages'}
+_ACCURACY = 'probe accuracy (share of squares)'
+_axis = dict(gridcolor=GRID, zeroline=False, linecolor='#9aa5b1', ticks='outside', tickcolor='#9aa5b1',
+    title=dict(standoff=8, font=dict(size=13)), automargin=True)
+_legend = dict(orientation='h', y=-.2, yanchor='top', x=0)
 pio.templates['xltnb'] = go.layout.Template(layout=dict(
-    font=dict(family='system-ui, -apple-system, "Segoe UI", sans-serif', size=13, color=INK), colorway=list(dict.fromkeys(COLOURS.values())),
-    paper_bgcolor='white', plot_bgcolor='white', xaxis=_axis, yaxis=_axis, hoverlabel=dict(bgcolor='white'),
-    title=dict(x=0, xref='paper', xanchor='left', font=dict(size=16)), legend=dict(orientation='h', y=-.2, yanchor='top', x=0), margin=dict(l=64,r=20,t=84,b=60)))
+    font=dict(family='system-ui, -apple-system, "Segoe UI", sans-serif', size=13, color=INK),
+    colorway=list(dict.fromkeys(COLOURS.values())), paper_bgcolor='white', plot_bgcolor='white',
+    xaxis=_axis, yaxis=_axis, hoverlabel=dict(bgcolor='white'), legend=_legend,
+    title=dict(x=0, xref='paper', xanchor='left', font=dict(size=16)), margin=dict(l=64,r=20,t=84,b=60)))
 
 # %% ../nbs/70_figures.ipynb #10c793b0
 def _dress(fig, title, sub='', height=380, **layout):
     "Template, title and subtitle; panels need room for their own titles"
     room = 26*any(a.yref=='paper' for a in fig.layout.annotations)
-    return fig.update_layout(template='xltnb', height=height+room, margin_t=84+room, title=dict(text=title, subtitle=dict(text=sub, font=dict(size=12.5, color=QUIET))), **layout)
+    text = dict(text=title, subtitle=dict(text=sub, font=dict(size=12.5, color=QUIET)))
+    return fig.update_layout(template='xltnb', height=height+room, margin_t=84+room, title=text, **layout)
 
 def _panels(names, share_y=True, gap=.05):
     "Small multiples in one row"
@@ -54,15 +62,18 @@ def _some(records, what):
     return rs
 
 # %% ../nbs/70_figures.ipynb #8eb75625
+def _grouped(records, key):
+    "Records by `key(record)`, in order of first appearance"
+    out = {}
+    for r in records: out.setdefault(key(r),[]).append(r)
+    return out
+
 def by_arm(
     records:Iterable[Record], # any records
     start:str='', # only arms that start so
 )->dict[str,list[Record]]: # arm to its records, in order of first appearance
     "Records grouped by arm"
-    out = {}
-    for r in records:
-        if r.arm.startswith(start): out.setdefault(r.arm,[]).append(r)
-    return out
+    return _grouped((r for r in records if r.arm.startswith(start)), lambda r: r.arm)
 
 def arm_label(
     arm:str, # 'transfer-atomic-naive'
@@ -85,7 +96,8 @@ def _mean(records, metric): return float(np.mean([r.metrics[metric] for r in rec
 
 def _each(arms, say, name=arm_title):
     "What there is to say of each arm, by what sets it apart: '0.51 (no anchors), 0.65 (8 anchors)'"
-    names = [name(a) for a in arms]; same = len(names)>1 and len({k.split(', ')[0] for k in names})==1
+    names = [name(a) for a in arms]
+    same = len(names)>1 and len({k.split(', ')[0] for k in names})==1
     return ', '.join(f"{say(rs)} ({k.split(', ')[-1] if same else k})" for k,rs in zip(names,arms.values()))
 
 # %% ../nbs/70_figures.ipynb #ddeddad5
@@ -101,22 +113,45 @@ def printed_points(
 
 def _diamonds(x, y, name, colour, show):
     "The paper's values"
-    return go.Scatter(x=x, y=y, mode='markers', name=f'the paper, {name}', legendgroup=f'paper {name}', showlegend=show, marker=dict(symbol='diamond-open', size=9, color=_fade(colour,.6), line=dict(width=1.5)), hovertemplate='paper %{y:.3f}')
+    mark = dict(symbol='diamond-open', size=9, color=_fade(colour,.6), line=dict(width=1.5))
+    return go.Scatter(x=x, y=y, mode='markers', name=f'the paper, {name}', legendgroup=f'paper {name}', showlegend=show,
+        marker=mark, hovertemplate='paper %{y:.3f}')
 
 # %% ../nbs/70_figures.ipynb #549df375
 def _discs(board, n):
     "Colour, opacity and hover text of each square"
     b = np.asarray(board, float)
     p = np.eye(3)[b.astype(int).ravel()] if b.size==n*n else b.reshape(n*n,3)
-    black = p[:,2]>=p[:,0]; names = ['abcdefgh'[i//n]+str(i%n+1) for i in range(n*n)]
+    black,names = p[:,2]>=p[:,0], ['abcdefgh'[i//n]+str(i%n+1) for i in range(n*n)]
     text = [f'{s}: white {w:.0%}, empty {e:.0%}, black {d:.0%}' for s,(w,e,d) in zip(names,p)]
     return np.where(black,INK,'#ffffff'), np.where(black,p[:,2],p[:,0]), text
 
-def _board_traces(board, n, last, side):
-    colour,opacity,text = _discs(board, n); i = np.arange(n*n)
-    yield go.Scatter(x=i%n, y=i//n, mode='markers', marker=dict(size=.76*side/n, color=colour, opacity=opacity, line=dict(color=INK, width=1.2)), text=text, hoverinfo='text', showlegend=False)
-    if last is not None: yield go.Scatter(x=[last%n], y=[last//n], mode='markers', marker=dict(size=.22*side/n, color=COLOURS['target']), hoverinfo='skip', showlegend=False)
+def _dot(square, n, side):
+    "The mark of the last move; `side` is the width of the board in pixels"
+    return go.Scatter(x=[square%n], y=[square//n], mode='markers', marker=dict(size=.22*side/n, color=COLOURS['target']),
+        hoverinfo='skip', showlegend=False)
 
+def _board_traces(board, n, last, side):
+    "The discs, and the last move if there is one"
+    colour,opacity,text = _discs(board, n)
+    i,mark = np.arange(n*n), dict(size=.76*side/n, color=colour, opacity=opacity, line=dict(color=INK, width=1.2))
+    yield go.Scatter(x=i%n, y=i//n, mode='markers', marker=mark, text=text, hoverinfo='text', showlegend=False)
+    if last is not None: yield _dot(last, n, side)
+
+def _ruled(fig, n, c):
+    "The lines between and around the squares of panel `c`"
+    look = dict(type='line', line=dict(color='#7fa08a', width=1), layer='below', row=1, col=c)
+    for k in range(n+1):
+        fig.add_shape(x0=k-.5, x1=k-.5, y0=-.5, y1=n-.5, **look)
+        fig.add_shape(y0=k-.5, y1=k-.5, x0=-.5, x1=n-.5, **look)
+
+def _board_axes(fig, n):
+    "Numbers below, letters at the left, row a on top"
+    tick = dict(tickvals=list(range(n)), ticks='', showgrid=False, showline=False, constrain='domain')
+    fig.update_xaxes(range=[-.5,n-.5], ticktext=[str(i+1) for i in range(n)], **tick)
+    fig.update_yaxes(range=[n-.5,-.5], ticktext=list('abcdefgh'[:n]), **tick)
+
+# %% ../nbs/70_figures.ipynb #01d340a8
 def board_fig(
     boards:dict, # title to classes [n*n] or probabilities [n*n,3]
     n:int, # squares along one side
@@ -124,15 +159,17 @@ def board_fig(
 )->go.Figure:
     "Boards side by side"
     for name,b in boards.items():
-        if np.size(b) not in (n*n,3*n*n): raise XltError(f'board {name!r} has {np.size(b)} values; {n}×{n} squares need {n*n} classes or {3*n*n} probabilities')
-    side = 250 if len(boards)<4 else 190; fig = _panels(boards, False, .06/max(1,len(boards)))
+        if np.size(b) in (n*n,3*n*n): continue
+        raise XltError(f'board {name!r} has {np.size(b)} values; {n}×{n} squares need {n*n} classes or {3*n*n} probabilities')
+    side,count = 250 if len(boards)<4 else 190, len(boards)
+    fig = _panels(boards, False, .06/max(1,count))
     for c,b in enumerate(boards.values(),1):
         for t in _board_traces(b, n, last, side): fig.add_trace(t, 1, c)
-        for k in range(n+1): fig.add_shape(type='line', x0=k-.5, x1=k-.5, y0=-.5, y1=n-.5, line=dict(color='#7fa08a', width=1), layer='below', row=1, col=c); fig.add_shape(type='line', y0=k-.5, y1=k-.5, x0=-.5, x1=n-.5, line=dict(color='#7fa08a', width=1), layer='below', row=1, col=c)
+        _ruled(fig, n, c)
         fig.update_yaxes(scaleanchor=f'x{c if c>1 else ""}', row=1, col=c)
-    tick = dict(tickvals=list(range(n)), ticks='', showgrid=False, showline=False, constrain='domain')
-    fig.update_xaxes(range=[-.5,n-.5], ticktext=[str(i+1) for i in range(n)], **tick).update_yaxes(range=[n-.5,-.5], ticktext=list('abcdefgh'[:n]), **tick)
-    return fig.update_layout(template='xltnb', width=(side+40)*len(boards)+30, height=side+90, margin=dict(l=30,r=10,t=40,b=30), plot_bgcolor='#e4efe6')
+    _board_axes(fig, n)
+    size = dict(width=(side+40)*count+30, height=side+90, margin=dict(l=30,r=10,t=40,b=30))
+    return fig.update_layout(template='xltnb', **size, plot_bgcolor='#e4efe6')
 
 # %% ../nbs/70_figures.ipynb #01acad70
 def turned_boards_fig(
@@ -141,55 +178,70 @@ def turned_boards_fig(
     last:int|None=None, # square of the last move
 )->go.Figure:
     "A position under the four symmetries of the board, and how many squares stay as they were"
-    b = np.asarray(board); same = [(b[i]==b).mean() for i in symmetries(n)]
-    names = ['as it is']+[f'{name}: {x:.0%} the same' for name,x in zip(SYMMETRIES[1:],same[1:])]
-    fig = board_fig({k:b[i] for k,i in zip(names,symmetries(n))}, n)
-    if last is not None:
-        for c,i in enumerate(symmetries(n),1):
-            at = int(np.flatnonzero(i==last)[0]); fig.add_trace(go.Scatter(x=[at%n], y=[at//n], mode='markers', marker=dict(size=.22*190/n, color=COLOURS['target']), hoverinfo='skip', showlegend=False), 1, c)
+    b,turns = np.asarray(board), symmetries(n)
+    names = ['as it is']+[f'{name}: {(b[i]==b).mean():.0%} the same' for name,i in zip(SYMMETRIES[1:],turns[1:])]
+    fig = board_fig({k:b[i] for k,i in zip(names,turns)}, n)
+    for c,i in enumerate(turns if last is not None else (),1): fig.add_trace(_dot(int(np.flatnonzero(i==last)[0]), n, 190), 1, c)
     return fig
 
 # %% ../nbs/70_figures.ipynb #84538489
 def _pairs(records):
-    "Records by their second language"
-    out = {}
-    for r in records: out.setdefault(r.config['world']['kinds'][1],[]).append(r)
-    return out
+    "Records of two languages, by the second"
+    pairs = [r for r in records if len(r.config['world']['kinds'])==2]
+    return _grouped(pairs, lambda r: r.config['world']['kinds'][1])
 
 def _by_count(records, metric):
     "Anchor count to one value a seed"
-    out = {}
-    for r in records: out.setdefault(r.config['world']['anchors'],[]).append(r.metrics[metric])
-    return dict(sorted(out.items()))
+    by = _grouped(records, lambda r: r.config['world']['anchors'])
+    return {k:[r.metrics[metric] for r in by[k]] for k in sorted(by)}
 
 def _dots(x, values, name, show):
     "A mean line and a dot a seed; `values` holds a list of numbers for each x"
-    step = .012*len(x) # dots of one count stand side by side
+    colour,step = COLOURS[name.split()[0]], .012*len(x) # dots of one count stand side by side
     xs = [p+step*(i-(len(v)-1)/2) for p,v in zip(x,values) for i in range(len(v))]
-    yield go.Scatter(x=x, y=[np.mean(v) for v in values], name=name, legendgroup=name, showlegend=show, mode='lines', line=dict(color=COLOURS[name.split()[0]], width=2.5), hovertemplate='mean %{y:.3f}')
-    yield go.Scatter(x=xs, y=sum(map(list,values),[]), legendgroup=name, name=f'{name}, one seed', showlegend=False, mode='markers', marker=dict(color=COLOURS[name.split()[0]], size=7, opacity=.75), hovertemplate='%{y:.3f}')
+    yield go.Scatter(x=x, y=[np.mean(v) for v in values], name=name, legendgroup=name, showlegend=show, mode='lines',
+        line=dict(color=colour, width=2.5), hovertemplate='mean %{y:.3f}')
+    yield go.Scatter(x=xs, y=sum(map(list,values),[]), legendgroup=name, name=f'{name}, one seed', showlegend=False, mode='markers',
+        marker=dict(color=colour, size=7, opacity=.75), hovertemplate='%{y:.3f}')
 
 def _anchors_title(pairs):
     "Alignment with the fewest and the most anchors of the first pair"
-    a,w = (_by_count(next(iter(pairs.values())),m) for m in ('across','within')); low,high = min(a),max(a); say = lambda k: f'{np.mean(a[k]):.2f} ({_count(k)})'
-    return f'Across languages {say(low)}' + (f', {say(high)}' if high>low else '') + f'; within a language {np.mean(w[high]):.2f}'
+    across,within = (_by_count(next(iter(pairs.values())),m) for m in ('across','within'))
+    low,high = min(across),max(across)
+    say = lambda k: f'{np.mean(across[k]):.2f} ({_count(k)})'
+    more = f', {say(high)}' if high>low else ''
+    return f'Across languages {say(low)}{more}; within a language {np.mean(within[high]):.2f}'
 
+def _level(x, y):
+    "A dotted line: what naming each square's commonest state scores"
+    return dict(x=x, y=[y,y], mode='lines', name='commonest state of each square',
+        line=dict(color=QUIET, dash='dot', width=1.5), hovertemplate='%{y:.3f}')
+
+def _anchors_panel(fig, c, pair, records, printed):
+    "One pair of languages: dots, the paper's diamonds, the level to beat"
+    counts,show = _by_count(records,'within'), c==1
+    x = list(range(len(counts)))
+    for m,name in _BOTH.items():
+        for t in _dots(x, list(_by_count(records,m).values()), name, show): fig.add_trace(t,1,c)
+    known = [(i,p['across']) for i,k in enumerate(counts) if (p := printed.get(f'align-{pair}-{k}'))]
+    if known: fig.add_trace(_diamonds(*zip(*known), 'across', COLOURS['across'], show),1,c)
+    level = np.mean([r.metrics['majority_square'] for r in records])
+    fig.add_trace(go.Scatter(**_level([-.3,len(x)-.7],level), showlegend=show),1,c)
+    fig.update_xaxes(tickvals=x, ticktext=[str(k) for k in counts], title='anchor squares', range=[-.4,len(x)-.6], row=1, col=c)
+
+# %% ../nbs/70_figures.ipynb #09969987
 def anchors_fig(
     records:Iterable[Record], # alignment runs of language pairs
     printed:dict|None=None, # `printed_points()`; the default; {} draws none
 )->go.Figure:
     "Probe accuracy within and across languages by number of anchors, a panel for each pair"
-    pairs = _pairs([r for r in _some(records,'language pairs') if len(r.config['world']['kinds'])==2]); fig = _panels(f'atomic + {p}' for p in _some(pairs,'language pairs')); printed = printed_points() if printed is None else printed
-    for c,rs in enumerate(pairs.values(),1):
-        counts = _by_count(rs,'within'); x = list(range(len(counts)))
-        for m in ('within','across'):
-            for t in _dots(x, list(_by_count(rs,m).values()), f'{m} languages' if m=='across' else 'within the language', c==1): fig.add_trace(t,1,c)
-        if known := [(i,p['across']) for i,k in enumerate(counts) if (p := printed.get(f'align-{list(pairs)[c-1]}-{k}'))]: fig.add_trace(_diamonds(*zip(*known), 'across', COLOURS['across'], c==1),1,c)
-        level = np.mean([r.metrics['majority_square'] for r in rs])
-        fig.add_trace(go.Scatter(x=[-.3,len(x)-.7], y=[level,level], mode='lines', name='commonest state of each square', showlegend=c==1, line=dict(color=QUIET, dash='dot', width=1.5), hovertemplate='%{y:.3f}'),1,c)
-        fig.update_xaxes(tickvals=x, ticktext=[str(k) for k in counts], title='anchor squares', range=[-.4,len(x)-.6], row=1, col=c)
-    fig.update_yaxes(title='probe accuracy (share of squares)', col=1)
-    return _dress(fig, _anchors_title(pairs), 'a probe trained on language 0, read on itself and on the other language; a dot is a seed')
+    pairs = _pairs(_some(records,'language pairs'))
+    fig = _panels(f'atomic + {p}' for p in _some(pairs,'language pairs'))
+    if printed is None: printed = printed_points()
+    for c,(pair,rs) in enumerate(pairs.items(),1): _anchors_panel(fig, c, pair, rs, printed)
+    fig.update_yaxes(title=_ACCURACY, col=1)
+    how = 'a probe trained on language 0, read on itself and on the other language; a dot is a seed'
+    return _dress(fig, _anchors_title(pairs), how)
 
 # %% ../nbs/70_figures.ipynb #12dc601e
 def _by_layer(records, metric):
@@ -199,41 +251,62 @@ def _by_layer(records, metric):
 
 def _lines(x, rows, name, colour, show, hover='%{y:.3f}', **line):
     "Thin lines for seeds, a thick one for their mean"
-    if len({len(r) for r in rows})>1: raise XltError(f'the runs of {name!r} have {sorted({len(r) for r in rows})} points; draw the runs of one preset at a time')
-    for r in rows if len(rows)>1 else (): yield go.Scatter(x=x, y=r, mode='lines', line=dict(color=_fade(colour,.3), width=1), legendgroup=name, showlegend=False, hoverinfo='skip')
-    yield go.Scatter(x=x, y=np.mean(rows,axis=0), mode='lines+markers', marker=dict(size=5), name=name, legendgroup=name, showlegend=show, line=dict(color=colour, width=2.5, **line), hovertemplate=hover)
+    counts = sorted({len(r) for r in rows})
+    if len(counts)>1: raise XltError(f'the runs of {name!r} have {counts} points; draw the runs of one preset at a time')
+    for r in rows if len(rows)>1 else ():
+        yield go.Scatter(x=x, y=r, mode='lines', line=dict(color=_fade(colour,.3), width=1), legendgroup=name,
+            showlegend=False, hoverinfo='skip')
+    yield go.Scatter(x=x, y=np.mean(rows,axis=0), mode='lines+markers', marker=dict(size=5), name=name, legendgroup=name,
+        showlegend=show, line=dict(color=colour, width=2.5, **line), hovertemplate=hover)
 
 def _best_layer(records, metric):
     "Where the mean over seeds is highest, in words"
-    layers,rows = _by_layer(records,metric); y = np.nanmean(rows,axis=0); return f'{layers[int(np.argmax(y))]} at {y.max():.2f}'
+    layers,rows = _by_layer(records,metric)
+    y = np.nanmean(rows,axis=0)
+    return f'{layers[int(np.argmax(y))]} at {y.max():.2f}'
 
+def _layers_panel(fig, c, records, printed):
+    "Both accuracies by layer, and the paper's where its model is as deep"
+    for m,name in _BOTH.items():
+        x,rows = _by_layer(records,m)
+        for t in _lines(x, rows, name, COLOURS[m], c==1): fig.add_trace(t,1,c)
+        said = {int(k.rsplit('L',1)[1]):v for k,v in printed.items() if k.startswith(m)}
+        if list(said)==list(x): fig.add_trace(_diamonds(x, list(said.values()), m, COLOURS[m], True),1,c)
+    fig.update_xaxes(title='layer', dtick=1, row=1, col=c)
+
+# %% ../nbs/70_figures.ipynb #9604016f
 def layers_fig(
     records:Iterable[Record], # alignment runs that probed every layer
 )->go.Figure:
     "Probe accuracy by layer, a panel for each arm; the paper's beside it where the models are as deep"
-    arms = by_arm([r for r in _some(records,'layers') if 'within_L0' in r.metrics]); fig = _panels(map(arm_title,_some(arms,'all layers'))); deep = printed_points(table='T2')
-    for c,(arm,rs) in enumerate(arms.items(),1):
-        for m,name in (('within','within the language'),('across','across languages')):
-            x,rows = _by_layer(rs,m); said = {int(k.rsplit('L',1)[1]):v for k,v in deep.get(arm,{}).items() if k.startswith(m)}
-            for t in _lines(x, rows, name, COLOURS[m], c==1): fig.add_trace(t,1,c)
-            if list(said)==list(x): fig.add_trace(_diamonds(x, list(said.values()), m, COLOURS[m], True),1,c)
-        fig.update_xaxes(title='layer', dtick=1, row=1, col=c)
-    fig.update_yaxes(title='probe accuracy (share of squares)', col=1)
-    return _dress(fig, 'Best layer to read the board: '+_each(arms, lambda rs: _best_layer(rs,'within')), 'layer 0 is the embedding; thin lines are seeds, thick ones their mean')
+    arms = by_arm(r for r in _some(records,'layers') if 'within_L0' in r.metrics)
+    fig,printed = _panels(map(arm_title,_some(arms,'all layers'))), printed_points(table='T2')
+    for c,(arm,rs) in enumerate(arms.items(),1): _layers_panel(fig, c, rs, printed.get(arm,{}))
+    fig.update_yaxes(title=_ACCURACY, col=1)
+    title = 'Best layer to read the board: '+_each(arms, lambda rs: _best_layer(rs,'within'))
+    return _dress(fig, title, 'layer 0 is the embedding; thin lines are seeds, thick ones their mean')
 
 # %% ../nbs/70_figures.ipynb #ebf201b5
+def _probe_panel(fig, c, records):
+    "Both accuracies over the tokens trained; gives the tokens, in millions"
+    x = np.array(records[0].curves['probe']['tokens'])/1e6
+    for m,name in _BOTH.items():
+        for t in _lines(x, [r.curves['probe'][m] for r in records], name, COLOURS[m], c==1): fig.add_trace(t,1,c)
+    fig.update_xaxes(title='million tokens trained', row=1, col=c)
+    return x
+
+# %% ../nbs/70_figures.ipynb #2baf0cad
 def probe_curve_fig(
     records_by_arm:dict[str,list[Record]], # arm to its runs
 )->go.Figure:
     "Probe accuracy while the model trains, a panel for each arm"
-    arms = {a:k for a,rs in records_by_arm.items() if (k := [r for r in rs if 'probe' in r.curves])}; fig = _panels(map(arm_title,_some(arms,'looks during training')))
-    for c,rs in enumerate(arms.values(),1):
-        x = np.array(rs[0].curves['probe']['tokens'])/1e6
-        for m,name in (('within','within the language'),('across','across languages')):
-            for t in _lines(x, [r.curves['probe'][m] for r in rs], name, COLOURS[m], c==1): fig.add_trace(t,1,c)
-        fig.update_xaxes(title='million tokens trained', row=1, col=c)
-    fig.update_yaxes(title='probe accuracy (share of squares)', col=1)
-    return _dress(fig, f'After {x[-1]:.0f} million tokens, read across: '+_each(arms, lambda rs: f"{np.mean([r.curves['probe']['across'][-1] for r in rs]):.2f}"), 'a fresh probe at each point; thin lines are seeds, thick ones their mean')
+    arms = {a:k for a,rs in records_by_arm.items() if (k := [r for r in rs if 'probe' in r.curves])}
+    fig = _panels(map(arm_title,_some(arms,'looks during training')))
+    for c,rs in enumerate(arms.values(),1): x = _probe_panel(fig, c, rs)
+    fig.update_yaxes(title=_ACCURACY, col=1)
+    last = lambda rs: f"{np.mean([r.curves['probe']['across'][-1] for r in rs]):.2f}"
+    title = f'After {x[-1]:.0f} million tokens, read across: '+_each(arms, last)
+    return _dress(fig, title, 'a fresh probe at each point; thin lines are seeds, thick ones their mean')
 
 # %% ../nbs/70_figures.ipynb #bf013be7
 def printed_curves(
@@ -244,7 +317,9 @@ def printed_curves(
     out = {}
     for c in load_paper(paper).tables[table].cells:
         if c.value is None or not (m := re.fullmatch(r'\w+\.(\w+)@([\d.]+)',c.metric)): continue
-        xs,ys = out.setdefault(c.arm,{}).setdefault(m[1].replace('_lax',''),([],[])); xs.append(float(m[2])); ys.append(c.value/c.scale)
+        xs,ys = out.setdefault(c.arm,{}).setdefault(m[1].replace('_lax',''),([],[]))
+        xs.append(float(m[2]))
+        ys.append(c.value/c.scale)
     return out
 
 APPROACHES = ('naive','anchors','unified')
@@ -259,52 +334,81 @@ def _epochs(records, column):
 
 def _targets(record):
     "Columns of the single targets, where there are several: (column, dash, name)"
-    kinds = record.config.get('world',{}).get('kinds',()); js = [j for j in range(1,len(kinds)) if f'target_{j}' in record.curves['finetune']]
+    kinds,curves = record.config.get('world',{}).get('kinds',()), record.curves['finetune']
+    js = [j for j in range(1,len(kinds)) if f'target_{j}' in curves]
     return [(f'target_{j}', ('solid','dashdot','dot')[(j-1)%3], f'legal moves, {kinds[j]} target') for j in js]
 
+def _lax(column):
+    "The column that counts moves legal for either side"
+    return column.replace('target','target_lax').replace('source','source_lax')
+
 def _follow_panel(fig, c, records, lax, show):
+    "Source, targets and probe of one arm"
     targets = _targets(records[0]) or [('target','solid','legal moves, target language')]
     for k,dash,name in [('source','solid','legal moves, source language'), *targets, ('probe','solid','probe, source to target')]:
-        x,rows = _epochs(records, k.replace('target','target_lax').replace('source','source_lax') if lax else k)
+        x,rows = _epochs(records, _lax(k) if lax else k)
         for t in _lines(x, rows, name, COLOURS[k.split('_')[0]], show, dash=dash): fig.add_trace(t,1,c)
+
+def _dashed(x, y, colour, show):
+    "A curve of the paper's"
+    return go.Scatter(x=x, y=y, mode='lines', name='the paper, read off', legendgroup='paper', showlegend=show,
+        line=dict(color=_fade(colour,.6), width=1.5, dash='dash'), hovertemplate='paper %{y:.3f}')
 
 def _moved(records, lax):
     "How far the target language moved, in points"
-    x = np.mean([np.subtract(y[-1],y[0]) for y in _epochs(records,'target_lax' if lax else 'target')[1]]); return f'{100*x:+.0f}'.replace('-','−')
+    rows = _epochs(records,'target_lax' if lax else 'target')[1]
+    x = np.mean([np.subtract(y[-1],y[0]) for y in rows])
+    return f'{100*x:+.0f}'.replace('-','−')
 
+# %% ../nbs/70_figures.ipynb #724d4a01
 def transfer_fig(
     records_by_arm:dict[str,list[Record]], # arm to its runs
     printed:dict|None=None, # `printed_curves()` to draw the paper's beside ours
     lax:bool|None=None, # count moves legal for either side; default: only beside printed curves
 )->go.Figure:
     "Source, target and probe while one language is finetuned, a panel for each arm"
-    arms = _in_order(records_by_arm); fig = _panels(map(arm_label, _some(arms,'transfer'))); lax = printed is not None if lax is None else lax
+    arms = _in_order(records_by_arm)
+    fig = _panels(map(arm_label, _some(arms,'transfer')))
+    if lax is None: lax = printed is not None
     for c,(arm,rs) in enumerate(arms.items(),1):
         _follow_panel(fig, c, rs, lax, c==1)
-        for k,(x,y) in ((printed or {}).get(arm,{})).items():
-            if (k0 := k.split('_')[0]) in COLOURS: fig.add_trace(go.Scatter(x=x, y=y, mode='lines', name='the paper, read off', legendgroup='paper', showlegend=c==1 and k=='source', line=dict(color=_fade(COLOURS[k0],.6), width=1.5, dash='dash'), hovertemplate='paper %{y:.3f}'),1,c)
+        for k,(x,y) in (printed or {}).get(arm,{}).items():
+            if (k0 := k.split('_')[0]) in COLOURS: fig.add_trace(_dashed(x, y, COLOURS[k0], c==1 and k=='source'),1,c)
     fig.update_xaxes(title='epochs of finetuning').update_yaxes(title='share', col=1).update_yaxes(range=[0,1.02])
     title = 'The other language moves '+_each(arms, lambda rs: _moved(rs,lax), arm_label)+' points'
-    return _dress(fig, title, f'while one is finetuned; legal for {"either side" if lax else "the side to move"}; thin lines are seeds, thick ones their mean', 420)
+    side = 'either side' if lax else 'the side to move'
+    return _dress(fig, title, f'while one is finetuned; legal for {side}; thin lines are seeds, thick ones their mean', 420)
 
 # %% ../nbs/70_figures.ipynb #5a966d3c
-ANSWERS = dict(target=('legal, in the language it was asked in',COLOURS['target']), wrong_language=('a legal square, in another language',COLOURS['source']), illegal=('neither','#9aa5b1'))
+ANSWERS = dict(target=('legal, in the language it was asked in',COLOURS['target']),
+    wrong_language=('a legal square, in another language',COLOURS['source']), illegal=('neither','#9aa5b1'))
 
 def _answers(records):
     "Epochs, and the mean share of each kind of answer"
-    x,right = _epochs(records,'target'); wrong = _epochs(records,'wrong_language')[1]
-    right,wrong = np.mean(right,axis=0),np.mean(wrong,axis=0); return x, dict(target=right, wrong_language=wrong, illegal=np.clip(1-right-wrong,0,1))
+    x,right = _epochs(records,'target')
+    right,wrong = (np.mean(rows,axis=0) for rows in (right, _epochs(records,'wrong_language')[1]))
+    return x, dict(target=right, wrong_language=wrong, illegal=np.clip(1-right-wrong,0,1))
 
+def _area(x, y, k, show):
+    "The share of one kind of answer, on top of the others"
+    name,colour = ANSWERS[k]
+    return go.Scatter(x=x, y=y, name=name, legendgroup=k, showlegend=show, mode='lines', stackgroup='one',
+        line=dict(color=colour, width=1), fillcolor=_fade(colour,.45), hovertemplate='%{y:.2f}')
+
+# %% ../nbs/70_figures.ipynb #663f094d
 def wrong_language_fig(
     records_by_arm:dict[str,list[Record]], # arm to its runs
 )->go.Figure:
     "What a model answers when it is prompted in a target language, a panel for each arm"
-    arms = _in_order(records_by_arm); fig = _panels(map(arm_label, _some(arms,'transfer'))); end = {}
+    arms,end = _in_order(records_by_arm), {}
+    fig = _panels(map(arm_label, _some(arms,'transfer')))
     for c,(arm,rs) in enumerate(arms.items(),1):
-        x,shares = _answers(rs); end[arm_label(arm)] = shares['wrong_language'][-1]
-        for k,(name,colour) in ANSWERS.items(): fig.add_trace(go.Scatter(x=x, y=shares[k], name=name, legendgroup=k, showlegend=c==1, mode='lines', stackgroup='one', line=dict(color=colour, width=1), fillcolor=_fade(colour,.45), hovertemplate='%{y:.2f}'),1,c)
+        x,shares = _answers(rs)
+        end[arm_label(arm)] = shares['wrong_language'][-1]
+        for k in ANSWERS: fig.add_trace(_area(x, shares[k], k, c==1),1,c)
     fig.update_xaxes(title='epochs of finetuning').update_yaxes(title='share of target prompts', col=1).update_yaxes(range=[0,1])
-    return _dress(fig, 'In the wrong language at the end: '+', '.join(f'{v:.0%} ({k})' for k,v in end.items()), 'prompted in a target language, mean over seeds')
+    title = 'In the wrong language at the end: '+', '.join(f'{v:.0%} ({k})' for k,v in end.items())
+    return _dress(fig, title, 'prompted in a target language, mean over seeds')
 
 # %% ../nbs/70_figures.ipynb #0be57121
 def cluster_order(
@@ -312,97 +416,160 @@ def cluster_order(
     close:float=.1, # how near to the diagonal counts as aligned
 )->list[int]: # languages, cluster by cluster, large ones first
     "An order in which aligned languages stand side by side"
-    m = np.asarray(matrix, float); near = (m+m.T)/2 > np.diag(m).mean()-close; label = list(range(len(m)))
-    for i in range(len(m)): label[i] = next((label[j] for j in range(i) if near[i,j]), i)
-    return sorted(range(len(m)), key=lambda i: (-label.count(label[i]), label[i], i))
+    label = cluster_labels(matrix, close)
+    return sorted(range(len(label)), key=lambda i: (-label.count(label[i]), label[i], i))
 
+def _heat(z, order, low, high, bar):
+    "Probe of each row on each column, in the order given; numbers in the cells where they fit"
+    names = [str(i) for i in order]
+    side = dict(title=dict(text='accuracy',font=dict(size=12)), thickness=12, outlinewidth=0)
+    return go.Heatmap(z=np.asarray(z)[np.ix_(order,order)], x=names, y=names, zmin=low, zmax=high, colorscale='Cividis',
+        showscale=bar, texttemplate='%{z:.2f}' if len(order)<=10 else None, xgap=1, ygap=1, colorbar=side,
+        hovertemplate='probe of %{y} on %{x}: %{z:.3f}<extra></extra>')
+
+# %% ../nbs/70_figures.ipynb #43fc676d
 def matrix_fig(
     record:Record, # a run with more than two languages
 )->go.Figure:
     "Each language's probe read on each language, plainly and under the best symmetry"
-    if 'matrix' not in record.curves: raise XltError(f'record {record.key} of {record.arm} has no matrix; take a run with three or more languages')
-    got = record.curves['matrix']; order = cluster_order(got['across']); fig = _panels(['board as it is','board turned as fits best'], True, .08)
-    low,high = min(map(min,got['across'])), max(map(max,got['sym'])); names = [str(i) for i in order]; few = len(order)<=10
-    for c,k in enumerate(('across','sym'),1):
-        z = np.asarray(got[k])[np.ix_(order,order)]
-        fig.add_trace(go.Heatmap(z=z, x=names, y=names, zmin=low, zmax=high, colorscale='Cividis', showscale=c==2, texttemplate='%{z:.2f}' if few else None, xgap=1, ygap=1, colorbar=dict(title=dict(text='accuracy',font=dict(size=12)), thickness=12, outlinewidth=0), hovertemplate='probe of %{y} on %{x}: %{z:.3f}<extra></extra>'),1,c)
-    fig.update_xaxes(title='language read', type='category', showgrid=False, constrain='domain').update_yaxes(type='category', autorange='reversed', showgrid=False)
-    fig.update_yaxes(title='language of the probe', col=1)
-    off = ~np.eye(len(order),dtype=bool); plain,turned = (np.asarray(got[k])[off].mean() for k in ('across','sym'))
-    return _dress(fig, f'{len(order)} languages: {plain:.2f} between two as they are, {turned:.2f} turned as fits best', f'probe accuracy (share of squares), seed {record.seed}', 460)
+    if 'matrix' not in record.curves:
+        raise XltError(f'record {record.key} of {record.arm} has no matrix; take a run with three or more languages')
+    got,keys = record.curves['matrix'], ('across','sym')
+    order = cluster_order(got['across'])
+    low,high = np.min(got['across']), np.max(got['sym'])
+    fig = _panels(['board as it is','board turned as fits best'], True, .08)
+    for c,k in enumerate(keys,1): fig.add_trace(_heat(got[k], order, low, high, c==2),1,c)
+    fig.update_xaxes(title='language read', type='category', showgrid=False, constrain='domain')
+    fig.update_yaxes(type='category', autorange='reversed', showgrid=False).update_yaxes(title='language of the probe', col=1)
+    plain,turned = (np.asarray(got[k])[~np.eye(len(order),dtype=bool)].mean() for k in keys)
+    title = f'{len(order)} languages: {plain:.2f} between two as they are, {turned:.2f} turned as fits best'
+    return _dress(fig, title, f'probe accuracy (share of squares), seed {record.seed}', 460)
 
 # %% ../nbs/70_figures.ipynb #797d01c8
 SYMMETRY_NAMES = ('as it is', 'half<br>turn', 'main<br>diagonal', 'other<br>diagonal')
 
+def _turns(record, i, show):
+    "The four scores of the `i`-th run"
+    colour,symbol = COLOURS[('naive','anchors','sym')[i%3]], ('circle','square','diamond')[i%3]
+    return go.Scatter(x=SYMMETRY_NAMES, y=[record.metrics[f'across_s{s}'] for s in range(4)], mode='lines+markers',
+        name=f'seed {record.seed}', legendgroup=str(record.seed), showlegend=show, line=dict(color=colour, width=1),
+        marker=dict(size=9, color=colour, symbol=symbol), hovertemplate='%{x}: %{y:.3f}')
+
+def _controls(records, show):
+    "The best of as many random relabellings, a cross a run"
+    return go.Scatter(x=['control']*len(records), y=[r.metrics['control'] for r in records], mode='markers',
+        name='random relabellings', legendgroup='control', showlegend=show,
+        marker=dict(symbol='x-thin', size=9, line=dict(color=QUIET, width=2)), hovertemplate='control: %{y:.3f}')
+
+def _symmetry_title(records):
+    "What one arm scores as it is, turned, and at random"
+    who = arm_title(records[0].arm).split(', ')[-1]
+    plain,best,control = (_mean(records,m) for m in ('across','across_sym','control'))
+    return f'{who[:1].upper()+who[1:]}: {plain:.2f} as it is, {best:.2f} at the best turn, control {control:.2f}'
+
+# %% ../nbs/70_figures.ipynb #178f2985
 def symmetry_fig(
     records:Iterable[Record], # alignment runs
 )->go.Figure:
     "Score across languages under each symmetry of the board, a line for each seed, a panel for each arm"
-    arms = by_arm([r for r in _some(records,'symmetries') if {'across_s0','control'} <= set(r.metrics)]); fig = _panels(map(arm_title,_some(arms,'symmetries'))); first = next(iter(arms.values()))
+    arms = by_arm(r for r in _some(records,'symmetries') if {'across_s0','control'} <= set(r.metrics))
+    fig = _panels(map(arm_title,_some(arms,'symmetries')))
     for c,rs in enumerate(arms.values(),1):
-        for i,r in enumerate(rs):
-            colour = COLOURS[('naive','anchors','sym')[i%3]]; y = [r.metrics[f'across_s{s}'] for s in range(4)]
-            fig.add_trace(go.Scatter(x=SYMMETRY_NAMES, y=y, mode='lines+markers', name=f'seed {r.seed}', legendgroup=str(r.seed), showlegend=c==1, line=dict(color=colour, width=1), marker=dict(size=9, color=colour, symbol=('circle','square','diamond')[i%3]), hovertemplate='%{x}: %{y:.3f}'),1,c)
-        x = ['control']*len(rs); y = [r.metrics['control'] for r in rs]
-        fig.add_trace(go.Scatter(x=x, y=y, mode='markers', name='random relabellings', legendgroup='control', showlegend=c==1, marker=dict(symbol='x-thin', size=9, line=dict(color=QUIET, width=2)), hovertemplate='control: %{y:.3f}'),1,c)
-    fig.update_xaxes(tickangle=0).update_yaxes(title='probe accuracy (share of squares)', col=1)
-    who = arm_title(first[0].arm).split(', ')[-1]; say = f'{who[:1].upper()+who[1:]}: {_mean(first,"across"):.2f} as it is, {_mean(first,"across_sym"):.2f} at the best turn, control {_mean(first,"control"):.2f}'
-    return _dress(fig, say, 'the probe of language 0 on the other language, after turning the board', 400)
+        for i,r in enumerate(rs): fig.add_trace(_turns(r, i, c==1),1,c)
+        fig.add_trace(_controls(rs, c==1),1,c)
+    fig.update_xaxes(tickangle=0).update_yaxes(title=_ACCURACY, col=1)
+    title = _symmetry_title(next(iter(arms.values())))
+    return _dress(fig, title, 'the probe of language 0 on the other language, after turning the board', 400)
 
 # %% ../nbs/70_figures.ipynb #17df116d
+def _edit_traces(y, name, colour):
+    "A bar for the mean, a dot for each seed"
+    yield go.Bar(x=[name], y=[np.mean(y)], marker_color=_fade(colour,.45), showlegend=False, hovertemplate='%{y:.2f}<extra></extra>')
+    yield go.Scatter(x=[name]*len(y), y=y, mode='markers', marker=dict(color=colour,size=8), showlegend=False,
+        hovertemplate='%{y:.2f}<extra>one seed</extra>')
+
+def _left(records, metric):
+    "Errors after an edit, as a share of those without"
+    return [r.metrics[metric]/r.metrics['err_null'] for r in records]
+
+# %% ../nbs/70_figures.ipynb #389f5b2b
 def intervention_fig(
     records:Iterable[Record], # alignment runs with interventions
 )->go.Figure:
     "Errors after editing through the own probe and through the other language's, a dot for each seed"
-    arms = by_arm([r for r in _some(records,'interventions') if 'err_null' in r.metrics]); fig = _panels(map(arm_title,_some(arms,'interventions')))
-    ways = {'err_original':'own probe','err_cross':'other language\'s probe'}
+    arms = by_arm(r for r in _some(records,'interventions') if 'err_null' in r.metrics)
+    fig = _panels(map(arm_title,_some(arms,'interventions')))
+    ways = {'err_original':('own probe','within'), 'err_cross':("other language's probe",'across')}
     for c,rs in enumerate(arms.values(),1):
-        for m,name in ways.items():
-            y = [r.metrics[m]/r.metrics['err_null'] for r in rs]
-            fig.add_trace(go.Bar(x=[name], y=[np.mean(y)], marker_color=_fade(COLOURS['within' if m=='err_original' else 'across'],.45), showlegend=False, hovertemplate='%{y:.2f}<extra></extra>'),1,c)
-            fig.add_trace(go.Scatter(x=[name]*len(y), y=y, mode='markers', marker=dict(color=COLOURS['within' if m=='err_original' else 'across'],size=8), showlegend=False, hovertemplate='%{y:.2f}<extra>one seed</extra>'),1,c)
+        for m,(name,colour) in ways.items():
+            for t in _edit_traces(_left(rs,m), name, COLOURS[colour]): fig.add_trace(t,1,c)
         fig.add_hline(y=1, line=dict(color=QUIET,dash='dot'), row=1, col=c)
     fig.update_yaxes(rangemode='tozero').update_yaxes(title='errors, as a share of those without an edit', col=1)
-    change = lambda rs: f"{np.mean([r.metrics['err_cross']/r.metrics['err_null']-1 for r in rs]):+.0%}".replace('-','−')
-    return _dress(fig, "Errors after editing through the other probe: "+_each(arms, change), 'share of wrong moves left after the edit; dotted: no edit')
+    change = lambda rs: f"{np.mean([x-1 for x in _left(rs,'err_cross')]):+.0%}".replace('-','−')
+    title = 'Errors after editing through the other probe: '+_each(arms, change)
+    return _dress(fig, title, 'share of wrong moves left after the edit; dotted: no edit')
 
 # %% ../nbs/70_figures.ipynb #38c3a648
 def _finite(x): return x is not None and np.isfinite(x)
 
 def _claim_trace(verdict, rows):
     "Effects of one verdict with their intervals"
-    sign,colour = VERDICT_LOOK[verdict]; x = np.array([r['effect'] for r in rows],float)
+    sign,colour = VERDICT_LOOK[verdict]
+    x = np.array([r['effect'] for r in rows],float)
     low,high = (np.array([r[k] if _finite(r[k]) else r['effect'] for r in rows],float) for k in ('low','high'))
-    return go.Scatter(x=x, y=[r['claim'] for r in rows], mode='markers', name=f'{sign} {verdict}', marker=dict(color=colour, size=10), error_x=dict(type='data', symmetric=False, array=high-x, arrayminus=x-low, color=colour, thickness=2, width=5),
-        customdata=[[r['low'],r['high'],r['n']] for r in rows], hovertemplate='%{y}: %{x:.3f} (%{customdata[0]:.3f} to %{customdata[1]:.3f}), n = %{customdata[2]}<extra></extra>')
+    ends = dict(type='data', symmetric=False, array=high-x, arrayminus=x-low, color=colour, thickness=2, width=5)
+    hover = '%{y}: %{x:.3f} (%{customdata[0]:.3f} to %{customdata[1]:.3f}), n = %{customdata[2]}<extra></extra>'
+    return go.Scatter(x=x, y=[r['claim'] for r in rows], mode='markers', name=f'{sign} {verdict}', error_x=ends,
+        marker=dict(color=colour, size=10), customdata=[[r['low'],r['high'],r['n']] for r in rows], hovertemplate=hover)
 
 def _claimed(row, low, high):
     "From where to where the effect is claimed to lie"
-    m = row['margin']; return dict(within=(-m,m), below=(low,m)).get(row.get('rule'), (m,high))
+    m = row['margin']
+    return dict(within=(-m,m), below=(low,m)).get(row.get('rule'), (m,high))
 
 def _claim_name(row):
     "The short id and the beginning of the text, on two lines"
-    lines = wrap(row.get('text',''), 46, max_lines=2, placeholder=' …'); return f"<b>{row['claim'].rsplit('.',1)[-1]}</b>"+''.join(f' {"<br>"*(i>0)}{t}' for i,t in enumerate(lines))
+    lines = wrap(row.get('text',''), 46, max_lines=2, placeholder=' …')
+    return f"<b>{row['claim'].rsplit('.',1)[-1]}</b>"+''.join(f' {"<br>"*(i>0)}{t}' for i,t in enumerate(lines))
 
 def _shade(fig, rows):
     "The claimed side of each row, behind its effect"
-    ends = [r[k] for r in rows for k in ('effect','low','high','margin') if _finite(r.get(k))]+[0]; pad = .06*(max(ends)-min(ends) or 1); low,high = min(ends)-pad,max(ends)+pad
+    ends = [r[k] for r in rows for k in ('effect','low','high','margin') if _finite(r.get(k))]+[0]
+    pad = .06*(max(ends)-min(ends) or 1)
+    low,high = min(ends)-pad,max(ends)+pad
     for i,r in enumerate(reversed(rows)):
         if not (_finite(r.get('margin')) and _finite(r['effect'])): continue
-        a,b = _claimed(r,low,high); fig.add_shape(type='rect', x0=a, x1=b, y0=i-.32, y1=i+.32, fillcolor='#dcefe8', line_width=0, layer='below')
+        a,b = _claimed(r,low,high)
+        fig.add_shape(type='rect', x0=a, x1=b, y0=i-.32, y1=i+.32, fillcolor='#dcefe8', line_width=0, layer='below')
     fig.update_xaxes(range=[low,high])
 
+def _say_why(fig, row):
+    "In place of an effect: why there is none"
+    text = (row.get('note') or 'not run')[:40] if row['verdict']=='todo' else row['verdict']
+    fig.add_annotation(x=0, y=row['claim'], text=text, showarrow=False, xanchor='left', xshift=6, font=dict(color=QUIET))
+
+def _claim_axes(fig, rows):
+    "A row a claim, the first on top"
+    names,texts = [r['claim'] for r in rows][::-1], [_claim_name(r) for r in rows][::-1]
+    fig.update_yaxes(categoryorder='array', categoryarray=names, range=[-.6,len(rows)-.4], type='category', tickvals=names,
+        ticktext=texts, tickfont=dict(size=12), showgrid=False, ticks='').update_xaxes(title='effect (share)')
+
+# %% ../nbs/70_figures.ipynb #07d1d21e
 def claims_fig(
     claims_rows:list[dict], # claim, preset, verdict, effect, low, high, n; text, margin and rule if there are any
 )->go.Figure:
     "Effects of the claims with their intervals, and the side that is claimed"
-    rows = _some(claims_rows,'claims'); drawn = [r for r in rows if _finite(r['effect'])]; fig = go.Figure(); _shade(fig, rows); names = [r['claim'] for r in rows][::-1]
+    rows,fig = _some(claims_rows,'claims'), go.Figure()
+    _shade(fig, rows)
     for v in VERDICT_LOOK:
-        if got := [r for r in drawn if r['verdict']==v]: fig.add_trace(_claim_trace(v,got))
-    if fig.layout.shapes: fig.add_trace(go.Scatter(x=[None], y=[names[0]], mode='markers', name='claimed', marker=dict(symbol='square', size=13, color='#dcefe8')))
+        if got := [r for r in rows if r['verdict']==v and _finite(r['effect'])]: fig.add_trace(_claim_trace(v,got))
+    square = dict(symbol='square', size=13, color='#dcefe8')
+    if fig.layout.shapes: fig.add_trace(go.Scatter(x=[None], y=[rows[-1]['claim']], mode='markers', name='claimed', marker=square))
     for r in rows:
-        if not _finite(r['effect']): fig.add_annotation(x=0, y=r['claim'], text=(r.get('note') or 'not run')[:40] if r['verdict']=='todo' else r['verdict'], showarrow=False, xanchor='left', xshift=6, font=dict(color=QUIET))
+        if not _finite(r['effect']): _say_why(fig, r)
     fig.add_vline(x=0, line=dict(color='#9aa5b1', width=1))
-    fig.update_yaxes(categoryorder='array', categoryarray=names, range=[-.6,len(rows)-.4], type='category', tickvals=names, ticktext=[_claim_name(r) for r in rows][::-1], tickfont=dict(size=12), showgrid=False, ticks='').update_xaxes(title='effect (share)')
+    _claim_axes(fig, rows)
     count = ', '.join(f'{k} {v}' for v in VERDICT_LOOK if (k := sum(r['verdict']==v for r in rows)))
-    return _dress(fig, f'Of {len(rows)} claims: {count}', f'effect of the deciding check with its 95 % interval; preset {rows[0]["preset"]}', 190+40*len(rows), legend=dict(y=-60/(40+40*len(rows)))).update_layout(title=dict(xref='container', x=.01))
+    sub,height = f'effect of the deciding check with its 95 % interval; preset {rows[0]["preset"]}', 40+40*len(rows)
+    _dress(fig, f'Of {len(rows)} claims: {count}', sub, 150+height, legend=dict(y=-60/height))
+    return fig.update_layout(title=dict(xref='container', x=.01))
