@@ -260,6 +260,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                 'xltnb.encoders._mlm_folder': ('encoders.html#_mlm_folder', 'xltnb/encoders.py'),
                                 'xltnb.encoders._packaged': ('encoders.html#_packaged', 'xltnb/encoders.py'),
                                 'xltnb.encoders._prune_tokenizer': ('encoders.html#_prune_tokenizer', 'xltnb/encoders.py'),
+                                'xltnb.encoders._quiet': ('encoders.html#_quiet', 'xltnb/encoders.py'),
                                 'xltnb.encoders._rows': ('encoders.html#_rows', 'xltnb/encoders.py'),
                                 'xltnb.encoders._stamp': ('encoders.html#_stamp', 'xltnb/encoders.py'),
                                 'xltnb.encoders.add_head': ('encoders.html#add_head', 'xltnb/encoders.py'),

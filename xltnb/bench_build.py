@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CLDR_LANGS', 'HELP_LANGS', 'TAG_LANGS', 'RELATIVES', 'TEXT_LANGS', 'HA_LANGS', 'SPLITS', 'TYPES', 'TAGS', 'FOOD',
            'FILL', 'QUOTA', 'LICENCES', 'ABOUT', 'digest', 'first_seen', 'cldr_rows', 'read_help', 'translated',
-           'kinds_of', 'tag_rows', 'sections', 'pair_items', 'pair_rows', 'ret_rows', 'text_rows', 'make_fill',
+           'kinds_of', 'tag_rows', 'sections', 'pair_items', 'pair_rows', 'ret_rows', 'same', 'text_rows', 'make_fill',
            'sample_intent', 'ha_rows', 'features', 'write_table', 'card', 'read_sources', 'make_tables', 'BuildReport',
            'build_bench']
 
@@ -165,26 +165,31 @@ def ret_rows(
         res[split] = [dict(id=i, lang=l, text=helps[l][i].text) for l in HELP_LANGS for i in chosen]
     return res
 
-# %% ../nbs/19_bench_build.ipynb #54a28e05
+# %% ../nbs/19_bench_build.ipynb #89d3d8df
+def same(
+    text:str, # a sentence
+)->str: # equal for sentences that differ in spaces and capitals only
+    "What is compared when strings are removed"
+    return ''.join(text.split()).casefold()
+
 def text_rows(
     helps:dict, # translated segments of fifteen languages and eight relatives
     held:set=frozenset(), # strings of other tasks' validation and test
     least:int=20, # English characters
 )->dict: # {'train': rows}
     "Rows of the training text: no string twice in a language, none of a held-out page"
-    out = {l: {s.text for s in segs.values() if split_of(s.page)!='train'} | held for l,segs in helps.items()}
+    out = {l: {same(s.text) for s in segs.values() if split_of(s.page)!='train'} | set(map(same, held)) for l,segs in helps.items()}
     number,res = {},[]
-    for i,s in helps['en'].items():
-        if split_of(s.page)=='train' and len(s.text)>=least and s.text not in out['en']: number.setdefault(s.text, len(number))
-    english = {i: number[s.text] for i,s in helps['en'].items() if s.text in number and split_of(s.page)=='train'}
+    english = {i: s.text for i,s in helps['en'].items() if split_of(s.page)=='train' and len(s.text)>=least and same(s.text) not in out['en']}
+    for t in english.values(): number.setdefault(same(t), len(number))
     for lang in TEXT_LANGS:
-        seen = set()
-        for i,n in english.items():
+        seen = set(out[lang])
+        for i,t in english.items():
             text = helps[lang][i].text if i in helps[lang] else None
-            if text and text not in seen and text not in out[lang]: seen.add(text); res.append(dict(id=n, lang=lang, text=text))
+            if text and same(text) not in seen: seen.add(same(text)); res.append(dict(id=number[same(t)], lang=lang, text=text))
     return dict(train=res)
 
-# %% ../nbs/19_bench_build.ipynb #d97b53db
+# %% ../nbs/19_bench_build.ipynb #c933efd5
 FOOD = ('food-fruit','food-vegetable','food-prepared','food-asian','food-sweet','drink')
 FILL = dict(name=('household','light-video','computer','phone','sound'), area=('place-building','place-religious','place-geographic','place-other'), zone=('place-geographic','place-other'),
     shopping_list_item=FOOD, todo_list_item=FOOD+('household','office'), timer_name=FOOD, message=('person-role','time','sky-weather'),
@@ -223,7 +228,7 @@ def sample_intent(
         if len(text)>1 and text not in taken and split_of(text)==split: taken.add(text); res.append((text, spans))
     return res
 
-# %% ../nbs/19_bench_build.ipynb #6100304d
+# %% ../nbs/19_bench_build.ipynb #40dfff79
 def ha_rows(
     packs:dict, # language -> parsed file of the package
     groups:dict, # emoji -> (group, subgroup)
@@ -247,7 +252,7 @@ def ha_rows(
         for r in rows: r['tags'] = [tags.index(t) for t in r['tags']]
     return res, intents, tags
 
-# %% ../nbs/19_bench_build.ipynb #a07a24a3
+# %% ../nbs/19_bench_build.ipynb #2f3db51f
 def features(
     text:tuple, # names of the text columns
     label:tuple=(), # class names
@@ -271,7 +276,7 @@ def write_table(
         write_page_checksum=True, use_dictionary=['lang'], column_encoding=numbers or None)
     return atomic_write(path, sink.getvalue())
 
-# %% ../nbs/19_bench_build.ipynb #3a68f83e
+# %% ../nbs/19_bench_build.ipynb #7eed2c91
 LICENCES = dict(cldr_cat=('Unicode-3.0','MIT'), ha=('Apache-2.0','Unicode-3.0'), lo_pair=('MPL-2.0','Apache-2.0'))
 LICENCES.update({f: LICENCES['lo_pair'] for f in ('lo_tag','lo_ret','lo_text')})
 ABOUT = dict(
@@ -299,7 +304,7 @@ def card(
     front = yaml.safe_dump(head, allow_unicode=True, sort_keys=False)
     return f'---\n{front}---\n# {title}\n\n{about}\n\n## Notices\n\n{_SOURCES.get(folder, _HELP)}\n\nThe licence texts are in the files LICENSE-*.txt of this folder.\n\n## Rows\n\n{table}\n'
 
-# %% ../nbs/19_bench_build.ipynb #0b3d8263
+# %% ../nbs/19_bench_build.ipynb #c733c8ba
 def read_sources(
     folder:Path, # the packages
 )->tuple: # groups and annotations of emoji, intent packs, help segments, by language
@@ -324,7 +329,7 @@ def make_tables(
     return dict(cldr_cat=(cldr_rows(groups, notes), features(('text',), GROUPS)), ha=(ha, features(('text',), intents, slots)), lo_pair=(pair, features(('text','text2'), ('no','yes'))),
         lo_tag=(tag, features((), (), TAGS)), lo_ret=(ret, features(('text',))), lo_text=(text_rows(helps, held), number))
 
-# %% ../nbs/19_bench_build.ipynb #4fd10911
+# %% ../nbs/19_bench_build.ipynb #b6615d98
 @dataclass(frozen=True)
 class BuildReport:
     "What a build wrote, and in what it differs from the committed files"
