@@ -126,7 +126,7 @@ def make_job(
     return Job(name.split('.')[0], arm, name, exp.version, cfg if isinstance(cfg, dict) else to_dict(cfg), seed, cost_s, inputs or {})
 
 # %% ../nbs/60_experiments.ipynb #42d91643
-MODULES = {p: f'xltnb.exp_{p}' for p in PAPERS} # paper -> module that registers its experiments
+MODULES = {p: f'xltnb.exp_{p}' for p in (*PAPERS, 'baselines')} # paper -> module that registers its experiments
 
 def add_paper(
     paper:str, # its name, as in `xltnb run NAME`
