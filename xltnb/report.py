@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FIGURES', 'STYLE', 'OPEN_TARGET', 'PRINTED', 'POLICY', 'number', 'interval', 'claimed', 'verdict_text',
-           'claims_markdown', 'Markup', 'html', 'table', 'badge', 'fold', 'runs_of', 'claims_table',
+           'claims_markdown', 'Markup', 'html', 'table', 'badge', 'quiet', 'code', 'fold', 'runs_of', 'claims_table',
            'comparison_tables', 'claim_origin', 'table_origin', 'mothello_figures', 'figure_html', 'figures_html',
            'changed', 'deviations', 'machine', 'environment', 'page_html', 'tally', 'paper_html', 'report']
 
@@ -24,10 +24,10 @@ from .compare import claims, compare
 from .core import XltError, atomic_write, check_name
 from .experiments import PRESETS, load_jobs
 from .experiments import papers as known_papers
-from .figures import (VERDICT_LOOK, anchors_fig, by_arm, claims_fig, intervention_fig, layers_fig, matrix_fig, printed_curves, probe_curve_fig,
-                           symmetry_fig, transfer_fig, wrong_language_fig)
+from .figures import (VERDICT_LOOK, anchors_fig, by_arm, claims_fig, intervention_fig, layers_fig, matrix_fig,
+    printed_curves, probe_curve_fig, symmetry_fig, transfer_fig, wrong_language_fig)
 from .published import load_paper
-from .store import Record, Store
+from .store import Record, Store, open_store
 
 # %% ../nbs/72_report.ipynb #f831b39a
 def number(
@@ -63,10 +63,13 @@ def verdict_text(
 def claims_markdown(
     rows:list[dict], # rows of `claims`
 )->str: # a Markdown table
-    "Claim, what the paper prints, our effect with its interval, where it is claimed to lie, seeds and verdict: for README and issues"
+    "Claim, what the paper prints, our effect, where it is claimed to lie, seeds and verdict: for README and issues"
     cell = lambda x: str(x or '–').replace('|',r'\|').replace('\n',' ')
-    head = ['| claim | what it says | the paper | ours (95 % interval) | claimed | n | verdict |', '|---|---|---|---|---|---|---|']
-    return '\n'.join(head + [f"| {cell(r['claim'])} | {cell(r['text'])} | {cell(r.get('printed'))} | {interval(r)} | {claimed(r)} | {r['n']} | {verdict_text(r['verdict'])} |" for r in rows])
+    line = lambda cells: f'| {" | ".join(cells)} |'
+    head = ['claim','what it says','the paper','ours (95 % interval)','claimed','n','verdict']
+    text = lambda r: [cell(r['claim']), cell(r['text']), cell(r.get('printed'))]
+    ours = lambda r: [interval(r), claimed(r), str(r['n']), verdict_text(r['verdict'])]
+    return '\n'.join([line(head), '|---'*len(head)+'|', *[line(text(r)+ours(r)) for r in rows]])
 
 # %% ../nbs/72_report.ipynb #d8c22446
 class Markup(str):
@@ -78,6 +81,10 @@ def html(
     "Anything as HTML"
     return x if isinstance(x, Markup) else Markup(escape(str(x)))
 
+def _row(cells, classes, id=''):
+    "A row of a table"
+    return f'<tr{id}>'+''.join(f'<td{c}>{html(x)}</td>' for x,c in zip(cells,classes))+'</tr>'
+
 def table(
     head:list[str], # names of the columns
     rows:list[list], # cells
@@ -85,17 +92,31 @@ def table(
     ids:tuple=(), # an id for each row, if any
 )->Markup:
     "An HTML table; columns that start with `#` hold numbers"
-    num = [' class="num"'*h.startswith('#') for h in head]
-    line = lambda r,i: f'<tr{i}>'+''.join(f'<td{c}>{html(x)}</td>' for x,c in zip(r,num))+'</tr>'
-    body = ''.join(line(r, f' id="{escape(ids[k])}"' if ids else '') for k,r in enumerate(rows))
-    ths = ''.join(f'<th scope="col"{c}>{html(h.lstrip("#"))}</th>' for h,c in zip(head,num))
-    return Markup(f'<div class="wide"><table class="{escape(cls)}"><thead><tr>{ths}</tr></thead><tbody>{body}</tbody></table></div>')
+    classes = [' class="num"'*h.startswith('#') for h in head]
+    body = ''.join(_row(r, classes, f' id="{escape(ids[k])}"' if ids else '') for k,r in enumerate(rows))
+    heads = ''.join(f'<th scope="col"{c}>{html(h.lstrip("#"))}</th>' for h,c in zip(head,classes))
+    start = f'<div class="wide"><table class="{escape(cls)}"><thead><tr>{heads}</tr></thead>'
+    return Markup(f'{start}<tbody>{body}</tbody></table></div>')
 
 def badge(
     verdict:str, # one of the six
 )->Markup:
     "The verdict in its colour"
-    return Markup(f'<span class="verdict" style="color:{VERDICT_LOOK[verdict][1]}">{escape(verdict_text(verdict))}</span>')
+    text,colour = escape(verdict_text(verdict)), VERDICT_LOOK[verdict][1]
+    return Markup(f'<span class="verdict" style="color:{colour}">{text}</span>')
+
+def quiet(
+    text, # anything
+    tag:str='span', # element that holds it
+)->Markup:
+    "Small print"
+    return Markup(f'<{tag} class="quiet">{html(text)}</{tag}>')
+
+def code(
+    text, # anything
+)->Markup:
+    "What one types, or a name in a file"
+    return Markup(f'<code>{escape(str(text))}</code>')
 
 def fold(
     title, # what the line says
@@ -105,7 +126,8 @@ def fold(
     printed:bool=True, # unfolded on paper
 )->Markup:
     "A line that unfolds"
-    return Markup(f'<details id="{escape(id)}"{" open"*open}{" data-screen"*(not printed)}><summary>{html(title)}</summary>{html(body)}</details>')
+    flags = ' open'*open+' data-screen'*(not printed)
+    return Markup(f'<details id="{escape(id)}"{flags}><summary>{html(title)}</summary>{html(body)}</details>')
 
 # %% ../nbs/72_report.ipynb #682dc1cf
 def runs_of(
@@ -120,21 +142,26 @@ def _link(id, text): return Markup(f'<a href="#from-{escape(id)}">{html(text)}</
 
 def _said(row):
     "The claim, and in small why it could not be judged and which check decided"
-    note = f'<br><span class="quiet">{escape(row["note"])}</span>' if row.get('note') and row['note']!='not run' else ''
-    check = f'<br><span class="quiet"><code>{escape(row["checks"][0]["effect"])}</code></span>' if row.get('checks') and row['n'] else ''
-    return Markup(html(row['text']) + ' (our addition)'*bool(row.get('ours')) + note + check)
+    small = []
+    if row.get('note') and row['note']!='not run': small.append(quiet(row['note']))
+    if row.get('checks') and row['n']: small.append(quiet(code(row['checks'][0]['effect'])))
+    return Markup(html(row['text']) + ' (our addition)'*bool(row.get('ours')) + ''.join(f'<br>{x}' for x in small))
 
+def _ours(row):
+    "The interval on a line of its own, so that the column stays narrow"
+    if number(row['low'])=='–': return Markup(number(row['effect']))
+    return Markup(f"{number(row['effect'])}<br>{quiet(number(row['low'])+' to '+number(row['high']))}")
+
+# %% ../nbs/72_report.ipynb #26445991
 def claims_table(
     rows:list[dict], # rows of `claims`
 )->Markup:
     "Every claim with what the paper prints, our effect, where it is claimed to lie, seeds and verdict"
-    return table(['claim','what it says','the paper prints','#ours (95 % interval)','#claimed','#n','verdict'],
-        [[_link(r['claim'],r['claim'].split('.',1)[-1]), _said(r), Markup(f'<span class="quiet">{escape(str(r.get("printed") or "–"))}</span>'), _ours(r), claimed(r), r['n'], badge(r['verdict'])] for r in rows], 'claims')
+    head = ['claim','what it says','the paper prints','#ours (95 % interval)','#claimed','#n','verdict']
+    name = lambda r: _link(r['claim'], r['claim'].split('.',1)[-1])
+    line = lambda r: [name(r), _said(r), quiet(r.get('printed') or '–'), _ours(r), claimed(r), r['n'], badge(r['verdict'])]
+    return table(head, [line(r) for r in rows], 'claims')
 
-def _ours(row):
-    "The interval on a line of its own, so that the column stays narrow"
-    ends = '' if number(row['low'])=='–' else f'<br><span class="quiet">{number(row["low"])} to {number(row["high"])}</span>'
-    return Markup(f'{number(row["effect"])}{ends}')
 
 def _parts(rows):
     "Rows of `compare` by table"
@@ -142,44 +169,71 @@ def _parts(rows):
     for r in rows: out.setdefault(r['cell'].split('.')[1],[]).append(r)
     return out
 
+# %% ../nbs/72_report.ipynb #a61de2d6
+def _comparison(id, rows, about, first):
+    "One table of a paper: its cells, or only the measured ones; unfolded if it is the first and has any"
+    ran = [r for r in rows if r['n']]
+    head = ['cell','#paper','source','#pinned','#ours (95 % interval)','#n','verdict']
+    what = lambda r: [r['cell'].split('.',2)[-1], r['paper'], r['source'], number(r['pinned'])]
+    line = lambda r: [*what(r), interval(r,'now'), r['n'], badge(r['verdict'])]
+    body = table(head, [line(r) for r in ran or rows], 'compare')
+    note = quiet(about.note,'p') if about and about.note else ''
+    count = quiet(f'{len(ran)} of {len(rows)} cells measured')
+    title = Markup(f'<b>{escape(id)}</b> {escape(about.caption if about else "")} {count}')
+    return fold(title, Markup(note+body), f'table-{id}', bool(ran) and first, bool(ran))
+
 def comparison_tables(
     paper:str, # name of a paper
     rows:list[dict], # rows of `compare`
 )->Markup:
     "The printed cells beside ours, one unfolding line a table; tables without runs say so"
-    out,tables = [], load_paper(paper).tables
-    for k,rs in _parts(rows).items():
-        ran,t = sum(r['n']>0 for r in rs), tables.get(k); note = f'<p class="quiet">{escape(t.note)}</p>' if t and t.note else ''
-        body = table(['cell','#paper','source','#pinned','#ours (95 % interval)','#n','verdict'],
-            [[r['cell'].split('.',2)[-1], r['paper'], r['source'], number(r['pinned']), interval(r,'now'), r['n'], badge(r['verdict'])] for r in rs if r['n'] or ran==0], 'compare')
-        out.append(fold(Markup(f'<b>{escape(k)}</b> {escape(t.caption if t else "")} <span class="quiet">{ran} of {len(rs)} cells measured</span>'), Markup(note+body), f'table-{k}', ran>0 and len(out)==0, ran>0))
-    return Markup(''.join(out))
+    tables = load_paper(paper).tables
+    return Markup(''.join(_comparison(k, rs, tables.get(k), i==0) for i,(k,rs) in enumerate(_parts(rows).items())))
 
 # %% ../nbs/72_report.ipynb #86afa1c5
 def _command(target, preset): return Markup(f'<pre>xltnb run {escape(target)} --preset {escape(preset)}</pre>')
 
 def _records(keys, runs):
     "Keys with the file they stand in"
+    if not keys: return quiet('no records yet','p')
     known = {r.key:r for r in runs}
-    keys = sorted(keys, key=lambda k: (known[k].arm, known[k].seed) if k in known else ('',0))
+    place = lambda k: (known[k].arm, known[k].seed) if k in known else ('',0)
     name = lambda k: f'{known[k].arm}, seed {known[k].seed}: {known[k].experiment}/{k}.json' if k in known else k
-    return Markup('<ul class="keys">'+''.join(f'<li><code>{escape(name(k))}</code></li>' for k in keys)+'</ul>') if keys else Markup('<p class="quiet">no records yet</p>')
+    return Markup('<ul class="keys">'+''.join(f'<li>{code(name(k))}</li>' for k in sorted(keys,key=place))+'</ul>')
 
 def _arms(row):
     "Which arm each short name of the effects stands for"
-    paper,_,item = row['claim'].partition('.'); c = load_paper(paper).claims.get(item); names = {k:v for x in (c.at(row['preset']) if c else ()) for k,v in x.arms.items()}
-    return Markup('<p>'+', '.join(f'<code>{escape(k)}</code> is {escape(v)}' for k,v in names.items())+'</p>') if names else Markup('')
+    paper,_,item = row['claim'].partition('.')
+    claim = load_paper(paper).claims.get(item)
+    names = {k:v for x in (claim.at(row['preset']) if claim else ()) for k,v in x.arms.items()}
+    return Markup('<p>'+', '.join(f'{code(k)} is {escape(v)}' for k,v in names.items())+'</p>' if names else '')
 
+def _checks(checks):
+    "Rule, effect and reason of every check"
+    head = ['effect','rule','#value (95 % interval)','#each seed','verdict','why this line']
+    rule = lambda c: f"{c['rule']} {number(c['margin'],2)}"
+    seeds = lambda c: ', '.join(map(number,c['seeds'])) or '–'
+    return table(head, [[c['effect'], rule(c), interval(c,'value'), seeds(c), badge(c['verdict']), c['why']] for c in checks])
+
+# %% ../nbs/72_report.ipynb #f2ba74df
 def claim_origin(
     row:dict, # row of `claims`
     runs:list[Record], # the preset's records
 )->Markup:
     "Command, checks and records of one claim"
-    checks = row.get('checks', []); arms = _arms(row)
-    lines = [[c['effect'], f"{c['rule']} {number(c['margin'],2)}", interval(c,'value'), ', '.join(map(number,c['seeds'])) or '–', badge(c['verdict']), c['why']] for c in checks]
-    body = _command(row['claim'],row['preset']) + arms + table(['effect','rule','#value (95 % interval)','#each seed','verdict','why this line'], lines) + _records(row['keys'],runs)
-    if not checks: body = f"<p>{escape(row['why'])}</p>"
+    body = f"<p>{escape(row['why'])}</p>"
+    if checks := row.get('checks'):
+        body = _command(row['claim'],row['preset']) + _arms(row) + _checks(checks) + _records(row['keys'],runs)
     return fold(Markup(f"<b>{escape(row['claim'])}</b> {escape(row['text'])}"), Markup(body), f"from-{row['claim']}")
+
+# %% ../nbs/72_report.ipynb #3d2078d6
+def _table_origin(target, preset, rows, runs):
+    "Command and records of one printed table, and of each cell"
+    keys = list(dict.fromkeys(k for r in rows for k in r['keys']))
+    cells = [[r['cell'], code(' '.join(r['keys']))] for r in rows if r['keys']]
+    each = fold('cell by cell', table(['cell','records'],cells), printed=False) if cells else ''
+    title = Markup(f'<b>{escape(target)}</b> {len(keys)} records')
+    return fold(title, Markup(_command(target,preset)+_records(keys,runs)+each), f'from-{target}', printed=bool(keys))
 
 def table_origin(
     paper:str, # name of a paper
@@ -188,26 +242,38 @@ def table_origin(
     runs:list[Record], # the preset's records
 )->Markup:
     "Command and records of each printed table"
-    out = []
-    for k,rs in _parts(rows).items():
-        cells = [[r['cell'], Markup(f"<code>{escape(' '.join(r['keys']))}</code>")] for r in rs if r['keys']]
-        keys = list(dict.fromkeys(k for r in rs for k in r['keys'])); body = _command(f'{paper}.{k}',preset) + _records(keys,runs) + (fold('cell by cell', table(['cell','records'],cells), printed=False) if cells else '')
-        out.append(fold(Markup(f'<b>{escape(paper)}.{escape(k)}</b> {len(keys)} records'), Markup(body), f'from-{paper}.{k}', printed=bool(keys)))
-    return Markup(''.join(out))
+    return Markup(''.join(_table_origin(f'{paper}.{k}', preset, rs, runs) for k,rs in _parts(rows).items()))
 
 # %% ../nbs/72_report.ipynb #3dbd38b1
+def _ends(pairs):
+    "Runs of the atomic pair's first arm and of its arm with most anchors"
+    arms = by_arm(pairs,'align-atomic')
+    most = sorted(arms, key=lambda a: int(a.rsplit('-',1)[1]))[-1:]
+    return [r for r in pairs if r.arm in list(arms)[:1]+most]
+
+def _largest(runs):
+    "The naive run of most languages, if there is one"
+    many = [r for r in runs if 'matrix' in r.curves and r.arm.startswith('naive')]
+    return sorted(many, key=lambda r: -len(r.curves['matrix']['across']))[:1]
+
+# %% ../nbs/72_report.ipynb #bdda41f2
 def mothello_figures(
     runs:list[Record], # the preset's records
 )->list: # (name, how to draw it)
     "What is drawn for mOthello"
-    pairs = [r for r in runs if re.fullmatch(r'align-\w+-\d+', r.arm)]; two = by_arm(pairs,'align-atomic'); moved = by_arm(runs,'transfer-atomic')
-    ends = [r for r in pairs if r.arm in (list(two)[:1]+sorted(two, key=lambda a: int(a.rsplit('-',1)[1]))[-1:])]
-    many = [r for r in runs if 'matrix' in r.curves and r.arm.startswith('naive')]; big = sorted(many, key=lambda r: -len(r.curves['matrix']['across']))[:1]
-    edited = [r for r in pairs if 'err_null' in r.metrics]; four = by_arm(runs,'transfer4'); drawn = lambda arms,**kw: transfer_fig(arms, printed_curves(**kw))
-    return [('alignment by anchors', lambda: anchors_fig(pairs)), ('alignment by layer', lambda: layers_fig(ends)), ('alignment during training', lambda: probe_curve_fig(by_arm(ends))),
-        ('symmetries', lambda: symmetry_fig(ends)), *[('many languages', lambda r=r: matrix_fig(r)) for r in big],
-        ('transfer', lambda: transfer_fig(moved)), ('transfer beside the paper', lambda: drawn(moved)), ('wrong language', lambda: wrong_language_fig(moved)),
-        *[('four languages', lambda: drawn(four, table='F6'))]*bool(four), ('interventions', lambda: intervention_fig(edited))]
+    pairs = [r for r in runs if re.fullmatch(r'align-\w+-\d+', r.arm)]
+    ends,moved,four = _ends(pairs), by_arm(runs,'transfer-atomic'), by_arm(runs,'transfer4')
+    beside = lambda arms,table: transfer_fig(arms, printed_curves(table=table))
+    return [('alignment by anchors', lambda: anchors_fig(pairs)),
+        ('alignment by layer', lambda: layers_fig(ends)),
+        ('alignment during training', lambda: probe_curve_fig(by_arm(ends))),
+        ('symmetries', lambda: symmetry_fig(ends)),
+        *[('many languages', lambda r=r: matrix_fig(r)) for r in _largest(runs)],
+        ('transfer', lambda: transfer_fig(moved)),
+        ('transfer beside the paper', lambda: beside(moved,'F5')),
+        ('wrong language', lambda: wrong_language_fig(moved)),
+        *[('four languages', lambda: beside(four,'F6'))]*bool(four),
+        ('interventions', lambda: intervention_fig([r for r in pairs if 'err_null' in r.metrics]))]
 
 FIGURES = dict(mothello=mothello_figures)
 
@@ -216,7 +282,8 @@ def figure_html(
     id:str, # address on the page
 )->Markup:
     "A figure as a part of the page; plotly.js is loaded elsewhere"
-    return Markup(f'<figure>{pio.to_html(fig, full_html=False, include_plotlyjs=False, div_id=id, config=dict(responsive=True, displaylogo=False))}</figure>')
+    config = dict(responsive=True, displaylogo=False)
+    return Markup(f'<figure>{pio.to_html(fig, full_html=False, include_plotlyjs=False, div_id=id, config=config)}</figure>')
 
 def figures_html(
     paper:str, # name of a paper
@@ -226,17 +293,20 @@ def figures_html(
     "All figures of a paper"
     out,missing = [], []
     judged = [r for r in rows if r['n']] and rows # an empty list, if nothing was judged
-    for i,(name,draw) in enumerate([('claims', lambda: claims_fig(judged)), *FIGURES.get(paper, lambda r: [])(runs)]):
+    drawn = FIGURES[paper](runs) if paper in FIGURES else []
+    for i,(name,draw) in enumerate([('claims', lambda: claims_fig(judged)), *drawn]):
         try: out.append(figure_html(draw(), f'figure-{paper}-{i}'))
         except XltError: missing.append(name)
-    if missing: out.append(f'<p class="quiet">Not drawn, for want of runs: {escape(", ".join(missing))}.</p>')
+    if missing: out.append(quiet(f'Not drawn, for want of runs: {", ".join(missing)}.','p'))
     return Markup(''.join(out))
 
 # %% ../nbs/72_report.ipynb #dd68c459
 def _flat(config, head=''):
     "Nested settings as 'lm.steps': value"
     out = {}
-    for k,v in config.items(): out |= _flat(v,f'{head}{k}.') if isinstance(v,dict) else {f'{head}{k}':'–' if v in ([],'',None) else str(v)}
+    for k,v in config.items():
+        if isinstance(v,dict): out |= _flat(v,f'{head}{k}.')
+        else: out[head+k] = '–' if v in ([],'',None) else str(v)
     return out
 
 def changed(
@@ -246,10 +316,21 @@ def changed(
     "Settings in which jobs differ from the printed ones of the same arm"
     full,out = {j.arm:_flat(j.config) for j in paper_jobs}, {}
     for j in jobs:
-        for k,v in _flat(j.config).items():
-            if (was := full.get(j.arm,{}).get(k,v))!=v:
-                for seen,x in zip(out.setdefault(k,([],[],[])), (was,v,j.arm)): seen.append(x)
-    return {k:tuple(tuple(dict.fromkeys(x)) for x in v) for k,v in out.items()}
+        printed = full.get(j.arm,{})
+        for k,now in _flat(j.config).items():
+            if (was := printed.get(k,now))==now: continue
+            for seen,x in zip(out.setdefault(k,({},{},{})), (was,now,j.arm)): seen[x] = None # a set that keeps its order
+    return {k:tuple(map(tuple,v)) for k,v in out.items()}
+
+# %% ../nbs/72_report.ipynb #e2f2923a
+_DEVIATIONS = ('Where paper and code differ or are silent, the page <i>deviations</i> of the paper says what we chose. '
+    'Below is what this preset changes besides.')
+
+def _changes(diff, arms):
+    "A line a setting; `arms` is how many could have changed it"
+    line = lambda k,was,now,where: [code(k), ', '.join(was), ', '.join(now), 'all' if len(where)>=arms else ', '.join(where)]
+    rows = [line(k,*v) for k,v in sorted(diff.items())]
+    return fold(f'{len(rows)} settings differ from the paper’s', table(['setting','as printed','here','arms'],rows,'deviations'))
 
 def deviations(
     paper:str, # name of a paper
@@ -257,11 +338,12 @@ def deviations(
     jobs:list, # that preset's jobs
 )->Markup:
     "What this preset changes against the paper, and the arms that the paper does not have"
-    full = load_jobs(paper)('paper', None); diff = changed(jobs, full); own = sorted({j.arm for j in jobs}-{j.arm for j in full}); n = len({j.arm for j in jobs})
+    full = load_jobs(paper)('paper', None)
+    arms,theirs = {j.arm for j in jobs}, {j.arm for j in full}
+    diff,own = changed(jobs, full), sorted(arms-theirs)
     if not diff and not own: return Markup('<p>None: every setting is the one we read in paper and code.</p>')
-    rows = [[Markup(f'<code>{escape(k)}</code>'), ', '.join(was), ', '.join(now), 'all' if len(arms)>=n-len(own) else ', '.join(arms)] for k,(was,now,arms) in sorted(diff.items())]
     more = f'<p>Arms that the paper does not have: {escape(", ".join(own))}.</p>' if own else ''
-    return Markup('<p class="quiet">Where paper and code differ or are silent, the page <i>deviations</i> of the paper says what we chose. Below is what this preset changes besides.</p>'+more+fold(f'{len(rows)} settings differ from the paper’s', table(['setting','as printed','here','arms'],rows,'deviations')))
+    return Markup(quiet(Markup(_DEVIATIONS),'p') + more + _changes(diff, len(arms&theirs)))
 
 # %% ../nbs/72_report.ipynb #1897ec1d
 def _all(runs, get):
@@ -274,44 +356,80 @@ def machine(
 )->str: # 'AMD EPYC, 2 cores; cpu'
     "What the runs ran on, in words"
     if not runs: return 'nothing has run yet'
-    return f"{_all(runs, lambda p: p.get('cpu'))}, {_all(runs, lambda p: p.get('cores'))} cores; computed on {_all(runs, lambda p: p.get('device'))}"
+    cpu,cores,device = (_all(runs, lambda p: p.get(k)) for k in ('cpu','cores','device'))
+    return f'{cpu}, {cores} cores; computed on {device}'
+
+# %% ../nbs/72_report.ipynb #e91cfc98
+def _facts(runs):
+    "Machine, commit, versions, times"
+    version = lambda k: _all(runs, lambda p: p.get('versions',{}).get(k))
+    commit = lambda p: (p.get('commit') or 'unknown')[:12]+' with changes'*bool(p.get('dirty'))
+    starts = [r.provenance['started'] for r in runs if 'started' in r.provenance]
+    spent = sum(r.provenance.get('wall_s') or 0 for r in runs)
+    names = dict.fromkeys(k for r in runs for k in r.provenance.get('versions',{}))
+    return [['machine', machine(runs)], ['commit', _all(runs, commit)], *[[k, version(k)] for k in names],
+        ['first and last start', f'{min(starts)} to {max(starts)}' if starts else 'unknown'],
+        ['time of all runs', f'{spent/60:.1f} minutes']]
+
+def _run_row(run):
+    "One run in the table of runs"
+    p = run.provenance
+    numbers = [number(p.get(k),digits) for k,digits in (('wall_s',1),('tokens_s',0),('peak_mem_mb',0))]
+    return [run.arm, run.seed, code(run.key), *numbers, p.get('device','–')]
 
 def environment(
     runs:list[Record], # run records
 )->Markup:
     "Commits, versions and times of the runs"
-    if not runs: return Markup('<p class="quiet">No runs, so nothing to tell.</p>')
-    names = list(dict.fromkeys(k for r in runs for k in r.provenance.get('versions',{}))); facts = [['machine', machine(runs)],
-        ['commit', _all(runs, lambda p: f"{(p.get('commit') or 'unknown')[:12]}{' with changes' if p.get('dirty') else ''}")], *[[k, _all(runs, lambda p, k=k: p.get('versions',{}).get(k))] for k in names],
-        ['first and last start', f"{min(s)} to {max(s)}" if (s := [r.provenance['started'] for r in runs if 'started' in r.provenance]) else 'unknown'],
-        ['time of all runs', f"{sum(r.provenance.get('wall_s') or 0 for r in runs)/60:.1f} minutes"]]
-    each = [[r.arm, r.seed, Markup(f'<code>{escape(r.key)}</code>'), number(r.provenance.get('wall_s'),1), number(r.provenance.get('tokens_s'),0), number(r.provenance.get('peak_mem_mb'),0), r.provenance.get('device','–')] for r in runs]
-    return Markup(table(['fact','value'], facts, 'facts') + fold(f'all {len(runs)} runs', table(['arm','#seed','record','#seconds','#tokens a second','#peak memory (MB)','device'], each), 'runs'))
+    if not runs: return quiet('No runs, so nothing to tell.','p')
+    head = ['arm','#seed','record','#seconds','#tokens a second','#peak memory (MB)','device']
+    each = table(head, [_run_row(r) for r in runs])
+    return Markup(table(['fact','value'], _facts(runs), 'facts') + fold(f'all {len(runs)} runs', each, 'runs'))
 
 # %% ../nbs/72_report.ipynb #66585ec0
 STYLE = '''
 :root{color-scheme:light;--ink:#1f2933;--quiet:#616e7c;--line:#e4e7eb}
-body{font:15px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif;color:var(--ink);background:#fff;max-width:1080px;margin:0 auto;padding:24px 20px 80px}
-h1{font-size:26px;margin:0 0 4px}h2{font-size:20px;margin:36px 0 8px;padding-top:12px;border-top:1px solid var(--line)}h3{font-size:16px;margin:24px 0 8px}
-p{margin:4px 0 10px}.quiet{color:var(--quiet);font-size:13.5px}.tally span{margin-right:16px;white-space:nowrap}nav a{margin-right:14px}a{color:#0b5cad}
-.claims td,.claims th{padding:4px 10px 4px 0;line-height:1.4}.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:14px;margin:6px 0 12px}th{text-align:left;color:var(--quiet);font-weight:600;border-bottom:2px solid var(--line)}
-th,td{padding:5px 10px 5px 0;vertical-align:top}td{border-bottom:1px solid var(--line)}.num{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-.verdict{font-weight:600;white-space:nowrap}details{border:1px solid var(--line);border-radius:6px;padding:6px 12px;margin:6px 0}summary{cursor:pointer}
-pre{background:#f5f7fa;padding:8px 10px;border-radius:4px;overflow-x:auto;margin:8px 0}code,pre{font:12.5px/1.5 ui-monospace,Menlo,Consolas,monospace}.keys{margin:4px 0 10px;padding-left:18px}figure{margin:18px 0}
+body{font:15px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif;color:var(--ink);background:#fff}
+body{max-width:1080px;margin:0 auto;padding:24px 20px 80px}
+h1{font-size:26px;margin:0 0 4px}h2{font-size:20px;margin:36px 0 8px;padding-top:12px;border-top:1px solid var(--line)}
+h3{font-size:16px;margin:24px 0 8px}p{margin:4px 0 10px}figure{margin:18px 0}a{color:#0b5cad}nav a{margin-right:14px}
+.quiet{color:var(--quiet);font-size:13.5px}.tally span{margin-right:16px;white-space:nowrap}.wide{overflow-x:auto}
+table{border-collapse:collapse;width:100%;font-size:14px;margin:6px 0 12px}
+th{text-align:left;color:var(--quiet);font-weight:600;border-bottom:2px solid var(--line)}td{border-bottom:1px solid var(--line)}
+th,td{padding:5px 10px 5px 0;vertical-align:top}.claims td,.claims th{padding:4px 10px 4px 0;line-height:1.4}
+.num{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}.verdict{font-weight:600;white-space:nowrap}
 td:has(>.verdict){white-space:nowrap}.facts td:first-child{white-space:nowrap;padding-right:24px}
-@page{size:A4;margin:14mm}@media print{body{max-width:none;padding:0;font-size:12px}h2,h3,summary{break-after:avoid}tr,figure{break-inside:avoid}nav{display:none}table{font-size:11px}figure{overflow:hidden}.num{white-space:normal}.quiet,code,pre{font-size:10.5px}details{border:0;padding:0}}
+details{border:1px solid var(--line);border-radius:6px;padding:6px 12px;margin:6px 0}summary{cursor:pointer}
+pre{background:#f5f7fa;padding:8px 10px;border-radius:4px;overflow-x:auto;margin:8px 0}
+code,pre{font:12.5px/1.5 ui-monospace,Menlo,Consolas,monospace}.keys{margin:4px 0 10px;padding-left:18px}
+@page{size:A4;margin:14mm}
+@media print{
+body{max-width:none;padding:0;font-size:12px}h2,h3,summary{break-after:avoid}tr,figure{break-inside:avoid}nav{display:none}
+table{font-size:11px}figure{overflow:hidden}.num{white-space:normal}.quiet,code,pre{font-size:10.5px}
+details{border:0;padding:0}}
 '''
-OPEN_TARGET = "const show=()=>{const e=document.getElementById(decodeURIComponent(location.hash.slice(1)));if(e){if(e.tagName==='DETAILS')e.open=true;e.scrollIntoView()}};addEventListener('hashchange',show);if(location.hash)show();"
-PRINTED = "const figures=w=>document.querySelectorAll('.js-plotly-plot').forEach(e=>Plotly.relayout(e,w?{width:w,'title.font.size':13}:{autosize:true,width:null,'title.font.size':16}));addEventListener('beforeprint',()=>{document.querySelectorAll('details:not([data-screen])').forEach(e=>e.open=true);figures(680)});addEventListener('afterprint',()=>figures(0))"
+OPEN_TARGET = ('const show=()=>{const e=document.getElementById(decodeURIComponent(location.hash.slice(1)));'
+    "if(e){if(e.tagName==='DETAILS')e.open=true;e.scrollIntoView()}};"
+    "addEventListener('hashchange',show);if(location.hash)show();")
+PRINTED = ("const figures=w=>document.querySelectorAll('.js-plotly-plot').forEach(e=>Plotly.relayout(e,"
+    "w?{width:w,'title.font.size':13}:{autosize:true,width:null,'title.font.size':16}));"
+    "addEventListener('beforeprint',()=>{"
+    "document.querySelectorAll('details:not([data-screen])').forEach(e=>e.open=true);figures(680)});"
+    "addEventListener('afterprint',()=>figures(0))")
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
+# %% ../nbs/72_report.ipynb #4e19e0c4
 def page_html(
     title:str, # of the page
     body:Markup, # all of it
 )->str:
     "A whole page; its policy forbids it to load anything"
-    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{STYLE}</style><script>{get_plotlyjs()}</script></head>\n<body>{body}<script>{OPEN_TARGET}{PRINTED}</script></body></html>\n')
+    meta = ('<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">')
+    head = f'{meta}<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{STYLE}</style>'
+    head += f'<script>{get_plotlyjs()}</script>'
+    script = f'<script>{OPEN_TARGET}{PRINTED}</script>'
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>{body}{script}</body></html>\n'
 
 def tally(
     rows:list[dict], # rows of `claims`
@@ -321,26 +439,56 @@ def tally(
     return Markup('<p class="tally">'+''.join(f'<span>{k} {badge(v)}</span>' for v,k in n.items() if k)+'</p>')
 
 # %% ../nbs/72_report.ipynb #e62c9f82
+_SMALLER = ' This preset is smaller than the paper: judge the direction of effects here, not the printed digits.'
+_HOW_TO_READ = ('A claim is as good as its weakest check: <i>ours</i> is what this check computes (the small print under the claim), '
+    'and it is ok when the whole interval lies where it is claimed. '
+    'A claim’s number leads to its checks, its command and its records.')
+_ONLY_BESIDE = ('Boards and models of this preset are not the paper’s, '
+    'so our numbers stand here for orientation and stay without a verdict (todo).')
+
+def _as_printed(preset): return preset in ('paper','cluster')
+
+def _state(paper, preset, jobs, runs):
+    "What has run, where, and what is missing"
+    text = f'{len(runs)} of {len(jobs)} runs of preset <b>{escape(preset)}</b> are done. Machine: {escape(machine(runs))}.'
+    if not _as_printed(preset): text += _SMALLER
+    if len(runs)<len(jobs):
+        text += f' The command for what is missing: {code(f"xltnb run {paper} --preset {preset}")}'
+    return f'<p>{text}</p>'
+
 def _opening(paper, preset, jobs, runs, rows):
     "The first screen: what was run, where, and the claims"
-    c = load_paper(paper).citation; ran = f'{len(runs)} of {len(jobs)} runs of preset <b>{escape(preset)}</b> are done'
-    less = '' if preset in ('paper','cluster') else ' This preset is smaller than the paper: judge the direction of effects here, not the printed digits.'
-    if len(runs)<len(jobs): less += f' The command for what is missing: <code>xltnb run {escape(paper)} --preset {escape(preset)}</code>'
-    return Markup(f'<h2 id="{escape(paper)}">{escape(c["title"])}</h2><p class="quiet">{escape(c["authors"])}. {escape(str(c["venue"]))}, {c["year"]}.</p><p>{ran}. Machine: {escape(machine(runs))}.{less}</p>{tally(rows)}{claims_table(rows)}<p class="quiet">A claim is as good as its weakest check: <i>ours</i> is what this check computes (the small print under the claim), and it is ok when the whole interval lies where it is claimed. A claim’s number leads to its checks, its command and its records.</p>')
+    c = load_paper(paper).citation
+    title = f'<h2 id="{escape(paper)}">{escape(c["title"])}</h2>'
+    who = quiet(f'{c["authors"]}. {c["venue"]}, {c["year"]}.','p')
+    how = quiet(Markup(_HOW_TO_READ),'p')
+    return Markup(title+who+_state(paper,preset,jobs,runs)+tally(rows)+claims_table(rows)+how)
 
+# %% ../nbs/72_report.ipynb #db3f4d9f
 def paper_html(
     paper:str, # name of a paper
     preset:str, # whose runs are shown
     store:Store, # run records
 )->Markup:
     "Everything about one paper"
-    try: jobs = load_jobs(paper)(preset, None); load_paper(paper)
-    except XltError as e: return Markup(f'<h2 id="{escape(paper)}">{escape(paper)}</h2><p class="quiet">Not part of this version yet: {escape(str(e))}</p>')
-    runs = runs_of(jobs, store); rows = claims(paper, preset, store, jobs).rows; cells = compare(paper, preset, store, jobs).rows
-    size = '' if preset in ('paper','cluster') else '<p class="quiet">Boards and models of this preset are not the paper’s, so our numbers stand here for orientation and stay without a verdict (todo).</p>'
-    parts = [('The paper’s numbers beside ours', Markup(size+comparison_tables(paper,cells))), ('Figures', figures_html(paper,rows,runs)),
-        ('Where each number comes from', Markup(''.join(claim_origin(r,runs) for r in rows)+table_origin(paper,preset,cells,runs))), ('What is not as printed', deviations(paper,preset,jobs)), ('Environment', environment(runs))]
-    return Markup(_opening(paper,preset,jobs,runs,rows) + ''.join(f'<h3>{escape(t)}</h3>{b}' for t,b in parts))
+    try: jobs,_ = load_jobs(paper)(preset, None), load_paper(paper)
+    except XltError as e:
+        return Markup(f'<h2 id="{escape(paper)}">{escape(paper)}</h2>{quiet(f"Not part of this version yet: {e}","p")}')
+    runs,rows = runs_of(jobs, store), claims(paper, preset, store, jobs).rows
+    cells = compare(paper, preset, store, jobs).rows
+    beside = comparison_tables(paper,cells) if _as_printed(preset) else quiet(_ONLY_BESIDE,'p')+comparison_tables(paper,cells)
+    origins = ''.join(claim_origin(r,runs) for r in rows)+table_origin(paper,preset,cells,runs)
+    parts = {'The paper’s numbers beside ours':beside, 'Figures':figures_html(paper,rows,runs),
+        'Where each number comes from':origins, 'What is not as printed':deviations(paper,preset,jobs),
+        'Environment':environment(runs)}
+    return Markup(_opening(paper,preset,jobs,runs,rows) + ''.join(f'<h3>{escape(t)}</h3>{b}' for t,b in parts.items()))
+
+def _top(papers, preset):
+    "Title, date, and links where there are several papers"
+    head = f'<h1>Cross-lingual transfer: report on {escape(", ".join(papers))}</h1>'
+    head += quiet(f'Preset {preset}, written {time.strftime("%Y-%m-%d %H:%M")}. Needs no network.','p')
+    links = ''.join(f'<a href="#{escape(p)}">{escape(p)}</a>' for p in papers)
+    return head+(f'<nav>{links}</nav>' if len(papers)>1 else '')
 
 def report(
     papers:str|list[str]='mothello', # which papers
@@ -349,9 +497,11 @@ def report(
     out:str|Path='', # the HTML file; default: report-<preset>.html in the store
 )->Path: # the file
     "Write the report; everything in it comes from the store"
-    papers = [papers] if isinstance(papers,str) else list(papers); store = store if isinstance(store,Store) else Store(store)
-    check_name(preset, PRESETS, 'preset'); [check_name(p, known_papers(), 'paper') for p in papers]; out = Path(out) if out else store.path/f'report-{preset}.html'
-    head = f'<h1>Cross-lingual transfer: report on {escape(", ".join(papers))}</h1><p class="quiet">Preset {escape(preset)}, written {time.strftime("%Y-%m-%d %H:%M")}. Needs no network.</p>'
-    nav = '<nav>'+''.join(f'<a href="#{escape(p)}">{escape(p)}</a>' for p in papers)+'</nav>' if len(papers)>1 else ''
+    papers = [papers] if isinstance(papers,str) else list(papers)
+    check_name(preset, PRESETS, 'preset')
+    for p in papers: check_name(p, known_papers(), 'paper')
+    store = open_store(store)
+    out = Path(out) if out else store.path/f'report-{preset}.html'
     out.parent.mkdir(parents=True, exist_ok=True)
-    return atomic_write(out, page_html(f'xltnb report, {preset}', Markup(head+nav+''.join(paper_html(p,preset,store) for p in papers))))
+    body = Markup(_top(papers,preset)+''.join(paper_html(p,preset,store) for p in papers))
+    return atomic_write(out, page_html(f'xltnb report, {preset}', body))
