@@ -6,7 +6,7 @@
 __all__ = ['FREEZE', 'SELECT', 'MethodTrainer', 'FineCfg', 'check_cfg', 'ByLength', 'Prepare', 'prepared', 'frozen', 'arguments',
            'Finetuner', 'averaged', 'finetune']
 
-# %% ../nbs/30_trainer.ipynb #246d9e2e
+# %% ../nbs/30_trainer.ipynb #6bc6e0a8
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -25,6 +25,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from .compose import Method, Replay, Step, chain, check_methods
 from .core import XltError, cache_dir, check_name, seed_for, stable_hash, to_dict
+from .encoders import add_head, load_encoder
 from .features import make_features, pad_batch
 from .tasks import Task
 from .transfer import Matrix, Transfer, generalized, zero_shot
