@@ -10,6 +10,7 @@ import ipywidgets as W
 import numpy as np
 import plotly.graph_objects as go
 from IPython.display import display
+from fastcore.basics import patch
 
 from .core import check_name
 from .demo import ARMS, Demo, States, load_demo
@@ -36,46 +37,69 @@ def reading(
 PANELS = ('the board', 'as the probe reads it', "the model's next move")
 FELT,LINE,WRONG = '#e4efe6','#9db8a3','#c8372d'
 
+def _names(n:int)->list: return [geometry(n).name(i) for i in range(n*n)]
+
+def _on_panel(panel:int)->dict: return dict(xaxis=f'x{panel}', yaxis=f'y{panel}', showlegend=False)
+
 def _discs(n:int, panel:int)->go.Scatter:
     "A disc on every square of one board, invisible until told otherwise"
-    cols,rows = np.tile(np.arange(n),n), np.repeat(np.arange(n),n); names = [geometry(n).name(i) for i in range(n*n)]
-    marker = dict(size=200/n, color=np.zeros(n*n), colorscale=[[0,'#ffffff'],[1,'#17191c']], cmin=0, cmax=1, opacity=np.zeros(n*n), line=dict(color=INK,width=1.2))
+    cols,rows = np.tile(np.arange(n),n), np.repeat(np.arange(n),n)
+    shade = dict(color=np.zeros(n*n), colorscale=[[0,'#ffffff'],[1,'#17191c']], cmin=0, cmax=1, opacity=np.zeros(n*n))
+    marker = dict(size=200/n, line=dict(color=INK,width=1.2), **shade)
     hover = '%{text}<br>black %{customdata[2]:.0%}, white %{customdata[0]:.0%}, empty %{customdata[1]:.0%}<extra></extra>'
-    return go.Scatter(x=cols, y=rows, mode='markers', marker=marker, text=names, customdata=np.zeros((n*n,3)), hovertemplate=hover, xaxis=f'x{panel}', yaxis=f'y{panel}', showlegend=False)
+    return go.Scatter(x=cols, y=rows, mode='markers', marker=marker, text=_names(n), customdata=np.zeros((n*n,3)),
+        hovertemplate=hover, **_on_panel(panel))
 
 def _mark(n:int, panel:int, name:str, **marker)->go.Scatter:
     "Marks that stand on some squares"
-    return go.Scatter(x=[], y=[], mode='markers', marker=dict(line=dict(width=3),**marker), name=name, xaxis=f'x{panel}', yaxis=f'y{panel}', hoverinfo='skip', showlegend=False)
+    return go.Scatter(x=[], y=[], mode='markers', marker=dict(line=dict(width=3),**marker), name=name, hoverinfo='skip', **_on_panel(panel))
 
 def _heat(n:int)->go.Heatmap:
     "Where the model would move"
-    return go.Heatmap(z=np.zeros((n,n)), zmin=0, zmax=.5, colorscale=[[0,FELT],[1,'#e08a1e']], showscale=False, xgap=1, ygap=1, xaxis='x3', yaxis='y3', text=[['']*n]*n, texttemplate='%{text}', textfont=dict(size=max(10,84//n),color=INK), customdata=np.array([geometry(n).name(i) for i in range(n*n)]).reshape(n,n), hovertemplate='%{customdata}: %{z:.1%}<extra></extra>')
+    look = dict(zmin=0, zmax=.5, colorscale=[[0,FELT],[1,'#e08a1e']], showscale=False, xgap=1, ygap=1)
+    text = dict(text=[['']*n]*n, texttemplate='%{text}', textfont=dict(size=max(10,84//n),color=INK))
+    return go.Heatmap(z=np.zeros((n,n)), xaxis='x3', yaxis='y3', customdata=np.array(_names(n)).reshape(n,n),
+        hovertemplate='%{customdata}: %{z:.1%}<extra></extra>', **look, **text)
 
 # %% ../nbs/71_widgets.ipynb #34df3834
 def _axes(n:int, panel:int)->dict:
     "Two axes of a board: numbers on top, letters at the left, square squares"
-    left = (panel-1)*.345; grid = dict(range=[-.5,n-.5], showgrid=False, zeroline=False, fixedrange=True, constrain='domain', tickvals=list(range(n)), ticks='', showline=True, mirror=True, linecolor=LINE)
-    x = dict(grid, domain=[left,left+.31], side='top', ticktext=[str(i+1) for i in range(n)], anchor=f'y{panel}')
-    y = dict(grid, range=[n-.5,-.5], ticktext=list('abcdefgh'[:n]), anchor=f'x{panel}', scaleanchor=f'x{panel}')
+    left,span = (panel-1)*.345, [-.5,n-.5]
+    frame = dict(showgrid=False, zeroline=False, showline=True, mirror=True, linecolor=LINE, ticks='', tickvals=list(range(n)))
+    grid = dict(fixedrange=True, constrain='domain', **frame)
+    x = dict(range=span, domain=[left,left+.31], side='top', ticktext=[str(i+1) for i in range(n)], anchor=f'y{panel}', **grid)
+    y = dict(range=span[::-1], ticktext=list('abcdefgh'[:n]), anchor=f'x{panel}', scaleanchor=f'x{panel}', **grid)
     return {f'xaxis{panel}':x, f'yaxis{panel}':y}
 
 def _lines(n:int, panel:int)->list:
     "The lines between squares"
-    at = lambda **kw: dict(type='line', xref=f'x{panel}', yref=f'y{panel}', line=dict(color=LINE,width=1), layer='below', **kw)
-    return [at(x0=i-.5,x1=i-.5,y0=-.5,y1=n-.5) for i in range(1,n)] + [at(y0=i-.5,y1=i-.5,x0=-.5,x1=n-.5) for i in range(1,n)]
+    look = dict(type='line', xref=f'x{panel}', yref=f'y{panel}', line=dict(color=LINE,width=1), layer='below')
+    across = [dict(x0=i-.5, x1=i-.5, y0=-.5, y1=n-.5, **look) for i in range(1,n)]
+    return across + [dict(y0=i-.5, y1=i-.5, x0=-.5, x1=n-.5, **look) for i in range(1,n)]
+
+def _note(i:int, text:str)->dict:
+    "What stands under the `i`-th board"
+    place = dict(x=(2*i*.345+.31)/2, y=-.02, xref='paper', yref='paper', xanchor='center', yanchor='top')
+    return dict(text=text, showarrow=False, font=dict(size=13), **place)
 
 def empty_boards(
     n:int, # squares along one side
 )->go.Figure:
     "Three empty boards; traces: discs and last move, discs and wrong squares of the probe, next move and legal squares"
     frame = dict(symbol='square-open', size=270/n)
-    traces = [_discs(n,1), _mark(n,1,'last move',symbol='circle',size=50/n,color='#e08a1e'), _discs(n,2), _mark(n,2,'wrong',color=WRONG,**frame), _heat(n), _mark(n,3,'legal',color=INK,**frame)]
-    notes = [dict(text=t, x=(2*i*.345+.31)/2, y=-.02, xref='paper', yref='paper', xanchor='center', yanchor='top', showarrow=False, font=dict(size=13)) for i,t in enumerate(PANELS)]
-    fig = go.Figure(traces)
-    return fig.update_layout(template='xltnb', width=940, height=408, margin=dict(l=24,r=14,t=80,b=32), plot_bgcolor=FELT, title=dict(y=1,yanchor='top',pad=dict(t=14)), annotations=notes, shapes=sum((_lines(n,p) for p in (1,2,3)),[]), **_axes(n,1), **_axes(n,2), **_axes(n,3))
+    true = [_discs(n,1), _mark(n,1,'last move',symbol='circle',size=50/n,color='#e08a1e')]
+    read = [_discs(n,2), _mark(n,2,'wrong',color=WRONG,**frame)]
+    fig = go.Figure(true+read+[_heat(n), _mark(n,3,'legal',color=INK,**frame)])
+    for panel in (1,2,3): fig.update_layout(_axes(n,panel))
+    fig.update_layout(annotations=[_note(i,t) for i,t in enumerate(PANELS)], shapes=[l for p in (1,2,3) for l in _lines(n,p)])
+    size = dict(width=940, height=408, margin=dict(l=24,r=14,t=80,b=32))
+    return fig.update_layout(template='xltnb', plot_bgcolor=FELT, title=dict(y=1,yanchor='top',pad=dict(t=14)), **size)
 
 # %% ../nbs/71_widgets.ipynb #4fcaf997
-def _on(n:int, squares:np.ndarray)->dict: i = np.flatnonzero(squares); return dict(x=i%n, y=i//n)
+def _on(n:int, squares:np.ndarray)->dict:
+    "Places of the marked squares"
+    i = np.flatnonzero(squares)
+    return dict(x=i%n, y=i//n)
 def _shown(p_S_3:np.ndarray)->dict:
     "Discs as dark as black is likelier than white, as opaque as there is one at all"
     disc = p_S_3[:,0]+p_S_3[:,2]
@@ -88,19 +112,28 @@ def board_data(
     seen_S_3:np.ndarray, # the probe's board
 )->list: # new data for each trace of `empty_boards`
     "One position as trace data"
-    true,p = s.boards[move],s.next[move]; last = np.arange(n*n)==s.moves[move]
-    text = [f'{x:.0%}' if ok or x>=.05 else '' for x,ok in zip(p,s.legal[move])]
+    true,p,legal = s.boards[move],s.next[move],s.legal[move]
+    last,wrong = np.arange(n*n)==s.moves[move], seen_S_3.argmax(-1)!=true
+    text = [f'{x:.0%}' if ok or x>=.05 else '' for x,ok in zip(p,legal)]
     heat = dict(z=p.reshape(n,n), text=np.array(text).reshape(n,n))
-    return [_shown(np.eye(3)[true]), _on(n,last), _shown(seen_S_3), _on(n,seen_S_3.argmax(-1)!=true), heat, _on(n,s.legal[move])]
+    return [_shown(np.eye(3)[true]), _on(n,last), _shown(seen_S_3), _on(n,wrong), heat, _on(n,legal)]
 
 # %% ../nbs/71_widgets.ipynb #3a489dd6
+_NARROW = dict(layout=dict(width='215px'), style=dict(description_width='80px'))
+
+def _pick(label:str, options:list, value=None)->W.Dropdown:
+    "A menu; the first option is chosen unless told otherwise"
+    return W.Dropdown(description=label, options=options, value=options[0][1] if value is None else value, **_NARROW)
+
 def _controls(names:list, moves:int)->dict:
     "Every control by name, in the order they are shown"
-    pick = lambda label,options,value=None: W.Dropdown(description=label, options=options, value=options[0][1] if value is None else value, layout=W.Layout(width='215px'), style=dict(description_width='80px'))
     move = W.IntSlider(value=0, min=1, max=moves, description='move', continuous_update=True, layout=W.Layout(width='480px'))
-    langs = [('A',0),('B',1)]
-    return dict(move=move, model=pick('model',[(k,k) for k in names]), game=W.BoundedIntText(value=0,min=0,max=GAMES-1,description='game',layout=W.Layout(width='215px'),style=dict(description_width='80px')),
-        told=pick('told in',langs), probe=pick('probe of',langs), layer=pick('layer',[(str(i),i) for i in range(4)],2), symmetry=pick('symmetry',[(k,i) for i,k in enumerate(SYMMETRIES)]), swapped=W.Checkbox(description='colours swapped',indent=False,layout=W.Layout(width='160px',margin='2px 0 2px 84px')))
+    game = W.BoundedIntText(value=0, min=0, max=GAMES-1, description='game', **_NARROW)
+    langs,turns = [('A',0),('B',1)], [(k,i) for i,k in enumerate(SYMMETRIES)]
+    aside = W.Layout(width='160px', margin='2px 0 2px 84px')
+    return dict(move=move, model=_pick('model',[(k,k) for k in names]), game=game, told=_pick('told in',langs),
+        probe=_pick('probe of',langs), layer=_pick('layer',[(str(i),i) for i in range(4)],2), symmetry=_pick('symmetry',turns),
+        swapped=W.Checkbox(description='colours swapped', indent=False, layout=aside))
 
 def title_of(
     right:int, # squares the probe has right
@@ -114,8 +147,10 @@ def title_of(
     legal:float, # probability on legal squares
 )->str:
     "Two lines above the boards"
-    whose = f'probe of {probe} reads a game told in {told}' if probe!=told else f'probe of {probe} reads its own language'
-    return f'<b>{right} of {squares} squares right</b> ({right/squares:.0%}): {whose}, layer {layer}{how}<br><span style="font-size:12px">after {word}; {"black" if black else "white"} to move; {legal:.0%} of the next word on legal squares</span>'
+    what = f'a game told in {told}' if probe!=told else 'its own language'
+    first = f'<b>{right} of {squares} squares right</b> ({right/squares:.0%}): probe of {probe} reads {what}, layer {layer}{how}'
+    second = f'after {word}; {"black" if black else "white"} to move; {legal:.0%} of the next word on legal squares'
+    return f'{first}<br><span style="font-size:12px">{second}</span>'
 
 # %% ../nbs/71_widgets.ipynb #61232ffd
 class OthelloExplorer:
@@ -124,62 +159,91 @@ class OthelloExplorer:
         model:str='naive', # 'naive' or 'anchors'
         **settings, # any other control: move=14, told=1, probe=0, layer=2, symmetry=1
     ):
-        self.demos,self.games = {},{}; demo = self.demo(model); settings = dict(move=10)|settings
-        self.controls = _controls(list(ARMS), demo.n**2-5); self.boards = None
+        self.demos,self.games,self.boards = {},{},None
+        self.controls = _controls(list(ARMS), self.demo(model).n**2-5)
+        settings = dict(move=10)|settings
         for k in settings: check_name(k, self.controls, 'setting of OthelloExplorer')
-        self.controls['model'].value = model; self.fit()
+        self.controls['model'].value = model
+        self.fit()
         for k,v in settings.items(): self.controls[k].value = v
         for k,c in self.controls.items(): c.observe(lambda _,k=k: self.changed(k), 'value')
     def demo(self, name:str)->Demo:
         "A shipped model, loaded once"
         if name not in self.demos: self.demos[name] = load_demo(name)
         return self.demos[name]
-    def value(self, name:str): "What a control is set to"; return self.controls[name].value
+    def value(self, name:str):
+        "What a control is set to"
+        return self.controls[name].value
     def states(self)->States:
         "The chosen game in the chosen language, computed once"
-        key = tuple(map(self.value, ('model','game','told'))); d = self.demo(key[0])
-        if key not in self.games: self.games[key] = d.states(d.games(GAMES)[key[1]], key[2])
+        model,game,told = key = tuple(map(self.value, ('model','game','told')))
+        if key not in self.games:
+            demo = self.demo(model)
+            self.games[key] = demo.states(demo.games(GAMES)[game], told)
         return self.games[key]
     def fit(self):
         "Let the controls offer what the model and the game have"
-        d = self.demo(self.value('model')); langs = [(l,i) for i,l in enumerate(d.languages)]
-        for k,options in dict(told=langs, probe=langs, layer=[(str(i),i) for i in range(d.layers+1)]).items():
-            c = self.controls[k]
-            if tuple(options)!=tuple(c.options): c.options = options
+        d = self.demo(self.value('model'))
+        langs,layers = [(l,i) for i,l in enumerate(d.languages)], [(str(i),i) for i in range(d.layers+1)]
+        for k,options in dict(told=langs, probe=langs, layer=layers).items():
+            if tuple(options)!=tuple(self.controls[k].options): self.controls[k].options = options
         self.controls['move'].max = len(self.states().moves)
-    def view(self)->tuple:
-        "Trace data and title for the current settings"
-        d,s = self.demo(self.value('model')),self.states(); m = self.value('move')-1; v = {k:self.value(k) for k in ('probe','layer','symmetry','swapped')}
-        seen = reading(d, s, m, **v); right = int((seen.argmax(-1)==s.boards[m]).sum()); name = geometry(d.n).name(s.moves[m])
-        how = (f', under the {SYMMETRIES[v["symmetry"]]}' if v['symmetry'] else '')+(', colours swapped' if v['swapped'] else '')
-        title = title_of(right, d.n**2, f'{name} (token {s.tokens[m]})', s.black_moves[m], d.languages[self.value('told')], d.languages[v['probe']], v['layer'], how, float(s.next[m]@s.legal[m]))
-        return board_data(d.n, s, m, seen), title
-    def paint(self, fig):
-        "Put the current position into a figure"
-        data,title = self.view()
-        for trace,d in zip(fig.data, data): trace.update(d)
-        fig.layout.title.text = title
-        return fig
-    def fig(self,
-        width:int=660, # pixels; a page's column
-    )->go.Figure:
-        "The current picture as a plain figure, for pages and files"
-        f = self.paint(empty_boards(self.demo(self.value('model')).n)); k = width/f.layout.width
-        for t in f.data:
-            if t.type=='scatter': t.marker.size *= k
-        return f.update_layout(width=width, height=112+(f.layout.height-112)*k)
-    def changed(self, name:str):
-        "A control moved: bring the figure up to date"
-        if name in ('model','game'): self.fit()
-        if self.boards is not None:
-            with self.boards.batch_update(): self.paint(self.boards)
+
+# %% ../nbs/71_widgets.ipynb #c337281e
+def _how(symmetry:int, swapped:bool)->str:
+    "Under which symmetry and colours a board is read, in words"
+    return (f', under the {SYMMETRIES[symmetry]}' if symmetry else '')+', colours swapped'*swapped
+
+@patch
+def view(self:OthelloExplorer)->tuple:
+    "Trace data and title for the current settings"
+    d,s,m = self.demo(self.value('model')), self.states(), self.value('move')-1
+    layer,probe,symmetry,swapped = map(self.value, ('layer','probe','symmetry','swapped'))
+    seen = reading(d, s, m, probe, layer, symmetry, swapped)
+    title = title_of(right=int((seen.argmax(-1)==s.boards[m]).sum()), squares=d.n**2,
+        word=f'{geometry(d.n).name(s.moves[m])} (token {s.tokens[m]})', black=s.black_moves[m],
+        told=d.languages[self.value('told')], probe=d.languages[probe], layer=layer,
+        how=_how(symmetry,swapped), legal=float(s.next[m]@s.legal[m]))
+    return board_data(d.n, s, m, seen), title
+
+@patch
+def paint(self:OthelloExplorer,
+    fig, # of `empty_boards`
+)->go.Figure: # the same
+    "Put the current position into a figure"
+    data,title = self.view()
+    for trace,d in zip(fig.data, data): trace.update(d)
+    fig.layout.title.text = title
+    return fig
+
+@patch
+def fig(self:OthelloExplorer,
+    width:int=660, # pixels; a page's column
+)->go.Figure:
+    "The current picture as a plain figure, for pages and files"
+    f = self.paint(empty_boards(self.demo(self.value('model')).n))
+    k = width/f.layout.width
+    for t in f.data:
+        if t.type=='scatter': t.marker.size *= k
+    return f.update_layout(width=width, height=112+(f.layout.height-112)*k)
 
 # %% ../nbs/71_widgets.ipynb #a1129be7
-def _show(self:OthelloExplorer):
+@patch
+def changed(self:OthelloExplorer,
+    name:str, # of the control
+):
+    "A control moved: bring the figure up to date"
+    if name in ('model','game'): self.fit()
+    if self.boards is not None:
+        with self.boards.batch_update(): self.paint(self.boards)
+
+@patch
+def _ipython_display_(self:OthelloExplorer):
     "Controls above, boards below"
     if self.boards is None: self.boards = go.FigureWidget(self.fig(940))
-    c = self.controls; play = W.Play(min=1, max=c['move'].max, value=self.value('move'), interval=700)
-    W.jslink((play,'value'),(c['move'],'value')); W.jslink((c['move'],'max'),(play,'max'))
-    rest = [c[k] for k in ('model','game','told','probe')], [c[k] for k in ('layer','symmetry','swapped')]
-    display(W.VBox([W.HBox([c['move'],play]), W.HBox(rest[0]), W.HBox(rest[1]), self.boards]))
-OthelloExplorer._ipython_display_ = _show
+    c = self.controls
+    player = W.Play(min=1, max=c['move'].max, value=self.value('move'), interval=700)
+    W.jslink((player,'value'),(c['move'],'value'))
+    W.jslink((c['move'],'max'),(player,'max'))
+    rows = [('model','game','told','probe'), ('layer','symmetry','swapped')]
+    display(W.VBox([W.HBox([c['move'],player]), *[W.HBox([c[k] for k in r]) for r in rows], self.boards]))
