@@ -48,7 +48,7 @@ def task_of(
         task = split_articles(load_task('xquad', folder, langs or None))
     return task.take(min(train, len(task.rows(task.source, 'train'))), seed=seed) if train else task
 
-# %% ../nbs/60_exp_baselines.ipynb #034e56a7
+# %% ../nbs/60_exp_baselines.ipynb #02f20f8f
 def transfer_result(
     z:Transfer, # scores by language
     **more, # further metrics
@@ -69,7 +69,7 @@ def run_baseline(
     ctx.report(0., 'fine-tuning')
     ft = finetune(task, cfg.fine, [], cfg.encoder, seed, cfg.random, out=ctx.cache/'baselines'/f'{cfg.task}-{seed}', use_cpu=ctx.device=='cpu')
     ctx.report(.7, 'scoring')
-    res = transfer_result(ft.zero_shot('test', limit=cfg.limit), dev=ft.zero_shot('validation', [task.source]).main(task.source))
+    res = transfer_result(ft.zero_shot('test', limit=cfg.limit), dev=ft.zero_shot('validation', [task.source], cfg.limit).main(task.source))
     if cfg.matrix:
         m = ft.generalized(cfg.matrix, cfg.matrix_items)
         res.metrics |= dict(same=m.same, cross=m.cross, all=m.all); res.curves['matrix'] = dict(langs=list(m.langs), acc=m.acc.round(4).tolist())
