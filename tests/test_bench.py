@@ -150,7 +150,7 @@ def test_size_licences_and_notices():
     assert sum(p.stat().st_size for p in files) < 12e6
     for folder in FOLDERS:
         names = {p.name for p in (BENCH_DIR/folder).iterdir()}
-        assert {f'LICENSE-{n}.txt' for n in bench_build.LICENCES[folder]} | {'README.md'} <= names
+        assert {f'LICENSE-{n}.txt' for n in bench_build.read_cards()[folder]['licences']} | {'README.md'} <= names
         card = (BENCH_DIR/folder/'README.md').read_text()
         head = yaml.safe_load(card.split('---')[1])
         assert head['license'] and head['configs'][0]['data_files'] and '©' in card

@@ -42,15 +42,17 @@ ENTRIES = dict(
     lo_ret=Entry('lo_ret', 'retrieve', 'MPL-2.0', 'which sentence is the translation?'))
 BENCH = tuple(ENTRIES)
 
-# %% ../nbs/13_bench.ipynb #f1c6990b
+# %% ../nbs/13_bench.ipynb #e3a6377f
+_REMEDY = 'install the package again, or build it with `xltnb data build`'
+
 def read_table(
     path:Path, # a parquet file of the benchmark
     langs:tuple|None=None, # languages to keep; all if None
 )->pa.Table: # with a column `lang`
     "One split as a table; raises `XltError` for a missing or damaged file and for a language that is not in it"
     try: table = pq.read_table(path, page_checksum_verification=True)
-    except FileNotFoundError: raise XltError(f'{path} is missing: install the package again, or build it with `xltnb data build`') from None
-    except (pa.ArrowException, OSError) as e: raise XltError(f'{path} is damaged ({str(e).splitlines()[0][:120]}): install the package again, or build it with `xltnb data build`') from e
+    except FileNotFoundError: raise XltError(f'{path} is missing: {_REMEDY}') from None
+    except (pa.ArrowException, OSError) as e: raise XltError(f'{path} is damaged ({str(e).splitlines()[0][:120]}): {_REMEDY}') from e
     if langs is None: return table
     there = pc.unique(table['lang']).to_pylist()
     for lang in langs: check_name(lang, there, f'language of {path.parent.name} ({path.stem})')
@@ -111,7 +113,7 @@ def load_aligned(
     table = read_table(TEXT_FILE, langs); table = table.filter(pc.not_equal(table['lang'], 'en')).replace_schema_metadata()
     return Dataset(table.join(english, 'id', join_type='inner').sort_by([('lang','ascending'), ('id','ascending')]))
 
-# %% ../nbs/13_bench.ipynb #0d44d22c
+# %% ../nbs/13_bench.ipynb #98a8c4b1
 def rows_hash(
     table:pa.Table, # any table
 )->str: # 16 hex digits
@@ -133,11 +135,12 @@ def differences(
     want:dict, # what the manifest says
 )->list: # one line per difference
     "In what a file differs from the manifest, the least first"
-    res = [f"{l}: {found['rows'].get(l,0)} rows, not {want['rows'].get(l,0)}" for l in {**want['rows'], **found['rows']} if found['rows'].get(l,0)!=want['rows'].get(l,0)]
+    a,b = found['rows'],want['rows']
+    res = [f'{l}: {a.get(l,0)} rows, not {b.get(l,0)}' for l in {**b, **a} if a.get(l,0)!=b.get(l,0)]
     if found['content']!=want['content']: return res or ['same counts, other rows']
     return ['same rows, written in other bytes'] if found['sha256']!=want['sha256'] else []
 
-# %% ../nbs/13_bench.ipynb #d6f7368d
+# %% ../nbs/13_bench.ipynb #7a60dbdb
 @dataclass(frozen=True)
 class BenchCheck:
     "What a check found; it prints as a table"
@@ -155,7 +158,7 @@ def check_bench(
 )->BenchCheck:
     "Compare hashes and counts of the files with the manifest"
     try: manifest = json.loads((Path(folder)/'manifest.json').read_text())
-    except (OSError, ValueError) as e: raise XltError(f'{folder}/manifest.json cannot be read ({e}): install the package again, or build it with `xltnb data build`') from e
+    except (OSError, ValueError) as e: raise XltError(f'{folder}/manifest.json cannot be read ({e}): {_REMEDY}') from e
     res,problems = {},[]
     for name,want in manifest['files'].items():
         try: found = describe(Path(folder)/name)

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['CLDR_LANGS', 'HELP_LANGS', 'TAG_LANGS', 'RELATIVES', 'TEXT_LANGS', 'HA_LANGS', 'SPLITS', 'TYPES', 'TAGS', 'FOOD',
-           'FILL', 'QUOTA', 'LICENCES', 'ABOUT', 'digest', 'first_seen', 'cldr_rows', 'read_help', 'translated',
-           'kinds_of', 'tag_rows', 'sections', 'pair_items', 'pair_rows', 'ret_rows', 'same', 'text_rows', 'make_fill',
-           'sample_intent', 'ha_rows', 'features', 'write_table', 'card', 'read_sources', 'make_tables', 'BuildReport',
-           'build_bench']
+           'FILL', 'QUOTA', 'digest', 'first_seen', 'cldr_rows', 'read_help', 'translated', 'kinds_of', 'tag_rows',
+           'sections', 'pair_items', 'pair_rows', 'ret_rows', 'same', 'text_rows', 'make_fill', 'sample_intent',
+           'ha_rows', 'features', 'write_table', 'read_cards', 'card', 'read_emoji', 'make_tables', 'BuildReport',
+           'write_folder', 'build_bench']
 
 # %% ../nbs/19_bench_build.ipynb #5a357ed3
 import hashlib
@@ -276,68 +276,72 @@ def write_table(
         write_page_checksum=True, use_dictionary=['lang'], column_encoding=numbers or None)
     return atomic_write(path, sink.getvalue())
 
-# %% ../nbs/19_bench_build.ipynb #7eed2c91
-LICENCES = dict(cldr_cat=('Unicode-3.0','MIT'), ha=('Apache-2.0','Unicode-3.0'), lo_pair=('MPL-2.0','Apache-2.0'))
-LICENCES.update({f: LICENCES['lo_pair'] for f in ('lo_tag','lo_ret','lo_text')})
-ABOUT = dict(
-    cldr_cat=('Emoji categories in 30 languages', 'text-classification', 'Which of eight groups is this emoji in? The text is its name and its keywords in Unicode CLDR 48.2, the group is that of Emojibase 17.0. Splits are by emoji, in all languages.'),
-    ha=('Intents and slots of a home in 34 languages', 'text-classification', 'Sentences sampled from the templates of home-assistant-intents 2026.10.27, written natively by the community of each language. `label` is the intent; `tokens` and `tags` mark the values. Names of rooms, devices and goods are CLDR emoji names of the same split. Changed from the original: templates expanded at random, slots filled.'),
-    lo_pair=('Does this paragraph belong to this heading?', 'text-classification', 'Headings and paragraphs of the LibreOffice 7.4 help. `yes`: the first paragraph below the heading; `no`: the first paragraph below another heading of the same page. Validation and test hold the same items in 15 languages. Splits are by page.'),
-    lo_tag=('Names on the screen in 13 languages', 'token-classification', 'Paragraphs of the LibreOffice 7.4 help with the inline marks of their writers and translators as tags. Validation and test hold the same items in all languages. Splits are by page.'),
-    lo_ret=('Translated help paragraphs in 15 languages', 'sentence-similarity', 'Paragraphs of held-out pages of the LibreOffice 7.4 help; rows with the same id translate each other.'),
-    lo_text=('Help paragraphs in 23 languages for pre-training', 'text-generation', 'Paragraphs and headings of the LibreOffice 7.4 help, train pages only, without any string of a held-out page. Rows with the same id translate each other.'))
-_SOURCES = dict(cldr_cat='Names and keywords: © Unicode, Inc., Unicode License v3. Groups: © Miles Johnson, MIT.',
-    ha='Templates: © the Home Assistant community, Apache License 2.0. Names in slots: © Unicode, Inc., Unicode License v3.')
-_HELP = 'Help texts: © LibreOffice contributors and their affiliates, Oracle and its affiliates; Mozilla Public License 2.0. Some pages incorporate work of the Apache Software Foundation under the Apache License 2.0. Source: the libreoffice-help packages of Debian 12, version 4:7.4.7-1+deb12u14.'
+# %% ../nbs/19_bench_build.ipynb #cbbce0e9
+_HUB = {'MPL-2.0':'mpl-2.0', 'Apache-2.0':'apache-2.0', 'MIT':'mit'} # the hub's names of licences; it calls the rest 'other'
+
+def read_cards()->dict: # folder -> title, task, licences, notice, about
+    "What the cards say"
+    return yaml.safe_load((BENCH_DIR/'cards.yaml').read_text())
 
 def card(
-    folder:str, # one of `ABOUT`
+    folder:str, # folder of the benchmark
     splits:dict, # split -> rows
     types:Features, # columns
 )->str: # README.md
     "A dataset card in the hub's format"
-    title,task,about = ABOUT[folder]; langs = list(dict.fromkeys(r['lang'] for rows in splits.values() for r in rows))
-    head = dict(pretty_name=title, language=langs, license=sorted({'MPL-2.0':'mpl-2.0','Apache-2.0':'apache-2.0','MIT':'mit'}.get(l, 'other') for l in LICENCES[folder]), task_categories=[task],
-        configs=[dict(config_name='default', data_files=[dict(split=s, path=f'{s}.parquet') for s in splits])], dataset_info=dict(features=types._to_yaml_list()))
-    count = {s: Counter(r['lang'] for r in rows) for s,rows in splits.items()}
-    table = '\n'.join([f'| | {" | ".join(splits)} |', '|---'*(len(splits)+1)+'|', *(f'| {l} | {" | ".join(str(count[s][l]) for s in splits)} |' for l in langs)])
-    front = yaml.safe_dump(head, allow_unicode=True, sort_keys=False)
-    return f'---\n{front}---\n# {title}\n\n{about}\n\n## Notices\n\n{_SOURCES.get(folder, _HELP)}\n\nThe licence texts are in the files LICENSE-*.txt of this folder.\n\n## Rows\n\n{table}\n'
+    c = read_cards()[folder]; count = {s: Counter(r['lang'] for r in rows) for s,rows in splits.items()}
+    langs = list(dict.fromkeys(l for n in count.values() for l in n))
+    front = dict(pretty_name=c['title'], language=langs, license=sorted(_HUB.get(l, 'other') for l in c['licences']), task_categories=[c['task']],
+        configs=[dict(config_name='default', data_files=[dict(split=s, path=f'{s}.parquet') for s in splits])],
+        dataset_info=dict(features=types._to_yaml_list()))
+    table = [['', *splits], ['---']*(len(splits)+1), *([l, *(str(n[l]) for n in count.values())] for l in langs)]
+    parts = ['---', yaml.safe_dump(front, allow_unicode=True, sort_keys=False)+'---', f"# {c['title']}\n", c['about']+'\n', '## Notices\n', c['notice']+'\n',
+        'The licence texts are in the files LICENSE-*.txt of this folder.\n', '## Rows\n', *(f'| {" | ".join(row)} |' for row in table)]
+    return '\n'.join(parts)+'\n'
 
-# %% ../nbs/19_bench_build.ipynb #c733c8ba
-def read_sources(
-    folder:Path, # the packages
-)->tuple: # groups and annotations of emoji, intent packs, help segments, by language
-    "Parse all packages; raises `XltError` for a damaged one"
-    at = {k: Path(folder)/s.file for k,s in read_pins().items()}; js = lambda raw: json.loads(raw.decode())
-    emoji = {n: js(b) for n,b in members(at['emoji']) if n in ('package/en/data.json','package/meta/groups.json')}
-    notes = {n.split('/')[-2]: js(b)['annotations']['annotations'] for n,b in members(at['cldr'], '/annotations/', '/annotations.json') if n.split('/')[-2] in {*CLDR_LANGS,*HA_LANGS}}
-    packs = {n.split('/')[-1][:-5].replace('zh-CN','zh'): js(b) for n,b in members(at['intents'], '/data/', '.json')}
-    helps = translated({l: read_help(at[f'help-{l}'], l) for l in TEXT_LANGS})
-    return emoji_groups(emoji['package/en/data.json'], emoji['package/meta/groups.json']), notes, packs, helps
+# %% ../nbs/19_bench_build.ipynb #fb093566
+def read_emoji(
+    at:dict, # key of a source -> its file
+)->tuple: # emoji -> (group, subgroup), and language -> emoji -> annotation
+    "Groups of emoji, and their names in every language that a task has"
+    data,meta = (dict(members(at['emoji']))[f'package/{n}.json'] for n in ('en/data','meta/groups')); need = {*CLDR_LANGS, *HA_LANGS}
+    files = ((n.split('/')[-2], raw) for n,raw in members(at['cldr'], '/annotations/', '/annotations.json'))
+    return emoji_groups(json.loads(data), json.loads(meta)), {l: json.loads(raw)['annotations']['annotations'] for l,raw in files if l in need}
 
 def make_tables(
-    groups:dict, # emoji -> (group, subgroup)
-    notes:dict, # language -> emoji -> annotation
-    packs:dict, # language -> file of intents
-    helps:dict, # language -> segments
+    sources:Path, # folder with the packages
 )->dict: # folder -> (split -> rows, types)
-    "The rows of every folder"
-    ha,intents,slots = ha_rows(packs, groups, notes); tag,pair,ret = tag_rows(helps),pair_rows(helps),ret_rows(helps)
+    "The rows of every folder; raises `XltError` for a damaged package"
+    at = {k: Path(sources)/s.file for k,s in read_pins().items()}; groups,notes = read_emoji(at)
+    packs = {n.split('/')[-1][:-5].replace('zh-CN','zh'): json.loads(raw) for n,raw in members(at['intents'], '/data/', '.json')}
+    helps = translated({l: read_help(at[f'help-{l}'], l) for l in TEXT_LANGS})
+    (ha,intents,slots),tag,pair,ret = ha_rows(packs, groups, notes),tag_rows(helps),pair_rows(helps),ret_rows(helps)
     held = {r[c] for t in (ha, pair, ret) for s in ('validation','test') for r in t[s] for c in ('text','text2') if c in r}
-    number = Features(dict(id=Value('int32'), lang=Value('string'), text=Value('string')))
-    return dict(cldr_cat=(cldr_rows(groups, notes), features(('text',), GROUPS)), ha=(ha, features(('text',), intents, slots)), lo_pair=(pair, features(('text','text2'), ('no','yes'))),
-        lo_tag=(tag, features((), (), TAGS)), lo_ret=(ret, features(('text',))), lo_text=(text_rows(helps, held), number))
+    return dict(cldr_cat=(cldr_rows(groups, notes), features(('text',), GROUPS)), ha=(ha, features(('text',), intents, slots)),
+        lo_pair=(pair, features(('text','text2'), ('no','yes'))), lo_tag=(tag, features((), (), TAGS)), lo_ret=(ret, features(('text',))),
+        lo_text=(text_rows(helps, held), Features(dict(id=Value('int32'), lang=Value('string'), text=Value('string')))))
 
-# %% ../nbs/19_bench_build.ipynb #b6615d98
+# %% ../nbs/19_bench_build.ipynb #7d2d4974
 @dataclass(frozen=True)
 class BuildReport:
     "What a build wrote, and in what it differs from the committed files"
     files:dict # file -> what the manifest says of it
     changes:tuple # one line each
     def __repr__(self):
-        total = sum(d['bytes'] for d in self.files.values())
-        return '\n'.join([f'{len(self.files)} files, {sum(sum(d["rows"].values()) for d in self.files.values())} rows, {total/1e6:.1f} MB', *(self.changes or ['the same as the committed files'])])
+        rows,size = sum(sum(d['rows'].values()) for d in self.files.values()), sum(d['bytes'] for d in self.files.values())
+        return '\n'.join([f'{len(self.files)} files, {rows} rows, {size/1e6:.1f} MB', *(self.changes or ['the same as the committed files'])])
+
+def write_folder(
+    folder:str, # folder of the benchmark
+    splits:dict, # split -> rows
+    types:Features, # columns
+    out:Path, # where the folders are
+)->dict: # file -> what the manifest says of it
+    "Write tables, card and licences of one folder"
+    files = {f'{folder}/{s}.parquet': write_table(rows, types, out/folder/f'{s}.parquet') for s,rows in splits.items()}
+    atomic_write(out/folder/'README.md', card(folder, splits, types))
+    for name in read_cards()[folder]['licences']: atomic_write(out/folder/f'LICENSE-{name}.txt', (BENCH_DIR.parent/'licences'/f'{name}.txt').read_bytes())
+    return {f: describe(p) for f,p in files.items()}
 
 def build_bench(
     sources:Path, # folder with the packages
@@ -347,11 +351,7 @@ def build_bench(
     "Build every file of the benchmark; raises `XltError` if a package is missing or, when `strict`, another one"
     wrong = [w for w in check_sources(sources) if strict or 'is missing' in w]
     if wrong: raise XltError('\n'.join([f'{len(wrong)} packages are not as pinned; fetch them, or build with strict=False to report what differs:', *wrong]))
-    old = json.loads((BENCH_DIR/'manifest.json').read_text())['files'] if (BENCH_DIR/'manifest.json').exists() else {}
-    new = {}
-    for folder,(splits,types) in make_tables(*read_sources(sources)).items():
-        for split,rows in splits.items(): new[f'{folder}/{split}.parquet'] = describe(write_table(rows, types, Path(out)/folder/f'{split}.parquet'))
-        atomic_write(Path(out)/folder/'README.md', card(folder, splits, types))
-        for name in LICENCES[folder]: atomic_write(Path(out)/folder/f'LICENSE-{name}.txt', (BENCH_DIR.parent/'licences'/f'{name}.txt').read_bytes())
+    path = BENCH_DIR/'manifest.json'; old = json.loads(path.read_text())['files'] if path.exists() else {}
+    new = {f: d for folder,(splits,types) in make_tables(sources).items() for f,d in write_folder(folder, splits, types, Path(out)).items()}
     atomic_write(Path(out)/'manifest.json', json.dumps(dict(files=new), indent=1)+'\n')
     return BuildReport(new, tuple(f'{f}: {d}' for f in new for d in (differences(new[f], old[f]) if f in old else ['new'])))

