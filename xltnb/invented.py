@@ -394,7 +394,7 @@ def text(self:Invented,
     "Text of all languages to pre-train on, as `load_text` gives the benchmark's"
     return Dataset.from_dict(dict(lang=[l for l in self.languages for _ in range(n)], text=[t for l in self.languages for t in self.corpus(l, n, seed)]))
 
-# %% ../nbs/18_invented.ipynb #c63a9563
+# %% ../nbs/18_invented.ipynb #6023fa68
 @patch
 def synonyms(self:Invented,
     wrong:float=0.05, # wrong links for each true one
@@ -410,7 +410,7 @@ def synonyms(self:Invented,
         near[i].append(j)
     return Synonyms({words[i]: tuple(words[j] for j in js) for i,js in near.items()}, f'{lang}, {wrong:.0%} wrong', 'Apache-2.0')
 
-# %% ../nbs/18_invented.ipynb #a1b3e4b8
+# %% ../nbs/18_invented.ipynb #af90e088
 SPECIAL = dict(pad_token='[PAD]', unk_token='[UNK]', cls_token='[CLS]', sep_token='[SEP]', mask_token='[MASK]')
 
 @patch

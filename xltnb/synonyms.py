@@ -268,7 +268,7 @@ def english_only(
     foreign = frozenset(foreign)
     return _filtered(synonyms, lambda w: w not in foreign and any(b in known for b in base_forms(w)), 'English only')
 
-# %% ../nbs/15_synonyms.ipynb #41a0e385
+# %% ../nbs/15_synonyms.ipynb #016c104e
 _EDGES = re.compile(r'(\W*)(.*?)(\W*)', re.S)
 
 def _cased(word, model):
@@ -280,6 +280,7 @@ def _look_up(word, get, lower, strip):
     before,core,after = _EDGES.fullmatch(word).groups() if strip else ('', word, '')
     return before, core, after, get(core.lower() if lower else core, ())
 
+# %% ../nbs/15_synonyms.ipynb #48d355f0
 def replace_tokens(
     tokens:list, # words of one sentence
     synonyms:Mapping, # word -> its synonyms
@@ -298,6 +299,7 @@ def replace_tokens(
         res.append(word)
     return res
 
+# %% ../nbs/15_synonyms.ipynb #34e0d4e0
 def replace_words(
     text:str, # one sentence
     synonyms:Mapping, # word -> its synonyms
@@ -308,7 +310,7 @@ def replace_words(
     "One sample of RS-DA: each word drawn uniformly from itself and its synonyms"
     return ' '.join(replace_tokens(text.split(' '), synonyms, rng, lower, strip_punct))
 
-# %% ../nbs/15_synonyms.ipynb #09eafee0
+# %% ../nbs/15_synonyms.ipynb #7c3a5d06
 def random_words(
     text:str, # one sentence
     synonyms:Mapping, # decides which words may change, and how often
@@ -321,7 +323,7 @@ def random_words(
     if not len(vocab): raise XltError('no words to draw from: pass vocab, for instance the words of the training text')
     return ' '.join(replace_tokens(text.split(' '), synonyms, rng, lower, strip_punct, vocab))
 
-# %% ../nbs/15_synonyms.ipynb #37dd4bc7
+# %% ../nbs/15_synonyms.ipynb #1637933b
 def change_rates(
     texts:Iterable, # sentences
     synonyms:Mapping, # word -> its synonyms
