@@ -36,7 +36,8 @@ def game_set(
     device='cpu', # where the tensors live
 )->GameSet: # games, positions, boards, valid positions
     "Fresh random games with their boards"
-    games = random_games(count, n=n, seed=seed, opening=opening); r = replay(games, n)
+    games = random_games(count, n=n, seed=seed, opening=opening)
+    r = replay(games, n)
     to = lambda a: torch.from_numpy(np.ascontiguousarray(a)).to(device)
     return GameSet(to(games), r, to(board_classes(r)[:,:-1]).long(), to(games[:,1:]!=NONE))
 
@@ -45,5 +46,7 @@ def majority_levels(
     gs:GameSet, # games
 )->dict: # accuracy 0..1
     "Accuracy of the best constant guess per square, and per square and move number"
-    one_hot = F.one_hot(gs.boards,3).float()*gs.valid[...,None,None]; total = gs.valid.sum()*gs.boards.shape[-1]
-    return dict(square=float(one_hot.sum((0,1)).amax(-1).sum()/total), square_and_move=float(one_hot.sum(0).amax(-1).sum()/total))
+    one_hot_N_M_S_C = F.one_hot(gs.boards,3).float()*gs.valid[...,None,None]
+    total = gs.valid.sum()*gs.boards.shape[-1]
+    share = lambda counts: float(counts.amax(-1).sum()/total)
+    return dict(square=share(one_hot_N_M_S_C.sum((0,1))), square_and_move=share(one_hot_N_M_S_C.sum(0)))
