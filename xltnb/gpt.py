@@ -43,7 +43,8 @@ class Block(nn.Module):
         cfg:GPTCfg, # shape
     ):
         super().__init__()
-        d = cfg.width; self.heads,self.p = cfg.heads,cfg.dropout
+        d = cfg.width
+        self.heads,self.p = cfg.heads,cfg.dropout
         self.ln1,self.qkv,self.proj = LayerNorm(d),Linear(d,3*d),Linear(d,d)
         self.ln2,self.up,self.down = LayerNorm(d),Linear(d,4*d),Linear(4*d,d)
     def attend(self,
@@ -84,8 +85,9 @@ class GPT(nn.Module):
         place:Tensor|None=None, # position of each token; None: 0, 1, …
     )->Tensor:
         "Layer 0 of the residual stream, at positions 0, 1, … or `place`; raises `XltError` for input longer than the model's block"
-        if place is None and tok_B_T.shape[1]>self.cfg.block: raise XltError(f'{tok_B_T.shape[1]} tokens, but the model reads at most {self.cfg.block}')
-        x = (self.tok(tok_B_T) + (self.pos[:tok_B_T.shape[1]] if place is None else self.pos[place])).to(dtype)
+        T,block = tok_B_T.shape[1], self.cfg.block
+        if place is None and T>block: raise XltError(f'{T} tokens, but the model reads at most {block}')
+        x = (self.tok(tok_B_T) + (self.pos[:T] if place is None else self.pos[place])).to(dtype)
         return F.dropout(x, self.cfg.dropout, self.training) if self.cfg.dropout else x
     def forward(self,
         tok_B_T:Tensor, # token ids
