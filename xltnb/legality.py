@@ -28,33 +28,52 @@ class Trie:
     langs:np.ndarray # bool [nodes, languages] languages the word belongs to
     depth:int # tokens of the longest word
 
+def _word_owners(lex):
+    "Word to (square, languages); with a unified output space, only the output words, which belong to all"
+    owners,everybody = {}, range(len(lex.kinds))
+    for l,words in enumerate([[(t,) if t else () for t in lex.out]] if lex.unified else lex.words):
+        for sq,w in enumerate(words):
+            if w: owners.setdefault(w,(sq,set()))[1].update(everybody if lex.unified else [l])
+    return owners
+
 @lru_cache
 def word_trie(
     lex:Lexicon, # the languages
 )->Trie:
     "Words of `lex`; with a unified output space, only the output words"
-    words = {}
-    for l,ws in enumerate([[(t,) if t else () for t in lex.out]] if lex.unified else lex.words):
-        for sq,w in enumerate(ws):
-            if w: words.setdefault(w,(sq,set()))[1].update(range(len(lex.kinds)) if lex.unified else [l])
-    nodes = {():0, None:1} | {p:i+2 for i,p in enumerate(sorted({w[:k] for w in words for k in range(1,len(w)+1)}))}
-    step,square,langs = np.ones((len(nodes),lex.vocab),np.int64), np.full(len(nodes),-1), np.zeros((len(nodes),len(lex.kinds)),bool)
-    for p,i in nodes.items():
-        if p: step[nodes[p[:-1]],p[-1]] = i
-        if p in words: square[i],langs[i,list(words[p][1])] = words[p][0],True
+    words = _word_owners(lex)
+    prefixes = sorted({w[:k] for w in words for k in range(1,len(w)+1)})
+    nodes = {():0, None:1} | {p:i+2 for i,p in enumerate(prefixes)}
+    step = np.ones((len(nodes),lex.vocab),np.int64)
+    square,langs = np.full(len(nodes),-1), np.zeros((len(nodes),len(lex.kinds)),bool)
+    for p in prefixes: step[nodes[p[:-1]],p[-1]] = nodes[p]
+    for w,(sq,owners) in words.items(): square[nodes[w]],langs[nodes[w],list(owners)] = sq,True
     return Trie(step, square, langs, max(map(len,words)))
 
+def _walker(lex, device)->tuple: # [nodes,vocab] next node, bool [nodes] is a word unfinished here
+    "The tree as tensors"
+    trie = word_trie(lex)
+    unfinished = (trie.square<0) & (np.arange(len(trie.square))!=1) # not at the dead node
+    return torch.from_numpy(trie.step).to(device), torch.from_numpy(unfinished).to(device)
+
 # %% ../nbs/52_legality.ipynb #f9f734e5
-def _tree_mask(ends_N_M:Tensor, tokens:int, drafts:int)->Tensor: # bool [N,1,T+drafts*M,T+drafts*M]
+def _tree_mask(ends_N_M:Tensor, T:int, drafts:int)->Tensor: # bool [N,1,T+drafts*M,T+drafts*M]
     "Originals are causal; draft d of prefix m sees the originals up to the prefix's end and its own earlier drafts"
-    N,M = ends_N_M.shape; dev = ends_N_M.device; T = tokens
-    mask = torch.zeros(N, T+drafts*M, T+drafts*M, dtype=torch.bool, device=dev)
-    mask[:,:T,:T] = torch.ones(T,T,dtype=torch.bool,device=dev).tril()
-    sees = torch.arange(T,device=dev) <= ends_N_M[...,None]; eye = torch.eye(M,dtype=torch.bool,device=dev)
+    (N,M),device = ends_N_M.shape, ends_N_M.device
+    mask = torch.zeros(N, T+drafts*M, T+drafts*M, dtype=torch.bool, device=device)
+    mask[:,:T,:T] = torch.ones(T,T,dtype=torch.bool,device=device).tril()
+    sees = torch.arange(T,device=device) <= ends_N_M[...,None]
+    own = torch.eye(M,dtype=torch.bool,device=device)
     for d in range(drafts):
-        row = slice(T+d*M, T+(d+1)*M); mask[:,row,:T] = sees
-        for e in range(d+1): mask[:,row,T+e*M:T+(e+1)*M] = eye
+        row = slice(T+d*M, T+(d+1)*M)
+        mask[:,row,:T] = sees
+        for e in range(d+1): mask[:,row,T+e*M:T+(e+1)*M] = own
     return mask[:,None]
+
+def _places(ends_N_M:Tensor, T:int, drafts:int, block:int)->Tensor: # [N,T+drafts*M]
+    "Positions of the originals, and of each draft behind its prefix"
+    behind = [(ends_N_M+1+e).clamp(max=block-1) for e in range(drafts)]
+    return torch.cat([torch.arange(T,device=ends_N_M.device).expand(len(ends_N_M),-1), *behind],1)
 
 @torch.no_grad()
 def greedy_nodes(
@@ -65,14 +84,17 @@ def greedy_nodes(
     dtype:torch.dtype=torch.float32, # of the computation
 )->Tensor: # [N,M-1] node of `word_trie` that greedy decoding ends in
     "Decode one whole word after every prefix that ends a move"
-    trie = word_trie(enc.lex); step = torch.from_numpy(trie.step).to(games_N_M.device); inside = torch.from_numpy(trie.square<0).to(games_N_M.device)
-    tok,ends = enc(games_N_M, lang); tok = tok[:,:model.cfg.block]; T = tok.shape[1]; ends = ends[:,:-1].clamp(0,T-1); M = ends.shape[1]
+    block,(step,unfinished) = model.cfg.block, _walker(enc.lex,games_N_M.device)
+    tok,ends = enc(games_N_M, lang)
+    tok = tok[:,:block]
+    T,ends = tok.shape[1], ends[:,:-1].clamp(0,tok.shape[1]-1)
     pick = model(tok,dtype).gather(1, ends[...,None].expand(-1,-1,model.cfg.vocab)).argmax(-1)
-    node,drafts = step[0][pick],[pick]
-    for d in range(1,trie.depth):
-        if not (going := inside[node]&(node>1)).any(): break
-        place = torch.cat([torch.arange(T,device=tok.device).expand(len(tok),-1)]+[(ends+1+e).clamp(max=model.cfg.block-1) for e in range(d)],1)
-        pick = model(torch.cat([tok]+drafts,1), dtype, place, _tree_mask(ends,T,d))[:,-M:].argmax(-1); drafts.append(pick)
+    node,drafts = step[0][pick], []
+    for d in range(1,word_trie(enc.lex).depth):
+        if not (going := unfinished[node]).any(): break
+        drafts.append(pick)
+        logits = model(torch.cat([tok,*drafts],1), dtype, _places(ends,T,d,block), _tree_mask(ends,T,d))
+        pick = logits[:,-ends.shape[1]:].argmax(-1)
         node = torch.where(going, step[node,pick], node)
     return node
 
@@ -94,15 +116,26 @@ def legality(
     batch:int=256, # games at a time
 )->Legality:
     "Top-1 legal accuracy after moves 1 to last-but-one, greedy, in one pass (plus one a further token of a word)"
-    device = gs.games.device; enc,trie = Encoder(lex,device),word_trie(lex)
-    node = torch.cat([greedy_nodes(model,enc,g,lang,compute_dtype(dtype,device)) for g in gs.games.split(batch)]).cpu().numpy()
+    device,trie = gs.games.device, word_trie(lex)
+    enc,kind = Encoder(lex,device), compute_dtype(dtype,device)
+    node = torch.cat([greedy_nodes(model,enc,g,lang,kind) for g in gs.games.split(batch)]).cpu().numpy()
     sq,right,valid = trie.square[node],trie.langs[node,lang],gs.valid.cpu().numpy()
-    has = lambda bits: (sq>=0) & np.take_along_axis(unpack(bits[:,:-1],lex.n**2), np.maximum(sq,0)[...,None], -1)[...,0]
-    own,opp = has(gs.replay.legal),has(gs.replay.legal_opp)
+    said = lambda bits: np.take_along_axis(unpack(bits[:,:-1],lex.n**2), np.maximum(sq,0)[...,None], -1)[...,0] & (sq>=0)
+    own,opp = said(gs.replay.legal),said(gs.replay.legal_opp)
     share = lambda x: (x&valid).sum(1)/valid.sum(1)
-    return Legality(share(own&right), share((own|opp)&right), share(own&~right&(sq>=0)), share(~(own&(sq>=0))))
+    return Legality(strict=share(own&right), lax=share((own|opp)&right), wrong_language=share(own&~right), illegal=share(~own))
 
 # %% ../nbs/52_legality.ipynb #dc3e86ea
+def _decode_slowly(model, x_B_T, step, unfinished, depth):
+    "Nodes that greedy decoding of one word ends in, behind prefixes of one length"
+    node = torch.zeros(len(x_B_T),dtype=torch.long,device=x_B_T.device)
+    for _ in range(depth):
+        pick = model(x_B_T[:,-model.cfg.block:])[:,-1].argmax(-1)
+        node = torch.where(unfinished[node], step[node,pick], node)
+        if x_B_T.shape[1]==model.cfg.block or not unfinished[node].any(): break
+        x_B_T = torch.cat([x_B_T,pick[:,None]],1)
+    return node
+
 @torch.no_grad()
 def greedy_nodes_slow(
     model:GPT, # the model
@@ -111,16 +144,12 @@ def greedy_nodes_slow(
     lang:int, # language they are told in
 )->Tensor: # [N,M-1]
     "`greedy_nodes`, one forward pass per prefix and token: the reference, and the peer of the speed figure"
-    trie = word_trie(enc.lex); step = torch.from_numpy(trie.step).to(games_N_M.device); inside = torch.from_numpy(trie.square<0).to(games_N_M.device)
-    tok,ends = enc(games_N_M, lang); ends = ends[:,:-1].clamp(0,model.cfg.block-1); out = []
+    walk,depth = _walker(enc.lex,games_N_M.device), word_trie(enc.lex).depth
+    tok,ends = enc(games_N_M, lang)
+    ends = ends[:,:-1].clamp(0,model.cfg.block-1)
+    out = torch.zeros_like(ends)
     for m in range(ends.shape[1]):
-        rows,node = torch.arange(len(tok),device=tok.device), torch.zeros(len(tok),dtype=torch.long,device=tok.device)
         for e in ends[:,m].unique().tolist(): # prefixes of equal length share a pass
-            r = rows[ends[:,m]==e]; x = tok[r,:e+1]
-            for _ in range(trie.depth):
-                pick = model(x[:,-model.cfg.block:])[:,-1].argmax(-1)
-                node[r] = torch.where(inside[node[r]]&(node[r]!=1), step[node[r],pick], node[r])
-                if x.shape[1]==model.cfg.block or not (inside[node[r]]&(node[r]!=1)).any(): break
-                x = torch.cat([x,pick[:,None]],1)
-        out.append(node)
-    return torch.stack(out,1)
+            rows = ends[:,m]==e
+            out[rows,m] = _decode_slowly(model, tok[rows,:e+1], *walk, depth)
+    return out
