@@ -6,7 +6,7 @@
 __all__ = ['Case', 'make_cases', 'edit', 'next_logits', 'misses']
 
 # %% ../nbs/53_interventions.ipynb #74f2963a
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,19 +29,26 @@ class Case:
     colour:int # its new class: 0 white, 2 black
     legal:tuple # squares legal for the side to move once the disc is flipped
 
+def _flip(pos:Position, square:int)->Position:
+    "The position with one disc turned, the same side to move"
+    bit,black = 1<<square, pos.black>>square & 1
+    return replace(pos, black=pos.black^bit, white=pos.white^bit) if black else replace(pos, black=pos.black|bit, white=pos.white&~bit)
+
 def make_cases(
     gs:GameSet, # games, one case from each
     seed:int=0, # draws length and square
     span:tuple=(.08,.5), # length of the beginning, as a share of the longest game (the paper's 5 to 30 of 60)
 )->list: # of Case
     "A random disc to flip in each game; cases that leave no legal move are dropped, and edits keep who moves"
-    rng = np.random.default_rng(seed_for('cases',seed)); res,g = [],geometry(gs.n); r = gs.replay
+    rng,g,r = np.random.default_rng(seed_for('cases',seed)), geometry(gs.n), gs.replay
+    first,last = max(1,round(span[0]*g.moves)), round(span[1]*g.moves)
+    res = []
     for i in range(len(gs.games)):
-        t = int(rng.integers(max(1,round(span[0]*g.moves)), round(span[1]*g.moves)+1))
-        b,w = int(r.black[i,t-1]),int(r.white[i,t-1]); discs = [s for s in range(g.squares) if (b|w)>>s & 1]
-        s = int(rng.choice(discs)); black = bool(b>>s & 1); bit = 1<<s
-        legal = Position(gs.n, b&~bit if black else b|bit, w|bit if black else w&~bit, bool(r.black_moves[i,t-1])).legal()
-        if legal: res.append(Case(i,t,s,0 if black else 2,tuple(legal)))
+        t = int(rng.integers(first, last+1))
+        pos = Position(gs.n, int(r.black[i,t-1]), int(r.white[i,t-1]), bool(r.black_moves[i,t-1]))
+        square = int(rng.choice([s for s in range(g.squares) if (pos.black|pos.white)>>s & 1]))
+        colour = 0 if pos.black>>square & 1 else 2
+        if legal := _flip(pos,square).legal(): res.append(Case(i, t, square, colour, tuple(legal)))
     return res
 
 # %% ../nbs/53_interventions.ipynb #7c3930a2
@@ -56,13 +63,16 @@ def edit(
 )->Tensor: # [B,D]
     "States in which the probe reads the board it read before, with one disc flipped"
     read = lambda x: probes(x[None])[0].view(len(x),-1,3)
-    x = x_B_D.float(); want = read(x).argmax(-1); rows = torch.arange(len(x),device=x.device); want[rows,square_B] = colour_B
-    weight = torch.full(want.shape, rest, device=x.device); weight[rows,square_B] = 1.
+    x,rows = x_B_D.float().clone(), torch.arange(len(x_B_D),device=x_B_D.device)
+    want_B_S = read(x).argmax(-1)
+    weight_B_S = torch.full(want_B_S.shape, rest, device=x.device)
+    want_B_S[rows,square_B],weight_B_S[rows,square_B] = colour_B, 1.
     with torch.enable_grad():
-        x = x.clone().requires_grad_(); opt = torch.optim.Adam([x], lr=lr)
+        opt = torch.optim.Adam([x.requires_grad_()], lr=lr)
         for _ in range(steps):
-            loss = (F.cross_entropy(read(x).flatten(0,1), want.flatten(), reduction='none').view_as(weight)*weight).mean(1).sum()
-            x.grad = torch.autograd.grad(loss, x)[0]; opt.step()
+            loss_BS = F.cross_entropy(read(x).flatten(0,1), want_B_S.flatten(), reduction='none')
+            x.grad = torch.autograd.grad((loss_BS.view_as(weight_B_S)*weight_B_S).mean(1).sum(), x)[0]
+            opt.step()
     return x.detach().to(x_B_D.dtype)
 
 @torch.no_grad()
@@ -76,13 +86,14 @@ def next_logits(
     **kw, # of `edit`
 )->Tensor: # [B,V]
     "What the model predicts after each case's beginning, edited in every layer that has a probe"
-    dev = gs.games.device; tok,ends = enc(gs.games[[c.game for c in cases]], lang)
-    at = ends[torch.arange(len(cases)), torch.tensor([c.moves-1 for c in cases])]; rows = torch.arange(len(cases),device=dev)
-    sq,col = (torch.tensor([getattr(c,f) for c in cases],device=dev) for f in ('square','colour'))
+    tok,ends = enc(gs.games[[c.game for c in cases]], lang)
+    rows = torch.arange(len(cases),device=gs.games.device)
+    last,square,colour = (torch.tensor([getattr(c,f) for c in cases],device=rows.device) for f in ('moves','square','colour'))
+    at = ends[rows,last-1]
     x = model.embed(tok[:,:int(at.max())+1])
     for l in range(model.cfg.layers+1):
         if l: x = model.blocks[l-1](x)
-        if probes_by_layer and l in probes_by_layer: x[rows,at] = edit(x[rows,at], probes_by_layer[l], sq, col, **kw)
+        if probes_by_layer and l in probes_by_layer: x[rows,at] = edit(x[rows,at], probes_by_layer[l], square, colour, **kw)
     return model.head(model.ln(x[rows,at]))
 
 # %% ../nbs/53_interventions.ipynb #ef3696c8
@@ -92,8 +103,12 @@ def misses(
     cases:list, # edits
     lang:int, # language of the prediction
 )->np.ndarray: # [B]
-    "Legal moves of the edited board that are not among the model's favourites; needs one token a move"
+    "Legal moves of the edited board that are not among the model's favourites; raises `XltError` for words of several tokens"
     words = [(t,) if t else () for t in lex.out] if lex.unified else lex.words[lang]
-    if any(len(w)>1 for w in words): raise XltError(f'interventions need one token a move; language {lang} is {lex.kinds[lang]}: probe on it, but predict in an atomic language')
-    squares = [s for s,w in enumerate(words) if w]; order = logits_B_V[:,[words[s][0] for s in squares]].argsort(-1,descending=True).cpu().numpy()
-    return np.array([len(set(c.legal)-{squares[k] for k in row[:len(c.legal)]}) for c,row in zip(cases,order)])
+    if any(len(w)>1 for w in words):
+        what = f'language {lang} is {lex.kinds[lang]}'
+        raise XltError(f'interventions need one token a move; {what}: probe on it, but predict in an atomic language')
+    squares = np.array([s for s,w in enumerate(words) if w])
+    tokens = [words[s][0] for s in squares]
+    best_B_S = squares[logits_B_V[:,tokens].argsort(-1,descending=True).cpu().numpy()]
+    return np.array([len(set(c.legal)-set(best[:len(c.legal)].tolist())) for c,best in zip(cases,best_B_S)])
