@@ -6,7 +6,7 @@
 __all__ = ['FREEZE', 'SELECT', 'MethodTrainer', 'FineCfg', 'check_cfg', 'ByLength', 'Prepare', 'prepared', 'frozen', 'arguments',
            'Finetuner', 'averaged', 'finetune']
 
-# %% ../nbs/30_trainer.ipynb #6bc6e0a8
+# %% ../nbs/30_trainer.ipynb #ef81653e
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Sampler
-from transformers import Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from .compose import Method, Replay, Step, chain, check_methods
@@ -202,7 +202,7 @@ def arguments(
         bf16=bf16, remove_unused_columns=False, report_to='none', disable_tqdm=True, logging_steps=max(1, updates//50), dataloader_pin_memory=torch.cuda.is_available(),
         label_names=['labels']) | looks | kwargs)
 
-# %% ../nbs/30_trainer.ipynb #5e1b9939
+# %% ../nbs/30_trainer.ipynb #441c7dec
 class Finetuner(MethodTrainer):
     "Fine-tune a model on a task's source language, and score it in every other"
     def __init__(self,
@@ -220,8 +220,10 @@ class Finetuner(MethodTrainer):
         methods = check_methods(methods); feats = prepared(task, tokenizer, cfg.max_len, methods, seed)
         key = stable_hash([to_dict(cfg), task.name, seed, [repr(m) for m in methods], model.config.to_dict()['num_hidden_layers'], len(feats)])
         args = arguments(cfg, len(feats), seed, Path(out or cache_dir()/'finetune'/key), **kwargs)
+        for k in ('pad_token_id','bos_token_id','eos_token_id'): setattr(model.config, k, getattr(tokenizer, k))
         super().__init__(frozen(model, cfg.freeze), args, train_dataset=feats, methods=methods, processing_class=tokenizer, eval_dataset=feats if cfg.looks else None,
                          data_collator=None)
+        self.remove_callback(PrinterCallback)
         self.data_collator = partial(pad_batch, tokenizer=tokenizer, columns=self.columns)
 
     def _get_train_sampler(self, train_dataset=None):
