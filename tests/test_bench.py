@@ -305,3 +305,19 @@ def test_a_table_is_written_the_same_twice(tmp_path):
     a, b = (bench_build.write_table(rows, types, tmp_path/n).read_bytes() for n in 'ab')
     assert a == b
     assert json.loads(json.dumps(bench.describe(tmp_path/'a')))['rows'] == dict(en=50, de=50)
+
+
+# -- baselines without an encoder --
+
+def test_ngrams_learn_english_and_little_else():
+    from xltnb.ngrams import NgramTagger, majority, nearest_texts, simple_scores
+    cat = simple_scores(load_bench('cldr_cat', ['sw', 'hi']))
+    assert cat.ngrams['en'] > .75 and cat.ngrams[['sw', 'hi']].max() < .3 and cat.majority.max() < .25
+    slot = load_bench('ha_slot', ['nl', 'zh'])
+    tagger, rows = NgramTagger(slot), slot.rows('en')
+    assert slot.score(tagger(rows), rows)['f1'] > .4 > slot.score(tagger(slot.rows('zh')), slot.rows('zh'))['f1']
+    assert slot.score(majority(slot, rows), rows)['f1'] == 0
+    ret = load_bench('lo_ret', ['fr', 'zh'])
+    found = {lang: ret.score(ids, ret.rows(lang))['accuracy@1'] for lang, ids in nearest_texts(ret).items()}
+    assert found['fr'] > .5 > found['zh']
+    with pytest.raises(XltError, match='no labels to count'): majority(ret, ret.rows('fr'))

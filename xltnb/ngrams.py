@@ -82,15 +82,25 @@ def nearest_texts(
         res[lang] = [ids[i] for i in (vec.transform(a['text'][:]) @ vec.transform(b['text'][:]).T).toarray().argmax(1)]
     return res
 
-# %% ../nbs/19_ngrams.ipynb #c630b6f4
+# %% ../nbs/19_ngrams.ipynb #dbaaa0e2
+def _models(task):
+    "Functions from rows to predictions"
+    if task.kind=='tag': model = NgramTagger(task)
+    else:
+        fitted = fit_classes(task)
+        def model(rows): return fitted.predict(texts_of(rows)).tolist()
+    return dict(majority=lambda rows: majority(task, rows), ngrams=model)
+
+def _score(task, pred, rows): return next(iter(task.score(pred, rows).values()))
+
 def simple_scores(
     task:Task, # a task of the benchmark
     split:str='test', # which split
-)->pd.DataFrame: # per language: rows, majority (or one draw's chance), n-grams
+)->pd.DataFrame: # per language: rows, majority (retrieval: chance) and n-grams
     "Baselines of a task in every language, as fractions of one"
-    if task.kind=='retrieve': found = {l: (1/len(ids), ids) for l,ids in nearest_texts(task, split).items()}
+    if task.kind=='retrieve':
+        res = {l: dict(chance=1/len(ids), ngrams=_score(task, ids, task.rows(l, split))) for l,ids in nearest_texts(task, split).items()}
     else:
-        model = NgramTagger(task) if task.kind=='tag' else (lambda f: lambda rows: f.predict(texts_of(rows)).tolist())(fit_classes(task))
-        found = {l: (majority(task, task.rows(l, split)), model(task.rows(l, split))) for l in task.languages}
-    one = lambda lang, pred: pred if isinstance(pred, float) else next(iter(task.score(pred, task.rows(lang, split)).values()))
-    return pd.DataFrame([dict(lang=l, rows=len(task.rows(l, split)), majority=one(l, m), ngrams=one(l, n)) for l,(m,n) in found.items()]).set_index('lang')
+        models = _models(task)
+        res = {l: {name: _score(task, f(rows), rows) for name,f in models.items()} for l in task.languages for rows in [task.rows(l, split)]}
+    return pd.DataFrame(res).T.rename_axis('lang').assign(rows=lambda df: [len(task.rows(l, split)) for l in df.index])
