@@ -315,7 +315,7 @@ def test_ngrams_learn_english_and_little_else():
     assert cat.ngrams['en'] > .75 and cat.ngrams[['sw', 'hi']].max() < .3 and cat.majority.max() < .25
     slot = load_bench('ha_slot', ['nl', 'zh'])
     tagger, rows = NgramTagger(slot), slot.rows('en')
-    assert slot.score(tagger(rows), rows)['f1'] > .4 > slot.score(tagger(slot.rows('zh')), slot.rows('zh'))['f1']
+    assert slot.score(tagger(rows), rows)['f1'] > .3 > slot.score(tagger(slot.rows('zh')), slot.rows('zh'))['f1']
     assert slot.score(majority(slot, rows), rows)['f1'] == 0
     ret = load_bench('lo_ret', ['fr', 'zh'])
     found = {lang: ret.score(ids, ret.rows(lang))['accuracy@1'] for lang, ids in nearest_texts(ret).items()}

@@ -44,7 +44,7 @@ def fit_classes(
     rows = task.rows('en', 'train')
     return make_pipeline(_vectors(), LogisticRegression(C=10, max_iter=100)).fit(texts_of(rows), rows['label'][:])
 
-# %% ../nbs/19_ngrams.ipynb #e17375d7
+# %% ../nbs/19_ngrams.ipynb #96f825e9
 def _shape(token): return ''.join(dict.fromkeys('X' if c.isupper() else 'x' if c.isalpha() else 'd' if c.isdigit() else c for c in token))
 
 def token_views(
@@ -57,8 +57,9 @@ class NgramTagger:
     "Logistic regression over n-grams of a token and its neighbours"
     def __init__(self,
         task:Task, # a tagging task
+        most:int=2500, # English training sentences to use, drawn with `Task.take`
     ):
-        rows = task.rows('en', 'train'); self.task = task
+        rows = task.take(min(most, len(task.rows('en', 'train')))).rows('en', 'train')
         self.vec = [TfidfVectorizer(analyzer='char', ngram_range=(1,3), min_df=3, max_features=4000) for _ in range(4)]
         x = hstack([v.fit_transform([w[i] for w in token_views(rows['tokens'][:])]) for i,v in enumerate(self.vec)]).tocsr()
         self.model = LogisticRegression(C=3, max_iter=25, tol=1e-2).fit(x, [t for ts in rows['tags'] for t in ts])
