@@ -162,7 +162,8 @@ def call_job(
     "Import the job's paper and call its experiment, with the config checked"
     if job.experiment not in EXPERIMENTS: load_jobs(job.paper)
     exp = EXPERIMENTS[check_name(job.experiment, EXPERIMENTS, 'experiment')]
-    if exp.version!=job.version: raise XltError(f'{job.experiment} is at version {exp.version}, the job was planned for {job.version}; plan again')
+    if exp.version!=job.version:
+        raise XltError(f'{job.experiment} is at version {exp.version}, the job was planned for {job.version}; plan again')
     cfg = job.config if exp.cfg is dict else from_dict(exp.cfg, job.config)
     return exp.fn(cfg, job.seed, ctx)
 
@@ -175,7 +176,7 @@ def split_target(
     check_name(paper, papers(), 'paper')
     for long,short in (('tab','T'), ('fig','F')):
         if item.lower().startswith(long): item = short + item[3:]
-    return paper, item[:1].upper() + item[1:]
+    return paper, item[:1].upper() + item[1:] if item[1:2].isdigit() else item
 
 # %% ../nbs/60_experiments.ipynb #80990878
 def target_arms(
