@@ -17,7 +17,7 @@ from fastcore.basics import patch
 
 from .core import XltError, check_name, nearest
 from .experiments import PRESETS, Job, jobs_for
-from .store import Store
+from .store import Store, open_store
 
 # %% ../nbs/61_plan.ipynb #af38511f
 def cores()->int: # 1 or more
@@ -89,8 +89,8 @@ def unit(
 def df(self:Plan)->pd.DataFrame: # arm, seed, key, status, cost_s
     "The plan as a table, one row a job"
     done = self.done()
-    return pd.DataFrame([dict(arm=j.arm, seed=j.seed, key=j.key, status='done' if j.key in done else 'todo', cost_s=j.cost_s) for j in self.jobs],
-                        columns=['arm','seed','key','status','cost_s'])
+    row = lambda j: (j.arm, j.seed, j.key, 'done' if j.key in done else 'todo', j.cost_s)
+    return pd.DataFrame([row(j) for j in self.jobs], columns=['arm','seed','key','status','cost_s'])
 
 def arms_df(
     plan:Plan, # the plan
@@ -99,7 +99,9 @@ def arms_df(
     done, out = plan.done(), {}
     for j in plan.jobs:
         row = out.setdefault(j.arm, dict(arm=j.arm, runs=0, done=0, left_s=0.))
-        row['runs'] += 1; row['done'] += j.key in done; row['left_s'] += 0 if j.key in done else j.cost_s
+        row['runs'] += 1
+        row['done'] += j.key in done
+        row['left_s'] += 0 if j.key in done else j.cost_s
     return pd.DataFrame(out.values(), columns=['arm','runs','done','left_s'])
 
 # %% ../nbs/61_plan.ipynb #a68ef91a
@@ -130,8 +132,10 @@ def __repr__(self:Plan):
 def _repr_html_(self:Plan):
     "The plan in a notebook"
     d = arms_df(self)
-    rows = ''.join(f'<tr><td>{escape(r.arm)}</td><td>{r.done} of {r.runs}</td><td>{duration(r.left_s) if r.done<r.runs else ""}</td></tr>' for r in d.itertuples())
-    return f'<table><thead><tr><th>arm</th><th>runs done</th><th>left</th></tr></thead><tbody>{rows}</tbody></table><p>{escape(plan_line(self))}</p>'
+    left = lambda r: duration(r.left_s) if r.done<r.runs else ''
+    rows = ''.join(f'<tr><td>{escape(r.arm)}</td><td>{r.done} of {r.runs}</td><td>{left(r)}</td></tr>' for r in d.itertuples())
+    head = '<tr><th>arm</th><th>runs done</th><th>left</th></tr>'
+    return f'<table><thead>{head}</thead><tbody>{rows}</tbody></table><p>{escape(plan_line(self))}</p>'
 
 # %% ../nbs/61_plan.ipynb #9d838a2e
 def pick_arms(
@@ -159,7 +163,7 @@ def make_plan(
     check_name(preset, PRESETS, 'preset')
     found = jobs_for(target, preset, seeds)
     if jobs and found: found = pick_arms(found, jobs)
-    return Plan(target, preset, found, store if isinstance(store, Store) else Store(store), seeds)
+    return Plan(target, preset, found, open_store(store), seeds)
 
 # %% ../nbs/61_plan.ipynb #c85eb6e7
 def best_plan(
