@@ -28,7 +28,7 @@ from .core import XltError, atomic_write, cache_dir, check_name
 from .experiments import Ctx, Job, Paused, call_job, papers
 from .plan import Plan, cores, duration, pick_arms, plan_line
 from .published import rule_hashes
-from .store import Record, Store, provenance
+from .store import Record, Store, open_store, provenance
 
 # %% ../nbs/62_run.ipynb #92c30907
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ def _record(job, setup, report):
     start, prov = time.time(), provenance()
     cache = Path(setup.cache) if setup.cache else cache_dir()
     res = call_job(job, Ctx(cache, setup.device, report, setup.deadline))
-    prov |= provenance() | dict(started=prov['started'], wall_s=round(time.time()-start, 2), peak_mem_mb=_peak_mb(), rules=_rules(job.paper))
+    prov |= provenance() | dict(started=prov['started'], rules=_rules(job.paper))
+    prov |= dict(wall_s=round(time.time()-start, 2), peak_mem_mb=_peak_mb())
     return Record(job.experiment, job.key, job.config, job.seed, {k: float(v) for k,v in res.metrics.items()}, res.curves,
                   res.per_language, res.items, prov | res.provenance, job.version, job.arm)
 
@@ -113,7 +114,9 @@ def run_job(
         if not mine: return end('busy')
         try: store.put(_record(job, setup, report))
         except Paused as e: return end('paused', str(e))
-        except Exception as e: return end('failed', _failed(job, store, traceback.format_exc()+(output.getvalue()[-4000:] if output else ''), e))
+        except Exception as e:
+            said = output.getvalue()[-4000:] if output else ''
+            return end('failed', _failed(job, store, traceback.format_exc()+said, e))
         (store.path/'.failed'/f'{job.key}.txt').unlink(missing_ok=True)
     return end('done')
 
@@ -140,7 +143,9 @@ class Progress:
     ):
         "A job reports"
         self.frac[job.key], self.notes[job.key] = fraction, note
-        if note!='starts': self.base.setdefault(job.key, fraction); self.pace = self.pace or time.time()
+        if note!='starts':
+            self.base.setdefault(job.key, fraction)
+            self.pace = self.pace or time.time()
         self.draw()
 
     def end(
@@ -341,7 +346,8 @@ def _check_options(workers, minutes, device):
     if workers is not None and workers<1: raise XltError(f'workers must be 1 or more, not {workers}')
     if minutes is not None and minutes<=0: raise XltError(f'minutes must be more than 0, not {minutes}')
     if device: check_name(device, ('cpu','cuda'), 'device')
-    if device=='cuda' and default_device()!='cuda': raise XltError("device 'cuda' was asked for and torch sees no GPU; use 'cpu', or see `xltnb doctor`")
+    if device=='cuda' and default_device()!='cuda':
+        raise XltError("device 'cuda' was asked for and torch sees no GPU; use 'cpu', or see `xltnb doctor`")
 
 def _check_store(store):
     "The store can be written to"
@@ -363,7 +369,7 @@ def run_plan(
     "Run the jobs of a plan that its store lacks"
     _check_options(workers, minutes, device)
     fn, start = get_engine(engine), time.time()
-    store = plan.store if store is None else store if isinstance(store, Store) else Store(store)
+    store = plan.store if store is None else open_store(store)
     plan = Plan(plan.target, plan.preset, pick_arms(plan.jobs, jobs) if jobs else plan.jobs, store, plan.seeds)
     todo, device = plan.todo(), device or default_device()
     workers = workers or _workers(todo, device)
