@@ -158,7 +158,9 @@ def _turn(crew):
         if out is None: continue
         crew.end(out)
         if w.proc.is_alive(): crew.feed(w)
-        else: crew.dismiss(w); crew.feed()
+        else:
+            crew.dismiss(w)
+            crew.feed()
     crew.progress.draw()
 
 def local(
