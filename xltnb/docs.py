@@ -103,7 +103,8 @@ def local_figures(
 
 # %% ../nbs/73_docs.ipynb #12b38ca9
 MATH = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', re.S)
-KATEX = re.compile(r'<(link|script)\b[^>]*cdn\.jsdelivr\.net/npm/katex[^>]*>(</script>)?|<script>[^<]*renderMathInElement.*?</script>', re.S)
+KATEX = re.compile(r'<(link|script)\b[^>]*cdn\.jsdelivr\.net/npm/katex[^>]*>(</script>)?'
+    r'|<script>[^<]*renderMathInElement.*?</script>', re.S)
 
 def mathml(
     page:str, # HTML with TeX between delimiters
@@ -131,7 +132,8 @@ def fold(
     "Fold the source that nbdev left open, and unlink private names, which have no table to link to"
     for c in nb.cells:
         if c['cell_type']=='markdown': c['source'] = PRIVATE.sub(r'\1', c['source'])
-        c['source'] = c['source'].replace('#| code-fold: show\n#| code-summary: "Exported source"', '#| code-fold: true\n#| code-summary: "source"')
+        c['source'] = c['source'].replace('#| code-fold: show\n#| code-summary: "Exported source"',
+            '#| code-fold: true\n#| code-summary: "source"')
 
 # %% ../nbs/73_docs.ipynb #4daf871f
 SOURCE_LINK = re.compile(r'^\[source\]\([^)]*\)\{target="_blank"[^}]*\}\s*', re.M)
@@ -162,7 +164,8 @@ def stage_page(
     write_nb(nb, dst)
 
 # %% ../nbs/73_docs.ipynb #327ecbf2
-FLOORS = {'0':'Base', '1':'Data', '2':'Models', '3':'Training', '4':'Methods', '5':'Measures', '6':'Running', '7':'Looking', '8':'Command line'}
+FLOORS = {'0':'Base', '1':'Data', '2':'Models', '3':'Training', '4':'Methods', '5':'Measures', '6':'Running', '7':'Looking',
+    '8':'Command line'}
 FIRST = ('walk', 'claims', 'deviations')
 
 def section_of(
@@ -179,8 +182,9 @@ def reading_order(
 )->tuple: # sorts papers first, a walk before its tables
     "Key that sorts pages as the sidebar shows them"
     kind = rel.stem.rpartition('_')[2]
-    rank = FIRST.index(kind) if kind in FIRST else 1 if len(rel.parts)>1 else 0
-    return (rel.parts[0]!='papers', len(rel.parts)==1, str(rel.parent), rank if len(rel.parts)>1 else rel.name[:2], bare_name(rel.name).startswith('exp_'), rel.name)
+    inside = len(rel.parts)>1
+    rank = (FIRST.index(kind) if kind in FIRST else 1) if inside else rel.name[:2]
+    return rel.parts[0]!='papers', not inside, str(rel.parent), rank, bare_name(rel.name).startswith('exp_'), rel.name
 
 def sidebar(
     rels:list[Path], # pages, relative to the folder of notebooks
@@ -218,7 +222,8 @@ def stage(
     check_names(rels)
     with working_directory(root):
         for rel in rels: stage_page(nbs/rel, folder/'nbs'/rel.with_name(bare_name(rel.name)), '../'*len(rel.parts)+'plotly.min.js')
-    for p in (p for p in nbs.rglob('*') if p.suffix in PICTURES and 'results' not in p.relative_to(nbs).parts): shutil.copy2(p, folder/p.relative_to(root))
+    pictures = (p for p in nbs.rglob('*') if p.suffix in PICTURES and 'results' not in p.relative_to(nbs).parts)
+    for p in pictures: shutil.copy2(p, folder/p.relative_to(root))
     cfg = yaml.safe_load((root/'_quarto.yml').read_text())
     cfg['website']['sidebar']['contents'] = sidebar(rels)
     (folder/'_quarto.yml').write_text(yaml.safe_dump(cfg, sort_keys=False))
@@ -234,12 +239,15 @@ def lay_out(
 )->Path: # folder of the site
     "Run the site builder on staged pages"
     done = subprocess.run(builder(), cwd=folder, capture_output=True, text=True)
-    if done.returncode: raise XltError(f'{" ".join(builder())} stopped with exit code {done.returncode}:\n{(done.stdout+done.stderr)[-2000:]}')
+    if done.returncode:
+        said = (done.stdout+done.stderr)[-2000:]
+        raise XltError(f'{" ".join(builder())} stopped with exit code {done.returncode}:\n{said}')
     return folder/'_docs'
 
 # %% ../nbs/73_docs.ipynb #e032d911
 FONT = re.compile(r'@import\s+url\(["\']?https?://[^)]*\)\s*;?')
-LANDING = '<!doctype html><meta charset="utf-8"><title>xltnb</title><meta http-equiv="refresh" content="0; url=nbs/index.html"><a href="nbs/index.html">xltnb</a>\n'
+LANDING = ('<!doctype html><meta charset="utf-8"><title>xltnb</title>'
+    '<meta http-equiv="refresh" content="0; url=nbs/index.html"><a href="nbs/index.html">xltnb</a>\n')
 
 def finish(
     site:Path, # folder of the site
@@ -273,7 +281,9 @@ def build_docs(
 # %% ../nbs/73_docs.ipynb #031b0754
 class _Refs(HTMLParser):
     "Collects the ids and the references of a page"
-    def __init__(self): super().__init__(); self.ids,self.refs = set(),[]
+    def __init__(self):
+        super().__init__()
+        self.ids,self.refs = set(),[]
     def handle_starttag(self, tag, attrs):
         d = dict(attrs)
         self.ids |= {d[k] for k in ('id','name') if d.get(k)}
@@ -309,7 +319,8 @@ def dead_links(
     site = Path(site).resolve()
     found = {p: read_refs(p) for p in sorted(site.rglob('*.html'))}
     ids = {p: i for p,(i,_) in found.items()}
-    return [f'{p.relative_to(site)}: {r}' for p,(_,refs) in found.items() for r in dict.fromkeys(refs) if r!='#' and is_dead(p, r, site, ids)]
+    dead = lambda p, refs: (r for r in dict.fromkeys(refs) if r!='#' and is_dead(p, r, site, ids))
+    return [f'{p.relative_to(site)}: {r}' for p,(_,refs) in found.items() for r in dead(p, refs)]
 
 # %% ../nbs/73_docs.ipynb #88d0e227
 PAGE_LINK = re.compile(r'\]\((?!https?:|#|/)((?:[\w.-]+/)*[\w.-]+\.ipynb)')
