@@ -75,15 +75,16 @@ def command_parser(
 def overview()->str: # text
     "What `xltnb --help` prints"
     rows = [f'  {n:<10} {inspect.getdoc(f).splitlines()[0]}' for n,f in COMMANDS.items()]
-    return '\n'.join(['usage: xltnb COMMAND [...]', '', 'Five papers on cross-lingual transfer: plan, run, compare and report.', '', 'commands:', *rows,
-                      '', '`xltnb COMMAND --help` explains one. Exit codes: 0 done, 1 something failed, 2 bad input, 3 something is left to do.'])
+    head = ['usage: xltnb COMMAND [...]', '', 'Five papers on cross-lingual transfer: plan, run, compare and report.', '', 'commands:']
+    codes = 'Exit codes: 0 done, 1 something failed, 2 bad input, 3 something is left to do.'
+    return '\n'.join([*head, *rows, '', f'`xltnb COMMAND --help` explains one. {codes}'])
 
 # %% ../nbs/80_cli.ipynb #5b3ff613
 def _call(argv):
     "Run one command; its exit code"
     name = argv[0] if argv else '--help'
-    if name in ('-h','--help','help'): print(overview()); return 0
-    if name in ('-V','--version'): print(version('xltnb')); return 0
+    if name in ('-h','--help','help'): return print(overview()) or 0
+    if name in ('-V','--version'): return print(version('xltnb')) or 0
     if name not in COMMANDS:
         close = nearest(name, COMMANDS)
         raise XltError(f"unknown command {name!r};{f' did you mean {close!r}?' if close else ''} choose from: {', '.join(COMMANDS)}")
@@ -167,9 +168,10 @@ def _items(paper, preset):
     try: p = load_paper(paper)
     except XltError: return [dict(target=a, kind='arm', runs=n, text='') for a,n in arms.items()]
     count = lambda item: sum(arms.get(a, 0) for a in p.arms(item, preset))
-    return ([dict(target=f'{paper}.{k}', kind='figure' if k.startswith('F') else 'table', runs=count(k), text=t.caption) for k,t in p.tables.items()]
-        + [dict(target=c.id, kind='claim', runs=count(k), text=c.text) for k,c in p.claims.items()]
-        + [dict(target=a, kind='arm', runs=n, text='') for a,n in arms.items()])
+    row = lambda target, kind, runs, text='': dict(target=target, kind=kind, runs=runs, text=text)
+    tables = [row(f'{paper}.{k}', 'figure' if k.startswith('F') else 'table', count(k), t.caption) for k,t in p.tables.items()]
+    claims = [row(c.id, 'claim', count(k), c.text) for k,c in p.claims.items()]
+    return tables + claims + [row(a, 'arm', n) for a,n in arms.items()]
 
 @command
 def list_(
@@ -364,7 +366,8 @@ def speed(
 def _row(name, found, remedy='', needed=True, good=None):
     "One finding: ok, missing (needed) or absent (optional)"
     good = bool(found) if good is None else good
-    return dict(name=name, state='ok' if good else 'missing' if needed else 'absent', found=str(found or '-'), remedy='' if good else remedy)
+    state = 'ok' if good else 'missing' if needed else 'absent'
+    return dict(name=name, state=state, found=str(found or '-'), remedy='' if good else remedy)
 
 def _version(p):
     try: return version(p)
@@ -372,10 +375,11 @@ def _version(p):
 
 def _packages():
     "What is imported, and what can be"
-    need = [_row(p, _version(p), f'pip install {p}') for p in ('torch','numba','transformers','papermill','jupyterlab','plotly','pandas','scipy')]
-    opt = dict(nbdev='pip install -e .[dev]', ray='pip install -e .[cluster]', submitit='pip install -e .[cluster]', playwright='pip install -e .[ui]')
-    return need + [_row(p, _version(p), how, needed=False) for p,how in opt.items()] + [
-        _row('rust-reversi', _version('rust-reversi'), 'pip install -e .[peers], for `xltnb speed othello-games`', needed=False)]
+    need = ('torch', 'numba', 'transformers', 'papermill', 'jupyterlab', 'plotly', 'pandas', 'scipy')
+    extra = {'nbdev':'dev', 'ray':'cluster', 'submitit':'cluster', 'playwright':'ui', 'rust-reversi':'peers'}
+    use = {'rust-reversi':', for `xltnb speed othello-games`'}
+    optional = [_row(p, _version(p), f'pip install -e .[{e}]{use.get(p, "")}', needed=False) for p,e in extra.items()]
+    return [_row(p, _version(p), f'pip install {p}') for p in need] + optional
 
 # %% ../nbs/80_cli.ipynb #6f349aad
 def _gpu():
@@ -398,17 +402,20 @@ def _machine(store):
     "Cores, memory, disk, GPU"
     from xltnb.plan import cores
     mem, disk = _memory_gb(), min(_free_gb(project_root()/store), _free_gb(cache_dir()))
+    less = 'close other programs or use fewer --workers (each takes about 0.5 GB)'
     return [_row('python', sys.version.split()[0], 'use Python 3.11, 3.12 or 3.13', good=(3,11)<=sys.version_info[:2]<(3,14)),
             _row('cores', cores(), needed=False),
-            _row('memory', f'{mem:.0f} GB' if mem else None, 'close other programs or use fewer --workers (each takes about 0.5 GB)', needed=False, good=not mem or mem>2),
+            _row('memory', f'{mem:.0f} GB' if mem else None, less, needed=False, good=not mem or mem>2),
             _row('disk', f'{disk:.0f} GB free', 'free some space, or set XLTNB_CACHE to a larger disk', good=disk>1),
             _row('gpu', _gpu(), 'not needed for smoke and laptop; preset gpu wants one', needed=False)]
 
 def _tools():
     "Programs beside Python"
-    chrome = os.environ.get('XLTNB_CHROMIUM') or next(filter(None, map(shutil.which, ('chromium','chromium-browser','google-chrome'))), None)
+    browsers = map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))
+    chrome = os.environ.get('XLTNB_CHROMIUM') or next(filter(None, browsers), None)
+    site = 'the site is built by smalldocs instead; conda install -c conda-forge quarto'
     return [_row('chromium', chrome, 'browser tests are skipped; Debian: apt install chromium', needed=False),
-            _row('quarto', shutil.which('quarto'), 'the site is built by smalldocs instead; conda install -c conda-forge quarto', needed=False),
+            _row('quarto', shutil.which('quarto'), site, needed=False),
             _row('git', shutil.which('git'), 'records will lack the commit', needed=False)]
 
 @command
