@@ -7,7 +7,7 @@ __all__ = ['MAKERS', 'FILL', 'SCALARS', 'text_features', 'tag_features', 'span_f
            'by_length', 'best_span', 'decode']
 
 # %% ../nbs/24_features.ipynb #85dff250
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch

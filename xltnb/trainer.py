@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FREEZE', 'SELECT', 'MethodTrainer', 'FineCfg', 'check_cfg', 'ByLength', 'Prepare', 'prepared', 'frozen', 'arguments',
-           'Finetuner', 'averaged', 'finetune']
+           'Finetuner', 'averaged', 'first_layers', 'finetune']
 
 # %% ../nbs/30_trainer.ipynb #ef81653e
 import math
@@ -281,7 +281,17 @@ def averaged(
         for k,v in load_file(f/'model.safetensors').items(): total[k] += v
     return {k: v/len(folders) for k,v in total.items()}
 
-# %% ../nbs/30_trainer.ipynb #a3c147d8
+# %% ../nbs/30_trainer.ipynb #86ad03b0
+def first_layers(
+    encoder:nn.Module, # of `load_encoder`
+    n:int, # layers kept; 0: all
+)->nn.Module: # the same encoder
+    "Keep the lowest layers only: a model that runs in a blink, for pages and tests"
+    if n:
+        encoder.encoder.layer = encoder.encoder.layer[:n]
+        encoder.config.num_hidden_layers = n
+    return encoder
+
 def finetune(
     task:Task, # rows, kind, languages
     cfg:FineCfg=FineCfg(), # settings
@@ -289,8 +299,10 @@ def finetune(
     encoder:str='e5-small', # a name that `load_encoder` knows
     seed:int=0, # of the run: head, rows' order, dropout, methods
     random:bool=False, # control: the same encoder with random weights
+    layers:int=0, # lowest layers kept; 0: all
     **kwargs, # more of `Finetuner`
 )->Finetuner: # trained
     "Load an encoder, add the task's head, train"
     net,tok = load_encoder(encoder, random=random, seed=seed)
-    return Finetuner(add_head(net, task.kind, task.labels, seed=seed), task, cfg, methods, tok, seed, **kwargs).fit()
+    head = add_head(first_layers(net, layers), task.kind, task.labels, seed=seed)
+    return Finetuner(head, task, cfg, methods, tok, seed, **kwargs).fit()

@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import numpy as np
 from datasets import Dataset, List, Value
-from torch import Tensor
 
 from .compose import Step
 from .core import XltError, seed_for
