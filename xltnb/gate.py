@@ -4,23 +4,28 @@
 
 # %% auto #0
 __all__ = ['UNSPACED', 'SCRIPTS', 'masked_accuracy', 'script', 'word_places', 'dual_batch', 'dual_scores', 'copy_share',
-           'name_items', 'english_pieces', 'candidates', 'name_share', 'gate', 'gate_table']
+           'name_items', 'english_pieces', 'candidates', 'name_share', 'gate', 'gate_table', 'release', 'mlm_record']
 
-# %% ../nbs/33_gate.ipynb #774d5c61
+# %% ../nbs/33_gate.ipynb #647a68dc
+import hashlib
+import json
 import unicodedata
 from collections import Counter, defaultdict
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from .bench import BENCH_DIR, read_table
-from .core import seed_for
-from .mlm import Batch, Corpus, Frame, hide, masked_loss, masked_states, pair_rows
+from .bench import BENCH_DIR, TEXT_FILE, read_table
+from .core import XltError, atomic_write, plain, seed_for, to_dict
+from .encoders import MLM_FILE, MODELS_DIR, REQUIREMENT, load_mlm, save_mlm
+from .mlm import Batch, Corpus, Frame, MLMRun, hide, masked_loss, masked_states, pair_rows
+from .store import provenance
 
-# %% ../nbs/33_gate.ipynb #03a5e02c
+# %% ../nbs/33_gate.ipynb #70668625
 def _pad(rows, frame):
     "Rows of ids as one array"
     out = np.full((len(rows), max(map(len,rows))), frame.pad, np.int64)
@@ -39,15 +44,19 @@ def masked_accuracy(
     "Share of hidden pieces that the head puts first, per language"
     frame,res = Frame.of(tokenizer), {}
     for lang in corpus.langs:
-        mine = corpus.where(True, lang)[:most]; rng = np.random.default_rng(seed_for('masked-accuracy', lang)); n = right = 0
+        mine = corpus.where(True, lang)[:most]
+        rng = np.random.default_rng(seed_for('masked-accuracy', lang))
+        n = right = 0
         rows = sorted(([frame.bos, *corpus[i][:126], frame.eos] for i in mine), key=len)
         for at in range(0, len(rows), batch):
-            x = _pad(rows[at:at+batch], frame); b = hide(x, ~np.isin(x, [frame.bos,frame.eos,frame.pad]), rate, frame, rng)
-            n += len(b.place); right += masked_loss(model, b)[1].item()*len(b.place)
+            x = _pad(rows[at:at+batch], frame)
+            b = hide(x, ~np.isin(x, [frame.bos,frame.eos,frame.pad]), rate, frame, rng)
+            n += len(b.place)
+            right += masked_loss(model, b)[1].item()*len(b.place)
         res[lang] = dict(n=n, accuracy=right/max(1,n))
     return res
 
-# %% ../nbs/33_gate.ipynb #8be5f556
+# %% ../nbs/33_gate.ipynb #163b47ef
 UNSPACED = ('zh','ja','th','km','my')
 
 @cache
@@ -67,14 +76,20 @@ def word_places(
     if not spaced: return [i for i,p in enumerate(pieces) if p!='▁' and script(p)]
     return [i for i,p in enumerate(pieces) if starts[i] and starts[i+1] and len(p)>2 and p[1:].isalpha()]
 
+# %% ../nbs/33_gate.ipynb #84d59fa4
 def dual_batch(
     rows:list, # (ids of the sentence, place of the word to hide)
     frame:Frame, # special ids
     block:int=128, # tokens a row may have
 )->Batch:
     "Each sentence beside itself, one word of the second copy hidden"
-    most = (block-4)//2; x,_ = pair_rows([(a[:most],a[:most],True) for a,_ in rows], frame, block); at = np.array([min(len(a),most)+3+p for a,p in rows])
-    flat = np.arange(len(rows))*x.shape[1]+at; gold = x.ravel()[flat].copy(); x.ravel()[flat] = frame.mask; pad = x==frame.pad
+    most = (block-4)//2
+    x,_ = pair_rows([(a[:most],a[:most],True) for a,_ in rows], frame, block)
+    at = np.array([min(len(a),most)+3+p for a,p in rows])
+    flat = np.arange(len(rows))*x.shape[1]+at
+    gold = x.ravel()[flat].copy()
+    x.ravel()[flat] = frame.mask
+    pad = x==frame.pad
     return Batch(torch.from_numpy(x), torch.from_numpy(~pad) if pad.any() else None, torch.from_numpy(flat), torch.from_numpy(gold), 'dual')
 
 @torch.inference_mode()
@@ -87,10 +102,11 @@ def dual_scores(
     "Scores of every piece at the hidden words"
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
     for k in range(0, len(order), batch):
-        some = order[k:k+batch]; b = dual_batch([rows[i] for i in some], frame)
+        some = order[k:k+batch]
+        b = dual_batch([rows[i] for i in some], frame)
         yield some, masked_states(model, b) @ model.get_output_embeddings().weight.T + model.cls.predictions.bias, b.target
 
-# %% ../nbs/33_gate.ipynb #28b4f924
+# %% ../nbs/33_gate.ipynb #c5eb2069
 def copy_share(
     model:PreTrainedModel, # with a head for masked words
     tokenizer:PreTrainedTokenizerFast, # its tokenizer
@@ -100,16 +116,19 @@ def copy_share(
     "How often the head puts the visible word first"
     frame,res = Frame.of(tokenizer), {}
     for lang in corpus.langs:
-        rng = np.random.default_rng(seed_for('gate-copy', lang)); rows = []
+        rng = np.random.default_rng(seed_for('gate-copy', lang))
+        rows = []
         for i in rng.permutation(corpus.where(True, lang)):
-            s = corpus[i][:62]; at = word_places(tokenizer.convert_ids_to_tokens(s.tolist()), lang not in UNSPACED)
+            s = corpus[i][:62]
+            at = word_places(tokenizer.convert_ids_to_tokens(s.tolist()), lang not in UNSPACED)
             rows += [(s, p) for p in rng.permutation(at)[:2]]
             if len(rows)>=most: break
-        best = [(sc.topk(10).indices==t[:,None]) for _,sc,t in dual_scores(model, rows[:most], frame)]; hit = torch.cat(best) if best else torch.zeros(0,10)
+        best = [(sc.topk(10).indices==t[:,None]) for _,sc,t in dual_scores(model, rows[:most], frame)]
+        hit = torch.cat(best) if best else torch.zeros(0,10)
         res[lang] = dict(n=len(hit), copied=hit[:,0].float().mean().item() if len(hit) else None, top10=hit.any(1).float().mean().item() if len(hit) else None)
     return res
 
-# %% ../nbs/33_gate.ipynb #05606ebb
+# %% ../nbs/33_gate.ipynb #005f4fe4
 def _words(tokenizer, texts, spaced):
     "Ids of the single-piece words in each text"
     rows = tokenizer.backend_tokenizer.encode_batch([t.replace(':',' ').replace(',',' ') for t in texts], add_special_tokens=False)
@@ -125,7 +144,8 @@ def name_items(
         if text.split(':')[0].strip().isalpha():
             enc = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
             if 0 in word_places([enc.tokens[0], '▁'], True) and len(enc.tokens)>1 and not enc.tokens[1][0].isalpha(): items.append((e, text, np.array(enc.ids), 0))
-    known = {i[0] for i in items}; right = {}
+    known = {i[0] for i in items}
+    right = {}
     for lang,g in t[(t.lang!='en') & t.id.isin(known)].groupby('lang'): right[lang] = dict(zip(g.id, _words(tokenizer, list(g.text), lang not in UNSPACED)))
     return items, right
 
@@ -138,7 +158,7 @@ def english_pieces(
     mine = corpus.lang==corpus.langs.index('en')
     return np.bincount(corpus.ids[np.repeat(mine, corpus.sizes)], minlength=len(tokenizer))>=least
 
-# %% ../nbs/33_gate.ipynb #4679c1e4
+# %% ../nbs/33_gate.ipynb #aae42eca
 SCRIPTS = dict(ru='CYRILLIC', bg='CYRILLIC', el='GREEK', zh='CJK', ja='CJK HIRAGANA KATAKANA', ko='HANGUL', ar='ARABIC', fa='ARABIC', ur='ARABIC', he='HEBREW', hi='DEVANAGARI',
     bn='BENGALI', ta='TAMIL', th='THAI', km='KHMER', my='MYANMAR', ka='GEORGIAN', am='ETHIOPIC') # others: LATIN
 
@@ -148,9 +168,12 @@ def candidates(
     lang:str, # a language
 )->np.ndarray: # bool, one a piece
     "Words of the language's script that are not English"
-    want = set(SCRIPTS.get(lang,'LATIN').split()); pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))); spaced = lang not in UNSPACED
+    want = set(SCRIPTS.get(lang,'LATIN').split())
+    pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    spaced = lang not in UNSPACED
     return np.array([not english[i] and script(p) in want and (p[0]=='▁' and len(p)>2 if spaced else True) for i,p in enumerate(pieces)])
 
+@torch.inference_mode()
 def name_share(
     model:PreTrainedModel, # with a head for masked words
     tokenizer:PreTrainedTokenizerFast, # its tokenizer
@@ -158,13 +181,18 @@ def name_share(
     k:int=10, # proposals a word
 )->dict: # language -> {'n': names, 'top1', 'topk': share of right proposals, 'random': share of right pieces, 'ratio': topk/random}
     "How often proposals without English are right, beside random pieces of the same script"
-    items,right = name_items(tokenizer); frame = Frame.of(tokenizer); english = english_pieces(tokenizer, corpus); tally = defaultdict(list)
-    allowed = {l: torch.from_numpy(candidates(tokenizer, english, l)) for l in right}; kinds = {}
+    items,right = name_items(tokenizer)
+    frame = Frame.of(tokenizer)
+    english = english_pieces(tokenizer, corpus)
+    tally = defaultdict(list)
+    allowed = {l: torch.from_numpy(candidates(tokenizer, english, l)) for l in right}
+    kinds = {}
     for l,a in allowed.items(): kinds.setdefault(a.numpy().tobytes(), []).append(l)
     for some,scores,_ in dual_scores(model, [(ids,p) for *_,ids,p in items], frame):
         for r,i in enumerate(some): scores[r, torch.from_numpy(items[i][2])] = -torch.inf
         for group in kinds.values():
-            ok = allowed[group[0]]; top = scores.masked_fill(~ok, -torch.inf).topk(k).indices.tolist()
+            ok = allowed[group[0]]
+            top = scores.masked_fill(~ok, -torch.inf).topk(k).indices.tolist()
             for l in group:
                 for r,i in enumerate(some):
                     good = {w for w in right[l].get(items[i][0], ()) if ok[w]}
@@ -172,7 +200,7 @@ def name_share(
     means = {l: np.mean(v, 0) for l,v in sorted(tally.items())}
     return {l: dict(n=len(tally[l]), top1=float(m[0]), topk=float(m[1]), random=float(m[2]), ratio=float(m[1]/m[2])) for l,m in means.items()}
 
-# %% ../nbs/33_gate.ipynb #2447188e
+# %% ../nbs/33_gate.ipynb #0a3b9d6d
 def gate(
     model:PreTrainedModel, # with a head for masked words
     tokenizer:PreTrainedTokenizerFast, # its tokenizer
@@ -190,8 +218,33 @@ def gate_table(
     report:dict, # from `gate`
 )->pd.DataFrame: # one row a language, shares in per cent
     "The report as a table"
-    langs = sorted({*report['masked'], *report['names']}); get = lambda part, l, k: report[part].get(l,{}).get(k)
+    langs = sorted({*report['masked'], *report['names']})
+    get = lambda part, l, k: report[part].get(l,{}).get(k)
     rows = [dict(lang=l, masked=get('masked',l,'accuracy'), copied=get('copy',l,'copied'), proposals=get('names',l,'topk'), random=get('names',l,'random'), ratio=get('names',l,'ratio')) for l in langs]
     df = pd.DataFrame(rows).set_index('lang')
     df[['masked','copied','proposals','random']] *= 100
     return df.astype(float).round(2)
+
+# %% ../nbs/33_gate.ipynb #29fdb5a3
+def release(
+    run:MLMRun, # a run that is done
+    path:Path=MLM_FILE, # file to write; the record goes beside it
+    note:str='', # what a reader of the record should know
+)->dict: # the record
+    "Write the model's file and its record; raises `XltError` if the file is larger than 16 MB"
+    save_mlm(path, run.model)
+    if path.stat().st_size>16e6: raise XltError(f'{path} has {path.stat().st_size/1e6:.1f} MB; at most 16 MB are shipped: train fewer layers (`freeze`)')
+    digest = lambda p: hashlib.sha256(Path(p).read_bytes()).hexdigest()
+    report = gate(*load_mlm(path if path!=MLM_FILE else 'e5-small-mlm'), run.corpus)
+    made = dict(name=path.stem, sha256=digest(path), bytes=path.stat().st_size, vocab=run.model.config.vocab_size, encoder=REQUIREMENT, pieces=digest(MODELS_DIR/'pieces.bits')[:16], text=digest(TEXT_FILE)[:16])
+    at = to_dict(run.at)
+    at['seconds'] = round(at['seconds'])
+    record = made | dict(note=note, config=to_dict(run.cfg), read=at, gate=report, provenance=provenance())
+    atomic_write(path.with_suffix('.json'), json.dumps(plain(record), indent=1, ensure_ascii=False)+'\n')
+    return record
+
+def mlm_record()->dict: # as `release` wrote it
+    "The shipped model's record"
+    path = MLM_FILE.with_suffix('.json')
+    if not path.is_file(): raise XltError(f'{path} is missing: install the package again')
+    return json.loads(path.read_text())

@@ -7,7 +7,7 @@ __all__ = ['Corpus', 'tokenise', 'bench_corpus', 'MLMCfg', 'language_shares', 'd
            'pair_rows', 'batches', 'masked_states', 'masked_loss', 'draw_rivals', 'mlm_model', 'schedule', 'Progress',
            'MLMRun']
 
-# %% ../nbs/31_mlm.ipynb #5d53ede3
+# %% ../nbs/31_mlm.ipynb #277765d2
 import hashlib
 import json
 import math
@@ -18,9 +18,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save as arrays_bytes
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
+from safetensors.torch import save as tensor_bytes
 from torch import Tensor, nn
 from transformers import BertForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast
 
@@ -28,7 +30,7 @@ from .bench import TEXT_FILE, read_table
 from .core import XltError, atomic_write, cache_dir, seed_for, stable_hash, to_dict
 from .encoders import load_encoder
 
-# %% ../nbs/31_mlm.ipynb #78ccf66d
+# %% ../nbs/31_mlm.ipynb #f2ebb9fe
 @dataclass(frozen=True)
 class Corpus:
     "Tokenised sentences of several languages"
@@ -57,28 +59,30 @@ def tokenise(
     chunk:int=4096, # sentences at a time
 )->Corpus:
     "Ids of all sentences, without special tokens"
-    names = tuple(sorted(set(langs))); parts = []
+    names = tuple(sorted(set(langs)))
+    parts = []
     for at in range(0, len(texts), chunk):
         parts += [np.array(e.ids, np.int32) for e in tokenizer.backend_tokenizer.encode_batch(texts[at:at+chunk], add_special_tokens=False)]
     ends = np.cumsum([0,*map(len,parts)])
     return Corpus(np.concatenate(parts), ends, np.array([names.index(l) for l in langs], np.uint8), np.array(items, np.int32), names)
 
-# %% ../nbs/31_mlm.ipynb #cf6ca12d
+# %% ../nbs/31_mlm.ipynb #df88d40a
 def bench_corpus(
     tokenizer:PreTrainedTokenizerFast, # of the encoder
     langs:tuple=(), # languages; all if empty
 )->Corpus:
     "The benchmark's training text, tokenised once and kept in the cache folder"
-    vocab = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(); st = TEXT_FILE.stat()
-    path = cache_dir()/'mlm'/f'{stable_hash([vocab, st.st_size, st.st_mtime_ns, sorted(langs)])}.safetensors'
+    have = [hashlib.sha256(b).hexdigest() for b in (tokenizer.backend_tokenizer.to_str().encode(), TEXT_FILE.read_bytes())]
+    path = cache_dir()/'mlm'/f'{stable_hash([2, have, sorted(langs)])}.safetensors'
     if not path.is_file():
-        t = read_table(TEXT_FILE, langs or None); c = tokenise(t['text'].to_pylist(), t['lang'].to_pylist(), t['id'].to_pylist(), tokenizer)
-        atomic_write(path, arrays_bytes(dict(ids=c.ids, ends=c.ends, lang=c.lang, item=c.item), {'langs':json.dumps(c.langs)}))
-    t = read_table(TEXT_FILE, langs or None)['lang'].unique().to_pylist() if langs else None
-    a = load_arrays(path); names = tuple(sorted(t or read_table(TEXT_FILE)['lang'].unique().to_pylist()))
-    return Corpus(a['ids'], a['ends'], a['lang'], a['item'], names)
+        t = read_table(TEXT_FILE, langs or None)
+        c = tokenise(t['text'].to_pylist(), t['lang'].to_pylist(), t['id'].to_pylist(), tokenizer)
+        names = np.frombuffer(' '.join(c.langs).encode(), np.uint8)
+        atomic_write(path, arrays_bytes(dict(ids=c.ids, ends=c.ends, lang=c.lang, item=c.item, names=names)))
+    a = load_arrays(path)
+    return Corpus(a['ids'], a['ends'], a['lang'], a['item'], tuple(a['names'].tobytes().decode().split()))
 
-# %% ../nbs/31_mlm.ipynb #eb1b610b
+# %% ../nbs/31_mlm.ipynb #acd6e1d4
 @dataclass(frozen=True)
 class MLMCfg:
     "Everything that decides what a run computes"
@@ -105,7 +109,7 @@ class MLMCfg:
             if not 0<=getattr(self,k)<=1: raise XltError(f'{k}={getattr(self,k)} must be a share between 0 and 1')
         if self.dual+self.tlm>1: raise XltError(f'dual={self.dual} and tlm={self.tlm} together exceed 1')
 
-# %% ../nbs/31_mlm.ipynb #fd68dd6b
+# %% ../nbs/31_mlm.ipynb #5aa376c4
 def language_shares(
     corpus:Corpus, # the text
     alpha:float, # exponent
@@ -119,15 +123,20 @@ def draw_order(
     cfg:MLMCfg, # `tokens`, `alpha` and `seed` matter
 )->np.ndarray: # int64, sentences in the order of reading
     "Sentences for a whole run"
-    rng = np.random.default_rng(seed_for('mlm-order', cfg.seed)); sizes = corpus.sizes; want = language_shares(corpus, cfg.alpha)*cfg.tokens; keys,rows = [],[]
+    rng = np.random.default_rng(seed_for('mlm-order', cfg.seed))
+    sizes = corpus.sizes
+    want = language_shares(corpus, cfg.alpha)*cfg.tokens
+    keys,rows = [],[]
     for l,name in enumerate(corpus.langs):
-        mine = corpus.where(False, name); passes = math.ceil(want[l]/max(1,sizes[mine].sum()))+1
+        mine = corpus.where(False, name)
+        passes = math.ceil(want[l]/max(1,sizes[mine].sum()))+1
         line = np.concatenate([rng.permutation(mine) for _ in range(passes)]) if len(mine) else mine
         line = line[:np.searchsorted(np.cumsum(sizes[line]), want[l])+1]
-        rows.append(line); keys.append((np.arange(len(line))+rng.random(len(line)))/max(1,len(line)))
+        rows.append(line)
+        keys.append((np.arange(len(line))+rng.random(len(line)))/max(1,len(line)))
     return np.concatenate(rows)[np.argsort(np.concatenate(keys), kind='stable')]
 
-# %% ../nbs/31_mlm.ipynb #d3f32521
+# %% ../nbs/31_mlm.ipynb #ad7a00ab
 @dataclass(frozen=True)
 class Frame:
     "Special ids of a tokenizer"
@@ -162,12 +171,14 @@ def hide(
     "Choose tokens and hide them: 80 % mask, 10 % random, 10 % as they are"
     chosen = free & (rng.random(rows.shape)<rate)
     if not chosen.any() and free.any(): chosen.flat[rng.choice(np.flatnonzero(free))] = True
-    how = rng.random(rows.shape); res = np.where(chosen & (how<.8), frame.mask, rows)
-    res = np.where(chosen & (how>=.9), rng.integers(5, frame.vocab-1, rows.shape), res); pad = rows==frame.pad
+    how = rng.random(rows.shape)
+    res = np.where(chosen & (how<.8), frame.mask, rows)
+    res = np.where(chosen & (how>=.9), rng.integers(5, frame.vocab-1, rows.shape), res)
+    pad = rows==frame.pad
     place = np.flatnonzero(chosen)
     return Batch(torch.from_numpy(res), torch.from_numpy(~pad) if pad.any() else None, torch.from_numpy(place), torch.from_numpy(rows.ravel()[place]), kind)
 
-# %% ../nbs/31_mlm.ipynb #ef761d9f
+# %% ../nbs/31_mlm.ipynb #3d475bcc
 def pack(
     sentences:list, # arrays of ids
     frame:Frame, # special ids
@@ -183,10 +194,15 @@ def pair_rows(
     block:int, # tokens a row may have
 )->tuple: # int64 [B,T] rows, bool [B,T] tokens that may be predicted
     "Framed pairs, both sides cut alike, padded to the longest"
-    most = (block-4)//2; made = [(a[:most], b[:most], v) for a,b,v in pairs]; T = max(len(a)+len(b)+4 for a,b,_ in made)
-    rows = np.full((len(made),T), frame.pad, np.int64); free = np.zeros(rows.shape, bool)
+    most = (block-4)//2
+    made = [(a[:most], b[:most], v) for a,b,v in pairs]
+    T = max(len(a)+len(b)+4 for a,b,_ in made)
+    rows = np.full((len(made),T), frame.pad, np.int64)
+    free = np.zeros(rows.shape, bool)
     for i,(a,b,visible) in enumerate(made):
-        n = len(a); row = np.concatenate([[frame.bos], a, [frame.eos,frame.eos], b, [frame.eos]]); rows[i,:len(row)] = row
+        n = len(a)
+        row = np.concatenate([[frame.bos], a, [frame.eos,frame.eos], b, [frame.eos]])
+        rows[i,:len(row)] = row
         free[i,n+3:len(row)-1] = True
         if not visible: free[i,1:n+1] = True
     return rows, free
@@ -200,18 +216,24 @@ def batches(
     english:dict|None=None, # number -> English sentence, for TLM
 )->list: # of `Batch`
     "Masked batches of some sentences, in a random order"
-    rng = np.random.default_rng(seed_for('mlm-batches', cfg.seed, *axes)); room = cfg.block*cfg.batch
-    kind = rng.random(len(order)); dual = order[kind<cfg.dual]; tlm = [i for i in order[kind>=1-cfg.tlm] if english and corpus.item[i] in english]; seen = {*dual, *tlm}
-    rows = pack([corpus[i] for i in order if i not in seen], frame, cfg.block); rows = rng.permutation(rows)
+    rng = np.random.default_rng(seed_for('mlm-batches', cfg.seed, *axes))
+    room = cfg.block*cfg.batch
+    kind = rng.random(len(order))
+    dual = order[kind<cfg.dual]
+    tlm = [i for i in order[kind>=1-cfg.tlm] if english and corpus.item[i] in english]
+    seen = {*dual, *tlm}
+    rows = pack([corpus[i] for i in order if i not in seen], frame, cfg.block)
+    rows = rng.permutation(rows)
     res = [hide(r, (r!=frame.bos)&(r!=frame.eos), cfg.mask, frame, rng) for r in (rows[k:k+cfg.batch] for k in range(0,len(rows),cfg.batch))]
     for name,some in (('dual',dual),('tlm',tlm)):
         pairs = sorted(((corpus[i], corpus[i], True) if name=='dual' else (corpus[english[corpus.item[i]]], corpus[i], False) for i in some), key=lambda p: len(p[0])+len(p[1]))
         while pairs:
-            n = max(1, room//min(cfg.block, len(pairs[-1][0])+len(pairs[-1][1])+4)); take,pairs = pairs[-n:],pairs[:-n]
+            n = max(1, room//min(cfg.block, len(pairs[-1][0])+len(pairs[-1][1])+4))
+            take,pairs = pairs[-n:],pairs[:-n]
             res.append(hide(*pair_rows(take, frame, cfg.block), cfg.dual_mask if name=='dual' else cfg.mask, frame, rng, name))
     return [res[i] for i in rng.permutation(len(res))]
 
-# %% ../nbs/31_mlm.ipynb #826fb260
+# %% ../nbs/31_mlm.ipynb #902a0427
 class _TiedLoss(torch.autograd.Function):
     "Mean cross-entropy of `hid @ out.T + bias`, gradients made on the way"
     @staticmethod
@@ -219,12 +241,21 @@ class _TiedLoss(torch.autograd.Function):
         d_hid,d_bias,total,hits = torch.empty_like(hid), torch.zeros_like(bias), hid.new_zeros(()), 0
         d_out = torch.zeros_like(out) if out.requires_grad else None
         for at in range(0, len(hid), chunk):
-            h,t = hid[at:at+chunk], target[at:at+chunk]; p = torch.addmm(bias, h, out.T); top,best = p.max(1); gold = p.gather(1, t[:,None])[:,0]
-            hits += int((best==t).sum()); p.sub_(top[:,None]).exp_(); mass = p.sum(1); total += (mass.log()+top-gold).sum()
-            p.div_((mass*len(hid))[:,None]); p[torch.arange(len(t),device=t.device), t] -= 1/len(hid)
-            torch.mm(p, out, out=d_hid[at:at+chunk]); d_bias += p.sum(0)
+            h,t = hid[at:at+chunk], target[at:at+chunk]
+            p = torch.addmm(bias, h, out.T)
+            top,best = p.max(1)
+            gold = p.gather(1, t[:,None])[:,0]
+            hits += int((best==t).sum())
+            p.sub_(top[:,None]).exp_()
+            mass = p.sum(1)
+            total += (mass.log()+top-gold).sum()
+            p.div_((mass*len(hid))[:,None])
+            p[torch.arange(len(t),device=t.device), t] -= 1/len(hid)
+            torch.mm(p, out, out=d_hid[at:at+chunk])
+            d_bias += p.sum(0)
             if d_out is not None: d_out.addmm_(p.T, h)
-        ctx.save_for_backward(d_hid, d_bias, d_out); ctx.mark_non_differentiable(share := torch.tensor(hits/max(1,len(hid))))
+        ctx.save_for_backward(d_hid, d_bias, d_out)
+        ctx.mark_non_differentiable(share := torch.tensor(hits/max(1,len(hid))))
         return total/len(hid), share
     @staticmethod
     def backward(ctx, g, _):
@@ -247,10 +278,12 @@ def masked_loss(
 )->tuple: # mean cross-entropy, share that the head puts first
     "The loss of one batch"
     out,bias,target = model.get_output_embeddings().weight, model.cls.predictions.bias, batch.target
-    if rivals: ids,shift = rivals; out,bias,target = out[ids], bias[ids]+shift, torch.searchsorted(ids, target)
+    if rivals:
+        ids,shift = rivals
+        out,bias,target = out[ids], bias[ids]+shift, torch.searchsorted(ids, target)
     return _TiedLoss.apply(masked_states(model, batch), out, bias, target, chunk)
 
-# %% ../nbs/31_mlm.ipynb #a24f3d25
+# %% ../nbs/31_mlm.ipynb #242398ae
 def draw_rivals(
     counts:np.ndarray, # how often each piece occurs
     often:int, # pieces that always compete
@@ -258,21 +291,29 @@ def draw_rivals(
     rng, # numpy generator
 )->tuple: # int64 ids, ascending, and float32 corrections
     "Pieces that compete at one update"
-    ranked = np.argsort(-counts, kind='stable'); rare = ranked[often:]; n = min(len(rare), often//6)
-    drawn = rng.choice(rare, n, replace=False, shuffle=False); ids = np.unique(np.concatenate([ranked[:often], drawn, target.numpy()]))
+    ranked = np.argsort(-counts, kind='stable')
+    rare = ranked[often:]
+    n = min(len(rare), often//6)
+    drawn = rng.choice(rare, n, replace=False, shuffle=False)
+    ids = np.unique(np.concatenate([ranked[:often], drawn, target.numpy()]))
     stands = np.isin(ids, np.setdiff1d(drawn, target.numpy()))
     return torch.from_numpy(ids), torch.from_numpy(np.where(stands, math.log(max(1,len(rare))/max(1,n)), 0).astype(np.float32))
 
-# %% ../nbs/31_mlm.ipynb #e3770d5a
+# %% ../nbs/31_mlm.ipynb #001929c2
 def mlm_model(
     cfg:MLMCfg, # names the encoder and the seed of the head
     corpus:Corpus|None=None, # its frequencies start the output's bias
 )->tuple: # a model with a fresh head over frozen word embeddings, and its tokenizer
     "The encoder with a head for masked words"
-    encoder,tok = load_encoder(cfg.encoder); config = encoder.config; config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.
+    encoder,tok = load_encoder(cfg.encoder)
+    config = encoder.config
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for('mlm-head', cfg.seed)); model = BertForMaskedLM(config)
-    model.bert.load_state_dict(encoder.state_dict(), strict=False); model.tie_weights(); model.bert.embeddings.word_embeddings.weight.requires_grad_(False)
+        torch.manual_seed(seed_for('mlm-head', cfg.seed))
+        model = BertForMaskedLM(config)
+    model.bert.load_state_dict(encoder.state_dict(), strict=False)
+    model.tie_weights()
+    model.bert.embeddings.word_embeddings.weight.requires_grad_(False)
     if cfg.freeze:
         for part in (model.bert.embeddings, *model.bert.encoder.layer[:cfg.freeze]): part.requires_grad_(False)
     if corpus is not None:
@@ -298,7 +339,7 @@ class Progress:
     per_language:dict = field(default_factory=dict) # tokens read
     curve:list = field(default_factory=list) # (tokens, {kind: [loss, share right]})
 
-# %% ../nbs/31_mlm.ipynb #798b2934
+# %% ../nbs/31_mlm.ipynb #0b009f01
 class MLMRun:
     "A training run that can be stopped at any moment"
     def __init__(self,
@@ -309,12 +350,16 @@ class MLMRun:
         sentences:int=1024, # of the order, a chunk
     ):
         if model is None:
-            tok = load_encoder(cfg.encoder)[1]; corpus = corpus or bench_corpus(tok); model = mlm_model(cfg, corpus)
-        self.cfg,self.folder,self.sentences = cfg,Path(folder),sentences; (self.model,self.tok),self.corpus = model,corpus
+            tok = load_encoder(cfg.encoder)[1]
+            corpus = corpus or bench_corpus(tok)
+            model = mlm_model(cfg, corpus)
+        self.cfg,self.folder,self.sentences = cfg,Path(folder),sentences
+        (self.model,self.tok),self.corpus = model,corpus
         self.frame,self.order,self.at = Frame.of(self.tok), draw_order(corpus, cfg), Progress()
         self.counts = np.bincount(corpus.ids, minlength=len(self.tok))
         self.english = {int(corpus.item[i]): int(i) for i in corpus.where(False,'en')} if cfg.tlm else None
-        head = [p for n,p in self.model.named_parameters() if n.startswith('cls.') and p.requires_grad]; body = [p for n,p in self.model.named_parameters() if not n.startswith('cls.') and p.requires_grad]
+        head = [p for n,p in self.model.named_parameters() if n.startswith('cls.') and p.requires_grad]
+        body = [p for n,p in self.model.named_parameters() if not n.startswith('cls.') and p.requires_grad]
         self.opt = torch.optim.AdamW([dict(params=body, peak=cfg.lr), dict(params=head, peak=cfg.head_lr)], betas=(.9,.98), weight_decay=.01, fused=True)
         if (self.folder/'state.json').is_file(): self.resume()
 
@@ -332,49 +377,102 @@ class MLMRun:
         for g in self.opt.param_groups: g['lr'] = g['peak']*schedule(self.progress, self.cfg.warmup)
         rng = np.random.default_rng(seed_for('mlm-rivals', self.cfg.seed, self.at.updates))
         rivals = draw_rivals(self.counts, self.cfg.often, batch.target, rng) if self.cfg.often else None
-        loss,share = masked_loss(self.model, batch, rivals); loss.backward()
-        nn.utils.clip_grad_norm_(self.trained().values(), self.cfg.clip); self.opt.step(); self.opt.zero_grad()
+        loss,share = masked_loss(self.model, batch, rivals)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.trained().values(), self.cfg.clip)
+        self.opt.step()
+        self.opt.zero_grad()
         return loss.item(), share.item()
 
-# %% ../nbs/31_mlm.ipynb #5d6f06e2
-def _save(run):
-    at = run.at; names = list(run.trained()); name = f'weights-{at.updates}.safetensors'; data = {n: p.detach() for n,p in run.trained().items()}
-    for n,p in run.trained().items(): data |= {f'{k}:{n}': v for k,v in run.opt.state.get(p,{}).items()}
-    atomic_write(run.folder/name, save({k: v.contiguous() for k,v in data.items()}))
-    atomic_write(run.folder/'state.json', json.dumps(dict(cfg=to_dict(run.cfg), weights=name, at=to_dict(at), trained=len(names))))
-    for p in run.folder.glob('weights-*.safetensors'):
+# %% ../nbs/31_mlm.ipynb #0ab2eb28
+@patch
+def save(self:MLMRun):
+    "Write a checkpoint"
+    trained = self.trained()
+    name = f'weights-{self.at.updates}.safetensors'
+    data = {n: p.detach() for n,p in trained.items()}
+    for n,p in trained.items(): data |= {f'{k}:{n}': v for k,v in self.opt.state.get(p,{}).items()}
+    atomic_write(self.folder/name, tensor_bytes({k: v.contiguous() for k,v in data.items()}))
+    atomic_write(self.folder/'state.json', json.dumps(dict(cfg=to_dict(self.cfg), weights=name, at=to_dict(self.at))))
+    for p in self.folder.glob('weights-*.safetensors'):
         if p.name!=name: p.unlink(missing_ok=True)
 
-def _resume(run):
-    state = json.loads((run.folder/'state.json').read_text())
-    was = {k: v for k,v in state['cfg'].items() if v!=to_dict(run.cfg)[k] and k!='minutes'}
-    if was: raise XltError(f'{run.folder} holds a run with {was}: give another folder, or the same settings')
-    data = load_file(run.folder/state['weights']); run.at = Progress(**state['at'])
+@patch
+def resume(self:MLMRun):
+    "Continue from the folder's checkpoint; raises `XltError` if it belongs to other settings"
+    state = json.loads((self.folder/'state.json').read_text())
+    was = {k: v for k,v in state['cfg'].items() if v!=to_dict(self.cfg)[k] and k!='minutes'}
+    if was: raise XltError(f'{self.folder} holds a run with {was}: give another folder, or the same settings')
+    data = load_file(self.folder/state['weights'])
+    self.at = Progress(**state['at'])
+    moments = {}
+    for k,v in data.items():
+        kind,_,name = k.rpartition(':')
+        if kind: moments.setdefault(name, {})[kind] = v
     with torch.no_grad():
-        for n,p in run.trained().items():
-            p.copy_(data[n]); run.opt.state[p] = {k.split(':')[0]: v for k,v in data.items() if k.split(':',1)[1:]==[n]}
-MLMRun.save,MLMRun.resume = _save,_resume
+        for n,p in self.trained().items():
+            p.copy_(data[n])
+            if n in moments: self.opt.state[p] = moments[n]
 
-def _chunk(run, c):
-    rows = run.order[c*run.sentences:(c+1)*run.sentences]
-    return rows, batches(run.corpus, rows, run.cfg, run.frame, (c,), run.english)
+# %% ../nbs/31_mlm.ipynb #3ea796cd
+@patch
+def chunk(self:MLMRun,
+    number:int, # of the chunk
+)->list: # of `Batch`
+    "Batches of a part of the order"
+    rows = self.order[number*self.sentences:(number+1)*self.sentences]
+    return batches(self.corpus, rows, self.cfg, self.frame, (number,), self.english)
 
-def _train(run, every:float=180., log:Callable=print, stop:Callable|None=None):
-    "Train to the end of the run; a checkpoint every so many seconds"
-    last,t,seen,begin,t0 = time.time(), time.time(), {}, run.at.tokens, time.time(); run.model.train()
-    while run.progress<1 and run.at.chunk*run.sentences<len(run.order):
-        rows,todo = _chunk(run, run.at.chunk)
-        for b in todo[run.at.batch:]:
-            if run.progress>=1 or (stop and stop(run)): break
-            loss,share = run.update(b); n = int(b.ids.numel() if b.keep is None else b.keep.sum()); now = time.time()
-            run.at.tokens += n; run.at.updates += 1; run.at.batch += 1; run.at.seconds += now-t; t = now; seen.setdefault(b.kind,[]).append((loss,share,len(b.place)))
-            if now-last>every:
-                run.at.curve.append((run.at.tokens, {k: np.average([x[:2] for x in v], 0, [x[2] for x in v]).round(4).tolist() for k,v in seen.items()})); seen = {}
-                log(f'{time.strftime("%H:%M:%S")} {100*run.progress:5.1f} %  update {run.at.updates}  {run.at.tokens/1e6:.2f} M tokens  {(run.at.tokens-begin)/(now-t0):.0f} tokens/s  {run.at.curve[-1][1]}'); run.save(); last = time.time(); t = time.time()
-        else:
-            for i,k in zip(*np.unique(run.corpus.lang[rows], return_counts=True)): name = run.corpus.langs[i]; run.at.per_language[name] = run.at.per_language.get(name,0)+int(run.corpus.sizes[rows][run.corpus.lang[rows]==i].sum())
-            run.at.chunk += 1; run.at.batch = 0; continue
-        break
-    run.save(); run.model.eval()
-    return run
-MLMRun.train = _train
+@patch
+def count(self:MLMRun, batch:Batch, seconds:float):
+    "Note what an update has read"
+    self.at.tokens += int(batch.ids.numel() if batch.keep is None else batch.keep.sum())
+    self.at.seconds += seconds
+    self.at.updates += 1
+    self.at.batch += 1
+
+@patch
+def next_chunk(self:MLMRun):
+    "Note that a chunk is done, language by language"
+    rows = self.order[self.at.chunk*self.sentences:(self.at.chunk+1)*self.sentences]
+    read = np.bincount(self.corpus.lang[rows], self.corpus.sizes[rows], len(self.corpus.langs)).astype(int)
+    self.at.per_language = {l: self.at.per_language.get(l,0)+int(n) for l,n in zip(self.corpus.langs, read)}
+    self.at.chunk += 1
+    self.at.batch = 0
+
+def _means(seen):
+    "Kind of batch -> mean loss and share right, weighted by predictions"
+    return {k: np.average([v[:2] for v in vs], 0, [v[2] for v in vs]).round(4).tolist() for k,vs in seen.items()}
+
+@patch
+def report(self:MLMRun, seen:dict, log:Callable):
+    "Add a point to the curve, tell it, write a checkpoint"
+    self.at.curve.append((self.at.tokens, _means(seen)))
+    rate = self.at.tokens/max(self.at.seconds, 1e-9)
+    log(f'{time.strftime("%H:%M:%S")} {100*self.progress:5.1f} %, update {self.at.updates}, {self.at.tokens/1e6:.2f} M tokens, {rate:.0f} tokens/s, {self.at.curve[-1][1]}')
+    self.save()
+
+@patch
+def train(self:MLMRun,
+    every:float=180., # seconds between checkpoints
+    log:Callable=print, # is told how it goes
+    stop:Callable|None=None, # asked before every update whether to stop here
+)->MLMRun:
+    "Train to the end of the run"
+    self.model.train()
+    seen,told,stopped = {}, time.time(), False
+    while self.progress<1 and self.at.chunk*self.sentences<len(self.order) and not stopped:
+        for b in self.chunk(self.at.chunk)[self.at.batch:]:
+            stopped = self.progress>=1 or bool(stop and stop(self))
+            if stopped: break
+            start = time.time()
+            loss,share = self.update(b)
+            self.count(b, time.time()-start)
+            seen.setdefault(b.kind,[]).append((loss,share,len(b.place)))
+            if time.time()-told>every:
+                self.report(seen, log)
+                seen,told = {}, time.time()
+        else: self.next_chunk()
+    self.save()
+    self.model.eval()
+    return self

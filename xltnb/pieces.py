@@ -22,15 +22,17 @@ from .q4 import Q4File
 # %% ../nbs/20_pieces.ipynb #26d8eae4
 _NEWEST = 0x11935 # the first composite that is younger than the published rules
 
-# %% ../nbs/20_pieces.ipynb #85aba52b
+# %% ../nbs/20_pieces.ipynb #a8071e54
 def char_table(
     normal:bytes, # the normaliser's table, as in `Q4File`
 )->dict: # character -> what it becomes
     "The table of single characters: code point, length and code points of each"
     res,at = {},0
     while at<len(normal):
-        n = normal[at+4]; to = np.frombuffer(normal, '<u4', n, at+5).tolist()
-        res[chr(int.from_bytes(normal[at:at+4],'little'))] = ''.join(map(chr,to)); at += 5+4*n
+        n = normal[at+4]
+        to = np.frombuffer(normal, '<u4', n, at+5).tolist()
+        res[chr(int.from_bytes(normal[at:at+4],'little'))] = ''.join(map(chr,to))
+        at += 5+4*n
     return res
 
 def sequences(
@@ -46,7 +48,7 @@ def sequences(
         if 1<len(parts)<=4 and unicodedata.normalize('NFKC', parts)==ch: res.update((s,ch) for s in map(''.join, itertools.product(*[[p,*forms[p]] for p in parts])) if s!=ch)
     return res
 
-# %% ../nbs/20_pieces.ipynb #d6a7e21c
+# %% ../nbs/20_pieces.ipynb #84c95e68
 def _states(rules):
     "Distinct states of the automaton over the rules' bytes: [{byte: state, 0: value}], the first one last"
     root = {}
@@ -57,22 +59,29 @@ def _states(rules):
     seen,states = {},[]
     def state(node):
         row = tuple((b, child if b==0 else state(child)) for b,child in sorted(node.items()))
-        if row not in seen: seen[row] = len(states); states.append(dict(row))
+        if row not in seen:
+            seen[row] = len(states)
+            states.append(dict(row))
         return seen[row]
     state(root)
     return states
 
 def _place(states, size=1<<18):
     "A base for every state, such that no two cells collide"
-    used,taken = np.zeros(size,bool), np.zeros(size,bool); used[0] = taken[0] = True; bases,low = [0]*len(states),1
+    used,taken = np.zeros(size,bool), np.zeros(size,bool)
+    used[0] = taken[0] = True
+    bases,low = [0]*len(states),1
     for s in sorted(range(len(states)), key=lambda s: -len(states[s])):
         bytes_ = np.array(list(states[s]))
         while used[low]: low += 1
-        ok = np.zeros(0,bool); at = low
+        ok = np.zeros(0,bool)
+        at = low
         while not ok.any():
-            base = (at+np.flatnonzero(~used[at:at+2048])) ^ bytes_[0]; at += 2048
+            base = (at+np.flatnonzero(~used[at:at+2048])) ^ bytes_[0]
+            at += 2048
             ok = ~taken[base] & ~used[base[:,None]^bytes_].any(1)
-        bases[s] = int(base[ok.argmax()]); used[bases[s]^bytes_] = taken[bases[s]] = True
+        bases[s] = int(base[ok.argmax()])
+        used[bases[s]^bytes_] = taken[bases[s]] = True
     return bases, used
 
 def compile_rules(
@@ -80,8 +89,12 @@ def compile_rules(
 )->bytes: # what `normalizers.Precompiled` takes
     "The rules in SentencePiece's compiled form"
     texts = dict.fromkeys(rules.values())
-    ends = np.cumsum([0,*(len(t.encode())+1 for t in texts)]).tolist(); place = dict(zip(texts,ends)); blob = b''.join(t.encode()+b'\0' for t in texts)
-    states = _states(rules); bases,used = _place(states); cells = np.zeros(int(used.nonzero()[0].max()|255)+1, np.uint32)
+    ends = np.cumsum([0,*(len(t.encode())+1 for t in texts)]).tolist()
+    place = dict(zip(texts,ends))
+    blob = b''.join(t.encode()+b'\0' for t in texts)
+    states = _states(rules)
+    bases,used = _place(states)
+    cells = np.zeros(int(used.nonzero()[0].max()|255)+1, np.uint32)
     cells[0] = bases[-1]<<10
     for s,row in enumerate(states):
         for b,to in row.items():
@@ -89,7 +102,7 @@ def compile_rules(
             cells[at] = place[to] | 1<<31 if b==0 else (at^bases[to])<<10 | (0 in states[to])<<8 | b
     return struct.pack('<I', 4*len(cells)) + cells.astype('<u4').tobytes() + blob
 
-# %% ../nbs/20_pieces.ipynb #6ed826d2
+# %% ../nbs/20_pieces.ipynb #a70a6e22
 def _special(pieces, special):
     "Content of each special token, by its role"
     names = {k: pieces[special[k]] for k in ('bos','eos','pad','unk')}
@@ -103,9 +116,11 @@ def build_tokenizer(
     charsmap:bytes, # compiled rules
 )->PreTrainedTokenizerFast:
     "A fast tokenizer of unigram pieces"
-    names = _special(pieces, special); tok = Tokenizer(models.Unigram(list(zip(pieces, map(float,scores))), special['unk']))
+    names = _special(pieces, special)
+    tok = Tokenizer(models.Unigram(list(zip(pieces, map(float,scores))), special['unk']))
     tok.normalizer = normalizers.Sequence([normalizers.Precompiled(charsmap), normalizers.Replace(Regex(' {2,}'), ' ')])
-    tok.pre_tokenizer = pre_tokenizers.Metaspace(); tok.decoder = decoders.Metaspace()
+    tok.pre_tokenizer = pre_tokenizers.Metaspace()
+    tok.decoder = decoders.Metaspace()
     b,e = names['bos'],names['eos']
     tok.post_processor = processors.TemplateProcessing(f'{b}:0 $A:0 {e}:0', f'{b}:0 $A:0 {e}:0 {e}:0 $B:0 {e}:0', [(b,special['bos']), (e,special['eos'])])
     tok.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in names.values()])
@@ -122,7 +137,7 @@ def tokenizer_of(
     table = char_table(file.normal)
     return build_tokenizer(file.pieces, file.scores, file.special, compile_rules({**sequences(table), **table}))
 
-# %% ../nbs/20_pieces.ipynb #baf3dc00
+# %% ../nbs/20_pieces.ipynb #d7dba8c4
 _BARE = ('▁', 'Ġ')
 
 def encode_words(
@@ -133,7 +148,8 @@ def encode_words(
     "Encode sentences that are split into words already; raises `XltError` for a sentence that is a string"
     sentences = [list(s) if not isinstance(s,str) else _no_string(s) for s in sentences]
     enc = tokenizer(sentences, is_split_into_words=True, truncation=True, max_length=max_len) if sentences else BatchEncoding(dict(input_ids=[]))
-    bare = {tokenizer.convert_tokens_to_ids(t) for t in _BARE} - {tokenizer.unk_token_id, None}; first = []
+    bare = {tokenizer.convert_tokens_to_ids(t) for t in _BARE} - {tokenizer.unk_token_id, None}
+    first = []
     for i,words in enumerate(sentences):
         places = [-1]*len(words)
         for at,(w,piece) in enumerate(zip(enc.word_ids(i), enc['input_ids'][i])):
@@ -143,14 +159,15 @@ def encode_words(
 
 def _no_string(s): raise XltError(f'{s[:40]!r} is one string: pass each sentence as a list of words')
 
-# %% ../nbs/20_pieces.ipynb #ec80903c
+# %% ../nbs/20_pieces.ipynb #e73c5256
 def count_pieces(
     tokenizer:PreTrainedTokenizerFast, # with all pieces
     texts, # strings
     chunk:int=4096, # texts at a time
 )->np.ndarray: # int64, one a piece
     "How often each piece is used"
-    res = np.zeros(len(tokenizer), np.int64); texts = list(texts)
+    res = np.zeros(len(tokenizer), np.int64)
+    texts = list(texts)
     for i in range(0, len(texts), chunk):
         for e in tokenizer.backend_tokenizer.encode_batch(texts[i:i+chunk], add_special_tokens=False): np.add.at(res, e.ids, 1)
     return res
@@ -165,7 +182,8 @@ def choose_pieces(
     labelled,text = list(dict.fromkeys(labelled)), list(dict.fromkeys(text))
     keep = (count_pieces(tokenizer, labelled)>0) | (count_pieces(tokenizer, text)>=least)
     norm = tokenizer.backend_tokenizer.normalizer.normalize_str
-    chars = set().union(*map(set, map(norm, labelled)), *map(set, map(norm, text))); vocab = tokenizer.get_vocab()
+    chars = set().union(*map(set, map(norm, labelled)), *map(set, map(norm, text)))
+    vocab = tokenizer.get_vocab()
     for c in chars:
         for piece in (c, '▁'+c):
             if piece in vocab: keep[vocab[piece]] = True

@@ -14,7 +14,7 @@ import numpy as np
 
 from .core import XltError, atomic_write
 
-# %% ../nbs/05_q4.ipynb #7938760d
+# %% ../nbs/05_q4.ipynb #1b5f6f9d
 BLOCK = 32
 _Q4 = np.dtype([('d','<f2'), ('q','u1',BLOCK//2)])
 
@@ -22,10 +22,13 @@ def dequantise(
     raw, # bytes or uint8 array: whole blocks of 18 bytes
 )->np.ndarray: # float32, 32 a block
     "Weights of a run of blocks"
-    blocks = np.frombuffer(raw, _Q4); q = blocks['q']
+    blocks = np.frombuffer(raw, _Q4)
+    q = blocks['q']
     out = np.empty((len(blocks), BLOCK), np.float32)
-    out[:,:16] = q & 15; out[:,16:] = q >> 4
-    out -= 8; out *= blocks['d'].astype(np.float32)[:,None]
+    out[:,:16] = q & 15
+    out[:,16:] = q >> 4
+    out -= 8
+    out *= blocks['d'].astype(np.float32)[:,None]
     return out.reshape(-1)
 
 def quantise(
@@ -35,9 +38,12 @@ def quantise(
     if w.size%BLOCK: raise XltError(f'{w.size} weights are no multiple of {BLOCK}: keep this tensor in float32')
     x = np.asarray(w, np.float32).reshape(-1,BLOCK)
     top = np.take_along_axis(x, abs(x).argmax(1)[:,None], 1)
-    d = (top/-8).astype('<f2'); scale = d.astype(np.float32)
+    d = (top/-8).astype('<f2')
+    scale = d.astype(np.float32)
     q = np.rint(np.divide(x, scale, out=np.zeros_like(x), where=scale!=0)).clip(-8,7).astype(np.int8)+8
-    blocks = np.empty(len(x), _Q4); blocks['d'] = d[:,0]; blocks['q'] = q[:,:16] | q[:,16:]<<4
+    blocks = np.empty(len(x), _Q4)
+    blocks['d'] = d[:,0]
+    blocks['q'] = q[:,:16] | q[:,16:]<<4
     return blocks.tobytes()
 
 # %% ../nbs/05_q4.ipynb #4378a963
@@ -72,7 +78,7 @@ class Q4File:
         raw = np.ascontiguousarray(self.raw(name))
         return dequantise(raw) if self.index[name][0] else raw.view('<f4').copy()
 
-# %% ../nbs/05_q4.ipynb #8b4e668d
+# %% ../nbs/05_q4.ipynb #cf50b656
 class _Cursor:
     "Reads numbers one after the other"
     def __init__(self, data, path): self.data,self.at,self.path = data,0,path
@@ -85,7 +91,10 @@ class _Cursor:
 
 def _pieces(cur, n):
     "Pieces and scores"
-    size, = cur.unpack('Q'); ends = cur.array('<u4', n+1); scores = cur.array('<f4', n); blob = cur.take(size)
+    size, = cur.unpack('Q')
+    ends = cur.array('<u4', n+1)
+    scores = cur.array('<f4', n)
+    blob = cur.take(size)
     if n and (ends[-1]!=size or (np.diff(ends.astype(np.int64))<0).any()): raise XltError(f'{cur.path}: the table of pieces does not add up; the file is damaged: install or copy it again')
     return tuple(blob[a:b].decode('utf-8','replace') for a,b in zip(ends[:-1].tolist(), ends[1:].tolist())), scores
 
@@ -93,7 +102,8 @@ def _index(cur):
     "Name, kind and place of every tensor"
     res = {}
     for _ in range(cur.unpack('i')[0]):
-        name = cur.take(cur.unpack('H')[0]).decode('utf-8','replace'); kind,n,start,size = cur.unpack('BIQQ')
+        name = cur.take(cur.unpack('H')[0]).decode('utf-8','replace')
+        kind,n,start,size = cur.unpack('BIQQ')
         want = n//BLOCK*_Q4.itemsize if kind else 4*n
         if kind>1 or size!=want: raise XltError(f'{cur.path}: tensor {name!r} of kind {kind} has {size} bytes for {n} weights; the file is damaged: install or copy it again')
         if start+size > len(cur.data): raise XltError(f'{cur.path} ends at byte {len(cur.data)}, but tensor {name!r} needs byte {start+size}: the file is truncated; install or copy it again')
@@ -111,11 +121,13 @@ def read_q4(
     if magic!=_MAGIC: raise XltError(f'{path} starts with {magic!r}, not {_MAGIC!r}: not a file of four-bit weights')
     version,*sizes,eps,block = cur.unpack('I7ifi')
     if (version,block)!=(1,BLOCK): raise XltError(f'{path} is version {version} with blocks of {block}; this reads version 1 with blocks of {BLOCK}')
-    n,*special = cur.unpack('5i'); pieces,scores = _pieces(cur, n)
-    _,size = cur.unpack('iI'); normal = cur.take(size)
+    n,*special = cur.unpack('5i')
+    pieces,scores = _pieces(cur, n)
+    _,size = cur.unpack('iI')
+    normal = cur.take(size)
     return Q4File(path, dict(zip(_SIZES,sizes)), eps, dict(zip(('bos','eos','pad','unk'),special)), pieces, scores, normal, _index(cur), cur.data)
 
-# %% ../nbs/05_q4.ipynb #83b76caa
+# %% ../nbs/05_q4.ipynb #456cf568
 def _ready(value, blocks):
     "(kind, weights, bytes) of one tensor"
     if isinstance(value, bytes): return 1, len(value)//_Q4.itemsize*BLOCK, value
@@ -125,7 +137,9 @@ def _ready(value, blocks):
 def _table(normal):
     "How many characters the normaliser's table has"
     at = count = 0
-    while at<len(normal): at += 5+4*normal[at+4]; count += 1
+    while at<len(normal):
+        at += 5+4*normal[at+4]
+        count += 1
     return count
 
 def write_q4(
@@ -140,13 +154,18 @@ def write_q4(
     plain:tuple=(), # names of matrices to keep in float32
 )->Path: # `path`
     "Write a file that `read_q4` reads; it appears whole or not at all"
-    words = [p.encode() for p in pieces]; ends = np.cumsum([0,*map(len,words)])
+    words = [p.encode() for p in pieces]
+    ends = np.cumsum([0,*map(len,words)])
     head = _MAGIC + struct.pack('<I7ifi', 1, *(sizes[k] for k in _SIZES), eps, BLOCK)
     head += struct.pack('<5iQ', len(words), *((special or {}).get(k,-1) for k in ('bos','eos','pad','unk')), int(ends[-1]))
     head += ends.astype('<u4').tobytes() + np.asarray(scores,'<f4').tobytes() + b''.join(words) + struct.pack('<iI', _table(normal), len(normal)) + normal
     ready = {k: _ready(v, k not in plain) for k,v in tensors.items()}
-    at = len(head) + 4 + sum(23+len(k.encode()) for k in ready); rows = struct.pack("<i",len(ready)); parts = []
+    at = len(head) + 4 + sum(23+len(k.encode()) for k in ready)
+    rows = struct.pack("<i",len(ready))
+    parts = []
     for k,(kind,n,raw) in ready.items():
-        start = -(-at//64)*64; parts += [bytes(start-at), raw]; at = start+len(raw)
+        start = -(-at//64)*64
+        parts += [bytes(start-at), raw]
+        at = start+len(raw)
         rows += struct.pack('<H',len(k.encode())) + k.encode() + struct.pack('<BIQQ', kind, n, start, len(raw))
     return atomic_write(path, b''.join([head, rows, *parts]))

