@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from xltnb.bench import BENCH
 from xltnb.core import XltError
 from xltnb.experiments import PAPERS, load_jobs
 from xltnb.published import (
@@ -21,28 +22,30 @@ from xltnb.published import (
 FOLDER = published_dir()
 MOTHELLO = FOLDER/'mothello.yaml'
 FILES = sorted(FOLDER.glob('*.yaml'))
-FIRST_CLAIM = {'robust': 'C1', 'salt': 'S1', 'arithmetic': '1', 'metapretrain': 'R1', 'mothello': 'C1'}
+FIRST_CLAIM = {'robust': 'C1', 'salt': 'S1', 'arithmetic': '1', 'metapretrain': 'R1', 'mothello': 'C1', 'baselines': 'B1'}
+OURS = {'baselines'} # files with numbers of our own, from no paper
 
 
 def cells(paper): return [c for t in load_paper(paper).tables.values() for c in t.cells]
 
 
 def test_a_file_for_every_paper():
-    assert {p.stem for p in FILES} == set(PAPERS) == set(FIRST_CLAIM)
+    assert {p.stem for p in FILES} == set(PAPERS) | OURS == set(FIRST_CLAIM)
+    assert not OURS & set(PAPERS)
 
 
 @pytest.mark.parametrize('path', FILES, ids=lambda p: p.stem)
 def test_file_loads(path):
     d, paper = validate(path), load_paper(path.stem)
     assert d['paper'] == path.stem and FIRST_CLAIM[path.stem] in paper.claims
-    assert {'title', 'authors', 'venue', 'year', 'arxiv', 'code'} <= set(paper.citation)
+    assert {'title', 'authors', 'venue', 'year'} | (set() if path.stem in OURS else {'arxiv', 'code'}) <= set(paper.citation)
     assert len(paper.claims) == len(d['claims']), 'two claims share an id'
     assert all(isinstance(c['id'], str) for c in d['claims'])
     assert all(c.text and c.place and c.paper for c in paper.claims.values())
     assert {k.rule for c in paper.claims.values() for k in c.checks} <= set(RULES)
 
 
-@pytest.mark.parametrize('paper', PAPERS)
+@pytest.mark.parametrize('paper', FIRST_CLAIM)
 def test_cells(paper):
     got = cells(paper)
     assert not [k for k, n in Counter(c.id for c in got).items() if n > 1]
@@ -59,6 +62,36 @@ def test_baselines_are_not_called_printed(paper):
 
 
 def test_mothello_cells(): assert len(cells('mothello')) == 455
+
+
+@pytest.mark.parametrize('paper', PAPERS)
+def test_a_paper_holds_no_number_of_ours(paper):
+    assert 'pilot' not in {c.source for c in cells(paper)}
+
+
+@pytest.mark.parametrize('paper', sorted(OURS))
+def test_ours_are_called_a_pilot(paper):
+    p = load_paper(paper)
+    assert {c.source for c in cells(paper)} == {'pilot'} and all(c.value is not None for c in cells(paper))
+    assert {c.place for c in cells(paper)} | {c.place for c in p.claims.values()} == {'our pilot'}
+    assert all(c.ours for c in p.claims.values())
+
+
+def test_baseline_tables_are_the_embedded_tasks():
+    tables = load_paper('baselines').tables
+    assert set(tables) == set(BENCH)
+    assert all(c.arm == t and 0 < c.value <= 100 for t in BENCH for c in tables[t].cells)
+
+
+@pytest.mark.parametrize('task', BENCH)
+def test_baseline_margins_are_the_means_of_the_cells(task):
+    "Each check compares a group of languages with the number that the table gives for it, and the groups cover the table"
+    cell, seen = {c.metric: c.value/100 for c in load_paper('baselines').tables[task].cells}, []
+    checks = [k for c in load_paper('baselines').claims.values() for k in c.checks if k.arms == {'a': task} and k.rule == 'within']
+    for k in checks:
+        assert evaluate(k.effect, lambda a, m: cell[m]) == pytest.approx(0, abs=6e-5), k.effect
+        seen += [m for _, m in names_in(k.effect)]
+    assert sorted(seen) == sorted(cell)
 
 
 FAULTS = [ # what is replaced, by what, and what the message must say
@@ -126,15 +159,16 @@ def test_rule_hashes_name_claim_and_preset():
 
 
 @pytest.mark.parametrize('preset', ['smoke', 'laptop', 'gpu', 'paper'])
-def test_arms_of_checks_have_jobs(preset):
-    arms = {j.arm for j in load_jobs('mothello')(preset, None)}
-    lost = {c.id: sorted(x) for c in load_paper('mothello').claims.values() if (x := {a for k in c.at(preset) for a in k.arms.values()} - arms)}
+@pytest.mark.parametrize('paper', ['mothello', 'baselines'])
+def test_arms_of_checks_have_jobs(paper, preset):
+    arms = {j.arm for j in load_jobs(paper)(preset, None)}
+    lost = {c.id: sorted(x) for c in load_paper(paper).claims.values() if (x := {a for k in c.at(preset) for a in k.arms.values()} - arms)}
     assert not lost, f'no job at {preset} measures {lost}'
 
 
-@pytest.mark.parametrize('claim', sorted(load_paper('mothello').claims))
-def test_checks_name_no_idle_arm(claim):
-    for k in load_paper('mothello').claims[claim].checks: assert {a for a, _ in names_in(k.effect)} == set(k.arms), k.effect
+@pytest.mark.parametrize('paper,claim', [(p, c) for p in ('mothello', 'baselines') for c in sorted(load_paper(p).claims)])
+def test_checks_name_no_idle_arm(paper, claim):
+    for k in load_paper(paper).claims[claim].checks: assert {a for a, _ in names_in(k.effect)} == set(k.arms), k.effect
 
 
 def test_unknown_item():
