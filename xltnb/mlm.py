@@ -136,7 +136,7 @@ def draw_order(
         keys.append((np.arange(len(line))+rng.random(len(line)))/max(1,len(line)))
     return np.concatenate(rows)[np.argsort(np.concatenate(keys), kind='stable')]
 
-# %% ../nbs/31_mlm.ipynb #ad7a00ab
+# %% ../nbs/31_mlm.ipynb #290e8ac2
 @dataclass(frozen=True)
 class Frame:
     "Special ids of a tokenizer"
@@ -176,9 +176,10 @@ def hide(
     res = np.where(chosen & (how>=.9), rng.integers(5, frame.vocab-1, rows.shape), res)
     pad = rows==frame.pad
     place = np.flatnonzero(chosen)
-    return Batch(torch.from_numpy(res), torch.from_numpy(~pad) if pad.any() else None, torch.from_numpy(place), torch.from_numpy(rows.ravel()[place]), kind)
+    keep = torch.from_numpy(~pad) if pad.any() else None
+    return Batch(torch.from_numpy(res), keep, torch.from_numpy(place), torch.from_numpy(rows.ravel()[place]), kind)
 
-# %% ../nbs/31_mlm.ipynb #3d475bcc
+# %% ../nbs/31_mlm.ipynb #cc97f439
 def pack(
     sentences:list, # arrays of ids
     frame:Frame, # special ids
@@ -226,7 +227,8 @@ def batches(
     rows = rng.permutation(rows)
     res = [hide(r, (r!=frame.bos)&(r!=frame.eos), cfg.mask, frame, rng) for r in (rows[k:k+cfg.batch] for k in range(0,len(rows),cfg.batch))]
     for name,some in (('dual',dual),('tlm',tlm)):
-        pairs = sorted(((corpus[i], corpus[i], True) if name=='dual' else (corpus[english[corpus.item[i]]], corpus[i], False) for i in some), key=lambda p: len(p[0])+len(p[1]))
+        first = {i: corpus[i] if name=='dual' else corpus[english[corpus.item[i]]] for i in some}
+        pairs = sorted(((first[i], corpus[i], name=='dual') for i in some), key=lambda p: len(p[0])+len(p[1]))
         while pairs:
             n = max(1, room//min(cfg.block, len(pairs[-1][0])+len(pairs[-1][1])+4))
             take,pairs = pairs[-n:],pairs[:-n]
@@ -299,7 +301,7 @@ def draw_rivals(
     stands = np.isin(ids, np.setdiff1d(drawn, target.numpy()))
     return torch.from_numpy(ids), torch.from_numpy(np.where(stands, math.log(max(1,len(rare))/max(1,n)), 0).astype(np.float32))
 
-# %% ../nbs/31_mlm.ipynb #001929c2
+# %% ../nbs/31_mlm.ipynb #cb532f1c
 def mlm_model(
     cfg:MLMCfg, # names the encoder and the seed of the head
     corpus:Corpus|None=None, # its frequencies start the output's bias
@@ -317,7 +319,8 @@ def mlm_model(
     if cfg.freeze:
         for part in (model.bert.embeddings, *model.bert.encoder.layer[:cfg.freeze]): part.requires_grad_(False)
     if corpus is not None:
-        share = np.bincount(corpus.ids, language_shares(corpus, cfg.alpha)[np.repeat(corpus.lang, corpus.sizes)]/np.bincount(corpus.lang, corpus.sizes)[np.repeat(corpus.lang, corpus.sizes)], len(tok))
+        per_token = language_shares(corpus, cfg.alpha)/np.bincount(corpus.lang, corpus.sizes)
+        share = np.bincount(corpus.ids, per_token[np.repeat(corpus.lang, corpus.sizes)], len(tok))
         with torch.no_grad(): model.cls.predictions.bias.copy_(torch.from_numpy(np.log(share+1e-7)).float())
     return model, tok
 
@@ -339,7 +342,7 @@ class Progress:
     per_language:dict = field(default_factory=dict) # tokens read
     curve:list = field(default_factory=list) # (tokens, {kind: [loss, share right]})
 
-# %% ../nbs/31_mlm.ipynb #0b009f01
+# %% ../nbs/31_mlm.ipynb #119434a2
 class MLMRun:
     "A training run that can be stopped at any moment"
     def __init__(self,
@@ -360,7 +363,8 @@ class MLMRun:
         self.english = {int(corpus.item[i]): int(i) for i in corpus.where(False,'en')} if cfg.tlm else None
         head = [p for n,p in self.model.named_parameters() if n.startswith('cls.') and p.requires_grad]
         body = [p for n,p in self.model.named_parameters() if not n.startswith('cls.') and p.requires_grad]
-        self.opt = torch.optim.AdamW([dict(params=body, peak=cfg.lr), dict(params=head, peak=cfg.head_lr)], betas=(.9,.98), weight_decay=.01, fused=True)
+        groups = [dict(params=body, peak=cfg.lr), dict(params=head, peak=cfg.head_lr)]
+        self.opt = torch.optim.AdamW(groups, betas=(.9,.98), weight_decay=.01, fused=True)
         if (self.folder/'state.json').is_file(): self.resume()
 
     @property
@@ -414,7 +418,7 @@ def resume(self:MLMRun):
             p.copy_(data[n])
             if n in moments: self.opt.state[p] = moments[n]
 
-# %% ../nbs/31_mlm.ipynb #3ea796cd
+# %% ../nbs/31_mlm.ipynb #d638b180
 @patch
 def chunk(self:MLMRun,
     number:int, # of the chunk
@@ -424,7 +428,10 @@ def chunk(self:MLMRun,
     return batches(self.corpus, rows, self.cfg, self.frame, (number,), self.english)
 
 @patch
-def count(self:MLMRun, batch:Batch, seconds:float):
+def count(self:MLMRun,
+    batch:Batch, # that was read
+    seconds:float, # that it took
+):
     "Note what an update has read"
     self.at.tokens += int(batch.ids.numel() if batch.keep is None else batch.keep.sum())
     self.at.seconds += seconds
@@ -445,11 +452,14 @@ def _means(seen):
     return {k: np.average([v[:2] for v in vs], 0, [v[2] for v in vs]).round(4).tolist() for k,vs in seen.items()}
 
 @patch
-def report(self:MLMRun, seen:dict, log:Callable):
+def report(self:MLMRun,
+    seen:dict, # kind of batch -> (loss, share right, predictions) of each update
+    log:Callable, # is told
+):
     "Add a point to the curve, tell it, write a checkpoint"
     self.at.curve.append((self.at.tokens, _means(seen)))
     rate = self.at.tokens/max(self.at.seconds, 1e-9)
-    log(f'{time.strftime("%H:%M:%S")} {100*self.progress:5.1f} %, update {self.at.updates}, {self.at.tokens/1e6:.2f} M tokens, {rate:.0f} tokens/s, {self.at.curve[-1][1]}')
+    log(f'{100*self.progress:5.1f} %, update {self.at.updates}, {self.at.tokens/1e6:.2f} M tokens, {rate:.0f} tokens/s, {self.at.curve[-1][1]}')
     self.save()
 
 @patch

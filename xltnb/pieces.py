@@ -22,7 +22,7 @@ from .q4 import Q4File
 # %% ../nbs/20_pieces.ipynb #26d8eae4
 _NEWEST = 0x11935 # the first composite that is younger than the published rules
 
-# %% ../nbs/20_pieces.ipynb #a8071e54
+# %% ../nbs/20_pieces.ipynb #8eec9a72
 def char_table(
     normal:bytes, # the normaliser's table, as in `Q4File`
 )->dict: # character -> what it becomes
@@ -45,7 +45,9 @@ def sequences(
         if len(to)==1 and len(nfkd(ch))==1 and nfkd(ch)!=ch: forms[nfkd(ch)].append(ch)
     for ch in map(chr, itertools.chain(range(0xc0,0xd800), range(0xe000,_NEWEST), range(0x1d100,0x1d200), range(0x2f800,0x2fa20))):
         parts = nfkd(ch)
-        if 1<len(parts)<=4 and unicodedata.normalize('NFKC', parts)==ch: res.update((s,ch) for s in map(''.join, itertools.product(*[[p,*forms[p]] for p in parts])) if s!=ch)
+        if not (1<len(parts)<=4 and unicodedata.normalize('NFKC', parts)==ch): continue
+        for s in map(''.join, itertools.product(*[[p,*forms[p]] for p in parts])):
+            if s!=ch: res[s] = ch
     return res
 
 # %% ../nbs/20_pieces.ipynb #84c95e68
