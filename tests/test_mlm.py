@@ -180,12 +180,13 @@ def test_a_model_goes_through_its_file(tmp_path, monkeypatch):
     with torch.no_grad(): model.bert.encoder.layer[11].output.dense.weight += learned
     path = save_mlm(tmp_path/'m.bin', model)
     assert path.stat().st_size < 16*2**20 and [k for k in read_q4(path).index if k[0] == 'l'] == ['l11.fo.w']
+    monkeypatch.setenv('XLTNB_CACHE', str(tmp_path/'cache'))
     monkeypatch.setattr(encoders, 'MLM_FILE', path)
     back, btok = load_mlm()
     assert back.get_output_embeddings().weight is back.get_input_embeddings().weight
-    for k, v in model.state_dict().items(): assert torch.allclose(v, back.state_dict()[k], atol=4e-4), k
+    for k, v in model.state_dict().items(): assert torch.allclose(v, back.state_dict()[k], atol=8e-4), k  # a step of the largest block
     kept = back.bert.encoder.layer[11].output.dense.weight-encoder.encoder.layer[11].output.dense.weight
-    assert torch.corrcoef(torch.stack([kept.flatten(), learned.flatten()]))[0, 1] > .99
+    assert torch.corrcoef(torch.stack([kept.flatten(), learned.flatten()]))[0, 1] > .98
     with torch.no_grad(): model.bert.embeddings.word_embeddings.weight[7] += 1
     with pytest.raises(XltError, match='word embeddings'): save_mlm(tmp_path/'n.bin', model)
     x = btok('Öffnen Sie die <mask>.', return_tensors='pt')
