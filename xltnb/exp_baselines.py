@@ -68,12 +68,15 @@ def run_baseline(
     task = task_of(cfg.task, cfg.langs, cfg.train, seed)
     ctx.report(0., 'fine-tuning')
     name,_,layers = cfg.encoder.partition(':')
-    ft = finetune(task, cfg.fine, [], name, seed, cfg.random, int(layers or 0), out=ctx.cache/'baselines'/f'{cfg.task}-{seed}', use_cpu=ctx.device=='cpu')
+    ft = finetune(task, cfg.fine, [], name, seed, cfg.random, int(layers or 0),
+                  out=ctx.cache/'baselines'/f'{cfg.task}-{seed}', use_cpu=ctx.device=='cpu')
     ctx.report(.7, 'scoring')
-    res = transfer_result(ft.zero_shot('test', limit=cfg.limit), dev=ft.zero_shot('validation', [task.source], cfg.limit).main(task.source))
+    res = transfer_result(ft.zero_shot('test', limit=cfg.limit),
+                          dev=ft.zero_shot('validation', [task.source], cfg.limit).main(task.source))
     if cfg.matrix:
         m = ft.generalized(cfg.matrix, cfg.matrix_items)
-        res.metrics |= dict(same=m.same, cross=m.cross, all=m.all); res.curves['matrix'] = dict(langs=list(m.langs), acc=m.acc.round(4).tolist())
+        res.metrics |= dict(same=m.same, cross=m.cross, all=m.all)
+        res.curves['matrix'] = dict(langs=list(m.langs), acc=m.acc.round(4).tolist())
     res.provenance |= dict(data=task.fingerprint(), train_s=ft.state.log_history[-1].get('train_runtime'))
     return res
 
@@ -94,10 +97,12 @@ def retrieve(
     limit:int, # candidates
 )->Transfer: # accuracy@1 by language
     "Nearest neighbour by cosine, from each language into the source"
-    vec = cache(lambda texts: sentence_vectors(model, tokenizer, texts)); score,items = {},{}
+    vec = cache(lambda texts: sentence_vectors(model, tokenizer, texts))
+    score,items = {},{}
     for lang in task.targets:
         rows,pool = (r.select(range(min(limit, len(r)))) for r in task.aligned(lang))
-        near = (vec(tuple(rows['text']))@vec(tuple(pool['text'])).T).argmax(1).tolist(); pred = [pool['id'][i] for i in near]
+        near = (vec(tuple(rows['text']))@vec(tuple(pool['text'])).T).argmax(1).tolist()
+        pred = [pool['id'][i] for i in near]
         score[lang],items[lang] = task.score(pred, rows), task.item_scores(pred, rows)
     return Transfer(task.name, task.source, main_metric(task), score, items)
 
@@ -114,13 +119,17 @@ def run_retrieve(
 
 # %% ../nbs/60_exp_baselines.ipynb #1c8e07a4
 TRAINED = dict( # task: (source rows, epochs, core-seconds of one run)
-    cldr_cat=(0, 4., 300), ha_intent=(3000, 3., 500), ha_slot=(2500, 3., 500), lo_tag=(2200, 3., 1100), lo_pair=(2600, 3., 1500), xquad=(0, 3., 2400))
+    cldr_cat=(0, 4., 300), ha_intent=(3000, 3., 500), ha_slot=(2500, 3., 500),
+    lo_tag=(2200, 3., 1100), lo_pair=(2600, 3., 1500), xquad=(0, 3., 2400))
 MATRIX = ('en','de','ru','zh','fi')
 _CONTROL = ('cldr_cat', 'ha_intent')
 
 def _cfg(task, random=False, smoke=False):
-    n,epochs,_ = TRAINED[task]; fine = FineCfg(epochs=epochs, lr=3e-4 if random else 1e-4, max_len=256 if task=='xquad' else 128)
-    if smoke: return BaselineCfg(task, 32, 8, ('en','de','zh'), 'e5-small:2', fine=replace(fine, steps=2, batch=8), matrix=('en','de') if task=='lo_pair' else (), matrix_items=8)
+    n,epochs,_ = TRAINED[task]
+    fine = FineCfg(epochs=epochs, lr=3e-4 if random else 1e-4, max_len=256 if task=='xquad' else 128)
+    if smoke:
+        return BaselineCfg(task, 32, 8, ('en','de','zh'), 'e5-small:2', fine=replace(fine, steps=2, batch=8),
+                           matrix=('en','de') if task=='lo_pair' else (), matrix_items=8)
     return BaselineCfg(task, n, 200, (), 'e5-small', random, MATRIX if task=='lo_pair' and not random else (), 100, fine)
 
 @preset_jobs('baselines')
@@ -129,10 +138,13 @@ def baseline_jobs(
     seeds:int|None=None, # repeats; None: 1 at smoke, else 5
 )->list[Job]: # one seed of every task first
     "Every task, the cheap ones first; a control is one arm more"
-    smoke = preset=='smoke'; tasks = [t for t in TRAINED if t!='xquad' or os.environ.get('XLTNB_XQUAD') and not smoke]
+    smoke = preset=='smoke'
+    tasks = [t for t in TRAINED if t!='xquad' or os.environ.get('XLTNB_XQUAD') and not smoke]
     arms = {t: ('finetune', _cfg(t, smoke=smoke), 10. if smoke else TRAINED[t][2]) for t in tasks}
     arms |= {'lo_ret': ('retrieve', RetrieveCfg(limit=16, langs=('en','de','zh')) if smoke else RetrieveCfg(), 200.)}
-    if not smoke: arms |= {f'{t}-random': ('finetune', _cfg(t, True), TRAINED[t][2]) for t in _CONTROL} | {'lo_ret-random': ('retrieve', RetrieveCfg(random=True), 200.)}
+    if not smoke:
+        arms |= {f'{t}-random': ('finetune', _cfg(t, True), TRAINED[t][2]) for t in _CONTROL}
+        arms |= {'lo_ret-random': ('retrieve', RetrieveCfg(random=True), 200.)}
     once = lambda a: 1 if a=='lo_ret' else seeds or (1 if smoke else 3 if 'random' in a else 5)
     jobs = [make_job(a, f'baselines.{kind}', cfg, i, cost) for a,(kind,cfg,cost) in arms.items() for i in range(once(a))]
     return sorted(jobs, key=lambda j: j.seed>=3)

@@ -55,17 +55,19 @@ def span_features(
     stride:int=64, # pieces that neighbouring windows share; a quarter of `max_len` at most
 )->dict: # columns input_ids, start_positions, end_positions, row, spans: character range of each context piece, (-1,-1) elsewhere
     "A question and one window of its context"
-    enc = tokenizer(list(rows['question']), list(rows['context']), truncation='only_second', max_length=max_len, stride=min(stride, max_len//4),
-                    return_overflowing_tokens=True, return_offsets_mapping=True)
+    enc = tokenizer(list(rows['question']), list(rows['context']), truncation='only_second', max_length=max_len,
+                    stride=min(stride, max_len//4), return_overflowing_tokens=True, return_offsets_mapping=True)
     spans = [[o if s==1 else (-1,-1) for o,s in zip(off, enc.sequence_ids(i))] for i,off in enumerate(enc['offset_mapping'])]
-    row = enc['overflow_to_sample_mapping']; answers = rows['answers']
+    row = enc['overflow_to_sample_mapping']
+    answers = rows['answers']
     ends = [_window_label(sp, answers[r]) for sp,r in zip(spans, row)]
     return dict(input_ids=enc['input_ids'], start_positions=[s for s,_ in ends], end_positions=[e for _,e in ends], row=row, spans=spans)
 
 def _window_label(spans, answer):
     "Pieces in which the first answer starts and ends, or (0, 0) where the window lacks it"
     if not answer['text']: return 0,0
-    a = answer['answer_start'][0]; b = a+len(answer['text'][0])
+    a = answer['answer_start'][0]
+    b = a+len(answer['text'][0])
     hit = [i for i,(s,e) in enumerate(spans) if e>a and 0<=s<b]
     return (hit[0], hit[-1]) if hit and spans[hit[0]][0]<=a and spans[hit[-1]][1]>=b else (0,0)
 
@@ -122,9 +124,11 @@ def best_span(
     longest:int=30, # pieces an answer may have
 )->tuple[float,int,int]: # score, first and last character + 1
     "The best-scoring span inside one window's context"
-    spans = np.asarray(spans); ctx = np.flatnonzero(spans[:,0]>=0)
+    spans = np.asarray(spans)
+    ctx = np.flatnonzero(spans[:,0]>=0)
     if not len(ctx): return -np.inf, 0, 0
-    score = start[ctx][:,None]+end[ctx][None]; i = np.arange(len(ctx))
+    score = start[ctx][:,None]+end[ctx][None]
+    i = np.arange(len(ctx))
     score[(i[None]<i[:,None]) | (i[None]-i[:,None]>=longest)] = -np.inf
     a,b = np.unravel_index(score.argmax(), score.shape)
     return float(score[a,b]), int(spans[ctx[a],0]), int(spans[ctx[b],1])

@@ -31,7 +31,8 @@ def scale(
     "Mean L2 norm of what is displaced; raises `XltError` for an encoder whose last LayerNorm is not found"
     if check_name(site, SITES, 'site')=='word': return step.emb.detach().norm(dim=-1)[step.words].mean()
     norms = [m for m in step.net.base_model.modules() if isinstance(m, nn.LayerNorm)]
-    if not norms: raise XltError("this encoder has no LayerNorm to read the scale of its last states from: use site='word', or unit='absolute'")
+    if not norms:
+        raise XltError("this encoder has no LayerNorm to read the scale of its last states from: use site='word', or unit='absolute'")
     return (norms[-1].weight.detach()**2 + norms[-1].bias.detach()**2).sum().sqrt()
 
 def shape_of(
@@ -86,8 +87,11 @@ class ADV(Method):
         clean:float=0., # weight of the undisplaced loss
         start:str='zero', # 'zero', or 'random': anywhere in the ball
     ):
-        check_name(norm, NORMS, 'norm'); check_name(site, SITES, 'site'); check_name(start, ('zero','random'), 'start')
-        if rho<0 or steps<0 or not 0<=clean<=1: raise XltError(f'ADV needs rho ≥ 0, steps ≥ 0 and clean in 0..1, not {rho}, {steps}, {clean}')
+        check_name(norm, NORMS, 'norm')
+        check_name(site, SITES, 'site')
+        check_name(start, ('zero','random'), 'start')
+        if rho<0 or steps<0 or not 0<=clean<=1:
+            raise XltError(f'ADV needs rho ≥ 0, steps ≥ 0 and clean in 0..1, not {rho}, {steps}, {clean}')
         self.rho,self.steps,self.norm,self.site,self.clean,self.start = rho, steps, norm, site, clean, start
 
     def loss(self,
@@ -128,7 +132,8 @@ class ADV(Method):
         "Where the ascent starts"
         shape,device = shape_of(step, self.site), step.ids.device
         if self.start=='zero': return torch.zeros(shape, device=device)
-        g = draws(step, 'ADV'); u = torch.rand(shape, generator=g, device=device)*2-1
+        g = draws(step, 'ADV')
+        u = torch.rand(shape, generator=g, device=device)*2-1
         if self.norm=='linf': return eps*u
         return eps*ascent(torch.randn(shape, generator=g, device=device))*u[...,:1].abs()**(1/shape[-1])
 
@@ -150,7 +155,8 @@ class FreeADV(Method):
         if not self.rho: return rest(step)
         step,ids = embedded(step), step.ids[step.words]
         if self._seen is None: self._seen = step.emb.new_zeros(step.net.get_input_embeddings().num_embeddings, step.emb.shape[-1])
-        way = torch.zeros_like(step.emb); way[step.words] = self._seen[ids]
+        way = torch.zeros_like(step.emb)
+        way[step.words] = self._seen[ids]
         delta = (self.rho*scale(step)*way).detach().requires_grad_()
         delta.register_hook(lambda g: self.remember(ids, g[step.words]))
         return rest(plus(step, delta))
@@ -196,7 +202,9 @@ class RSRP(Method):
         site:str='word', # 'word': input embeddings; 'last': final hidden states
         unit:str='norm', # 'norm': as above; 'absolute': rho is σ, the cube's half-width, or the sphere's radius
     ):
-        check_name(kind, NOISES, 'noise'); check_name(site, SITES, 'site'); check_name(unit, ('norm','absolute'), 'unit')
+        check_name(kind, NOISES, 'noise')
+        check_name(site, SITES, 'site')
+        check_name(unit, ('norm','absolute'), 'unit')
         if rho<0 or samples<1: raise XltError(f'RSRP needs rho ≥ 0 and samples ≥ 1, not {rho}, {samples}')
         self.rho,self.kind,self.samples,self.site,self.unit = rho, kind, samples, site, unit
 
@@ -205,8 +213,10 @@ class RSRP(Method):
         draw:int=0, # which draw of this update
     )->Step:
         "The step at a random point of the region"
-        step = embedded(step); shape = shape_of(step, self.site)
-        unit = dict(gaussian=math.sqrt(shape[-1]), uniform=math.sqrt(shape[-1]/3), sphere=1.)[self.kind] if self.unit=='absolute' else scale(step, self.site)
+        step = embedded(step)
+        shape = shape_of(step, self.site)
+        absolute = dict(gaussian=math.sqrt(shape[-1]), uniform=math.sqrt(shape[-1]/3), sphere=1.)[self.kind]
+        unit = absolute if self.unit=='absolute' else scale(step, self.site)
         return plus(step, self.rho*unit*noise(shape, self.kind, draws(step, f'RSRP {draw}'))*reach(step, self.site), self.site)
 
     def loss(self,
@@ -229,6 +239,12 @@ def vote(
     return got.mode(0).values
 
 # %% ../nbs/41_robust.ipynb #e02dfa42
+def _words_of(data):
+    "Every word of the rows, sorted"
+    texts = [data[c] for c in ('text','text2') if c in data.column_names]
+    tokens = data['tokens'] if 'tokens' in data.column_names else ()
+    return sorted({w for col in texts for t in col for w in t.split(' ')} | {w for ws in tokens for w in ws})
+
 class RSDA(Method):
     "Randomised smoothing by data augmentation, as released, with its switches"
     def __init__(self,
@@ -241,14 +257,15 @@ class RSDA(Method):
         control:bool=False, # random words at the same rate instead of synonyms
     ):
         if copies<1: raise XltError(f'RSDA needs copies ≥ 1, not {copies}')
-        self.table,self.copies,self.originals,self.lower,self.punct,self.shared,self.control = table, copies, originals, lower, punct, shared, control
+        self.table,self.copies,self.originals = table, copies, originals
+        self.lower,self.punct,self.shared,self.control = lower, punct, shared, control
 
     def prepare(self,
         data, # rows with text, text2 or tokens
         ctx, # seed of the run
     ): # rows
         "The copies, in order: all rows once, then all rows again"
-        if self.control: self._words = sorted({w for c in ('text','text2') if c in data.column_names for t in data[c] for w in t.split(' ')} | {w for ws in (data['tokens'] if 'tokens' in data.column_names else ()) for w in ws})
+        if self.control: self._words = _words_of(data)
         parts = [data]*self.originals + [self.copy(data, ctx.seed, i) for i in range(self.copies)]
         return concatenate_datasets(parts)
 

@@ -71,7 +71,8 @@ class Consistency(Viewed):
         views:int=4, # changed readings of each row
         weight:float=1., # λ
     ):
-        super().__init__(table, views); self.weight = weight
+        super().__init__(table, views)
+        self.weight = weight
 
     def loss(self,
         step:Step, # this update
@@ -94,7 +95,8 @@ def map_distance(
     b:Tensor, # [B,H,S,S] attention
 )->Tensor: # scalar
     "Mean square difference, the shorter padded with zeros"
-    n = max(a.shape[-1], b.shape[-1]); fit = lambda x: F.pad(x, (0, n-x.shape[-1])*2)
+    n = max(a.shape[-1], b.shape[-1])
+    fit = lambda x: F.pad(x, (0, n-x.shape[-1])*2)
     return (fit(a)-fit(b)).square().mean()
 
 class EAR(Viewed):
@@ -106,7 +108,8 @@ class EAR(Viewed):
         pull:float=1., # β, price of different attention
         layer:int=5, # whose attention is compared, from 0
     ):
-        super().__init__(table, views); self.push,self.pull,self.layer = push, pull, layer
+        super().__init__(table, views)
+        self.push,self.pull,self.layer = push, pull, layer
 
     def loss(self,
         step:Step, # this update
@@ -115,6 +118,8 @@ class EAR(Viewed):
         "Both losses, minus push, plus pull; raises `XltError` when the attention implementation returns no maps"
         both = [embedded(replace(s, ask=s.ask|dict(output_attentions=True))) for s in (step, self.drawn(step))]
         a,b = map(rest, both)
-        if not (a.raw.get('attentions') and b.raw.get('attentions')): raise XltError("EAR reads attention maps: load the encoder with attn_implementation='eager'")
+        maps = [o.raw.get('attentions') for o in (a,b)]
+        if not all(maps): raise XltError("EAR reads attention maps: load the encoder with attn_implementation='eager'")
         far = (mean_words(both[0])-mean_words(both[1])).square().mean()
-        return replace(a, loss=a.loss+b.loss - self.push*far + self.pull*map_distance(a.raw['attentions'][self.layer], b.raw['attentions'][self.layer]))
+        near = map_distance(*(m[self.layer] for m in maps))
+        return replace(a, loss=a.loss+b.loss - self.push*far + self.pull*near)

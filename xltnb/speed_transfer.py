@@ -65,8 +65,9 @@ def plain_trainer(
     made = tokenizer(list(rows['text']), list(rows['text2']), truncation=True, max_length=128, padding='max_length')
     data = [dict(input_ids=i, attention_mask=a, labels=y) for i,a,y in zip(made['input_ids'], made['attention_mask'], rows['label'])]
     gpu = best_device()=='cuda'
-    args = TrainingArguments(folder, per_device_train_batch_size=batch, max_steps=steps, learning_rate=2e-5, save_strategy='no', logging_strategy='no', report_to=[],
-                             disable_tqdm=True, bf16=gpu, use_cpu=not gpu, dataloader_pin_memory=False)
+    args = TrainingArguments(folder, per_device_train_batch_size=batch, max_steps=steps, learning_rate=2e-5, save_strategy='no',
+                             logging_strategy='no', report_to=[], disable_tqdm=True, bf16=gpu, use_cpu=not gpu,
+                             dataloader_pin_memory=False)
     return Trainer(model.requires_grad_(True), args, train_dataset=data)
 
 # %% ../nbs/75_speed_transfer.ipynb #0634e292
@@ -86,10 +87,14 @@ def speed_finetune(
     net,tok = load_encoder('e5-small')
     model = add_head(net, task.kind, task.labels, seed=0)
     with tempfile.TemporaryDirectory() as d:
-        def ours(**kw): return timed(Finetuner(model.requires_grad_(True), task, FineCfg(steps=steps+1, batch=batch, **kw), (), tok, out=d, use_cpu=best_device()=='cpu'), batch)
+        def ours(**kw):
+            cfg = FineCfg(steps=steps+1, batch=batch, **kw)
+            return timed(Finetuner(model.requires_grad_(True), task, cfg, (), tok, out=d, use_cpu=best_device()=='cpu'), batch)
         a,b,r = alternate(ours, lambda: timed(plain_trainer(model, tok, task, batch, steps+1, d), batch), 3)
         thawed = median(ours(freeze='none') for _ in range(3))
-    pieces = sum(map(len, tok(list(task.rows('en','train')['text']), list(task.rows('en','train')['text2']), truncation=True, max_length=128)['input_ids']))/(50*batch)
+    rows = task.rows('en', 'train')
+    made = tok(list(rows['text']), list(rows['text2']), truncation=True, max_length=128)
+    pieces = sum(map(len, made['input_ids']))/(50*batch)
     floor = matmul_rate(torch.bfloat16 if best_device()=='cuda' else torch.float32)/forward_backward_flops(model)/pieces
     return figure('finetune', 'rows/s', a, b, r, floor, pieces_a_row=pieces, all_weights_trained=thawed, batch=batch)
 
@@ -104,7 +109,9 @@ def speed_adversarial(
     net,tok = load_encoder('e5-small')
     model = add_head(net, task.kind, task.labels, seed=0)
     with tempfile.TemporaryDirectory() as d:
-        def run(*methods:Method): return timed(Finetuner(model, task, FineCfg(steps=steps+1, batch=batch), methods, tok, out=d, use_cpu=best_device()=='cpu'), batch)
+        def run(*methods:Method):
+            cfg = FineCfg(steps=steps+1, batch=batch)
+            return timed(Finetuner(model, task, cfg, methods, tok, out=d, use_cpu=best_device()=='cpu'), batch)
         a,b,r = alternate(lambda: run(ADV(.1)), run, 3)
         _,_,f = alternate(lambda: run(FreeADV(.1)), run, 3)
     return figure('adversarial', 'rows/s', a, b, r, b*3/5, cost=1/r, cost_free=1/f, cost_floor=5/3, batch=batch)

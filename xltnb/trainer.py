@@ -41,8 +41,10 @@ class MethodTrainer(Trainer):
         self.methods = check_methods(methods)
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = False
-        if self.methods and self.label_smoother is not None: raise XltError('label smoothing replaces the loss that methods work on: set label_smoothing_factor=0')
-        if self.methods and self.args.n_gpu>1: raise XltError(f'one process drives {self.args.n_gpu} GPUs: start it with `accelerate launch`, one process a GPU')
+        if self.methods and self.label_smoother is not None:
+            raise XltError('label smoothing replaces the loss that methods work on: set label_smoothing_factor=0')
+        if self.methods and self.args.n_gpu>1:
+            raise XltError(f'one process drives {self.args.n_gpu} GPUs: start it with `accelerate launch`, one process a GPU')
         tok = self.processing_class
         self._special = tuple(getattr(tok, 'all_special_ids', ()) or ())
         self._micro = (-1, 0)
@@ -52,17 +54,21 @@ class MethodTrainer(Trainer):
         "Columns of the features that the methods read"
         return tuple(dict.fromkeys(c for m in self.methods for c in m.columns))
 
+    def _plain(self, inputs): return {k: v for k,v in inputs.items() if k not in self.columns}
+
     def step(self,
         model:nn.Module, # as the trainer wraps it
         inputs:dict, # a batch
     )->Step: # what goes down the chain
         "The batch as a step; raises `XltError` when a column is missing"
         missing = [c for c in self.columns if c not in inputs]
-        if missing: raise XltError(f'a method reads the column {missing[0]!r}, which the batch lacks: set remove_unused_columns=False and use a collator that pads it, such as `pad_batch`')
+        if missing:
+            raise XltError(f'a method reads the column {missing[0]!r}, which the batch lacks: '
+                           'set remove_unused_columns=False and use a collator that pads it, such as `pad_batch`')
         update = self.state.global_step
         self._micro = (update, self._micro[1]+1 if self._micro[0]==update else 0)
-        return Step(model, {k: v for k,v in inputs.items() if k not in self.columns}, {c: inputs[c] for c in self.columns},
-                    special=self._special, axes=(self.args.seed, *self._micro, self.args.process_index))
+        axes = self.args.seed, *self._micro, self.args.process_index
+        return Step(model, self._plain(inputs), {c: inputs[c] for c in self.columns}, special=self._special, axes=axes)
 
     def compute_loss(self,
         model:nn.Module, # as the trainer wraps it
@@ -71,7 +77,7 @@ class MethodTrainer(Trainer):
         num_items_in_batch=None, # not used: the loss is the mean of the micro-batch
     ): # the loss, or (loss, outputs)
         "The chain's loss in training, the model's own in evaluation"
-        if not self.methods or not model.training: return super().compute_loss(model, {k: v for k,v in inputs.items() if k not in self.columns}, return_outputs)
+        if not self.methods or not model.training: return super().compute_loss(model, self._plain(inputs), return_outputs)
         step = self.step(model, inputs)
         out = chain(self.methods, Replay(step.ids.device))(step)
         return (out.loss, dict(loss=out.loss, logits=out.logits)) if return_outputs else out.loss
@@ -114,7 +120,9 @@ def check_cfg(
     cfg:FineCfg, # settings
 )->FineCfg: # the same
     "Raise `XltError` for settings that cannot be meant"
-    check_name(cfg.freeze, FREEZE, 'part to freeze'); check_name(cfg.select, SELECT, 'selection'); check_name(cfg.bf16, ('auto','yes','no'), 'bf16')
+    check_name(cfg.freeze, FREEZE, 'part to freeze')
+    check_name(cfg.select, SELECT, 'selection')
+    check_name(cfg.bf16, ('auto','yes','no'), 'bf16')
     for k in ('batch','accumulation','lr','head_lr','max_len'):
         if getattr(cfg, k)<=0: raise XltError(f'FineCfg.{k} must be above 0, not {getattr(cfg, k)}')
     if cfg.steps<=0 and cfg.epochs<=0: raise XltError(f'FineCfg.epochs must be above 0, not {cfg.epochs}')
@@ -142,7 +150,8 @@ class ByLength(Sampler):
 
     def __iter__(self)->Iterator[int]:
         "Row numbers; an incomplete batch comes last"
-        rng = np.random.default_rng(seed_for('rows', self.seed, self.epoch)); order = rng.permutation(len(self.lengths))
+        rng = np.random.default_rng(seed_for('rows', self.seed, self.epoch))
+        order = rng.permutation(len(self.lengths))
         whole = len(order)//self.rows*self.rows
         pools = [order[i:i+self.rows*self.pool] for i in range(0, whole, self.rows*self.pool)]
         tail,pools = order[whole:], [p[:whole-i*self.rows*self.pool] for i,p in enumerate(pools)]
@@ -166,11 +175,13 @@ def prepared(
     methods:Sequence[Method], # the outermost first
     seed:int, # of the run
 )->Dataset: # features
-    "The source's training split after the methods' offline steps: text steps on rows, then token steps on features; columns that a text step made for its method come along"
-    ctx = Prepare(task, tokenizer, seed, max_len); data = task.rows(task.source, 'train')
+    "The source's training split after the methods' offline steps: text steps on rows, then token steps on features"
+    ctx = Prepare(task, tokenizer, seed, max_len)
+    data = task.rows(task.source, 'train')
     for m in methods: data = m.prepare(data, ctx) if m.stage=='text' else data
     feats = make_features(data, task.kind, tokenizer, max_len)
-    for c in dict.fromkeys(c for m in methods for c in m.columns if c in data.column_names): feats = feats.add_column(c, data[c])
+    made = dict.fromkeys(c for m in methods for c in m.columns if c in data.column_names) # columns that a text step added come along
+    for c in made: feats = feats.add_column(c, data[c])
     for m in methods: feats = m.prepare(feats, ctx) if m.stage=='tokens' else feats
     return feats
 
@@ -193,14 +204,24 @@ def arguments(
 )->TrainingArguments:
     "The settings in the library's words"
     updates = cfg.steps or math.ceil(cfg.epochs*math.ceil(rows/(cfg.batch*cfg.accumulation*int(os.environ.get('WORLD_SIZE', 1)))))
-    every = max(1, updates//cfg.looks) if cfg.looks else 0
-    bf16 = torch.cuda.is_available() if cfg.bf16=='auto' else cfg.bf16=='yes'
-    looks = dict(eval_strategy='steps', save_strategy='steps', eval_steps=every, save_steps=every, load_best_model_at_end=cfg.select=='best',
-                 metric_for_best_model='dev', greater_is_better=True) if every else dict(eval_strategy='no', save_strategy='no')
-    return TrainingArguments(**dict(output_dir=str(out), max_steps=updates, per_device_train_batch_size=cfg.batch, gradient_accumulation_steps=cfg.accumulation,
-        learning_rate=cfg.lr, lr_scheduler_type=cfg.schedule, warmup_steps=round(cfg.warmup*updates), weight_decay=cfg.decay, max_grad_norm=cfg.clip, seed=seed%2**31,
-        bf16=bf16, remove_unused_columns=False, report_to='none', disable_tqdm=True, logging_steps=max(1, updates//50), dataloader_pin_memory=torch.cuda.is_available(),
-        label_names=['labels']) | looks | kwargs)
+    own = dict(output_dir=str(out), seed=seed%2**31, remove_unused_columns=False, report_to='none', disable_tqdm=True,
+               logging_steps=max(1, updates//50), dataloader_pin_memory=torch.cuda.is_available(), label_names=['labels'])
+    return TrainingArguments(**own | _optimisation(cfg, updates) | _looks(cfg, updates) | kwargs)
+
+def _optimisation(cfg, updates):
+    "Updates, learning rate and precision, in the library's words"
+    return dict(
+        max_steps=updates, per_device_train_batch_size=cfg.batch, gradient_accumulation_steps=cfg.accumulation,
+        learning_rate=cfg.lr, lr_scheduler_type=cfg.schedule, warmup_steps=round(cfg.warmup*updates),
+        weight_decay=cfg.decay, max_grad_norm=cfg.clip,
+        bf16=torch.cuda.is_available() if cfg.bf16=='auto' else cfg.bf16=='yes')
+
+def _looks(cfg, updates):
+    "When the dev split is looked at, in the library's words"
+    if not cfg.looks: return dict(eval_strategy='no', save_strategy='no')
+    every = max(1, updates//cfg.looks)
+    return dict(eval_strategy='steps', save_strategy='steps', eval_steps=every, save_steps=every,
+                load_best_model_at_end=cfg.select=='best', metric_for_best_model='dev', greater_is_better=True)
 
 # %% ../nbs/30_trainer.ipynb #441c7dec
 class Finetuner(MethodTrainer):
@@ -217,12 +238,14 @@ class Finetuner(MethodTrainer):
     ):
         self.task,self.cfg = task, check_cfg(cfg)
         if tokenizer is None: raise XltError('Finetuner needs tokenizer=..., the one that `load_encoder` returned beside the model')
-        methods = check_methods(methods); feats = prepared(task, tokenizer, cfg.max_len, methods, seed)
-        key = stable_hash([to_dict(cfg), task.name, seed, [repr(m) for m in methods], model.config.to_dict()['num_hidden_layers'], len(feats)])
+        methods = check_methods(methods)
+        feats = prepared(task, tokenizer, cfg.max_len, methods, seed)
+        layers = model.config.to_dict()['num_hidden_layers']
+        key = stable_hash([to_dict(cfg), task.name, seed, [repr(m) for m in methods], layers, len(feats)])
         args = arguments(cfg, len(feats), seed, Path(out or cache_dir()/'finetune'/key), **kwargs)
         for k in ('pad_token_id','bos_token_id','eos_token_id'): setattr(model.config, k, getattr(tokenizer, k))
-        super().__init__(frozen(model, cfg.freeze), args, train_dataset=feats, methods=methods, processing_class=tokenizer, eval_dataset=feats if cfg.looks else None,
-                         data_collator=None)
+        super().__init__(frozen(model, cfg.freeze), args, train_dataset=feats, methods=methods, processing_class=tokenizer,
+                         eval_dataset=feats if cfg.looks else None, data_collator=None)
         self.remove_callback(PrinterCallback)
         self.data_collator = partial(pad_batch, tokenizer=tokenizer, columns=self.columns)
 
@@ -232,10 +255,14 @@ class Finetuner(MethodTrainer):
 
     def create_optimizer(self, model=None):
         "AdamW with a learning rate for the head and one for the encoder; biases and norms do not decay"
-        net = model or self.model; decay = set(self.get_decay_parameter_names(net)); body = {id(p) for p in net.base_model.parameters()}; groups = {}
+        net = model or self.model
+        decay = set(self.get_decay_parameter_names(net))
+        body = {id(p) for p in net.base_model.parameters()}
+        groups = {}
         for n,p in net.named_parameters():
             if p.requires_grad: groups.setdefault((id(p) in body, n in decay), []).append(p)
-        groups = [dict(params=ps, lr=self.cfg.lr if enc else self.cfg.head_lr, weight_decay=self.cfg.decay*dec) for (enc,dec),ps in groups.items()]
+        groups = [dict(params=ps, lr=self.cfg.lr if enc else self.cfg.head_lr, weight_decay=self.cfg.decay*dec)
+                  for (enc,dec),ps in groups.items()]
         self.optimizer = torch.optim.AdamW(groups, eps=1e-8, fused=True)
         return self.optimizer
 

@@ -28,10 +28,13 @@ def logits_of(
     tokens:int=8192, # padded pieces a batch may hold
 )->list: # one a feature: [C], [T,C], or a pair of [T]
     "Run the model over features, batched by length, and hand the logits back in their order"
-    model.eval(); device = next(model.parameters()).device; out = [None]*len(feats); rows = feats.with_format(None)[:]
+    model.eval()
+    device = next(model.parameters()).device
+    out,rows = [None]*len(feats), feats.with_format(None)[:]
+    keys = [k for k in ('input_ids','token_type_ids') if k in rows]
     cast = torch.autocast('cuda', torch.bfloat16) if device.type=='cuda' else nullcontext()
     for at in by_length(feats['length'], tokens):
-        batch = pad_batch([dict(input_ids=rows['input_ids'][i]) | ({'token_type_ids': rows['token_type_ids'][i]} if 'token_type_ids' in rows else {}) for i in at], tokenizer)
+        batch = pad_batch([{k: rows[k][i] for k in keys} for i in at], tokenizer)
         with torch.inference_mode(), cast: y = model(**{k: v.to(device) for k,v in batch.items()})
         y = [t.float().cpu().numpy() for t in ((y.logits,) if 'logits' in y else (y.start_logits, y.end_logits))]
         for b,i in enumerate(at): out[i] = _cut(y, b, len(rows['input_ids'][i]))
@@ -91,7 +94,11 @@ class Transfer:
         d = pd.DataFrame(self.scores).T.rename_axis('language')
         return d.sort_values(self.metric, ascending=False, key=lambda s: s+2*(s.index==self.source))
 
-    def __repr__(self): return f'{self.task}, {self.metric}: {self.source} {self.main(self.source):.3f}, mean of {len(self.scores)-1} others {self.targets:.3f}' if self.source in self.scores else f'{self.task}, {self.metric}: mean {self.targets:.3f}'
+    def __repr__(self):
+        head = f'{self.task}, {self.metric}:'
+        if self.source not in self.scores: return f'{head} mean {self.targets:.3f}'
+        return f'{head} {self.source} {self.main(self.source):.3f}, mean of {len(self.scores)-1} others {self.targets:.3f}'
+
     def _repr_html_(self): return f'<p>{self!r}</p>' + self.df.style.format('{:.3f}').to_html()
 
 # %% ../nbs/27_transfer.ipynb #71df3e05
@@ -145,7 +152,10 @@ class Matrix:
         "Rows: language of sentence 1"
         return pd.DataFrame(self.acc, self.langs, self.langs)
 
-    def __repr__(self): return f'{len(self.langs)}×{len(self.langs)} languages, {self.hits.shape[2]} items: same {self.same:.3f}, cross {self.cross:.3f}, all {self.all:.3f}'
+    def __repr__(self):
+        n,items = len(self.langs), self.hits.shape[2]
+        return f'{n}×{n} languages, {items} items: same {self.same:.3f}, cross {self.cross:.3f}, all {self.all:.3f}'
+
     def _repr_html_(self): return f'<p>{self!r}</p>' + self.df.style.format('{:.2f}').to_html()
 
 # %% ../nbs/27_transfer.ipynb #7ec452b3

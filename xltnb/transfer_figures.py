@@ -36,7 +36,21 @@ def _dots(scores, langs, name, colour, symbol='circle'):
     "One dot a seed"
     x = [v for l in langs if l in scores for v in scores[l]]
     y = [l for l in langs if l in scores for _ in scores[l]]
-    return go.Scatter(x=x, y=y, mode='markers', name=name, marker=dict(color=fade(colour, .75), symbol=symbol, size=7), hovertemplate='%{y} %{x:.3f}<extra>'+name+'</extra>')
+    look = dict(color=fade(colour, .75), symbol=symbol, size=7)
+    return go.Scatter(x=x, y=y, mode='markers', name=name, marker=look, hovertemplate='%{y} %{x:.3f}<extra>'+name+'</extra>')
+
+def _diamonds(expected, langs):
+    "What was expected of each language, where it is known"
+    known = [l for l in langs if l in expected]
+    look = dict(symbol='diamond-open', size=10, color=INK, line=dict(width=1.3))
+    return go.Scatter(x=[expected[l] for l in known], y=known, mode='markers', name='expected', marker=look,
+                      hovertemplate='%{y} %{x:.3f}<extra>expected</extra>')
+
+def _languages_title(arm, scores, langs):
+    "The mean of the languages without labels, then English"
+    others = [scores[l].mean() for l in langs if l!='en']
+    head = f'{arm}: {np.mean(others):.2f} in {len(others)} languages without labels'
+    return head + (f', {scores["en"].mean():.2f} in English' if 'en' in scores else '')
 
 def languages_fig(
     records:Sequence[Record], # runs of one arm
@@ -46,15 +60,13 @@ def languages_fig(
     metric:str='accuracy', # what the axis counts
 )->go.Figure:
     "Every seed's score in every language"
-    scores = scores_of(records); langs = ordered(scores); n = len(records)
+    scores = scores_of(records)
+    langs = ordered(scores)
+    n = len(records)
     fig = go.Figure(_dots(scores, langs, f'fine-tuned on English ({n} seed{"s"*(n>1)})', COLOURS['source']))
     if control: fig.add_trace(_dots(scores_of(control), langs, 'random weights', COLOURS['naive'], 'x'))
-    if expected:
-        known = [l for l in langs if l in expected]
-        look = dict(symbol='diamond-open', size=10, color=INK, line=dict(width=1.3))
-        fig.add_trace(go.Scatter(x=[expected[l] for l in known], y=known, mode='markers', name='expected', marker=look, hovertemplate='%{y} %{x:.3f}<extra>expected</extra>'))
-    others = [scores[l].mean() for l in langs if l!='en']
-    head = title or f'{records[0].arm}: {np.mean(others):.2f} in {len(others)} languages without labels' + (f', {scores["en"].mean():.2f} in English' if 'en' in scores else '')
+    if expected: fig.add_trace(_diamonds(expected, langs))
+    head = title or _languages_title(records[0].arm, scores, langs)
     fig.update_yaxes(type='category', autorange='reversed').update_xaxes(range=[-.02,1.02], title=metric)
     return dress(fig, head, 'one dot a seed; languages by their mean', 140+19*len(langs))
 
@@ -77,7 +89,10 @@ def pairs_fig(
     if baseline: acc = acc-pairs_matrix(baseline)[1]
     same,cross = np.diag(acc).mean(), acc[~np.eye(len(langs), dtype=bool)].mean()
     look = dict(colorscale='RdBu', zmid=0) if baseline else dict(colorscale='Blues')
-    fig = go.Figure(go.Heatmap(z=acc, x=langs, y=langs, texttemplate='%{z:.2f}', hovertemplate='%{y}–%{x} %{z:.3f}<extra></extra>', colorbar=dict(thickness=12), **look))
+    fig = go.Figure(go.Heatmap(z=acc, x=langs, y=langs, texttemplate='%{z:.2f}', hovertemplate='%{y}–%{x} %{z:.3f}<extra></extra>',
+                               colorbar=dict(thickness=12), **look))
     fig.update_xaxes(title='language of sentence 2', type='category', showgrid=False, constrain='domain')
     fig.update_yaxes(title='language of sentence 1', type='category', autorange='reversed', showgrid=False)
-    return dress(fig, title or f'one language {same:.2f}, two languages {cross:.2f}', f'accuracy, mean of {len(records)} run{"s"*(len(records)>1)}', 120+44*len(langs))
+    n = len(records)
+    head = title or f'one language {same:.2f}, two languages {cross:.2f}'
+    return dress(fig, head, f'accuracy, mean of {n} run{"s"*(n>1)}', 120+44*len(langs))

@@ -24,8 +24,10 @@ def swapped(
     shared:bool=False, # both sentences of a pair draw alike
 )->Dataset: # the same columns and labels
     "Every row once, its text changed; raises `XltError` for tasks whose answers are positions in the text"
-    if 'answers' in rows.column_names: raise XltError('changed words would move the text under the answers of a question: this is for sentences, pairs and tags')
-    cols = [c for c in ('text','text2','tokens') if c in rows.column_names]; new = {c: [] for c in cols}
+    if 'answers' in rows.column_names:
+        raise XltError('changed words would move the text under the answers of a question: this is for sentences, pairs and tags')
+    cols = [c for c in ('text','text2','tokens') if c in rows.column_names]
+    new = {c: [] for c in cols}
     for i,row in enumerate(zip(*[rows[c] for c in cols])):
         for j,(c,x) in enumerate(zip(cols, row)):
             rng = np.random.default_rng(seed_for(*axes, i, 0 if shared else j))
@@ -47,7 +49,8 @@ def add_views(
 )->Dataset: # with one column of token ids a view
     "Tokenised views beside their rows; raises `XltError` for tasks with a label at every word"
     if 'text' not in rows.column_names: raise XltError('views are for sentences and pairs: a tag belongs to one reading of its words')
-    for name,v in zip(view_columns(len(views)), views): rows = rows.add_column(name, text_features(v, tokenizer, max_len)['input_ids'], feature=List(Value('int32')))
+    for name,v in zip(view_columns(len(views)), views):
+        rows = rows.add_column(name, text_features(v, tokenizer, max_len)['input_ids'], feature=List(Value('int32')))
     return rows
 
 def view(
@@ -57,5 +60,5 @@ def view(
 )->Step: # nothing added yet
     "The step that reads view `i` instead of the row, with the same labels"
     ids = step.extras[view_columns(i+1)[i]]
-    inputs = {k: v for k,v in step.inputs.items() if k not in ('token_type_ids','position_ids')} | dict(input_ids=ids, attention_mask=ids.ne(pad).long())
-    return replace(step, inputs=inputs, emb=None, last=None)
+    kept = {k: v for k,v in step.inputs.items() if k not in ('token_type_ids','position_ids')}
+    return replace(step, inputs=kept | dict(input_ids=ids, attention_mask=ids.ne(pad).long()), emb=None, last=None)
