@@ -65,7 +65,8 @@ def by_language(
 )->dict: # language -> `Dataset`
     "Cut a table into one `Dataset` for each language that it has"
     langs = [l for l in langs if l in set(pc.unique(table['lang']).to_pylist())]
-    return {l: Dataset(table.filter(pc.equal(table['lang'], l)).select(list(types)).replace_schema_metadata().cast(types.arrow_schema)) for l in langs}
+    def part(lang): return table.filter(pc.equal(table['lang'], lang)).select(list(types))
+    return {l: Dataset(part(l).replace_schema_metadata().cast(types.arrow_schema)) for l in langs}
 
 # %% ../nbs/13_bench.ipynb #e58503d8
 @cache
@@ -87,10 +88,13 @@ def load_bench(
     langs:tuple|None=None, # languages to load, English is always there; all if None
 )->Task:
     "A task of the embedded benchmark; raises `XltError` for an unknown name or language, or a damaged file"
-    there = bench_languages(name); e = ENTRIES[name]; data = {}
+    there = bench_languages(name)
+    e = ENTRIES[name]
+    data = {}
     keep = [l for l in there if langs is None or l=='en' or l in [check_name(l, there, f'language of {name}') for l in langs]]
     for split in ('train','validation','test')[e.kind=='retrieve':]:
-        table = _split(BENCH_DIR/e.folder/f'{split}.parquet'); labels = _labels(Features.from_arrow_schema(table.schema), e.kind)
+        table = _split(BENCH_DIR/e.folder/f'{split}.parquet')
+        labels = _labels(Features.from_arrow_schema(table.schema), e.kind)
         for lang,rows in by_language(table, columns(e.kind, labels), keep).items(): data.setdefault(lang, DatasetDict())[split] = rows
     groups = {i: i.split('#')[0] for i in data['en']['test']['id']} if e.folder[:3]=='lo_' else {}
     return Task(name, e.kind, data, labels, 'en', e.licence, groups=groups)
@@ -110,7 +114,8 @@ def load_aligned(
 )->Dataset: # columns `id`, `lang`, `text`, `en`
     "Sentences beside their English originals; raises `XltError` for a language that is not there"
     english = read_table(TEXT_FILE, ['en']).select(['id','text']).rename_columns(['id','en'])
-    table = read_table(TEXT_FILE, langs); table = table.filter(pc.not_equal(table['lang'], 'en')).replace_schema_metadata()
+    table = read_table(TEXT_FILE, langs)
+    table = table.filter(pc.not_equal(table['lang'], 'en')).replace_schema_metadata()
     return Dataset(table.join(english, 'id', join_type='inner').sort_by([('lang','ascending'), ('id','ascending')]))
 
 # %% ../nbs/13_bench.ipynb #98a8c4b1
@@ -126,7 +131,8 @@ def describe(
     path:Path, # a parquet file
 )->dict: # sha256, bytes, content, rows
     "What the manifest says of a file"
-    table = read_table(path).combine_chunks(); counts = pc.value_counts(table['lang']).to_pylist()
+    table = read_table(path).combine_chunks()
+    counts = pc.value_counts(table['lang']).to_pylist()
     with open(path, 'rb') as f: sha = hashlib.file_digest(f, 'sha256').hexdigest()
     return dict(sha256=sha, bytes=path.stat().st_size, content=rows_hash(table), rows={c['values']: c['counts'] for c in counts})
 
@@ -147,7 +153,9 @@ class BenchCheck:
     files:dict # file -> rows, bytes, languages
     problems:tuple # one line each
     @property
-    def ok(self)->bool: "Is all as it should be?"; return not self.problems
+    def ok(self)->bool:
+        "Is all as it should be?"
+        return not self.problems
     def __repr__(self):
         lines = [f'{f:28}{d["rows"]:>9} rows{d["languages"]:>4} languages{d["bytes"]/1e6:>8.2f} MB' for f,d in self.files.items()]
         end = 'all as built' if self.ok else '\n'.join(('NOT as built:', *self.problems))
@@ -162,7 +170,9 @@ def check_bench(
     res,problems = {},[]
     for name,want in manifest['files'].items():
         try: found = describe(Path(folder)/name)
-        except XltError as e: problems.append(str(e)); continue
+        except XltError as e:
+            problems.append(str(e))
+            continue
         problems += [f'{name}: {d}' for d in differences(found, want)]
         res[name] = dict(rows=sum(found['rows'].values()), bytes=found['bytes'], languages=len(found['rows']))
     return BenchCheck(res, tuple(problems))

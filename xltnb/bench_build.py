@@ -25,7 +25,9 @@ import yaml
 from datasets import ClassLabel, Dataset, Features, List, Value
 
 from .bench import BENCH_DIR, describe, differences
-from .bench_parse import GROUPS, Segment, emoji_groups, emoji_text, in_script, join_pieces, list_value, page_segments, parse_template, split_of, tag_tokens, walk
+from xltnb.bench_parse import (
+    GROUPS, Segment, emoji_groups, emoji_text, in_script, join_pieces, list_value, page_segments, parse_template, split_of,
+    tag_tokens, walk)
 from .bench_sources import check_sources, members, read_pins
 from .core import XltError, atomic_write, seed_for
 
@@ -74,7 +76,8 @@ def read_help(
     lang:str, # its language
 )->dict: # id -> `Segment`, pages in the order of their names
     "All segments of one language's help pages"
-    folder = {'en':'en-US', 'zh':'zh-CN'}.get(lang, lang); res = {}
+    folder = {'en':'en-US', 'zh':'zh-CN'}.get(lang, lang)
+    res = {}
     for name,raw in members(path, f'/help/{folder}/text/', '.html'):
         res.update((s.id, s) for s in page_segments(name.split('/text/')[1], raw.decode()))
     return res
@@ -105,7 +108,8 @@ def tag_rows(
     same = lambda i, s: all(i in helps[l] and kinds_of(helps[l][i])==kinds_of(s) for l in TAG_LANGS)
     items = [(sp:=split_of(s.page), [helps[l][i].text for l in (TAG_LANGS if sp!='train' else ['en'])], i)
              for i,s in helps['en'].items() if fits(s) and (split_of(s.page)=='train' or same(i, s))]
-    res = {s: [] for s in SPLITS}; ids = first_seen(items)
+    res = {s: [] for s in SPLITS}
+    ids = first_seen(items)
     for lang in TAG_LANGS:
         for i in ids:
             split = split_of(i.split('#')[0])
@@ -119,10 +123,13 @@ def sections(
     segs:dict, # English segments, in the order of the pages
 )->dict: # page -> [(id of heading, id of its first paragraph), ...]
     "Headings that have a paragraph of 30 to 500 characters right below them"
-    common = Counter(s.text for s in segs.values() if s.heading); res = defaultdict(list); ids = list(segs)
+    common = Counter(s.text for s in segs.values() if s.heading)
+    res = defaultdict(list)
+    ids = list(segs)
     for i,j in zip(ids, ids[1:]):
         h,p = segs[i], segs[j]
-        if h.heading and not p.heading and h.page==p.page and common[h.text]<=5 and len(h.text)<=80 and 30<=len(p.text)<=500: res[h.page].append((i,j))
+        pair = h.heading and not p.heading and h.page==p.page
+        if pair and common[h.text]<=5 and len(h.text)<=80 and 30<=len(p.text)<=500: res[h.page].append((i,j))
     return res
 
 def pair_items(
@@ -131,7 +138,8 @@ def pair_items(
     "One item a section, its paragraph or another one's by the heading's hash"
     res = []
     for h,p in page:
-        others = [q for g,q in page if g!=h]; yes = digest('pair', h)%2==0
+        others = [q for g,q in page if g!=h]
+        yes = digest('pair', h)%2==0
         if others: res.append((h, p if yes else others[digest('other', h)%len(others)], yes))
     return res
 
@@ -142,13 +150,15 @@ def pair_rows(
     items,pages = [],defaultdict(list)
     for page,secs in sections(helps['en']).items():
         langs = ['en'] if split_of(page)=='train' else HELP_LANGS
-        items += [(split_of(page), [helps[l][hp[1]].text for l in langs], hp) for hp in secs if all(i in helps[l] for l in langs for i in hp)]
+        whole = [hp for hp in secs if all(i in helps[l] for l in langs for i in hp)]
+        items += [(split_of(page), [helps[l][p].text for l in langs], (h,p)) for h,p in whole]
     for h,p in first_seen(items): pages[h.split('#')[0]].append((h, p))
     res = {s: [] for s in SPLITS}
-    for lang in HELP_LANGS:
+    for lang,segs in ((l, helps[l]) for l in HELP_LANGS):
         for h,p,yes in (x for secs in pages.values() for x in pair_items(secs)):
             split = split_of(h.split('#')[0])
-            if lang=='en' or split!='train': res[split].append(dict(id=h, lang=lang, text=helps[lang][h].text, text2=helps[lang][p].text, label=int(yes)))
+            if lang!='en' and split=='train': continue
+            res[split].append(dict(id=h, lang=lang, text=segs[h].text, text2=segs[p].text, label=int(yes)))
     return res
 
 # %% ../nbs/19_bench_build.ipynb #c600569e
@@ -159,7 +169,8 @@ def ret_rows(
     "Rows of `lo_ret`, the same items in fifteen languages"
     fits = lambda i, s: split_of(s.page)!='train' and 30<=len(s.text)<=250 and all(i in helps[l] for l in HELP_LANGS)
     items = [(split_of(s.page), [helps[l][i].text for l in HELP_LANGS], i) for i,s in helps['en'].items() if fits(i, s)]
-    ids = sorted(first_seen(items), key=partial(digest, 'ret')); res = {}
+    ids = sorted(first_seen(items), key=partial(digest, 'ret'))
+    res = {}
     for split,n in sizes.items():
         chosen = sorted([i for i in ids if split_of(i.split('#')[0])==split][:n])
         res[split] = [dict(id=i, lang=l, text=helps[l][i].text) for l in HELP_LANGS for i in chosen]
@@ -180,18 +191,22 @@ def text_rows(
     "Rows of the training text: no string twice in a language, none of a held-out page"
     out = {l: {same(s.text) for s in segs.values() if split_of(s.page)!='train'} | set(map(same, held)) for l,segs in helps.items()}
     number,res = {},[]
-    english = {i: s.text for i,s in helps['en'].items() if split_of(s.page)=='train' and len(s.text)>=least and same(s.text) not in out['en']}
+    long = ((i, s) for i,s in helps['en'].items() if split_of(s.page)=='train' and len(s.text)>=least)
+    english = {i: s.text for i,s in long if same(s.text) not in out['en']}
     for t in english.values(): number.setdefault(same(t), len(number))
     for lang in TEXT_LANGS:
         seen = set(out[lang])
         for i,t in english.items():
             text = helps[lang][i].text if i in helps[lang] else None
-            if text and same(text) not in seen: seen.add(same(text)); res.append(dict(id=number[same(t)], lang=lang, text=text))
+            if text and same(text) not in seen:
+                seen.add(same(text))
+                res.append(dict(id=number[same(t)], lang=lang, text=text))
     return dict(train=res)
 
 # %% ../nbs/19_bench_build.ipynb #c933efd5
 FOOD = ('food-fruit','food-vegetable','food-prepared','food-asian','food-sweet','drink')
-FILL = dict(name=('household','light-video','computer','phone','sound'), area=('place-building','place-religious','place-geographic','place-other'), zone=('place-geographic','place-other'),
+FILL = dict(name=('household','light-video','computer','phone','sound'),
+    area=('place-building','place-religious','place-geographic','place-other'), zone=('place-geographic','place-other'),
     shopping_list_item=FOOD, todo_list_item=FOOD+('household','office'), timer_name=FOOD, message=('person-role','time','sky-weather'),
     search_query=('musical-instrument','animal-mammal','animal-bird','person-role'))
 QUOTA = dict(test=16, validation=5, train=125) # sentences of an intent; training sentences in English only
@@ -204,7 +219,8 @@ def make_fill(
     split:str, # whose emoji to use
 )->Callable: # (list, slot, rng) -> words or None
     "Values for templates of one language and split"
-    names = {k: [notes[e]['tts'][0] for e,(_,sub) in groups.items() if sub in subs and split_of(e)==split and 'tts' in notes.get(e, ())] for k,subs in FILL.items()}
+    ours = {e: sub for e,(_,sub) in groups.items() if split_of(e)==split and 'tts' in notes.get(e, ())}
+    names = {k: [notes[e]['tts'][0] for e,sub in ours.items() if sub in subs] for k,subs in FILL.items()}
     def fill(name, slot, rng):
         if name in lists and not lists[name].get('wildcard'): return list_value(lists[name], rules, rng)
         return names[name][int(rng.random()*len(names[name]))] if names.get(name) else None
@@ -225,27 +241,38 @@ def sample_intent(
         pieces = walk(pick(pick(blocks)), rules, fill, rng)
         if not pieces: continue
         text,spans = join_pieces(pieces)
-        if len(text)>1 and text not in taken and split_of(text)==split: taken.add(text); res.append((text, spans))
+        if len(text)>1 and text not in taken and split_of(text)==split:
+            taken.add(text)
+            res.append((text, spans))
     return res
 
 # %% ../nbs/19_bench_build.ipynb #40dfff79
+def _ha_sentences(lang, pack, intents, groups, notes, taken):
+    "Split, intent, text and spans of one language's sentences, in order; `taken` grows"
+    rules = pack.get('expansion_rules', {})
+    for split in ('test','validation','train')[:3 if lang=='en' else 2]:
+        fill = make_fill(pack.get('lists', {}), rules, groups, notes, split)
+        for intent in (i for i in intents if i in pack['intents']):
+            blocks = [[parse_template(t) for t in b['sentences']] for b in pack['intents'][intent]['data'] if b['sentences']]
+            if not blocks: continue
+            rng = Random(seed_for('ha', lang, intent, split))
+            for text,spans in sample_intent(blocks, rules, fill, rng, split, taken): yield split, intent, text, spans
+
 def ha_rows(
     packs:dict, # language -> parsed file of the package
     groups:dict, # emoji -> (group, subgroup)
     notes:dict, # language -> emoji -> annotation
 )->tuple: # split -> rows, intents, tags
     "Rows of `ha_intent` and `ha_slot`: train in English only"
-    intents = tuple(sorted(packs['en']['intents'])); res = {s: [] for s in SPLITS}; english = set()
+    intents = tuple(sorted(packs['en']['intents']))
+    res = {s: [] for s in SPLITS}
+    english = set()
     groups = {e: g for e,g in groups.items() if e in notes['en'] and len(notes['en'][e]['tts'][0].split())<3}
     for lang in HA_LANGS:
-        pack = packs[lang]; rules = pack.get('expansion_rules', {}); taken = set(english); number = 0
-        for split in ('test','validation','train')[:3 if lang=='en' else 2]:
-            fill = make_fill(pack.get('lists', {}), rules, groups, notes[lang], split)
-            for intent in (i for i in intents if i in pack['intents']):
-                blocks = [[parse_template(t) for t in b['sentences']] for b in pack['intents'][intent]['data'] if b['sentences']]
-                for text,spans in sample_intent(blocks, rules, fill, Random(seed_for('ha', lang, intent, split)), split, taken) if blocks else ():
-                    tokens,tags = tag_tokens(text, spans, lang)
-                    res[split].append(dict(id=f'{lang}-{number}', lang=lang, text=text, label=intents.index(intent), tokens=tokens, tags=tags)); number += 1
+        taken = set(english)
+        for n,(split,intent,text,spans) in enumerate(_ha_sentences(lang, packs[lang], intents, groups, notes[lang], taken)):
+            tokens,tags = tag_tokens(text, spans, lang)
+            res[split].append(dict(id=f'{lang}-{n}', lang=lang, text=text, label=intents.index(intent), tokens=tokens, tags=tags))
         if lang=='en': english = set(taken)
     tags = ('O', *(f'{b}-{t}' for t in sorted({t[2:] for rows in res.values() for r in rows for t in r['tags']}-{''}) for b in 'BI'))
     for rows in res.values():
@@ -271,9 +298,10 @@ def write_table(
 )->Path: # `path`
     "Write rows as one compressed page a column, the same bytes each time"
     table = Dataset.from_dict({c: [r[c] for r in rows] for c in types}, features=types).data.table
-    sink = BytesIO(); numbers = {c: 'DELTA_BINARY_PACKED' for c,t in types.items() if getattr(t, 'dtype', '')=='int32'}
-    pq.write_table(table.combine_chunks(), sink, compression='zstd', compression_level=19, row_group_size=len(rows), data_page_size=2**28, write_statistics=False,
-        write_page_checksum=True, use_dictionary=['lang'], column_encoding=numbers or None)
+    sink = BytesIO()
+    numbers = {c: 'DELTA_BINARY_PACKED' for c,t in types.items() if getattr(t, 'dtype', '')=='int32'}
+    pq.write_table(table.combine_chunks(), sink, compression='zstd', compression_level=19, row_group_size=len(rows),
+        data_page_size=2**28, write_statistics=False, write_page_checksum=True, use_dictionary=['lang'], column_encoding=numbers or None)
     return atomic_write(path, sink.getvalue())
 
 # %% ../nbs/19_bench_build.ipynb #cbbce0e9
@@ -289,14 +317,16 @@ def card(
     types:Features, # columns
 )->str: # README.md
     "A dataset card in the hub's format"
-    c = read_cards()[folder]; count = {s: Counter(r['lang'] for r in rows) for s,rows in splits.items()}
+    c = read_cards()[folder]
+    count = {s: Counter(r['lang'] for r in rows) for s,rows in splits.items()}
     langs = list(dict.fromkeys(l for n in count.values() for l in n))
-    front = dict(pretty_name=c['title'], language=langs, license=sorted(_HUB.get(l, 'other') for l in c['licences']), task_categories=[c['task']],
-        configs=[dict(config_name='default', data_files=[dict(split=s, path=f'{s}.parquet') for s in splits])],
+    front = dict(pretty_name=c['title'], language=langs, license=sorted(_HUB.get(l, 'other') for l in c['licences']),
+        task_categories=[c['task']], configs=[dict(config_name='default', data_files=[dict(split=s, path=f'{s}.parquet') for s in splits])],
         dataset_info=dict(features=types._to_yaml_list()))
     table = [['', *splits], ['---']*(len(splits)+1), *([l, *(str(n[l]) for n in count.values())] for l in langs)]
-    parts = ['---', yaml.safe_dump(front, allow_unicode=True, sort_keys=False)+'---', f"# {c['title']}\n", c['about']+'\n', '## Notices\n', c['notice']+'\n',
-        'The licence texts are in the files LICENSE-*.txt of this folder.\n', '## Rows\n', *(f'| {" | ".join(row)} |' for row in table)]
+    parts = ['---', yaml.safe_dump(front, allow_unicode=True, sort_keys=False)+'---', f"# {c['title']}\n", c['about']+'\n',
+        '## Notices\n', c['notice']+'\n', 'The licence texts are in the files LICENSE-*.txt of this folder.\n',
+        '## Rows\n', *(f'| {" | ".join(row)} |' for row in table)]
     return '\n'.join(parts)+'\n'
 
 # %% ../nbs/19_bench_build.ipynb #fb093566
@@ -304,15 +334,18 @@ def read_emoji(
     at:dict, # key of a source -> its file
 )->tuple: # emoji -> (group, subgroup), and language -> emoji -> annotation
     "Groups of emoji, and their names in every language that a task has"
-    data,meta = (dict(members(at['emoji']))[f'package/{n}.json'] for n in ('en/data','meta/groups')); need = {*CLDR_LANGS, *HA_LANGS}
+    data,meta = (dict(members(at['emoji']))[f'package/{n}.json'] for n in ('en/data','meta/groups'))
+    need = {*CLDR_LANGS, *HA_LANGS}
     files = ((n.split('/')[-2], raw) for n,raw in members(at['cldr'], '/annotations/', '/annotations.json'))
-    return emoji_groups(json.loads(data), json.loads(meta)), {l: json.loads(raw)['annotations']['annotations'] for l,raw in files if l in need}
+    notes = {l: json.loads(raw)['annotations']['annotations'] for l,raw in files if l in need}
+    return emoji_groups(json.loads(data), json.loads(meta)), notes
 
 def make_tables(
     sources:Path, # folder with the packages
 )->dict: # folder -> (split -> rows, types)
     "The rows of every folder; raises `XltError` for a damaged package"
-    at = {k: Path(sources)/s.file for k,s in read_pins().items()}; groups,notes = read_emoji(at)
+    at = {k: Path(sources)/s.file for k,s in read_pins().items()}
+    groups,notes = read_emoji(at)
     packs = {n.split('/')[-1][:-5].replace('zh-CN','zh'): json.loads(raw) for n,raw in members(at['intents'], '/data/', '.json')}
     helps = translated({l: read_help(at[f'help-{l}'], l) for l in TEXT_LANGS})
     (ha,intents,slots),tag,pair,ret = ha_rows(packs, groups, notes),tag_rows(helps),pair_rows(helps),ret_rows(helps)
@@ -329,7 +362,8 @@ class BuildReport:
     changes:tuple # one line each
     def __repr__(self):
         rows,size = sum(sum(d['rows'].values()) for d in self.files.values()), sum(d['bytes'] for d in self.files.values())
-        return '\n'.join([f'{len(self.files)} files, {rows} rows, {size/1e6:.1f} MB', *(self.changes or ['the same as the committed files'])])
+        changes = self.changes or ['the same as the committed files']
+        return '\n'.join([f'{len(self.files)} files, {rows} rows, {size/1e6:.1f} MB', *changes])
 
 def write_folder(
     folder:str, # folder of the benchmark
@@ -340,7 +374,8 @@ def write_folder(
     "Write tables, card and licences of one folder"
     files = {f'{folder}/{s}.parquet': write_table(rows, types, out/folder/f'{s}.parquet') for s,rows in splits.items()}
     atomic_write(out/folder/'README.md', card(folder, splits, types))
-    for name in read_cards()[folder]['licences']: atomic_write(out/folder/f'LICENSE-{name}.txt', (BENCH_DIR.parent/'licences'/f'{name}.txt').read_bytes())
+    for name in read_cards()[folder]['licences']:
+        atomic_write(out/folder/f'LICENSE-{name}.txt', (BENCH_DIR.parent/'licences'/f'{name}.txt').read_bytes())
     return {f: describe(p) for f,p in files.items()}
 
 def build_bench(
@@ -350,8 +385,11 @@ def build_bench(
 )->BuildReport:
     "Build every file of the benchmark; raises `XltError` if a package is missing or, when `strict`, another one"
     wrong = [w for w in check_sources(sources) if strict or 'is missing' in w]
-    if wrong: raise XltError('\n'.join([f'{len(wrong)} packages are not as pinned; fetch them, or build with strict=False to report what differs:', *wrong]))
-    path = BENCH_DIR/'manifest.json'; old = json.loads(path.read_text())['files'] if path.exists() else {}
+    if wrong:
+        head = f'{len(wrong)} packages are not as pinned; fetch them, or build with strict=False to report what differs:'
+        raise XltError('\n'.join([head, *wrong]))
+    path = BENCH_DIR/'manifest.json'
+    old = json.loads(path.read_text())['files'] if path.exists() else {}
     new = {f: d for folder,(splits,types) in make_tables(sources).items() for f,d in write_folder(folder, splits, types, Path(out)).items()}
     atomic_write(Path(out)/'manifest.json', json.dumps(dict(files=new), indent=1)+'\n')
     return BuildReport(new, tuple(f'{f}: {d}' for f in new for d in (differences(new[f], old[f]) if f in old else ['new'])))

@@ -40,7 +40,8 @@ def emoji_text(
     note:dict, # CLDR's annotation: `tts` (the name) and `default` (keywords)
 )->str: # 'name: keyword, keyword'
     "Name and keywords of an emoji in one line, the name once"
-    name = note['tts'][0]; words = [w for w in note.get('default', ()) if w!=name]
+    name = note['tts'][0]
+    words = [w for w in note.get('default', ()) if w!=name]
     return f'{name}: {", ".join(words)}' if words else name
 
 # %% ../nbs/18_bench_parse.ipynb #f2c03e37
@@ -59,11 +60,14 @@ def inline(
     "Plain text and marked spans of a paragraph; of nested marks the outer one counts"
     text,spans,open_,gap = '',[],[],False
     for close,tag,attrs,data in _INLINE.findall(body):
-        if data: text = _glue(text, (' ' if gap and text[-1:] in '.!?' and data[0].isalpha() else '')+unescape(data)); gap = False
+        if data:
+            text = _glue(text, (' ' if gap and text[-1:] in '.!?' and data[0].isalpha() else '')+unescape(data))
+            gap = False
         elif tag in ('br','img'): text = _glue(text, ' ')
         elif tag=='span' and not close: open_.append(((_CLASS.search(attrs) or [0,''])[1], len(text)))
         elif tag=='span' and open_:
-            cls,start = open_.pop(); gap = cls not in MARKS
+            cls,start = open_.pop()
+            gap = cls not in MARKS
             if not gap and not any(c in MARKS for c,_ in open_) and text[start:].strip(): spans.append((*_trim(text, start), MARKS[cls]))
     return text.rstrip(), tuple(spans)
 
@@ -80,9 +84,13 @@ class Segment:
     text:str # without markup
     spans:tuple = () # ((start, end, type), ...) in `text`
     @property
-    def page(self)->str: "The page it is on"; return self.id.split('#')[0]
+    def page(self)->str:
+        "The page it is on"
+        return self.id.split('#')[0]
     @property
-    def heading(self)->bool: "Is it a heading?"; return self.tag!='p'
+    def heading(self)->bool:
+        "Is it a heading?"
+        return self.tag!='p'
 
 def page_segments(
     page:str, # name of the page, without the language
@@ -114,7 +122,8 @@ def tag_tokens(
     lang:str, # its language
 )->tuple: # tokens, IOB2 tags
     "Tokens of a sentence with tags; a token touched by a span belongs to it"
-    ends = token_ends(text, lang); tags = ['O']*len(ends)
+    ends = token_ends(text, lang)
+    tags = ['O']*len(ends)
     for start,end,kind in spans:
         inside = [i for i,(a,b) in enumerate(ends) if a<end and b>start and tags[i]=='O']
         for n,i in enumerate(inside): tags[i] = f'{"I" if n else "B"}-{kind}'
@@ -127,7 +136,8 @@ def parse_template(
     text:str, # a sentence template
 )->tuple: # nested ('seq'|'alt'|'any', ...), ('text', s), ('rule', name), ('slot', list, slot)
     "The tree of a template; raises `XltError` for a bracket that is not closed"
-    pieces = list(_PIECE.finditer(text)); tree,at = _alternatives(pieces, 0, text)
+    pieces = list(_PIECE.finditer(text))
+    tree,at = _alternatives(pieces, 0, text)
     if at < len(pieces): raise XltError(f'bracket {pieces[at][0]!r} was never opened in {text!r}')
     return tree
 
@@ -141,8 +151,11 @@ def _alternatives(pieces, at, text):
         if mark in ('(','['):
             node,at = _alternatives(pieces, at, text)
             if at==len(pieces) or pieces[at][0]!={'(':')','[':']'}[mark]: raise XltError(f'bracket {mark!r} is not closed in {text!r}')
-            branches[-1].append(node if mark=='(' else ('alt', node, ('text',''))); at += 1
-        elif mark: branches.append([]); kind = 'any' if mark==';' else kind
+            branches[-1].append(node if mark=='(' else ('alt', node, ('text','')))
+            at += 1
+        elif mark:
+            branches.append([])
+            kind = 'any' if mark==';' else kind
         else: branches[-1].append(('text', escaped or plain) if escaped or plain else ('rule', rule) if rule else ('slot', *_slot(slot)))
     return (kind, *(('seq', *b) for b in branches)), at
 
@@ -159,12 +172,17 @@ def walk(
     depth:int=0, # rules inside rules so far
 )->list|None: # (words, slot or None) pieces, or None
     "One random sentence of a template, in pieces"
-    kind,*rest = tree; pick = lambda xs: xs[int(rng.random()*len(xs))]
+    kind,*rest = tree
+    pick = lambda xs: xs[int(rng.random()*len(xs))]
     if kind=='text': return [(rest[0], None)]
-    if kind=='slot': words = fill(*rest, rng); return words and [(words, rest[1])]
+    if kind=='slot':
+        words = fill(*rest, rng)
+        return words and [(words, rest[1])]
     if kind=='rule': return walk(parse_template(rules[rest[0]]), rules, fill, rng, depth+1) if rest[0] in rules and depth<20 else None
     if kind=='alt': return walk(pick(rest), rules, fill, rng, depth)
-    if kind=='any': rest = sorted(rest, key=lambda _: rng.random()); rest = [x for r in rest for x in (('text',' '), r)]
+    if kind=='any':
+        rest = sorted(rest, key=lambda _: rng.random())
+        rest = [x for r in rest for x in (('text',' '), r)]
     parts = [walk(r, rules, fill, rng, depth) for r in rest]
     return None if None in parts else [p for ps in parts for p in ps]
 
@@ -174,7 +192,8 @@ def join_pieces(
     "The sentence that pieces make, and where its values are"
     text,spans = '',[]
     for words,slot in pieces:
-        start = len(text); text = _glue(text, words)
+        start = len(text)
+        text = _glue(text, words)
         if slot: spans.append((start, len(text.rstrip()), slot))
     return text.rstrip(), tuple(spans)
 
@@ -194,7 +213,8 @@ def list_value(
     return pieces and join_pieces(pieces)[0]
 
 # %% ../nbs/18_bench_parse.ipynb #56341909
-SCRIPTS = dict(ru='CYRILLIC', el='GREEK', ko='HANGUL', km='KHMER', zh='CJK', ja='CJK|HIRAGANA|KATAKANA', ar='ARABIC', hi='DEVANAGARI', th='THAI')
+SCRIPTS = dict(ru='CYRILLIC', el='GREEK', ko='HANGUL', km='KHMER', zh='CJK', ja='CJK|HIRAGANA|KATAKANA', ar='ARABIC',
+               hi='DEVANAGARI', th='THAI')
 
 def in_script(
     text:str, # a sentence

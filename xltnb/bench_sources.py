@@ -72,11 +72,14 @@ def fetch_sources(
     folder:Path, # where to put the files; made if missing
 )->list: # names of the files fetched
     "Fetch the pinned packages that `folder` lacks; raises `XltError` with the words of the tool that failed"
-    folder = Path(folder); folder.mkdir(parents=True, exist_ok=True); res = []
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    res = []
     for s in read_pins().values():
         if (folder/s.file).is_file(): continue
         tool = s.command()[0]
-        if not shutil.which(tool): raise XltError(f'{tool} is not installed: fetch {s.get} elsewhere, put {s.file} into {folder}, and run again')
+        if not shutil.which(tool):
+            raise XltError(f'{tool} is not installed: fetch {s.get} elsewhere, put {s.file} into {folder}, and run again')
         done = subprocess.run(s.command(), cwd=folder, capture_output=True, text=True)
         if done.returncode or not (folder/s.file).is_file():
             raise XltError(f'{" ".join(s.command())} did not give {s.file}: {(done.stderr or done.stdout).strip()[-300:]}')
@@ -102,7 +105,8 @@ def members(
     end:str='', # and end in this
 )->Iterator: # (name, bytes)
     "Files inside a package, sorted by name; raises `XltError` for a damaged archive"
-    path = Path(path); keep = lambda n: under in n and n.endswith(end)
+    path = Path(path)
+    keep = lambda n: under in n and n.endswith(end)
     try:
         if path.suffix=='.whl':
             with zipfile.ZipFile(path) as z: yield from ((n, z.read(n)) for n in sorted(filter(keep, z.namelist())))

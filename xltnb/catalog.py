@@ -35,7 +35,9 @@ class Published:
     revision:str|None = None # its revision, if not the main one
     hub_splits:dict = field(default_factory=dict) # our split -> the hub's name for it, where they differ
     train_from:str = '' # entry that English training rows on the hub come from, where this one has none
-    def named(self, pattern:str, lang:str)->str: "A file or configuration name for `lang`"; return pattern.format(l=lang, x=self.codes.get(lang, lang))
+    def named(self, pattern:str, lang:str)->str:
+        "A file or configuration name for `lang`"
+        return pattern.format(l=lang, x=self.codes.get(lang, lang))
     def needs(self, lang:str, split:str)->bool:
         "Can a task not do without this split of `lang`?"
         return self.need.get(split)=='all' or (self.need.get(split)=='source' and lang==self.languages[0])
@@ -75,7 +77,8 @@ def find_files(
     split:str, # 'train', 'validation' or 'test'
 )->list: # paths, [] if there are none
     "Files of one language and split under the first published name that is there"
-    pub = published(name); bases = [Path(folder)/d for d in ('', name, *pub.folders)]
+    pub = published(name)
+    bases = [Path(folder)/d for d in ('', name, *pub.folders)]
     for only,_,pattern in (f.rpartition(':') for f in pub.files.get(split, ())):
         for base in bases if only in ('', lang) else ():
             parts = [sorted(p for p in base.glob(q) if p.is_file()) for q in pub.named(pattern, lang).split('|')]
@@ -89,19 +92,24 @@ def missing(
     langs:tuple|None=None, # languages wanted, None for all published ones
 )->list: # 'language split: names looked for', one entry a split that a task needs
     "What a folder lacks; raises `XltError` for an unknown name or language, or if there is no folder"
-    pub = published(name); folder = data_folder(name, folder)
+    pub = published(name)
+    folder = data_folder(name, folder)
     if folder is None: raise XltError(f'where is {name}? pass folder=, or set XLTNB_{name.upper()} to the folder that holds it')
     def names(l, s): return ' or '.join(pub.named(f.rpartition(':')[2], l).replace('|', ' + ') for f in pub.files[s])
     paired = pub.kind=='retrieve' # English has no files of its own there
-    return [f'{l} {s}: {names(l, s)}' for s in pub.need for l in pub.asked(langs)[paired:] if pub.needs(l, s) and not find_files(name, folder, l, s)]
+    return [f'{l} {s}: {names(l, s)}' for s in pub.need for l in pub.asked(langs)[paired:]
+            if pub.needs(l, s) and not find_files(name, folder, l, s)]
 
 # %% ../nbs/13_catalog.ipynb #57820a9a
 def catalog_state()->list: # per data set: name, folder ('' if none is named), languages complete, what is missing
     "The state of every published data set on this machine"
     res = []
     for name,pub in PUBLISHED.items():
-        try: folder = data_folder(name); lost = missing(name, folder) if folder else []
+        try:
+            folder = data_folder(name)
+            lost = missing(name, folder) if folder else []
         except XltError as e: folder,lost = os.environ.get(f'XLTNB_{name.upper()}', ''),[str(e)]
-        short = {l.split()[0] for l in lost}; complete = sum(l not in short for l in pub.languages) if folder else 0
+        short = {l.split()[0] for l in lost}
+        complete = sum(l not in short for l in pub.languages) if folder else 0
         res.append(dict(name=name, kind=pub.kind, folder=str(folder or ''), complete=complete, languages=len(pub.languages), missing=lost))
     return res

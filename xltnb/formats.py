@@ -82,7 +82,8 @@ def read_pairs(
     head = rows.pop(0) if named else ['sentence1','sentence2','label'][:len(rows[0])]
     for i,r in enumerate(rows):
         if len(r)!=len(head) or len(head)<2:
-            raise XltError(f'{path}, line {i+1+named}: {len(r)} columns, expected {len(head) if named else "sentence, sentence, label"}: {" | ".join(r)[:80]!r}')
+            want = len(head) if named else 'sentence, sentence, label'
+            raise XltError(f'{path}, line {i+1+named}: {len(r)} columns, expected {want}: {" | ".join(r)[:80]!r}')
     keys = {k: head.index(n) for k,n in rename({h: h for h in head}).items()}
     return [dict(label=None) | {k: r[i] for k,i in keys.items()} for r in undouble(rows, notes)]
 
@@ -98,7 +99,9 @@ def read_tagged(
     rows,notes = [([],[])], Counter() if notes is None else notes
     for word,*rest in lines:
         if not (word or any(rest)): rows.append(([],[]))
-        elif word[skip:].strip(): rows[-1][0].append(word[skip:]); rows[-1][1].append(rest[-1] if rest else None)
+        elif word[skip:].strip():
+            rows[-1][0].append(word[skip:])
+            rows[-1][1].append(rest[-1] if rest else None)
         else: notes['blank words, dropped'] += 1
     return [dict(tokens=w, tags=t) for w,t in rows if w and w[0]!='-DOCSTART-']
 
@@ -116,7 +119,8 @@ def read_conllu(
             if len(cols)!=10: raise XltError(f'{path}, line {i+1}: {len(cols)} columns, CoNLL-U has 10: {line[:60]!r}')
             if cols[0].isdigit(): words.append((cols[1], None if cols[3]=='_' else cols[3]))
         elif words:
-            rows.append(dict(id=ident or str(len(rows)), tokens=[w for w,_ in words], tags=[t for _,t in words])); ident,words = None,[]
+            rows.append(dict(id=ident or str(len(rows)), tokens=[w for w,_ in words], tags=[t for _,t in words]))
+            ident,words = None,[]
     kept = [r for r in rows if len(r['tokens'])==1 or set(r['tokens'])!={'_'}]
     if notes is not None and len(kept)<len(rows): notes['sentences published without their words, dropped'] += len(rows)-len(kept)
     return kept
@@ -143,7 +147,9 @@ def mend_answers(
     for r in rows:
         said = zip(r['answers']['text'], r['answers']['answer_start'])
         pairs = [(t.strip(), s+len(t)-len(t.lstrip())) for t,s in said if t.strip()]
-        if not pairs: notes['questions without an answer, dropped'] += 1; continue
+        if not pairs:
+            notes['questions without an answer, dropped'] += 1
+            continue
         placed = [(t, place_answer(r['context'], t, s), s) for t,s in pairs]
         notes['answers moved to where they stand'] += sum(p not in (None, s) for _,p,s in placed)
         notes['answers that the context does not hold, dropped'] += sum(p is None for _,p,_ in placed)
@@ -163,7 +169,8 @@ def read_squad(
                       answers={k: [x[k] for x in q.get('answers', [])] for k in ('text','answer_start')})
                  for a in json.loads('\n'.join(read_lines(path)))['data'] for p in a['paragraphs'] for q in p['qas']]
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as e:
-        raise XltError(f'{path} is not SQuAD JSON ({e!s:.60}): expected {{"data": [{{"title", "paragraphs": [{{"context", "qas"}}]}}]}}') from e
+        layout = '{"data": [{"title", "paragraphs": [{"context", "qas"}]}]}'
+        raise XltError(f'{path} is not SQuAD JSON ({e!s:.60}): expected {layout}') from e
 
 # %% ../nbs/13_formats.ipynb #9f9d31d8
 UNSPACED = ('zh','ja','th','km','my')
@@ -187,7 +194,8 @@ def tag_slots(
     def cut(s): return list(re.sub(r'\s', '', s)) if lang[:2] in UNSPACED else s.split()
     tokens,tags = [],[]
     for name,inside,outside in re.findall(r'\[\s*([^\[\]:]+?)\s*:\s*([^\[\]]*)\]|([^\[]+|\[)', marked):
-        new = cut(inside if name else outside); tokens += new
+        new = cut(inside if name else outside)
+        tokens += new
         tags += [f'{"I" if i else "B"}-{name}' if name else 'O' for i in range(len(new))]
     return tokens, tags
 
@@ -237,7 +245,8 @@ def read_parquet(
 )->list: # dicts with this project's keys
     "Rows of a parquet file from the hub; raises `XltError` if it is not one, or has no rows"
     try: rows = plain_rows(pq.read_table(path))
-    except (OSError, ValueError) as e: raise XltError(f'cannot read {path} as parquet ({e!s:.60}): a pointer of Git LFS? fetch the file itself') from e
+    except (OSError, ValueError) as e:
+        raise XltError(f'cannot read {path} as parquet ({e!s:.60}): a pointer of Git LFS? fetch the file itself') from e
     if not rows: raise XltError(f'{path} has no rows: fetch it again')
     return rows
 
@@ -246,7 +255,8 @@ def stream_texts(
     path:str|Path, # .txt, .jsonl, .json or .parquet; text files also compressed
 ): # yields documents
     "Documents of a file of running text; raises `XltError` for JSON lines or tables without `text`"
-    path = Path(path); suffix = Path(path.stem).suffix if path.suffix in _OPEN else path.suffix
+    path = Path(path)
+    suffix = Path(path.stem).suffix if path.suffix in _OPEN else path.suffix
     if suffix=='.parquet':
         for batch in pq.ParquetFile(path).iter_batches(64, columns=['text']): yield from batch['text'].to_pylist()
     elif suffix in ('.jsonl','.json') or path.name.startswith('wiki_'):
@@ -256,9 +266,12 @@ def stream_texts(
         doc = []
         for line in stream_lines(path):
             if line.strip(): doc.append(line)
-            elif doc: yield '\n'.join(doc); doc = []
+            elif doc:
+                yield '\n'.join(doc)
+                doc = []
         if doc: yield '\n'.join(doc)
 
 def _text_of(line, path):
     try: return json.loads(line)['text']
-    except (json.JSONDecodeError, KeyError, TypeError) as e: raise XltError(f'{path}: a line is not a JSON object with a "text": {line[:60]!r}') from e
+    except (json.JSONDecodeError, KeyError, TypeError) as e:
+        raise XltError(f'{path}: a line is not a JSON object with a "text": {line[:60]!r}') from e

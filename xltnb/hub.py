@@ -17,7 +17,8 @@ from .bench import BENCH, load_bench
 from .catalog import PUBLISHED, Published, data_folder, find_files, missing
 from .core import XltError, check_name, stable_hash
 from .formats import (
-    mend_answers, plain_rows, read_bucc, read_conllu, read_jsonl, read_pairs, read_parallel, read_parquet, read_squad, read_tagged, stream_texts, tag_slots)
+    mend_answers, plain_rows, read_bucc, read_conllu, read_jsonl, read_pairs, read_parallel, read_parquet, read_squad, read_tagged,
+    stream_texts, tag_slots)
 from .tasks import SPLITS, Task, make_rows
 
 # %% ../nbs/14_hub.ipynb #d32c596a
@@ -91,10 +92,13 @@ def _shape(rows, pub, lang, notes):
 # %% ../nbs/14_hub.ipynb #802acdc2
 class _Loader:
     "Reads splits of one data set, each file once, and keeps count of what was mended"
-    def __init__(self, name, folder): self.name,self.pub,self.folder,self.cache,self.notes,self.by_line = name,PUBLISHED[name],folder,{},[],{}
+    def __init__(self, name, folder):
+        self.name,self.pub,self.folder = name,PUBLISHED[name],folder
+        self.cache,self.notes,self.by_line = {},[],{}
     def rows(self, lang, split):
         "Tidy rows of one split, [] if it is not there and not needed"
-        count = Counter(); rows,where = (self.from_hub if self.folder is None else self.from_folder)(lang, split, count)
+        count = Counter()
+        rows,where = (self.from_hub if self.folder is None else self.from_folder)(lang, split, count)
         rows = [r for r in rows if _belongs(r, self.pub, lang, split)]
         if not rows:
             if where and self.pub.needs(lang, split):
@@ -105,7 +109,8 @@ class _Loader:
         self.notes += [f'{lang} {split}: {n} {what}' for what,n in count.items() if n]
         return rows
     def from_folder(self, lang, split, count):
-        paths = find_files(self.name, self.folder, lang, split); key = tuple(paths)
+        paths = find_files(self.name, self.folder, lang, split)
+        key = tuple(paths)
         if paths and key not in self.cache: self.cache[key] = _read(self.pub, paths, count)
         return self.cache.get(key, []), ' + '.join(map(str, paths[:3]))
     def from_hub(self, lang, split, count):
@@ -113,7 +118,8 @@ class _Loader:
         if pub is not self.pub and lang!='en': return [], ''
         config,part = pub.named(pub.config, lang),pub.hub_splits.get(split, split)
         try:
-            if (config, part) not in self.cache: self.cache[config,part] = plain_rows(load_dataset(pub.hub, config, split=part, revision=pub.revision))
+            if (config, part) not in self.cache:
+                self.cache[config,part] = plain_rows(load_dataset(pub.hub, config, split=part, revision=pub.revision))
         except Exception as e:
             if not pub.needs(lang, split): return [], ''
             raise XltError(f'the hub did not give {pub.hub}, {config}, {part} ({e!s:.200}): try again, or pass folder=') from e
@@ -129,7 +135,8 @@ def check_parallel(
         labels = {r['id']: r['label'] for r in raw['en'].get(split, [])}
         both = [labels[r['id']]==r['label'] for r in raw[lang].get(split, []) if r['id'] in labels]
         if len(both)>=20 and sum(both)<0.9*len(both):
-            raise XltError(f'{name}, {split}: labels of {lang} agree with en in only {sum(both)} of {len(both)} rows: the files are not in the same order; fetch both again')
+            raise XltError(f'{name}, {split}: labels of {lang} agree with en in only {sum(both)} of {len(both)} rows: '
+                           'the files are not in the same order; fetch both again')
 
 def _check_lengths(sizes, name):
     "Rows matched by line must be complete in every language"
@@ -138,12 +145,14 @@ def _check_lengths(sizes, name):
         usual = Counter(found.values()).most_common(1)[0][0] if found else 0
         for l,n in found.items():
             if n!=usual:
-                raise XltError(f'{name}, {split}: {l} has {n} rows, other languages {usual}; rows are matched by line, so fetch {l} again or leave it out')
+                raise XltError(f'{name}, {split}: {l} has {n} rows, other languages {usual}; '
+                               f'rows are matched by line, so fetch {l} again or leave it out')
 
 # %% ../nbs/14_hub.ipynb #1b5739ab
 def _gather(loader, langs):
     "Language -> split -> rows; training rows of the source only"
-    raw = {l: {} for l in langs}; paired = loader.pub.kind=='retrieve'
+    raw = {l: {} for l in langs}
+    paired = loader.pub.kind=='retrieve'
     for lang in langs:
         for split in loader.pub.files:
             if (paired and lang=='en') or (lang!='en' and split=='train'): continue
@@ -156,7 +165,8 @@ def _two_sides(raw, lang, split, rows, name):
     "Sentences and their English under shared ids; XTREME's sorted English is refused"
     en = [r['en'] for r in rows]
     if len(en)>=20 and en==sorted(en):
-        raise XltError(f'{name}, {lang}: the English side is in alphabetical order, as XTREME writes it to hide the pairs; take the original files')
+        raise XltError(f'{name}, {lang}: the English side is in alphabetical order, as XTREME writes it to hide the pairs; '
+                       'take the original files')
     raw[lang][split] = [dict(id=f'{lang}-{r["id"]}', text=r['text']) for r in rows]
     raw['en'].setdefault(split, []).extend(dict(id=f'{lang}-{r["id"]}', text=r['en']) for r in rows)
 
@@ -171,15 +181,22 @@ def load_task(
 )->Task: # its `notes` count what was mended and dropped
     "A labelled task by name; raises `XltError` listing missing files, or naming what is wrong in one"
     if check_name(name, (*BENCH, *TASKS), 'task') in BENCH: return _embedded(name, folder, langs)
-    pub = PUBLISHED[name]; folder = data_folder(name, folder)
+    pub = PUBLISHED[name]
+    folder = data_folder(name, folder)
     if folder is None: _refuse_hub(name, pub, hub)
     else: _refuse_missing(name, folder, langs)
-    loader = _Loader(name, folder); raw = _gather(loader, pub.asked(langs))
-    if pub.kind=='pair': _check_lengths(loader.by_line, name); check_parallel(raw, name)
+    loader = _Loader(name, folder)
+    raw = _gather(loader, pub.asked(langs))
+    if pub.kind=='pair':
+        _check_lengths(loader.by_line, name)
+        check_parallel(raw, name)
     labels = pub.labels or _labels_of(raw['en'].get('train', []), pub.kind)
     data = {l: DatasetDict({s: _table(r, pub.kind, labels, f'{name}, {l}, {s}') for s,r in splits.items()}) for l,splits in raw.items()}
-    groups = {r['id']: r['group'] for l in reversed(raw) for rows in raw[l].values() for r in rows if r.get('group')} # the source's titles win
-    return Task(name, pub.kind, data, labels, licence=pub.licence, scorer=pub.scorer, notes=tuple(loader.notes), groups=groups)
+    return Task(name, pub.kind, data, labels, licence=pub.licence, scorer=pub.scorer, notes=tuple(loader.notes), groups=_titles(raw))
+
+def _titles(raw):
+    "Row -> title of its article; the source's titles win"
+    return {r['id']: r['group'] for l in reversed(raw) for rows in raw[l].values() for r in rows if r.get('group')}
 
 def _embedded(name, folder, langs):
     "A task of the embedded benchmark, which has no folder"
@@ -192,14 +209,16 @@ def _refuse_hub(name, pub, hub):
     if not (hub and pub.hub): raise XltError(f'{name} is not shipped: pass folder= (or set XLTNB_{name.upper()}){also}')
     off = os.environ.get('HF_HUB_OFFLINE', '0')
     if off.lower() not in ('0','false','no',''):
-        raise XltError(f'{name} would come from the hub ({pub.hub}), and HF_HUB_OFFLINE={off} forbids it: set HF_HUB_OFFLINE=0, or pass folder=')
+        raise XltError(f'{name} would come from the hub ({pub.hub}), and HF_HUB_OFFLINE={off} forbids it: '
+                       'set HF_HUB_OFFLINE=0, or pass folder=')
 
 def _refuse_missing(name, folder, langs):
     lost = missing(name, folder, langs)
     if not lost: return
     have = tuple(l for l in PUBLISHED[name].languages if find_files(name, folder, l, 'test'))
     hint = f'; to use what is there pass langs={have}' if langs is None and have else ''
-    raise XltError(f'{folder} lacks {len(lost)} of the files of {name}{hint}. Missing: ' + '; '.join(lost[:4]) + (' ...' if len(lost)>4 else ''))
+    some = '; '.join(lost[:4]) + (' ...' if len(lost)>4 else '')
+    raise XltError(f'{folder} lacks {len(lost)} of the files of {name}{hint}. Missing: {some}')
 
 # %% ../nbs/14_hub.ipynb #5f9b69d0
 def _table(rows, kind, labels, where):
@@ -229,11 +248,13 @@ def split_articles(
     shared = set.intersection(*(set(r['id']) for r in rows.values()))
     if task.kind!='span' or not shared or not shared <= set(task.groups):
         raise XltError(f'{task.name}: a split by article needs questions with ids shared by all languages, and titles')
-    sizes = Counter(task.groups[i] for i in shared); part,full = {},dict(train=0, validation=0)
+    sizes = Counter(task.groups[i] for i in shared)
+    part,full = {},dict(train=0, validation=0)
     for title in sorted(sizes, key=lambda t: stable_hash(['article', t])):
         part[title] = next((s for s,most in (('train',train), ('validation',validation)) if full[s]+sizes[title]<=most), 'test')
         if part[title]!='test': full[part[title]] += sizes[title]
-    if 'test' not in part.values(): raise XltError(f'{task.name} has {len(shared)} questions: ask for fewer than {train}+{validation} outside the test')
+    if 'test' not in part.values():
+        raise XltError(f'{task.name} has {len(shared)} questions: ask for fewer than {train}+{validation} outside the test')
     data = {l: _cut(r, l, part, task, shared) for l,r in rows.items()}
     return replace(task, data=data, notes=(*task.notes, f'split by article: {full["train"]} English training questions'))
 
@@ -252,11 +273,13 @@ def load_corpus(
 )->Dataset: # columns lang, text: one document a row
     "Running text of several languages; raises `XltError` naming the language without a file"
     pub = PUBLISHED[check_name(name, [n for n in PUBLISHED if n not in TASKS], 'text collection')]
-    folder = data_folder(name, folder); rows = []
+    folder = data_folder(name, folder)
+    rows = []
     for lang in (langs,) if isinstance(langs, str) else langs:
         got = 0
         for doc in _documents(name, pub, folder, lang, hub):
-            rows.append(dict(lang=lang, text=doc)); got += len(doc)
+            rows.append(dict(lang=lang, text=doc))
+            got += len(doc)
             if got>=chars: break
         if not got: raise XltError(f'{folder or pub.hub}: no text of {lang!r} in {name}; fetch the file again')
     return Dataset.from_list(rows)
@@ -267,5 +290,6 @@ def _documents(name, pub, folder, lang, hub):
         _refuse_hub(name, pub, hub)
         return (r['text'] for r in load_dataset(pub.hub, pub.named(pub.config, lang), split='train', streaming=True))
     found = find_files(name, folder, lang, 'train')
-    if not found: raise XltError(f'{folder} has no {name} text of {lang!r}; looked for {", ".join(pub.named(p, lang) for p in pub.files["train"])}')
+    if not found:
+        raise XltError(f'{folder} has no {name} text of {lang!r}; looked for {", ".join(pub.named(p, lang) for p in pub.files["train"])}')
     return (doc for f in found for doc in stream_texts(f) if doc.strip())

@@ -79,13 +79,18 @@ _SIGNS = {'class':'C','noun':'N','name':'P','vt':'V','vi':'I','adj':'A','adv':'D
 
 def _concepts(cfg):
     "Concepts with their groups of words"
-    rng = Random(seed_for('invented groups', cfg.seed)); first = 0; seen = Counter(); res = []
+    rng = Random(seed_for('invented groups', cfg.seed))
+    first = 0
+    seen = Counter()
+    res = []
     for kind,parent in _kinds(cfg):
         alone = kind in ('name','digit',*FUNCTION)
         size = 1 if alone else 1+bisect(list(accumulate(cfg.groups)), rng.random()*sum(cfg.groups))
         size = min(size, len(cfg.groups))
-        label = kind.upper() if kind in FUNCTION else f'{_SIGNS[kind]}{seen[kind]}'; seen[kind] += 1
-        res.append(Concept(kind, tuple(range(first, first+size)), parent, label)); first += size
+        label = kind.upper() if kind in FUNCTION else f'{_SIGNS[kind]}{seen[kind]}'
+        seen[kind] += 1
+        res.append(Concept(kind, tuple(range(first, first+size)), parent, label))
+        first += size
     return tuple(res)
 
 # %% ../nbs/18_invented.ipynb #5c50a956
@@ -113,12 +118,14 @@ def mapped(
     "`clause` with `f` applied to each of its numbers"
     def one(x): return f(x) if x>=0 else -1
     def thing(t): return t and Thing(f(t.noun), one(t.adj))
-    return replace(clause, verb=f(clause.verb), subj=thing(clause.subj), obj=thing(clause.obj), adverb=one(clause.adverb), day=one(clause.day))
+    return replace(clause, verb=f(clause.verb), subj=thing(clause.subj), obj=thing(clause.obj),
+                   adverb=one(clause.adverb), day=one(clause.day))
 
 # %% ../nbs/18_invented.ipynb #eff6d30d
 def _spelling(rng):
     "Syllables and endings of a language"
-    cons = rng.sample([*'bdfghjklmnprstvz','sh','ch','kr','tr'], 13); vowels = rng.sample([*'aeiouyäö'], 4)
+    cons = rng.sample([*'bdfghjklmnprstvz','sh','ch','kr','tr'], 13)
+    vowels = rng.sample([*'aeiouyäö'], 4)
     ends = rng.sample([v+c for v in vowels for c in ('','n','s','l','r')], 8)
     return [c+v for c in cons for v in vowels], dict(zip(('class','noun','name','vt','vi','adj','adv','digit'), ends))
 
@@ -128,17 +135,23 @@ def _word(kind, syllables, ends, rng, used):
         parts = 1 if kind in FUNCTION and attempt<100 else 2 + attempt//200
         word = ''.join(rng.choices(syllables, k=parts)) + ends.get('noun' if kind=='class' else kind, '')
         if kind=='name': word = word.capitalize()
-        if word not in used: used.add(word); return word
+        if word not in used:
+            used.add(word)
+            return word
     raise XltError(f'no new {kind} after 1000 attempts: ask for fewer words')
 
 def _vocabularies(cfg, kinds):
     "Words of each language, by word number"
     order = Random(seed_for('invented anchors', cfg.seed)).sample(range(len(kinds)), len(kinds))
-    order.sort(key=lambda i: kinds[i] not in ('name','digit')); used = set(); res = {}
+    order.sort(key=lambda i: kinds[i] not in ('name','digit'))
+    used = set()
+    res = {}
     for i,lang in enumerate(cfg.languages):
-        rng = Random(seed_for('invented words', cfg.seed, lang.name)); syllables,ends = _spelling(rng)
+        rng = Random(seed_for('invented words', cfg.seed, lang.name))
+        syllables,ends = _spelling(rng)
         keep = set(order[:round(lang.anchors*len(kinds))]) if i else ()
-        count = iter('0123456789'); source = cfg.languages[0].name
+        count = iter('0123456789')
+        source = cfg.languages[0].name
         new = [next(count) if not i and k=='digit' else _word(k, syllables, ends, rng, used) for k in kinds]
         res[lang.name] = tuple(res[source][j] if j in keep else w for j,w in enumerate(new))
     return res
@@ -153,7 +166,8 @@ def _checked(cfg):
         if not 0<=l.anchors<=1: raise XltError(f'{l.name} shares {l.anchors} of its words: give a share from 0 to 1')
     shares = [k for k in ('with_object','modified','negated','passive') if not 0<=getattr(cfg, k)<=1]
     if shares: raise XltError(f'{shares[0]} is {getattr(cfg, shares[0])}: give a share from 0 to 1')
-    if not cfg.groups or min(cfg.groups)<0 or not sum(cfg.groups): raise XltError(f'groups is {cfg.groups}: give the chances of 1, 2, ... synonymous words')
+    if not cfg.groups or min(cfg.groups)<0 or not sum(cfg.groups):
+        raise XltError(f'groups is {cfg.groups}: give the chances of 1, 2, ... synonymous words')
     few = [k for k in ('classes','members','transitive','intransitive','adjectives','adverbs') if getattr(cfg, k)<2]
     if few: raise XltError(f'{few[0]} is {getattr(cfg, few[0])}: at least 2 are needed')
     return cfg
@@ -163,7 +177,8 @@ class Invented:
     def __init__(self,
         cfg:InventedCfg=InventedCfg(), # sizes, languages, seed
     ):
-        self.cfg = _checked(cfg); self.concepts = _concepts(cfg)
+        self.cfg = _checked(cfg)
+        self.concepts = _concepts(cfg)
         self.of = [i for i,c in enumerate(self.concepts) for _ in c.words] # word number -> concept number
         self.kinds = [self.concepts[i].kind for i in self.of] # word number -> kind
         self.words = _vocabularies(cfg, self.kinds) # language -> word by number
@@ -173,12 +188,17 @@ class Invented:
         self.at = {c.kind: i for i,c in reversed(list(enumerate(self.concepts)))} # kind -> number of its first concept
         self.company = _company(self)
     @property
-    def languages(self)->tuple: "Names, the source first"; return tuple(self.words)
+    def languages(self)->tuple:
+        "Names, the source first"
+        return tuple(self.words)
     @property
-    def key(self)->str: "Hash of the settings"; return stable_hash(self.cfg)
+    def key(self)->str:
+        "Hash of the settings"
+        return stable_hash(self.cfg)
     def __repr__(self):
-        tokens = len({w for ws in self.words.values() for w in ws})
-        return f'Invented({len(self.words)} languages: {", ".join(self.words)}; {len(self.of)} words each, {tokens:,} in all; {len(self.concepts)} meanings; {self.key[:8]})'
+        langs,tokens = ', '.join(self.words), len({w for ws in self.words.values() for w in ws})
+        words = f'{len(self.of)} words each, {tokens:,} in all'
+        return f'Invented({len(self.words)} languages: {langs}; {words}; {len(self.concepts)} meanings; {self.key[:8]})'
 
 # %% ../nbs/18_invented.ipynb #c9a6ca21
 def _sums(p): return list(accumulate(round(x, 9) for x in p.tolist())) # the same on every machine, whatever its last bit of exp
@@ -187,15 +207,20 @@ def _pick(sums, rng): return bisect(sums, rng.random()*sums[-1])
 
 def _likings(world, n, rng):
     "Preferences of nouns for `n` partners: half those of the class, half their own"
-    nouns = [c for c in world.concepts if c.kind in NOUNS]; kinds = rng.normal(size=(world.cfg.classes, n)); own = rng.normal(size=(len(nouns), n))
+    nouns = [c for c in world.concepts if c.kind in NOUNS]
+    kinds = rng.normal(size=(world.cfg.classes, n))
+    own = rng.normal(size=(len(nouns), n))
     return np.stack([(kinds[i] if c.parent<0 else kinds[c.parent]+own[i])/2**.5 for i,c in enumerate(nouns)])
 
 def _zipf(n, rng): return 1/(1+rng.permutation(n))
 
 def _company(world):
     "Cumulative weights of every choice that makes a sentence"
-    cfg,rng = world.cfg,np.random.default_rng(seed_for('invented company', world.cfg.seed)); e = lambda z: np.exp(cfg.focus*z)
-    nouns = sum(c.kind in NOUNS for c in world.concepts); freq = _zipf(nouns, rng); res = dict(noun=_sums(freq), word=_sums(1/np.arange(1, len(cfg.groups)+1)))
+    cfg,rng = world.cfg,np.random.default_rng(seed_for('invented company', world.cfg.seed))
+    e = lambda z: np.exp(cfg.focus*z)
+    nouns = sum(c.kind in NOUNS for c in world.concepts)
+    freq = _zipf(nouns, rng)
+    res = dict(noun=_sums(freq), word=_sums(1/np.arange(1, len(cfg.groups)+1)))
     for kind,n in (('vt', cfg.transitive), ('vi', cfg.intransitive), ('adj', cfg.adjectives)):
         res[kind] = [_sums(row) for row in e(_likings(world, n, rng))*_zipf(n, rng)]
     res['obj'] = [_sums(row) for row in e(_likings(world, cfg.transitive, rng)).T*freq]
@@ -206,7 +231,8 @@ def _company(world):
 # %% ../nbs/18_invented.ipynb #bdc61d1a
 PRESETS = dict(tiny=InventedCfg(classes=4, members=4, names=4, transitive=8, intransitive=6, adjectives=8, adverbs=5),
     small=InventedCfg(),
-    large=InventedCfg((*FIVE, Lang('x5', 0.02)), classes=40, members=10, names=40, transitive=120, intransitive=80, adjectives=120, adverbs=60))
+    large=InventedCfg((*FIVE, Lang('x5', 0.02)), classes=40, members=10, names=40, transitive=120, intransitive=80,
+                      adjectives=120, adverbs=60))
 
 @cache
 def invented(
@@ -224,7 +250,8 @@ def distance(self:Invented,
     lang:str, # a language
 )->float: # 0 for the source, at most 2
     "Distance from the source: one minus the share of common words, and one more for another order of words"
-    check_name(lang, self.words, 'invented language'); source = self.languages[0]
+    check_name(lang, self.words, 'invented language')
+    source = self.languages[0]
     same = sum(a==b for a,b in zip(self.words[lang], self.words[source]))/len(self.of)
     return 1-same + (self.order[lang]!=self.order[source])
 
@@ -255,7 +282,8 @@ def _roles(world, numbers):
     for i in numbers:
         kind = world.kinds[i]
         if kind in NOUNS:
-            thing = Thing(i, res['adj']); res['adj'] = -1
+            thing = Thing(i, res['adj'])
+            res['adj'] = -1
             if 'by' in res['marks'] and res['agent'] is None: res['agent'] = thing
             else: res['things'].append(thing)
         elif kind in FUNCTION: res['marks'].add(kind)
@@ -271,7 +299,8 @@ def read(self:Invented,
     numbers = self.numbers[check_name(lang, self.words, 'invented language')]
     unknown = [w for w in text.split(' ') if w not in numbers]
     if unknown: raise XltError(f'{unknown[0]!r} is no word of {lang}')
-    r = _roles(self, [numbers[w] for w in text.split(' ')]); passive = 'be' in r['marks']
+    r = _roles(self, [numbers[w] for w in text.split(' ')])
+    passive = 'be' in r['marks']
     try: subj,obj = (r['agent'], r['things'][0]) if passive else (r['things'][0], (r['things']+[None])[1])
     except IndexError: subj = obj = None
     if subj is None or r['verb']<0: raise XltError(f'{text!r} is no sentence of {lang}: a verb or a noun is missing')
@@ -314,7 +343,10 @@ def clause(self:Invented,
     cfg,c,at = self.cfg,self.company,self.at
     if with_object is None: with_object = rng.random()<cfg.with_object
     def thing(n): return Thing(n, at['adj']+_pick(c['adj'][n], rng) if rng.random()<cfg.modified and self.concepts[n].kind!='name' else -1)
-    subj = _pick(c['noun'], rng); kind = 'vt' if with_object else 'vi'; verb = _pick(c[kind][subj], rng); obj = subj
+    subj = _pick(c['noun'], rng)
+    kind = 'vt' if with_object else 'vi'
+    verb = _pick(c[kind][subj], rng)
+    obj = subj
     while with_object and obj==subj: obj = _pick(c['obj'][verb], rng)
     adverb = at['adv']+_pick(c['adv'][verb + (0 if with_object else cfg.transitive)], rng) if rng.random()<cfg.modified else -1
     day = at['digit']+rng.randrange(10) if rng.random()<cfg.modified else -1
@@ -326,7 +358,8 @@ def modifiers(self:Invented,
     rng:Random, # draws
 )->Clause: # the verb and the subject of `clause`, with all modifiers
     "Modifiers that would suit a statement, by the preferences of its words"
-    at,c = self.at,self.company; noun = rng.choice([t.noun for t in (clause.subj, clause.obj) if t])
+    at,c = self.at,self.company
+    noun = rng.choice([t.noun for t in (clause.subj, clause.obj) if t])
     adverb = at['adv']+_pick(c['adv'][clause.verb-at['vt']], rng) # intransitive verbs come after transitive ones
     return Clause(clause.verb, Thing(clause.subj.noun, at['adj']+_pick(c['adj'][noun], rng)), None, adverb, at['digit']+rng.randrange(10))
 
@@ -336,7 +369,9 @@ def say(self:Invented,
     rng:Random, # draws
 )->Clause: # in word numbers
     "One way to say it: words by their frequency among synonyms, and a voice"
-    def word(i): ws = self.concepts[i].words; return ws[_pick(self.company['word'][:len(ws)], rng)]
+    def word(i):
+        ws = self.concepts[i].words
+        return ws[_pick(self.company['word'][:len(ws)], rng)]
     return replace(mapped(clause, word), passive=clause.obj is not None and rng.random()<self.cfg.passive)
 
 # %% ../nbs/18_invented.ipynb #6371d502
@@ -346,7 +381,9 @@ def gloss(self:Invented,
     lang:str, # its language
 )->str: # one label a word
     "What each word means"
-    def one(i): c = self.concepts[self.of[i]]; return c.label + ('abcdefghij'[c.words.index(i)] if len(c.words)>1 else '')
+    def one(i):
+        c = self.concepts[self.of[i]]
+        return c.label + ('abcdefghij'[c.words.index(i)] if len(c.words)>1 else '')
     return ' '.join(one(self.numbers[lang][w]) for w in text.split(' '))
 
 @patch
@@ -383,7 +420,8 @@ def corpus(self:Invented,
     seed:int=0, # which draw
 )->list: # texts
     "Sentences of one language, drawn independently of all others"
-    check_name(lang, self.words, 'invented language'); rng = Random(seed_for('invented corpus', self.key, lang, seed))
+    check_name(lang, self.words, 'invented language')
+    rng = Random(seed_for('invented corpus', self.key, lang, seed))
     return [self.write(self.say(self.draw('train', rng), rng), lang) for _ in range(n)]
 
 @patch
@@ -392,7 +430,8 @@ def text(self:Invented,
     seed:int=0, # which draw
 )->Dataset: # columns `lang`, `text`
     "Text of all languages to pre-train on, as `load_text` gives the benchmark's"
-    return Dataset.from_dict(dict(lang=[l for l in self.languages for _ in range(n)], text=[t for l in self.languages for t in self.corpus(l, n, seed)]))
+    return Dataset.from_dict(dict(lang=[l for l in self.languages for _ in range(n)],
+                                  text=[t for l in self.languages for t in self.corpus(l, n, seed)]))
 
 # %% ../nbs/18_invented.ipynb #6023fa68
 @patch
@@ -402,11 +441,15 @@ def synonyms(self:Invented,
     seed:int=0, # draws the wrong links
 )->Synonyms:
     "The table of synonyms of a language"
-    lang = lang or self.languages[0]; words = self.words[check_name(lang, self.words, 'invented language')]
-    near = {i: [j for j in self.concepts[c].words if j!=i] for i,c in enumerate(self.of)}; true = sum(map(len, near.values()))
-    rng = Random(seed_for('invented synonyms', self.key, seed)); open_ = [i for i,k in enumerate(self.kinds) if k not in ('name','digit',*FUNCTION)]
+    lang = lang or self.languages[0]
+    words = self.words[check_name(lang, self.words, 'invented language')]
+    near = {i: [j for j in self.concepts[c].words if j!=i] for i,c in enumerate(self.of)}
+    true = sum(map(len, near.values()))
+    rng = Random(seed_for('invented synonyms', self.key, seed))
+    open_ = [i for i,k in enumerate(self.kinds) if k not in ('name','digit',*FUNCTION)]
     for _ in range(round(wrong*true)):
-        i = rng.choice(open_); j = rng.choice([j for j in open_ if self.kinds[j]==self.kinds[i] and self.of[j]!=self.of[i] and j not in near[i]])
+        i = rng.choice(open_)
+        j = rng.choice([j for j in open_ if self.kinds[j]==self.kinds[i] and self.of[j]!=self.of[i] and j not in near[i]])
         near[i].append(j)
     return Synonyms({words[i]: tuple(words[j] for j in js) for i,js in near.items()}, f'{lang}, {wrong:.0%} wrong', 'Apache-2.0')
 
@@ -418,8 +461,11 @@ def tokenizer(self:Invented):
     "A word-level `PreTrainedTokenizerFast` for all languages"
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
-    words = dict.fromkeys([*SPECIAL.values(), *(w for ws in self.words.values() for w in ws)]); vocab = {w:i for i,w in enumerate(words)}
-    tok = Tokenizer(models.WordLevel(vocab, unk_token='[UNK]')); tok.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words = dict.fromkeys([*SPECIAL.values(), *(w for ws in self.words.values() for w in ws)])
+    vocab = {w:i for i,w in enumerate(words)}
+    tok = Tokenizer(models.WordLevel(vocab, unk_token='[UNK]'))
+    tok.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     ends = [(t, vocab[t]) for t in ('[CLS]','[SEP]')]
     tok.post_processor = processors.TemplateProcessing(single='[CLS] $A [SEP]', pair='[CLS] $A [SEP] $B:1 [SEP]:1', special_tokens=ends)
-    return PreTrainedTokenizerFast(tokenizer_object=tok, model_max_length=64, model_input_names=['input_ids','token_type_ids','attention_mask'], **SPECIAL)
+    return PreTrainedTokenizerFast(tokenizer_object=tok, model_max_length=64,
+                                   model_input_names=['input_ids','token_type_ids','attention_mask'], **SPECIAL)

@@ -75,14 +75,18 @@ def _paraphrase(world, label, split, changes, rng):
 EDITS = {('entailment',False):('hypernym','drop'), ('entailment',True):('hyponym','add'),
          ('neutral',False):('hyponym','add'), ('neutral',True):('hypernym','drop')} # by label and negation of the premise
 
+def _kin(world, noun, edit):
+    "The class of a noun, or its members"
+    parent = world.concepts[noun].parent
+    if edit=='hypernym': return [parent] if parent>=0 else []
+    return [i for i,c in enumerate(world.concepts) if c.parent==noun and c.kind=='noun']
+
 def _nouns(world, clause, edit):
     "Clauses with one noun exchanged for its class, or for a member"
     for role in ('subj','obj'):
         t = getattr(clause, role)
         if t is None: continue
-        parent = world.concepts[t.noun].parent
-        kin = [parent] if edit=='hypernym' and parent>=0 else [i for i,c in enumerate(world.concepts) if c.parent==t.noun and c.kind=='noun'] if edit=='hyponym' else []
-        yield from (replace(clause, **{role: replace(t, noun=k)}) for k in kin)
+        yield from (replace(clause, **{role: replace(t, noun=k)}) for k in _kin(world, t.noun, edit))
 
 def _modifiers(world, clause, edit, extra):
     "Clauses with one modifier less, or one more that `extra` has"
@@ -98,7 +102,8 @@ def _modifiers(world, clause, edit, extra):
 # %% ../nbs/19_invented_tasks.ipynb #1d14929a
 def _edited(world, clause, edit, rng):
     "`clause` after a random edit of this sort, None where there is none"
-    all_ = list(_nouns(world, clause, edit) if edit in ('hypernym','hyponym') else _modifiers(world, clause, edit, world.modifiers(clause, rng)))
+    if edit in ('hypernym','hyponym'): all_ = list(_nouns(world, clause, edit))
+    else: all_ = list(_modifiers(world, clause, edit, world.modifiers(clause, rng)))
     return rng.choice(all_) if all_ else None
 
 def _hypothesis(world, premise, label, rng):
@@ -118,7 +123,9 @@ def _like(world, clause, sentence, rng):
 def _inference(world, label, split, changes, rng):
     "Premise and hypothesis with this label"
     new = None
-    while new is None: premise = world.draw(split, rng); new = _hypothesis(world, premise, label, rng)
+    while new is None:
+        premise = world.draw(split, rng)
+        new = _hypothesis(world, premise, label, rng)
     one = world.say(premise, rng)
     return one, _again(world, _like(world, new, one, rng), changes, rng)
 
@@ -127,15 +134,25 @@ TASKS = dict(paraphrase=(_paraphrase, PARAPHRASE), inference=(_inference, INFERE
 
 def _items(world, name, split, n, changes, seed):
     "`n` pairs with labels in turn; no two first sentences say the same while others can be found"
-    make,labels = TASKS[name]; rng = Random(seed_for('invented task', world.key, name, split, seed)); seen = set(); res = []; tries = 0
+    make,labels = TASKS[name]
+    rng = Random(seed_for('invented task', world.key, name, split, seed))
+    seen = set()
+    res = []
+    tries = 0
     while len(res)<n:
-        label = labels[len(res)%len(labels)]; one,two = make(world, label, split, changes, rng); key = world.meaning(one); tries += 1
-        if key not in seen or tries>20*n: seen.add(key); res.append(dict(id=f'{name}-{split}-{len(res):05d}', one=one, two=two, label=label))
+        label = labels[len(res)%len(labels)]
+        one,two = make(world, label, split, changes, rng)
+        key = world.meaning(one)
+        tries += 1
+        if key not in seen or tries>20*n:
+            seen.add(key)
+            res.append(dict(id=f'{name}-{split}-{len(res):05d}', one=one, two=two, label=label))
     return res
 
 def _rows(world, items, lang, labels):
     "A typed table of pairs in one language"
-    return make_rows([dict(id=i['id'], text=world.write(i['one'], lang), text2=world.write(i['two'], lang), label=i['label']) for i in items], 'pair', labels)
+    rows = [dict(id=i['id'], text=world.write(i['one'], lang), text2=world.write(i['two'], lang), label=i['label']) for i in items]
+    return make_rows(rows, 'pair', labels)
 
 def invented_task(
     name:str='paraphrase', # 'paraphrase' or 'inference'
@@ -148,10 +165,14 @@ def invented_task(
     seed:int=0, # which draw
 )->Task:
     "A pair task, parallel across all languages; raises `XltError` for an unknown task or language"
-    check_name(name, TASKS, 'task in invented languages'); world = world or invented(); labels = TASKS[name][1]; source = world.languages[0]
+    check_name(name, TASKS, 'task in invented languages')
+    world = world or invented()
+    labels = TASKS[name][1]
+    source = world.languages[0]
     for l in train_in: check_name(l, world.words, 'invented language')
     items = {s: _items(world, name, s, n, changes, seed) for s,n in (('train',train), ('validation',dev), ('test',test))}
-    data = {l: DatasetDict({s: _rows(world, its, l, labels) for s,its in items.items() if s!='train' or l in (source, *train_in)}) for l in world.languages}
+    def splits(lang): return [s for s in items if s!='train' or lang in (source, *train_in)]
+    data = {l: DatasetDict({s: _rows(world, items[s], l, labels) for s in splits(l)}) for l in world.languages}
     return Task(f'invented_{name}', 'pair', data, labels, source, 'Apache-2.0')
 
 # %% ../nbs/19_invented_tasks.ipynb #db4135ae

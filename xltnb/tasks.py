@@ -69,7 +69,9 @@ def spans(
     for i,tag in enumerate([*tags, 'O']):
         mark,_,kind = tag.partition('-')
         new = mark!='O' and (mark=='B' or kind!=prev or start is None)
-        if start is not None and (new or mark=='O'): res.append((prev, start, i)); start = None
+        if start is not None and (new or mark=='O'):
+            res.append((prev, start, i))
+            start = None
         if new: start,prev = i,kind
     return res
 
@@ -80,7 +82,8 @@ def span_counts(
     kind:str|None=None, # count only entities of this type
 )->np.ndarray: # per sentence: entities right, proposed, wanted
     "What micro-F1 is made of, sentence by sentence; raises `XltError` where lengths differ"
-    _same_length(pred, gold, 'sentences'); res = []
+    _same_length(pred, gold, 'sentences')
+    res = []
     for i,(p,g) in enumerate(zip(pred, gold)):
         _same_length(p, g, f'tags of sentence {i}')
         a,b = ({s for s in spans(x) if kind in (None, s[0])} for x in (p,g))
@@ -129,7 +132,8 @@ def answer_score(
 )->tuple: # F1 and exact match, each the best over `golds`
     "Word-overlap F1 and exact match of one answer; raises `XltError` without a right answer"
     if not len(golds): raise XltError('a question without a right answer cannot be scored: drop it when loading')
-    p = answer_words(pred, scorer, lang); best = [0., 0.]
+    p = answer_words(pred, scorer, lang)
+    best = [0., 0.]
     for g in (answer_words(x, scorer, lang) for x in golds):
         same = (Counter(p) & Counter(g)).total()
         best = [max(best[0], 2*same/(len(p)+len(g)) if same else 0.), max(best[1], float(p==g))]
@@ -149,14 +153,19 @@ class Task:
     notes:tuple = () # what loading dropped or mended, in words
     groups:dict = field(default_factory=dict) # id -> what the item was taken from (an article); a split divides no group
     def __post_init__(self):
-        want = columns(self.kind, self.labels); check_name(self.scorer, SCORERS, 'scorer')
+        want = columns(self.kind, self.labels)
+        check_name(self.scorer, SCORERS, 'scorer')
         check_name(self.source, self.data, f'language of {self.name}')
         for lang,splits in self.data.items():
             for split,rows in splits.items(): _check_columns(rows, want, f'{self.name}, {lang}, {split}')
     @property
-    def languages(self)->tuple: "All languages, the source first"; return (self.source, *self.targets)
+    def languages(self)->tuple:
+        "All languages, the source first"
+        return (self.source, *self.targets)
     @property
-    def targets(self)->tuple: "All languages but the source"; return tuple(l for l in self.data if l!=self.source)
+    def targets(self)->tuple:
+        "All languages but the source"
+        return tuple(l for l in self.data if l!=self.source)
     @property
     def metric(self)->str:
         "'accuracy', 'span_f1', 'squad' or 'accuracy@1'"
@@ -190,7 +199,8 @@ def take(self:Task,
 )->Task:
     "The task with the first `n` rows of a seeded permutation of the source split; raises `XltError` if there are fewer"
     rows = self.rows(self.source, split)
-    if not 0<n<=len(rows): raise XltError(f'{n} rows of {self.name} wanted; {self.source} {split} has {len(rows)}: choose from 1 to {len(rows)}')
+    if not 0<n<=len(rows):
+        raise XltError(f'{n} rows of {self.name} wanted; {self.source} {split} has {len(rows)}: choose from 1 to {len(rows)}')
     perm = np.random.default_rng(seed_for('take', self.name, split, seed)).permutation(len(rows))[:n]
     splits = DatasetDict({**self.data[self.source], split: rows.select(perm)})
     return replace(self, data={**self.data, self.source: splits})
@@ -210,7 +220,9 @@ def crossed(self:Task,
     at = {pair:k for k,pair in enumerate(zip(*(two[c].to_pylist() for c in ('id','label'))))}
     keep = [(k, at[pair]) for k,pair in enumerate(zip(*(one[c].to_pylist() for c in ('id','label')))) if pair in at]
     if not keep: raise XltError(f'{self.name}: no id of {p} occurs in {q} ({split}): the two files are not parallel')
-    left,right = zip(*keep); one = one.take(left); i = one.column_names.index('text2')
+    left,right = zip(*keep)
+    one = one.take(left)
+    i = one.column_names.index('text2')
     return Dataset(one.set_column(i, one.schema.field(i), two['text2'].take(right)))
 
 # %% ../nbs/12_tasks.ipynb #8a6f5b87
@@ -221,7 +233,8 @@ def aligned(self:Task,
     split:str='test', # which split
 )->tuple: # two tables of equal length with equal ids
     "Rows of `p` and of `q` that share an id; raises `XltError` where none does"
-    q = q or self.source; a,b = self.rows(p, split),self.rows(q, split)
+    q = q or self.source
+    a,b = self.rows(p, split),self.rows(q, split)
     at = {i:k for k,i in enumerate(b['id'])}
     keep = [k for k,i in enumerate(a['id']) if i in at]
     if not keep: raise XltError(f'{self.name}: no id of {p} occurs in {q} ({split}): the two languages share no sentence')
@@ -253,7 +266,8 @@ def _lang_of(task, rows):
     "The language whose rows these are; only MLQA's scorer asks"
     if task.scorer!='mlqa': return 'en'
     found = [l for l,d in task.data.items() if any(rows is s for s in d.values())]
-    if not found: raise XltError(f'{task.name} is scored by language: pass lang=, for instance task.score(pred, rows, lang={task.source!r})')
+    if not found:
+        raise XltError(f'{task.name} is scored by language: pass lang=, for instance task.score(pred, rows, lang={task.source!r})')
     return found[0]
 
 # %% ../nbs/12_tasks.ipynb #d6b24d55
@@ -300,7 +314,8 @@ def _counts(task):
 @patch
 def __repr__(self:Task):
     head,body = _counts(self)
-    lines = [f'{self.name}: {self.kind}, {self.metric}, {len(self.data)} languages, {len(self.labels)} labels'+(f', {self.licence}' if self.licence else '')]
+    title = f'{self.name}: {self.kind}, {self.metric}, {len(self.data)} languages, {len(self.labels)} labels'
+    lines = [title + (f', {self.licence}' if self.licence else '')]
     lines += [f'{r[0]:10}'+''.join(f'{x!s:>12}' for x in r[1:]) for r in [head, *body]]
     return '\n'.join(lines + [f'note: {n}' for n in self.notes])
 
@@ -310,7 +325,8 @@ def _repr_html_(self:Task):
     cells = lambda row,tag: '<tr>' + ''.join(f'<{tag}>{escape(str(x))}</{tag}>' for x in row) + '</tr>'
     notes = ''.join(f'<li>{escape(n)}</li>' for n in self.notes)
     title = f'<b>{escape(self.name)}</b>: {self.kind}, {self.metric}; {escape(", ".join(self.labels))} {escape(self.licence)}'
-    return f'<p>{title}</p><table>{cells(head, "th")}{"".join(cells(r, "td") for r in body)}</table>' + (f'<ul>{notes}</ul>' if notes else '')
+    table = cells(head, 'th') + ''.join(cells(r, 'td') for r in body)
+    return f'<p>{title}</p><table>{table}</table>' + (f'<ul>{notes}</ul>' if notes else '')
 
 # %% ../nbs/12_tasks.ipynb #09a6164f
 @patch
