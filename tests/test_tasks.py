@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xltnb.core import XltError
-from xltnb.tasks import Task, answer_score, answer_words, make_rows, micro_f1, span_counts, spans
+from xltnb.tasks import Task, answer_score, answer_words, make_rows, micro_f1, random_spans, span_counts, spans
 
 TAGS = ('O', 'B-A', 'I-A', 'B-B', 'I-B', 'B-A-C', 'I-A-C', 'I-é', 'B-人')
 quick = settings(max_examples=300, deadline=None)
@@ -158,6 +158,21 @@ def test_mean_of_items_is_the_score():
     t = task(en=pairs(list(rng.choice(['no', 'yes'], 50))))
     pred = rng.integers(0, 2, 50)
     assert np.mean(t.item_scores(pred, t.rows('en'))) == pytest.approx(t.score(pred, t.rows('en'))['accuracy'])
+
+
+def test_random_spans_are_words_of_the_context_and_as_long_as_answers():
+    ask = lambda c, n: dict(id='1', question='q', context=c, answers=dict(text=[' '.join(c.split()[:n])], answer_start=[0]))
+    words = ' '.join(f'w{i}' for i in range(40))
+    rows, like = make_rows([ask(words, 1)]*400, 'span'), make_rows([ask(words, 2), ask(words, 6)], 'span')
+    got = random_spans(rows, like, seed=1)
+    assert all(g in words for g in got) and {len(g.split()) for g in got} == {2, 6}
+    first = np.array([int(g.split()[0][1:]) for g in got])
+    assert first.min() == 0 and first.max() == 38 and 16 < first.mean() < 20, 'every start is as likely'
+    assert got == random_spans(rows, like, seed=1) != random_spans(rows, like, seed=2)
+    zh = make_rows([dict(id='1', question='q', context='丹佛野马队赢得了比赛', answers=dict(text=['丹佛'], answer_start=[0]))], 'span')
+    assert [len(s) for s in random_spans(zh, zh)] == [2], 'characters where there are no spaces'
+    assert random_spans(make_rows([ask('', 0)], 'span'), like) == ['']
+    with pytest.raises(XltError, match='training answers'): random_spans(rows, like.select([]))
 
 
 def test_mlqa_needs_the_language():

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'SPLITS', 'SCORERS', 'columns', 'make_rows', 'spans', 'span_counts', 'micro_f1', 'answer_words',
-           'answer_score', 'Task']
+           'answer_score', 'random_spans', 'Task']
 
 # %% ../nbs/12_tasks.ipynb #34804757
 import hashlib
@@ -138,6 +138,29 @@ def answer_score(
         same = (Counter(p) & Counter(g)).total()
         best = [max(best[0], 2*same/(len(p)+len(g)) if same else 0.), max(best[1], float(p==g))]
     return tuple(best)
+
+# %% ../nbs/12_tasks.ipynb #4b5f50c9
+_WORD = re.compile(r'[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+')
+
+def _shares(rows):
+    "The share of its context's words that each answer has"
+    words = lambda s: max(1, len(_WORD.findall(s)))
+    return [words(a['text'][0])/words(c) for a,c in zip(rows['answers'], rows['context'])]
+
+def random_spans(
+    rows:Dataset, # rows of a span task
+    like:Dataset, # rows whose answers say how long a span is, usually the training split
+    seed:int=0, # which draw
+)->list: # an answer a row
+    "Random words of each context: the control of question answering; raises `XltError` if `like` is empty"
+    if not len(like): raise XltError('random spans take their lengths from training answers: pass rows that have some')
+    rng,shares,res = np.random.default_rng(seed_for('random spans', seed)), _shares(like), []
+    for context in rows['context']:
+        at = [m.span() for m in _WORD.finditer(context)] or [(0, 0)]
+        n = min(len(at), max(1, round(rng.choice(shares)*len(at))))
+        first = rng.integers(len(at)-n+1)
+        res.append(context[at[first][0]:at[first+n-1][1]])
+    return res
 
 # %% ../nbs/12_tasks.ipynb #499e1833
 @dataclass(frozen=True, eq=False, repr=False)
