@@ -24,9 +24,11 @@ class Viewed(Method):
     def __init__(self,
         table:Synonyms, # word -> synonyms
         views:int=4, # changed readings of each row; one is drawn in every update
+        lower:bool=False, # look words up in lower case
+        punct:bool=False, # look words up without the punctuation glued to them
     ):
         if views<1: raise XltError(f'{type(self).__name__} needs views ≥ 1, not {views}')
-        self.table,self.views = table, views
+        self.table,self.views,self.lower,self.punct = table, views, lower, punct
 
     @property
     def columns(self): return view_columns(self.views)
@@ -37,7 +39,8 @@ class Viewed(Method):
     ): # rows with their views
         "Draw and tokenise the views"
         self._pad = ctx.tokenizer.pad_token_id
-        made = [swapped(data, lambda t, rng: replace_words(t, self.table, rng), 'views', ctx.seed, i) for i in range(self.views)]
+        change = lambda text, rng: replace_words(text, self.table, rng, self.lower, self.punct)
+        made = [swapped(data, change, 'views', ctx.seed, i) for i in range(self.views)]
         return add_views(data, made, ctx.tokenizer, ctx.max_len)
 
     def drawn(self,
@@ -70,8 +73,9 @@ class Consistency(Viewed):
         table:Synonyms, # word -> synonyms
         views:int=4, # changed readings of each row
         weight:float=1., # λ
+        **lookup, # `lower`, `punct`
     ):
-        super().__init__(table, views)
+        super().__init__(table, views, **lookup)
         self.weight = weight
 
     def loss(self,
@@ -107,8 +111,9 @@ class EAR(Viewed):
         push:float=.1, # α, reward for distant mean embeddings
         pull:float=1., # β, price of different attention
         layer:int=5, # whose attention is compared, from 0
+        **lookup, # `lower`, `punct`
     ):
-        super().__init__(table, views)
+        super().__init__(table, views, **lookup)
         self.push,self.pull,self.layer = push, pull, layer
 
     def loss(self,

@@ -323,13 +323,10 @@ def finetune(
     task:Task, # rows, kind, languages
     cfg:FineCfg=FineCfg(), # settings
     methods:Sequence[Method]=(), # the outermost first
-    encoder:str='e5-small', # a name that `load_encoder` knows
+    encoder:str|tuple='e5-small', # a name that `load_encoder` knows, or what it returned: an encoder and its tokenizer
     seed:int=0, # of the run: head, rows' order, dropout, methods
-    random:bool=False, # control: the same encoder with random weights
-    layers:int=0, # lowest layers kept; 0: all
     **kwargs, # more of `Finetuner`
 )->Finetuner: # trained
     "Load an encoder, add the task's head, train"
-    net,tok = load_encoder(encoder, random=random, seed=seed)
-    head = add_head(first_layers(net, layers), task.kind, task.labels, seed=seed)
-    return Finetuner(head, task, cfg, methods, tok, seed, **kwargs).fit()
+    net,tok = load_encoder(encoder) if isinstance(encoder, str) else encoder
+    return Finetuner(add_head(net, task.kind, task.labels, seed=seed), task, cfg, methods, tok, seed, **kwargs).fit()
