@@ -16,7 +16,7 @@ from .bench import load_bench
 from .encoders import load_encoder, sentence_vectors
 from .experiments import Ctx, Job, Result, experiment, make_job, preset_jobs
 from .tasks import Task, random_spans
-from .task_runs import encoder_of, task_of, transfer_fields
+from .task_runs import task_of, transfer_fields
 from .trainer import FineCfg, finetune
 from .transfer import Transfer, main_metric
 
@@ -39,7 +39,7 @@ def span_control(
     task:Task, # a span task
     limit:int, # test rows a language
     seed:int=0, # of the draws
-    draws:int=20, # answers a question
+    draws:int=5, # answers a question
 )->dict[str,dict]: # language -> control_f1, control_em
     "Mean scores of random spans as long as training answers are, by language"
     like = task.rows(task.source, 'train')
@@ -71,7 +71,8 @@ def run_baseline(
     "Plain fine-tuning and zero-shot scores"
     task = task_of(cfg.task, cfg.langs, cfg.train, seed)
     ctx.report(0., 'fine-tuning')
-    ft = finetune(task, cfg.fine, [], encoder_of(cfg.encoder, cfg.random, seed), seed,
+    name,_,layers = cfg.encoder.partition(':')
+    ft = finetune(task, cfg.fine, [], name, seed, cfg.random, int(layers or 0),
                   out=ctx.cache/'baselines'/f'{cfg.task}-{seed}', use_cpu=ctx.device=='cpu')
     ctx.report(.7, 'scoring')
     dev = ft.zero_shot('validation', [task.source], cfg.limit).main(task.source)

@@ -154,7 +154,7 @@ def random_spans(
 )->list: # an answer a row
     "Random words of each context: the control of question answering; raises `XltError` if `like` is empty"
     if not len(like): raise XltError('random spans take their lengths from training answers: pass rows that have some')
-    rng,shares,res = np.random.default_rng(seed_for('random spans', seed)), _shares(like), []
+    rng,shares,res = np.random.default_rng(seed_for('random spans', seed)), np.array(_shares(like)), []
     for context in rows['context']:
         at = [m.span() for m in _WORD.finditer(context)] or [(0, 0)]
         n = min(len(at), max(1, round(rng.choice(shares)*len(at))))
