@@ -13,12 +13,13 @@ from functools import cache
 from statistics import mean
 
 from .bench import load_bench
+from .core import stable_hash, to_dict
 from .encoders import load_encoder, sentence_vectors
 from .experiments import Ctx, Job, Result, experiment, make_job, preset_jobs
 from .tasks import Task, random_spans
-from .task_runs import task_of, transfer_fields
+from .task_runs import encoder_of, task_of, transfer_fields
 from .trainer import FineCfg, finetune
-from .transfer import Transfer, main_metric
+from .transfer import Transfer, main_metric, spread
 
 # %% ../nbs/60_exp_baselines.ipynb #3f85442b
 @dataclass(frozen=True)
@@ -44,8 +45,7 @@ def span_control(
     "Mean scores of random spans as long as training answers are, by language"
     like = task.rows(task.source, 'train')
     def scores(lang):
-        rows = task.rows(lang)
-        rows = rows.select(range(min(limit, len(rows))))
+        rows = spread(task.rows(lang), limit)
         got = [task.score(random_spans(rows, like, seed*draws+i), rows, lang) for i in range(draws)]
         return {f'control_{k}': mean(s[k] for s in got) for k in ('f1','em')}
     return {l: scores(l) for l in task.languages}
@@ -62,7 +62,7 @@ def beside_control(
     return fields | dict(per_language=by_lang, metrics=fields['metrics'] | means | dict(least_gain=gain))
 
 # %% ../nbs/60_exp_baselines.ipynb #eaf54581
-@experiment('baselines.finetune', version=1, cfg=BaselineCfg)
+@experiment('baselines.finetune', version=2, cfg=BaselineCfg)
 def run_baseline(
     cfg:BaselineCfg, # what to train and score
     seed:int, # head, rows' order, dropout
@@ -71,9 +71,8 @@ def run_baseline(
     "Plain fine-tuning and zero-shot scores"
     task = task_of(cfg.task, cfg.langs, cfg.train, seed)
     ctx.report(0., 'fine-tuning')
-    name,_,layers = cfg.encoder.partition(':')
-    ft = finetune(task, cfg.fine, [], name, seed, cfg.random, int(layers or 0),
-                  out=ctx.cache/'baselines'/f'{cfg.task}-{seed}', use_cpu=ctx.device=='cpu')
+    out = ctx.cache/'baselines'/stable_hash([to_dict(cfg), seed])
+    ft = finetune(task, cfg.fine, [], encoder_of(cfg.encoder, cfg.random, seed), seed, out=out, use_cpu=ctx.device=='cpu')
     ctx.report(.7, 'scoring')
     dev = ft.zero_shot('validation', [task.source], cfg.limit).main(task.source)
     pairs = ft.generalized(cfg.matrix, cfg.matrix_items) if cfg.matrix else None
