@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .core import check_name, stable_hash, to_dict
+from .core import XltError, check_name, stable_hash, to_dict
 from .distances import distance
 from .experiments import Ctx, Job, Result, experiment, make_job, preset_jobs
 from .invented import invented
@@ -48,7 +48,10 @@ def table_of(
 )->Synonyms:
     "Synonyms of a run; the published file is read from where `XLTNB_SYNONYMS` says"
     if task.startswith('invented_'): return invented().synonyms()
-    table = load_synonyms('wordnet' if name=='wordnet' else 'counterfitted', os.environ.get('XLTNB_SYNONYMS'))
+    path = os.environ.get('XLTNB_SYNONYMS')
+    if name!='wordnet' and not path:
+        raise XltError('the published table is not part of the package: set XLTNB_SYNONYMS to the file counterfitted_neighbors.json')
+    table = load_synonyms('wordnet' if name=='wordnet' else 'counterfitted', path)
     return english_only(table) if name=='english' else table
 
 # %% ../nbs/60_exp_robust.ipynb #c1daa052
@@ -219,7 +222,7 @@ def studies(
     return dict(
         cldr=Study(_real('cldr_cat', 480, 120, LANGS), 3, CORE+('released','once','consistency','both'), 3, 155.),
         pair=Study(pair, 3, ('plain','rsda','random'), 3, 490.),
-        intent=Study(_real('ha_intent', 1000, 120, LANGS), 3, ('plain','rsda','random'), 3, 120.))
+        intent=Study(_real('ha_intent', 960, 120, LANGS), 3, ('plain','rsda','random'), 3, 120.))
 
 # %% ../nbs/60_exp_robust.ipynb #069e9b67
 @preset_jobs('robust')

@@ -1,0 +1,75 @@
+"Robust training as experiments: words to methods, the choice of a radius, and controls that are what they claim to be"
+import math
+
+import numpy as np
+import pytest
+
+from xltnb import exp_robust as exp
+from xltnb.core import XltError, from_dict, to_dict
+from xltnb.experiments import Ctx, call_job
+from xltnb.synonyms import load_synonyms
+from xltnb.task_runs import make_methods
+
+
+def updates(cfg, copies):
+    "Updates of a run: what the trainer will do"
+    rows = cfg.train*(copies if any('copies=' in m for m in cfg.methods) else 1)
+    return math.ceil(cfg.fine.epochs*math.ceil(rows/cfg.fine.batch))
+
+
+@pytest.mark.parametrize('study', exp.studies('laptop'))
+def test_plain_training_is_the_matched_control(study):
+    s = exp.studies('laptop')[study]
+    counts = {row: updates(exp.row_cfg(s.cfg, row, s.copies), s.copies) for row in s.rows if row not in ('once', 'rsrp', 'adv')}
+    assert len(set(counts.values())) == 1, counts
+
+
+@pytest.mark.parametrize('preset', ['smoke', 'laptop', 'gpu', 'paper'])
+def test_every_row_of_every_preset_can_be_made(preset):
+    table = load_synonyms()
+    for job in exp.robust_jobs(preset, 1):
+        cfg = from_dict(exp.RobustCfg, job.config)
+        assert to_dict(cfg) == job.config
+        words = [w.replace('RHO', '0.1') for w in cfg.methods]
+        assert len(make_methods(words, exp.METHODS, table=table)) == len(cfg.methods)
+        assert bool(cfg.grid) == any('RHO' in w for w in cfg.methods)
+
+
+@pytest.mark.parametrize('word', ['ADV', 'ADV(0.1)', 'ADV(rho=[x for x in ()])', '__import__("os").system("true")', 'ADV(rho=0.1) + 1',
+                                  'ADV(rho=1e)', 'Adv(rho=0.1)', 'ADV(radius=0.1)', '', 'ADV(**{"rho": 1})', 'lambda: 1'])
+def test_nothing_but_methods_is_read(word):
+    with pytest.raises(XltError): make_methods([word], exp.METHODS, table=load_synonyms())
+
+
+def test_a_choice_is_the_largest_within_one_standard_error():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        hits = {r: (rng.random(142) < p).astype(float) for r, p in zip((.1, .3, 1.), rng.uniform(.6, .95, 3))}
+        pick, best = exp.choose(hits), max(hits, key=lambda r: hits[r].mean())
+        behind = lambda r: (hits[best]-hits[r]).mean() <= (hits[best]-hits[r]).std(ddof=1)/142**.5
+        assert pick >= best and behind(pick)
+        assert all(not behind(r) for r in hits if r > pick)
+
+
+def test_a_search_keeps_the_model_it_chose(tmp_path):
+    job = next(j for j in exp.robust_jobs('smoke') if j.arm == 'cldr-rsrp')
+    cfg = from_dict(exp.RobustCfg, job.config | dict(grid=[.1, .3]))
+    ctx = Ctx(cache=tmp_path)
+    res = exp.run_robust(cfg, 0, ctx)
+    alone = exp.run_robust(from_dict(exp.RobustCfg, to_dict(cfg) | dict(grid=[res.metrics['radius']])), 0, ctx)
+    same = ('source', 'targets', 'dev', 'slope')
+    assert {k: res.metrics[k] for k in same} == {k: alone.metrics[k] for k in same}
+    assert res.items == alone.items and res.curves['grid']['radius'] == [.1, .3]
+
+
+def test_smoke_is_reproducible(tmp_path):
+    job = next(j for j in exp.robust_jobs('smoke') if j.arm == 'cldr-rsda')
+    a, b = (call_job(job, Ctx(cache=tmp_path/str(i))) for i in range(2))
+    assert a.metrics == b.metrics and a.provenance['updates'] == 3
+
+
+def test_published_tasks_ask_for_their_files(monkeypatch):
+    monkeypatch.delenv('XLTNB_PAWSX', raising=False)
+    job = next(j for j in exp.robust_jobs('paper') if j.arm == 'pawsx-rsda')
+    with pytest.raises(XltError, match='XLTNB_PAWSX'): call_job(job, Ctx())
+    with pytest.raises(XltError, match='XLTNB_SYNONYMS'): exp.table_of('counterfitted', 'pawsx')
