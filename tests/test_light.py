@@ -53,3 +53,8 @@ def test_base_floor_loads_no_torch():
 
 
 def test_the_meter_sees_a_heavy_import(): assert loaded('import plotly') == ['plotly']
+
+
+def test_listing_papers_reads_their_published_files_alone():
+    code = 'import sys\nsys.argv = ["xltnb", "list"]\ntry:\n from xltnb.cli import main; main()\nexcept SystemExit: pass'
+    assert not {'torch', 'transformers', 'datasets', 'numba'} & set(loaded(code))

@@ -178,15 +178,15 @@ def _items(paper, preset):
 def list_(
     paper:str='', # a paper; default: all
     *,
-    preset:str='smoke', # preset whose runs are counted
+    preset:str='smoke', # preset whose runs are counted, of one paper
     json:bool=False, # print JSON
 ):
-    "Papers, and the tables, figures, claims and arms of one"
+    "Papers, from their published files alone; of one paper, its tables, figures, claims, arms and runs"
     from xltnb.core import check_name
-    from xltnb.experiments import jobs_for, papers
+    from xltnb.experiments import papers
     if paper: return show(_items(check_name(paper, papers(), 'paper'), preset), json)
     built = _built()
-    show([dict(paper=p, runs=len(jobs_for(p, preset)) if p in built else None) | _about(p) for p in papers()], json)
+    show([dict(paper=p, built=p in built) | _about(p) for p in papers()], json)
 
 # %% ../nbs/80_cli.ipynb #42489dd8
 @command
@@ -354,14 +354,17 @@ def docs():
 
 @command
 def speed(
-    name:str, # othello-games | mothello-train | mothello-eval | finetune | adversarial | mlm
+    name:str, # othello-games | mothello-train | mothello-eval | finetune | finetune-accuracy | adversarial | mlm
     *,
+    store:str='', # folder of run records to keep the figure in; default: it is only printed
     json:bool=False, # print JSON
 ):
     "Measure ours beside a peer on the same work"
     for page in ('speed_transfer', 'speed_mlm'): import_module(f'xltnb.{page}') # they add their figures
+    from xltnb.speed import keep_speed
     from xltnb.speed import speed as measure
     got = measure(name)
+    if store: keep_speed(got, store)
     show(got, True) if json else print(table([dict(what=k, value=v) for k,v in got.items()]))
 
 # %% ../nbs/80_cli.ipynb #ee9dd452

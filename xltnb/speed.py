@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['SPEEDS', 'alternate', 'rate', 'sync', 'best_device', 'matmul_rate', 'figure', 'speed_games', 'train_pair',
-           'speed_train', 'speed_eval', 'speed']
+           'speed_train', 'speed_eval', 'speed', 'keep_speed', 'measured']
 
 # %% ../nbs/74_speed.ipynb #ffc43ec3
 import logging
 import tempfile
 import time
 import warnings
+from pathlib import Path
 from statistics import median
 
 import numpy as np
+import pandas as pd
 import torch
 from numba import njit, uint64
 
@@ -24,6 +26,7 @@ from .languages import Encoder, make_lexicon
 from .legality import greedy_nodes, greedy_nodes_slow
 from .lm import Games, LMCfg, model_for, train
 from .othello import random_games
+from .store import Record, RunKey, open_store, provenance
 
 # %% ../nbs/74_speed.ipynb #285b43a6
 def alternate(
@@ -204,3 +207,24 @@ def speed(
     torch.set_num_threads(1)
     try: return SPEEDS[name]()
     finally: torch.set_num_threads(threads)
+
+# %% ../nbs/74_speed.ipynb #e16892f9
+def keep_speed(
+    line:dict, # what `speed` returned
+    store:str|Path='results', # folder of run records
+)->Path: # the record's file
+    "Keep a figure as a record of the experiment `speed.NAME`"
+    facts = provenance()
+    key = RunKey(f"speed.{line['name']}", 1, dict(started=facts['started'], device=line['device']), 0).key
+    return open_store(store).put(Record(f"speed.{line['name']}", key, {}, 0, line, provenance=facts, arm=line['name']))
+
+def measured(
+    *names:str, # of speed figures
+    store:str|Path='results', # folder of run records
+)->pd.DataFrame: # one column a figure, the latest on each device
+    "Figures that were kept"
+    found = sorted((r for n in names for r in open_store(store).records(f'speed.{n}')), key=lambda r: r.provenance['started'])
+    latest = {(r.arm, r.metrics['device']): r for r in found}
+    facts = lambda r: {k: v for k,v in r.metrics.items() if k not in ('name','device')}
+    row = lambda r: facts(r) | dict(cpu=r.provenance['cpu'], commit=r.provenance['commit'][:7], day=r.provenance['started'][:10])
+    return pd.DataFrame({f'{name}, {device}': row(r) for (name,device),r in latest.items()}).fillna('')
