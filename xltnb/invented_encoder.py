@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NEAR_TO_FAR', 'InventedEncoderCfg', 'encoder_run', 'folder_of', 'invented_encoder', 'masked_words', 'neighbours']
 
-# %% ../nbs/34_invented_encoder.ipynb #8963011b
+# %% ../nbs/34_invented_encoder.ipynb #81ca1909
 import os
 import shutil
 import time
@@ -18,14 +18,14 @@ from uuid import uuid4
 import numpy as np
 import pandas as pd
 import torch
-from fastcore.basics import patch
+from safetensors.torch import save_model
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
 
 from .core import XltError, cache_dir, seed_for, stable_hash, to_dict
 from .encoders import load_mlm
 from .invented import PRESETS, Invented, InventedCfg, Lang
-from .mlm import Frame, MLMCfg, MLMRun, hide, masked_loss, pair_rows, tokenise
+from .mlm import Frame, MLMCfg, MLMRun, hide, masked_loss, tokenise
 from .store import Claim
 
 # %% ../nbs/34_invented_encoder.ipynb #8b19e123
@@ -88,7 +88,7 @@ def encoder_run(
     tok = world.tokenizer()
     return MLMRun(cfg.mlm, folder, _text(cfg, world, tok), (_fresh(cfg, tok), tok), sentences=4096)
 
-# %% ../nbs/34_invented_encoder.ipynb #6a6acf77
+# %% ../nbs/34_invented_encoder.ipynb #dd37bff0
 def folder_of(
     cfg:InventedEncoderCfg, # settings
     cache:str|Path|None=None, # folder for models; the package's cache by default
@@ -102,7 +102,9 @@ def _publish(run, home):
     "Make the finished run's folder appear"
     tmp = home.with_name(f'.{home.name}.{uuid4().hex[:8]}')
     try:
-        for part in (run.model, run.tok): part.save_pretrained(tmp)
+        run.model.config.save_pretrained(tmp)
+        run.tok.save_pretrained(tmp)
+        save_model(run.model, tmp/'model.safetensors', metadata=dict(format='pt'))
         os.replace(tmp, home)
     finally: shutil.rmtree(tmp, ignore_errors=True)
     shutil.rmtree(run.folder, ignore_errors=True)
