@@ -1281,6 +1281,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                'xltnb.trainer.Finetuner.evaluate': ('trainer.html#finetuner.evaluate', 'xltnb/trainer.py'),
                                'xltnb.trainer.Finetuner.fit': ('trainer.html#finetuner.fit', 'xltnb/trainer.py'),
                                'xltnb.trainer.Finetuner.generalized': ('trainer.html#finetuner.generalized', 'xltnb/trainer.py'),
+                               'xltnb.trainer.Finetuner.oracle': ('trainer.html#finetuner.oracle', 'xltnb/trainer.py'),
                                'xltnb.trainer.Finetuner.zero_shot': ('trainer.html#finetuner.zero_shot', 'xltnb/trainer.py'),
                                'xltnb.trainer.MethodTrainer': ('trainer.html#methodtrainer', 'xltnb/trainer.py'),
                                'xltnb.trainer.MethodTrainer.__init__': ('trainer.html#methodtrainer.__init__', 'xltnb/trainer.py'),

@@ -101,8 +101,13 @@ def radius_fig(
         for side,name,colour in (('source','English',COLOURS['source']), ('targets','languages without labels',COLOURS['target'])):
             for trace in _grid_traces(rs, side, name, colour, c==1): fig.add_trace(trace, 1, c)
         for trace in _marks(rs, c==1): fig.add_trace(trace, 1, c)
-    fig.update_xaxes(type='log', title='radius (share of the mean norm)').update_yaxes(title='dev accuracy', col=1)
-    return dress(fig, 'English barely sees the radius that other languages would choose', 'thin: one seed; thick: mean; marks: chosen', 420)
+        radii = rs[0].curves['grid']['radius']
+        fig.update_xaxes(type='log', tickvals=radii, ticktext=[f'{r:g}' for r in radii], title='radius (share of the mean norm)', col=c)
+    fig.update_yaxes(title='dev accuracy', col=1)
+    said = '; '.join(f'{k}: English takes {_middle(rs, "radius")}, the oracle {_middle(rs, "oracle_radius")}' for k,rs in runs.items())
+    return dress(fig, said, 'thin: one seed; thick: mean; marks: what was taken (title: medians)', 420)
+
+def _middle(rs, metric): return f'{np.median([r.metrics[metric] for r in rs]):g}'
 
 def _grid_traces(rs, side, name, colour, show):
     "Every seed's curve, and their mean"
