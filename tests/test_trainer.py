@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,19 @@ def test_it_learns_and_selects(tmp_path):
     assert t.zero_shot('test').main('de')>.8
     mean = averaged(sorted(tmp_path.glob('checkpoint-*')))
     assert set(mean)<=set(t.model.state_dict()) and len(list(tmp_path.glob('checkpoint-*')))>=2
+
+def test_the_oracle_is_told_and_never_kept(tmp_path):
+    task = toy_task(); flipped = task.rows('en','validation').to_list()
+    for r in flipped: r['label'] = (r['label']+1)%3 # the better the source, the worse this language
+    de = DatasetDict(validation=make_rows(flipped, 'classify', task.labels), test=task.rows('de'))
+    t = fit(tmp_path, FineCfg(epochs=12, batch=16, lr=3e-3, head_lr=3e-3, freeze='none', looks=4, select='best'), task=replace(task, data=task.data | dict(de=de)))
+    before = weights(t).clone(); dev,choice = t.oracle()
+    assert torch.equal(before, weights(t)) and len(dev)==len(list(tmp_path.glob('checkpoint-*')))
+    assert choice.loc['source dev','updates']==dev['validation source'].idxmax() and choice.loc['oracle','updates']==dev['validation targets'].idxmax()
+    assert choice.loc['oracle','validation targets']>choice.loc['source dev','validation targets'] and choice.loc['oracle','test source']<choice.loc['source dev','test source']
+    assert t.zero_shot('test').main('en')==choice.loc['source dev','test source'], 'the kept model is the one that English chose'
+    with pytest.raises(XltError, match='no dev rows'): fit(tmp_path/'b', FineCfg(steps=2, batch=8, looks=1)).oracle()
+    with pytest.raises(XltError, match='looks=2'): fit(tmp_path/'c', FineCfg(steps=1, batch=8)).oracle()
 
 @pytest.mark.parametrize('methods', ['(RSRP(.3), ADV(.1), FreeADV(.2))'])
 def test_a_killed_run_continues_as_if_undisturbed(tmp_path, methods):

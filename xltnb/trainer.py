@@ -15,8 +15,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from datasets import Dataset
+from fastcore.basics import patch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Sampler
@@ -307,6 +309,28 @@ def averaged(
     for f in folders[1:]:
         for k,v in load_file(f/'model.safetensors').items(): total[k] += v
     return {k: v/len(folders) for k,v in total.items()}
+
+# %% ../nbs/30_trainer.ipynb #e58215f0
+@patch
+def oracle(self:Finetuner,
+    langs:Sequence[str]|None=None, # languages, the source among them; default: all that have a dev split
+    limit:int|None=None, # rows a language and split; None: all
+)->tuple[pd.DataFrame,pd.DataFrame]: # dev scores, one row a look; dev and test scores of two choices: 'source dev' and 'oracle'
+    "What the looks score, and what two ways to choose one would give; raises `XltError` without looks or target dev rows"
+    looks = {int(f.name.split('-')[1]): f for f in Path(self.args.output_dir).glob('checkpoint-*')}
+    if not looks: raise XltError('the oracle chooses among looks: train with looks=2 or more')
+    kept = {k: v.clone() for k,v in self.model.state_dict().items()}
+    def score(update, split):
+        self.model.load_state_dict(load_file(looks[update]/'model.safetensors'), strict=False)
+        z = self.zero_shot(split, langs, limit)
+        return {f'{split} source': z.main(self.task.source), f'{split} targets': z.targets}
+    try:
+        dev = pd.DataFrame({u: score(u, 'validation') for u in sorted(looks)}).T.rename_axis('updates')
+        if dev['validation targets'].isna().any(): raise XltError(f'{self.task.name} has no dev rows in a target language: no oracle')
+        chosen = {'source dev': dev['validation source'].idxmax(), 'oracle': dev['validation targets'].idxmax()}
+        test = {u: score(u, 'test') for u in set(chosen.values())}
+    finally: self.model.load_state_dict(kept)
+    return dev, pd.DataFrame({k: dict(updates=u, **dev.loc[u], **test[u]) for k,u in chosen.items()}).T
 
 # %% ../nbs/30_trainer.ipynb #86ad03b0
 def first_layers(
