@@ -73,3 +73,19 @@ def test_published_tasks_ask_for_their_files(monkeypatch):
     job = next(j for j in exp.robust_jobs('paper') if j.arm == 'pawsx-rsda')
     with pytest.raises(XltError, match='XLTNB_PAWSX'): call_job(job, Ctx())
     with pytest.raises(XltError, match='XLTNB_SYNONYMS'): exp.table_of('counterfitted', 'pawsx')
+
+
+def test_the_paper_preset_runs_on_published_files(monkeypatch, tmp_path):
+    for lang in exp.PAWSX:
+        folder = tmp_path/'x-final'/lang
+        folder.mkdir(parents=True)
+        rows = lambda n: 'id\tsentence1\tsentence2\tlabel\n' + ''.join(f'{i}\tthe big house {i}\ta large home {i%7}\t{i%2}\n' for i in range(1, n+1))
+        for split in ('dev_2k', 'test_2k'): (folder/f'{split}.tsv').write_text(rows(12))
+        (folder/('train.tsv' if lang == 'en' else 'translated_train.tsv')).write_text(rows(24))
+    monkeypatch.setenv('XLTNB_PAWSX', str(tmp_path))
+    monkeypatch.setattr(exp, 'table_of', lambda name, task: load_synonyms('wordnet'))
+    job = next(j for j in exp.robust_jobs('paper') if j.arm == 'pawsx-rsda')
+    fine = job.config['fine'] | dict(steps=2, batch=4, accumulation=2, looks=2)
+    res = exp.run_robust(from_dict(exp.RobustCfg, job.config | dict(encoder='e5-small:2', fine=fine)), 0, Ctx(cache=tmp_path/'cache'))
+    assert np.shape(res.curves['matrix']['acc']) == (7, 7)
+    assert {'source', 'targets', 'avg', 'cross', 'all', 'slope', *exp.PAWSX} <= set(res.metrics)

@@ -1232,7 +1232,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                 'xltnb.synonyms.replace_tokens': ('synonyms.html#replace_tokens', 'xltnb/synonyms.py'),
                                 'xltnb.synonyms.replace_words': ('synonyms.html#replace_words', 'xltnb/synonyms.py')},
             'xltnb.task_runs': { 'xltnb.task_runs._method': ('task_runs.html#_method', 'xltnb/task_runs.py'),
-                                 'xltnb.task_runs._published': ('task_runs.html#_published', 'xltnb/task_runs.py'),
                                  'xltnb.task_runs.encoder_of': ('task_runs.html#encoder_of', 'xltnb/task_runs.py'),
                                  'xltnb.task_runs.make_methods': ('task_runs.html#make_methods', 'xltnb/task_runs.py'),
                                  'xltnb.task_runs.task_of': ('task_runs.html#task_of', 'xltnb/task_runs.py'),
