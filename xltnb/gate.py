@@ -144,7 +144,8 @@ def name_items(
     for e,text in t[t.lang=='en'][['id','text']].itertuples(index=False):
         if text.split(':')[0].strip().isalpha():
             enc = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
-            if len(enc.tokens)>1 and 0 in word_places([enc.tokens[0], '▁'], True) and enc.tokens[1]==':': items.append((e, text, np.array(enc.ids), 0))
+            whole = len(enc.tokens)>1 and enc.tokens[1]==':' and 0 in word_places([enc.tokens[0], '▁'], True)
+            if whole: items.append((e, text, np.array(enc.ids), 0))
     known = {i[0] for i in items}
     right = {}
     for lang,g in t[(t.lang!='en') & t.id.isin(known)].groupby('lang'):
@@ -161,8 +162,9 @@ def english_pieces(
     return np.bincount(corpus.ids[np.repeat(mine, corpus.sizes)], minlength=len(tokenizer))>=least
 
 # %% ../nbs/33_gate.ipynb #aae42eca
-SCRIPTS = dict(ru='CYRILLIC', bg='CYRILLIC', el='GREEK', zh='CJK', ja='CJK HIRAGANA KATAKANA', ko='HANGUL', ar='ARABIC', fa='ARABIC', ur='ARABIC', he='HEBREW', hi='DEVANAGARI',
-    bn='BENGALI', ta='TAMIL', th='THAI', km='KHMER', my='MYANMAR', ka='GEORGIAN', am='ETHIOPIC') # others: LATIN
+SCRIPTS = dict(ru='CYRILLIC', bg='CYRILLIC', el='GREEK', zh='CJK', ja='CJK HIRAGANA KATAKANA', ko='HANGUL', ar='ARABIC',
+    fa='ARABIC', ur='ARABIC', he='HEBREW', hi='DEVANAGARI', bn='BENGALI', ta='TAMIL', th='THAI', km='KHMER', my='MYANMAR',
+    ka='GEORGIAN', am='ETHIOPIC') # others: LATIN
 
 def candidates(
     tokenizer:PreTrainedTokenizerFast, # of the model
@@ -222,7 +224,8 @@ def gate_table(
 )->pd.DataFrame: # one row a language, shares in per cent
     "The report as a table"
     langs = sorted({*report['masked'], *report['names']})
-    columns = dict(masked=('masked','accuracy'), copied=('copy','copied'), proposals=('names','topk'), random=('names','random'), ratio=('names','ratio'))
+    columns = dict(masked=('masked','accuracy'), copied=('copy','copied'))
+    columns |= dict(proposals=('names','topk'), random=('names','random'), ratio=('names','ratio'))
     rows = [dict(lang=l) | {c: report[part].get(l,{}).get(k) for c,(part,k) in columns.items()} for l in langs]
     df = pd.DataFrame(rows).set_index('lang')
     df[['masked','copied','proposals','random']] *= 100
@@ -236,10 +239,12 @@ def release(
 )->dict: # the record
     "Write the model's file and its record; raises `XltError` if the file is larger than 16 MB"
     save_mlm(path, run.model)
-    if path.stat().st_size>16e6: raise XltError(f'{path} has {path.stat().st_size/1e6:.1f} MB; at most 16 MB are shipped: train fewer layers (`freeze`)')
+    size = path.stat().st_size
+    if size>16e6: raise XltError(f'{path} has {size/1e6:.1f} MB; at most 16 MB are shipped: train fewer layers (`freeze`)')
     digest = lambda p: hashlib.sha256(Path(p).read_bytes()).hexdigest()
     report = gate(*load_mlm(path if path!=MLM_FILE else 'e5-small-mlm'), run.corpus)
-    made = dict(name=path.stem, sha256=digest(path), bytes=path.stat().st_size, vocab=run.model.config.vocab_size, encoder=REQUIREMENT, pieces=digest(MODELS_DIR/'pieces.bits')[:16], text=digest(TEXT_FILE)[:16])
+    origin = dict(encoder=REQUIREMENT, pieces=digest(MODELS_DIR/'pieces.bits')[:16], text=digest(TEXT_FILE)[:16])
+    made = dict(name=path.stem, sha256=digest(path), bytes=size, vocab=run.model.config.vocab_size, **origin)
     at = to_dict(run.at)
     at['seconds'] = round(at['seconds'])
     record = made | dict(note=note, config=to_dict(run.cfg), read=at, gate=report, provenance=provenance())

@@ -124,7 +124,9 @@ def build_tokenizer(
     tok.pre_tokenizer = pre_tokenizers.Metaspace()
     tok.decoder = decoders.Metaspace()
     b,e = names['bos'],names['eos']
-    tok.post_processor = processors.TemplateProcessing(f'{b}:0 $A:0 {e}:0', f'{b}:0 $A:0 {e}:0 {e}:0 $B:0 {e}:0', [(b,special['bos']), (e,special['eos'])])
+    one = f'{b}:0 $A:0 {e}:0'
+    ids = [(b, special['bos']), (e, special['eos'])]
+    tok.post_processor = processors.TemplateProcessing(one, f'{one} {e}:0 $B:0 {e}:0', ids)
     tok.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in names.values()])
     roles = dict(bos_token=b, cls_token=b, eos_token=e, sep_token=e, pad_token=names['pad'], unk_token=names['unk'])
     if 'mask' in names: roles['mask_token'] = names['mask']

@@ -67,7 +67,9 @@ class Q4File:
         name:str, # of a tensor
     )->np.ndarray: # uint8
         "Bytes of a tensor; raises `XltError` if there is none of this name"
-        if name not in self.index: raise XltError(f'{self.path.name} holds no tensor {name!r}; it has {len(self.index)}, such as {", ".join(list(self.index)[:5])}')
+        if name not in self.index:
+            some = ', '.join(list(self.index)[:5])
+            raise XltError(f'{self.path.name} holds no tensor {name!r}; it has {len(self.index)}, such as {some}')
         _,_,start,size = self.index[name]
         return self.data[start:start+size]
 
@@ -83,7 +85,9 @@ class _Cursor:
     "Reads numbers one after the other"
     def __init__(self, data, path): self.data,self.at,self.path = data,0,path
     def take(self, n):
-        if self.at+n > len(self.data): raise XltError(f'{self.path} ends at byte {len(self.data)}, but its header needs byte {self.at+n}: the file is truncated or damaged; install or copy it again')
+        if self.at+n > len(self.data):
+            short = f'{self.path} ends at byte {len(self.data)}, but its header needs byte {self.at+n}'
+            raise XltError(f'{short}: the file is truncated or damaged; install or copy it again')
         self.at += n
         return self.data[self.at-n:self.at].tobytes()
     def unpack(self, form): return struct.unpack('<'+form, self.take(struct.calcsize('<'+form)))
@@ -95,7 +99,8 @@ def _pieces(cur, n):
     ends = cur.array('<u4', n+1)
     scores = cur.array('<f4', n)
     blob = cur.take(size)
-    if n and (ends[-1]!=size or (np.diff(ends.astype(np.int64))<0).any()): raise XltError(f'{cur.path}: the table of pieces does not add up; the file is damaged: install or copy it again')
+    if n and (ends[-1]!=size or (np.diff(ends.astype(np.int64))<0).any()):
+        raise XltError(f'{cur.path}: the table of pieces does not add up; the file is damaged: install or copy it again')
     return tuple(blob[a:b].decode('utf-8','replace') for a,b in zip(ends[:-1].tolist(), ends[1:].tolist())), scores
 
 def _index(cur):
@@ -105,8 +110,12 @@ def _index(cur):
         name = cur.take(cur.unpack('H')[0]).decode('utf-8','replace')
         kind,n,start,size = cur.unpack('BIQQ')
         want = n//BLOCK*_Q4.itemsize if kind else 4*n
-        if kind>1 or size!=want: raise XltError(f'{cur.path}: tensor {name!r} of kind {kind} has {size} bytes for {n} weights; the file is damaged: install or copy it again')
-        if start+size > len(cur.data): raise XltError(f'{cur.path} ends at byte {len(cur.data)}, but tensor {name!r} needs byte {start+size}: the file is truncated; install or copy it again')
+        if kind>1 or size!=want:
+            odd = f'tensor {name!r} of kind {kind} has {size} bytes for {n} weights'
+            raise XltError(f'{cur.path}: {odd}; the file is damaged: install or copy it again')
+        if start+size > len(cur.data):
+            short = f'{cur.path} ends at byte {len(cur.data)}, but tensor {name!r} needs byte {start+size}'
+            raise XltError(f'{short}: the file is truncated; install or copy it again')
         res[name] = (kind,n,start,size)
     return res
 
@@ -158,7 +167,8 @@ def write_q4(
     ends = np.cumsum([0,*map(len,words)])
     head = _MAGIC + struct.pack('<I7ifi', 1, *(sizes[k] for k in _SIZES), eps, BLOCK)
     head += struct.pack('<5iQ', len(words), *((special or {}).get(k,-1) for k in ('bos','eos','pad','unk')), int(ends[-1]))
-    head += ends.astype('<u4').tobytes() + np.asarray(scores,'<f4').tobytes() + b''.join(words) + struct.pack('<iI', _table(normal), len(normal)) + normal
+    head += ends.astype('<u4').tobytes() + np.asarray(scores,'<f4').tobytes() + b''.join(words)
+    head += struct.pack('<iI', _table(normal), len(normal)) + normal
     ready = {k: _ready(v, k not in plain) for k,v in tensors.items()}
     at = len(head) + 4 + sum(23+len(k.encode()) for k in ready)
     rows = struct.pack("<i",len(ready))

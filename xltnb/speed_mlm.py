@@ -53,8 +53,9 @@ def peer_mlm(
     data = [tokenizer.pad(dict(input_ids=r), padding='max_length', max_length=cfg.block) for r in rows]
     clock,gpu = _Clock(), best_device()=='cuda'
     with tempfile.TemporaryDirectory() as d:
-        args = TrainingArguments(d, per_device_train_batch_size=cfg.batch, max_steps=steps+1, save_strategy='no', logging_strategy='no', report_to=[], optim='adamw_torch_fused',
-                                 disable_tqdm=True, bf16=gpu, use_cpu=not gpu, dataloader_pin_memory=False, train_sampling_strategy='sequential')
+        quiet = dict(save_strategy='no', logging_strategy='no', report_to=[], disable_tqdm=True)
+        args = TrainingArguments(d, per_device_train_batch_size=cfg.batch, max_steps=steps+1, optim='adamw_torch_fused', bf16=gpu,
+                                 use_cpu=not gpu, dataloader_pin_memory=False, train_sampling_strategy='sequential', **quiet)
         collate = DataCollatorForLanguageModeling(tokenizer, mlm_probability=cfg.mask)
         trainer = Trainer(model, args, train_dataset=data, data_collator=collate, callbacks=[clock])
         trainer.remove_callback(PrinterCallback)
