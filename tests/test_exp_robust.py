@@ -20,7 +20,7 @@ def updates(cfg, copies):
 @pytest.mark.parametrize('study', exp.studies('laptop'))
 def test_plain_training_is_the_matched_control(study):
     s = exp.studies('laptop')[study]
-    counts = {row: updates(exp.row_cfg(s.cfg, row, s.copies), s.copies) for row in s.rows if row not in ('once', 'rsrp', 'adv')}
+    counts = {row: updates(exp.row_cfg(s.cfg, row, s.copies, s.passes), s.copies) for row in s.rows if row not in ('once', 'rsrp', 'adv')}
     assert len(set(counts.values())) == 1, counts
 
 

@@ -16,11 +16,10 @@ import numpy as np
 from .core import XltError, check_name, stable_hash, to_dict
 from .distances import distance
 from .experiments import Ctx, Job, Result, experiment, make_job, preset_jobs
-from .invented import invented
 from .robust import ADV, FreeADV, Repeat, RSDA, RSRP
 from .robust_views import EAR, Consistency, OnlineSynonyms
 from .synonyms import Synonyms, english_only, load_synonyms
-from .task_runs import encoder_of, make_methods, task_of, transfer_fields
+from .task_runs import encoder_of, invented_world, make_methods, task_of, transfer_fields
 from .trainer import FineCfg, Finetuner, finetune
 from .transfer import Transfer
 
@@ -47,7 +46,7 @@ def table_of(
     task:str, # invented tasks bring their own
 )->Synonyms:
     "Synonyms of a run; the published file is read from where `XLTNB_SYNONYMS` says"
-    if task.startswith('invented_'): return invented().synonyms()
+    if task.startswith('invented_'): return invented_world().synonyms()
     path = os.environ.get('XLTNB_SYNONYMS')
     if name!='wordnet' and not path:
         raise XltError('the published table is not part of the package: set XLTNB_SYNONYMS to the file counterfitted_neighbors.json')
@@ -77,7 +76,7 @@ def trained(
     words = [w.replace('RHO', f'{radius:g}') for w in cfg.methods]
     methods = make_methods(words, METHODS, table=table_of(cfg.synonyms, cfg.task))
     out = ctx.cache/'robust'/stable_hash([to_dict(cfg), seed, radius])
-    return finetune(task, cfg.fine, methods, encoder_of(cfg.encoder), seed, out=out, use_cpu=ctx.device=='cpu')
+    return finetune(task, cfg.fine, methods, encoder_of(cfg.encoder, cache=ctx.cache), seed, out=out, use_cpu=ctx.device=='cpu')
 
 def _weights(model): return {n: p.detach().clone() for n,p in model.named_parameters() if p.requires_grad}
 
@@ -115,7 +114,7 @@ def slope(
 )->float: # accuracy per unit of distance from the source; NaN for fewer than three languages
     "How fast accuracy changes with the distance of a language: URIEL's syntactic one, or the known one of an invented language"
     langs = [l for l in z.scores if l!=z.source]
-    far = invented().distance if z.task.startswith('invented_') else distance
+    far = invented_world().distance if z.task.startswith('invented_') else distance
     if len(langs)<3: return float('nan')
     return float(np.polyfit([far(l) for l in langs], [z.main(l) for l in langs], 1)[0])
 
@@ -166,11 +165,12 @@ def row_cfg(
     cfg:RobustCfg, # plain training
     row:str, # one of `ROWS`
     copies:int, # N
+    passes:float=1., # over the N-fold file
 )->RobustCfg:
-    "Plain training changed into a row: a copy takes the place of an epoch"
+    "Plain training changed into a row; with N = epochs and one pass, a copy takes the place of an epoch"
     methods,grid,_ = ROWS[check_name(row, ROWS, 'row')]
-    fewer = row=='once' or any('copies=N' in m for m in methods)
-    fine = replace(cfg.fine, epochs=cfg.fine.epochs/copies) if fewer else cfg.fine
+    epochs = 1. if row=='once' else passes if any('copies=N' in m for m in methods) else cfg.fine.epochs
+    fine = replace(cfg.fine, epochs=epochs)
     if row=='average': fine = replace(fine, looks=copies, select='average')
     return replace(cfg, methods=tuple(m.replace('=N', f'={copies}') for m in methods), grid=grid, fine=fine,
                    synonyms='english' if row=='english' else cfg.synonyms)
@@ -189,14 +189,21 @@ class Study:
     rows:tuple[str,...] # of `ROWS`, the most telling first
     seeds:int # repeats
     plain_s:float # core-seconds of one plain run
+    passes:float = 1. # over the N-fold file of RS-DA
 
-def _real(task, train, limit, langs=(), epochs=3., **kw):
-    "Plain training of the packaged encoder on an embedded task"
-    return RobustCfg(task, train, limit, langs, fine=FineCfg(epochs=epochs, lr=1e-4), **kw)
+def _real(task, train, limit, langs=(), **kw):
+    "Plain training of the packaged encoder on an embedded task: small batches, since a few hundred rows give few updates"
+    return RobustCfg(task, train, limit, langs, fine=FineCfg(epochs=4., batch=16 if train else 32, lr=1e-4), **kw)
 
-def _published(task, langs, encoder, epochs):
+def _invented(name):
+    "Plain training of the invented languages' encoder"
+    fine = FineCfg(epochs=9., lr=1e-3)
+    langs = invented_world().languages
+    return RobustCfg(f'invented_{name}', 3000, 500, (), 'invented', matrix=langs, matrix_items=200, fine=fine)
+
+def _published(task, langs, encoder):
     "The released recipe: AdamW at 2e-5, batch 32, no warm-up, 128 pieces, all weights, best checkpoint on English dev"
-    fine = FineCfg(epochs=epochs, batch=8, accumulation=4, lr=2e-5, head_lr=2e-5, freeze='none', looks=30, select='best')
+    fine = FineCfg(epochs=5., batch=8, accumulation=4, lr=2e-5, head_lr=2e-5, freeze='none', looks=30, select='best')
     return RobustCfg(task, 0, 0, langs, encoder, synonyms='counterfitted', matrix=langs, matrix_items=10**6, fine=fine)
 
 # %% ../nbs/60_exp_robust.ipynb #6a1a8b2e
@@ -210,19 +217,21 @@ def studies(
         return dict(cldr=Study(cfg, 3, ('plain','rsda','rsrp','adv'), 1, 10.))
     if preset in ('paper','cluster'):
         rows = ('plain','matched','rsda','random','english','rsrp','adv')
-        return {f'{t}{s}': Study(_published(t, langs, enc, epochs), n, rows, 5, cost)
-                for t,langs,n,epochs,cost in (('pawsx', PAWSX, 10, 5., 3e3), ('xnli', XNLI, 3, 5., 2e4))
+        return {f'{t}{s}': Study(_published(t, langs, enc), n, rows, 5, cost, passes)
+                for t,langs,n,passes,cost in (('pawsx', PAWSX, 10, 3., 200.), ('xnli', XNLI, 3, 1., 1300.))
                 for s,enc in (('', 'bert-base-multilingual-cased'), ('_xlmr', 'xlm-roberta-base'))}
     if preset=='gpu':
         more = CORE+BEYOND+('once','released','originals','rsrp_last','adv_last')
         pair = _real('lo_pair', 0, 200, matrix=task_of('lo_pair').languages)
-        return dict(cldr=Study(_real('cldr_cat', 0, 400), 3, more, 5, 60.), pair=Study(pair, 3, CORE+('shared',), 5, 200.),
-                    intent=Study(_real('ha_intent', 0, 400), 3, CORE, 5, 60.))
-    pair = _real('lo_pair', 600, 100, PAIRS, matrix=PAIRS)
+        return dict(cldr=Study(_real('cldr_cat', 0, 400), 4, more, 5, 60.), pair=Study(pair, 4, CORE+('shared',), 5, 200.),
+                    intent=Study(_real('ha_intent', 0, 400), 4, CORE, 5, 60.))
+    pair = _real('lo_pair', 960, 100, PAIRS, matrix=PAIRS)
     return dict(
-        cldr=Study(_real('cldr_cat', 480, 120, LANGS), 3, CORE+('released','once','consistency','both'), 3, 155.),
-        pair=Study(pair, 3, ('plain','rsda','random'), 3, 490.),
-        intent=Study(_real('ha_intent', 960, 120, LANGS), 3, ('plain','rsda','random'), 3, 120.))
+        cldr=Study(_real('cldr_cat', 480, 120, LANGS), 4, CORE+('released','once','consistency','both'), 3, 150.),
+        para=Study(_invented('paraphrase'), 3, CORE, 5, 40.),
+        infer=Study(_invented('inference'), 3, CORE, 5, 40.),
+        pair=Study(pair, 4, ('plain','rsda','random'), 3, 650.),
+        intent=Study(_real('ha_intent', 960, 120, LANGS), 4, ('plain','rsda','random'), 3, 120.))
 
 # %% ../nbs/60_exp_robust.ipynb #069e9b67
 @preset_jobs('robust')
@@ -234,7 +243,8 @@ def robust_jobs(
     jobs = []
     for name,s in studies(preset).items():
         for row in s.rows:
-            cfg,cost = row_cfg(s.cfg, row, s.copies), s.plain_s*ROWS[row][2]
+            cfg = row_cfg(s.cfg, row, s.copies, s.passes)
+            cost = s.plain_s*ROWS[row][2]*(s.passes*s.copies/s.cfg.fine.epochs if 'copies=' in ''.join(cfg.methods) else 1)
             n = seeds or (s.seeds if row in CORE else min(s.seeds, 3))
             jobs += [make_job(f'{name}-{row}', 'robust.finetune', cfg, i, cost) for i in range(n)]
     return sorted(jobs, key=lambda j: (j.seed>=3, j.arm.split('-')[1] not in CORE))
