@@ -985,6 +985,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                               'xltnb.report.paper_html': ('report.html#paper_html', 'xltnb/report.py'),
                               'xltnb.report.quiet': ('report.html#quiet', 'xltnb/report.py'),
                               'xltnb.report.report': ('report.html#report', 'xltnb/report.py'),
+                              'xltnb.report.robust_figures': ('report.html#robust_figures', 'xltnb/report.py'),
                               'xltnb.report.runs_of': ('report.html#runs_of', 'xltnb/report.py'),
                               'xltnb.report.table': ('report.html#table', 'xltnb/report.py'),
                               'xltnb.report.table_origin': ('report.html#table_origin', 'xltnb/report.py'),

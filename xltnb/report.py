@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['METRICS', 'FIGURES', 'STYLE', 'OPEN_TARGET', 'PRINTED', 'POLICY', 'number', 'interval', 'claimed', 'verdict_text',
            'claims_markdown', 'Markup', 'html', 'table', 'badge', 'quiet', 'code', 'fold', 'runs_of', 'claims_table',
-           'comparison_tables', 'claim_origin', 'table_origin', 'mothello_figures', 'baseline_figures', 'figure_html',
-           'figures_html', 'changed', 'deviations', 'machine', 'environment', 'page_html', 'tally', 'paper_html',
-           'report']
+           'comparison_tables', 'claim_origin', 'table_origin', 'mothello_figures', 'baseline_figures',
+           'robust_figures', 'figure_html', 'figures_html', 'changed', 'deviations', 'machine', 'environment',
+           'page_html', 'tally', 'paper_html', 'report']
 
 # %% ../nbs/72_report.ipynb #1c9704c3
 import re
@@ -28,6 +28,7 @@ from .experiments import papers as known_papers
 from .figures import (VERDICT_LOOK, anchors_fig, by_arm, claims_fig, intervention_fig, layers_fig, matrix_fig,
     printed_curves, printed_points, probe_curve_fig, symmetry_fig, transfer_fig, wrong_language_fig)
 from .published import load_paper
+from .robust_figures import gains_fig, radius_fig
 from .store import Record, Store, open_store
 from .transfer_figures import control_runs, languages_fig, pairs_fig
 
@@ -294,7 +295,21 @@ def baseline_figures(
     for r in runs: arms.setdefault(r.arm, []).append(r)
     return [f for a,rs in arms.items() if not a.endswith('-random') for f in _task_figures(a, rs, arms.get(f'{a}-random', ()))]
 
-FIGURES = dict(mothello=mothello_figures, baselines=baseline_figures)
+def robust_figures(
+    runs:list[Record], # the preset's records
+)->list[tuple]: # name, function that draws
+    "Gains of every task's rows over plain training, radii, and what synonyms change in pairs of languages"
+    tasks = {}
+    for r in runs: tasks.setdefault(r.arm.split('-')[0], {}).setdefault(r.arm.split('-')[1], []).append(r)
+    figs = []
+    for t,rows in tasks.items():
+        figs.append((f'{t}, gains', lambda rows=rows, t=t: gains_fig(rows, title=t)))
+        figs.append((f'{t}, radii', lambda rows=rows: radius_fig({k: rs for k,rs in rows.items() if rs[0].curves.get('grid')})))
+        if any('matrix' in r.curves for r in rows.get('plain', ())):
+            figs.append((f'{t}, pairs', lambda rows=rows, t=t: pairs_fig(rows.get('rsda', ()), rows['plain'], title=f'{t}: synonyms minus plain')))
+    return figs
+
+FIGURES = dict(mothello=mothello_figures, robust=robust_figures, baselines=baseline_figures)
 
 def figure_html(
     fig:go.Figure, # a figure
