@@ -16,6 +16,7 @@ import numpy as np
 from .core import XltError, check_name, stable_hash, to_dict
 from .distances import distance
 from .experiments import Ctx, Job, Result, experiment, make_job, preset_jobs
+from .invented_encoder import FINE
 from .robust import ADV, FreeADV, Repeat, RSDA, RSRP
 from .robust_views import EAR, Consistency, OnlineSynonyms
 from .synonyms import Synonyms, english_only, load_synonyms
@@ -196,10 +197,8 @@ def _real(task, train, limit, langs=(), **kw):
     return RobustCfg(task, train, limit, langs, fine=FineCfg(epochs=4., batch=16 if train else 32, lr=1e-4), **kw)
 
 def _invented(name):
-    "Plain training of the invented languages' encoder"
-    fine = FineCfg(epochs=9., lr=1e-3)
-    langs = invented_world().languages
-    return RobustCfg(f'invented_{name}', 3000, 500, (), 'invented', matrix=langs, matrix_items=200, fine=fine)
+    "Plain training of the invented languages' encoder, as it was calibrated"
+    return RobustCfg(f'invented_{name}', 4000, 500, (), 'invented', matrix=invented_world().languages, matrix_items=200, fine=FINE)
 
 def _published(task, langs, encoder):
     "The released recipe: AdamW at 2e-5, batch 32, no warm-up, 128 pieces, all weights, best checkpoint on English dev"
@@ -228,8 +227,8 @@ def studies(
     pair = _real('lo_pair', 960, 100, PAIRS, matrix=PAIRS)
     return dict(
         cldr=Study(_real('cldr_cat', 480, 120, LANGS), 4, CORE+('released','once','consistency','both'), 3, 150.),
-        para=Study(_invented('paraphrase'), 3, CORE, 5, 40.),
-        infer=Study(_invented('inference'), 3, CORE, 5, 40.),
+        para=Study(_invented('paraphrase'), 9, CORE, 5, 45.),
+        infer=Study(_invented('inference'), 9, CORE, 5, 45.),
         pair=Study(pair, 4, ('plain','rsda','random'), 3, 650.),
         intent=Study(_real('ha_intent', 960, 120, LANGS), 4, ('plain','rsda','random'), 3, 120.))
 
