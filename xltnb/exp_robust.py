@@ -243,6 +243,7 @@ def robust_jobs(
     for name,s in studies(preset).items():
         for row in s.rows:
             cfg = row_cfg(s.cfg, row, s.copies, s.passes)
+            if preset=='smoke': cfg = replace(cfg, grid=cfg.grid[:2])
             cost = s.plain_s*ROWS[row][2]*(s.passes*s.copies/s.cfg.fine.epochs if 'copies=' in ''.join(cfg.methods) else 1)
             n = seeds or (s.seeds if row in CORE else min(s.seeds, 3))
             jobs += [make_job(f'{name}-{row}', 'robust.finetune', cfg, i, cost) for i in range(n)]
