@@ -249,7 +249,7 @@ def lay_out(
 
 # %% ../nbs/73_docs.ipynb #e032d911
 FONT = re.compile(r'@import\s+url\(["\']?https?://[^)]*\)\s*;?')
-LANDING = ('<!doctype html><meta charset="utf-8"><title>xltnb</title>'
+LANDING = ('<!doctype html><meta charset="utf-8"><title>xltnb</title><link rel="icon" href="data:,">'
     '<meta http-equiv="refresh" content="0; url=nbs/index.html"><a href="nbs/index.html">xltnb</a>\n')
 
 def finish(
