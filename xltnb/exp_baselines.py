@@ -62,7 +62,7 @@ def beside_control(
     return fields | dict(per_language=by_lang, metrics=fields['metrics'] | means | dict(least_gain=gain))
 
 # %% ../nbs/60_exp_baselines.ipynb #eaf54581
-@experiment('baselines.finetune', version=2, cfg=BaselineCfg)
+@experiment('baselines.finetune', version=3, cfg=BaselineCfg)
 def run_baseline(
     cfg:BaselineCfg, # what to train and score
     seed:int, # head, rows' order, dropout

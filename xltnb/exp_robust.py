@@ -119,7 +119,7 @@ def slope(
     if len(langs)<3: return float('nan')
     return float(np.polyfit([far(l) for l in langs], [z.main(l) for l in langs], 1)[0])
 
-@experiment('robust.finetune', version=1, cfg=RobustCfg)
+@experiment('robust.finetune', version=2, cfg=RobustCfg)
 def run_robust(
     cfg:RobustCfg, # what to train and score
     seed:int, # head, rows' order, dropout, methods

@@ -9,7 +9,7 @@ __all__ = ['logits_of', 'predict', 'main_metric', 'spread', 'Transfer', 'zero_sh
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from zlib import crc32
+from hashlib import blake2b
 
 import numpy as np
 import pandas as pd
@@ -68,7 +68,7 @@ def main_metric(
     return dict(span_f1='f1', squad='f1').get(task.metric, task.metric)
 
 # %% ../nbs/27_transfer.ipynb #sp394
-def _place(item): return crc32(str(item).encode())
+def _place(item): return blake2b(str(item).encode(), digest_size=8).digest()
 
 def spread(
     rows:Dataset, # with ids
@@ -76,7 +76,8 @@ def spread(
 )->Dataset: # in their order
     "A part of a split that has nothing to do with its order"
     if not n or n>=len(rows): return rows
-    return rows.select(sorted(np.argsort([_place(i) for i in rows['id']], kind='stable')[:n].tolist()))
+    ids = rows['id']
+    return rows.select(sorted(sorted(range(len(ids)), key=lambda i: _place(ids[i]))[:n]))
 
 # %% ../nbs/27_transfer.ipynb #b002ac25
 @dataclass(frozen=True, repr=False)
