@@ -128,7 +128,7 @@ def speed_accuracy(
         with tempfile.TemporaryDirectory() as d: rate = timed(make(d), batch)
         z = zero_shot(model, tok, task, 'validation', limit=limit)
         return rate, z.main(task.source), z.targets
-    cfg = FineCfg(steps=steps, batch=batch)
+    cfg = FineCfg(steps=steps, batch=batch, freeze='none', head_lr=1e-4)
     ours = run(lambda d: Finetuner(model.requires_grad_(True), task, cfg, (), tok, out=d, use_cpu=best_device()=='cpu'))
     peer = run(lambda d: plain_trainer(model, tok, task, batch, steps, d))
     more = dict(accuracy=ours[1], accuracy_peer=peer[1], others=ours[2], others_peer=peer[2])
