@@ -54,7 +54,7 @@ def planned(
     return t.assign(p_holm=holm(t.p.fillna(1).tolist()) if len(t) else [])
 
 # %% ../nbs/71_robust_figures.ipynb #4eab1bee
-_SHOWN = dict(targets=('languages without labels', COLOURS['target']), source=('English', COLOURS['source']),
+_SHOWN = dict(targets=('languages without labels', COLOURS['target']), source=('source language', COLOURS['source']),
               cross=('two languages in a pair', COLOURS['probe']))
 
 def _dots(runs, base, row, metric):
@@ -67,7 +67,7 @@ def gains_fig(
     arms:Mapping[str,Sequence[Record]], # row -> its runs
     base:str='plain', # row that is subtracted
     metrics:tuple=('targets','source'), # one panel each
-    title:str='', # default: the row that gains most
+    title:str='', # default: the best row
 )->go.Figure:
     "Points of accuracy that every row gains over `base`; raises `XltError` when no row has a seed in common with it"
     t = gains(arms, base, metrics)
@@ -86,7 +86,7 @@ def gains_fig(
 def _gains_title(t, base):
     "What the figure says"
     best = t[t.metric==t.metric.iloc[0]].sort_values('gain').iloc[-1]
-    return f'{best.row} gains most over {base}: {best.gain*100:+.1f} points, interval {best.low*100:+.1f} to {best.high*100:+.1f}'
+    return f'{best.row} is best, against {base}: {best.gain*100:+.1f} points, interval {best.low*100:+.1f} to {best.high*100:+.1f}'
 
 # %% ../nbs/71_robust_figures.ipynb #64201b7c
 def radius_fig(
@@ -98,13 +98,13 @@ def radius_fig(
     if not runs: raise XltError('none of these runs has a grid of radii')
     fig = make_subplots(1, len(runs), shared_yaxes=True, horizontal_spacing=.05, subplot_titles=list(runs))
     for c,rs in enumerate(runs.values(), 1):
-        for side,name,colour in (('source','English',COLOURS['source']), ('targets','languages without labels',COLOURS['target'])):
+        for side,name,colour in (('source','source language',COLOURS['source']), ('targets','languages without labels',COLOURS['target'])):
             for trace in _grid_traces(rs, side, name, colour, c==1): fig.add_trace(trace, 1, c)
         for trace in _marks(rs, c==1): fig.add_trace(trace, 1, c)
         radii = rs[0].curves['grid']['radius']
         fig.update_xaxes(type='log', tickvals=radii, ticktext=[f'{r:g}' for r in radii], title='radius (share of the mean norm)', col=c)
     fig.update_yaxes(title='dev accuracy', col=1)
-    said = '; '.join(f'{k}: English takes {_middle(rs, "radius")}, the oracle {_middle(rs, "oracle_radius")}' for k,rs in runs.items())
+    said = '; '.join(f'{k}: the source takes {_middle(rs, "radius")}, the oracle {_middle(rs, "oracle_radius")}' for k,rs in runs.items())
     return dress(fig, said, 'thin: one seed; thick: mean; marks: what was taken (title: medians)', 420)
 
 def _middle(rs, metric): return f'{np.median([r.metrics[metric] for r in rs]):g}'
@@ -118,7 +118,7 @@ def _grid_traces(rs, side, name, colour, show):
 
 def _marks(rs, show):
     "Where the rule and the oracle went, one mark a seed"
-    for key,name,symbol,side in (('radius','chosen on English','triangle-up','source'), ('oracle_radius','oracle','star','targets')):
+    for key,name,symbol,side in (('radius','chosen on the source','triangle-up','source'), ('oracle_radius','oracle','star','targets')):
         at = [(r.metrics[key], r.curves['grid'][side][r.curves['grid']['radius'].index(r.metrics[key])]) for r in rs]
         yield go.Scatter(x=[a for a,_ in at], y=[b for _,b in at], mode='markers', name=name, showlegend=show,
                          marker=dict(symbol=symbol, size=11, color=INK, opacity=.7))
