@@ -101,13 +101,13 @@ def retrieve(
     vec = cache(lambda texts: sentence_vectors(model, tokenizer, texts))
     score,items = {},{}
     for lang in task.targets:
-        rows,pool = (r.select(range(min(limit, len(r)))) for r in task.aligned(lang))
+        rows,pool = (spread(r, limit) for r in task.aligned(lang))
         near = (vec(tuple(rows['text']))@vec(tuple(pool['text'])).T).argmax(1).tolist()
         pred = [pool['id'][i] for i in near]
         score[lang],items[lang] = task.score(pred, rows), task.item_scores(pred, rows)
     return Transfer(task.name, task.source, main_metric(task), score, items)
 
-@experiment('baselines.retrieve', version=1, cfg=RetrieveCfg)
+@experiment('baselines.retrieve', version=2, cfg=RetrieveCfg)
 def run_retrieve(
     cfg:RetrieveCfg, # which task and encoder
     seed:int, # of the random weights
