@@ -315,6 +315,7 @@ class Scale:
     many:tuple = ((5,9),(20,1),(100,1)) # naive worlds of many languages: (languages, seeds)
     indirect:tuple = (2,4) # anchors a connected pair
     four:bool = True # the four-language transfer study
+    long:LMCfg|None = None # longer training on general games, for the naive atomic pair; None: not at this preset
 
 # %% ../nbs/60_exp_mothello.ipynb #2add16ba
 _paper = LMCfg(steps=175_788, batch=1024, lr=5e-4, schedule='as_coded', warmup=97_660, unique=20_000_000)
@@ -331,7 +332,8 @@ SCALES = dict(
         world=WorldCfg(n=6,layers=3,heads=4,width=64), general=_small, opening=replace(_small,steps=3500),
         ft=replace(_small,steps=1000,lr=3e-3,warmup=100), seeds=3, flops_s=3.2e10, measure_s=60., points=9, looks=6, cases=200,
         probe=dict(probe_layer=2,probe_games=800,test_games=200), edit=dict(edit_from=1,edit_steps=300),
-        anchors=(0,1,2,4,8), pairs=('atomic','compositional'), rows=(0,8), many=((20,1),), indirect=(4,), four=False),
+        anchors=(0,1,2,4,8), pairs=('atomic','compositional'), rows=(0,8), many=((20,1),), indirect=(4,), four=False,
+        long=LMCfg(steps=6500, batch=256, warmup=200)),
     gpu=Scale(
         world=WorldCfg(), general=_gpu, opening=_gpu, ft=replace(_gpu,steps=400,warmup=40),
         seeds=3, flops_s=2.5e14, measure_s=30., looks=8, cases=500,
@@ -360,6 +362,7 @@ def align_arms(
     arms = {f'align-atomic-{k}': pair('atomic',k,**edited(k)) for k in _telling(s.anchors)}
     arms |= {f'align-{kind}-{k}': pair(kind,k) for kind in s.pairs[1:] for k in _telling(s.rows or s.anchors)}
     arms |= {f'indirect-{k}': cfg(_world(s,('atomic',)*3,'anchors',k,((0,1),(0,2)))) for k in s.indirect}
+    if s.long: arms['long-atomic-0'] = pair('atomic', 0, lm=s.long, looks=2*s.looks)
     return arms | {f'naive{m}': cfg(_world(s,('atomic',)*m), all_layers=False) for m,_ in s.many}
 
 def _transfer_cfg(s:Scale, kinds:tuple, approach:str)->TransferCfg:

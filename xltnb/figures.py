@@ -98,7 +98,7 @@ def arm_title(
     arm:str, # 'align-atomic-4'
 )->str: # 'atomic + atomic, 4 anchors'
     "An arm's name for people"
-    if m := re.fullmatch(r'align-(\w+)-(\d+)', arm): return f'atomic + {m[1]}, {_count(m[2])}'
+    if m := re.fullmatch(r'(?:align|(long))-(\w+)-(\d+)', arm): return f'atomic + {m[2]}, {_count(m[3])}{", longer" if m[1] else ""}'
     if m := re.fullmatch(r'indirect-(\d+)', arm): return f'through a third, {_count(m[1])}'
     if m := re.fullmatch(r'naive(\d+)', arm): return f'{m[1]} languages'
     return arm
