@@ -73,9 +73,11 @@ def pair_items(
 def _mean(x)->float: return float(x.mean())
 
 def _layer_metrics(al, layers):
-    "Accuracy of language 0's probe on itself and on language 1 at every layer, and the layer that reads best"
+    "Accuracy of language 0's probe on itself and on language 1, plain and under the best symmetry, at every layer"
     res = {}
-    for l in layers: res |= {f'within_L{l}':_mean(al.per_game(l,0,0)), f'across_L{l}':_mean(al.per_game(l,0,1))}
+    for l in layers:
+        res |= {f'within_L{l}':_mean(al.per_game(l,0,0)), f'across_L{l}':_mean(al.per_game(l,0,1))}
+        res |= {f'across_sym_L{l}':_mean(al.per_game(l,0,1,'best')), f'control_L{l}':float(al.control[al.layers.index(l),0,1])}
     return res | dict(peak_layer=max(layers, key=lambda l: res[f'within_L{l}']))
 
 def _legal_metrics(run, test):
@@ -362,7 +364,7 @@ def align_arms(
     arms = {f'align-atomic-{k}': pair('atomic',k,**edited(k)) for k in _telling(s.anchors)}
     arms |= {f'align-{kind}-{k}': pair(kind,k) for kind in s.pairs[1:] for k in _telling(s.rows or s.anchors)}
     arms |= {f'indirect-{k}': cfg(_world(s,('atomic',)*3,'anchors',k,((0,1),(0,2)))) for k in s.indirect}
-    if s.long: arms['long-atomic-0'] = pair('atomic', 0, lm=s.long, looks=2*s.looks)
+    if s.long: arms['long-atomic-0'] = pair('atomic', 0, lm=s.long, looks=2*s.looks, probe_layer=1)
     return arms | {f'naive{m}': cfg(_world(s,('atomic',)*m), all_layers=False) for m,_ in s.many}
 
 def _transfer_cfg(s:Scale, kinds:tuple, approach:str)->TransferCfg:

@@ -266,11 +266,12 @@ def mothello_figures(
     "What is drawn for mOthello"
     pairs = [r for r in runs if re.fullmatch(r'align-\w+-\d+', r.arm)]
     ends,moved,four = _ends(pairs), by_arm(runs,'transfer-atomic'), by_arm(runs,'transfer4')
+    longer = [r for r in runs if r.arm.startswith('long-')]
     beside = lambda arms,table: transfer_fig(arms, printed_curves(table=table))
     return [('alignment by anchors', lambda: anchors_fig(pairs)),
         ('alignment by layer', lambda: layers_fig(ends)),
         ('alignment during training', lambda: probe_curve_fig(by_arm(ends))),
-        ('symmetries', lambda: symmetry_fig(ends)),
+        ('symmetries', lambda: symmetry_fig(longer or ends)),
         *[('many languages', lambda r=r: matrix_fig(r)) for r in _largest(runs)],
         ('transfer', lambda: transfer_fig(moved)),
         ('transfer beside the paper', lambda: beside(moved,'F5')),
