@@ -98,7 +98,7 @@ def arm_title(
     arm:str, # 'align-atomic-4'
 )->str: # 'atomic + atomic, 4 anchors'
     "An arm's name for people"
-    if m := re.fullmatch(r'(?:align|(long))-(\w+)-(\d+)', arm): return f'atomic + {m[2]}, {_count(m[3])}{", longer" if m[1] else ""}'
+    if m := re.fullmatch(r'(?:align|(long))-(\w+)-(\d+)', arm): return f'atomic + {m[2]}, {_count(m[3])}{" (longer)" if m[1] else ""}'
     if m := re.fullmatch(r'indirect-(\d+)', arm): return f'through a third, {_count(m[1])}'
     if m := re.fullmatch(r'naive(\d+)', arm): return f'{m[1]} languages'
     return arm
@@ -276,13 +276,17 @@ def _best_layer(records, metric):
     y = np.nanmean(rows,axis=0)
     return f'{layers[int(np.argmax(y))]} at {y.max():.2f}'
 
+_TURNED = dict(across_sym=('across languages, at the best turn',COLOURS['sym']), control=('the best of random relabellings',QUIET))
+
 def _layers_panel(fig, c, records, printed):
-    "Both accuracies by layer, and the paper's where its model is as deep"
+    "Both accuracies by layer, turned ones where they were measured, and the paper's where its model is as deep"
     for m,name in _BOTH.items():
         x,rows = _by_layer(records,m)
         for t in _lines(x, rows, name, COLOURS[m], c==1): fig.add_trace(t,1,c)
         said = {int(k.rsplit('L',1)[1]):v for k,v in printed.items() if k.startswith(m)}
         if list(said)==list(x): fig.add_trace(_diamonds(x, list(said.values()), m, COLOURS[m], True),1,c)
+    for m,(name,colour) in _TURNED.items() if 'control_L0' in records[0].metrics else ():
+        for t in _lines(*_by_layer(records,m), name, colour, c==1, dash='dot'): fig.add_trace(t,1,c)
     fig.update_xaxes(title='layer', dtick=1, row=1, col=c)
 
 # %% ../nbs/70_figures.ipynb #9604016f
