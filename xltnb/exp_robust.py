@@ -142,7 +142,7 @@ _SWAP = 'RSDA(copies=N, lower=True, punct=True'
 ROWS = dict( # row of the tables: methods (N: copies), radii, cost in trainings
     plain=((), (), 1.),
     rsda=((_SWAP+')',), (), 1.),
-    random=((_SWAP+', control=True)',), (), 1.),
+    random=((_SWAP+', random=True)',), (), 1.),
     rsrp=(('RSRP(rho=RHO)',), (.1,.3,1.), 2.8),
     adv=(('ADV(rho=RHO)',), (.01,.03,.1), 4.3),
     once=((), (), .4),

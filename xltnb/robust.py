@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['SITES', 'NORMS', 'NOISES', 'scale', 'shape_of', 'reach', 'project', 'ascent', 'blend', 'ADV', 'FreeADV', 'noise',
-           'RSRP', 'vote', 'RSDA', 'Repeat']
+           'RSRP', 'vote', 'word_draws', 'RSDA', 'Repeat']
 
 # %% ../nbs/41_robust.ipynb #7a52f292
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from string import punctuation
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 
 from .compose import Method, Out, Step, draws, embedded, plus, run_model
 from .core import XltError, check_name
-from .synonyms import Synonyms, random_words, replace_words
+from .synonyms import Synonyms, random_words, replace_words, words_to_draw
 from .views import swapped
 
 # %% ../nbs/41_robust.ipynb #d78693f5
@@ -239,11 +241,17 @@ def vote(
     return got.mode(0).values
 
 # %% ../nbs/41_robust.ipynb #e02dfa42
-def _words_of(data):
-    "Every word of the rows, sorted"
-    texts = [data[c] for c in ('text','text2') if c in data.column_names]
-    tokens = data['tokens'] if 'tokens' in data.column_names else ()
-    return sorted({w for col in texts for t in col for w in t.split(' ')} | {w for ws in tokens for w in ws})
+def _texts_of(data):
+    "Every sentence of the rows"
+    cols = [data[c] for c in ('text','text2') if c in data.column_names]
+    return [t for col in cols for t in col] + [' '.join(ws) for ws in (data['tokens'] if 'tokens' in data.column_names else ())]
+
+def word_draws(
+    rng:np.random.Generator, # of a row
+): # callable word -> generator
+    "A generator that belongs to a word: the same word in both sentences of a pair gets the same draw"
+    root = int(rng.integers(2**62))
+    return lambda word: np.random.default_rng([root, crc32(word.lower().strip(punctuation).encode())])
 
 class RSDA(Method):
     "Randomised smoothing by data augmentation, as released, with its switches"
@@ -253,19 +261,19 @@ class RSDA(Method):
         originals:bool=False, # add the rows as they are
         lower:bool=False, # look words up in lower case
         punct:bool=False, # look words up without the punctuation glued to them
-        shared:bool=False, # both sentences of a pair take the same draw for the same word
-        control:bool=False, # random words at the same rate instead of synonyms
+        shared:bool=False, # the same word takes the same draw in both sentences of a pair
+        random:bool=False, # the control: random words of the rows at the same rate instead of synonyms
     ):
         if copies<1: raise XltError(f'RSDA needs copies ≥ 1, not {copies}')
         self.table,self.copies,self.originals = table, copies, originals
-        self.lower,self.punct,self.shared,self.control = lower, punct, shared, control
+        self.lower,self.punct,self.shared,self.random = lower, punct, shared, random
 
     def prepare(self,
         data, # rows with text, text2 or tokens
         ctx, # seed of the run
     ): # rows
         "The copies, in order: all rows once, then all rows again"
-        if self.control: self._words = _words_of(data)
+        if self.random: self._words = words_to_draw(_texts_of(data), self.lower, self.punct)
         parts = [data]*self.originals + [self.copy(data, ctx.seed, i) for i in range(self.copies)]
         return concatenate_datasets(parts)
 
@@ -282,7 +290,16 @@ class RSDA(Method):
         rng:np.random.Generator, # where the draws come from
     )->str:
         "One draw"
-        if self.control: return random_words(text, self.table, rng, self._words, lower=self.lower, strip_punct=self.punct)
+        if not self.shared: return self.draw(text, rng)
+        of = word_draws(rng)
+        return ' '.join(self.draw(w, of(w)) for w in text.split(' '))
+
+    def draw(self,
+        text:str, # a sentence or a word
+        rng:np.random.Generator, # where the draws come from
+    )->str:
+        "Words replaced by synonyms, or by random words"
+        if self.random: return random_words(text, self.table, rng, self._words, lower=self.lower, strip_punct=self.punct)
         return replace_words(text, self.table, rng, lower=self.lower, strip_punct=self.punct)
 
 # %% ../nbs/41_robust.ipynb #f9042be3

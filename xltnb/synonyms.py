@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COUNTERFITTED', 'METRICS', 'WORDNET', 'WORDNET_FILE', 'FUNCTION_WORDS', 'SOURCES', 'Synonyms', 'compare_tables',
            'read_wordnet', 'build_wordnet', 'load_synonyms', 'base_forms', 'english_only', 'replace_tokens',
-           'replace_words', 'random_words', 'change_rates']
+           'replace_words', 'random_words', 'words_to_draw', 'change_rates']
 
 # %% ../nbs/15_synonyms.ipynb #69de29fd
 import hashlib
@@ -352,6 +352,15 @@ def random_words(
     "The control of RS-DA: words change as often, but to random words; raises `XltError` without any"
     if not len(vocab): raise XltError('no words to draw from: pass vocab, for instance the words of the training text')
     return ' '.join(replace_tokens(text.split(' '), synonyms, rng, lower, strip_punct, vocab))
+
+def words_to_draw(
+    texts:Iterable, # sentences
+    lower:bool=False, # as in `random_words`
+    strip_punct:bool=False, # as in `random_words`: signs around a word stay where they are, so none is drawn
+)->list: # sorted, each word once
+    "Words of a text as the look-up sees them, for `random_words`"
+    seen = {_look_up(w, {}.get, lower, strip_punct)[1] for t in texts for w in t.split(' ')}
+    return sorted({w.lower() if lower else w for w in seen} - {''})
 
 # %% ../nbs/15_synonyms.ipynb #1637933b
 def change_rates(

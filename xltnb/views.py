@@ -21,7 +21,7 @@ def swapped(
     rows:Dataset, # with text, text2 or tokens
     change:Callable, # change(text, rng) -> text; a word at a time for tokens
     *axes, # what distinguishes this draw: method, seed, copy
-    shared:bool=False, # both sentences of a pair draw alike
+    shared:bool=False, # both sentences of a pair get the same generator
 )->Dataset: # the same columns and labels
     "Every row once, its text changed; raises `XltError` for tasks whose answers are positions in the text"
     if 'answers' in rows.column_names:
