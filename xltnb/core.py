@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['XltError', 'nearest', 'check_name', 'from_dict', 'to_dict', 'plain', 'stable_hash', 'seed_for', 'project_root',
-           'cache_dir', 'atomic_write']
+           'cache_dir', 'package_data', 'sha256_of', 'read_xz', 'atomic_write']
 
 # %% ../nbs/00_core.ipynb #3593b13d
 import hashlib
 import importlib.util
 import json
+import lzma
 import math
 import os
 import shutil
@@ -17,6 +18,7 @@ import types
 from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 from uuid import uuid4
@@ -62,6 +64,8 @@ def _convert(val, tp, where):
     if is_dataclass(base) and isinstance(val, dict): return from_dict(base, val)
     if base is float and isinstance(val, int) and not isinstance(val, bool): return float(val)
     if base in (tuple, list) and isinstance(val, (tuple, list)): return _convert_seq(val, base, args, where)
+    if base is dict and args and isinstance(val, dict):
+        return {_convert(k, args[0], f'a key of {where}'): _convert(v, args[1], f'{where}[{k!r}]') for k,v in val.items()}
     if isinstance(base, type) and isinstance(val, base) and not (base is int and isinstance(val, bool)): return val
     raise XltError(f"{where} must be {_name(tp)}, not {type(val).__name__} {val!r}")
 
@@ -75,11 +79,18 @@ def _convert_seq(val, base, args, where):
     return base(_convert(v, args[0], where) for v in val)
 
 def _convert_any(val, tp, where):
-    "The first type of a union that fits"
+    "The first type of a union that fits; if the value has the outer shape of just one, the complaint is that one's"
+    told = []
     for arg in get_args(tp):
         try: return _convert(val, arg, where)
-        except XltError: pass
+        except XltError as e: told += [e]*_shaped(val, arg)
+    if len(told)==1: raise told[0]
     raise XltError(f"{where} must be {tp}, not {type(val).__name__} {val!r}")
+
+def _shaped(val, tp):
+    "Is `val` a dict, list or tuple where `tp` wants one, so that only its content can be wrong?"
+    base = get_origin(tp) or tp
+    return isinstance(val, dict) if is_dataclass(base) or base is dict else base in (tuple, list) and isinstance(val, (tuple, list))
 
 # %% ../nbs/00_core.ipynb #344a8d2f
 def from_dict(
@@ -148,6 +159,31 @@ def cache_dir()->Path: # made if missing
     p = Path(os.environ.get('XLTNB_CACHE') or project_root()/'.cache')
     p.mkdir(parents=True, exist_ok=True)
     return p
+
+# %% ../nbs/00_core.ipynb #dcb4b56c
+def package_data(
+    *parts, # names below `data`: 'published', 'mothello.yaml'
+)->Path: # it need not exist
+    "A file or folder among the package's data"
+    return Path(str(files('xltnb'))).joinpath('data', *parts)
+
+def sha256_of(
+    data:bytes|str|Path, # content, or the path of a file
+)->str: # 64 hex digits
+    "SHA-256 of some bytes or of a whole file"
+    if isinstance(data, bytes): return hashlib.sha256(data).hexdigest()
+    with open(data, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
+
+def read_xz(
+    path:Path, # an embedded table, compressed
+    sha256:str, # of its content
+)->bytes:
+    "Content of an embedded table; raises `XltError` if it is missing, damaged or another one"
+    remedy = 'install the package again'
+    try: data = lzma.decompress(Path(path).read_bytes())
+    except (OSError, lzma.LZMAError) as e: raise XltError(f'{path} is missing or damaged ({e}): {remedy}') from e
+    if (found := sha256_of(data))==sha256: return data
+    raise XltError(f'{path} holds a table with SHA-256 {found[:12]}…, expected {sha256[:12]}…: {remedy}')
 
 # %% ../nbs/00_core.ipynb #541b072b
 def _free(folder):
