@@ -52,30 +52,39 @@ class Judged:
 def _seed_effect(check, recs):
     return evaluate(check.effect, lambda a,m: recs[a].metrics[m])
 
-def _item_interval(check, runs):
-    "Bootstrap over test games, if every metric of the effect has a value a game; else no interval"
+def _items(record, metric):
+    "Scores of a metric's items; those of `source` and `targets` come from the languages', the source first"
+    if metric in record.items or metric not in ('source','targets'): return record.items.get(metric)
+    xs = [record.items.get(l) for l in record.per_language]
+    if None in xs or len(set(map(len,xs)))!=1: return None
+    return xs[0] if metric=='source' else np.mean(xs[1:], 0)
+
+def _item_interval(check, runs, level):
+    "Bootstrap over test items, if every metric of the effect has a score an item; else no interval"
     need = sorted(names_in(check.effect))
-    if len(runs)<2 or not all(m in r[a].items for r in runs for a,m in need): return math.nan,math.nan
-    values = {f'{a}.{m}': np.stack([np.asarray(r[a].items[m],float) for r in runs]) for a,m in need}
-    return bootstrap_items(values, lambda means: evaluate(check.effect, lambda a,m: means[f'{a}.{m}']))[1:]
+    found = {f'{a}.{m}': [_items(r[a],m) for r in runs] for a,m in need}
+    if len(runs)<2 or any(x is None for xs in found.values() for x in xs): return math.nan,math.nan
+    values = {k: np.array(xs,float) for k,xs in found.items()}
+    return bootstrap_items(values, lambda means: evaluate(check.effect, lambda a,m: means[f'{a}.{m}']), level=level)[1:]
 
 def judge(
     check:Check, # effect and rule
     runs:list, # per seed: short arm name to `Record`
+    level:float=0.95, # of the interval
 )->Judged:
     "Judge one check on paired runs"
     if not runs: return Judged('todo', note='not run')
     try: xs = [_seed_effect(check,r) for r in runs]
     except KeyError as e: return Judged('todo', note=f'the runs have no metric {e}; run them again')
-    effect,low,high = mean_ci(xs)
-    items_low,items_high = _item_interval(check,runs)
+    effect,low,high = mean_ci(xs, level)
+    items_low,items_high = _item_interval(check, runs, level)
     if items_high-items_low > high-low: low,high = items_low,items_high
     v = verdict(low, high, len(xs), check.rule, check.margin)
     could_show = detectable(xs) if len(xs)>1 else math.nan
     return Judged(v, effect, low, high, len(xs), tuple(xs), could_show, tuple(sorted({r.key for x in runs for r in x.values()})))
 
 # %% ../nbs/04_compare.ipynb #8cd32540
-_WORST = ('todo', 'off', 'undecided', 'near', 'ok')
+_WORST = ('off', 'todo', 'undecided', 'near', 'ok')
 
 def _record(key, store, cache):
     "A record from the store, read once; None if the run is not done"
@@ -95,6 +104,12 @@ def _stale(claim, preset, runs):
     now,key = claim.hash_at(preset), f'{claim.id.split(".",1)[1]}/{preset}'
     return any(r.provenance.get('rules',{}).get(key,now)!=now for x in runs for r in x.values())
 
+def _among(count, check, runs):
+    "A check as one of `count`: it is `off` only where an interval widened for their number says so too"
+    j = judge(check, runs)
+    if j.verdict!='off' or judge(check, runs, 1-.05/count).verdict=='off': return j
+    return replace(j, verdict='near', note=f'off alone, but not as one of {count} checks')
+
 def judge_claim(
     claim:Claim, # a claim
     preset:str, # preset whose runs are judged
@@ -103,10 +118,10 @@ def judge_claim(
     cache:dict|None=None, # records already read, by key
 )->list: # (check, Judged), the deciding one first
     "Judge every check of a claim"
-    res,cache = [], {} if cache is None else cache
-    for c in claim.at(preset):
+    res,checks,cache = [], claim.at(preset), {} if cache is None else cache
+    for c in checks:
         runs = _runs_of(c, jobs, store, cache)
-        j = judge(c, runs)
+        j = _among(len(checks), c, runs)
         if _stale(claim,preset,runs): j = replace(j, verdict='todo', note='the rule was changed after these runs; run them again')
         res.append((c,j))
     return sorted(res, key=lambda x: _WORST.index(x[1].verdict))
@@ -128,7 +143,8 @@ class Claims:
 def _check_row(check, j):
     "One check, for the report"
     row = dict(effect=check.effect, rule=check.rule, margin=check.margin, why=check.why, verdict=j.verdict, value=j.effect)
-    return row | dict(low=j.low, high=j.high, n=j.n, seeds=list(j.seeds), keys=list(j.keys), note=j.note)
+    row |= dict(low=j.low, high=j.high, n=j.n, seeds=list(j.seeds), detectable=j.detectable)
+    return row | dict(keys=list(j.keys), note=j.note)
 
 def _rule(check, j):
     "The rule of the check that decided"
@@ -142,7 +158,9 @@ def _claim_row(paper, claim, preset, checks):
     row |= dict(preset=preset, verdict=j.verdict, effect=j.effect, low=j.low, high=j.high, n=j.n) | _rule(check, j)
     row |= dict(seeds=list(j.seeds), detectable=j.detectable, arms=sorted(check.arms.values()) if check else [])
     keys = sorted({key for _,x in checks for key in x.keys})
-    return row | dict(keys=keys, note=j.note, checks=[_check_row(*x) for x in checks])
+    done = sum(x.verdict!='todo' for _,x in checks)
+    note = j.note if done in (0,len(checks)) else f'{done} of {len(checks)} checks measured'
+    return row | dict(keys=keys, note=note, checks=[_check_row(*x) for x in checks])
 
 def claims(
     paper:str, # name of a paper
