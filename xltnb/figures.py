@@ -98,7 +98,7 @@ def arm_title(
     arm:str, # 'align-atomic-4'
 )->str: # 'atomic + atomic, 4 anchors'
     "An arm's name for people"
-    if m := re.fullmatch(r'(?:align|(long))-(\w+)-(\d+)', arm): return f'atomic + {m[2]}, {_count(m[3])}{" (longer)" if m[1] else ""}'
+    if m := re.fullmatch(r'(?:align|(long))-(\w+)-(\d+)', arm): return f'atomic + {m[2]}, {_count(m[3])}{", longer" if m[1] else ""}'
     if m := re.fullmatch(r'indirect-(\d+)', arm): return f'through a third, {_count(m[1])}'
     if m := re.fullmatch(r'naive(\d+)', arm): return f'{m[1]} languages'
     return arm
@@ -223,10 +223,15 @@ def _anchors_title(pairs):
     more = f', {say(high)}' if high>low else ''
     return f'Across languages {say(low)}{more}; within a language {np.mean(within[high]):.2f}'
 
-def _level(x, y):
-    "A dotted line: what naming each square's commonest state scores"
-    return dict(x=x, y=[y,y], mode='lines', name='commonest state of each square',
-        line=dict(color=QUIET, dash='dot', width=1.5), hovertemplate='%{y:.3f}')
+_LEVELS = dict(majority_square=('of each square','dot'), majority_square_and_move=('of each square and move','dashdot'))
+
+def _add_levels(fig, c, x, records, show):
+    "Lines from `x[0]` to `x[-1]` in panel `c`: what naming the commonest state scores, with and without the number of the move"
+    for m,(of,dash) in _LEVELS.items():
+        if not all(m in r.metrics for r in records): continue
+        y,look = _mean(records,m), dict(color=QUIET, dash=dash, width=1.5)
+        fig.add_trace(go.Scatter(x=[x[0],x[-1]], y=[y,y], mode='lines', name=f'commonest state {of}', legendgroup=m, showlegend=show,
+            line=look, hovertemplate='%{y:.3f}'),1,c)
 
 def _anchors_panel(fig, c, pair, records, printed):
     "One pair of languages: dots, the paper's diamonds, the level to beat"
@@ -236,8 +241,7 @@ def _anchors_panel(fig, c, pair, records, printed):
         for t in _dots(x, list(_by_count(records,m).values()), name, show): fig.add_trace(t,1,c)
     known = [(i,p['across']) for i,k in enumerate(counts) if (p := printed.get(f'align-{pair}-{k}'))]
     if known: fig.add_trace(_diamonds(*zip(*known), 'across', COLOURS['across'], show),1,c)
-    level = np.mean([r.metrics['majority_square'] for r in records])
-    fig.add_trace(go.Scatter(**_level([-.3,len(x)-.7],level), showlegend=show),1,c)
+    _add_levels(fig, c, [-.3,len(x)-.7], records, show)
     fig.update_xaxes(tickvals=x, ticktext=[str(k) for k in counts], title='anchor squares', range=[-.4,len(x)-.6], row=1, col=c)
 
 # %% ../nbs/70_figures.ipynb #09969987
@@ -286,7 +290,8 @@ def _layers_panel(fig, c, records, printed):
         said = {int(k.rsplit('L',1)[1]):v for k,v in printed.items() if k.startswith(m)}
         if list(said)==list(x): fig.add_trace(_diamonds(x, list(said.values()), m, COLOURS[m], True),1,c)
     for m,(name,colour) in _TURNED.items() if 'control_L0' in records[0].metrics else ():
-        for t in _lines(*_by_layer(records,m), name, colour, c==1, dash='dot'): fig.add_trace(t,1,c)
+        for t in _lines(*_by_layer(records,m), name, colour, c==1, dash='dash'): fig.add_trace(t,1,c)
+    _add_levels(fig, c, x, records, c==1)
     fig.update_xaxes(title='layer', dtick=1, row=1, col=c)
 
 # %% ../nbs/70_figures.ipynb #9604016f
@@ -303,12 +308,19 @@ def layers_fig(
 
 # %% ../nbs/70_figures.ipynb #ebf201b5
 def _probe_panel(fig, c, records):
-    "Both accuracies over the tokens trained; gives the tokens, in millions"
-    x = np.array(records[0].curves['probe']['tokens'])/1e6
-    for m,name in _BOTH.items():
-        for t in _lines(x, [r.curves['probe'][m] for r in records], name, COLOURS[m], c==1): fig.add_trace(t,1,c)
+    "Accuracies over the tokens trained; the turned one where every run has it"
+    curves = [r.curves['probe'] for r in records]
+    x,looks = np.array(curves[0]['tokens'])/1e6, {m:(name,COLOURS[m],'solid') for m,name in _BOTH.items()}
+    if all('across_sym' in k for k in curves): looks['across_sym'] = *_TURNED['across_sym'],'dash'
+    for m,(name,colour,dash) in looks.items():
+        for t in _lines(x, [k[m] for k in curves], name, colour, c==1, dash=dash): fig.add_trace(t,1,c)
+    _add_levels(fig, c, x, records, c==1)
     fig.update_xaxes(title='million tokens trained', row=1, col=c)
-    return x
+
+def _last_look(records):
+    "The last point of the curve across languages, in words"
+    y,tokens = (np.mean([r.curves['probe'][k][-1] for r in records]) for k in ('across','tokens'))
+    return f'{y:.2f} after {tokens/1e6:.0f} M tokens'
 
 # %% ../nbs/70_figures.ipynb #2baf0cad
 def probe_curve_fig(
@@ -317,11 +329,9 @@ def probe_curve_fig(
     "Probe accuracy while the model trains, a panel for each arm"
     arms = {a:k for a,rs in records_by_arm.items() if (k := [r for r in rs if 'probe' in r.curves])}
     fig = _panels(map(arm_title,_some(arms,'looks during training')))
-    for c,rs in enumerate(arms.values(),1): x = _probe_panel(fig, c, rs)
+    for c,rs in enumerate(arms.values(),1): _probe_panel(fig, c, rs)
     fig.update_yaxes(title=_ACCURACY, col=1)
-    last = lambda rs: f"{np.mean([r.curves['probe']['across'][-1] for r in rs]):.2f}"
-    title = f'After {x[-1]:.0f} million tokens, read across: '+_each(arms, last)
-    return dress(fig, title, 'a fresh probe at each point; thin lines are seeds, thick ones their mean')
+    return dress(fig, 'Read across: '+_each(arms, _last_look), 'a fresh probe at each point, on fewer games than the record\'s own; thin lines are seeds')
 
 # %% ../nbs/70_figures.ipynb #bf013be7
 def printed_curves(
@@ -476,10 +486,12 @@ def _controls(records, show):
         name='random relabellings', legendgroup='control', showlegend=show,
         marker=dict(symbol='x-thin', size=9, line=dict(color=QUIET, width=2)), hovertemplate='control: %{y:.3f}')
 
-def _symmetry_title(records):
-    "What one arm scores as it is, turned, and at random"
-    who = arm_title(records[0].arm).split(', ')[-1]
+def _symmetry_title(arms):
+    "What one arm scores as it is, turned, and at random; of several, by how much the best turn beats the random ones"
+    if len(arms)>1: return 'The best turn beats the control by '+_each(arms, lambda rs: f"{_mean(rs,'across_sym')-_mean(rs,'control'):+.2f}")
+    (arm,records), = arms.items()
     plain,best,control = (_mean(records,m) for m in ('across','across_sym','control'))
+    who = arm_title(arm).split(', ')[-1]
     return f'{who[:1].upper()+who[1:]}: {plain:.2f} as it is, {best:.2f} at the best turn, control {control:.2f}'
 
 # %% ../nbs/70_figures.ipynb #178f2985
@@ -492,9 +504,9 @@ def symmetry_fig(
     for c,rs in enumerate(arms.values(),1):
         for i,r in enumerate(rs): fig.add_trace(_turns(r, i, c==1),1,c)
         fig.add_trace(_controls(rs, c==1),1,c)
+        _add_levels(fig, c, [SYMMETRY_NAMES[0],'control'], rs, c==1)
     fig.update_xaxes(tickangle=0).update_yaxes(title=_ACCURACY, col=1)
-    title = _symmetry_title(next(iter(arms.values())))
-    return dress(fig, title, 'the probe of language 0 on the other language, after turning the board', 400)
+    return dress(fig, _symmetry_title(arms), 'the probe of language 0 on the other language, after turning the board', 400)
 
 # %% ../nbs/70_figures.ipynb #17df116d
 def _edit_traces(y, name, colour):
