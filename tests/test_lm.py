@@ -3,11 +3,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
 
-from xltnb.core import XltError
+from xltnb.core import XltError, seed_for
 from xltnb.gpt import GPT, GPTCfg
 from xltnb.languages import make_lexicon
 from xltnb.lm import LMCfg, load_checkpoint, loss_sum, model_for, save_checkpoint, train
@@ -68,3 +69,25 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
 def test_wrong_names_stop_before_training(bad, word):
     lex = make_lexicon(n=4)
     with pytest.raises(XltError, match=word): train(model_for(lex,1,2,16), lex, LMCfg(steps=2,**bad))
+
+def test_a_checkpoint_of_another_vocabulary_is_refused(tmp_path):
+    f = tmp_path/'c.safetensors'; save_checkpoint(f, GPT(GPTCfg(20,12,1,2,16)), None, {})
+    with pytest.raises(XltError, match='another model'): load_checkpoint(f, GPT(GPTCfg(21,12,1,2,16)))
+
+def test_what_a_killed_process_left_is_cleared_and_what_is_being_written_stays(tmp_path):
+    for name,age in (('c.1.tmp',9999),('c.2.tmp',0),('d.1.tmp',9999)):
+        (tmp_path/name).write_bytes(b'x'); os.utime(tmp_path/name, (time.time()-age,)*2)
+    save_checkpoint(tmp_path/'c.safetensors', GPT(GPTCfg(20,12,1,2,16)), None, {})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['c.2.tmp','c.safetensors','d.1.tmp']
+
+def test_the_callers_random_numbers_are_left_alone():
+    "Neither making a model nor training one without dropout touches torch's generator"
+    lex = make_lexicon(n=4); torch.manual_seed(3); want = torch.rand(2); torch.manual_seed(3)
+    train(model_for(lex,1,2,16), lex, LMCfg(steps=3, batch=8, warmup=1))
+    assert torch.equal(torch.rand(2), want)
+
+def test_weights_of_a_seed_stay_what_they_were():
+    "Models that were cached by seed before must be made again alike"
+    w = model_for(make_lexicon(n=4),1,2,16,seed=0).state_dict()
+    torch.manual_seed(seed_for('init',0)); again = GPT(model_for(make_lexicon(n=4),1,2,16).cfg).state_dict()
+    assert all(torch.equal(v,again[k]) for k,v in w.items())

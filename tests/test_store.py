@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 import warnings
 from dataclasses import dataclass
 from threading import Thread
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from xltnb import core, store
 from xltnb.core import XltError, atomic_write, from_dict, plain, seed_for, stable_hash, to_dict
-from xltnb.store import Claim, Record, RunKey, Store, pack_items, read_record, unpack_items
+from xltnb.store import Lease, Record, RunKey, Store, built_once, pack_items, read_record, unpack_items
 
 settings.register_profile('calm', deadline=None) # a busy machine is no failure
 settings.load_profile('calm')
@@ -174,30 +175,30 @@ def test_keys_are_file_names(empty, key):
     with pytest.raises(XltError, match='cannot be a file name'): empty.put(Record('demo.align', key, {}, 0))
 
 
-def test_one_claim_at_a_time(empty):
-    "Twenty threads, one claim"
+def test_one_lease_at_a_time(empty):
+    "Twenty threads, one lease"
     held = []
-    claims = [empty.claim('k') for _ in range(20)]
-    threads = [Thread(target=lambda c=c: held.append(bool(c.take()))) for c in claims]
+    leases = [empty.lease('k') for _ in range(20)]
+    threads = [Thread(target=lambda c=c: held.append(bool(c.take()))) for c in leases]
     for t in threads: t.start()
     for t in threads: t.join()
     assert sum(held)==1 and empty.busy('k')
-    for c in claims: c.release()
+    for c in leases: c.release()
     assert not empty.busy('k') and not list((empty.path/'.claims').glob('*.lock'))
 
 
-def test_stale_claims_are_taken_over(empty):
-    lock = empty.claim('k').lock
+def test_stale_leases_are_taken_over(empty):
+    lock = empty.lease('k').lock
     lock.parent.mkdir(parents=True)
     for text, old, free in [('{"pid": 1, "host": "elsewhere"}', 0, False), ('{"pid": 1, "host": "elsewhere"}', 200, True), ('garbage', 0, False), ('[1]', 0, False), ('', 200, True)]:
         lock.write_text(text)
         os.utime(lock, (lock.stat().st_atime, lock.stat().st_mtime-old))
-        with empty.claim('k') as c: assert bool(c)==free
+        with empty.lease('k') as c: assert bool(c)==free
         lock.unlink(missing_ok=True)
 
 
-def test_a_claim_is_touched(tmp_path):
-    with Claim(tmp_path/'k.lock', beat_s=0.05) as c:
+def test_a_lease_is_touched(tmp_path):
+    with Lease(tmp_path/'k.lock', beat_s=0.05) as c:
         os.utime(c.lock, (0, 0))
         for _ in range(100):
             if c.lock.stat().st_mtime>0: break
@@ -205,10 +206,10 @@ def test_a_claim_is_touched(tmp_path):
         assert c.lock.stat().st_mtime>0
 
 
-def test_who_lost_a_claim_does_not_release_it(tmp_path):
-    first = Claim(tmp_path/'k.lock').take()
+def test_who_lost_a_lease_does_not_release_it(tmp_path):
+    first = Lease(tmp_path/'k.lock').take()
     first.lock.unlink()
-    with Claim(tmp_path/'k.lock') as second:
+    with Lease(tmp_path/'k.lock') as second:
         first.release()
         assert second and second.lock.exists()
 
@@ -221,3 +222,45 @@ def test_records_can_vanish_while_being_read(empty):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         assert empty.records()==[]
+
+
+BUILD = '''
+import os, sys, time
+from pathlib import Path
+from xltnb.store import built_once
+home, log = Path(sys.argv[1]), Path(sys.argv[2])
+def make(path):
+    path.mkdir()
+    for i in range(5):
+        (path/f'part{i}').write_text('x', encoding='utf-8')
+        time.sleep(.2)
+    with open(log, 'a', encoding='utf-8') as f: f.write(f'{os.getpid()}\\n')
+seen = built_once(home, make)
+print(len(list(seen.iterdir())), flush=True)
+'''
+
+
+def test_of_two_processes_one_builds_and_both_get_the_whole(tmp_path):
+    home, log = tmp_path/'home', tmp_path/'log'
+    both = [subprocess.Popen([sys.executable, '-c', BUILD, str(home), str(log)], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [p.communicate(timeout=120)[0].strip() for p in both] == ['5', '5']
+    assert len(log.read_text(encoding='utf-8').split()) == 1 and sorted(p.name for p in tmp_path.iterdir()) == ['.claims', 'home', 'log']
+
+
+def test_what_a_killed_builder_left_is_cleared_and_built_again(tmp_path):
+    home, log = tmp_path/'home', tmp_path/'log'
+    first = subprocess.Popen([sys.executable, '-c', BUILD, str(home), str(log)])
+    while not list(tmp_path.glob('.home.*.tmp/part1')): time.sleep(.05)
+    first.kill()
+    first.wait()
+    assert not home.exists()
+    built_once(home, lambda path: path.write_text('made', encoding='utf-8'))
+    assert home.read_text(encoding='utf-8') == 'made' and not list(tmp_path.glob('.home.*')) and not log.exists()
+
+
+def test_a_builder_that_fails_leaves_nothing_and_is_heard(tmp_path):
+    def fail(path):
+        path.mkdir()
+        raise OSError('no space')
+    with pytest.raises(OSError, match='no space'): built_once(tmp_path/'home', fail)
+    assert [p.name for p in tmp_path.iterdir()] == ['.claims'] and built_once(tmp_path/'home', fail, deadline=0) is None

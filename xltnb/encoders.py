@@ -4,20 +4,16 @@
 
 # %% auto #0
 __all__ = ['REQUIREMENT', 'MODELS_DIR', 'MLM_FILE', 'HEAD', 'bert_name', 'bert_config', 'bert_state', 'encoder_file',
-           'kept_pieces', 'prune_vocab', 'export_encoder', 'load_tokenizer', 'load_encoder', 'save_mlm', 'load_mlm',
-           'add_head', 'sentence_vectors', 'encode_words', 'read_q4']
+           'kept_pieces', 'prune_vocab', 'export_encoder', 'has_weights', 'load_tokenizer', 'load_encoder', 'save_mlm',
+           'load_mlm', 'add_head', 'sentence_vectors', 'encode_words', 'read_q4']
 
 # %% ../nbs/21_encoders.ipynb #49d76d3b
 import copy
-import hashlib
 import importlib.util
 import json
 import os
-import shutil
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -29,9 +25,10 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer, BertCon
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as hf_logging
 
-from .core import XltError, cache_dir, check_name, seed_for, stable_hash
+from .core import XltError, cache_dir, check_name, package_data, seed_for, sha256_of, stable_hash
 from .pieces import encode_words, tokenizer_of
-from .q4 import Q4File, dequantise, read_q4, write_q4
+from .q4 import Q4File, dequantise, has_pieces, is_q4, read_q4, write_q4
+from .store import built_once
 
 # %% ../nbs/21_encoders.ipynb #2594cce7
 _all_ = ['encode_words', 'read_q4']
@@ -95,7 +92,7 @@ def encoder_file(
     return found[0]
 
 # %% ../nbs/21_encoders.ipynb #5b8f6f24
-MODELS_DIR = Path(str(files('xltnb')))/'data'/'models' # files that ship with the package
+MODELS_DIR = package_data('models') # files that ship with the package
 
 def kept_pieces(
     file:Q4File, # an encoder's file
@@ -191,18 +188,20 @@ def _stamp(path):
     st = Path(path).stat()
     return [Path(path).name, st.st_size, st.st_mtime_ns]
 
+def has_weights(
+    folder:Path, # of a model
+)->bool:
+    "Whether a folder holds the last file that saving a model writes"
+    return (folder/'model.safetensors').is_file()
+
 def _cached(key, make):
-    "Folder of a model and its tokenizer, made once; it appears whole or not at all"
-    home = cache_dir()/'encoders'/key
-    if not (home/'model.safetensors').is_file():
-        tmp = home.with_name(f'.{key}.{uuid4().hex[:8]}')
-        tmp.mkdir(parents=True)
-        try:
-            with _quiet():
-                for part in make(): part.save_pretrained(tmp)
-            if not home.exists(): os.replace(tmp, home)
-        finally: shutil.rmtree(tmp, ignore_errors=True)
-    return home
+    "Folder of a model and its tokenizer, made once"
+    def write(folder):
+        with _quiet():
+            model,tok = make()
+            tok.save_pretrained(folder)
+            model.save_pretrained(folder)
+    return built_once(cache_dir()/'encoders'/key, write, has_weights)
 
 def _bert_of(file, keep):
     "A `BertModel` from a file, with the rows `keep` of its embeddings, or all"
@@ -226,7 +225,7 @@ def _packaged(path, pruned):
         return _bert_of(file, keep), tok if keep is None else _prune_tokenizer(tok, keep.tolist())
     return _cached('q4-'+stable_hash([_LAYOUT, pruned, _stamp(path), _bits() if pruned else '']), make)
 
-def _bits(): return hashlib.sha256((MODELS_DIR/'pieces.bits').read_bytes()).hexdigest()[:16]
+def _bits(): return sha256_of(MODELS_DIR/'pieces.bits')[:16]
 
 _LAYOUT = 1 # changes when what is cached changes
 
@@ -270,16 +269,13 @@ def _hf_tokenizer(name):
         why = str(e).splitlines()[0][:160]
         raise XltError(f'{name} has no tokenizer that can be read ({why}): save it beside the model with tokenizer.save_pretrained') from e
 
-def _is_q4(name):
-    p = Path(name)
-    return p.is_file() and (p.suffix=='.bin' or p.read_bytes()[:4]==b'E5S1') and p.stat().st_size!=0
-def _is_mlm(name): return _is_q4(name) and not read_q4(name).pieces
+def _is_mlm(name): return is_q4(name) and not has_pieces(name)
 
 # %% ../nbs/21_encoders.ipynb #c38f0479
 def _home(name, pruned):
     "A folder that the library can open, or a hub name"
     if name=='e5-small-mlm' or _is_mlm(name): return _mlm_folder(None if name=='e5-small-mlm' else name)
-    if name=='e5-small' or _is_q4(name): return _packaged(encoder_file(name), pruned)
+    if name=='e5-small' or is_q4(name): return _packaged(encoder_file(name), pruned)
     return _hf_folder(name)
 
 def load_tokenizer(
@@ -287,8 +283,9 @@ def load_tokenizer(
     pruned:bool=True, # only the benchmark's pieces (packaged encoder)
 )->PreTrainedTokenizerFast:
     "The tokenizer alone"
-    home = _home(str(name), pruned)
-    return PreTrainedTokenizerFast.from_pretrained(home) if isinstance(home, Path) else _hf_tokenizer(home)
+    return _tokenizer_at(_home(str(name), pruned))
+
+def _tokenizer_at(home): return PreTrainedTokenizerFast.from_pretrained(home) if isinstance(home, Path) else _hf_tokenizer(home)
 
 def load_encoder(
     name:str='e5-small', # 'e5-small', 'e5-small-mlm', a file of four-bit weights, a Hugging Face folder or hub name
@@ -298,7 +295,7 @@ def load_encoder(
 )->tuple: # the encoder, without a head, and its tokenizer
     "Load an encoder; raises `XltError` that names the remedy if it is missing, damaged or out of reach"
     home = _home(str(name), pruned)
-    tok = load_tokenizer(name, pruned)
+    tok = _tokenizer_at(home)
     ours = isinstance(home, Path)
     extra = dict(add_pooling_layer=False) if ours else {}
     if random:
@@ -360,7 +357,8 @@ def load_mlm(
     name:str|Path='e5-small-mlm', # 'e5-small-mlm', a file that `save_mlm` wrote, or a Hugging Face folder or hub name
 )->tuple: # a model with a head for masked words, and its tokenizer
     "Load a masked language model; raises `XltError` if there is no mask token or no trained head"
-    home,tok = _home(str(name), True), load_tokenizer(name)
+    home = _home(str(name), True)
+    tok = _tokenizer_at(home)
     if tok.mask_token_id is None: raise XltError(f'the tokenizer of {name} has no mask token: masked words need one')
     model,lost = _hf(AutoModelForMaskedLM, home)
     if lost:

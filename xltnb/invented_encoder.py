@@ -7,14 +7,12 @@ __all__ = ['NEAR_TO_FAR', 'FINE', 'InventedEncoderCfg', 'encoder_run', 'folder_o
            'neighbours']
 
 # %% ../nbs/34_invented_encoder.ipynb #f674e949
-import os
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import pandas as pd
@@ -24,10 +22,10 @@ from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
 
 from .core import XltError, cache_dir, seed_for, stable_hash, to_dict
-from .encoders import load_mlm
+from .encoders import has_weights, load_mlm
 from .invented import PRESETS, Invented, InventedCfg, Lang
 from .mlm import Frame, MLMCfg, MLMRun, hide, masked_loss, tokenise
-from .store import Claim
+from .store import built_once
 from .trainer import FineCfg
 
 # %% ../nbs/34_invented_encoder.ipynb #7fc6943d
@@ -100,25 +98,20 @@ def folder_of(
 
 _LAYOUT = 1 # changes when the same settings make other weights
 
-def _publish(run, home):
-    "Make the finished run's folder appear"
-    tmp = home.with_name(f'.{home.name}.{uuid4().hex[:8]}')
-    try:
-        run.model.config.save_pretrained(tmp)
-        run.tok.save_pretrained(tmp)
-        save_model(run.model, tmp/'model.safetensors', metadata=dict(format='pt'))
-        os.replace(tmp, home)
-    finally: shutil.rmtree(tmp, ignore_errors=True)
-    shutil.rmtree(run.folder, ignore_errors=True)
+def _publish(run, folder):
+    "Write the finished run's model and tokenizer"
+    run.model.config.save_pretrained(folder)
+    run.tok.save_pretrained(folder)
+    save_model(run.model, folder/'model.safetensors', metadata=dict(format='pt'))
 
-def _train(cfg, home, report, deadline):
-    "Train towards the folder `home`; short of it when time is up"
-    run = encoder_run(cfg, home.with_name(f'{home.name}.part'))
+def _train(cfg, part, folder, report, deadline):
+    "Train with checkpoints in `part`, and write `folder`; without it when time is up"
+    run = encoder_run(cfg, part)
     def look(run):
         if run.at.updates%50==0: report(run.progress, f'{run.at.updates} updates, {run.at.tokens/1e6:.2f} M tokens')
         return time.time()>deadline
     run.train(every=30., log=lambda line: None, stop=look)
-    if time.time()<=deadline or run.progress>=1: _publish(run, home)
+    if time.time()<=deadline or run.progress>=1: _publish(run, folder)
 
 # %% ../nbs/34_invented_encoder.ipynb #7cfa6764
 def _silent(done, note): pass
@@ -131,13 +124,11 @@ def invented_encoder(
 )->tuple[BertModel,PreTrainedTokenizerFast]|None: # as `load_encoder`; None when time was up first
     "The trained encoder and its tokenizer: from the cache, or from its checkpoint, or from scratch"
     home = folder_of(cfg, cache)
-    while not home.is_dir():
-        if time.time()>deadline: return None
-        with Claim(home.parent/'.claims'/f'{home.name}.lock') as mine:
-            if mine and not home.is_dir(): _train(cfg, home, report, deadline)
-        if not mine:
-            report(0., 'another process trains this encoder')
-            time.sleep(1)
+    part = home.with_name(f'{home.name}.part')
+    def make(folder): _train(cfg, part, folder, report, deadline)
+    def waiting(): report(0., 'another process trains this encoder')
+    if built_once(home, make, has_weights, deadline, waiting) is None: return None
+    shutil.rmtree(part, ignore_errors=True)
     model,tok = load_mlm(home)
     return model.bert, tok
 

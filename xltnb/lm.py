@@ -10,8 +10,10 @@ __all__ = ['SCHEDULES', 'LMCfg', 'lr_at', 'Games', 'languages_of', 'batch_groups
 import json
 import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 import torch.nn.functional as F
@@ -68,6 +70,7 @@ class Games:
         chunk:int=0, # games made at a time; 0: 128 updates' worth on a GPU, 16 on a CPU
     ):
         self.cfg,self.n,self.seed,self.device = cfg,n,seed,torch.device(device)
+        if 0<cfg.unique<cfg.batch: raise XltError(f'unique={cfg.unique} games cannot fill an update of {cfg.batch}: raise it, or lower batch')
         self.steps = max(1, chunk//cfg.batch) if chunk else (128 if self.device.type=='cuda' else 16)
         self.at,self.buf,self.epoch = -1,None,-1
         self.corpus = self.make(0, cfg.unique) if cfg.unique else None
@@ -144,6 +147,11 @@ def compute_dtype(
     return getattr(torch, ('bfloat16' if torch.device(device).type=='cuda' else 'float32') if name=='auto' else name)
 
 # %% ../nbs/32_lm.ipynb #90cf9b74
+def _old(tmp, seconds=600):
+    "Remove what a killed process left; a file that is being written now is younger"
+    with suppress(FileNotFoundError):
+        if time.time()-tmp.stat().st_mtime>seconds: tmp.unlink()
+
 def save_checkpoint(
     path:Path, # file to (re)place
     model:GPT, # weights
@@ -155,7 +163,8 @@ def save_checkpoint(
     tensors = {f'model.{k}':v.detach().contiguous() for k,v in params.items()}
     if opt: tensors |= {f'opt.{k}.{s}':v for k,p in params.items() for s,v in opt.state.get(p,{}).items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_suffix(f'.{id(model)}.tmp')
+    for old in path.parent.glob(f'{path.stem}.*.tmp'): _old(old)
+    tmp = path.with_suffix(f'.{uuid4().hex[:8]}.tmp')
     try:
         save_file(tensors, tmp, {'meta':json.dumps(meta)})
         tmp.replace(path)
@@ -172,7 +181,8 @@ def load_checkpoint(
     with safe_open(path, 'pt', device=str(next(model.parameters()).device)) as f:
         names,params = set(f.keys()), dict(model.named_parameters())
         held = {k.removeprefix('model.') for k in names if k.startswith('model.')}
-        if held!=set(params): raise XltError(f'{path} holds another model; delete it to start afresh')
+        same = held==set(params) and all(f.get_slice(f'model.{k}').get_shape()==list(p.shape) for k,p in params.items())
+        if not same: raise XltError(f'{path} holds another model; delete it to start afresh')
         with torch.no_grad():
             for k,p in params.items(): p.copy_(f.get_tensor(f'model.{k}'))
         for k,p in params.items() if opt else ():
@@ -229,7 +239,7 @@ def backward(self:_Run, x_B_T, y_B_T, count):
 def update(self:_Run):
     "One update: games, languages, gradients, step"
     step,cfg = self.step,self.cfg
-    torch.manual_seed(seed_for('dropout',self.seed,step) if self.model.cfg.dropout else 0)
+    if self.model.cfg.dropout: torch.manual_seed(seed_for('dropout',self.seed,step))
     games_B_M,numbers = self.games(step)
     groups = batch_groups(self.enc, games_B_M, languages_of(step, numbers, cfg, len(self.lex.kinds)))
     count = sum((y>0).sum() for _,y in groups)
@@ -316,5 +326,6 @@ def model_for(
     device:str='cpu', # where the model lives
 )->GPT:
     "A fresh model of the right size for `lex`; the same weights on every device"
-    torch.manual_seed(seed_for('init', seed))
-    return GPT(GPTCfg(lex.vocab, lex.block, layers, heads, width, dropout)).to(device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for('init', seed))
+        return GPT(GPTCfg(lex.vocab, lex.block, layers, heads, width, dropout)).to(device)

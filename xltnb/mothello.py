@@ -7,11 +7,13 @@ __all__ = ['APPROACHES', 'OPENINGS', 'WorldCfg', 'lexicon_of', 'pretrain_key', '
 
 # %% ../nbs/40_mothello.ipynb #f2a7623b
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from .core import XltError, check_name, seed_for, stable_hash, to_dict
 from .languages import Lexicon, draw_anchors, make_lexicon
 from .lm import LMCfg, Trained, load_checkpoint, model_for, save_checkpoint, train
+from .store import built_once
 
 # %% ../nbs/40_mothello.ipynb #adc749f5
 APPROACHES = ('naive', 'anchors', 'unified')
@@ -48,9 +50,11 @@ def pretrain_key(
     lm:LMCfg, # training
     seed:int, # of the weights, the games and the languages
     at:tuple=(), # steps after which something is measured
+    about:str='', # what else decides the measurements that are kept with the model: probe, games
 )->str:
     "Key under which `pretrain` keeps a model"
-    return stable_hash(dict(what='pretrain', world=to_dict(world), lm=to_dict(lm), seed=seed, at=list(at)))
+    more = dict(about=about) if about else {}
+    return stable_hash(dict(what='pretrain', world=to_dict(world), lm=to_dict(lm), seed=seed, at=list(at)) | more)
 
 def pretrain(
     world:WorldCfg, # languages and model
@@ -58,21 +62,22 @@ def pretrain(
     seed:int, # of the weights, the games and the languages
     cache:Path, # folder for models and checkpoints
     device:str='cpu', # where to train
+    about:str='', # as in `pretrain_key`
     **kw, # `measure`, `at`, `report`, `deadline`, `every` of `train`
 )->Trained:
     "The trained model of a world: from the cache, or from its checkpoint, or from scratch"
     lex = lexicon_of(world, seed)
     model = model_for(lex, world.layers, world.heads, world.width, world.dropout, seed, device)
-    key = pretrain_key(world, lm, seed, kw.get('at',()))
-    whole,part = cache/'models'/f'{key}.safetensors', cache/'checkpoints'/f'{key}.safetensors'
-    if whole.exists():
-        meta = load_checkpoint(whole, model)
-        return Trained(model.eval(), lex, meta['curves'], True, meta['tokens_s'])
-    run = train(model, lex, lm, seed_for('games','pretrain',seed), ckpt=part, **kw)
-    if run.done:
-        save_checkpoint(whole, model, None, dict(curves=run.curves, tokens_s=run.tokens_s))
-        part.unlink(missing_ok=True)
-    return run
+    key = pretrain_key(world, lm, seed, kw.get('at',()), about)
+    part,runs = cache/'checkpoints'/f'{key}.safetensors', []
+    def make(file):
+        runs.append(run := train(model, lex, lm, seed_for('games','pretrain',seed), ckpt=part, **kw))
+        if run.done: save_checkpoint(file, model, None, dict(curves=run.curves, tokens_s=run.tokens_s))
+    whole = built_once(cache/'models'/f'{key}.safetensors', make, deadline=kw.get('deadline',inf))
+    if whole: part.unlink(missing_ok=True)
+    if runs: return runs[-1]
+    meta = load_checkpoint(whole, model) if whole else dict(curves={}, tokens_s=0.)
+    return Trained(model.eval(), lex, meta['curves'], bool(whole), meta['tokens_s'])
 
 # %% ../nbs/40_mothello.ipynb #4581785e
 OPENINGS = {8:(19,18,17), 6:(8,7,6), 4:(1,0,4)}

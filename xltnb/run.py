@@ -26,7 +26,7 @@ from fastcore.basics import patch
 
 from .core import XltError, atomic_write, cache_dir, check_name
 from .experiments import Ctx, Job, Paused, call_job, papers
-from .plan import Plan, cores, duration, pick_arms, plan_line
+from .plan import Plan, cores, duration, pick_arms, plan_line, unit
 from .published import rule_hashes
 from .store import Record, Store, open_store, provenance
 
@@ -109,7 +109,7 @@ def run_job(
     store, start = setup.open(), time.time()
     end = lambda status, note='': Outcome(job, status, time.time()-start, note)
     if store.has(job.key): return end('there')
-    with store.claim(job.key) as mine:
+    with store.lease(job.key) as mine:
         if store.has(job.key): return end('there')
         if not mine: return end('busy')
         try: store.put(_record(job, setup, report))
@@ -341,13 +341,15 @@ def _rounds(jobs, engine, setup, workers, progress):
     return list(out.values())
 
 # %% ../nbs/62_run.ipynb #90134bc0
-def _check_options(workers, minutes, device):
+def _check_options(workers, minutes, device, preset):
     "Wrong numbers and names stop here"
     if workers is not None and workers<1: raise XltError(f'workers must be 1 or more, not {workers}')
     if minutes is not None and minutes<=0: raise XltError(f'minutes must be more than 0, not {minutes}')
     if device: check_name(device, ('cpu','cuda'), 'device')
     if device=='cuda' and default_device()!='cuda':
         raise XltError("device 'cuda' was asked for and torch sees no GPU; use 'cpu', or see `xltnb doctor`")
+    if not device and unit(preset)=='GPU' and default_device()!='cuda':
+        raise XltError(f"preset '{preset}' is counted in GPU-hours and torch sees no GPU: choose smoke or laptop, or ask for it with --device cpu")
 
 def _check_store(store):
     "The store can be written to"
@@ -363,15 +365,15 @@ def run_plan(
     workers:int|None=None, # side by side; default: the cores, or one on a GPU
     minutes:float|None=None, # start nothing new after this time; jobs that can, stop at a checkpoint
     jobs:str|None=None, # only arms that match: 'align-*,naive5'
-    device:str|None=None, # 'cpu' or 'cuda'; default: what is there
+    device:str|None=None, # 'cpu' or 'cuda'; default: what the preset is counted in, so that one key means one arithmetic
     show:bool=True, # print the estimate and the progress
 )->RunReport: # what was done
     "Run the jobs of a plan that its store lacks"
-    _check_options(workers, minutes, device)
+    _check_options(workers, minutes, device, plan.preset)
     fn, start = get_engine(engine), time.time()
     store = plan.store if store is None else open_store(store)
     plan = Plan(plan.target, plan.preset, pick_arms(plan.jobs, jobs) if jobs else plan.jobs, store, plan.seeds)
-    todo, device = plan.todo(), device or default_device()
+    todo, device = plan.todo(), device or ('cuda' if unit(plan.preset)=='GPU' else 'cpu')
     workers = workers or _workers(todo, device)
     if show: print(plan_line(plan, workers), flush=True)
     if not todo: return RunReport(plan, [])

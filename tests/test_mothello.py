@@ -1,0 +1,36 @@
+"Pretraining: two processes that want the same model train it once"
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from xltnb.lm import LMCfg
+from xltnb.mothello import WorldCfg, pretrain, pretrain_key
+
+WORLD, CFG = WorldCfg(n=4, layers=1, heads=2, width=16), LMCfg(steps=400, batch=32, warmup=2)
+ASK = '''
+import json, sys, torch
+from pathlib import Path
+torch.set_num_threads(1)
+from test_mothello import CFG, WORLD
+from xltnb.mothello import pretrain
+told = []
+run = pretrain(WORLD, CFG, 1, Path(sys.argv[1]), report=lambda done, note: told.append(note))
+print(json.dumps([run.done, run.curves['loss'][-1], len(told)]))
+'''
+
+
+def test_of_two_processes_one_trains(tmp_path):
+    both = [subprocess.Popen([sys.executable, '-c', ASK, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent) for _ in range(2)]
+    one, two = sorted((json.loads(p.communicate(timeout=120)[0]) for p in both), key=lambda r: r[2])
+    assert one[0] and two[0] and one[1] == two[1] and one[2] == 0 < two[2]
+    assert [p.name for p in (tmp_path/'models').glob('[!.]*')] == [f'{pretrain_key(WORLD, CFG, 1)}.safetensors'] and not list((tmp_path/'checkpoints').iterdir())
+
+
+def test_time_that_is_up_leaves_no_model(tmp_path):
+    assert not pretrain(WORLD, CFG, 1, tmp_path, deadline=0).done and not list((tmp_path/'models').glob('[!.]*.safetensors'))
+
+
+def test_keys_of_cached_models_stay_and_what_is_measured_can_change_them():
+    assert pretrain_key(WORLD, CFG, 1) == pretrain_key(WORLD, CFG, 1, about='') == 'da3b094822f52e38'
+    assert pretrain_key(WORLD, CFG, 1, about='x') != pretrain_key(WORLD, CFG, 1)
