@@ -159,7 +159,7 @@ def test_rule_hashes_name_claim_and_preset():
 
 
 @pytest.mark.parametrize('preset', ['smoke', 'laptop', 'gpu', 'paper'])
-@pytest.mark.parametrize('paper', ['mothello', 'baselines'])
+@pytest.mark.parametrize('paper', ['mothello', 'baselines', 'robust'])
 def test_arms_of_checks_have_jobs(paper, preset, monkeypatch):
     monkeypatch.setenv('XLTNB_XQUAD', 'a folder') # without one its runs are not planned
     arms = {j.arm for j in load_jobs(paper)(preset, None)}
@@ -167,7 +167,7 @@ def test_arms_of_checks_have_jobs(paper, preset, monkeypatch):
     assert not lost, f'no job at {preset} measures {lost}'
 
 
-@pytest.mark.parametrize('paper,claim', [(p, c) for p in ('mothello', 'baselines') for c in sorted(load_paper(p).claims)])
+@pytest.mark.parametrize('paper,claim', [(p, c) for p in ('mothello', 'baselines', 'robust') for c in sorted(load_paper(p).claims)])
 def test_checks_name_no_idle_arm(paper, claim):
     for k in load_paper(paper).claims[claim].checks: assert {a for a, _ in names_in(k.effect)} == set(k.arms), k.effect
 

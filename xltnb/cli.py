@@ -228,7 +228,7 @@ def run(
     jobs:str|None=None, # only arms that match: 'align-*,naive5'
     workers:int|None=None, # processes side by side; default: the cores, or one on a GPU
     minutes:float|None=None, # stop at a checkpoint after this time; the same command goes on
-    device:str|None=None, # cpu | cuda; default: what is there
+    device:str|None=None, # cpu | cuda; default: what the preset is counted in
     engine:str='local', # how jobs run
 ):
     "Run what is missing; safe to stop and to repeat"

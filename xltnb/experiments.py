@@ -11,13 +11,15 @@ __all__ = ['PRESETS', 'PAPERS', 'EXPERIMENTS', 'PRESET_JOBS', 'MODULES', 'Job', 
 import os
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from math import inf
 from pathlib import Path
+from shutil import rmtree
 
-from .core import XltError, cache_dir, check_name, from_dict, to_dict
+from .core import XltError, cache_dir, check_name, from_dict, stable_hash, to_dict
 from .published import load_paper
 from .store import RunKey
 
@@ -76,6 +78,18 @@ class Ctx:
     def left(self)->float: # seconds
         "Time until the deadline"
         return self.deadline-time.time()
+
+    @contextmanager
+    def scratch(self,
+        experiment:str, # its name
+        version:int, # its version: what an older one left is not gone on with
+        cfg, # of the run
+        seed:int, # of the run
+    ): # a folder
+        "Folder for a run's own checkpoints: it stays when the run is interrupted, and goes when the run is done"
+        folder = self.cache/experiment/stable_hash([version, to_dict(cfg), seed])
+        yield folder
+        rmtree(folder, ignore_errors=True)
 
 # %% ../nbs/60_experiments.ipynb #bc8fcd6a
 @dataclass(frozen=True)

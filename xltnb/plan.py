@@ -112,6 +112,7 @@ def plan_line(
     "What is left and what it costs"
     todo, u = plan.todo(), unit(plan.preset)
     n = len({j.key for j in plan.jobs})
+    if not n: return f'{plan.target} has no runs at {plan.preset}: it is measured at a larger preset'
     if not todo: return f'{plan.target} at {plan.preset}: all {n} runs are done'
     workers = workers or (cores() if u=='core' else 1)
     wall = duration(wall_s(todo, workers))
