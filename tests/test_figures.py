@@ -2,8 +2,10 @@
 import numpy as np
 import pytest
 
-figures = pytest.importorskip('xltnb.figures')
+figures = pytest.importorskip('xltnb.mothello_figures')
+from xltnb import board_figures, verdicts  # noqa: E402
 from xltnb.core import XltError  # noqa: E402
+from xltnb.figures import by_arm  # noqa: E402
 from xltnb.store import Record  # noqa: E402
 
 
@@ -23,11 +25,11 @@ def lines(fig, name): return [t for t in fig.data if t.legendgroup == name or t.
 
 def test_board_takes_classes_and_probabilities():
     p = np.full((16, 3), 1/3); p[5] = 0, .1, .9
-    fig = figures.board_fig(dict(a=np.ones(16), b=p), 4, last=5)
+    fig = board_figures.board_fig(dict(a=np.ones(16), b=p), 4, last=5)
     assert len(fig.data) == 4 and fig.data[2].marker.opacity[5] == .9
     assert set(fig.data[0].marker.opacity) == {0.}
     assert fig.data[0].text[5].startswith('b2')
-    with pytest.raises(XltError, match='16 classes'): figures.board_fig(dict(a=np.ones(9)), 4)
+    with pytest.raises(XltError, match='16 classes'): board_figures.board_fig(dict(a=np.ones(9)), 4)
 
 
 def test_anchor_counts_in_order_with_a_dot_a_seed():
@@ -43,7 +45,7 @@ def test_one_seed_has_no_thin_line():
 
 
 def test_transfer_counts_as_the_paper_beside_the_paper():
-    runs = figures.by_arm([transfer(a, s) for a in ('naive', 'anchors', 'unified') for s in range(2)])
+    runs = by_arm([transfer(a, s) for a in ('naive', 'anchors', 'unified') for s in range(2)])
     plain, beside = figures.transfer_fig(runs), figures.transfer_fig(runs, figures.printed_curves())
     assert 'side to move' in plain.layout.title.subtitle.text and 'either side' in beside.layout.title.subtitle.text
     assert len(beside.data) - len(plain.data) == 9
@@ -59,7 +61,7 @@ def test_matrix_is_ordered_by_cluster():
 
 
 def test_answers_add_up_to_one_and_approaches_keep_their_order():
-    fig = figures.wrong_language_fig(figures.by_arm([transfer(a, s) for a in ('unified', 'naive', 'anchors') for s in range(2)]))
+    fig = figures.wrong_language_fig(by_arm([transfer(a, s) for a in ('unified', 'naive', 'anchors') for s in range(2)]))
     assert [a.text for a in fig.layout.annotations] == ['naive', 'anchors', 'unified']
     for panel in range(3): np.testing.assert_allclose(np.sum([t.y for t in fig.data[3*panel:3*panel+3]], axis=0), 1)
 
@@ -95,15 +97,15 @@ def test_runs_of_two_presets_are_not_drawn_as_one():
 def test_turned_boards():
     from xltnb.othello import symmetries
     b = np.arange(16) % 3
-    fig = figures.turned_boards_fig(b, 4, last=1)
+    fig = board_figures.turned_boards_fig(b, 4, last=1)
     same = [a.text.split(': ')[-1] for a in fig.layout.annotations][1:]
     assert same == [f'{(b[i]==b).mean():.0%} the same' for i in symmetries(4)[1:]]
     assert (fig.data[5].x[0], fig.data[5].y[0]) == (2, 3)  # a2 lands on d3
 
 
 def test_claims_of_every_verdict_have_a_row():
-    rows = [dict(claim=f'p.C{i}', preset='smoke', verdict=v, effect=np.nan if v in ('todo', 'open') else .1*i, low=np.nan, high=None, n=i, margin=None) for i, v in enumerate(figures.VERDICT_LOOK)]
-    fig = figures.claims_fig(rows)
+    rows = [dict(claim=f'p.C{i}', preset='smoke', verdict=v, effect=np.nan if v in ('todo', 'open') else .1*i, low=np.nan, high=None, n=i, margin=None) for i, v in enumerate(verdicts.VERDICT_LOOK)]
+    fig = verdicts.claims_fig(rows)
     assert list(fig.layout.yaxis.categoryarray) == [r['claim'] for r in rows][::-1]
     assert len(fig.layout.annotations) == 2 and fig.layout.title.text == 'Of 6 claims: 1 ok, 1 near, 1 off, 1 undecided, 1 open, 1 todo'
 
@@ -111,9 +113,31 @@ def test_claims_of_every_verdict_have_a_row():
 @pytest.mark.parametrize('rule,inside', [('above', (.1, None)), ('below', (None, .1)), ('within', (-.1, .1))])
 def test_the_claimed_side_is_shaded(rule, inside):
     row = dict(claim='p.C1', preset='smoke', verdict='ok', effect=.5, low=.4, high=.6, n=3, margin=.1, rule=rule)
-    fig = figures.claims_fig([row])
+    fig = verdicts.claims_fig([row])
     box, = [s for s in fig.layout.shapes if s.type == 'rect']
     assert (box.x0, box.x1) == tuple(e if w is None else w for w, e in zip(inside, fig.layout.xaxis.range))
+
+
+def test_what_counting_moves_scores_is_drawn_where_every_run_has_it():
+    runs = [align(k, s) for k in (0, 4) for s in range(2)]
+    name = 'commonest state of each square and move'
+    assert not lines(figures.anchors_fig(runs), name) and lines(figures.anchors_fig(runs), 'commonest state of each square')
+    for r in runs: r.metrics['majority_square_and_move'] = .61
+    for fig in (figures.anchors_fig(runs), figures.layers_fig(runs)): assert set(lines(fig, name)[0].y) == {.61}
+
+
+def test_a_short_and_a_long_pair_stand_side_by_side():
+    looks = lambda t: dict(probe=dict(tokens=[t/2, t], within=[.6, .7], across=[.5, .55], across_sym=[.5, .6]))  # noqa: E731
+    short, long = [align(0, s, **looks(12e6)) for s in range(2)], [align(0, s, **looks(52e6)) for s in range(2)]
+    for r in long: r.arm = 'long-atomic-0'
+    for r in short+long: r.metrics['across_sym'] = .7 if r.arm.startswith('long') else .52
+    fig = figures.probe_curve_fig(by_arm(short+long))
+    assert fig.layout.title.text == 'Read across: 0.55 after 12 M tokens (no anchors), 0.55 after 52 M tokens (longer)'
+    assert len([t for t in fig.data if t.name == 'across languages, at the best turn']) == 2
+    assert figures.symmetry_fig(short+long).layout.title.text == 'The best turn beats the control by +0.02 (no anchors), +0.20 (longer)'
+    assert figures.symmetry_fig(long).layout.title.text == 'Longer: 0.50 as it is, 0.70 at the best turn, control 0.50'
+    names = [n for n, _ in figures.mothello_figures(short+long)]
+    assert 'the longer pair, by layer' in names and 'the longer pair, by layer' not in [n for n, _ in figures.mothello_figures(short)]
 
 
 @pytest.mark.parametrize('draw', ['anchors_fig', 'layers_fig', 'symmetry_fig'])

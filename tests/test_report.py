@@ -11,6 +11,7 @@ from xltnb.core import XltError  # noqa: E402
 from xltnb.experiments import load_jobs  # noqa: E402
 from xltnb.published import load_paper, names_in  # noqa: E402
 from xltnb.store import Record, Store  # noqa: E402
+from xltnb.verdicts import claims_markdown  # noqa: E402
 
 EVIL = '<script>document.title="broken"</script>'
 
@@ -69,7 +70,7 @@ def test_full_report_in_a_browser(browser, full):
     page, wrong = visit(browser, full[0].as_uri())
     page.locator('.js-plotly-plot .main-svg').first.wait_for(timeout=20000)
     page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length == document.querySelectorAll('.plotly-graph-div').length")
-    assert page.locator('.js-plotly-plot').count() == 10
+    assert page.locator('.js-plotly-plot').count() == 12
     assert page.locator('table.claims tbody tr').count() == len(full[1])
     assert 'Not drawn' not in page.inner_text('body') and page.title() == 'xltnb report, laptop'
     page.locator('table.claims a').first.click()
@@ -95,9 +96,9 @@ def test_names_are_checked_before_anything_is_written(tmp_path):
 
 def test_markdown_keeps_its_columns():
     row = dict(claim='p.C1', text='a|b\nc', verdict='ok', effect=.1, low=.05, high=.2, n=3)
-    last = reports.claims_markdown([row]).split('\n')[-1]
+    last = claims_markdown([row]).split('\n')[-1]
     assert last == r'| p.C1 | a\|b c | – | 0.100 (0.050 to 0.200) | – | 3 | ✓ ok |'
-    assert '| 0.97 | 0.100 (0.050 to 0.200) | > 0.04 |' in reports.claims_markdown([{**row, 'printed': '0.97', 'rule': 'above', 'margin': .04}])
+    assert '| 0.97 | 0.100 (0.050 to 0.200) | > 0.04 |' in claims_markdown([{**row, 'printed': '0.97', 'rule': 'above', 'margin': .04}])
 
 
 def test_what_a_preset_changes_is_listed(full, empty):
