@@ -18,12 +18,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from .core import XltError, atomic_write, cache_dir, check_name, from_dict, seed_for, to_dict
-from .exp_mothello import SCALES, AlignCfg, align_arms, look_steps, sets_for
+from .exp_mothello import SCALES, AlignCfg, align_arms, look_steps
 from .gpt import GPT
 from .languages import Encoder, Lexicon
 from .legality import legality
 from .lm import load_checkpoint, model_for
 from .mothello import WorldCfg, lexicon_of, pretrain_key
+from .mothello_measures import sets_for
 from .othello import board_classes, random_games, replay, unpack
 from .probes import Probes, align, move_states
 
