@@ -135,6 +135,8 @@ def test_committed_records_come_first(tmp_path, monkeypatch):
     assert mine.get(a_record().key).metrics=={'acc': 1.} and len(mine.records())==1
     assert Store('results', committed=False).get(a_record().key).metrics=={'acc': 2.}
     assert mine.path==tmp_path/'results'
+    monkeypatch.setenv('XLTNB_FRESH', '1')
+    assert Store('results').get(a_record().key).metrics=={'acc': 2.}, 'asked for, the committed ones stand aside'
 
 
 def full_disk(fd, data):

@@ -49,6 +49,8 @@ class Judged:
     keys:tuple = () # records it was computed from
     note:str = '' # why it could not be judged
 
+_AGAIN = 'run them again (XLTNB_FRESH=1 leaves the committed records aside)'
+
 def _seed_effect(check, recs):
     return evaluate(check.effect, lambda a,m: recs[a].metrics[m])
 
@@ -75,7 +77,7 @@ def judge(
     "Judge one check on paired runs"
     if not runs: return Judged('todo', note='not run')
     try: xs = [_seed_effect(check,r) for r in runs]
-    except KeyError as e: return Judged('todo', note=f'the runs have no metric {e}; run them again')
+    except KeyError as e: return Judged('todo', note=f'the runs have no metric {e}; {_AGAIN}')
     effect,low,high = mean_ci(xs, level)
     items_low,items_high = _item_interval(check, runs, level)
     if items_high-items_low > high-low: low,high = items_low,items_high
@@ -122,7 +124,7 @@ def judge_claim(
     for c in checks:
         runs = _runs_of(c, jobs, store, cache)
         j = _among(len(checks), c, runs)
-        if _stale(claim,preset,runs): j = replace(j, verdict='todo', note='the rule was changed after these runs; run them again')
+        if _stale(claim,preset,runs): j = replace(j, verdict='todo', note=f'the rule was changed after these runs; {_AGAIN}')
         res.append((c,j))
     return sorted(res, key=lambda x: _WORST.index(x[1].verdict))
 

@@ -271,8 +271,9 @@ class Store:
     def __init__(
         self,
         path:str|Path='results', # folder to write to; relative to the project's root
-        committed:bool=True, # also read `nbs/results`
+        committed:bool=True, # also read `nbs/results`, unless the environment sets XLTNB_FRESH
     ):
+        committed = committed and os.environ.get('XLTNB_FRESH','0') in ('','0')
         root = project_root()
         self.path = (root/Path(path).expanduser()).resolve()
         if self.path.exists() and not self.path.is_dir(): raise XltError(f'store {self.path} is a file; name a folder')
