@@ -63,7 +63,7 @@ def test_accumulation_keeps_the_gradient(tmp_path, layout, methods):
     assert (one-four).norm() < .02*(one-start).norm()
 
 def test_it_learns_and_selects(tmp_path):
-    t = fit(tmp_path, FineCfg(epochs=12, batch=16, lr=3e-3, head_lr=3e-3, freeze='none', looks=4, select='best'))
+    t = fit(tmp_path, FineCfg(epochs=12, batch=16, lr=3e-3, head_lr=3e-3, freeze='none', looks=4, select='best'), keep=True)
     assert t.zero_shot('test').main('de')>.8
     mean = averaged(sorted(tmp_path.glob('checkpoint-*')))
     assert set(mean)<=set(t.model.state_dict()) and len(list(tmp_path.glob('checkpoint-*')))>=2
@@ -72,14 +72,36 @@ def test_the_oracle_is_told_and_never_kept(tmp_path):
     task = toy_task(); flipped = task.rows('en','validation').to_list()
     for r in flipped: r['label'] = (r['label']+1)%3 # the better the source, the worse this language
     de = DatasetDict(validation=make_rows(flipped, 'classify', task.labels), test=task.rows('de'))
-    t = fit(tmp_path, FineCfg(epochs=12, batch=16, lr=3e-3, head_lr=3e-3, freeze='none', looks=4, select='best'), task=replace(task, data=task.data | dict(de=de)))
+    t = fit(tmp_path, FineCfg(epochs=12, batch=16, lr=3e-3, head_lr=3e-3, freeze='none', looks=4, select='best'), task=replace(task, data=task.data | dict(de=de)), keep=True)
     before = weights(t).clone(); dev,choice = t.oracle()
     assert torch.equal(before, weights(t)) and len(dev)==len(list(tmp_path.glob('checkpoint-*')))
     assert choice.loc['source dev','updates']==dev['validation source'].idxmax() and choice.loc['oracle','updates']==dev['validation targets'].idxmax()
     assert choice.loc['oracle','validation targets']>choice.loc['source dev','validation targets'] and choice.loc['oracle','test source']<choice.loc['source dev','test source']
     assert t.zero_shot('test').main('en')==choice.loc['source dev','test source'], 'the kept model is the one that English chose'
-    with pytest.raises(XltError, match='no dev rows'): fit(tmp_path/'b', FineCfg(steps=2, batch=8, looks=1)).oracle()
+    with pytest.raises(XltError, match='no dev rows'): fit(tmp_path/'b', FineCfg(steps=2, batch=8, looks=1), keep=True).oracle()
     with pytest.raises(XltError, match='looks=2'): fit(tmp_path/'c', FineCfg(steps=1, batch=8)).oracle()
+
+@pytest.mark.parametrize('select,left', [('last',1), ('best',2), ('average',0)])
+def test_looks_are_not_more_than_said_and_few_checkpoints_stay(tmp_path, select, left):
+    "100 updates with 30 looks were 34, and every one left its optimizer on the disk"
+    seen = []
+    class Count(Finetuner):
+        def evaluate(self, *a, **k): seen.append(len(list(Path(self.args.output_dir).glob('checkpoint-*')))); return super().evaluate(*a, **k)
+    task = toy_task()
+    Count(add_head(net(), task.kind, task.labels, seed=0), task, FineCfg(steps=20, batch=8, looks=6, select=select), (), tokenizer(), out=tmp_path, use_cpu=True).fit()
+    assert len(seen)==5 and len(list(tmp_path.glob('checkpoint-*')))==left
+    if select!='average': assert max(seen)<=2
+
+def test_the_folder_is_that_of_these_weights_and_rows(tmp_path, monkeypatch):
+    "A random control or other rows must not go on from a checkpoint that is not theirs; when done, nothing is left in the cache"
+    monkeypatch.setenv('XLTNB_CACHE', str(tmp_path))
+    def make(task, seed=0, **kw): return Finetuner(add_head(net(**kw), task.kind, task.labels, seed=seed), task, FineCfg(steps=4, batch=8, looks=2), (), tokenizer(), use_cpu=True)
+    folder = lambda *a, **kw: make(*a, **kw).args.output_dir
+    task = toy_task(); words = task.rows('en','train').to_list(); words[5]['text'] += ' w7'
+    data = dict(task.data); data['en'] = DatasetDict({**data['en'], 'train': make_rows(words, 'classify', task.labels)})
+    assert folder(task)==folder(task)
+    assert len({folder(task), folder(task, seed=1), folder(replace(task, data=data)), folder(task, layout='xlmr')})==4
+    t = make(task); t.fit(); assert not list((tmp_path/'finetune').glob('*/checkpoint-*'))
 
 @pytest.mark.parametrize('methods', ['(RSRP(.3), ADV(.1), FreeADV(.2))'])
 def test_a_killed_run_continues_as_if_undisturbed(tmp_path, methods):

@@ -4,15 +4,18 @@
 
 # %% auto #0
 __all__ = ['FREEZE', 'SELECT', 'MethodTrainer', 'FineCfg', 'check_cfg', 'ByLength', 'Prepare', 'prepared', 'frozen', 'arguments',
-           'Finetuner', 'averaged', 'first_layers', 'finetune']
+           'started', 'Finetuner', 'averaged', 'first_layers', 'finetune']
 
 # %% ../nbs/30_trainer.ipynb #ef81653e
+import json
 import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
+from shutil import rmtree
 
 import numpy as np
 import pandas as pd
@@ -114,7 +117,7 @@ class FineCfg:
     clip:float = 1. # largest gradient norm
     max_len:int = 128 # pieces, specials included
     freeze:str = 'embeddings' # 'embeddings': word embeddings stay; 'body': only the head learns; 'none'
-    looks:int = 0 # evaluations on the source's dev split, each with a checkpoint
+    looks:int = 0 # at most so many evaluations on the source's dev split, each with a checkpoint
     select:str = 'last' # model kept: 'last', 'best' look on the source's dev split, or 'average' of all looks
     bf16:str = 'auto' # 'auto': on a GPU; 'yes', 'no'
 
@@ -202,13 +205,14 @@ def arguments(
     rows:int, # training features
     seed:int, # of the run
     out:Path, # folder of checkpoints
+    keep:bool=False, # keep the checkpoint of every look
     **kwargs, # more of `TrainingArguments`, which win
 )->TrainingArguments:
     "The settings in the library's words"
     updates = cfg.steps or math.ceil(cfg.epochs*math.ceil(rows/(cfg.batch*cfg.accumulation*int(os.environ.get('WORLD_SIZE', 1)))))
     own = dict(output_dir=str(out), seed=seed%2**31, remove_unused_columns=False, report_to='none', disable_tqdm=True,
                logging_steps=max(1, updates//50), dataloader_pin_memory=torch.cuda.is_available(), label_names=['labels'])
-    return TrainingArguments(**own | _optimisation(cfg, updates) | _looks(cfg, updates) | kwargs)
+    return TrainingArguments(**own | _optimisation(cfg, updates) | _looks(cfg, updates, keep) | kwargs)
 
 def _optimisation(cfg, updates):
     "Updates, learning rate and precision, in the library's words"
@@ -218,14 +222,24 @@ def _optimisation(cfg, updates):
         weight_decay=cfg.decay, max_grad_norm=cfg.clip,
         bf16=torch.cuda.is_available() if cfg.bf16=='auto' else cfg.bf16=='yes')
 
-def _looks(cfg, updates):
-    "When the dev split is looked at, in the library's words"
+def _looks(cfg, updates, keep):
+    "When the dev split is looked at and which checkpoints stay, in the library's words"
     if not cfg.looks: return dict(eval_strategy='no', save_strategy='no')
-    every = max(1, updates//cfg.looks)
-    return dict(eval_strategy='steps', save_strategy='steps', eval_steps=every, save_steps=every,
+    every,most = math.ceil(updates/cfg.looks), dict(last=1, best=2, average=None)[cfg.select]
+    return dict(save_total_limit=None if keep else most, eval_strategy='steps', save_strategy='steps', eval_steps=every, save_steps=every,
                 load_best_model_at_end=cfg.select=='best', metric_for_best_model='dev', greater_is_better=True)
 
 # %% ../nbs/30_trainer.ipynb #441c7dec
+def started(
+    model:nn.Module, # before training
+    feats:Dataset, # features
+)->tuple[str,str]: # hash of the weights, hash of the features
+    "What a checkpoint belongs to, besides settings: another encoder, a random one or other rows must not go on from it"
+    weights,rows = sha256(), sha256()
+    for k,v in model.state_dict().items(): weights.update(k.encode()+v.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    for part in feats.with_format(None).iter(4096): rows.update(json.dumps(part, sort_keys=True).encode())
+    return weights.hexdigest()[:16], rows.hexdigest()[:16]
+
 class Finetuner(MethodTrainer):
     "Fine-tune a model on a task's source language, and score it in every other"
     def __init__(self,
@@ -235,16 +249,16 @@ class Finetuner(MethodTrainer):
         methods:Sequence[Method]=(), # the outermost first
         tokenizer=None, # of the model
         seed:int=0, # of the run: rows' order, dropout, methods
-        out:str|Path|None=None, # folder of checkpoints; default: in the cache, named after the settings
+        out:str|Path|None=None, # folder of checkpoints; default: in the cache, until training is done
+        keep:bool=False, # keep the checkpoint of every look, for `oracle`
         **kwargs, # more of `TrainingArguments`, such as use_cpu=True
     ):
-        self.task,self.cfg = task, check_cfg(cfg)
+        self.task,self.cfg,self.keep,self.passing = task, check_cfg(cfg), keep, out is None and not keep
         if tokenizer is None: raise XltError('Finetuner needs tokenizer=..., the one that `load_encoder` returned beside the model')
         methods = check_methods(methods)
         feats = prepared(task, tokenizer, cfg.max_len, methods, seed)
-        layers = model.config.to_dict()['num_hidden_layers']
-        key = stable_hash([to_dict(cfg), task.name, seed, [repr(m) for m in methods], layers, len(feats)])
-        args = arguments(cfg, len(feats), seed, Path(out or cache_dir()/'finetune'/key), **kwargs)
+        out = out or cache_dir()/'finetune'/stable_hash([to_dict(cfg), task.name, seed, [repr(m) for m in methods], *started(model, feats)])
+        args = arguments(cfg, len(feats), seed, Path(out), keep, **kwargs)
         for k in ('pad_token_id','bos_token_id','eos_token_id'): setattr(model.config, k, getattr(tokenizer, k))
         super().__init__(frozen(model, cfg.freeze), args, train_dataset=feats, methods=methods, processing_class=tokenizer,
                          eval_dataset=feats if cfg.looks else None, data_collator=None)
@@ -280,7 +294,12 @@ class Finetuner(MethodTrainer):
         "Train, going on from the last checkpoint in the folder if there is one, and keep the selected model"
         folder = Path(self.args.output_dir)
         self.train(resume_from_checkpoint=get_last_checkpoint(folder) if folder.is_dir() else None)
-        if self.cfg.select=='average': self.model.load_state_dict(averaged(sorted(folder.glob('checkpoint-*'))), strict=False)
+        looks = sorted(folder.glob('checkpoint-*'))
+        if self.cfg.select=='average': self.model.load_state_dict(averaged(looks), strict=False)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            if self.cfg.select=='average' and not self.keep: [rmtree(f) for f in looks]
+            if self.passing: rmtree(folder, ignore_errors=True)
         return self
 
     def zero_shot(self,
@@ -316,9 +335,9 @@ def oracle(self:Finetuner,
     langs:Sequence[str]|None=None, # languages, the source among them; default: all that have a dev split
     limit:int|None=None, # rows a language and split; None: all
 )->tuple[pd.DataFrame,pd.DataFrame]: # dev scores, one row a look; dev and test scores of two choices: 'source dev' and 'oracle'
-    "What the looks score, and what two ways to choose one would give; raises `XltError` without looks or target dev rows"
+    "What the looks score, and what two ways to choose one would give; raises `XltError` without kept looks or target dev rows"
     looks = {int(f.name.split('-')[1]): f for f in Path(self.args.output_dir).glob('checkpoint-*')}
-    if not looks: raise XltError('the oracle chooses among looks: train with looks=2 or more')
+    if not looks or not self.keep: raise XltError('the oracle chooses among looks: train with looks=2 or more and keep=True')
     kept = {k: v.clone() for k,v in self.model.state_dict().items()}
     def score(update, split):
         self.model.load_state_dict(load_file(looks[update]/'model.safetensors'), strict=False)
