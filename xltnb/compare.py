@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .core import XltError, atomic_write, check_name, project_root
-from .published import Check, Claim, Printed, evaluate, load_paper, names_in
+from .published import Check, Claim, Printed, evaluate, item_name, load_paper, names_in
 from .stats import bootstrap_items, detectable, mean_ci
 from .store import Store, open_store
 
@@ -250,12 +250,12 @@ def compare(
 )->Comparison:
     "Printed cells of a paper or of one table beside what the runs measured"
     paper,_,item = target.partition('.')
-    item = item.replace('tab','T').replace('fig','F')
+    item = item_name(item)
     p,store,cache = load_paper(paper), open_store(store), {}
     known = pins(store)
     if item: check_name(item, [*p.tables,*p.claims], f'table, figure or claim of {paper}')
     if item in p.claims:
-        return Comparison([_claim_cell(r,preset,known) for r in claims(paper,preset,store,jobs).rows if r['claim']==target])
+        return Comparison([_claim_cell(r,preset,known) for r in claims(paper,preset,store,jobs).rows if r['claim']==f'{paper}.{item}'])
     cells = (c for k,t in p.tables.items() if item in ('',k) for c in t.cells)
     return Comparison([_cell_row(c,jobs,store,cache,preset,known) for c in cells])
 

@@ -16,9 +16,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
+from uuid import uuid4
 
 from .core import XltError, atomic_write, check_name, nearest, project_root, stable_hash
-from .experiments import PRESETS
+from .published import PRESETS
 from .store import Store
 
 # %% ../nbs/64_mill.ipynb #45679500
@@ -131,6 +132,11 @@ def _state(nb, params, spec):
     store = params.get('store', spec.get('store', {}).get('default', 'results').strip('\'"'))
     return stable_hash([Path(nb).read_text(), params, code, sorted(Store(store).keys())])
 
+def _marked(mark):
+    "The state that a finished page was made from; None where that cannot be read"
+    try: return json.loads(mark.read_text(encoding='utf-8')).get('state')
+    except (OSError, ValueError, AttributeError): return None
+
 def _execute(nb, tmp, params, timeout):
     "Run a notebook; the error's text, or ''"
     pm = import_module('papermill')
@@ -152,10 +158,9 @@ def run_page(
     spec = page_params(nb)
     check_values(params, {k: p['type'] for k,p in spec.items()})
     dst = project_root()/out/f'{nb.stem}-{stable_hash(params, 8)}.ipynb'
-    mark, tmp = dst.with_suffix('.json'), dst.with_suffix('.partial.ipynb')
+    mark, tmp = dst.with_suffix('.json'), dst.with_suffix(f'.{uuid4().hex[:8]}.partial.ipynb') # two runs of a page at once do not meet
     dst.parent.mkdir(parents=True, exist_ok=True)
-    if not force and dst.exists() and mark.exists() and json.loads(mark.read_text()).get('state')==_state(nb, params, spec):
-        return PageRun('cached', str(dst), params)
+    if not force and dst.exists() and _marked(mark)==_state(nb, params, spec): return PageRun('cached', str(dst), params)
     start = time.time()
     err = _execute(nb, tmp, params, timeout)
     final = dst.with_suffix('.failed.ipynb') if err else dst

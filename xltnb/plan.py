@@ -16,7 +16,8 @@ import pandas as pd
 from fastcore.basics import patch
 
 from .core import XltError, check_name, nearest
-from .experiments import PRESETS, Job, jobs_for
+from .experiments import Job, jobs_for
+from .published import PRESETS
 from .store import Store, open_store
 
 # %% ../nbs/61_plan.ipynb #af38511f
