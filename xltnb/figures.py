@@ -24,7 +24,7 @@ COLOURS = dict(source='#0072B2', target='#D55E00', probe='#009E73', within='#007
                naive='#616e7c', anchors='#E69F00', unified='#56B4E9')
 _axis = dict(gridcolor=GRID, zeroline=False, linecolor='#9aa5b1', ticks='outside', tickcolor='#9aa5b1',
     title=dict(standoff=8, font=dict(size=13)), automargin=True)
-_legend = dict(orientation='h', y=-.2, yanchor='top', x=0)
+_legend = dict(orientation='h', y=-.25, yanchor='top', x=0)
 pio.templates['xltnb'] = go.layout.Template(layout=dict(
     font=dict(family='system-ui, -apple-system, "Segoe UI", sans-serif', size=13, color=INK),
     colorway=list(dict.fromkeys(COLOURS.values())), paper_bgcolor='white', plot_bgcolor='white',

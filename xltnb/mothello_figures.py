@@ -368,7 +368,8 @@ def symmetry_fig(
         fig.add_trace(_controls(rs, c==1),1,c)
         _add_levels(fig, c, [SYMMETRY_NAMES[0],'control'], rs, c==1)
     fig.update_xaxes(tickangle=0).update_yaxes(title=_ACCURACY, col=1)
-    return dress(fig, _symmetry_title(arms), 'the probe of language 0 on the other language, after turning the board', 400)
+    how = 'the probe of language 0 on the other language, after turning the board'
+    return dress(fig, _symmetry_title(arms), how, 420, legend=dict(y=-.32))
 
 # %% ../nbs/71_mothello_figures.ipynb #17df116d
 def _edit_traces(y, name, colour):
