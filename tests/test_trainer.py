@@ -18,7 +18,7 @@ from transformers import (BertConfig, BertModel, DataCollatorWithPadding, Debert
 from xltnb.compose import Method, embedded
 from xltnb.core import XltError
 from xltnb.encoders import add_head
-from xltnb.robust import ADV, RSRP, FreeADV
+from xltnb.robust import ADV, RSRP, FreeADV, Repeat
 from xltnb.tasks import Task, make_rows
 from xltnb.trainer import FineCfg, Finetuner, MethodTrainer, averaged
 
@@ -173,3 +173,7 @@ def test_clear_errors(tmp_path):
     with pytest.raises(XltError, match='looks'): Finetuner(model(), task, FineCfg(select='average'), (), tokenizer(), use_cpu=True, out=tmp_path)
     with pytest.raises(XltError, match='accelerate|smoothing'):
         MethodTrainer(model(), TrainingArguments(output_dir=str(tmp_path), label_smoothing_factor=.1, report_to='none', use_cpu=True), methods=[ADV()])
+
+
+def test_offline_methods_want_prepared_rows():
+    with pytest.raises(XltError, match='Repeat works on the rows before training'): MethodTrainer(None, None, methods=[Repeat(2)])

@@ -41,9 +41,14 @@ class MethodTrainer(Trainer):
     def __init__(self,
         *args, # as for `Trainer`
         methods:Sequence[Method]=(), # the outermost first
+        prepared:bool=False, # the rows have been through every method's `prepare`
         **kwargs, # as for `Trainer`
     ):
         self.methods = check_methods(methods)
+        before = [type(m).__name__ for m in self.methods if type(m).prepare is not Method.prepare]
+        if before and not prepared:
+            raise XltError(f'{before[0]} works on the rows before training, and nothing here calls its `prepare`: '
+                           'rows = method.prepare(rows, Prepare(task, tokenizer, seed)), and pass prepared=True')
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = False
         if self.methods and self.label_smoother is not None:
@@ -260,8 +265,8 @@ class Finetuner(MethodTrainer):
         out = out or cache_dir()/'finetune'/stable_hash([to_dict(cfg), task.name, seed, [repr(m) for m in methods], *started(model, feats)])
         args = arguments(cfg, len(feats), seed, Path(out), keep, **kwargs)
         for k in ('pad_token_id','bos_token_id','eos_token_id'): setattr(model.config, k, getattr(tokenizer, k))
-        super().__init__(frozen(model, cfg.freeze), args, train_dataset=feats, methods=methods, processing_class=tokenizer,
-                         eval_dataset=feats if cfg.looks else None, data_collator=None)
+        super().__init__(frozen(model, cfg.freeze), args, train_dataset=feats, methods=methods, prepared=True,
+                         processing_class=tokenizer, eval_dataset=feats if cfg.looks else None, data_collator=None)
         self.remove_callback(PrinterCallback)
         self.data_collator = partial(pad_batch, tokenizer=tokenizer, columns=self.columns)
 
