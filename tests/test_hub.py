@@ -1,5 +1,6 @@
 "Every published format is read from small files made here; every known trap is an error that says so, or a rule that counts"
 import csv
+import gzip
 import json
 import lzma
 import os
@@ -12,7 +13,7 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 
 from xltnb.catalog import PUBLISHED, catalog_state, data_folder, find_files, missing
 from xltnb.core import XltError
-from xltnb.formats import read_conllu, read_lines, read_pairs, read_squad, read_tagged, stream_texts, tag_slots
+from xltnb.formats import place_answer, read_bucc, read_conllu, read_lines, read_pairs, read_squad, read_tagged, stream_texts, tag_slots
 from xltnb.hub import TASKS, load_corpus, load_task, split_articles
 
 NLI = ('entailment', 'neutral', 'contradiction')
@@ -321,6 +322,47 @@ def test_running_text(put, tmp_path):
     with pytest.raises(XltError, match='cannot read'): load_corpus('cc100', tmp_path, 'sw')
 
 
+DAMAGED = dict(
+    gz=(lambda put, d: (d/'a.txt.gz').write_bytes(gzip.compress(b'words '*99)[:10] + b'\xff'*20), lambda d: read_lines(d/'a.txt.gz'), 'a.txt.gz.*fetch it again'),
+    no_text=(lambda put, d: Dataset.from_dict(dict(body=['x'])).to_parquet(d/'t.parquet'), lambda d: list(stream_texts(d/'t.parquet')), 't.parquet has no column "text"; it has body'),
+    pointer=(lambda put, d: put('p.parquet', 'version https://git-lfs.github.com/spec/v1\noid sha256:0\n'), lambda d: list(stream_texts(d/'p.parquet')), 'p.parquet as parquet.*Git LFS'),
+    bucc=(lambda put, d: [put('de', 'de-1\tHallo\nde-2 Welt\n'), put('en', 'en-1\tHello\n'), put('gold', 'de-1\ten-1\n')],
+          lambda d: read_bucc([d/'de', d/'en', d/'gold']), 'de, line 2 has no tab'))
+
+
+@pytest.mark.parametrize('what', DAMAGED)
+def test_damaged_files_are_named(what, put, tmp_path):
+    make, read, says = DAMAGED[what]
+    make(put, tmp_path)
+    with pytest.raises(XltError, match=says): read(tmp_path)
+
+
+def test_a_negative_offset_is_no_place(): assert place_answer('abc Panthers', 'Panthers', -8) == 4
+
+
+def test_what_a_shared_file_lacks_is_said_of_the_file(put, tmp_path):
+    put('tydiqa/tydiqa-goldp-v1.1-train.json', squad(('english-1', ('Nil', 4)), ('swahili-2', ('Nil', 4))))
+    put('tydiqa/tydiqa-goldp-v1.1-dev.json', squad(('english-3', ('Nil', 4)), ('swahili-4', ('Nil', 4))))
+    from xltnb.hub import _Loader, _gather
+    loader = _Loader('tydiqa', tmp_path)
+    _gather(loader, ('en', 'sw'))
+    for key, count in loader.mended.items(): count['things'] += 1
+    assert sorted(loader.notes) == ['en train: 1 things', 'tydiqa-goldp-v1.1-dev.json: 1 things']
+
+
+def test_zero_shot_scores_a_part_of_mlqa_by_language(put, tmp_path):
+    "The scorer knows its language by name, not by which table it was given"
+    import torch
+    from test_trainer import net, tokenizer
+    from xltnb.encoders import add_head
+    from xltnb.transfer import zero_shot
+    for l in ('en', 'de'):
+        for s in ('dev', 'test'): put(f'MLQA_V1/{s}/{s}-context-{l}-question-{l}.json', squad(*((f'q{i}', ('Nil', 4)) for i in range(3))))
+    torch.manual_seed(0)
+    got = zero_shot(add_head(net(), 'span'), tokenizer(), load_task('mlqa', tmp_path, ('de',)), limit=2)
+    assert sorted(got.scores) == ['de', 'en'] and len(got.items['de']) == 2
+
+
 # ---------------------------------------------------------------- catalogue, hub, splits
 
 def test_catalogue_is_sound():
@@ -365,7 +407,14 @@ def test_the_hub_is_read_with_its_own_loader(tmp_path, monkeypatch):
     monkeypatch.delenv('XLTNB_XNLI', raising=False)
     t = load_task('xnli', langs=('de',), hub=True)
     assert t.rows('de')[0] == dict(id='0', text='de test', text2='b', label=2) and set(t.data['de']) == {'test'} and len(t.rows('en', 'train')) == 1
-    refuses('the hub did not give .*repo, sw, test', 'xnli', langs=('sw',), hub=True)
+    refuses("the hub did not give .*repo, sw, .*'sw' not found", 'xnli', langs=('sw',), hub=True)
+    assert 'de validation' in ' '.join(t.notes) and 'left out' in ' '.join(t.notes)
+    import xltnb.hub as hub
+    def broken(repo, config, split, revision=None):
+        if (config, split) == ('de', 'validation'): raise ConnectionError('the line is down')
+        return datasets.load_dataset(repo, config, split=split, revision=revision)
+    monkeypatch.setattr(hub, 'load_dataset', broken)
+    refuses('the line is down', 'xnli', langs=('de',), hub=True)
 
 
 def test_folder_from_the_environment(put, tmp_path, monkeypatch):

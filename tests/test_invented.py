@@ -239,3 +239,7 @@ def test_special_is_a_partial_order():
 def test_no_torch():
     code = 'import sys, xltnb.invented; sys.exit("torch" in sys.modules)'
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0
+
+
+def test_a_split_that_is_none_is_named():
+    with pytest.raises(XltError, match="split 'dev'"): invented('tiny').draw('dev', Random(0))

@@ -109,6 +109,9 @@ FAULTS = [ # what is replaced, by what, and what the message must say
     ('effect: "a.within - a.across"', 'effect: "open(1)"', 'not allowed in an effect: use arm.metric'),
     ('effect: "a.within - a.across"', 'effect: "a.within -"', 'is no expression'),
     ('citation:', 'citation: [', 'not YAML'),
+    ('    tolerance: 0.03\n', '', 'has numbers and no tolerance: say how far'),
+    ('tolerance: 0.03', 'tolerance: small', "tolerance 'small' is no number"),
+    ('tolerance: 0.03', 'tolerance: yes', 'tolerance True is no number'),
 ]
 
 
@@ -123,6 +126,35 @@ def test_malformed_is_refused(tmp_path, old, new, says):
     line = int(re.match(rf'{re.escape(str(bad))}:(\d+): ', msg)[1])
     assert 1 <= line <= len(good.splitlines())
     if new and 'missing' not in says and 'YAML' not in says: assert abs(line-good[:good.index(old)].count('\n')-1) <= 8
+
+
+SHAPES = [ # what a small file holds, and what the message must say
+    ('tables: {T1: null}\nclaims: []', 'T1 must be a mapping, not None: give it a caption'),
+    ('tables: [1]\nclaims: []', 'tables must be a mapping, not [1]'),
+    ('tables: null\nclaims: []', 'tables must be a mapping, not None'),
+    ('claims:', 'claims must be a list, not None'),
+    ('claims: {C1: 2}', 'claims must be a list'),
+    ('tables: {T1: {caption: a, place: b, source: printed, tolerance: 1, blocks: null}}\nclaims: []', 'blocks must be a list, not None'),
+    ('tables: {T1: {caption: a, place: b, source: printed, tolerance: 1, blocks: [3]}}\nclaims: []', 'block 1 must be a mapping, not 3'),
+    ('tables: {T1: {caption: a, place: b, source: printed, tolerance: 1, blocks: [{arm: a, metric: m, rows: 3, columns: [x], values: [[1]]}]}}\nclaims: []',
+     'rows must be a list, not 3'),
+    ('tables: {T1: {caption: a, place: b, source: printed, tolerance: 1, blocks: [{arm: a, metric: m, rows: [r], columns: [x], values: [1]}]}}\nclaims: []',
+     'row 1 must be a list, not 1'),
+    ('tables: {T1: {caption: a, place: b, source: printed, tolerance: 1, blocks: [{arm: "{x}", metric: m, rows: [r], columns: [x], values: [[1]]}]}}\nclaims: []',
+     "arm '{x}' may hold {row} and {col}"),
+    ('claims: [{id: C1, text: t, place: p, checks: [null]}]', 'check of C1 1 must be a mapping, not None'),
+    ('claims: [{id: C1, text: t, place: p, checks: null}]', 'checks must be a list, not None'),
+    ('claims: [{id: C1, text: t, place: p, checks: [{presets: smoke, arms: {a: x}, effect: a.m, rule: above, margin: 0, why: w}]}]',
+     "presets must be a list, not 'smoke'"),
+    ('claims: [{id: 7, text: t, place: p}]', 'id must be text, not 7'),
+]
+
+
+@pytest.mark.parametrize('body,says', SHAPES, ids=[s[:30] for _, s in SHAPES])
+def test_values_of_the_wrong_kind_are_refused(tmp_path, body, says):
+    (bad := tmp_path/'bad.yaml').write_text(f'paper: x\ncitation: {{title: t}}\n{body}\n', encoding='utf-8')
+    with pytest.raises(XltError) as e: validate(bad)
+    assert says in str(e.value) and re.match(rf'{re.escape(str(bad))}:[34]: ', str(e.value)), str(e.value)
 
 
 @pytest.mark.parametrize('text', ['', '- a\n- b\n', 'paper'])

@@ -210,3 +210,13 @@ def test_take_is_seeded_nested_and_leaves_the_rest():
 def test_loads_no_torch():
     done = subprocess.run([sys.executable, '-c', 'import sys, xltnb.tasks; print("torch" in sys.modules)'], capture_output=True, text=True)
     assert done.stdout.strip() == 'False', done.stderr
+
+
+def test_a_word_without_a_prediction_is_wrong():
+    "udpos has no tag for nothing, so a word behind the cut cannot be given one"
+    rows = make_rows([dict(id='0', tokens=['a', 'b'], tags=['ADJ', 'ADJ'])], 'tag', ('ADJ', 'NOUN'))
+    t = Task('udpos', 'tag', dict(en=DatasetDict(test=rows)), ('ADJ', 'NOUN'))
+    assert t.score([[0, -1]], rows) == {'accuracy': .5} and t.score([['ADJ', 'ADJ']], rows) == {'accuracy': 1.}
+    rows = make_rows([dict(id='0', tokens=['a', 'b'], tags=['B-X', 'O'])], 'tag', ('O', 'B-X', 'I-X'))
+    t = Task('ner', 'tag', dict(en=DatasetDict(test=rows)), ('O', 'B-X', 'I-X'))
+    assert t.score([[1, -1]], rows)['f1'] == 1

@@ -134,6 +134,11 @@ def best_span(
     return float(score[a,b]), int(spans[ctx[a],0]), int(spans[ctx[b],1])
 
 # %% ../nbs/24_features.ipynb #f055a75c
+def _no_tag(rows):
+    "What stands for a word behind the cut: `O` where there is one, else -1, which is never right"
+    names = getattr(getattr(rows.features.get('tags'), 'feature', None), 'names', [])
+    return names.index('O') if 'O' in names else -1
+
 def decode(
     logits:Sequence, # one a feature: [C], [T,C], or a pair of [T]
     feats:Dataset, # the features
@@ -142,7 +147,9 @@ def decode(
 )->list: # a class number, a list of tag numbers, or an answer's text, one a row
     "Predictions in the order of the rows"
     if kind in ('classify','pair'): return [int(l.argmax()) for l in logits]
-    if kind=='tag': return [[int(l[h].argmax()) if h>=0 else 0 for h in hs] for l,hs in zip(logits, feats['heads'])]
+    if kind=='tag':
+        cut = _no_tag(rows)
+        return [[int(l[h].argmax()) if h>=0 else cut for h in hs] for l,hs in zip(logits, feats['heads'])]
     best = {}
     for (s,e),spans,r in zip(logits, feats['spans'], feats['row']): best[r] = max(best.get(r, (-np.inf,0,0)), best_span(s, e, spans))
     return [c[best[r][1]:best[r][2]].strip() for r,c in enumerate(rows['context'])]

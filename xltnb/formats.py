@@ -13,6 +13,7 @@ import gzip
 import json
 import lzma
 import re
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -33,7 +34,8 @@ def stream_lines(
             for line in f: yield line.removesuffix('\n').removesuffix('\r')
     except UnicodeDecodeError as e:
         raise XltError(f'{path} is not UTF-8 (byte {e.object[e.start]:#04x}): convert it, for instance with iconv -t UTF-8') from e
-    except (OSError, EOFError, lzma.LZMAError) as e: raise XltError(f'cannot read {path}: {e}') from e
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as e:
+        raise XltError(f'cannot read {path}: {e}; if it was cut short or damaged on its way, fetch it again') from e
 
 def read_lines(
     path:str|Path, # text file, also .gz, .xz, .bz2
@@ -132,7 +134,7 @@ def place_answer(
     start:int, # stated offset in characters
 )->int|None: # true offset nearest to `start`, None if the answer does not occur
     "Where an answer stands"
-    if context.startswith(text, start): return start
+    if start>=0 and context.startswith(text, start): return start
     found = [m.start() for m in re.finditer(f'(?={re.escape(text)})', context)]
     return min(found, key=lambda i: abs(i-start)) if found else None
 
@@ -209,13 +211,20 @@ def read_parallel(
     if len(a)!=len(b): raise XltError(f'{paths[0]} has {len(a)} lines, {paths[1]} has {len(b)}: they are not parallel; fetch both again')
     return [dict(text=x, en=y) for x,y in zip(a, b)]
 
+def _two(path):
+    "Two columns of every line"
+    for i,line in enumerate(read_lines(path)):
+        cols = line.split('\t', 1)
+        if len(cols)!=2: raise XltError(f'{path}, line {i+1} has no tab: expected a number and a sentence, or two numbers: {line[:60]!r}')
+        yield cols
+
 def read_bucc(
     paths:list, # numbered sentences of one language, of English, and the pairs of numbers
     notes:Counter|None=None, # counts sentences without a translation
 )->list: # dicts with id, text, en: the pairs alone
-    "Pairs of a BUCC folder; raises `XltError` for a number that no sentence has"
-    a,b = (dict(l.split('\t', 1) for l in read_lines(p)) for p in paths[:2])
-    gold = [tuple(l.split('\t')) for l in read_lines(paths[2])]
+    "Pairs of a BUCC folder; raises `XltError` for a line without two columns, and for a number that no sentence has"
+    a,b = (dict(_two(p)) for p in paths[:2])
+    gold = list(_two(paths[2]))
     lost = [x for p in gold for x,side in zip(p, (a, b)) if x not in side]
     if lost: raise XltError(f'{paths[2]} pairs {lost[0]}, which is in neither text file: the three files are not of one set')
     if notes is not None: notes['sentences without a translation, left out'] += len(a)+len(b)-2*len(gold)
@@ -257,8 +266,7 @@ def stream_texts(
     "Documents of a file of running text; raises `XltError` for JSON lines or tables without `text`"
     path = Path(path)
     suffix = Path(path.stem).suffix if path.suffix in _OPEN else path.suffix
-    if suffix=='.parquet':
-        for batch in pq.ParquetFile(path).iter_batches(64, columns=['text']): yield from batch['text'].to_pylist()
+    if suffix=='.parquet': yield from _text_column(path)
     elif suffix in ('.jsonl','.json') or path.name.startswith('wiki_'):
         for line in stream_lines(path):
             if line.strip(): yield _text_of(line, path)
@@ -270,6 +278,17 @@ def stream_texts(
                 yield '\n'.join(doc)
                 doc = []
         if doc: yield '\n'.join(doc)
+
+def _text_column(path):
+    "Documents of a table, a few at a time; rows without one are left out"
+    try:
+        file = pq.ParquetFile(path)
+        there = file.schema_arrow.names
+        if 'text' in there:
+            for batch in file.iter_batches(64, columns=['text']): yield from (t for t in batch['text'].to_pylist() if t)
+    except (OSError, ValueError) as e:
+        raise XltError(f'cannot read {path} as parquet ({e!s:.60}): a pointer of Git LFS? fetch the file itself') from e
+    if 'text' not in there: raise XltError(f'{path} has no column "text"; it has {", ".join(there)}: rename the one that holds the documents')
 
 def _text_of(line, path):
     try: return json.loads(line)['text']

@@ -94,7 +94,8 @@ class _Loader:
     "Reads splits of one data set, each file once, and keeps count of what was mended"
     def __init__(self, name, folder):
         self.name,self.pub,self.folder = name,PUBLISHED[name],folder
-        self.cache,self.notes,self.by_line = {},[],{}
+        self.cache,self._notes,self.by_line = {},[],{}
+        self.mended,self.askers = {},{} # by file: a file can hold several languages and splits
     def rows(self, lang, split):
         "Tidy rows of one split, [] if it is not there and not needed"
         count = Counter()
@@ -106,13 +107,20 @@ class _Loader:
             return []
         if 'id' not in rows[0]: self.by_line[lang,split] = len(rows)
         rows = tidy(_shape(rows, self.pub, lang, count), self.pub, where, count)
-        self.notes += [f'{lang} {split}: {n} {what}' for what,n in count.items() if n]
+        self._notes += [f'{lang} {split}: {n} {what}' for what,n in count.items() if n]
         return rows
+    @property
+    def notes(self):
+        "What was mended and dropped: by file where several languages or splits share one"
+        who = lambda key: self.askers[key][0] if len(self.askers[key])==1 else ' + '.join(p.name for p in key)
+        return (*(f'{who(key)}: {n} {what}' for key,count in self.mended.items() for what,n in count.items() if n), *self._notes)
     def from_folder(self, lang, split, count):
         paths = find_files(self.name, self.folder, lang, split)
         key = tuple(paths)
-        if paths and key not in self.cache: self.cache[key] = _read(self.pub, paths, count)
-        return self.cache.get(key, []), ' + '.join(map(str, paths[:3]))
+        if not paths: return [], ''
+        if key not in self.cache: self.cache[key] = _read(self.pub, paths, self.mended.setdefault(key, Counter()))
+        self.askers.setdefault(key, []).append(f'{lang} {split}')
+        return self.cache[key], ' + '.join(map(str, paths[:3]))
     def from_hub(self, lang, split, count):
         pub = self.pub if split in self.pub.need or not self.pub.train_from else PUBLISHED[self.pub.train_from]
         if pub is not self.pub and lang!='en': return [], ''
@@ -121,7 +129,9 @@ class _Loader:
             if (config, part) not in self.cache:
                 self.cache[config,part] = plain_rows(load_dataset(pub.hub, config, split=part, revision=pub.revision))
         except Exception as e:
-            if not pub.needs(lang, split): return [], ''
+            if isinstance(e, ValueError) and 'Unknown split' in str(e) and not pub.needs(lang, split):
+                self._notes.append(f'{lang} {split}: {pub.hub} has no split {part}, left out')
+                return [], ''
             raise XltError(f'the hub did not give {pub.hub}, {config}, {part} ({e!s:.200}): try again, or pass folder=') from e
         return self.cache[config,part], f'{pub.hub}, {config}, {part}'
 
@@ -192,7 +202,7 @@ def load_task(
         check_parallel(raw, name)
     labels = pub.labels or _labels_of(raw['en'].get('train', []), pub.kind)
     data = {l: DatasetDict({s: _table(r, pub.kind, labels, f'{name}, {l}, {s}') for s,r in splits.items()}) for l,splits in raw.items()}
-    return Task(name, pub.kind, data, labels, licence=pub.licence, scorer=pub.scorer, notes=tuple(loader.notes), groups=_titles(raw))
+    return Task(name, pub.kind, data, labels, licence=pub.licence, scorer=pub.scorer, notes=loader.notes, groups=_titles(raw))
 
 def _titles(raw):
     "Row -> title of its article; the source's titles win"

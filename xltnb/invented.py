@@ -22,6 +22,7 @@ from fastcore.basics import patch
 
 from .core import XltError, check_name, seed_for, stable_hash
 from .synonyms import Synonyms
+from .tasks import SPLITS
 
 # %% ../nbs/18_invented.ipynb #ab399b4e
 ORDERS = ('SVO','SOV')
@@ -408,7 +409,8 @@ def draw(self:Invented,
     rng:Random, # draws
     with_object:bool|None=None, # with an object? None for the usual share
 )->Clause: # in concepts
-    "A random statement of one split"
+    "A random statement of one split; raises `XltError` for another name"
+    check_name(split, SPLITS, 'split')
     while split_of(c := self.clause(rng, with_object))!=split: pass
     return c
 

@@ -26,7 +26,7 @@ def majority(
     "The most frequent label of the English training rows; for tags `O` everywhere; raises `XltError` for other kinds"
     if task.kind=='tag': return [['O']*len(tags) for tags in rows['tags']]
     if 'label' not in rows.features: raise XltError(f'{task.name} is a {task.kind} task: it has no labels to count')
-    return [Counter(task.rows('en','train')['label']).most_common(1)[0][0]]*len(rows)
+    return [Counter(task.rows(task.source,'train')['label']).most_common(1)[0][0]]*len(rows)
 
 # %% ../nbs/19_ngrams.ipynb #c16c1afc
 def _vectors(least=2): return TfidfVectorizer(analyzer='char_wb', ngram_range=(1,4), sublinear_tf=True, min_df=least)
@@ -41,7 +41,7 @@ def fit_classes(
     task:Task, # classification or pairs
 )->Pipeline: # fitted on the English training rows
     "N-gram model of a classification task"
-    rows = task.rows('en', 'train')
+    rows = task.rows(task.source, 'train')
     return make_pipeline(_vectors(), LogisticRegression(C=10, max_iter=100)).fit(texts_of(rows), rows['label'][:])
 
 # %% ../nbs/19_ngrams.ipynb #96f825e9
@@ -60,7 +60,7 @@ class NgramTagger:
         task:Task, # a tagging task
         most:int=2500, # English training sentences to use, drawn with `Task.take`
     ):
-        rows = task.take(min(most, len(task.rows('en', 'train')))).rows('en', 'train')
+        rows = task.take(min(most, len(task.rows(task.source, 'train')))).rows('en', 'train')
         self.vec = [TfidfVectorizer(analyzer='char', ngram_range=(1,3), min_df=3, max_features=4000) for _ in range(4)]
         x = hstack([v.fit_transform([w[i] for w in token_views(rows['tokens'][:])]) for i,v in enumerate(self.vec)]).tocsr()
         self.model = LogisticRegression(C=3, max_iter=25, tol=1e-2).fit(x, [t for ts in rows['tags'] for t in ts])
@@ -80,7 +80,7 @@ def nearest_texts(
     split:str='test', # which split
 )->dict: # language -> per row, id of the English sentence with the most similar n-grams
     "Retrieval by cosine of character n-grams, out of the English sentences with a translation"
-    vec = _vectors(1).fit(task.rows('en', split)['text'][:])
+    vec = _vectors(1).fit(task.rows(task.source, split)['text'][:])
     res = {}
     for lang in task.targets:
         a,b = task.aligned(lang, split=split)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from .core import XltError, check_name, nearest, stable_hash
+from .core import XltError, check_name, nearest, package_data, stable_hash
 
 # %% ../nbs/03_published.ipynb #738c0bbc
 SOURCES = ('printed', 'abstract', "authors' code", 'second-hand', 'read off', 'pilot', 'not at hand')
@@ -162,7 +162,7 @@ class Paper:
 def _check(c): return Check(tuple(c['presets']), dict(c['arms']), c['effect'], c['rule'], float(c['margin']), c['why'])
 
 def _claim(paper, c):
-    checks = tuple(map(_check, c.get('checks') or ()))
+    checks = tuple(map(_check, c.get('checks',())))
     return Claim(f"{paper}.{c['id']}", c['text'], c['place'], str(c.get('paper','')), checks, bool(c.get('ours')))
 
 @lru_cache
@@ -170,7 +170,7 @@ def load_paper(
     name:str, # one of the five papers
 )->Paper:
     "Read and validate a paper's published file"
-    folder = Path(__file__).parent/'data'/'published' if '__file__' in globals() else published_dir()
+    folder = published_dir()
     check_name(name, sorted(p.stem for p in folder.glob('*.yaml')), 'paper')
     d = validate(folder/f'{name}.yaml')
     tables = {k: _table(name,k,t) for k,t in d.get('tables',{}).items()}
@@ -178,8 +178,7 @@ def load_paper(
 
 def published_dir()->Path:
     "The folder of published files"
-    from importlib.util import find_spec
-    return Path(find_spec('xltnb').origin).parent/'data'/'published'
+    return package_data('published')
 
 def rule_hashes(
     paper:str, # one of the papers
@@ -201,7 +200,19 @@ def _line(node, path):
         node = nxt
     return node.start_mark.line+1
 
-def _number(v): return isinstance(v,(int,float))
+def _number(v): return isinstance(v,(int,float)) and not isinstance(v,bool)
+
+_CALLED = {dict:'a mapping', list:'a list', str:'text'}
+
+def _misshapen(here, node, **kinds):
+    "(path, complaint) of fields of `node` that are of another kind"
+    for f,kind in kinds.items():
+        if f in node and not isinstance(node[f],kind): yield (*here,f), f'{f} must be {_CALLED[kind]}, not {node[f]!r:.40}: write it so'
+
+def _no(kind, here, what, items):
+    "(path, complaint) of items of a list that are of another kind"
+    for i,x in enumerate(items):
+        if not isinstance(x,kind): yield (*here,i), f'{what} {i+1} must be {_CALLED[kind]}, not {x!r:.40}: write it so'
 
 def _printable(v): return v is None or _number(v) or (isinstance(v,list) and len(v)==2 and all(map(_number,v)))
 
@@ -219,17 +230,37 @@ def _block_faults(here, b):
             yield at, f'row {row!r} has {len(vs)} values for {width} columns: write null for what could not be read'
         if not all(map(_printable,vs)): yield at, 'a value is neither a number, null nor [low, high]'
 
+def _block_shape(here, b):
+    "(path, complaint) of a block whose parts are of the wrong kind"
+    yield from _misshapen(here, b, arm=str, metric=str, rows=list, columns=list, values=list, percent=list)
+    if isinstance(b['values'],list): yield from _no(list, (*here,'values'), 'row', b['values'])
+    for f in ('arm','metric'):
+        try: b[f].format(row='', col='')
+        except (AttributeError,KeyError,IndexError,ValueError): yield (*here,f), f'{f} {b[f]!r} may hold {{row}} and {{col}}, nothing else in braces'
+
+def _tolerance_faults(at, k, t):
+    "(path, complaint) of tolerances: without one a number would be judged with none"
+    numbers = any(v is not None for b in t['blocks'] for vs in b['values'] for v in vs)
+    if numbers and 'tolerance' not in t: yield at, f'{k} has numbers and no tolerance: say how far ours may be, in the printed unit'
+    for f in ('tolerance','probe_tolerance'):
+        if f in t and not (_number(t[f]) and t[f]>=0): yield (*at,f), f'{f} {t[f]!r} is no number from 0 up'
+
 def _table_faults(k, t):
     "(path, complaint) of a table"
     at = ('tables',k)
+    if not isinstance(t,dict): yield at, f'{k} must be a mapping, not {t!r:.40}: give it a caption, a place, a source and blocks'; return
     if f := _absent(t, ('caption','place','source','blocks')): yield at, f'{k} has no {f}: add one'; return
+    yield from _misshapen(at, t, blocks=list)
+    yield from _no(dict, (*at,'blocks'), 'block', t['blocks'])
     if (source := t['source']) not in SOURCES:
         close = nearest(source,SOURCES)
         yield (*at,'source'), f'source {source!r} is unknown; did you mean {close!r}? choose from: {", ".join(SOURCES)}'
     for i,b in enumerate(t['blocks']):
         here = (*at,'blocks',i)
         if f := _absent(b, ('arm','metric','rows','columns','values')): yield here, f'block {i+1} of {k} has no {f}: add it'; return
+        yield from _block_shape(here, b)
         yield from _block_faults(here, b)
+    yield from _tolerance_faults(at, k, t)
 
 def _effect_faults(here, k):
     "(path, complaint) of a check's expression"
@@ -241,6 +272,7 @@ def _effect_faults(here, k):
 def _check_faults(here, name, k):
     "(path, complaint) of a check"
     if f := _absent(k, ('presets','arms','effect','rule','margin','why')): yield here, f'{name} has no {f}: add it'; return
+    yield from _misshapen(here, k, presets=list)
     rule,margin,effect = k['rule'],k['margin'],k['effect']
     if unknown := sorted(set(k['presets'])-set(PRESETS)):
         close = nearest(unknown[0],PRESETS)
@@ -255,15 +287,18 @@ def _claim_faults(i, c):
     "(path, complaint) of a claim"
     at = ('claims',i)
     if f := _absent(c, ('id','text','place')): yield at, f'claim {i+1} has no {f}: add it'; return
-    for j,k in enumerate(c.get('checks') or ()): yield from _check_faults((*at,'checks',j), f"check {j+1} of {c['id']}", k)
+    yield from _misshapen(at, c, id=str, checks=list)
+    yield from _no(dict, (*at,'checks'), f"check of {c['id']}", c.get('checks',()))
+    for j,k in enumerate(c.get('checks',())): yield from _check_faults((*at,'checks',j), f"check {j+1} of {c['id']}", k)
 
 def _faults(d):
-    "(path, complaint) of a whole file"
+    "(path, complaint) of a whole file, in the order of looking: after the first, later ones may fail"
     if not isinstance(d,dict): yield (), 'the file is empty or no mapping: start with `paper:`'; return
     for f in ('paper','citation','claims'):
         if f not in d: yield (), f'{f} is missing: add it'
-    for k,t in (d.get('tables') or {}).items(): yield from _table_faults(k,t)
-    claims = d.get('claims') or ()
+    yield from _misshapen((), d, citation=dict, tables=dict, claims=list)
+    for k,t in d.get('tables',{}).items(): yield from _table_faults(k,t)
+    claims = d['claims']
     ids = [c.get('id') for c in claims if isinstance(c,dict)]
     for i,c in enumerate(claims):
         if not isinstance(c,dict): yield ('claims',i), f'claim {i+1} is no mapping: start it with `- id:`'; continue
@@ -272,7 +307,7 @@ def _faults(d):
 
 def _read(path):
     "Content of a YAML file, and the nodes that know its lines"
-    text = Path(path).read_text()
+    text = Path(path).read_text(encoding='utf-8')
     try: return yaml.safe_load(text), yaml.compose(text)
     except yaml.YAMLError as e:
         mark = getattr(e,'problem_mark',None)

@@ -280,7 +280,8 @@ def _units(task, pred, rows, lang):
     if task.kind=='span':
         lang = lang or _lang_of(task, rows)
         return [answer_score(a, b['text'], task.scorer, lang) for a,b in zip(pred, rows['answers'])]
-    pred,gold = [[name(x) for x in xs] for xs in pred], [[task.labels[x] for x in xs] for xs in rows['tags']]
+    none = 'O' if task.metric=='span_f1' else '' # -1: no prediction, as for a word behind the model's length
+    pred,gold = [[none if x==-1 else name(x) for x in xs] for xs in pred], [[task.labels[x] for x in xs] for xs in rows['tags']]
     if task.metric=='span_f1': return span_counts(pred, gold)
     for i,(a,b) in enumerate(zip(pred, gold)): _same_length(a, b, f'tags of sentence {i}')
     return np.array([(sum(x==y for x,y in zip(a, b)), len(b), len(b)) for a,b in zip(pred, gold)], dtype=int).reshape(-1, 3)

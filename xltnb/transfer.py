@@ -129,7 +129,7 @@ def zero_shot(
     for lang in langs or [l for l in task.languages if split in task.data[l]]:
         rows = spread(task.rows(lang, split), limit)
         pred = predict(model, tokenizer, rows, task.kind, max_len)
-        scores[lang],items[lang] = task.score(pred, rows), task.item_scores(pred, rows)
+        scores[lang],items[lang] = task.score(pred, rows, lang), task.item_scores(pred, rows, lang)
     return Transfer(task.name, task.source, main_metric(task), scores, items)
 
 # %% ../nbs/27_transfer.ipynb #ada88220
