@@ -691,6 +691,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                            'xltnb.mlm.MLMRun.count': ('mlm.html#mlmrun.count', 'xltnb/mlm.py'),
                            'xltnb.mlm.MLMRun.next_chunk': ('mlm.html#mlmrun.next_chunk', 'xltnb/mlm.py'),
                            'xltnb.mlm.MLMRun.progress': ('mlm.html#mlmrun.progress', 'xltnb/mlm.py'),
+                           'xltnb.mlm.MLMRun.reads': ('mlm.html#mlmrun.reads', 'xltnb/mlm.py'),
                            'xltnb.mlm.MLMRun.report': ('mlm.html#mlmrun.report', 'xltnb/mlm.py'),
                            'xltnb.mlm.MLMRun.resume': ('mlm.html#mlmrun.resume', 'xltnb/mlm.py'),
                            'xltnb.mlm.MLMRun.save': ('mlm.html#mlmrun.save', 'xltnb/mlm.py'),

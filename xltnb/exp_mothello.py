@@ -28,6 +28,7 @@ class AlignCfg:
     probe_layer:int = 6 # the layer that the comparison quotes
     all_layers:bool = True # probe every layer, or only that one
     probe_games:int = 800 # games the probes learn from
+    probe_batch:int = 1024 # positions an update of the probes
     test_games:int = 200 # games everything is measured on
     looks:int = 0 # times to probe during training
     cases:int = 0 # interventions; 0: none
@@ -57,14 +58,15 @@ def look_steps(
     return points(cfg.lm.steps, cfg.looks+1)[1:] if cfg.looks else ()
 
 def _look(cfg, seed, device):
-    "A `measure` for `train`: alignment at the quoted layer, with at most 300 games for the probe"
+    "`pretrain`'s arguments for looks: alignment at the quoted layer, with at most 300 games for the probe"
+    if not cfg.looks: return {}
     small = replace(cfg, all_layers=False, cases=0, probe_games=min(cfg.probe_games,300))
     def measure(model, step, lr):
         fit,test = sets_for(small, seed, device)
-        al = align(model, lexicon_of(cfg.world,seed), (cfg.probe_layer,), fit, test, sources=(0,), seed=seed)[0]
+        al = align(model, lexicon_of(cfg.world,seed), (cfg.probe_layer,), fit, test, (0,), seed, batch=cfg.probe_batch)[0]
         items = pair_items(al, cfg.probe_layer)
         return {k:float(items[k].mean()) for k in ('within','across','across_sym')}
-    return measure
+    return dict(measure=measure, at=look_steps(cfg), about=stable_hash(to_dict(small)))
 
 def _align_curves(run):
     "Loss, and what the looks saw"
@@ -83,8 +85,8 @@ def run_align(
     ctx:Ctx, # cache, device, progress, deadline
 )->Result:
     "Pretrain on general games, probe every layer, measure alignment, legality and (where asked) interventions"
-    looks = dict(measure=_look(cfg,seed,ctx.device), at=look_steps(cfg)) if cfg.looks else {}
-    run = paused_unless(pretrain(cfg.world, cfg.lm, seed, ctx.cache, ctx.device, report=ctx.report, deadline=ctx.deadline, **looks))
+    when = dict(report=ctx.report, deadline=ctx.deadline)
+    run = paused_unless(pretrain(cfg.world, cfg.lm, seed, ctx.cache, ctx.device, **when, **_look(cfg,seed,ctx.device)))
     metrics,items,curves,(_,probes,_) = measure_alignment(run, cfg, seed, ctx.device)
     if cfg.cases: metrics |= {k:float(v.mean()) for k,v in intervene(run, cfg, probes, seed, ctx.device).items()}
     return Result(metrics=metrics, curves=curves|_align_curves(run), items=items,
@@ -101,6 +103,7 @@ class TransferCfg:
     points:int = 21 # measurements, the start included
     probe_layer:int = 6 # layer of the probe
     probe_games:int = 800 # games the probes learn from
+    probe_batch:int = 1024 # positions an update of the probes
     test_games:int = 200 # general games everything is measured on
 
 # %% ../nbs/60_exp_mothello.ipynb #953f6eea
@@ -141,7 +144,7 @@ class Scale:
     measure_s:float # seconds a job spends starting and measuring
     probe:dict = field(default_factory=dict) # probe settings shared by both experiments
     points:int = 21 # measurements while finetuning
-    looks:int = 0 # times to probe during general training
+    looks:int = 0 # times to probe during general training; where there is longer training, during that alone
     cases:int = 0 # interventions of the two arms of T 3
     edit:dict = field(default_factory=dict) # how to intervene
     anchors:tuple = (0,1,2,4) # anchor counts of T 1
@@ -161,14 +164,14 @@ SCALES = dict(
     smoke=Scale(
         world=WorldCfg(n=4,layers=2,heads=2,width=32), general=_tiny, opening=_tiny, ft=replace(_tiny,steps=12,lr=3e-3,warmup=4),
         seeds=1, flops_s=2e10, measure_s=3., points=3, cases=40,
-        probe=dict(probe_layer=1,probe_games=80,test_games=40), edit=dict(edit_from=1,edit_steps=30),
+        probe=dict(probe_layer=1,probe_games=80,probe_batch=64,test_games=40), edit=dict(edit_from=1,edit_steps=30),
         anchors=(0,4), pairs=('atomic','compositional'), many=((5,1),), indirect=(2,), four=False),
     laptop=Scale(
         world=WorldCfg(n=6,layers=3,heads=4,width=64), general=_small, opening=replace(_small,steps=3500),
-        ft=replace(_small,steps=1000,lr=3e-3,warmup=100), seeds=3, flops_s=3.2e10, measure_s=60., points=9, looks=6, cases=200,
-        probe=dict(probe_layer=2,probe_games=800,test_games=200), edit=dict(edit_from=1,edit_steps=300),
+        ft=replace(_small,steps=1000,lr=3e-3,warmup=100), seeds=3, flops_s=3.2e10, measure_s=60., points=9, cases=200,
+        probe=dict(probe_layer=1,probe_games=800,probe_batch=128,test_games=200), edit=dict(edit_from=1,edit_steps=300),
         anchors=(0,1,2,4,8), pairs=('atomic','compositional'), rows=(0,8), many=((20,1),), indirect=(4,), four=False,
-        long=LMCfg(steps=6500, batch=256, warmup=200)),
+        long=LMCfg(steps=6500, batch=256, warmup=200), looks=12),
     gpu=Scale(
         world=WorldCfg(), general=_gpu, opening=_gpu, ft=replace(_gpu,steps=400,warmup=40),
         seeds=3, flops_s=2.5e14, measure_s=30., looks=8, cases=500,
@@ -191,13 +194,13 @@ def align_arms(
     s:Scale, # what the preset means
 )->dict:
     "Arms of the alignment experiment, most telling first: name to config"
-    cfg = lambda world,**kw: AlignCfg(**(dict(world=world, lm=s.general, looks=s.looks) | s.probe | kw))
+    cfg = lambda world,**kw: AlignCfg(**(dict(world=world, lm=s.general, looks=0 if s.long else s.looks) | s.probe | kw))
     pair = lambda kind,k,**kw: cfg(_world(s,('atomic',kind),'anchors' if k else 'naive',k), **kw)
     edited = lambda k: dict(cases=s.cases)|s.edit if k in (0,max(s.anchors)) else {}
     arms = {f'align-atomic-{k}': pair('atomic',k,**edited(k)) for k in _telling(s.anchors)}
     arms |= {f'align-{kind}-{k}': pair(kind,k) for kind in s.pairs[1:] for k in _telling(s.rows or s.anchors)}
     arms |= {f'indirect-{k}': cfg(_world(s,('atomic',)*3,'anchors',k,((0,1),(0,2)))) for k in s.indirect}
-    if s.long: arms['long-atomic-0'] = pair('atomic', 0, lm=s.long, looks=2*s.looks, probe_layer=1)
+    if s.long: arms['long-atomic-0'] = pair('atomic', 0, lm=s.long, looks=s.looks)
     return arms | {f'naive{m}': cfg(_world(s,('atomic',)*m), all_layers=False) for m,_ in s.many}
 
 def _transfer_cfg(s:Scale, kinds:tuple, approach:str)->TransferCfg:

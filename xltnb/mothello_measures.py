@@ -98,7 +98,8 @@ def measure_alignment(
     count,top = len(run.lex.kinds), cfg.probe_layer
     fit,test = sets_for(cfg, seed, device)
     layers = tuple(range(cfg.world.layers+1)) if cfg.all_layers else (top,)
-    al,probes = align(run.model, run.lex, layers, fit, test, sources=None if count>2 or cfg.cases else (0,), seed=seed)
+    sources = None if count>2 or cfg.cases else (0,)
+    al,probes = align(run.model, run.lex, layers, fit, test, sources, seed, batch=cfg.probe_batch)
     items,curves = pair_items(al, top), {}
     metrics = {k:_mean(v) for k,v in items.items()}
     metrics |= dict(sym_best=al.best_symmetry(top,0,1), control=float(al.control[al.layers.index(top),0,1]))
@@ -157,7 +158,7 @@ def follow(
     fit,test = sets_for(cfg, seed, device)
     langs = range(len(lex.kinds))
     def measure(model, step, lr):
-        al = align(model, lex, (cfg.probe_layer,), fit, test, sources=(0,), seed=seed)[0]
+        al = align(model, lex, (cfg.probe_layer,), fit, test, (0,), seed, batch=cfg.probe_batch)[0]
         legal = [legality(model, lex, test, j) for j in langs]
         row = dict(epoch=step/cfg.ft.steps*cfg.ft_epochs, lr=lr)
         return row | _legal_row(legal) | _probe_row(al, cfg.probe_layer, langs[1:]) | _single_targets(legal)
