@@ -11,7 +11,7 @@ from xltnb.bench import BENCH, load_bench, load_text
 from xltnb.catalog import PUBLISHED
 from xltnb.core import XltError
 from xltnb.distances import (CODES, KINDS, PREFIX, URIEL, URIEL_FILE, _place, _xyz, build_typology, coverage, distance, distances, features,
-                             nearest, read_uriel, tree_order)
+                             nearest_languages, read_uriel, tree_order)
 
 
 def test_every_language_of_the_companion_has_a_row():
@@ -74,9 +74,9 @@ def test_against_the_definition():
 def test_what_is_known_elsewhere():
     assert distance('da', 'de', 'geographic') == pytest.approx(.0361, abs=5e-5)  # printed in the package's description
     for kind in ('syntactic', 'featural', 'genetic', 'geographic'):
-        assert nearest('de', ['tr', 'nl'], kind) == ['nl', 'tr']
-    assert nearest('pt', ['tr', 'es', 'de', 'it'])[:2] == ['it', 'es']
-    assert nearest('bg', [l for l in PUBLISHED['xnli'].languages if l != 'en'])[0] == 'ru'
+        assert nearest_languages('de', ['tr', 'nl'], kind) == ['nl', 'tr']
+    assert nearest_languages('pt', ['tr', 'es', 'de', 'it'])[:2] == ['it', 'es']
+    assert nearest_languages('bg', [l for l in PUBLISHED['xnli'].languages if l != 'en'])[0] == 'ru'
     assert distance('eu', 'es', 'genetic') == 1 and distance('hi', 'ur', 'genetic') == 0 and distance('zh', 'zh-tw', 'syntactic') == 0
 
 
@@ -98,18 +98,18 @@ def test_coverage_counts_what_a_source_knows():
 
 def test_nearest_and_order():
     langs = list(PUBLISHED['xnli'].languages)
-    got = nearest('de', langs + ['de', 'fr'])
+    got = nearest_languages('de', langs + ['de', 'fr'])
     assert sorted(got) == sorted(set(langs) - {'de'}) and got[0] == 'en'
     d = distances(['de', *got]).loc['de', got]
     assert d.is_monotonic_increasing
-    assert nearest('sw', ['zh', 'vi', 'th'], 'genetic') == ['zh', 'vi', 'th'], 'ties keep the order given'
+    assert nearest_languages('sw', ['zh', 'vi', 'th'], 'genetic') == ['zh', 'vi', 'th'], 'ties keep the order given'
     assert sorted(tree_order(langs + ['en'])) == sorted(langs)
 
 
 @pytest.mark.parametrize('call, why', [
     (lambda: distance('xx'), "unknown language 'xx'"), (lambda: distance('de', 'eng'), "unknown language 'eng'"),
     (lambda: distance('de', kind='phonologic'), "did you mean 'phonological'"), (lambda: distances(['de'], metric='cos'), "did you mean 'cosine'"),
-    (lambda: distances([]), 'at least one'), (lambda: nearest('de', ['de']), 'give others'), (lambda: nearest('de', ['zz']), "unknown language 'zz'"),
+    (lambda: distances([]), 'at least one'), (lambda: nearest_languages('de', ['de']), 'give others'), (lambda: nearest_languages('de', ['zz']), "unknown language 'zz'"),
     (lambda: tree_order(['de', 'de']), 'at least two'), (lambda: coverage('zz'), "unknown language"), (lambda: features('de', 'genetic'), 'kind of features'),
 ])
 def test_errors_name_value_and_remedy(call, why):

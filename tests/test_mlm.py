@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 from xltnb import encoders
-from xltnb.core import XltError
+from xltnb.core import XltError, seed_for
 from xltnb.encoders import encoder_file, load_encoder, load_mlm, read_q4, save_mlm
 from xltnb.mlm import Corpus, Frame, MLMCfg, MLMRun, batches, draw_order, draw_rivals, hide, language_shares, masked_loss, pack, schedule
 
@@ -77,6 +77,7 @@ def test_dual_context_shows_the_sentence_whole_and_tlm_hides_both():
     english = {int(c.item[i]): int(i) for i in c.where(False, 'en')}
     seen = set()
     for b in batches(c, c.where(False)[:150], cfg, FRAME, (0,), english):
+        if b.kind == 'plain': continue # English, which has no other English to stand beside
         clean = b.ids.flatten().clone()
         clean[b.place] = b.target
         hidden = torch.zeros(clean.shape, dtype=torch.bool)
@@ -112,13 +113,13 @@ def test_rivals_are_right_on_average():
     rng = np.random.default_rng(0)
     counts, scores = rng.integers(0, 99, 500), torch.randn(500, generator=torch.Generator().manual_seed(0))
     target = torch.tensor([3, 77, 400])
-    sums = []
+    sums, ranked = [], np.argsort(-counts, kind='stable')
     for _ in range(300):
-        ids, shift = draw_rivals(counts, 120, target, rng)
+        ids, shift = draw_rivals(ranked, 120, target, rng)
         assert set(target.tolist()) <= set(ids.tolist()) and (ids[1:] > ids[:-1]).all()
         sums.append(((scores[ids]+shift).exp().sum()).item())
     assert abs(np.mean(sums)/scores.exp().sum().item()-1) < .05
-    ids, shift = draw_rivals(counts, 500, target, rng)
+    ids, shift = draw_rivals(ranked, 500, target, rng)
     assert len(ids) == 500 and (shift == 0).all()
 
 
@@ -202,3 +203,33 @@ def test_the_shipped_model_is_the_recorded_one():
     assert encoders.MLM_FILE.stat().st_size < 16*2**20
     assert hashlib.sha256(encoders.MLM_FILE.read_bytes()).hexdigest() == record['sha256']
     assert read_q4(encoders.MLM_FILE).sizes['vocab'] == record['vocab'] == len(encoders.kept_pieces(read_q4(encoder_file())))
+
+
+def test_a_sentence_drawn_twice_is_shown_both_times():
+    c, cfg = corpus(), MLMCfg(dual=.5, block=64, batch=4)
+    order = np.repeat(c.where(False)[:60], 2)
+    kind = np.random.default_rng(seed_for('mlm-batches', cfg.seed, 0)).random(len(order))
+    got = batches(c, order, cfg, FRAME, (0,))
+    plain = sum(int((b.ids == FRAME.bos).sum()) for b in got if b.kind == 'plain')
+    assert abs(plain - (kind >= .5).sum()) <= 8, 'but for what fills no row'
+    merged = sum(int((b.ids == FRAME.bos).sum()) for b in batches(c, order, cfg, FRAME, (0,), merge=True) if b.kind == 'plain')
+    assert merged < plain-10
+
+
+def test_english_is_not_put_beside_itself():
+    c = corpus()
+    english = {int(c.item[i]): int(i) for i in c.where(False, 'en')}
+    got = batches(c, c.where(False, 'en')[:80], MLMCfg(dual=0., tlm=1., block=64, batch=4), FRAME, (0,), english)
+    assert {b.kind for b in got} == {'plain'}
+    assert {b.kind for b in batches(c, c.where(False, 'de')[:80], MLMCfg(dual=0., tlm=1., block=64, batch=4), FRAME, (0,), english)} == {'tlm'}
+
+
+def test_the_curve_reaches_the_end(tmp_path):
+    run = make(tmp_path/'a').train(log=lambda s: None)
+    assert run.at.curve[-1][0] == run.at.tokens > 0
+
+
+def test_another_text_in_the_same_folder_is_refused(tmp_path):
+    make(tmp_path/'a').train(stop=lambda r: r.at.updates >= 1, log=lambda s: None)
+    other = corpus((('en', 200), ('de', 199), ('sw', 20)))
+    with pytest.raises(XltError, match='another text'): MLMRun(make(tmp_path/'b').cfg, tmp_path/'a', other, (net(), Tok()), sentences=50)

@@ -89,7 +89,7 @@ def test_published_format_round_trip(tmp_path, wn):
     assert json.loads(path.read_text())['movie'] == list(wn['movie'])
     assert Synonyms.load(path) == wn
     with pytest.raises(XltError, match='expected 103247143f39'): load_synonyms('counterfitted', path)
-    assert COUNTERFITTED['words'] == 49_975
+    assert COUNTERFITTED['words'] == 49_975 and COUNTERFITTED['source'] and COUNTERFITTED['counted']
 
 
 @settings(max_examples=40, deadline=None)

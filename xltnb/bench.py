@@ -11,7 +11,6 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,11 +18,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset, DatasetDict, Features
 
-from .core import XltError, check_name
+from .core import XltError, check_name, package_data, sha256_of
 from .tasks import Task, columns
 
 # %% ../nbs/13_bench.ipynb #9dad6384
-BENCH_DIR = Path(str(files('xltnb')))/'data'/'bench' # where the built files are
+BENCH_DIR = package_data('bench') # where the built files are
 
 @dataclass(frozen=True)
 class Entry:
@@ -133,8 +132,7 @@ def describe(
     "What the manifest says of a file"
     table = read_table(path).combine_chunks()
     counts = pc.value_counts(table['lang']).to_pylist()
-    with open(path, 'rb') as f: sha = hashlib.file_digest(f, 'sha256').hexdigest()
-    return dict(sha256=sha, bytes=path.stat().st_size, content=rows_hash(table), rows={c['values']: c['counts'] for c in counts})
+    return dict(sha256=sha256_of(path), bytes=path.stat().st_size, content=rows_hash(table), rows={c['values']: c['counts'] for c in counts})
 
 def differences(
     found:dict, # as `describe` gives it
@@ -165,7 +163,7 @@ def check_bench(
     folder:Path=BENCH_DIR, # the built files
 )->BenchCheck:
     "Compare hashes and counts of the files with the manifest"
-    try: manifest = json.loads((Path(folder)/'manifest.json').read_text())
+    try: manifest = json.loads((Path(folder)/'manifest.json').read_text(encoding='utf-8'))
     except (OSError, ValueError) as e: raise XltError(f'{folder}/manifest.json cannot be read ({e}): {_REMEDY}') from e
     res,problems = {},[]
     for name,want in manifest['files'].items():

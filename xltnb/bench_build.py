@@ -26,10 +26,11 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 
 from .bench import BENCH_DIR, describe, differences
 from xltnb.bench_parse import (
-    GROUPS, Segment, emoji_groups, emoji_text, in_script, join_pieces, list_value, page_segments, parse_template, split_of,
+    GROUPS, Segment, emoji_groups, emoji_text, join_pieces, list_value, page_segments, parse_template, split_of,
     tag_tokens, walk)
 from .bench_sources import check_sources, members, read_pins
 from .core import XltError, atomic_write, seed_for
+from .scripts import in_script
 
 # %% ../nbs/19_bench_build.ipynb #b439d4d1
 CLDR_LANGS = tuple('en de es fr ru zh ja ar hi sw th tr vi ur el bg ko fi id hu he fa bn ta ka am yo eu my km'.split())
@@ -309,7 +310,7 @@ _HUB = {'MPL-2.0':'mpl-2.0', 'Apache-2.0':'apache-2.0', 'MIT':'mit'} # the hub's
 
 def read_cards()->dict: # folder -> title, task, licences, notice, about
     "What the cards say"
-    return yaml.safe_load((BENCH_DIR/'cards.yaml').read_text())
+    return yaml.safe_load((BENCH_DIR/'cards.yaml').read_text(encoding='utf-8'))
 
 def card(
     folder:str, # folder of the benchmark
@@ -389,7 +390,7 @@ def build_bench(
         head = f'{len(wrong)} packages are not as pinned; fetch them, or build with strict=False to report what differs:'
         raise XltError('\n'.join([head, *wrong]))
     path = BENCH_DIR/'manifest.json'
-    old = json.loads(path.read_text())['files'] if path.exists() else {}
+    old = json.loads(path.read_text(encoding='utf-8'))['files'] if path.exists() else {}
     new = {f: d for folder,(splits,types) in make_tables(sources).items() for f,d in write_folder(folder, splits, types, Path(out)).items()}
     atomic_write(Path(out)/'manifest.json', json.dumps(dict(files=new), indent=1)+'\n')
     return BuildReport(new, tuple(f'{f}: {d}' for f in new for d in (differences(new[f], old[f]) if f in old else ['new'])))

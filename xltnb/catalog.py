@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from .core import XltError, check_name, from_dict, project_root
+from .core import XltError, check_name, from_dict, package_data
 
 # %% ../nbs/13_catalog.ipynb #3d2c95fc
 @dataclass(frozen=True)
@@ -48,11 +48,7 @@ class Published:
         return tuple(dict.fromkeys((self.languages[0], *langs)))
 
 # %% ../nbs/13_catalog.ipynb #166338c4
-def _catalog_file():
-    home = Path(__file__).parent if '__file__' in globals() else project_root()/'xltnb'
-    return home/'data'/'catalog'/'published.yaml'
-
-PUBLISHED = {name: from_dict(Published, d) for name,d in yaml.safe_load(_catalog_file().read_text(encoding='utf-8')).items()}
+PUBLISHED = {name: from_dict(Published, d) for name,d in yaml.safe_load(package_data('catalog', 'published.yaml').read_text(encoding='utf-8')).items()}
 
 def published(
     name:str, # key of the catalogue

@@ -4,16 +4,14 @@
 
 # %% auto #0
 __all__ = ['CODES', 'URIEL', 'URIEL_FILE', 'PREFIX', 'KINDS', 'METRICS', 'read_uriel', 'build_typology', 'features', 'coverage',
-           'distances', 'distance', 'nearest', 'tree_order']
+           'distances', 'distance', 'nearest_languages', 'tree_order']
 
 # %% ../nbs/16_distances.ipynb #1471e609
-import hashlib
 import io
 import json
 import lzma
 import zipfile
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +19,7 @@ import pandas as pd
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from .core import XltError, atomic_write, check_name
+from .core import XltError, atomic_write, check_name, package_data, read_xz, sha256_of
 
 # %% ../nbs/16_distances.ipynb #518d3441
 CODES = dict(pair.split('=') for pair in '''
@@ -36,7 +34,7 @@ CODES['zh-tw'] = 'cmn' # the same language in other letters
 URIEL = dict(package='lang2vec==1.1.2', file='lang2vec-1.1.2-py3-none-any.whl', # where the vectors come from
     sha256='bc43eddce15175ee1561c8a0566f56e42019d5987ea6c2890770a1b5d1f48fa4', # of the wheel
     table='3d4a5020c214cddfdbc4cb2f089539f68a969b3f253d6efd5d5f5da9ac7e4941') # of the built table, uncompressed
-URIEL_FILE = Path(str(files('xltnb')))/'data'/'typology'/'uriel.json.xz' # the embedded table
+URIEL_FILE = package_data('typology', 'uriel.json.xz') # the embedded table
 
 def _arrays(wheel, name):
     "Feature names, row of each language, and values [language, feature, source] of one file in the wheel"
@@ -77,8 +75,7 @@ def build_typology(
     "Build the embedded table; raises `XltError` for another wheel than the pinned one"
     wheel,fetch = Path(wheel), f'pip download --no-deps {URIEL["package"]}'
     if not wheel.is_file(): raise XltError(f'{wheel} is missing: {fetch}')
-    with open(wheel, 'rb') as f: found = hashlib.file_digest(f, 'sha256').hexdigest()
-    if found!=URIEL['sha256']: raise XltError(f'{wheel} has SHA-256 {found[:12]}…, pinned is {URIEL["sha256"][:12]}…: {fetch}')
+    if (found := sha256_of(wheel))!=URIEL['sha256']: raise XltError(f'{wheel} has SHA-256 {found[:12]}…, pinned is {URIEL["sha256"][:12]}…: {fetch}')
     text = json.dumps(read_uriel(wheel), ensure_ascii=False, separators=(',',':'))
     return atomic_write(out, lzma.compress(text.encode(), preset=9|lzma.PRESET_EXTREME))
 
@@ -86,11 +83,7 @@ def build_typology(
 @cache
 def _table():
     "The embedded table, checked"
-    try: data = lzma.decompress(URIEL_FILE.read_bytes())
-    except (OSError, lzma.LZMAError) as e: raise XltError(f'{URIEL_FILE} is missing or damaged ({e}): install the package again') from e
-    found,want = hashlib.sha256(data).hexdigest(), URIEL['table']
-    if found==want: return json.loads(data)
-    raise XltError(f'{URIEL_FILE} holds a table with SHA-256 {found[:12]}…, expected {want[:12]}…: install the package again')
+    return json.loads(read_xz(URIEL_FILE, URIEL['table']))
 
 def _row(lang):
     "The row of one language"
@@ -165,7 +158,7 @@ def distance(
     return float(distances([a, b], kind, metric).iloc[0,1])
 
 # %% ../nbs/16_distances.ipynb #d693adf5
-def nearest(
+def nearest_languages(
     lang:str, # a key of `CODES`
     among, # keys of `CODES`; `lang` itself is left out
     kind:str='syntactic', # one of `KINDS`

