@@ -104,3 +104,26 @@ def test_few_hidden_cells():
         code = cells(p)
         hidden = sum(c.lstrip().startswith('#| hide') for c in code)
         assert hidden <= max(2, len(code)//6), f'{p.name}: {hidden} of {len(code)} code cells hidden'
+
+
+def bare(path):
+    "Lines of a page's code that read or write text in the machine's own encoding"
+    import ast
+    for c in cells(path):
+        for n in ast.walk(ast.parse(re.sub(r'^[%!].*$', '', c, flags=re.M))):
+            if not isinstance(n, ast.Call): continue
+            what = n.func.attr if isinstance(n.func, ast.Attribute) else ''
+            if what in ('read_text', 'write_text') and not any(k.arg == 'encoding' for k in n.keywords): yield ast.unparse(n)
+
+
+READS = [p for p in PAGES if p.parent == NBS and p.name[:2] < '41' and p.name[:2] != '04'] # other floors follow
+
+
+@pytest.mark.parametrize('path', READS, ids=lambda p: p.name)
+def test_text_files_say_their_encoding(path): assert not list(bare(path)), f'{path.name}: pass encoding="utf-8"'
+
+
+def test_a_bare_reading_is_seen(tmp_path):
+    nb = dict(cells=[dict(cell_type='code', source=["p.read_text()\np.read_text(encoding='utf-8')\np.write_text('x')"])])
+    (tmp_path/'a.ipynb').write_text(json.dumps(nb))
+    assert list(bare(tmp_path/'a.ipynb')) == ['p.read_text()', "p.write_text('x')"]
