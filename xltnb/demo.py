@@ -82,7 +82,7 @@ def measured(
     "Probes for all layers and languages, and how well they and the model do on the test games"
     fit,test = sets_for(cfg, seed, 'cpu')
     layers = tuple(range(cfg.world.layers+1))
-    al,probes = align(model, lex, layers, fit, test, seed=seed)
+    al,probes = align(model, lex, layers, fit, test, seed=seed, batch=cfg.probe_batch)
     by_layer = lambda symmetry: [np.round(al.matrix(l,symmetry).astype(float),4).tolist() for l in layers]
     legal = [float(legality(model, lex, test, j).strict.mean()) for j in range(len(lex.kinds))]
     best = [al.best_symmetry(l,0,1) for l in layers]
