@@ -103,7 +103,7 @@ def _on(n:int, squares:np.ndarray)->dict:
 def _shown(p_S_3:np.ndarray)->dict:
     "Discs as dark as black is likelier than white, as opaque as there is one at all"
     disc = p_S_3[:,0]+p_S_3[:,2]
-    return dict(customdata=p_S_3, marker=dict(color=p_S_3[:,2]/np.maximum(disc,1e-9), opacity=np.where(disc<.03,0,disc)))
+    return dict(customdata=p_S_3, marker=dict(color=p_S_3[:,2]/np.maximum(disc,1e-9), opacity=np.where(disc<.03,0,np.minimum(disc,1))))
 
 def board_data(
     n:int, # squares along one side
