@@ -48,7 +48,8 @@ class Published:
         return tuple(dict.fromkeys((self.languages[0], *langs)))
 
 # %% ../nbs/13_catalog.ipynb #166338c4
-PUBLISHED = {name: from_dict(Published, d) for name,d in yaml.safe_load(package_data('catalog', 'published.yaml').read_text(encoding='utf-8')).items()}
+_LISTED = yaml.safe_load(package_data('catalog', 'published.yaml').read_text(encoding='utf-8'))
+PUBLISHED = {name: from_dict(Published, d) for name,d in _LISTED.items()}
 
 def published(
     name:str, # key of the catalogue
