@@ -33,6 +33,7 @@ def html_of(page):
 def visit(browser, url):
     "Open a page; the page, and everything that went wrong"
     page, wrong = browser.new_page(viewport={'width': 1300, 'height': 1000}), []
+    page.set_default_timeout(90_000) # a busy machine is slow, not broken
     page.on('console', lambda m: wrong.append(f'{m.type}: {m.text}') if m.type == 'error' else None)
     page.on('pageerror', lambda e: wrong.append(f'error: {e}'))
     page.on('request', lambda r: wrong.append(f'another host: {r.url}') if not r.url.startswith(('http://127.0.0.1:', 'file:', 'data:', 'blob:')) else None)
@@ -82,7 +83,7 @@ def test_readme_links_hold():
 def test_front_page_in_a_browser(browser, address):
     page, wrong = visit(browser, f'{address}/index.html')
     page.wait_for_url('**/nbs/index.html')
-    page.get_by_role('heading', name='Two commands').wait_for(timeout=10000)
+    page.get_by_role('heading', name='Two commands').wait_for(timeout=60000)
     assert not wrong, '\n'.join(wrong)
     page.close()
 
@@ -90,7 +91,7 @@ def test_front_page_in_a_browser(browser, address):
 @pytest.mark.parametrize('walk', WALKS, ids=lambda p: p.stem)
 def test_walk_page_in_a_browser(browser, address, walk):
     page, wrong = visit(browser, f'{address}/{html_of(walk)}')
-    page.locator('.js-plotly-plot .main-svg').first.wait_for(timeout=20000)
+    page.locator('.js-plotly-plot .main-svg').first.wait_for(timeout=60000)
     drawn = page.locator('.js-plotly-plot').count()
     assert drawn == page.locator('.plotly-graph-div').count() > 0
     assert not wrong, '\n'.join(wrong)
@@ -110,6 +111,6 @@ def test_figures_and_formulas_in_a_browser(browser, tmp_path_factory, monkeypatc
     cells = [nbformat.v4.new_markdown_cell('# A page\n\n> With a figure'), nbformat.v4.new_markdown_cell('The radius $\\rho \\le 1$'), nbformat.v4.new_code_cell('fig', outputs=[out])]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), root/'nbs'/'index.ipynb')
     page, wrong = visit(browser, (docs.build_docs(root)/'nbs'/'index.html').as_uri())
-    page.locator('.js-plotly-plot .main-svg').first.wait_for(timeout=20000)
+    page.locator('.js-plotly-plot .main-svg').first.wait_for(timeout=60000)
     assert page.locator('math').count() == 1 and not wrong, '\n'.join(wrong)
     page.close()

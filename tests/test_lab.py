@@ -55,6 +55,7 @@ def picture(page): return page.locator('.js-plotly-plot').first.evaluate('e => J
 
 def test_a_control_changes_the_picture(browser, lab):
     page = browser.new_page(viewport={'width': 1400, 'height': 1000})
+    page.set_default_timeout(90_000)
     wrong = []
     page.on('pageerror', lambda e: wrong.append(str(e)))
     page.on('console', lambda m: wrong.append(f'{m.text} ({m.location.get("url", "")})') if m.type == 'error' else None)

@@ -68,13 +68,13 @@ def test_every_number_has_its_command_and_records(full):
 
 def test_full_report_in_a_browser(browser, full):
     page, wrong = visit(browser, full[0].as_uri())
-    page.locator('.js-plotly-plot .main-svg').first.wait_for(timeout=20000)
+    page.locator('.js-plotly-plot .main-svg').first.wait_for(timeout=60000)
     page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length == document.querySelectorAll('.plotly-graph-div').length")
     assert page.locator('.js-plotly-plot').count() == 12
     assert page.locator('table.claims tbody tr').count() == len(full[1])
     assert 'Not drawn' not in page.inner_text('body') and page.title() == 'xltnb report, laptop'
     page.locator('table.claims a').first.click()
-    page.locator(f'details[id="from-{full[1][0]["claim"]}"] pre').wait_for(state='visible', timeout=5000)
+    page.locator(f'details[id="from-{full[1][0]["claim"]}"] pre').wait_for(state='visible', timeout=20000)
     assert not wrong, '\n'.join(wrong)
     page.close()
 
