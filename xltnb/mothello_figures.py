@@ -418,14 +418,13 @@ def mothello_figures(
     "What is drawn for mOthello"
     pairs = [r for r in runs if re.fullmatch(r'align-\w+-\d+', r.arm)]
     ends,moved,four = _ends(pairs), by_arm(runs,'transfer-atomic'), by_arm(runs,'transfer4')
-    longer = by_arm(runs,'long-')
+    longer,looked = by_arm(runs,'long-'), by_arm([r for r in runs if 'probe' in r.curves])
     beside = lambda arms,table: transfer_fig(arms, printed_curves(table=table))
     return [('alignment by anchors', lambda: anchors_fig(pairs)),
         ('alignment by layer', lambda: layers_fig(ends)),
-        ('alignment during training', lambda: probe_curve_fig(by_arm(ends))),
         ('symmetries', lambda: symmetry_fig([*ends, *sum(longer.values(),[])])),
-        *[('the longer pair, by layer', lambda: layers_fig(sum(longer.values(),[]))),
-          ('the longer pair during training', lambda: probe_curve_fig(longer))]*bool(longer),
+        *[('the longer pair, by layer', lambda: layers_fig(sum(longer.values(),[])))]*bool(longer),
+        *[('alignment during training', lambda: probe_curve_fig(looked))]*bool(looked),
         *[('many languages', lambda r=r: matrix_fig(r)) for r in _largest(runs)],
         ('transfer', lambda: transfer_fig(moved)),
         ('transfer beside the paper', lambda: beside(moved,'F5')),
