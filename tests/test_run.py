@@ -155,3 +155,9 @@ def test_store_that_cannot_be_written(study):
 def test_plain_progress_has_no_control_codes(study):
     out = finish(start(study, '--workers', '1', '--seeds', '1'))
     assert '\x1b' not in out and 'about' in out.splitlines()[0] and '2/2 jobs' in out
+
+
+def test_gpu_preset_without_a_gpu_is_refused(study):
+    out = finish(start((study[0], study[1] | dict(CUDA_VISIBLE_DEVICES='')), '--preset', 'gpu'), code=2)
+    assert 'choose smoke or laptop, or ask for it with --device cpu' in out and 'Traceback' not in out
+    assert '2/2 jobs' in finish(start(study, '--preset', 'gpu', '--device', 'cpu'))

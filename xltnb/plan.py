@@ -171,7 +171,12 @@ def make_plan(
 def best_plan(
     target:str, # a paper, or one of its tables, figures or claims
     store:str|Path|Store='results', # folder of run records
-)->Plan: # of the largest preset that the store has runs of, else of `smoke`
+)->Plan: # of the largest preset that the store has runs of its own of, else of `smoke`
     "The plan whose records are most worth looking at"
-    plans = (make_plan(target, p, store=store) for p in ('paper', 'gpu', 'laptop', 'smoke'))
-    return next((p for p in plans if p.done() or p.preset=='smoke'))
+    best = make_plan(target, 'smoke', store=store)
+    smaller = {j.key for j in best.jobs}
+    for preset in ('laptop','gpu','paper'):
+        plan = make_plan(target, preset, store=best.store)
+        if plan.done()-smaller: best = plan
+        smaller |= {j.key for j in plan.jobs}
+    return best

@@ -303,7 +303,7 @@ class Finetuner(MethodTrainer):
         if self.cfg.select=='average': self.model.load_state_dict(averaged(looks), strict=False)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            if self.cfg.select=='average' and not self.keep: [rmtree(f) for f in looks]
+            for f in looks if self.cfg.select=='average' and not self.keep else (): rmtree(f)
             if self.passing: rmtree(folder, ignore_errors=True)
         return self
 
