@@ -6,7 +6,8 @@ from hypothesis import given, settings, strategies as st
 
 from xltnb.core import XltError
 from xltnb.languages import KINDS, Encoder, decode, draw_anchors, encode, inputs_targets, make_lexicon, relabel
-from xltnb.othello import NONE, random_games, symmetries
+from xltnb.othello import symmetries
+from xltnb.othello_games import NONE, random_games
 
 worlds = st.fixed_dictionaries(dict(n=st.sampled_from([4,6,8]), kinds=st.lists(st.sampled_from(KINDS),min_size=1,max_size=5).map(tuple), anchors=st.integers(0,3), seed=st.integers(0,10**6), unified=st.booleans()))
 

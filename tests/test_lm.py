@@ -48,7 +48,7 @@ def test_length_groups_equal_one_padded_batch():
     "Grouping rows by length changes speed, not the loss"
     from xltnb.languages import Encoder, inputs_targets
     from xltnb.lm import batch_groups
-    from xltnb.othello import random_games
+    from xltnb.othello_games import random_games
     lex = make_lexicon(('atomic','compositional'), n=6); enc = Encoder(lex); games = torch.from_numpy(random_games(8,n=6)); langs = [0,1]*4; net = model_for(lex,2,2,32)
     grouped = sum(loss_sum(net,x,y) for x,y in batch_groups(enc,games,langs)); padded = loss_sum(net,*inputs_targets(enc,games,langs))
     assert torch.allclose(grouped, padded, rtol=1e-5)

@@ -212,8 +212,6 @@ def test_a_sentence_drawn_twice_is_shown_both_times():
     got = batches(c, order, cfg, FRAME, (0,))
     plain = sum(int((b.ids == FRAME.bos).sum()) for b in got if b.kind == 'plain')
     assert abs(plain - (kind >= .5).sum()) <= 8, 'but for what fills no row'
-    merged = sum(int((b.ids == FRAME.bos).sum()) for b in batches(c, order, cfg, FRAME, (0,), merge=True) if b.kind == 'plain')
-    assert merged < plain-10
 
 
 def test_english_is_not_put_beside_itself():

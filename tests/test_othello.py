@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import torch
 
-from xltnb.othello import NONE, SYMMETRIES, Position, board_classes, geometry, perft, play, random_games, random_games_torch, replay, symmetries, unpack
+from xltnb.othello import SYMMETRIES, Position, geometry, play, symmetries
+from xltnb.othello_games import NONE, board_classes, perft, random_games, random_games_torch, replay, unpack
 
 KNOWN = [4, 12, 56, 244, 1396, 8200, 55092, 390216, 3005288]
 

@@ -68,7 +68,7 @@ def test_a_symmetry_is_read_as_the_measure_reads_it(explorer):
     import torch
 
     from xltnb.gamesets import GameSet
-    from xltnb.othello import board_classes, replay
+    from xltnb.othello_games import board_classes, replay
     from xltnb.probes import score
     from xltnb.widgets import reading
     d = explorer.demo('naive')

@@ -25,7 +25,7 @@ from .legality import legality
 from .lm import load_checkpoint, model_for
 from .mothello import WorldCfg, lexicon_of, pretrain_key
 from .mothello_measures import sets_for
-from .othello import board_classes, random_games, replay, unpack
+from .othello_games import board_classes, random_games, replay, unpack
 from .probes import Probes, align, move_states
 
 # %% ../nbs/65_demo.ipynb #fcde8bb5

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .othello import NONE, Replay, board_classes, random_games, replay
+from .othello_games import NONE, Replay, board_classes, random_games, replay
 
 # %% ../nbs/16_gamesets.ipynb #0fddb5aa
 @dataclass(frozen=True)

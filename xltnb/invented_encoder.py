@@ -86,7 +86,7 @@ def encoder_run(
     "The pre-training run"
     world = Invented(cfg.world)
     tok = world.tokenizer()
-    return MLMRun(cfg.mlm, folder, _text(cfg, world, tok), (_fresh(cfg, tok), tok), sentences=4096, merge=True) # as for the runs on record
+    return MLMRun(cfg.mlm, folder, _text(cfg, world, tok), (_fresh(cfg, tok), tok), sentences=4096)
 
 # %% ../nbs/34_invented_encoder.ipynb #dd37bff0
 def folder_of(
@@ -96,7 +96,7 @@ def folder_of(
     "Where an encoder is kept"
     return Path(cache or cache_dir())/'invented'/stable_hash([_LAYOUT, to_dict(cfg)])
 
-_LAYOUT = 1 # changes when the same settings make other weights
+_LAYOUT = 2 # changes when the same settings make other weights
 
 def _publish(run, folder):
     "Write the finished run's model and tokenizer"

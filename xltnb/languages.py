@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from .core import XltError, check_name, seed_for
-from .othello import NONE, Position, geometry, symmetries
+from .othello import Position, geometry, symmetries
+from .othello_games import NONE
 
 # %% ../nbs/11_languages.ipynb #906b4838
 KINDS = ('atomic', 'split', 'compositional')

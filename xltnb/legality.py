@@ -17,7 +17,7 @@ from .gamesets import GameSet
 from .gpt import GPT
 from .languages import Encoder, Lexicon
 from .lm import compute_dtype
-from .othello import unpack
+from .othello_games import unpack
 
 # %% ../nbs/52_legality.ipynb #dafe6b68
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from torch import Tensor
 from .core import XltError, check_name, seed_for
 from .gpt import GPT, GPTCfg
 from .languages import Encoder, Lexicon, inputs_targets
-from .othello import random_games, random_games_torch
+from .othello_games import random_games, random_games_torch
 
 # %% ../nbs/32_lm.ipynb #7ef72e75
 @dataclass(frozen=True)

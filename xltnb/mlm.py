@@ -214,7 +214,6 @@ def batches(
     frame:Frame, # special ids
     axes:tuple, # what distinguishes this draw
     english:dict|None=None, # number -> English sentence, for TLM
-    merge:bool=False, # a sentence drawn twice stands there once, in its rarer kind: how versions before read
 )->list: # of `Batch`
     "Masked batches of some sentences, in a random order"
     rng = np.random.default_rng(seed_for('mlm-batches', cfg.seed, *axes))
@@ -223,8 +222,7 @@ def batches(
     twice = kind<cfg.dual
     beside = (kind>=1-cfg.tlm) & np.array([bool(english) and english.get(int(corpus.item[i]), i)!=i for i in order], bool)
     dual,tlm = order[twice],order[beside]
-    plain = ~np.isin(order, [*dual,*tlm]) if merge else ~(twice | beside)
-    rows = pack([corpus[i] for i in order[plain]], frame, cfg.block)
+    rows = pack([corpus[i] for i in order[~(twice | beside)]], frame, cfg.block)
     rows = rng.permutation(rows)
     res = [hide(r, (r!=frame.bos)&(r!=frame.eos), cfg.mask, frame, rng) for r in (rows[k:k+cfg.batch] for k in range(0,len(rows),cfg.batch))]
     for name,some in (('dual',dual),('tlm',tlm)):
@@ -351,11 +349,10 @@ class MLMRun:
         corpus:Corpus|None=None, # the text; the benchmark's if None
         model:tuple|None=None, # (model, tokenizer); from `mlm_model` if None
         sentences:int=1024, # of the order, a chunk
-        merge:bool=False, # as in `batches`
     ):
         corpus = bench_corpus(model[1] if model else load_tokenizer(cfg.encoder)) if corpus is None else corpus
         self.model,self.tok = model or mlm_model(cfg, corpus)
-        self.cfg,self.folder,self.corpus,self.sentences,self.merge = cfg,Path(folder),corpus,sentences,merge
+        self.cfg,self.folder,self.corpus,self.sentences = cfg,Path(folder),corpus,sentences
         self.frame,self.order,self.at = Frame.of(self.tok), draw_order(corpus, cfg), Progress()
         self.ranked = np.argsort(-np.bincount(corpus.ids, minlength=len(self.tok)), kind='stable')
         self.english = {int(corpus.item[i]): int(i) for i in corpus.where(False,'en')} if cfg.tlm else None
@@ -375,7 +372,7 @@ class MLMRun:
         "Hash of the text in this tokenizer's ids, and of how it is read"
         c = self.corpus
         text = sha256_of(b''.join(x.tobytes() for x in (c.ids, c.ends, c.lang, c.item)))
-        return stable_hash([text, c.langs, len(self.tok), self.sentences, self.merge])
+        return stable_hash([text, c.langs, len(self.tok), self.sentences])
 
     def trained(self)->dict:
         "Names and weights that change"
@@ -412,7 +409,7 @@ def resume(self:MLMRun):
     state = json.loads((self.folder/'state.json').read_text(encoding='utf-8'))
     was = {k: v for k,v in state['cfg'].items() if v!=to_dict(self.cfg)[k] and k!='minutes'}
     if was: raise XltError(f'{self.folder} holds a run with {was}: give another folder, or the same settings')
-    if state.get('reads', self.reads if self.merge else '')!=self.reads:
+    if state.get('reads')!=self.reads:
         raise XltError(f'{self.folder} holds a run over another text or other pieces: give another folder')
     data = load_file(self.folder/state['weights'])
     self.at = Progress(**state['at'])
@@ -432,7 +429,7 @@ def chunk(self:MLMRun,
 )->list: # of `Batch`
     "Batches of a part of the order"
     rows = self.order[number*self.sentences:(number+1)*self.sentences]
-    return batches(self.corpus, rows, self.cfg, self.frame, (number,), self.english, self.merge)
+    return batches(self.corpus, rows, self.cfg, self.frame, (number,), self.english)
 
 @patch
 def count(self:MLMRun,

@@ -25,7 +25,7 @@ from .gpt import GPTCfg, flops_per_token
 from .languages import Encoder, Lexicon, make_lexicon
 from .legality import greedy_nodes, greedy_nodes_slow
 from .lm import Games, LMCfg, model_for, train
-from .othello import NONE, random_games
+from .othello_games import NONE, random_games
 from .store import Record, RunKey, open_store, provenance
 
 # %% ../nbs/74_speed.ipynb #285b43a6
