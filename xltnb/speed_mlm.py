@@ -14,7 +14,8 @@ import torch
 from transformers import DataCollatorForLanguageModeling, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
-from .mlm import Corpus, MLMCfg, MLMRun, batches, bench_corpus, mlm_model
+from .mlm import Corpus, MLMCfg, batches, bench_corpus
+from .mlm_run import MLMRun, mlm_model
 from .speed import SPEEDS, alternate, best_device, figure, matmul_rate, sync
 
 # %% ../nbs/76_speed_mlm.ipynb #b6d5490e
