@@ -13,8 +13,9 @@ from transformers import (BertConfig, BertForMaskedLM, BertModel, DebertaV2Confi
 from xltnb import encoders
 from xltnb.bench import BENCH_DIR, read_table
 from xltnb.core import XltError
-from xltnb.encoders import (add_head, bert_config, bert_state, encode_words, encoder_file, export_encoder, kept_pieces, load_encoder, load_mlm,
-                            load_tokenizer, prune_vocab, sentence_vectors)
+from xltnb.encoders import (bert_config, bert_state, encode_words, encoder_file, export_encoder, kept_pieces, load_encoder, load_mlm,
+                            load_tokenizer, prune_vocab)
+from xltnb.heads import add_head, sentence_vectors
 from xltnb.pieces import build_tokenizer, char_table, compile_rules, sequences, tokenizer_of
 from xltnb.q4 import dequantise, quantise, read_q4, write_q4
 

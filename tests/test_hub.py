@@ -354,7 +354,7 @@ def test_zero_shot_scores_a_part_of_mlqa_by_language(put, tmp_path):
     "The scorer knows its language by name, not by which table it was given"
     import torch
     from test_trainer import net, tokenizer
-    from xltnb.encoders import add_head
+    from xltnb.heads import add_head
     from xltnb.transfer import zero_shot
     for l in ('en', 'de'):
         for s in ('dev', 'test'): put(f'MLQA_V1/{s}/{s}-context-{l}-question-{l}.json', squad(*((f'q{i}', ('Nil', 4)) for i in range(3))))

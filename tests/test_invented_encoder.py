@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from xltnb.core import XltError, from_dict, to_dict
-from xltnb.encoders import add_head, load_encoder
+from xltnb.encoders import load_encoder
+from xltnb.heads import add_head
 from xltnb.invented import Invented
 from xltnb.invented_encoder import InventedEncoderCfg, NEAR_TO_FAR, encoder_run, folder_of, invented_encoder, masked_words, neighbours
 from xltnb.invented_tasks import invented_task

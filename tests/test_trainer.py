@@ -17,7 +17,7 @@ from transformers import (BertConfig, BertModel, DataCollatorWithPadding, Debert
 
 from xltnb.compose import Method, embedded
 from xltnb.core import XltError
-from xltnb.encoders import add_head
+from xltnb.heads import add_head
 from xltnb.robust import ADV, RSRP, FreeADV, Repeat
 from xltnb.tasks import Task, make_rows
 from xltnb.trainer import FineCfg, Finetuner, MethodTrainer, averaged

@@ -13,9 +13,11 @@ from functools import cache
 from statistics import mean
 
 from .bench import load_bench
-from .encoders import load_encoder, sentence_vectors
+from .encoders import load_encoder
+from .heads import sentence_vectors
 from .experiments import Ctx, Job, Result, experiment, make_job, preset_jobs
-from .tasks import Task, random_spans
+from .tasks import Task
+from .metrics import random_spans
 from .task_runs import encoder_of, task_of, transfer_fields
 from .trainer import FineCfg, finetune
 from .transfer import Transfer, main_metric, spread

@@ -17,7 +17,8 @@ from transformers.utils import logging
 
 from .bench import load_bench
 from .compose import Method
-from .encoders import add_head, load_encoder
+from .encoders import load_encoder
+from .heads import add_head
 from .robust import ADV, FreeADV
 from .speed import SPEEDS, alternate, best_device, figure, matmul_rate, sync
 from .tasks import Task

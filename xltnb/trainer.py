@@ -30,7 +30,8 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from .compose import Method, Replay, Step, chain, check_methods
 from .core import XltError, cache_dir, check_name, seed_for, stable_hash, to_dict
-from .encoders import add_head, load_encoder
+from .encoders import load_encoder
+from .heads import add_head
 from .features import make_features, pad_batch
 from .tasks import Task
 from .transfer import Matrix, Transfer, generalized, zero_shot
