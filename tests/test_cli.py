@@ -105,6 +105,13 @@ def test_compare_json_and_check(study):
     xltnb(study, *args, '--check', code=3)
 
 
+def test_a_result_that_moved_is_told(study):
+    args = ['compare', 'mothello.C2', '--preset', 'laptop', '--check']
+    xltnb(study, *args, code=0)
+    (study[0]/'pins.json').write_text(json.dumps({'mothello.C2@laptop': 9.}))
+    assert 'moved away from the pinned number: mothello.C2' in ''.join(xltnb(study, *args, '--store', str(study[0]), code=4))
+
+
 def test_targets_are_narrower_than_papers(study):
     arms = {t: {r['arm'] for r in json.loads(xltnb(study, 'plan', t, '--preset', 'laptop', '--json')[0])} for t in ('mothello', 'mothello.fig5', 'mothello.C6')}
     assert arms['mothello.C6']<arms['mothello.fig5']<arms['mothello']

@@ -1,7 +1,6 @@
 """Othello against an independent engine, the whole 4×4 tree, and the tensor code."""
 import numpy as np
 import pytest
-import torch
 
 from xltnb.othello import SYMMETRIES, Position, geometry, play, symmetries
 from xltnb.othello_games import NONE, board_classes, perft, random_games, random_games_torch, replay, unpack

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xltnb.core import XltError
-from xltnb.synonyms import (COUNTERFITTED, FUNCTION_WORDS, WORDNET_FILE, Synonyms, base_forms, build_wordnet, change_rates,
-                            compare_tables, english_only, load_synonyms, random_words, read_wordnet, replace_tokens, replace_words)
+from xltnb.replacing import change_rates, random_words, replace_tokens, replace_words
+from xltnb.synonyms import (COUNTERFITTED, FUNCTION_WORDS, WORDNET_FILE, Synonyms, base_forms, build_wordnet, compare_tables,
+                            english_only, load_synonyms, read_wordnet)
 
 
 @pytest.fixture(scope='module')

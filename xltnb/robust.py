@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from .compose import Method, Out, Step, draws, embedded, plus, run_model
 from .core import XltError, check_name
-from .synonyms import Synonyms, random_words, replace_words, words_to_draw
+from .replacing import random_words, replace_words, words_to_draw
+from .synonyms import Synonyms
 from .views import swapped
 
 # %% ../nbs/41_robust.ipynb #d78693f5

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from .compose import Method, Out, Step, draws, embedded
 from .core import XltError
-from .synonyms import Synonyms, replace_words
+from .replacing import replace_words
+from .synonyms import Synonyms
 from .views import add_views, swapped, view, view_columns
 
 # %% ../nbs/45_robust_views.ipynb #4efd2eaa
