@@ -131,7 +131,7 @@ _CONTROL = ('cldr_cat', 'ha_intent')
 def _cfg(task, random=False, smoke=False):
     n,epochs,_ = TRAINED[task]
     rates = dict(lr=3e-4 if random else 1e-4) | (dict(head_lr=5e-3) if task in ('ha_slot','lo_tag') else {})
-    fine = FineCfg(epochs=epochs, **rates, max_len=256 if task=='xquad' else 128)
+    fine = FineCfg(epochs=epochs, **rates, warmup=.1 if task=='lo_pair' else 0., max_len=256 if task=='xquad' else 128)
     if smoke:
         return BaselineCfg(task, 32, 8, ('en','de','zh'), 'e5-small:2', fine=replace(fine, steps=2, batch=8),
                            matrix=('en','de') if task=='lo_pair' else (), matrix_items=8)

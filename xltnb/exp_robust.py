@@ -199,8 +199,9 @@ class Study:
     passes:float = 1. # over the N-fold file of RS-DA
 
 def _real(task, train, limit, langs=(), **kw):
-    "Plain training of the packaged encoder on an embedded task: small batches, since a few hundred rows give few updates"
-    return RobustCfg(task, train, limit, langs, fine=FineCfg(epochs=4., batch=16 if train else 32, lr=1e-4), **kw)
+    "Plain training of the packaged encoder: small batches, since a few hundred rows give few updates; a warm-up takes pairs off chance sooner"
+    fine = FineCfg(epochs=4., batch=16 if train else 32, lr=1e-4, warmup=.1 if task=='lo_pair' else 0.)
+    return RobustCfg(task, train, limit, langs, fine=fine, **kw)
 
 def _invented(name, test):
     "Plain training of the invented languages' encoder, as it was calibrated"

@@ -9,7 +9,7 @@ __all__ = ['SPEEDS', 'Clock', 'timed', 'plain_trainer', 'forward_backward_flops'
 # %% ../nbs/75_speed_transfer.ipynb #5f0644f4
 import tempfile
 import time
-from statistics import median
+from statistics import mean, median
 
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -21,6 +21,7 @@ from .encoders import load_encoder
 from .heads import add_head
 from .robust import ADV, FreeADV
 from .speed import SPEEDS, alternate, best_device, figure, matmul_rate, sync
+from .stats import mean_ci
 from .tasks import Task
 from .trainer import FineCfg, Finetuner
 from .transfer import zero_shot
@@ -62,7 +63,9 @@ def plain_trainer(
     batch:int, # rows an update
     steps:int, # updates
     folder:str, # for the library's files; none are written
+    seed:int=0, # of the rows' order and of dropout
     lr:float=1e-4, # peak learning rate of all weights
+    warmup:float=0., # share of the updates
 )->Trainer:
     "The stock trainer on rows padded to 128 pieces, every weight trained"
     rows = task.rows(task.source, 'train')
@@ -70,8 +73,8 @@ def plain_trainer(
     data = [dict(input_ids=i, attention_mask=a, labels=y) for i,a,y in zip(made['input_ids'], made['attention_mask'], rows['label'])]
     gpu = best_device()=='cuda'
     quiet = dict(save_strategy='no', logging_strategy='no', report_to=[], disable_tqdm=True)
-    args = TrainingArguments(folder, per_device_train_batch_size=batch, max_steps=steps, learning_rate=lr, bf16=gpu, use_cpu=not gpu,
-                             dataloader_pin_memory=False, **quiet)
+    args = TrainingArguments(folder, per_device_train_batch_size=batch, max_steps=steps, learning_rate=lr, warmup_steps=round(warmup*steps),
+                             seed=seed, bf16=gpu, use_cpu=not gpu, dataloader_pin_memory=False, **quiet)
     trainer = Trainer(model.requires_grad_(True), args, train_dataset=data)
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -94,11 +97,12 @@ def pieces_a_row(
 
 def headed(
     task:Task, # pairs
+    seed:int=0, # of the head
 )->tuple: # model, tokenizer
     "The packaged encoder with a fresh head; the library says nothing but errors from here on"
     logging.set_verbosity_error()
     net,tok = load_encoder('e5-small')
-    return add_head(net, task.kind, task.labels, seed=0), tok
+    return add_head(net, task.kind, task.labels, seed=seed), tok
 
 def step_floor(
     model, # an encoder with a head
@@ -126,25 +130,28 @@ def speed_finetune(
 # %% ../nbs/75_speed_transfer.ipynb #3e667a16
 def speed_accuracy(
     batch:int=16, # rows an update
-    steps:int=100, # updates
+    steps:int=120, # updates
+    seeds:int=3, # trainings of each recipe
     langs:tuple=('en','de','zh'), # scored, the source first
     limit:int=200, # dev rows a language
 )->dict:
-    "Rows a second of both recipes over a whole short training, with the dev accuracy that each ends with"
+    "Rows a second of both recipes over whole short trainings, with the dev accuracy that they end with"
     task = load_bench('lo_pair', list(langs))
-    model,tok = headed(task)
-    start = {k: v.clone() for k,v in model.state_dict().items()}
-    def run(make):
-        model.load_state_dict(start)
-        with tempfile.TemporaryDirectory() as d: rate = timed(make(d), batch)
+    cfg = FineCfg(steps=steps, batch=batch, warmup=.1)
+    def ours(model, tok, seed, out): return Finetuner(model, task, cfg, (), tok, seed, out, use_cpu=best_device()=='cpu')
+    def peer(model, tok, seed, out): return plain_trainer(model, tok, task, batch, steps, out, seed, warmup=cfg.warmup)
+    def run(make, seed):
+        model,tok = headed(task, seed)
+        with tempfile.TemporaryDirectory() as d: rate = timed(make(model, tok, seed, d), batch)
         z = zero_shot(model, tok, task, 'validation', limit=limit)
         return rate, z.main(task.source), z.targets
-    cfg = FineCfg(steps=steps, batch=batch, freeze='none', head_lr=1e-4)
-    ours = run(lambda d: Finetuner(model.requires_grad_(True), task, cfg, (), tok, out=d, use_cpu=best_device()=='cpu'))
-    peer = run(lambda d: plain_trainer(model, tok, task, batch, steps, d))
-    more = dict(accuracy=ours[1], accuracy_peer=peer[1], others=ours[2], others_peer=peer[2])
-    floor = step_floor(model, pieces_a_row(task, tok))
-    return figure('finetune-accuracy', 'rows/s', ours[0], peer[0], ours[0]/peer[0], floor, **more, updates=steps, batch=batch)
+    a,b = zip(*((run(ours, s), run(peer, s)) for s in range(seeds)))
+    (rate,acc,rest),(rate_b,acc_b,rest_b) = (list(zip(*x)) for x in (a, b))
+    gap,low,high = mean_ci([y-x for x,y in zip(acc_b, acc)])
+    more = dict(accuracy=mean(acc), accuracy_peer=mean(acc_b), gap=gap, gap_low=low, gap_high=high, others=mean(rest), others_peer=mean(rest_b))
+    model,tok = headed(task)
+    return figure('finetune-accuracy', 'rows/s', median(rate), median(rate_b), median(x/y for x,y in zip(rate, rate_b)),
+                  step_floor(model, pieces_a_row(task, tok)), **more, updates=steps, seeds=seeds, batch=batch)
 
 # %% ../nbs/75_speed_transfer.ipynb #6cb6804f
 def speed_adversarial(
