@@ -239,7 +239,7 @@ def studies(
                     intent=Study(_real('ha_intent', 0, 400), 4, CORE, 5, 60.), **_mechanism(15., 1000))
     pair = _real('lo_pair', 960, 100, PAIRS, matrix=PAIRS)
     return dict(
-        cldr=Study(_real('cldr_cat', 480, 120, LANGS), 4, CORE+('released','once'), 3, 150.), **_mechanism(70., 500),
+        cldr=Study(_real('cldr_cat', 480, 120, LANGS), 4, CORE+('released','once'), 3, 150.), **_mechanism(65., 500),
         pair=Study(pair, 4, ('plain','rsda','random'), 3, 650.),
         intent=Study(_real('ha_intent', 960, 120, LANGS), 4, ('plain','rsda','random'), 3, 120.))
 
@@ -247,7 +247,7 @@ def studies(
 @preset_jobs('robust')
 def robust_jobs(
     preset:str, # smoke, laptop, gpu, paper or cluster
-    seeds:int|None=None, # repeats; None: the preset's own, at most three of what is no core row
+    seeds:int|None=None, # repeats; None: the preset's own, at most three of what is no core row or, at laptop, tries several radii
 )->list[Job]: # three seeds of every core row first
     "Every row of every study"
     jobs = []
@@ -256,6 +256,7 @@ def robust_jobs(
             cfg = row_cfg(s.cfg, row, s.copies, s.passes)
             if preset=='smoke': cfg = replace(cfg, grid=cfg.grid[:2])
             cost = s.plain_s*ROWS[row][2]*(s.passes*s.copies/s.cfg.fine.epochs if 'copies=' in ''.join(cfg.methods) else 1)
-            n = seeds or (s.seeds if row in CORE else min(s.seeds, 3))
+            most = 3 if row not in CORE or preset=='laptop' and ROWS[row][1] else s.seeds
+            n = seeds or min(s.seeds, most)
             jobs += [make_job(f'{name}-{row}', 'robust.finetune', cfg, i, cost) for i in range(n)]
     return sorted(jobs, key=lambda j: (j.seed>=3, j.arm.split('-')[1] not in CORE))

@@ -58,7 +58,8 @@ def claims_markdown(
     line = lambda cells: f'| {" | ".join(cells)} |'
     head = ['claim','what it says','the paper','ours (95 % interval)','claimed','n','verdict']
     text = lambda r: [cell(r['claim']), cell(r['text']), cell(r.get('printed'))]
-    ours = lambda r: [interval(r), claimed(r), str(r['n']), verdict_text(r['verdict'])]
+    partly = lambda r: f": {r['note']}" if r['verdict']=='todo' and r.get('note') and any(c['verdict']!='todo' for c in r.get('checks',())) else ''
+    ours = lambda r: [interval(r), claimed(r), str(r['n']), verdict_text(r['verdict'])+partly(r)]
     return '\n'.join([line(head), '|---'*len(head)+'|', *[line(text(r)+ours(r)) for r in rows]])
 
 # %% ../nbs/71_verdicts.ipynb #38c3a648
