@@ -48,7 +48,8 @@ def study(tmp_path):
 def start(study, *args, store='store'):
     "A command in a process of its own"
     tmp, env = study
-    return subprocess.Popen([sys.executable, '-m', 'xltnb.cli', 'run', 'slow', '--store', str(tmp/store), *args], cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen([sys.executable, '-m', 'xltnb.cli', 'run', 'slow', '--store', str(tmp/store), *args], cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # also where the tests run in the background
 
 
 def finish(proc, code=0):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import DatasetDict
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file  # noqa: F401 (processes started here take these imports along)
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (BertConfig, BertModel, DataCollatorWithPadding, DebertaV2Config, DebertaV2Model, PreTrainedTokenizerFast, TrainingArguments,
                           XLMRobertaConfig, XLMRobertaModel)
@@ -18,7 +18,7 @@ from transformers import (BertConfig, BertModel, DataCollatorWithPadding, Debert
 from xltnb.compose import Method, embedded
 from xltnb.core import XltError
 from xltnb.heads import add_head
-from xltnb.robust import ADV, RSRP, Repeat
+from xltnb.robust import ADV, RSRP, FreeADV, Repeat  # noqa: F401
 from xltnb.tasks import Task, make_rows
 from xltnb.trainer import FineCfg, Finetuner, MethodTrainer, averaged
 
