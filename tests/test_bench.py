@@ -13,8 +13,8 @@ import yaml
 from xltnb import bench, bench_build, bench_parse, bench_sources
 from xltnb.bench import BENCH, BENCH_DIR, ENTRIES, bench_languages, check_bench, load_aligned, load_bench, load_text
 from xltnb.core import XltError
-from xltnb.tasks import columns
 from xltnb.metrics import spans
+from xltnb.tasks import columns
 
 FOLDERS = ('cldr_cat', 'ha', 'lo_pair', 'lo_tag', 'lo_ret', 'lo_text')
 HELP = ('lo_pair', 'lo_tag', 'lo_ret')

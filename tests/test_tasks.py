@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xltnb.core import XltError
-from xltnb.tasks import Task, make_rows
 from xltnb.metrics import answer_score, answer_words, micro_f1, random_spans, span_counts, spans
+from xltnb.tasks import Task, make_rows
 
 TAGS = ('O', 'B-A', 'I-A', 'B-B', 'I-B', 'B-A-C', 'I-A-C', 'I-é', 'B-人')
 quick = settings(max_examples=300, deadline=None)
