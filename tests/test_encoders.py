@@ -125,6 +125,7 @@ def test_words_of_unspaced_scripts(pruned):
         for w, p in zip(ws, places): assert p == -1 if not w else tok.convert_ids_to_tokens(ids)[p] != '▁' and p >= 1
     assert encode_words(tok, words, 3)[1] == [[1, -1, -1, -1], [-1, -1], [1, -1, -1], []]
     assert encode_words(tok, [['龘']])[1] == [[2]] and tok.tokenize('龘')[0] == '▁'
+    for text in ('打开设置，北京大学', 'เปิดไฟล์นี้', 'ファイルを開く'): assert encode_words(tok, [[*text]])[0]['input_ids'] == [tok(text)['input_ids']]
     assert encode_words(tok, [])[1] == []
     with pytest.raises(XltError, match='one string'): encode_words(tok, ['a b'])
 

@@ -28,11 +28,38 @@ def test_plain_training_is_the_matched_control(study):
 def test_every_row_of_every_preset_can_be_made(preset):
     table = load_synonyms()
     for job in exp.robust_jobs(preset, 1):
+        if job.experiment != 'robust.finetune': continue
         cfg = from_dict(exp.RobustCfg, job.config)
         assert to_dict(cfg) == job.config
         words = [w.replace('RHO', '0.1') for w in cfg.methods]
         assert len(make_methods(words, exp.METHODS, table=table)) == len(cfg.methods)
         assert bool(cfg.grid) == any('RHO' in w for w in cfg.methods)
+
+
+@pytest.mark.parametrize('row', ['online', 'consistency', 'ear', 'both', 'free', 'rsrp_last', 'adv_last', 'average'])
+def test_rows_that_wait_for_a_gpu_take_a_step(row, tmp_path):
+    cfg = exp.RobustCfg('cldr_cat', 8, 4, ('en', 'de'), 'e5-small:6', fine=exp.FineCfg(steps=2, batch=4))
+    cfg = exp.row_cfg(cfg, row, 2)
+    res = exp.run_robust(exp.replace(cfg, grid=cfg.grid[:1]), 0, Ctx(cache=tmp_path))
+    assert res.provenance['updates'] == 2 and 0 <= res.metrics['targets'] <= 1
+
+
+def test_the_paper_looks_words_up_as_released():
+    words = {j.arm: j.config['methods'] for j in exp.robust_jobs('paper', 1)}
+    assert words['pawsx-rsda'] == words['pawsx-english'] == ['RSDA(copies=10)'] and words['xnli-random'] == ['RSDA(copies=3, random=True)']
+    assert words['xnli-lookup'] == ['RSDA(copies=3, lower=True, punct=True)']
+
+
+def test_sources_of_synonyms_are_named():
+    with pytest.raises(XltError, match="did you mean 'english'"): exp.table_of('englsh', 'cldr_cat')
+
+
+def test_what_lies_around_texts():
+    res = exp.run_around(exp.AroundCfg(3, ('en', 'de'), (.3,), (.01, .3)), 0, Ctx())
+    again = exp.run_around(exp.AroundCfg(3, ('en', 'de'), (.3,), (.01, .3)), 0, Ctx())
+    a = res.curves['around']
+    assert res.metrics == again.metrics and a == again.curves['around']
+    assert set(a['kind']) == {'noise', 'attack', 'synonyms', 'translation'} and all(0 <= x <= 2 for x in a['moved']) and all(0 <= x <= 1 for x in a['kept'])
 
 
 @pytest.mark.parametrize('word', ['ADV', 'ADV(0.1)', 'ADV(rho=[x for x in ()])', '__import__("os").system("true")', 'ADV(rho=0.1) + 1',

@@ -15,7 +15,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from .core import XltError, check_name
-from .pieces import encode_words
+from .pieces import encode_words, glued
 
 # %% ../nbs/24_features.ipynb #f9eb0f49
 def text_features(
@@ -44,7 +44,7 @@ def tag_features(
         out['labels'] = [[-100]*len(i) for i in enc['input_ids']]
         for lab,hs,tags in zip(out['labels'], heads, rows['tags']):
             for h,t in zip(hs, tags):
-                if h>=0: lab[h] = t
+                if h>=0 and lab[h]<0: lab[h] = t
     return out
 
 # %% ../nbs/24_features.ipynb #41a396c3
@@ -134,10 +134,18 @@ def best_span(
     return float(score[a,b]), int(spans[ctx[a],0]), int(spans[ctx[b],1])
 
 # %% ../nbs/24_features.ipynb #f055a75c
+def _tag_names(rows): return getattr(getattr(rows.features.get('tags'), 'feature', None), 'names', [])
+
 def _no_tag(rows):
     "What stands for a word behind the cut: `O` where there is one, else -1, which is never right"
-    names = getattr(getattr(rows.features.get('tags'), 'feature', None), 'names', [])
-    return names.index('O') if 'O' in names else -1
+    return _tag_names(rows).index('O') if 'O' in _tag_names(rows) else -1
+
+def _continued(tags, words, names):
+    "In text without spaces, a `B-` right behind the same entity goes on with it"
+    inside = {i: names.index('I'+n[1:]) for i,n in enumerate(names) if n[:2]=='B-' and 'I'+n[1:] in names}
+    for i,glue in enumerate(glued(words)):
+        if glue and tags[i-1] in (tags[i], inside.get(tags[i])): tags[i] = inside.get(tags[i], tags[i])
+    return tags
 
 def decode(
     logits:Sequence, # one a feature: [C], [T,C], or a pair of [T]
@@ -148,8 +156,9 @@ def decode(
     "Predictions in the order of the rows"
     if kind in ('classify','pair'): return [int(l.argmax()) for l in logits]
     if kind=='tag':
-        cut = _no_tag(rows)
-        return [[int(l[h].argmax()) if h>=0 else cut for h in hs] for l,hs in zip(logits, feats['heads'])]
+        names,cut = _tag_names(rows), _no_tag(rows)
+        tags = [[int(l[h].argmax()) if h>=0 else cut for h in hs] for l,hs in zip(logits, feats['heads'])]
+        return [_continued(ts, words, names) for ts,words in zip(tags, rows['tokens'])]
     best = {}
     for (s,e),spans,r in zip(logits, feats['spans'], feats['row']): best[r] = max(best.get(r, (-np.inf,0,0)), best_span(s, e, spans))
     return [c[best[r][1]:best[r][2]].strip() for r,c in enumerate(rows['context'])]
