@@ -5,13 +5,15 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 
 import pytest
 from conftest import LIB, ROOT
 
 pytestmark = pytest.mark.skipif(not (LIB/'widgets.py').exists(), reason='no widgets yet')
 CHANGED = 'b => { const e = document.querySelector(".js-plotly-plot"); return e && JSON.stringify(e.data) + JSON.stringify(e.layout) !== b }'
-CODE = ['from xltnb.widgets import OthelloExplorer', 'OthelloExplorer()']
+BOOKS = dict(explore=['from xltnb.widgets import OthelloExplorer', 'OthelloExplorer()'],
+             regions=['from xltnb.region_widget import RegionExplorer', 'RegionExplorer(radius=.03)'])
 
 
 def free_port():
@@ -30,11 +32,12 @@ def wait_for(url, server, seconds=60):
 
 @pytest.fixture(scope='module')
 def lab(tmp_path_factory):
-    "JupyterLab over a folder with one notebook; its address"
+    "JupyterLab over a folder with a notebook for each widget; address of a notebook"
     import nbformat
     home, work, port = tmp_path_factory.mktemp('jupyter'), tmp_path_factory.mktemp('work'), free_port()
     kernel = {'kernelspec': {'name': 'python3', 'display_name': 'python3', 'language': 'python'}}
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in CODE], metadata=kernel), work/'explore.ipynb')
+    for name, code in BOOKS.items():
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in code], metadata=kernel), work/f'{name}.ipynb')
     names = ('JUPYTER_CONFIG_DIR', 'JUPYTERLAB_SETTINGS_DIR', 'JUPYTERLAB_WORKSPACES_DIR', 'JUPYTER_RUNTIME_DIR')
     env = {**os.environ, **{n: str(home/n.lower()) for n in names}, 'PYTHONPATH': str(ROOT)}
     (home/'jupyterlab_settings_dir'/'@jupyterlab'/'apputils-extension').mkdir(parents=True)
@@ -44,7 +47,7 @@ def lab(tmp_path_factory):
         server = subprocess.Popen([sys.executable, *args.split()], env=env, stdout=log, stderr=log, cwd=work)
         try:
             wait_for(f'http://127.0.0.1:{port}/api', server)
-            yield f'http://127.0.0.1:{port}/lab/tree/explore.ipynb?reset'
+            yield lambda name: f'http://127.0.0.1:{port}/lab/tree/{name}.ipynb?reset'
         finally:
             server.terminate()
             server.wait(20)
@@ -53,31 +56,48 @@ def lab(tmp_path_factory):
 def picture(page): return page.locator('.js-plotly-plot').first.evaluate('e => JSON.stringify(e.data) + JSON.stringify(e.layout)')
 
 
-def test_a_control_changes_the_picture(browser, lab):
+@contextmanager
+def run_all(browser, address):
+    "The notebook's page with all cells run and its picture drawn; nothing may go wrong on it"
     page = browser.new_page(viewport={'width': 1400, 'height': 1000})
     page.set_default_timeout(90_000)
     wrong = []
     page.on('pageerror', lambda e: wrong.append(str(e)))
     page.on('console', lambda m: wrong.append(f'{m.text} ({m.location.get("url", "")})') if m.type == 'error' else None)
-    page.goto(lab)
+    page.goto(address)
     page.locator('.jp-Notebook').wait_for(timeout=60000)
     page.get_by_text('| Idle').first.wait_for(timeout=60000)
     page.get_by_role('menuitem', name='Run', exact=True).click()
     page.get_by_text('Run All Cells', exact=True).click()
-    page.locator('.js-plotly-plot .main-svg').first.wait_for(timeout=90000)
-    before = picture(page)
-    handle = page.locator('.widget-slider .noUi-handle').first
-    handle.focus()
-    for _ in range(3): handle.press('ArrowRight')
-    page.wait_for_function(CHANGED, arg=before, timeout=30000)
-    assert picture(page) != before
-    before = picture(page)
-    page.locator('.widget-dropdown select').nth(1).select_option('B')  # told in another language
-    page.wait_for_function(CHANGED, arg=before, timeout=30000)
-    assert 'told in B' in page.locator('.js-plotly-plot .gtitle').first.text_content()
-    before = picture(page)
-    page.locator('.jupyter-widgets.widget-play button').first.click()
-    page.wait_for_function(CHANGED, arg=before, timeout=30000)
+    page.locator('.js-plotly-plot .main-svg').first.wait_for(timeout=240_000)
+    yield page
     assert page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]').count() == 0
     assert not wrong, '\n'.join(wrong)
     page.close()
+
+
+def changes(page, act):
+    "`act` on the page, and wait for another picture; its title"
+    before = picture(page)
+    act()
+    page.wait_for_function(CHANGED, arg=before, timeout=30000)
+    return page.locator('.js-plotly-plot .gtitle').first.text_content()
+
+
+def drag(page, steps):
+    handle = page.locator('.widget-slider .noUi-handle').first
+    handle.focus()
+    for _ in range(steps): handle.press('ArrowRight')
+
+
+def test_a_control_changes_the_picture(browser, lab):
+    with run_all(browser, lab('explore')) as page:
+        changes(page, lambda: drag(page, 3))
+        assert 'told in B' in changes(page, lambda: page.locator('.widget-dropdown select').nth(1).select_option('B'))
+        changes(page, lambda: page.locator('.jupyter-widgets.widget-play button').first.click())
+
+
+def test_a_region_grows(browser, lab):
+    with run_all(browser, lab('regions')) as page:
+        assert 'attack of 0.1 ' in changes(page, lambda: drag(page, 1))
+        changes(page, lambda: page.locator('.widget-dropdown select').first.select_option('🍑 peach'))
