@@ -15,14 +15,16 @@ from zlib import crc32
 
 import numpy as np
 import torch
+import torch.distributed as dist
+from accelerate.utils import gather, pad_across_processes
 from datasets import concatenate_datasets
 from torch import Tensor, nn
 
-from .compose import Method, Out, Step, draws, embedded, plus, run_model
-from .core import XltError, check_name
+from .compose import Method, Out, Step, draws, embedded, last_layer, plus, run_model, word_table
+from .core import XltError, check_name, check_number
 from .replacing import random_words, replace_words, words_to_draw
 from .synonyms import Synonyms
-from .views import swapped
+from .views import checked_table, swapped
 
 # %% ../nbs/41_robust.ipynb #d78693f5
 SITES = ('word', 'last')
@@ -31,12 +33,14 @@ def scale(
     step:Step, # with `emb` filled when `site` is 'word'
     site:str='word', # 'word': word embeddings; 'last': final hidden states
 )->Tensor: # scalar, in the units of the vectors
-    "Mean L2 norm of what is displaced; raises `XltError` for an encoder whose last LayerNorm is not found"
-    if check_name(site, SITES, 'site')=='word': return step.emb.detach().norm(dim=-1)[step.words].mean()
-    norms = [m for m in step.net.base_model.modules() if isinstance(m, nn.LayerNorm)]
-    if not norms:
-        raise XltError("this encoder has no LayerNorm to read the scale of its last states from: use site='word', or unit='absolute'")
-    return (norms[-1].weight.detach()**2 + norms[-1].bias.detach()**2).sum().sqrt()
+    "Mean L2 norm of what is displaced, 0 for a batch without words; raises `XltError` for an encoder whose last LayerNorm is not found"
+    if check_name(site, SITES, 'site')=='word':
+        norms = step.emb.detach().norm(dim=-1)[step.words]
+        return norms.mean() if len(norms) else norms.new_zeros(())
+    norm = getattr(getattr(last_layer(step.net), 'output', None), 'LayerNorm', None)
+    if not isinstance(norm, nn.LayerNorm):
+        raise XltError(f"{type(step.net).__name__} has no LayerNorm to read the scale of its last states from: use site='word', or unit='absolute'")
+    return (norm.weight.detach()**2 + norm.bias.detach()**2).sum().sqrt()
 
 def shape_of(
     step:Step, # with `emb` filled
@@ -50,7 +54,7 @@ def reach(
     site:str, # one of `SITES`
 )->Tensor: # [B,T,1] bool
     "What may be displaced: words at 'word'; all but padding at 'last', since a classifier reads the state of the first special token"
-    return (step.words if site=='word' else step.inputs['attention_mask'].bool())[...,None]
+    return (step.words if site=='word' else step.real)[...,None]
 
 # %% ../nbs/41_robust.ipynb #9a610206
 def project(
@@ -93,8 +97,9 @@ class ADV(Method):
         check_name(norm, NORMS, 'norm')
         check_name(site, SITES, 'site')
         check_name(start, ('zero','random'), 'start')
-        if rho<0 or steps<0 or not 0<=clean<=1:
-            raise XltError(f'ADV needs rho ≥ 0, steps ≥ 0 and clean in 0..1, not {rho}, {steps}, {clean}')
+        check_number(rho, 'rho of ADV', 0)
+        check_number(steps, 'steps of ADV', 0, whole=True)
+        check_number(clean, 'clean of ADV', 0, 1)
         self.rho,self.steps,self.norm,self.site,self.clean,self.start = rho, steps, norm, site, clean, start
 
     def loss(self,
@@ -147,7 +152,8 @@ class FreeADV(Method):
         rho:float=0.1, # radius as a share of the mean norm; 0: plain training
         keep:float=0.5, # weight of the remembered direction against the new one
     ):
-        if rho<0 or not 0<=keep<1: raise XltError(f'FreeADV needs rho ≥ 0 and keep in 0..1, not {rho}, {keep}')
+        check_number(rho, 'rho of FreeADV', 0)
+        if check_number(keep, 'keep of FreeADV', 0, 1)==1: raise XltError('keep of FreeADV is 1: give less, or no new direction would count')
         self.rho,self.keep,self._seen = rho, keep, None
 
     def loss(self,
@@ -157,9 +163,9 @@ class FreeADV(Method):
         "Displace each word along its memory, and listen for the new gradient"
         if not self.rho: return rest(step)
         step,ids = embedded(step), step.ids[step.words]
-        if self._seen is None: self._seen = step.emb.new_zeros(step.net.get_input_embeddings().num_embeddings, step.emb.shape[-1])
+        if self._seen is None: self._seen = torch.zeros(word_table(step.net).num_embeddings, step.emb.shape[-1], device=step.ids.device)
         way = torch.zeros_like(step.emb)
-        way[step.words] = self._seen[ids]
+        way[step.words] = self._seen[ids].to(way.dtype)
         delta = (self.rho*scale(step)*way).detach().requires_grad_()
         delta.register_hook(lambda g: self.remember(ids, g[step.words]))
         return rest(plus(step, delta))
@@ -168,8 +174,11 @@ class FreeADV(Method):
         ids:Tensor, # [N] tokens
         grad:Tensor, # [N,D] of the loss at their vectors
     ):
-        "Turn each word's direction towards the mean of its new ones"
-        uniq,at = ids.unique(return_inverse=True)
+        "Turn each word's direction towards the mean of its new ones, from all processes and as far as they are finite"
+        if dist.is_available() and dist.is_initialized(): ids,grad = (gather(pad_across_processes(t, pad_index=-1)) for t in (ids, grad))
+        good = grad.isfinite().all(-1) & (ids>=0)
+        grad = grad[good].float()
+        uniq,at = ids[good].unique(return_inverse=True)
         new = grad.new_zeros(len(uniq), grad.shape[-1]).index_add_(0, at, ascent(grad))
         self._seen[uniq] = ascent(self.keep*self._seen[uniq] + (1-self.keep)*ascent(new))
 
@@ -208,7 +217,8 @@ class RSRP(Method):
         check_name(kind, NOISES, 'noise')
         check_name(site, SITES, 'site')
         check_name(unit, ('norm','absolute'), 'unit')
-        if rho<0 or samples<1: raise XltError(f'RSRP needs rho ≥ 0 and samples ≥ 1, not {rho}, {samples}')
+        check_number(rho, 'rho of RSRP', 0)
+        check_number(samples, 'samples of RSRP', 1, whole=True)
         self.rho,self.kind,self.samples,self.site,self.unit = rho, kind, samples, site, unit
 
     def displaced(self,
@@ -220,7 +230,8 @@ class RSRP(Method):
         shape = shape_of(step, self.site)
         absolute = dict(gaussian=math.sqrt(shape[-1]), uniform=math.sqrt(shape[-1]/3), sphere=1.)[self.kind]
         unit = absolute if self.unit=='absolute' else scale(step, self.site)
-        return plus(step, self.rho*unit*noise(shape, self.kind, draws(step, f'RSRP {draw}'))*reach(step, self.site), self.site)
+        g = draws(step, f'RSRP {draw}' if self.site=='word' else f'RSRP {self.site} {draw}') # two sites in one chain draw apart
+        return plus(step, self.rho*unit*noise(shape, self.kind, g)*reach(step, self.site), self.site)
 
     def loss(self,
         step:Step, # this update
@@ -237,7 +248,9 @@ def vote(
     step:Step, # a batch, labels not needed; the model in eval mode
     samples:int=16, # displacements
 )->Tensor: # [B] class with most votes
-    "Monte-Carlo estimate of the smoothed classifier"
+    "Monte-Carlo estimate of the smoothed classifier; raises `XltError` for another method, and without samples"
+    if not isinstance(method, RSRP): raise XltError(f'{method!r} draws no displacements to vote over: pass RSRP(...)')
+    check_number(samples, 'samples of vote', 1, whole=True)
     with torch.inference_mode(): got = torch.stack([run_model(method.displaced(step, i)).logits.argmax(-1) for i in range(samples)])
     return got.mode(0).values
 
@@ -257,7 +270,7 @@ def word_draws(
 class RSDA(Method):
     "Randomised smoothing by data augmentation, as released, with its switches"
     def __init__(self,
-        table:Synonyms, # word -> synonyms
+        table:Synonyms|dict, # word -> synonyms
         copies:int=3, # N: the release takes 3 for XNLI and 10 for PAWS-X
         originals:bool=False, # add the rows as they are
         lower:bool=False, # look words up in lower case
@@ -265,8 +278,8 @@ class RSDA(Method):
         shared:bool=False, # the same word takes the same draw in both sentences of a pair
         random:bool=False, # the control: random words of the rows at the same rate instead of synonyms
     ):
-        if copies<1: raise XltError(f'RSDA needs copies ≥ 1, not {copies}')
-        self.table,self.copies,self.originals = table, copies, originals
+        check_number(copies, 'copies of RSDA', 1, whole=True)
+        self.table,self.copies,self.originals = checked_table(table, 'RSDA'), copies, originals
         self.lower,self.punct,self.shared,self.random = lower, punct, shared, random
 
     def prepare(self,
@@ -308,7 +321,7 @@ class Repeat(Method):
     "The rows N times over: the compute-matched control of RS-DA"
     def __init__(self,
         copies:int=3, # N
-    ): self.copies = copies
+    ): self.copies = check_number(copies, 'copies of Repeat', 1, whole=True)
 
     def prepare(self,
         data, # rows

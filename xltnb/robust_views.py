@@ -14,22 +14,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .compose import Method, Out, Step, draws, embedded
-from .core import XltError
+from .core import XltError, check_number
 from .replacing import replace_words
 from .synonyms import Synonyms
-from .views import add_views, swapped, view, view_columns
+from .views import add_views, checked_table, swapped, view, view_columns
 
 # %% ../nbs/45_robust_views.ipynb #4efd2eaa
 class Viewed(Method):
     "Base of methods that read a row with its words replaced by synonyms"
     def __init__(self,
-        table:Synonyms, # word -> synonyms
+        table:Synonyms|dict, # word -> synonyms
         views:int=4, # changed readings of each row; one is drawn in every update
         lower:bool=False, # look words up in lower case
         punct:bool=False, # look words up without the punctuation glued to them
     ):
-        if views<1: raise XltError(f'{type(self).__name__} needs views ≥ 1, not {views}')
-        self.table,self.views,self.lower,self.punct = table, views, lower, punct
+        name = type(self).__name__
+        check_number(views, f'views of {name}', 1, whole=True)
+        self.table,self.views,self.lower,self.punct,self._pad = checked_table(table, name), views, lower, punct, None
 
     @property
     def columns(self): return view_columns(self.views)
@@ -47,7 +48,8 @@ class Viewed(Method):
     def drawn(self,
         step:Step, # this update
     )->Step:
-        "The step with one of its views in place of the row"
+        "The step with one of its views in place of the row; raises `XltError` when `prepare` never saw the rows"
+        if self._pad is None: raise XltError(f'{type(self).__name__} has prepared no rows: call its prepare(rows, ctx) before training')
         return view(step, int(torch.randint(self.views, (1,), generator=draws(step, 'view'), device=step.ids.device)), self._pad)
 
 class OnlineSynonyms(Viewed):
@@ -77,7 +79,7 @@ class Consistency(Viewed):
         **lookup, # `lower`, `punct`
     ):
         super().__init__(table, views, **lookup)
-        self.weight = weight
+        self.weight = check_number(weight, 'weight of Consistency', 0)
 
     def loss(self,
         step:Step, # this update
@@ -115,17 +117,20 @@ class EAR(Viewed):
         **lookup, # `lower`, `punct`
     ):
         super().__init__(table, views, **lookup)
-        self.push,self.pull,self.layer = push, pull, layer
+        self.push,self.pull = check_number(push, 'push of EAR', 0), check_number(pull, 'pull of EAR', 0)
+        self.layer = check_number(layer, 'layer of EAR', whole=True)
 
     def loss(self,
         step:Step, # this update
         rest:Callable, # the remaining chain
     )->Out: # with the row's logits
-        "Both losses, minus push, plus pull; raises `XltError` when the attention implementation returns no maps"
+        "Both losses, minus push, plus pull; raises `XltError` when there are no attention maps, or none of that layer"
         both = [embedded(replace(s, ask=s.ask|dict(output_attentions=True))) for s in (step, self.drawn(step))]
         a,b = map(rest, both)
         maps = [o.raw.get('attentions') for o in (a,b)]
         if not all(maps): raise XltError("EAR reads attention maps: load the encoder with attn_implementation='eager'")
+        n = len(maps[0])
+        if not -n<=self.layer<n: raise XltError(f'layer of EAR is {self.layer}: the encoder has layers 0 to {n-1}')
         far = (mean_words(both[0])-mean_words(both[1])).square().mean()
         near = map_distance(*(m[self.layer] for m in maps))
         return replace(a, loss=a.loss+b.loss - self.push*far + self.pull*near)

@@ -71,12 +71,16 @@ def _method(word, offered, given):
         name = call.func.id
         if call.args: raise ValueError('arguments need their names')
         args = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
+        if len(args)<len(call.keywords): raise ValueError('an argument is given twice')
     except (SyntaxError, ValueError, AttributeError) as e:
         raise XltError(f'{word!r} is no method: write a name and keywords, such as ADV(rho=0.1) ({e})') from None
     made = offered[check_name(name, offered, 'method')]
     takes = {k for c in made.__mro__[:-1] for k in inspect.signature(c).parameters} # a base's arguments come through **kwargs
     for k in args: check_name(k, takes, f'argument of {name}')
-    return made(**{k: v for k,v in given.items() if k in takes} | args)
+    args = {k: v for k,v in given.items() if k in takes} | args
+    need = [k for k,p in inspect.signature(made).parameters.items() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD and k not in args]
+    if need: raise XltError(f'{word} needs {need[0]}: make_methods(words, offered, {need[0]}=...)')
+    return made(**args)
 
 # %% ../nbs/58_task_runs.ipynb #09c35f42
 def transfer_fields(

@@ -1,0 +1,181 @@
+"Methods on what is not the usual batch: no words, overflow, other layouts and precisions, a wrong order, numbers that cannot be meant"
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import (BertConfig, BertForSequenceClassification, DebertaV2Config, DebertaV2ForSequenceClassification, DistilBertConfig,
+                          DistilBertForSequenceClassification, GPT2Config, GPT2ForSequenceClassification, XLMRobertaConfig, XLMRobertaForSequenceClassification)
+
+from xltnb.compose import Replay, Step, chain, check_methods, embedded, plus, run_model
+from xltnb.core import XltError
+from xltnb.exp_robust import METHODS
+from xltnb.robust import ADV, RSDA, RSRP, FreeADV, Repeat, scale, vote
+from xltnb.robust_views import EAR, Consistency, OnlineSynonyms
+from xltnb.synonyms import Synonyms
+from xltnb.task_runs import make_methods
+from xltnb.trainer import MethodTrainer
+from xltnb.views import swapped
+
+TABLE = {'big': ('large','huge')}
+TINY = dict(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=24, num_labels=3,
+            pad_token_id=0, hidden_dropout_prob=0., attention_probs_dropout_prob=0.)
+IDS = torch.tensor([[2,7,8,9,3],[2,11,3,0,0]])
+CPU = torch.device('cpu')
+
+def model(layout='bert'):
+    torch.manual_seed(0)
+    if layout=='bert': return BertForSequenceClassification(BertConfig(**TINY)).train()
+    if layout=='xlmr': return XLMRobertaForSequenceClassification(XLMRobertaConfig(**TINY)).train()
+    if layout=='deberta': return DebertaV2ForSequenceClassification(DebertaV2Config(**TINY, relative_attention=True, position_biased_input=False,
+        pos_att_type=['p2c','c2p'], norm_rel_ebd='layer_norm', type_vocab_size=0)).train()
+    if layout=='distil': return DistilBertForSequenceClassification(DistilBertConfig(vocab_size=50, dim=16, n_layers=1, n_heads=2, hidden_dim=32, num_labels=3)).train()
+    return GPT2ForSequenceClassification(GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2, n_positions=24, num_labels=3, pad_token_id=0,
+        embd_pdrop=0., attn_pdrop=0., resid_pdrop=0.)).train()
+
+def batch(net=None, ids=IDS, views=0, mask=True):
+    x = dict(input_ids=ids, labels=torch.tensor([0,2])[:len(ids)]) | (dict(attention_mask=ids.ne(0).long()) if mask else {})
+    return Step(net or model(), x, {f'view{i}_ids': ids.flip(0) for i in range(views)}, special=(0,2,3), axes=(0,5))
+
+def ready(*methods):
+    for m in methods: m._pad = 0
+    return list(methods)
+
+def run(methods, step): return chain(check_methods(methods), Replay(CPU))(step)
+
+def weights_after(methods, step):
+    step.net.zero_grad(); run(methods, step).loss.backward()
+    return torch.cat([p.grad.flatten() for p in step.net.parameters() if p.grad is not None])
+
+# batches
+
+@pytest.mark.parametrize('m', [ADV(.1), ADV(.1, norm='linf', start='random'), RSRP(.3), FreeADV(.1)], ids=repr)
+def test_a_batch_without_words_is_not_displaced(m):
+    step = batch(ids=torch.tensor([[2,3],[2,3]]))
+    assert scale(embedded(step))==0
+    assert torch.equal(weights_after([m], step), weights_after([], step))
+
+def test_without_a_mask_every_token_is_real():
+    step = batch(mask=False)
+    assert step.words.tolist()==batch().words.tolist() and step.real.all()
+    for site in ('word','last'): run([ADV(.1, site=site), RSRP(.1, site=site)], step)
+
+def test_overflow_leaves_the_memory_finite():
+    m = FreeADV(.1); step = batch(); run([m], step).loss.backward(); before = m._seen.clone()
+    m.remember(torch.tensor([7,8,7]), torch.full((3,16), torch.inf)); assert torch.equal(m._seen, before)
+    m.remember(torch.tensor([7,8]), torch.stack([torch.full((16,), torch.nan), torch.ones(16)]).half())
+    assert torch.equal(m._seen[7], before[7]) and not torch.equal(m._seen[8], before[8])
+    assert m._seen.dtype==torch.float32 and m._seen.isfinite().all()
+
+def test_two_sites_draw_apart():
+    at = lambda site: RSRP(.1, site=site, unit='absolute').displaced(batch())
+    assert not torch.equal((at('word').emb-embedded(batch()).emb)[0,1], at('last').last[0,1])
+
+# models
+
+@pytest.mark.parametrize('layout', ['bert','xlmr','deberta'])
+def test_last_states_are_displaced(layout):
+    step = batch(model(layout)); plain = run_model(step).logits
+    assert not torch.allclose(run_model(plus(step, torch.randn(2,5,16), 'last')).logits, plain)
+    norm = step.net.base_model.encoder.layer[-1].output.LayerNorm
+    torch.nn.init.constant_(norm.weight, 3.); assert scale(step, 'last').item()==pytest.approx(12)
+    assert weights_after([ADV(.1, site='last'), RSRP(.1, site='last')], step).isfinite().all()
+
+@pytest.mark.parametrize('layout', ['distil','gpt2'])
+@pytest.mark.parametrize('m', [ADV(.1, site='last'), RSRP(.1, site='last'), RSRP(.1, site='last', unit='absolute')], ids=repr)
+def test_other_layouts_say_so(layout, m):
+    with pytest.raises(XltError, match=r"ForSequenceClassification has no encoder.*site='word'"): run([m], batch(model(layout), IDS[:1]))
+
+def test_a_decoder_does_not_read_padding():
+    net = model('gpt2'); left = batch(net, torch.tensor([[2,7,8,9,3],[0,0,2,11,3]]))
+    assert torch.equal(run_model(left).logits, run_model(embedded(left)).logits)
+    with pytest.raises(XltError, match='padding_side'): run([ADV(.1)], batch(net))
+
+@pytest.mark.parametrize('m', [*[ADV(.1, norm=n, site=s, start='random') for n in ('l2','linf') for s in ('word','last')],
+                               RSRP(.1), RSRP(.1, site='last'), FreeADV(.1)], ids=repr)
+def test_bfloat16(m):
+    step = batch(model().to(torch.bfloat16)); out = run([m,m], step); out.loss.backward()
+    assert out.logits.dtype==torch.bfloat16 and out.loss.isfinite()
+
+def test_a_model_without_a_table_of_words():
+    with pytest.raises(XltError, match='Linear has no get_input_embeddings'): run([ADV(.1)], batch(torch.nn.Linear(2, 2)))
+
+# lists
+
+@pytest.mark.parametrize('first', [ADV(.1), RSRP(.1), RSRP(.1, site='last'), FreeADV(.1)], ids=repr)
+@pytest.mark.parametrize('view', [OnlineSynonyms, Consistency, EAR])
+def test_view_methods_come_first(first, view):
+    m, = ready(view(TABLE, views=1, **(dict(layer=1) if view is EAR else {})))
+    net = model(); net.set_attn_implementation('eager'); step = batch(net, views=1)
+    weights_after([m, first], step) # FreeADV has something to remember
+    assert not torch.equal(weights_after([m, first], step), weights_after([m], step))
+    with pytest.raises(XltError, match='put the view method first'): run([first, m], step)
+
+def test_two_that_write_the_same_columns():
+    with pytest.raises(XltError, match="OnlineSynonyms and Consistency would both write the column 'view0_ids'"):
+        check_methods([OnlineSynonyms(TABLE), RSRP(.1), Consistency(TABLE, views=2)])
+
+@pytest.mark.parametrize('methods', [ADV(.1), ADV, None])
+def test_one_method_is_no_list(methods):
+    with pytest.raises(XltError, match='not a list'): MethodTrainer(methods=methods)
+
+def test_rows_and_features_that_do_not_fit():
+    with pytest.raises(XltError, match='prepared no rows'): run([Consistency(TABLE, views=1)], batch(views=1))
+    with pytest.raises(XltError, match='no words to change'): RSDA(TABLE).prepare(Dataset.from_dict(dict(sentence=['a big dog'])), SimpleNamespace(seed=0))
+    with pytest.raises(XltError, match='no words to change'): swapped(Dataset.from_dict(dict(label=[0])), None)
+    m, = ready(EAR(TABLE, views=1, layer=99)); net = model(); net.set_attn_implementation('eager')
+    with pytest.raises(XltError, match='layers 0 to 1'): run([m], batch(net, views=1))
+
+# numbers and words
+
+@pytest.mark.parametrize('cls,bad', [
+    (ADV, dict(rho='0.1')), (ADV, dict(rho=float('inf'))), (ADV, dict(rho=-1)), (ADV, dict(steps=1.5)), (ADV, dict(steps=True)), (ADV, dict(clean=2)),
+    (FreeADV, dict(rho=float('nan'))), (FreeADV, dict(keep=1)), (RSRP, dict(rho=float('nan'))), (RSRP, dict(samples=0)), (RSRP, dict(samples=1.5)),
+    (Repeat, dict(copies=0)), (Repeat, dict(copies=-2)), (RSDA, dict(copies=2.5)), (RSDA, dict(copies=0)), (OnlineSynonyms, dict(views=2.5)),
+    (OnlineSynonyms, dict(views=0)), (Consistency, dict(weight=float('nan'))), (Consistency, dict(weight=-1)), (EAR, dict(push=float('nan'))),
+    (EAR, dict(pull=-1)), (EAR, dict(layer=1.5))])
+def test_numbers_that_cannot_be_meant(cls, bad):
+    given = {} if cls in (ADV, FreeADV, RSRP, Repeat) else dict(table=TABLE)
+    (name,value), = bad.items()
+    with pytest.raises(XltError, match=f'{name} of {cls.__name__} is {value!r}'.replace('.', r'\.')): cls(**given, **bad)
+
+@pytest.mark.parametrize('cls', [RSDA, OnlineSynonyms])
+def test_a_table_is_a_table(cls):
+    assert isinstance(cls(TABLE).table, Synonyms)
+    for bad in (None, 'wordnet', ['big'], {'big': 'large'}, {}):
+        with pytest.raises(XltError, match=r'synonym|expected a list'): cls(bad)
+
+@pytest.mark.parametrize('word,match', [('ADV(rho=0.1, rho=0.2)', 'given twice'), ('RSDA(copies=2)', 'needs table'), ('Consistency(weight=2)', 'needs table')])
+def test_words_that_lack_or_repeat(word, match):
+    with pytest.raises(XltError, match=match): make_methods([word], METHODS)
+
+def test_votes():
+    with pytest.raises(XltError, match='samples of vote is 0'): vote(RSRP(.1), batch(), 0)
+    with pytest.raises(XltError, match='pass RSRP'): vote(ADV(.1), batch())
+
+# processes
+
+SCRIPT = '''
+import sys; sys.path[:0] = [sys.argv[3]]
+from test_trainer import *
+n = int(os.environ.get('WORLD_SIZE', 1)); task = toy_task(); free = FreeADV(.2)
+t = Finetuner(add_head(net(), task.kind, task.labels, seed=0), task, FineCfg(steps=6, batch=16//n), [free], tokenizer(), out=sys.argv[1], use_cpu=True)
+start = weights(t).clone(); t.fit()
+if t.args.process_index==0: torch.save(dict(start=start, end=weights(t), seen=free._seen), sys.argv[2])
+'''
+
+def test_two_processes_share_the_memory(tmp_path):
+    script = tmp_path/'run.py'; script.write_text(SCRIPT, encoding='utf-8')
+    env = os.environ | dict(OMP_NUM_THREADS='1', ACCELERATE_USE_CPU='true')
+    two = ['-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=0', '--rdzv_backend=c10d', '--rdzv_endpoint=localhost:0']
+    for args,name in (([], 'one'), (two, 'two')):
+        done = subprocess.run([sys.executable, *args, script, tmp_path/f'out {name}', tmp_path/name, Path(__file__).parent], env=env, capture_output=True, text=True)
+        assert done.returncode==0, done.stderr[-3000:]
+    a,b = (torch.load(tmp_path/n) for n in ('one','two'))
+    assert (a['end']-b['end']).norm() < .01*(a['end']-a['start']).norm()
+    met = a['seen'].any(-1)
+    assert torch.equal(met, b['seen'].any(-1)) and torch.cosine_similarity(a['seen'], b['seen'])[met].mean()>.99
