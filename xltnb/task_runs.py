@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
 from .compose import Method
 from .core import XltError, check_name
 from .encoders import load_encoder
@@ -93,4 +95,7 @@ def transfer_fields(
     items = dict(z.items) if z.metric!='f1' else {}
     if m is None: return dict(metrics=metrics, per_language=z.scores, items=items)
     curve = dict(langs=list(m.langs), acc=m.acc.round(4).tolist())
+    two = ~np.eye(len(m.langs), dtype=bool)
+    hits = dict(same=m.hits[~two].mean(0), cross=m.hits[two].mean(0), all=m.hits.mean((0,1)))
+    items |= {k: v.round(6).tolist() for k,v in hits.items()}
     return dict(metrics=metrics | dict(same=m.same, cross=m.cross, all=m.all), per_language=z.scores, items=items, curves=dict(matrix=curve))
