@@ -329,7 +329,7 @@ def save_mlm(
     before = _bert_of(base, kept_pieces(base)).state_dict()
     after = {k[5:]: v.float() for k,v in model.state_dict().items() if k.startswith('bert.')}
     if {k: v.shape for k,v in after.items()}!={k: v.shape for k,v in before.items()}:
-        raise XltError(f'this {type(model).__name__} was not trained from the packaged encoder, pruned: it does not fit into the file, use save_pretrained')
+        raise XltError(f'this {type(model).__name__} was not trained from the packaged encoder: it does not fit into the file, use save_pretrained')
     moved = {k: (after[bert_name(k)]-before[bert_name(k)]).numpy() for k in base.index if not torch.equal(after[bert_name(k)], before[bert_name(k)])}
     if 'emb.word' in moved: raise XltError('the word embeddings of this model were trained too: they do not fit into the file, use save_pretrained')
     head = {k: model.state_dict()[v].float().numpy() for k,v in HEAD.items()}
