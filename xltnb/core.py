@@ -52,7 +52,7 @@ def check_name(
     hint = f" did you mean {close!r}?" if close else ''
     raise XltError(f"unknown {what} {name!r};{hint} choose from: {', '.join(options)}")
 
-# %% ../nbs/00_core.ipynb #4cbe9ad2
+# %% ../nbs/00_core.ipynb #c4e17a2b
 def check_number(
     x, # what was given
     what:str, # its name, for the error
