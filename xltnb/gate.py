@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['masked_accuracy', 'word_places', 'dual_batch', 'dual_scores', 'copy_share', 'name_items', 'english_pieces',
-           'candidates', 'name_share', 'gate', 'gate_table', 'release', 'mlm_record']
+           'candidates', 'name_share', 'passing', 'gate', 'gate_table', 'release', 'mlm_record']
 
 # %% ../nbs/33_gate.ipynb #647a68dc
 import json
@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from .bench import BENCH_DIR, TEXT_FILE, read_table
 from .core import XltError, atomic_write, plain, seed_for, sha256_of, to_dict
 from .encoders import MLM_FILE, MODELS_DIR, REQUIREMENT, load_mlm, save_mlm
-from .mlm import Batch, Corpus, Frame, hide, masked_loss, masked_states, pair_rows
+from .mlm import Batch, Corpus, Frame, hide, masked_loss, masked_states, mlm_head, pair_rows
 from .mlm_run import MLMRun
 from .scripts import script, scripts_of, spaced
 from .store import provenance
@@ -41,7 +41,7 @@ def masked_accuracy(
     batch:int=20, # sentences at a time
 )->dict: # language -> {'n': positions, 'accuracy': share that the head puts first}
     "Share of hidden pieces that the head puts first, per language"
-    frame,res = Frame.of(tokenizer), {}
+    frame,res = Frame.of(tokenizer, corpus), {}
     for lang in corpus.langs:
         mine = corpus.where(True, lang)[:most]
         rng = np.random.default_rng(seed_for('masked-accuracy', lang))
@@ -93,7 +93,7 @@ def dual_scores(
     for k in range(0, len(order), batch):
         some = order[k:k+batch]
         b = dual_batch([rows[i] for i in some], frame)
-        yield some, masked_states(model, b) @ model.get_output_embeddings().weight.T + model.cls.predictions.bias, b.target
+        yield some, masked_states(model, b) @ model.get_output_embeddings().weight.T + mlm_head(model)[1], b.target
 
 # %% ../nbs/33_gate.ipynb #6026ab44
 def copy_share(
@@ -103,7 +103,7 @@ def copy_share(
     most:int=60, # words a language
 )->dict: # language -> {'n': words, 'copied': share put first, 'top10': share among the first ten}
     "How often the head puts the visible word first"
-    frame,res = Frame.of(tokenizer), {}
+    frame,res = Frame.of(tokenizer, corpus), {}
     for lang in corpus.langs:
         rng = np.random.default_rng(seed_for('gate-copy', lang))
         rows = []
@@ -171,7 +171,7 @@ def name_share(
 )->dict: # language -> {'n': names, 'top1', 'topk': share of right proposals, 'random': share of right pieces, 'ratio': topk/random}
     "How often proposals without English are right, beside random pieces of the same script"
     items,right = name_items(tokenizer)
-    frame = Frame.of(tokenizer)
+    frame = Frame.of(tokenizer, corpus)
     english = english_pieces(tokenizer, corpus)
     tally = defaultdict(list)
     allowed = {l: torch.from_numpy(candidates(tokenizer, english, l)) for l in right}
@@ -190,19 +190,30 @@ def name_share(
     return {l: dict(n=len(tally[l]), top1=float(m[0]), topk=float(m[1]), random=float(m[2]), ratio=float(m[1]/m[2])) for l,m in means.items()}
 
 # %% ../nbs/33_gate.ipynb #3b5fc831
+def passing(
+    report:dict, # from `gate`
+    copied:float=0.6, # share of visible words to be put first
+    times:float=3., # how much oftener than random pieces proposals must be right
+)->dict: # gate -> (languages that pass, languages, those that do not)
+    "How many languages pass each gate on their own"
+    ok = dict(copied={l: r['copied']>=copied for l,r in report['copy'].items() if r['copied'] is not None},
+              proposals={l: r['topk']>=times*r['random'] for l,r in report['names'].items()})
+    return {k: (sum(v.values()), len(v), [l for l in v if not v[l]]) for k,v in ok.items()}
+
 def gate(
     model:PreTrainedModel, # with a head for masked words
     tokenizer:PreTrainedTokenizerFast, # its tokenizer
     corpus:Corpus, # the benchmark's text
     copied:float=0.6, # share of visible words to be put first
     times:float=3., # how much oftener than random pieces proposals must be right
-)->dict: # 'masked', 'copy' and 'names' per language, means over languages, and 'passed'
+)->dict: # 'masked', 'copy' and 'names' per language, means over languages, 'passed', and 'alone' as `passing` gives it
     "The whole report; `passed` looks at means over languages"
     masked,copy,names = masked_accuracy(model,tokenizer,corpus), copy_share(model,tokenizer,corpus), name_share(model,tokenizer,corpus)
     mean = lambda rows, key: float(np.mean([r[key] for r in rows.values() if r[key] is not None]))
     share,prop,rand = mean(copy,'copied'), mean(names,'topk'), mean(names,'random')
     means = dict(masked_accuracy=mean(masked,'accuracy'), copied=share, proposals=prop, random=rand, ratio=prop/rand)
-    return dict(masked=masked, copy=copy, names=names, **means, passed=share>=copied and prop>=times*rand)
+    alone = passing(dict(copy=copy, names=names), copied, times)
+    return dict(masked=masked, copy=copy, names=names, **means, passed=share>=copied and prop>=times*rand, alone=alone)
 
 def gate_table(
     report:dict, # from `gate`
@@ -226,7 +237,7 @@ def release(
     save_mlm(path, run.model)
     size = path.stat().st_size
     if size>16e6: raise XltError(f'{path} has {size/1e6:.1f} MB; at most 16 MB are shipped: train fewer layers (`freeze`)')
-    report = gate(*load_mlm(path if path!=MLM_FILE else 'e5-small-mlm'), run.corpus)
+    report = gate(*load_mlm(path), run.corpus)
     origin = dict(encoder=REQUIREMENT, pieces=sha256_of(MODELS_DIR/'pieces.bits')[:16], text=sha256_of(TEXT_FILE)[:16])
     made = dict(name=path.stem, sha256=sha256_of(path), bytes=size, vocab=run.model.config.vocab_size, **origin)
     at = to_dict(run.at)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Corpus', 'tokenise', 'bench_corpus', 'MLMCfg', 'language_shares', 'draw_order', 'Frame', 'Batch', 'hide', 'pack',
-           'pair_rows', 'batches', 'masked_states', 'masked_loss', 'draw_rivals']
+           'pair_rows', 'batches', 'mlm_head', 'masked_states', 'masked_loss', 'draw_rivals']
 
 # %% ../nbs/31_mlm.ipynb #277765d2
 import math
@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save as arrays_bytes
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from .bench import TEXT_FILE, read_table
-from .core import XltError, atomic_write, cache_dir, seed_for, sha256_of, stable_hash
+from .core import XltError, atomic_write, cache_dir, check_number, seed_for, sha256_of, stable_hash
 from .store import built_once
 
 # %% ../nbs/31_mlm.ipynb #f2ebb9fe
@@ -33,6 +33,9 @@ class Corpus:
 
     def __len__(self)->int: return len(self.lang)
     def __getitem__(self, i:int)->np.ndarray: return self.ids[self.ends[i]:self.ends[i+1]]
+    def tags(self, i:int)->np.ndarray: # as long as sentence `i`
+        "Place of its language in `langs`, at every piece"
+        return np.full(len(self[i]), self.lang[i])
     @property
     def sizes(self)->np.ndarray: # int64 [S]
         "Pieces of each sentence"
@@ -95,6 +98,10 @@ class MLMCfg:
     seed:int = 0 # draws order, masks and the head
 
     def __post_init__(self):
+        for k,low in dict(tokens=1, batch=1, block=6, freeze=0, often=0, seed=-math.inf).items(): check_number(getattr(self,k), k, low, whole=True)
+        for k in ('minutes','lr','head_lr'): check_number(getattr(self,k), k, 0)
+        check_number(self.alpha, 'alpha', 0, 10)
+        check_number(self.clip, 'clip', 0, above=True)
         for k in ('mask','dual','dual_mask','tlm','warmup'):
             if not 0<=getattr(self,k)<=1: raise XltError(f'{k}={getattr(self,k)} must be a share between 0 and 1')
         if self.dual+self.tlm>1: raise XltError(f'dual={self.dual} and tlm={self.tlm} together exceed 1')
@@ -136,10 +143,17 @@ class Frame:
     mask:int # hides a token
     vocab:int # number of pieces
     @classmethod
-    def of(cls, tok:PreTrainedTokenizerFast): # of a tokenizer
-        "Special ids; raises `XltError` without a mask token"
-        if tok.mask_token_id is None: raise XltError('this tokenizer has no mask token: masked words need one')
-        return cls(tok.cls_token_id, tok.sep_token_id, tok.pad_token_id, tok.mask_token_id, len(tok))
+    def of(cls,
+        tok:PreTrainedTokenizerFast, # a tokenizer
+        corpus:Corpus|None=None, # a text that must be in its pieces
+    ):
+        "Special ids; raises `XltError` if one is missing, or if the text has other pieces"
+        ids = {k: getattr(tok, f'{k}_token_id') for k in ('mask','cls','sep','pad')}
+        lost = [k for k,v in ids.items() if v is None]
+        if lost: raise XltError(f'this tokenizer has no {lost[0]} token: masked words need one')
+        most = -1 if corpus is None else int(corpus.ids.max(initial=-1))
+        if most>=len(tok): raise XltError(f'the text has piece {most}, but the tokenizer ends at {len(tok)-1}: tokenise the text with this tokenizer')
+        return cls(ids['cls'], ids['sep'], ids['pad'], ids['mask'], len(tok))
 
 @dataclass(frozen=True)
 class Batch:
@@ -149,6 +163,7 @@ class Batch:
     place:Tensor # [M] flat positions to predict
     target:Tensor # [M] ids that stand there
     kind:str = 'plain' # 'plain', 'dual' or 'tlm'
+    lang:np.ndarray|None = None # int64 [B,T] place of each token's language; -1 at special tokens
 
 def hide(
     rows:np.ndarray, # int64 [B,T]
@@ -157,6 +172,7 @@ def hide(
     frame:Frame, # special ids
     rng, # numpy generator
     kind:str='plain', # what the batch is called
+    lang:np.ndarray|None=None, # int64 [B,T] place of each token's language
 )->Batch:
     "Choose tokens and hide them: 80 % mask, 10 % random, 10 % as they are"
     chosen = free & (rng.random(rows.shape)<rate)
@@ -167,7 +183,7 @@ def hide(
     pad = rows==frame.pad
     place = np.flatnonzero(chosen)
     keep = torch.from_numpy(~pad) if pad.any() else None
-    return Batch(torch.from_numpy(res), keep, torch.from_numpy(place), torch.from_numpy(rows.ravel()[place]), kind)
+    return Batch(torch.from_numpy(res), keep, torch.from_numpy(place), torch.from_numpy(rows.ravel()[place]), kind, lang)
 
 # %% ../nbs/31_mlm.ipynb #cc97f439
 def pack(
@@ -198,6 +214,27 @@ def pair_rows(
         if not visible: free[i,1:n+1] = True
     return rows, free
 
+_NO_FRAME = Frame(-1, -1, -1, -1, 0) # where languages stand instead of ids
+
+def _plain(corpus, some, cfg, frame, rng):
+    "Batches of packed sentences"
+    ids,tags = pack([corpus[i] for i in some], frame, cfg.block), pack([corpus.tags(i) for i in some], _NO_FRAME, cfg.block)
+    both = rng.permutation(np.stack([ids, tags], 1))
+    for at in range(0, len(both), cfg.batch):
+        rows,lang = both[at:at+cfg.batch].swapaxes(0,1)
+        yield hide(rows, (rows!=frame.bos)&(rows!=frame.eos), cfg.mask, frame, rng, lang=lang)
+
+def _paired(corpus, pairs, cfg, frame, rng, kind):
+    "Batches of sentences beside others, the longest first"
+    long = lambda a,b: len(corpus[a])+len(corpus[b])
+    pairs = sorted(pairs, key=lambda p: long(*p))
+    while pairs:
+        n = max(1, cfg.block*cfg.batch//min(cfg.block, long(*pairs[-1])+4))
+        take,pairs = pairs[-n:],pairs[:-n]
+        rows,free = pair_rows([(corpus[a],corpus[b],kind=='dual') for a,b in take], frame, cfg.block)
+        lang,_ = pair_rows([(corpus.tags(a),corpus.tags(b),True) for a,b in take], _NO_FRAME, cfg.block)
+        yield hide(rows, free, cfg.dual_mask if kind=='dual' else cfg.mask, frame, rng, kind, lang)
+
 def batches(
     corpus:Corpus, # the text
     order:np.ndarray, # sentences
@@ -208,21 +245,12 @@ def batches(
 )->list: # of `Batch`
     "Masked batches of some sentences, in a random order"
     rng = np.random.default_rng(seed_for('mlm-batches', cfg.seed, *axes))
-    room = cfg.block*cfg.batch
     kind = rng.random(len(order))
     twice = kind<cfg.dual
     beside = (kind>=1-cfg.tlm) & np.array([bool(english) and english.get(int(corpus.item[i]), i)!=i for i in order], bool)
-    dual,tlm = order[twice],order[beside]
-    rows = pack([corpus[i] for i in order[~(twice | beside)]], frame, cfg.block)
-    rows = rng.permutation(rows)
-    res = [hide(r, (r!=frame.bos)&(r!=frame.eos), cfg.mask, frame, rng) for r in (rows[k:k+cfg.batch] for k in range(0,len(rows),cfg.batch))]
-    for name,some in (('dual',dual),('tlm',tlm)):
-        first = {i: corpus[i] if name=='dual' else corpus[english[int(corpus.item[i])]] for i in some}
-        pairs = sorted(((first[i], corpus[i], name=='dual') for i in some), key=lambda p: len(p[0])+len(p[1]))
-        while pairs:
-            n = max(1, room//min(cfg.block, len(pairs[-1][0])+len(pairs[-1][1])+4))
-            take,pairs = pairs[-n:],pairs[:-n]
-            res.append(hide(*pair_rows(take, frame, cfg.block), cfg.dual_mask if name=='dual' else cfg.mask, frame, rng, name))
+    res = [*_plain(corpus, order[~(twice | beside)], cfg, frame, rng)]
+    res += _paired(corpus, [(i,i) for i in order[twice]], cfg, frame, rng, 'dual')
+    res += _paired(corpus, [(english[int(corpus.item[i])],i) for i in order[beside]], cfg, frame, rng, 'tlm')
     return [res[i] for i in rng.permutation(len(res))]
 
 # %% ../nbs/31_mlm.ipynb #902a0427
@@ -254,13 +282,24 @@ class _TiedLoss(torch.autograd.Function):
         d_hid,d_bias,d_out = ctx.saved_tensors
         return g*d_hid, g*d_out if d_out is not None else None, g*d_bias, None, None
 
+def mlm_head(
+    model:PreTrainedModel, # with a head for masked words
+)->tuple: # its transform, a function of hidden states, and the bias of its output
+    "The parts of a head, by its layout; raises `XltError` for a layout that is not known here"
+    head = getattr(getattr(model,'cls',None), 'predictions', None)
+    if hasattr(head,'transform'): return head.transform, head.bias
+    head = getattr(model,'lm_head',None)
+    if hasattr(head,'layer_norm'): return lambda hid: head.layer_norm(nn.functional.gelu(head.dense(hid))), head.bias
+    known = 'bert, roberta, xlm-roberta or deberta-v2'
+    raise XltError(f'no head for masked words is known here for an encoder of type {model.config.model_type!r}: use one of the layout {known}')
+
 def masked_states(
     model:PreTrainedModel, # with a head for masked words
     batch:Batch, # what to read
 )->Tensor: # [M,D]
     "What the head's transform makes of the masked positions"
     hid_B_T_D = model.base_model(input_ids=batch.ids, attention_mask=None if batch.keep is None else batch.keep.long()).last_hidden_state
-    return model.cls.predictions.transform(hid_B_T_D.flatten(0,1)[batch.place])
+    return mlm_head(model)[0](hid_B_T_D.flatten(0,1)[batch.place])
 
 def masked_loss(
     model:PreTrainedModel, # with a head for masked words
@@ -269,7 +308,7 @@ def masked_loss(
     chunk:int=256, # positions at a time
 )->tuple: # mean cross-entropy, share that the head puts first
     "The loss of one batch"
-    out,bias,target = model.get_output_embeddings().weight, model.cls.predictions.bias, batch.target
+    out,bias,target = model.get_output_embeddings().weight, mlm_head(model)[1], batch.target
     if rivals:
         ids,shift = rivals
         out,bias,target = out[ids], bias[ids]+shift, torch.searchsorted(ids, target)
