@@ -194,6 +194,18 @@ def test_wrong_names():
     with pytest.raises(XltError, match='unknown language of lo_text'): load_text(['sw'])
 
 
+def test_a_string_is_one_language():
+    assert load_bench('lo_pair', 'de').languages == ('en', 'de')
+    assert set(load_text('km')['lang']) == set(load_aligned('km')['lang']) == {'km'}
+    with pytest.raises(XltError, match="unknown language of lo_text .train. 'dee'"): load_text('dee')
+
+
+@pytest.mark.parametrize('text', ['{}', '[]', '{"files": {}}', '{"files": 3}', '{"files": {"ha/test.parquet": {"sha256": "0"}}}'])
+def test_a_manifest_that_lists_nothing(text, tmp_path):
+    (tmp_path/'manifest.json').write_text(text, encoding='utf-8')
+    with pytest.raises(XltError, match='manifest.json cannot be read: it lists no files with "rows"'): check_bench(tmp_path)
+
+
 # -- the builder --
 
 def test_pins_and_their_licences():

@@ -99,7 +99,9 @@ def test_pawsx_as_published(put, tmp_path):
 @pytest.mark.parametrize('bad,what', [
     (dict(test_de=''.join(f'a {i}\tb\n' for i in range(30))), 'test-de.tsv has no labels: XTREME takes them out'),
     (dict(test_de=nli('a').replace('entailment', 'neutral').replace('contradiction', 'neutral')*2, test_en=nli('a', 60)), "all 60 rows have the label 'neutral', a placeholder"),
-    (dict(test_de=nli('a').replace('entailment', 'entails', 1)), "xnli, de, test: unknown label of a pair task 'entails'; did you mean 'entailment'"),
+    (dict(test_de=nli('a').replace('neutral', 'neutraal', 1)), "unknown label in .*test-de.tsv, row 2: 'neutraal'; did you mean 'neutral'"),
+    (dict(test_de=nli('a').replace('neutral', 'maybe').replace('entailment', 'maybe')), "row 1: 'maybe'; choose from: entailment, neutral, contradiction"),
+    (dict(test_de=nli('a').replace('x ', ' ').translate({ord(c): None for c in '0123456789'})), r'test-de.tsv: nothing is left of de, test \(30 rows with a blank'),
     (dict(test_de=nli('a', 29)), r'xnli, test: \w\w has \d\d rows, other languages \d\d; rows are matched by line'),
     (dict(test_de=nli('a', shift=1)), 'labels of de agree with en in only 0 of 30 rows'),
     (dict(test_de='\n\n'), 'test-de.tsv is empty'),
@@ -143,10 +145,12 @@ def test_wikiann_as_xtreme_writes_it(put, tmp_path):
     put('panx/test-de.tsv', 'Rom\nfiel\n\n')
     assert load_task('wikiann', tmp_path, ()).rows('en')[0]['tokens'] == ['Rome', 'fell']
     refuses('test-de.tsv has no labels: XTREME takes them out', 'wikiann', tmp_path, ('de',))
+    put('panx/test-de.tsv', 'Rom\tB-MISC\n\n'*50)
+    refuses("test-de.tsv, row 1: 'B-MISC'", 'wikiann', tmp_path, ('de',))
     put('panx/test-de.tsv', 'Rom\tO\n\n'*50)
     refuses("all 50 rows have the label 'O', a placeholder", 'wikiann', tmp_path, ('de',))
     put('panx/test-de.tsv', 'Rom\tB-GPE\n')
-    refuses("wikiann, de, test: unknown label of a tag task 'B-GPE'", 'wikiann', tmp_path, ('de',))
+    refuses("test-de.tsv, row 1: 'B-GPE'; did you mean .* choose from: O, B-PER", 'wikiann', tmp_path, ('de',))
     refuses('Missing: qu test', 'wikiann', tmp_path, ('qu',))
 
 
@@ -172,7 +176,7 @@ def test_ud_words_not_written_words(put, tmp_path):
     assert 'fr test: 1 sentences published without their words, dropped' in t.notes
     with pytest.raises(XltError, match='line 1: 2 columns, CoNLL-U has 10'): read_conllu(put('x.conllu', 'a\tb\n'))
     put('UD_French-GSD/fr_gsd-ud-test.conllu', conllu(('1', 'Va', 'VERBE')))
-    refuses("udpos, fr, test: unknown label of a tag task 'VERBE'; did you mean 'VERB'", 'udpos', tmp_path, ('fr',))
+    refuses("unknown label in .*fr_gsd-ud-test.conllu, row 's1': 'VERBE'; did you mean 'VERB'", 'udpos', tmp_path, ('fr',))
     put('UD_French-GSD/fr_gsd-ud-test.conllu', conllu(('1', 'Va', '_')))
     refuses('has no labels', 'udpos', tmp_path, ('fr',))
 
@@ -237,6 +241,51 @@ def test_span_parquet_of_the_hub(tmp_path):
     assert t.rows('de')[0]['answers'] == dict(text=['Nil'], answer_start=[4]) and t.groups == {'q': 'Nile'}
 
 
+def test_a_needed_split_that_ends_empty_is_an_error(put, tmp_path):
+    put('squad/train-v1.1.json', squad(('t1', ('Nil', 4))))
+    put('xquad.en.json', squad(('q1', ('Nil', 4))))
+    put('xquad.th.json', squad(('q1', ('Rhein', 4))))
+    refuses(r'xquad.th.json: nothing is left of th, test \(1 answers .*; 1 questions without an answer, dropped\)', 'xquad', tmp_path, ('th',))
+    head = 'id\tsentence1\tsentence2\tlabel\n'
+    for f in ('en/train', 'en/dev_2k', 'en/test_2k', 'de/test_2k'): put(f'x-final/{f}.tsv', head + f'1\t{"NS" if f[0] == "d" else "a"}\tb\t1\n')
+    refuses(r'nothing is left of de, test \(1 rows with "NS"', 'pawsx', tmp_path, ('de',))
+    put('x-final/de/test_2k.tsv', head + ''.join(f'{i}\ta\tb\t{i % 2 + 1}\n' for i in range(30)))
+    refuses("unknown label in .*test_2k.tsv, row '1': '2'; choose from: different, paraphrase, 0, 1", 'pawsx', tmp_path, ('de',))
+
+
+WRONG = dict(
+    no_column=('xnli', dict(premise=['a'], label=['neutral']), "row 1 has no text2: expected a column hypothesis or hypo"),
+    null=('xnli', dict(premise=['a', None], hypothesis=['b', 'c'], label=['neutral']*2), 'row 2: text is None, expected a string; mend the row'),
+    lengths=('wikiann', dict(tokens=[['a', 'b']], ner_tags=[['O']*3]), 'row 1: 2 tokens and 3 tags'),
+    no_tokens=('wikiann', dict(tokens=[['a'], None], ner_tags=[['O']]*2), 'row 2: tokens is None, expected a list of strings'))
+
+
+@pytest.mark.parametrize('what', WRONG)
+def test_values_of_another_type_in_a_table(what, tmp_path):
+    name, cols, says = WRONG[what]
+    (tmp_path/'en').mkdir()
+    for s in ('train', 'validation', 'test'): Dataset.from_dict(cols).to_parquet(tmp_path/'en'/f'{s}-00000-of-00001.parquet')
+    refuses(f'en/train-00000-of-00001.parquet, {says}', name, tmp_path, ())
+
+
+@pytest.mark.parametrize('old,new,says', [('"answer_start": 4', '"answer_start": "4"', 'answers is .* whole numbers in "answer_start"'),
+    ('"answer_start": 4', '"answer_start": null', 'answers is'), ('"context": "Der Nil fließt. Der Nil!"', '"context": null', 'context is None, expected a string')])
+def test_values_of_another_type_in_squad(old, new, says, put, tmp_path):
+    text = json.dumps(json.loads(squad(('q1', ('Nil', 4)))), ensure_ascii=False)
+    assert old in text
+    put('xquad.en.json', text.replace(old, new))
+    refuses(f"xquad.en.json, row 'q1': {says}", 'xquad', tmp_path, ())
+
+
+def test_blank_sentences_go_and_the_rest_stays_in_step(put, tmp_path):
+    xnli(put, test_de=nli('a').replace('a 1\t', ' \t', 1))
+    t = load_task('xnli', tmp_path, ('de',))
+    assert t.notes == ('de test: 1 rows with a blank sentence, dropped',) and t.crossed('en', 'de')['id'][:2] == ['0', '2']
+    put('tatoeba.deu-eng.deu', 'Hallo\n\nJa\n')
+    put('tatoeba.deu-eng.eng', 'Hello\nBye\nYes\n')
+    assert load_task('tatoeba', tmp_path, ('de',)).rows('de')['id'][:] == ['de-0', 'de-2']
+
+
 # ---------------------------------------------------------------- intents
 
 def massive(locale, **utts):
@@ -254,11 +303,12 @@ def test_massive_intents_and_slots(put, tmp_path):
     t = load_task('massive_slot', tmp_path, ('zh',))
     assert t.labels == ('O', 'B-time', 'I-time') and t.rows('zh')[0]['tokens'] == list('上午五点叫我') and t.rows('zh')[0]['tags'] == [1, 2, 2, 2, 0, 0]
     put('1.1/data/zh-CN.jsonl', massive('zh-CN', test=('x', '[date : y]')))
-    refuses('has no labels', 'massive_slot', tmp_path, ('zh',))
+    refuses(r'nothing is left of zh, test \(1 sentences whose slots', 'massive_slot', tmp_path, ('zh',))
     put('1.1/data/zh-CN.jsonl', massive('zh-CN', test=('y', '[date : y]')))
     refuses("massive_slot, zh, test: unknown label of a tag task 'B-date'", 'massive_slot', tmp_path, ('zh',))
-    put('1.1/data/zh-CN.jsonl', 'not json\n')
-    refuses('line 1 is not a JSON object', 'massive', tmp_path, ('zh',))
+    for line in ('not json', '[1]'):
+        put('1.1/data/zh-CN.jsonl', line+'\n')
+        refuses('line 1 is not a JSON object', 'massive', tmp_path, ('zh',))
 
 
 @pytest.mark.parametrize('marked,lang,tokens,tags', [
@@ -285,6 +335,7 @@ def test_tatoeba_pairs_keep_their_own_english(put, tmp_path):
     refuses('2 lines.*has 1: they are not parallel', 'tatoeba', tmp_path, ('de',))
     (tmp_path/'tatoeba.deu-eng.eng').unlink()
     refuses(r'Missing: de test: tatoeba.deu-eng.deu \+ tatoeba.deu-eng.eng or', 'tatoeba', tmp_path, ('de',))
+    refuses("tatoeba pairs English with another language: name one in langs=, for instance 'af'", 'tatoeba', tmp_path, ('en',))
 
 
 def test_sorted_english_of_xtreme_is_refused(put, tmp_path):
@@ -315,6 +366,9 @@ def test_running_text(put, tmp_path):
     both = load_corpus('wikipedia', tmp_path, ('sw', 'ha'))
     assert both['text'][:] == ['Simba.', 'Tembo.', 'Zaki.', 'Giwa.'] and both['lang'][:] == ['sw', 'sw', 'ha', 'ha']
     assert len(load_corpus('wikipedia', tmp_path, ('ha',), chars=3)) == 1
+    for text in ('null', '5'):
+        with pytest.raises(XltError, match='x.jsonl, line 2 is not a JSON object with a "text" that is a string'):
+            list(stream_texts(put('x.jsonl', '{"text": "a"}\n{"text": '+text+'}\n')))
     for bad, what in ((('xx',), "no wikipedia text of 'xx'; looked for xx.jsonl"),):
         with pytest.raises(XltError, match=what): load_corpus('wikipedia', tmp_path, bad)
     with pytest.raises(XltError, match='not a JSON object with a "text"'): list(stream_texts(put('x.jsonl', '{"title": "x"}\n')))
@@ -441,6 +495,8 @@ def test_split_by_article_never_by_question(put, tmp_path):
     assert 'train' not in t.data['de'] and t.fingerprint() == split_articles(whole, train=32, validation=10).fingerprint()
     assert load_task('xquad', tmp_path, ()).groups == whole.groups, 'the English titles decide, whatever else is loaded'
     with pytest.raises(XltError, match='ask for fewer'): split_articles(whole, train=800)
+    with pytest.raises(XltError, match='no article fits into train=2; they have 5 questions'): split_articles(whole, 2, 2)
+    assert len(split_articles(whole, 30, 0).rows('en', 'validation')) == 0
 
 
 @pytest.mark.skipif(not os.environ.get('XLTNB_XQUAD'), reason='set XLTNB_XQUAD to a folder with the xquad.*.json files to test on the real XQuAD')

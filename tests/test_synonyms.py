@@ -77,11 +77,12 @@ def test_another_archive_is_refused(tmp_path):
     assert not (tmp_path/'out.xz').exists()
 
 
-@pytest.mark.parametrize('text, why', [('{"a": ["b"', 'not JSON'), ('', 'not JSON'), ('[]', 'holds no words'), ('{}', 'holds no words'), ('{"a": "b"}', "entry of 'a'"),
+@pytest.mark.parametrize('text, why', [('{"a": ["b"', 'not JSON'), ('', 'not JSON'), ('['*100_000, 'not JSON'), ('[]', 'holds no words'), ('{}', 'holds no words'), ('{"a": "b"}', "entry of 'a'"),
                                        ('{"a": [1]}', "entry of 'a'"), ('{"a": [""]}', "entry of 'a'"), ('"a"', 'holds no words'), ('{"a": null}', "entry of 'a'")])
 def test_malformed_files(tmp_path, text, why):
     (tmp_path/'t.json').write_text(text)
     with pytest.raises(XltError, match=why): Synonyms.load(tmp_path/'t.json')
+    with pytest.raises(XltError, match='is a folder: give the path of a JSON file'): Synonyms.load(tmp_path)
 
 
 def test_published_format_round_trip(tmp_path, wn):

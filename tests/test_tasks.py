@@ -191,8 +191,12 @@ def test_bad_input_is_named():
     with pytest.raises(XltError, match="unknown split"): t.rows('en', 'dev')
     with pytest.raises(XltError, match='no rows to score'): t.score([], t.rows('en').select([]))
     with pytest.raises(XltError, match="unknown predicted label 'maybe'"): t.score(['maybe'], t.rows('en'))
-    with pytest.raises(XltError, match='has 1: choose from 1 to 1'): t.take(2, 'test')
+    for n in (2, 1.5):
+        with pytest.raises(XltError, match='has 1: choose from 1 to 1'): t.take(n, 'test')
     with pytest.raises(XltError, match="label of a pair task -1"): pairs([-1])
+    for tokens, what in ((['a', 'b'], "row '1' has 2 tokens and 3 tags"), (None, 'rows have no tokens'), (['a', 3, 'b'], 'do not have the columns')):
+        with pytest.raises(XltError, match=what): make_rows([dict(id='1', tokens=tokens, tags=['O']*3)], 'tag', ('O',))
+    with pytest.raises(XltError, match="do not have the columns of a pair task: 'text2'"): make_rows([dict(id='1', text='a', label='no')], 'pair', ('no',))
     for text, what in ((None, 'have no text'), (3, 'do not have the columns')):
         with pytest.raises(XltError, match=what): make_rows([dict(id='1', text=text)], 'retrieve')
     with pytest.raises(XltError, match="unknown language of t 'en'"): task(de=pairs(['no']))
@@ -221,3 +225,18 @@ def test_a_word_without_a_prediction_is_wrong():
     rows = make_rows([dict(id='0', tokens=['a', 'b'], tags=['B-X', 'O'])], 'tag', ('O', 'B-X', 'I-X'))
     t = Task('ner', 'tag', dict(en=DatasetDict(test=rows)), ('O', 'B-X', 'I-X'))
     assert t.score([[1, -1]], rows)['f1'] == 1
+
+
+@pytest.mark.parametrize('wrong', [None, float('nan'), float('inf'), 1.7, 2, -2])
+def test_a_prediction_that_is_no_label(wrong):
+    t = task(en=pairs(['yes']))
+    with pytest.raises(XltError, match=f'predicted label {wrong} is outside 0..1'): t.score([wrong], t.rows('en'))
+    rows = make_rows([dict(id='0', tokens=['a'], tags=['O'])], 'tag', ('O', 'B-X'))
+    with pytest.raises(XltError, match='is outside 0..1'): task('tag', ('O', 'B-X'), en=rows).score([[wrong]], rows)
+    with pytest.raises(XltError, match='prediction of row 1 is .* wants a list of tags'): task('tag', ('O', 'B-X'), en=rows).score([wrong], rows)
+    assert t.score([np.float64(1)], t.rows('en')) == t.score(['yes'], t.rows('en')), 'a whole number of any type is an id'
+
+
+def test_an_answer_is_a_string():
+    qa = make_rows([dict(id='1', question='q', context='c d', answers=dict(text=['c d'], answer_start=[0]))], 'span')
+    with pytest.raises(XltError, match='prediction of row 1 is None: a span task wants a string'): task('span', (), en=qa).score([None], qa)

@@ -44,15 +44,18 @@ BENCH = tuple(ENTRIES)
 # %% ../nbs/13_bench.ipynb #e3a6377f
 _REMEDY = 'install the package again, or build it with `xltnb data build`'
 
+def _tuple(langs): return (langs,) if isinstance(langs, str) else langs
+
 def read_table(
     path:Path, # a parquet file of the benchmark
-    langs:tuple|None=None, # languages to keep; all if None
+    langs:tuple|str|None=None, # languages to keep; all if None
 )->pa.Table: # with a column `lang`
     "One split as a table; raises `XltError` for a missing or damaged file and for a language that is not in it"
     try: table = pq.read_table(path, page_checksum_verification=True)
     except FileNotFoundError: raise XltError(f'{path} is missing: {_REMEDY}') from None
     except (pa.ArrowException, OSError) as e: raise XltError(f'{path} is damaged ({str(e).splitlines()[0][:120]}): {_REMEDY}') from e
     if langs is None: return table
+    langs = _tuple(langs)
     there = pc.unique(table['lang']).to_pylist()
     for lang in langs: check_name(lang, there, f'language of {path.parent.name} ({path.stem})')
     return table.filter(pc.is_in(table['lang'], pa.array(list(langs))))
@@ -84,12 +87,12 @@ def _labels(feats, kind):
 
 def load_bench(
     name:str, # one of `BENCH`
-    langs:tuple|None=None, # languages to load, English is always there; all if None
+    langs:tuple|str|None=None, # languages to load, English is always there; all if None
 )->Task:
     "A task of the embedded benchmark; raises `XltError` for an unknown name or language, or a damaged file"
     there = bench_languages(name)
     e = ENTRIES[name]
-    data = {}
+    data,langs = {},_tuple(langs)
     keep = [l for l in there if langs is None or l=='en' or l in [check_name(l, there, f'language of {name}') for l in langs]]
     for split in ('train','validation','test')[e.kind=='retrieve':]:
         table = _split(BENCH_DIR/e.folder/f'{split}.parquet')
@@ -102,14 +105,14 @@ def load_bench(
 TEXT_FILE = BENCH_DIR/'lo_text'/'train.parquet'
 
 def load_text(
-    langs:tuple|None=None, # languages; all if None
+    langs:tuple|str|None=None, # languages; all if None
 )->Dataset: # columns `lang`, `text`
     "Training text; raises `XltError` for a language that is not there"
     table = read_table(TEXT_FILE, langs).select(['lang','text'])
     return Dataset(table.replace_schema_metadata())
 
 def load_aligned(
-    langs:tuple|None=None, # languages; all but English if None
+    langs:tuple|str|None=None, # languages; all but English if None
 )->Dataset: # columns `id`, `lang`, `text`, `en`
     "Sentences beside their English originals; raises `XltError` for a language that is not there"
     english = read_table(TEXT_FILE, ['en']).select(['id','text']).rename_columns(['id','en'])
@@ -159,14 +162,23 @@ class BenchCheck:
         end = 'all as built' if self.ok else '\n'.join(('NOT as built:', *self.problems))
         return '\n'.join([*lines, f'{sum(d["bytes"] for d in self.files.values())/1e6:.1f} MB in all; {end}'])
 
+def _manifest(folder):
+    "What each file should be"
+    path = Path(folder)/'manifest.json'
+    try:
+        files = json.loads(path.read_text(encoding='utf-8'))['files']
+        whole = files and all(isinstance(d['rows'], dict) and {'sha256','content'} <= d.keys() for d in files.values())
+    except (OSError, ValueError) as e: raise XltError(f'{path} cannot be read ({e}): {_REMEDY}') from e
+    except (AttributeError, KeyError, TypeError): whole = False
+    if not whole: raise XltError(f'{path} cannot be read: it lists no files with "rows", "content" and "sha256"; {_REMEDY}')
+    return files
+
 def check_bench(
     folder:Path=BENCH_DIR, # the built files
 )->BenchCheck:
-    "Compare hashes and counts of the files with the manifest"
-    try: manifest = json.loads((Path(folder)/'manifest.json').read_text(encoding='utf-8'))
-    except (OSError, ValueError) as e: raise XltError(f'{folder}/manifest.json cannot be read ({e}): {_REMEDY}') from e
+    "Compare hashes and counts of the files with the manifest; raises `XltError` for a manifest that does not list them"
     res,problems = {},[]
-    for name,want in manifest['files'].items():
+    for name,want in _manifest(folder).items():
         try: found = describe(Path(folder)/name)
         except XltError as e:
             problems.append(str(e))

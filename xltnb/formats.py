@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NAMES', 'stream_lines', 'read_lines', 'undouble', 'rename', 'read_pairs', 'read_tagged', 'read_conllu',
            'place_answer', 'mend_answers', 'read_squad', 'read_jsonl', 'tag_slots', 'read_parallel', 'read_bucc',
-           'plain_rows', 'read_parquet', 'stream_texts']
+           'plain_rows', 'read_parquet', 'row_name', 'check_rows', 'stream_texts']
 
 # %% ../nbs/13_formats.ipynb #05f88450
 import bz2
@@ -15,6 +15,7 @@ import lzma
 import re
 import zlib
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -184,7 +185,7 @@ def read_jsonl(
     res = []
     for i,line in enumerate(read_lines(path)):
         try: res.append(rename(json.loads(line)))
-        except (json.JSONDecodeError, TypeError) as e: raise XltError(f'{path}, line {i+1} is not a JSON object: {line[:60]!r}') from e
+        except (json.JSONDecodeError, AttributeError) as e: raise XltError(f'{path}, line {i+1} is not a JSON object: {line[:60]!r}') from e
     return res
 
 def tag_slots(
@@ -236,7 +237,7 @@ def _names(feature):
     inner = getattr(feature, 'feature', feature[0] if isinstance(feature, list) else None)
     if inner is None or isinstance(inner, dict): return lambda x: x
     one = _names(inner)
-    return lambda xs: [one(x) for x in xs]
+    return lambda xs: None if xs is None else [one(x) for x in xs]
 
 def plain_rows(
     table, # a `Dataset`, or a pyarrow table with the hub's metadata
@@ -258,6 +259,41 @@ def read_parquet(
     if not rows: raise XltError(f'{path} has no rows: fetch it again')
     return rows
 
+# %% ../nbs/13_formats.ipynb #e1c76808
+def _are(xs, types): return isinstance(xs, list) and all(isinstance(x, types) for x in xs)
+def _is_label(x): return x is None or isinstance(x, (str,int))
+def _is_answers(x): return isinstance(x, dict) and _are(a := x.get('text'), str) and _are(b := x.get('answer_start'), int) and len(a)==len(b)
+
+_HOLDS = {**dict.fromkeys(('text','text2','en','question','context','slots'), (lambda x: isinstance(x, str), 'a string')),
+    **dict.fromkeys(('label','lang','split','group'), (_is_label, 'a name or a whole number')),
+    'tokens': (lambda xs: _are(xs, str), 'a list of strings'),
+    'tags': (lambda xs: xs is None or isinstance(xs, list) and all(map(_is_label, xs)), 'a list of names or whole numbers'),
+    'answers': (_is_answers, 'as many strings in "text" as whole numbers in "answer_start"')}
+_NEED = dict(classify=('text',), pair=('text','text2'), tag=('tokens',), span=('question','context','answers'), retrieve=('text','en'))
+
+def row_name(
+    i:int, # place of the row, from 0
+    row:dict, # the row
+)->str: # for messages
+    "What to look for in the file: the id, or the place if rows have none"
+    return f'row {row["id"]!r}' if 'id' in row else f'row {i+1}'
+
+def check_rows(
+    rows:list, # as a reader returned them
+    kind:str, # kind of task, as in `tasks.KINDS`
+    where:str|Path, # file, for messages
+)->list: # `rows`
+    "The same rows; raises `XltError` naming the first one that lacks a column or holds a value of another type"
+    for i,r in enumerate(rows):
+        need = ('text','slots') if kind=='tag' and 'slots' in r else _NEED[kind]
+        lost = next((c for c in need if c not in r), '')
+        if lost: raise XltError(f'{where}, {row_name(i, r)} has no {lost}: expected a column {" or ".join(NAMES[lost])}')
+        bad = next((f'{c} is {r[c]!r:.60}, expected {what}' for c,(fits,what) in _HOLDS.items() if c in r and not fits(r[c])), '')
+        sizes = [] if bad else [len(r[c]) for c in ('tokens','tags') if r.get(c)]
+        if len(set(sizes))==2: bad = '{} tokens and {} tags'.format(*sizes)
+        if bad: raise XltError(f'{where}, {row_name(i, r)}: {bad}; mend the row, or fetch the file again')
+    return rows
+
 # %% ../nbs/13_formats.ipynb #93b0b699
 def stream_texts(
     path:str|Path, # .txt, .jsonl, .json or .parquet; text files also compressed
@@ -267,8 +303,8 @@ def stream_texts(
     suffix = Path(path.stem).suffix if path.suffix in _OPEN else path.suffix
     if suffix=='.parquet': yield from _text_column(path)
     elif suffix in ('.jsonl','.json') or path.name.startswith('wiki_'):
-        for line in stream_lines(path):
-            if line.strip(): yield _text_of(line, path)
+        for i,line in enumerate(stream_lines(path)):
+            if line.strip(): yield _text_of(line, f'{path}, line {i+1}')
     else:
         doc = []
         for line in stream_lines(path):
@@ -289,7 +325,8 @@ def _text_column(path):
         raise XltError(f'cannot read {path} as parquet ({e!s:.60}): a pointer of Git LFS? fetch the file itself') from e
     if 'text' not in there: raise XltError(f'{path} has no column "text"; it has {", ".join(there)}: rename the one that holds the documents')
 
-def _text_of(line, path):
-    try: return json.loads(line)['text']
-    except (json.JSONDecodeError, KeyError, TypeError) as e:
-        raise XltError(f'{path}: a line is not a JSON object with a "text": {line[:60]!r}') from e
+def _text_of(line, where):
+    "The document of a line"
+    with suppress(json.JSONDecodeError, KeyError, TypeError):
+        if isinstance(text := json.loads(line)['text'], str): return text
+    raise XltError(f'{where} is not a JSON object with a "text" that is a string: {line[:60]!r}; mend the line, or fetch the file again')

@@ -17,17 +17,25 @@ from .bench import BENCH, load_bench
 from .catalog import PUBLISHED, Published, data_folder, find_files, missing
 from .core import XltError, check_name, stable_hash
 from .formats import (
-    mend_answers, plain_rows, read_bucc, read_conllu, read_jsonl, read_pairs, read_parallel, read_parquet, read_squad, read_tagged,
-    stream_texts, tag_slots)
+    check_rows, mend_answers, plain_rows, read_bucc, read_conllu, read_jsonl, read_pairs, read_parallel, read_parquet, read_squad,
+    read_tagged, row_name, stream_texts, tag_slots)
 from .tasks import SPLITS, Task, make_rows
 
 # %% ../nbs/14_hub.ipynb #d32c596a
 _NO_LABEL = (None, '', '-', '-1', '_')
 
+def _said(row, kind): return row.get('tags') or [None] if kind=='tag' else [row.get('label')]
+
 def _labelled(row, kind):
     "Does the row say what is right, in every word?"
-    said = row.get('tags') or [None] if kind=='tag' else [row.get('label')]
-    return not any(str(x) in _NO_LABEL or x is None for x in said)
+    return not any(str(x) in _NO_LABEL or x is None for x in _said(row, kind))
+
+def _check_labels(rows, pub, where):
+    "Refuse a label outside the published set, naming its row"
+    known = {*pub.labels, *pub.alias}
+    for i,r in enumerate(rows if pub.labels else ()):
+        for x in _said(r, pub.kind) if _labelled(r, pub.kind) else ():
+            if str(x) not in known: check_name(str(x), (*pub.labels, *pub.alias), f'label in {where}, {row_name(i, r)}:')
 
 def _refuse_constant(rows, kind, where):
     seen = {t for r in rows for t in r['tags']} if kind=='tag' else {r['label'] for r in rows}
@@ -46,19 +54,31 @@ def tidy(
     where:str, # file, for messages
     notes:Counter, # counts what is dropped
 )->list: # rows with ids, and labels under our names
-    "Apply the rules on labels, ids and answers; raises `XltError` for placeholders"
-    rows = [{**r, 'id': str(r.get('id', i))} for i,r in enumerate(rows)]
-    if pub.kind=='retrieve': return rows
+    "Apply the rules on labels, ids, sentences and answers; raises `XltError` for placeholders and for a label outside the set"
+    numbered = [{**r, 'id': str(r.get('id', i))} for i,r in enumerate(rows)]
     if pub.kind=='span':
-        try: return mend_answers(rows, notes)
+        try: return mend_answers(numbered, notes)
         except XltError as e: raise XltError(f'{where}: {e}') from e
-    kept = [_named_labels(r, pub) for r in rows if _labelled(r, pub.kind)]
-    if not kept: raise XltError(f'{where} has no labels: XTREME takes them out of its test files; put the original, labelled file there')
-    if len(kept)<len(rows): notes['rows without a label, dropped'] += len(rows)-len(kept)
+    if pub.kind!='retrieve':
+        _check_labels(rows, pub, where)
+        numbered = _with_labels(numbered, pub, where, notes)
+    sentences = lambda r: [r[c] for c in ('text','text2','en') if c in r]
+    real = _drop(numbered, lambda r: pub.untranslated and pub.untranslated in sentences(r), f'rows with "{pub.untranslated}" for a sentence', notes)
+    return _drop(real, lambda r: not all(map(str.strip, sentences(r))), 'rows with a blank sentence', notes)
+
+def _drop(rows, bad, what, notes):
+    "The rows that are not `bad`; the others are counted"
+    kept = [r for r in rows if not bad(r)]
+    if len(kept)<len(rows): notes[f'{what}, dropped'] += len(rows)-len(kept)
+    return kept
+
+def _with_labels(rows, pub, where, notes):
+    "Rows that have a label, under our names"
+    if not any(_labelled(r, pub.kind) for r in rows):
+        raise XltError(f'{where} has no labels: XTREME takes them out of its test files; put the original, labelled file there')
+    kept = [_named_labels(r, pub) for r in _drop(rows, lambda r: not _labelled(r, pub.kind), 'rows without a label', notes)]
     _refuse_constant(kept, pub.kind, where)
-    real = [r for r in kept if not pub.untranslated or pub.untranslated not in (r['text'], r['text2'])]
-    if len(real)<len(kept): notes[f'rows with "{pub.untranslated}" for a sentence, dropped'] += len(kept)-len(real)
-    return real
+    return kept
 
 # %% ../nbs/14_hub.ipynb #821a1f2c
 def _reader(pub, path):
@@ -69,9 +89,9 @@ def _reader(pub, path):
     return read_squad if pub.kind=='span' else read_pairs
 
 def _read(pub, paths, notes):
-    "Rows of the files of one split; ids of several treebanks get the file's name in front"
+    "Rows of the files of one split, checked; ids of several treebanks get the file's name in front"
     if pub.kind=='retrieve' and paths[0].suffix!='.parquet': return (read_bucc if len(paths)==3 else read_parallel)(paths, notes)
-    rows = [(p, r) for p in paths for r in _reader(pub, p)(p, notes)]
+    rows = [(p, r) for p in paths for r in check_rows(_reader(pub, p)(p, notes), pub.kind, p)]
     return [{**r, 'id': f'{p.stem}/{r["id"]}'} if len(paths)>1 and p.suffix=='.conllu' else r for p,r in rows]
 
 def _belongs(row, pub, lang, split):
@@ -97,7 +117,7 @@ class _Loader:
         self.cache,self._notes,self.by_line = {},[],{}
         self.mended,self.askers = {},{} # by file: a file can hold several languages and splits
     def rows(self, lang, split):
-        "Tidy rows of one split, [] if it is not there and not needed"
+        "Tidy rows of one split, [] if it is not needed and not there, or nothing of it is left"
         count = Counter()
         rows,where = (self.from_hub if self.folder is None else self.from_folder)(lang, split, count)
         rows = [r for r in rows if _belongs(r, self.pub, lang, split)]
@@ -106,8 +126,12 @@ class _Loader:
                 raise XltError(f'{where} holds no rows of {lang}, {split}: leave the language out, or fetch the file again')
             return []
         if 'id' not in rows[0]: self.by_line[lang,split] = len(rows)
-        rows = tidy(_shape(rows, self.pub, lang, count), self.pub, where, count)
-        self._notes += [f'{lang} {split}: {n} {what}' for what,n in count.items() if n]
+        shaped = _shape(rows, self.pub, lang, count)
+        rows = tidy(shaped, self.pub, where, count) if shaped else []
+        lost = [f'{n} {what}' for what,n in count.items() if n]
+        if not rows and self.pub.needs(lang, split):
+            raise XltError(f'{where}: nothing is left of {lang}, {split} ({"; ".join(lost)}): put another file there, or leave the language out')
+        self._notes += [f'{lang} {split}: {l}' for l in lost]
         return rows
     @property
     def notes(self):
@@ -133,7 +157,8 @@ class _Loader:
                 self._notes.append(f'{lang} {split}: {pub.hub} has no split {part}, left out')
                 return [], ''
             raise XltError(f'the hub did not give {pub.hub}, {config}, {part} ({e!s:.200}): try again, or pass folder=') from e
-        return self.cache[config,part], f'{pub.hub}, {config}, {part}'
+        where = f'{pub.hub}, {config}, {part}'
+        return check_rows(self.cache[config,part], pub.kind, where), where
 
 # %% ../nbs/14_hub.ipynb #911fee81
 def check_parallel(
@@ -195,8 +220,10 @@ def load_task(
     folder = data_folder(name, folder)
     if folder is None: _refuse_hub(name, pub, hub)
     else: _refuse_missing(name, folder, langs)
-    loader = _Loader(name, folder)
-    raw = _gather(loader, pub.asked(langs))
+    loader,asked = _Loader(name, folder),pub.asked(langs)
+    if pub.kind=='retrieve' and len(asked)==1:
+        raise XltError(f'{name} pairs English with another language: name one in langs=, for instance {pub.languages[1]!r}')
+    raw = _gather(loader, asked)
     if pub.kind=='pair':
         _check_lengths(loader.by_line, name)
         check_parallel(raw, name)
@@ -211,7 +238,7 @@ def _titles(raw):
 def _embedded(name, folder, langs):
     "A task of the embedded benchmark, which has no folder"
     if folder: raise XltError(f'{name} is part of the package and takes no folder: leave folder= out')
-    return load_bench(name, (langs,) if isinstance(langs, str) else langs)
+    return load_bench(name, langs)
 
 def _refuse_hub(name, pub, hub):
     "The hub is asked only on request, and only where downloads are allowed"
@@ -253,18 +280,21 @@ def split_articles(
     train:int=800, # questions in training, at most
     validation:int=120, # questions in validation, at most
 )->Task:
-    "English training, and validation and test in every language, no article in two of them; raises `XltError` if nothing is left to test"
+    "English training, and validation and test in every language, no article in two of them; raises `XltError` if a part that was asked for gets none"
     rows = {l: task.rows(l, 'test') for l in task.languages}
     shared = set.intersection(*(set(r['id']) for r in rows.values()))
     if task.kind!='span' or not shared or not shared <= set(task.groups):
         raise XltError(f'{task.name}: a split by article needs questions with ids shared by all languages, and titles')
     sizes = Counter(task.groups[i] for i in shared)
-    part,full = {},dict(train=0, validation=0)
+    part,full,most = {},dict(train=0, validation=0),dict(train=train, validation=validation)
     for title in sorted(sizes, key=lambda t: stable_hash(['article', t])):
-        part[title] = next((s for s,most in (('train',train), ('validation',validation)) if full[s]+sizes[title]<=most), 'test')
+        part[title] = next((s for s in full if full[s]+sizes[title]<=most[s]), 'test')
         if part[title]!='test': full[part[title]] += sizes[title]
     if 'test' not in part.values():
         raise XltError(f'{task.name} has {len(shared)} questions: ask for fewer than {train}+{validation} outside the test')
+    for s in full:
+        if most[s] and not full[s]:
+            raise XltError(f'{task.name}: no article fits into {s}={most[s]}; they have {min(sizes.values())} questions and more: ask for more')
     data = {l: _cut(r, l, part, task, shared) for l,r in rows.items()}
     return replace(task, data=data, notes=(*task.notes, f'split by article: {full["train"]} English training questions'))
 

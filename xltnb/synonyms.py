@@ -90,14 +90,15 @@ def load(cls:Synonyms,
 )->Synonyms:
     "Read a table in the published format; raises `XltError` for a missing, different, malformed or empty file"
     path = Path(path)
-    if not path.is_file(): raise XltError(f'{path} is missing: give the path of a JSON file {{word: [synonym, ...]}}')
+    if not path.is_file():
+        raise XltError(f'{path} is {"a folder" if path.is_dir() else "missing"}: give the path of a JSON file {{word: [synonym, ...]}}')
     data = path.read_bytes()
     found = sha256_of(data)
     if sha256 and found!=sha256:
         raise XltError(f'{path} has SHA-256 {found[:12]}…, expected {sha256[:12]}…: '
                        'fetch the file again, or read it as it is with sha256=""')
     try: table = json.loads(data)
-    except ValueError as e: raise XltError(f'{path} is not JSON ({e}): fetch the file again') from None
+    except (ValueError, RecursionError) as e: raise XltError(f'{path} is not JSON ({e}): fetch the file again') from None
     return cls(table, path.name)
 
 @patch

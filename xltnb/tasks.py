@@ -8,6 +8,7 @@ __all__ = ['KINDS', 'SPLITS', 'columns', 'make_rows', 'Task']
 # %% ../nbs/12_tasks.ipynb #34804757
 import hashlib
 import json
+import numbers
 from dataclasses import dataclass, field, replace
 from html import escape
 
@@ -41,17 +42,20 @@ def make_rows(
     kind:str, # one of `KINDS`
     labels:tuple=(), # class or tag names
 )->Dataset:
-    "A typed table of `rows`; raises `XltError` for a label outside `labels`, and for a value that is missing or of another type"
+    "A typed table of `rows`; raises `XltError` for a label outside `labels`, a missing value, one of another type, and tags that are not one a token"
     feats = columns(kind, labels)
     ids = {**{n:i for i,n in enumerate(labels)}, **{i:i for i in range(len(labels))}}
     def num(x): return ids[x] if x in ids else check_name(x, labels, f'label of a {kind} task')
-    cols = {c: [r[c] for r in rows] for c in feats}
-    if 'label' in cols: cols['label'] = [num(x) for x in cols['label']]
-    if 'tags' in cols: cols['tags'] = [[num(x) for x in xs] for xs in cols['tags']]
-    try: table = pa.table(cols, schema=feats.arrow_schema) # many times faster than `Dataset.from_dict`
-    except pa.ArrowException as e: raise XltError(f'rows do not have the columns of a {kind} task: {e}') from e
+    try:
+        cols = {c: [r[c] for r in rows] for c in feats}
+        if 'label' in cols: cols['label'] = [num(x) for x in cols['label']]
+        if 'tags' in cols: cols['tags'] = [[num(x) for x in xs] for xs in cols['tags']]
+        table = pa.table(cols, schema=feats.arrow_schema) # many times faster than `Dataset.from_dict`
+    except (KeyError, TypeError, pa.ArrowException) as e: raise XltError(f'rows do not have the columns of a {kind} task: {e}') from e
     bare = [c for c in feats if table[c].null_count]
     if bare: raise XltError(f'{table[bare[0]].null_count} rows have no {bare[0]}: drop them, or fetch the file again')
+    for i,(a,b) in enumerate(zip(cols['tokens'], cols['tags']) if kind=='tag' else ()):
+        if len(a)!=len(b): raise XltError(f'row {cols["id"][i]!r} has {len(a)} tokens and {len(b)} tags: give each token one tag')
     return Dataset(table)
 
 # %% ../nbs/12_tasks.ipynb #499e1833
@@ -114,7 +118,7 @@ def take(self:Task,
 )->Task:
     "The task with the first `n` rows of a seeded permutation of the source split; raises `XltError` if there are fewer"
     rows = self.rows(self.source, split)
-    if not 0<n<=len(rows):
+    if not (isinstance(n, numbers.Integral) and 0<n<=len(rows)):
         raise XltError(f'{n} rows of {self.name} wanted; {self.source} {split} has {len(rows)}: choose from 1 to {len(rows)}')
     perm = np.random.default_rng(seed_for('take', self.name, split, seed)).permutation(len(rows))[:n]
     splits = DatasetDict({**self.data[self.source], split: rows.select(perm)})
@@ -160,12 +164,21 @@ def aligned(self:Task,
 def _named(labels, x):
     "Label names of ids or names"
     if isinstance(x, str): return check_name(x, labels, 'predicted label')
-    if not 0<=int(x)<len(labels): raise XltError(f'predicted label {x} is outside 0..{len(labels)-1}')
-    return labels[int(x)]
+    try: i = int(x) if int(x)==x else -1
+    except (TypeError, ValueError, OverflowError): i = -1
+    if not 0<=i<len(labels): raise XltError(f'predicted label {x} is outside 0..{len(labels)-1}: predict ids or names of labels')
+    return labels[i]
+
+def _check_shape(kind, pred):
+    "An answer is a string, the tags of a sentence are a list"
+    fits,what = dict(span=(lambda x: isinstance(x, str), 'a string'), tag=(np.iterable, 'a list of tags')).get(kind, (lambda x: True, ''))
+    for i,x in enumerate(pred):
+        if not fits(x): raise XltError(f'the prediction of row {i+1} is {x!r}: a {kind} task wants {what}')
 
 def _units(task, pred, rows, lang):
     "Per item: 1 or 0, (F1, exact match), or counts of spans; per word for bare tags"
     same_length(pred, rows, 'items')
+    _check_shape(task.kind, pred)
     name = lambda x: _named(task.labels, x)
     if task.kind in ('classify','pair'): return [float(name(a)==task.labels[b]) for a,b in zip(pred, rows['label'])]
     if task.kind=='retrieve': return [float(str(a)==b) for a,b in zip(pred, rows['id'])]
