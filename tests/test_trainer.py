@@ -6,21 +6,25 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from safetensors.torch import load_file, save_file  # noqa: F401 (processes started here take these imports along)
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import (BertConfig, BertModel, DataCollatorWithPadding, DebertaV2Config, DebertaV2Model, PreTrainedTokenizerFast, TrainingArguments,
-                          XLMRobertaConfig, XLMRobertaModel)
+from transformers import (BertConfig, BertModel, DataCollatorWithPadding, DebertaV2Config, DebertaV2Model, PreTrainedTokenizerFast, TrainerCallback,
+                          TrainingArguments, XLMRobertaConfig, XLMRobertaModel)
 
+from xltnb import trainer
 from xltnb.compose import Method, embedded
 from xltnb.core import XltError
+from xltnb.features import span_features
 from xltnb.heads import add_head
 from xltnb.robust import ADV, RSRP, FreeADV, Repeat  # noqa: F401
 from xltnb.tasks import Task, make_rows
-from xltnb.trainer import FineCfg, Finetuner, MethodTrainer, averaged
+from xltnb.trainer import FineCfg, Finetuner, MethodTrainer, averaged, check_cfg, checkpoints, last_whole, whole
+from xltnb.transfer import generalized, zero_shot
 
 WORDS = [f'w{i}' for i in range(60)]
 SMALL = dict(vocab_size=70, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64,
@@ -89,7 +93,8 @@ def test_looks_are_not_more_than_said_and_few_checkpoints_stay(tmp_path, select,
         def evaluate(self, *a, **k): seen.append(len(list(Path(self.args.output_dir).glob('checkpoint-*')))); return super().evaluate(*a, **k)
     task = toy_task()
     Count(add_head(net(), task.kind, task.labels, seed=0), task, FineCfg(steps=20, batch=8, looks=6, select=select), (), tokenizer(), out=tmp_path, use_cpu=True).fit()
-    assert len(seen)==5 and len(list(tmp_path.glob('checkpoint-*')))==left
+    assert len(seen)==5 and len(checkpoints(tmp_path))==left
+    if left: assert checkpoints(tmp_path)[-1].name=='checkpoint-20'
     if select!='average': assert max(seen)<=2
 
 def test_the_folder_is_that_of_these_weights_and_rows(tmp_path, monkeypatch):
@@ -128,6 +133,49 @@ t.fit(); save_file(dict(w=weights(t)), out/'done.safetensors')
     assert first.wait()==0, first.stdout.read().decode()[-2000:]
     assert torch.equal(*(load_file(d/'done.safetensors')['w'] for d in (whole, cut)))
 
+STATE = ('trainer_state.json', 'model.safetensors', 'optimizer.pt', 'scheduler.pt', 'rng_state.pth')
+
+def test_a_file_cut_short_is_seen(tmp_path):
+    fit(tmp_path/'run', FineCfg(steps=2, batch=8, looks=1)); good = tmp_path/'run'/'checkpoint-2'; assert whole(good) and not whole(good, 2)
+    for i,(file,cut) in enumerate((f, c) for f in STATE for c in (None, 0, -5)):
+        out = tmp_path/str(i); one = Path(copytree(good, out/good.name))
+        if cut is None: (one/file).unlink()
+        else: (one/file).write_bytes((one/file).read_bytes()[:cut])
+        assert not whole(one) and last_whole(out) is None and not checkpoints(out), (file, cut)
+
+class Killed(Exception): pass
+
+class KillAt(TrainerCallback):
+    def __init__(self, step): self.step = step
+    def on_step_end(self, args, state, control, **kw):
+        if state.global_step==self.step: raise Killed
+
+def run_of(out, step=0, seed=0, methods=(), **kw):
+    cfg = FineCfg(**dict(steps=11, batch=4, accumulation=2, schedule='constant', lr=1e-3) | kw); task = toy_task(64)
+    t = Finetuner(add_head(net(dropout=.1), task.kind, task.labels, seed=0), task, cfg, methods or [RSRP(.3), FreeADV(.2)], tokenizer(), seed, out, use_cpu=True)
+    if not step: return weights(t.fit()).clone()
+    t.add_callback(KillAt(step)) # after `Between`, before the save of this step
+    with pytest.raises(Killed): t.fit()
+
+@pytest.mark.parametrize('cfg', [dict(), dict(looks=2), dict(looks=3, select='best'), dict(looks=3, select='average')], ids=str)
+@pytest.mark.parametrize('damage', [False, True], ids=['whole','damaged'])
+def test_a_run_goes_on_from_minutes_ago(tmp_path, monkeypatch, cfg, damage):
+    "In the middle of an epoch, between looks, after its last update, and with its newest checkpoint cut short"
+    want = run_of(tmp_path/'whole', **cfg); names = lambda d: sorted(f.name for f in checkpoints(d))
+    monkeypatch.setattr(trainer, 'MINUTES', 0.); out = tmp_path/'cut'; run_of(out, 6, **cfg)
+    assert len(checkpoints(out/'between'))>=1 and checkpoints(out)[-1].name=='checkpoint-5'
+    if damage: (checkpoints(out)[-1]/'trainer_state.json').write_text('{')
+    assert torch.equal(want, run_of(out, **cfg)) and names(out)==names(tmp_path/'whole') and not (out/'between').exists()
+    if cfg.get('looks'): assert torch.equal(want, run_of(out, **cfg)), 'a finished run gets no further update'
+
+def test_a_folder_belongs_to_one_run(tmp_path):
+    run_of(tmp_path, looks=1)
+    for other,why in ((dict(seed=1), 'seed'), (dict(lr=2e-3), 'FineCfg.lr'), (dict(methods=[ADV(.1)]), 'methods'), (dict(head_lr=.1), 'another folder')):
+        with pytest.raises(XltError, match=why): run_of(tmp_path, **dict(looks=1) | other)
+    (tmp_path/'run.json').unlink()
+    with pytest.raises(XltError, match='unknown run'): run_of(tmp_path, looks=1)
+    run_of(tmp_path/'no checkpoints'); run_of(tmp_path/'no checkpoints', seed=1)
+
 @pytest.mark.parametrize('methods', ['(ADV(.2),)'])
 def test_two_processes_equal_one(tmp_path, methods):
     script = tmp_path/'run.py'
@@ -155,6 +203,12 @@ def test_a_stock_script_takes_methods(tmp_path, bf16):
     t = MethodTrainer(add_head(net(), 'classify', task.labels, seed=0), args, train_dataset=rows, eval_dataset=rows, processing_class=tok, data_collator=DataCollatorWithPadding(tok), methods=[ADV(.1), RSRP(.1)])
     t.train(); assert t.evaluate()['eval_loss']<1.2
 
+def test_a_stock_script_is_told_what_methods_need(tmp_path):
+    args,make = TrainingArguments(output_dir=str(tmp_path), report_to='none', use_cpu=True), lambda: add_head(net(), 'classify', ('a','b','c'), seed=0)
+    with pytest.raises(XltError, match='processing_class=tokenizer'): MethodTrainer(make(), args, methods=[ADV(.1)])
+    with pytest.raises(XltError, match='compute_loss_func'): MethodTrainer(make(), args, processing_class=tokenizer(), compute_loss_func=lambda *a, **k: 0, methods=[ADV(.1)])
+    assert set(MethodTrainer(make(), args, data_collator=DataCollatorWithPadding(tokenizer()), methods=[ADV(.1)])._special)=={0,1,2,3,4}
+
 def test_order_of_methods(tmp_path):
     "The outermost comes first and sees what nobody has changed yet"
     seen = []
@@ -174,6 +228,33 @@ def test_clear_errors(tmp_path):
     with pytest.raises(XltError, match='accelerate|smoothing'):
         MethodTrainer(model(), TrainingArguments(output_dir=str(tmp_path), label_smoothing_factor=.1, report_to='none', use_cpu=True), methods=[ADV()])
 
+BAD = dict(lr=(float('nan'), float('inf'), 0, '1e-4'), head_lr=(-1,), steps=(-5, 1.5), decay=(-1,), clip=(float('nan'),), warmup=(-.1, 1.5), max_len=(0,), looks=(-1,),
+           schedule=('liner',), batch=(2.5, True), epochs=(float('inf'), 0))
+
+@pytest.mark.parametrize('key, value', [(k, v) for k,vs in BAD.items() for v in vs])
+def test_senseless_settings(key, value):
+    with pytest.raises(XltError, match=key): check_cfg(FineCfg(**{key: value}))
+
+def test_what_does_not_fit_together(tmp_path):
+    make = lambda n=3, kind='classify', task=None, **kw: Finetuner(add_head(net(), kind, [*'abcdefgh'][:n], seed=0), task or toy_task(), FineCfg(steps=2, batch=8, **kw), (), tokenizer(), use_cpu=True, out=tmp_path)
+    with pytest.raises(XltError, match='2 classes and toy 3 labels'): make(2)
+    with pytest.raises(XltError, match='max_len is 2'): make(max_len=2)
+    long = toy_task(24).rows('en','train').map(lambda r: dict(text=' '.join([r['text']]*30)))
+    with pytest.raises(XltError, match='positions for 64'): make(task=Task('long', 'classify', dict(en=DatasetDict(train=long)), ('a','b','c')))
+    with pytest.raises(XltError, match='not finite'): make(lr=1e30, head_lr=1e38, freeze='none', clip=0.).fit()
+
+def test_scores_of_what_cannot_be_meant(tmp_path):
+    task = toy_task(24, 'pair'); model = add_head(net(), 'pair', task.labels, seed=0)
+    with pytest.raises(XltError, match="did you mean 'test'"): zero_shot(model, tokenizer(), task, 'tset')
+    with pytest.raises(XltError, match='limit is -1'): zero_shot(model, tokenizer(), task, limit=-1)
+    with pytest.raises(XltError, match='limit is -1'): generalized(model, tokenizer(), task, limit=-1)
+    with pytest.raises(XltError, match='two languages, not en'): generalized(model, tokenizer(), task, 'en')
+    with pytest.raises(XltError, match='max_len is 3'): zero_shot(model, tokenizer(), task, max_len=3)
+    assert list(zero_shot(model, tokenizer(), task, langs='de').scores)==['de']
+
+def test_a_question_too_long():
+    row = dict(question=[' '.join(WORDS[:25])], context=[' '.join(WORDS)], answers=[dict(text=['w1'], answer_start=[3])])
+    with pytest.raises(XltError, match='question of 25 pieces'): span_features(Dataset.from_dict(row), tokenizer(), 30)
 
 def test_offline_methods_want_prepared_rows():
     with pytest.raises(XltError, match='Repeat works on the rows before training'): MethodTrainer(None, None, methods=[Repeat(2)])

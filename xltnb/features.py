@@ -55,6 +55,7 @@ def span_features(
     stride:int=64, # pieces that neighbouring windows share; a quarter of `max_len` at most
 )->dict: # columns input_ids, start_positions, end_positions, row, spans: character range of each context piece, (-1,-1) elsewhere
     "A question and one window of its context"
+    _check_room(rows, tokenizer, max_len, min(stride, max_len//4))
     enc = tokenizer(list(rows['question']), list(rows['context']), truncation='only_second', max_length=max_len,
                     stride=min(stride, max_len//4), return_overflowing_tokens=True, return_offsets_mapping=True)
     spans = [[o if s==1 else (-1,-1) for o,s in zip(off, enc.sequence_ids(i))] for i,off in enumerate(enc['offset_mapping'])]
@@ -62,6 +63,15 @@ def span_features(
     answers = rows['answers']
     ends = [_window_label(sp, answers[r]) for sp,r in zip(spans, row)]
     return dict(input_ids=enc['input_ids'], start_positions=[s for s,_ in ends], end_positions=[e for _,e in ends], row=row, spans=spans)
+
+def _check_room(rows, tokenizer, max_len, stride):
+    "Raise `XltError` for a question so long that the windows of its context could not move on"
+    pieces = lambda texts: [len(i) for i in tokenizer(texts, add_special_tokens=False)['input_ids']]
+    room = max_len-tokenizer.num_special_tokens_to_add(pair=True)
+    for i,n in enumerate(pieces(list(rows['question']))):
+        if room-n<=stride and pieces([rows[i]['context']])[0]>room-n:
+            raise XltError(f'a question of {n} pieces leaves too little of max_len={max_len} to its context: raise max_len or shorten '
+                           f'{rows[i]["question"]!r:.60}')
 
 def _window_label(spans, answer):
     "Pieces in which the first answer starts and ends, or (0, 0) where the window lacks it"
