@@ -110,7 +110,7 @@ def check_pooled(
     net,pad = step.net, getattr(getattr(step.net, 'config', None), 'pad_token_id', None)
     if pad is None or not (type(net).__name__.endswith('ForSequenceClassification') and hasattr(net, 'score')): return
     if step.ids[:,-1].eq(pad).any():
-        raise XltError(f"{type(net).__name__} finds the token it classifies at by padding ids, and would read padding here: pad with padding_side='left'")
+        raise XltError(f"{type(net).__name__} finds the token it classifies at by padding ids, which embeddings lack: pad with padding_side='left'")
 
 def last_layer(
     net:nn.Module, # an encoder with a head
