@@ -87,13 +87,15 @@ def view(self:RegionExplorer)->tuple: # data of each trace, title, subtitle
     "Trace data and titles for the current settings"
     around,rho = self.once('around'), self.value('radius')
     path = [around.here, *(self.once('attack', r, self.value('steps')) for r in RADII if 0<r<=rho)]
-    attack = Points(tuple(f'attack of {r:g}' for r in RADII[:len(path)]), *(np.concatenate([getattr(p, f) for p in path]) for f in ('moved','right','answer')))
+    joined = (np.concatenate([getattr(p, f) for p in path]) for f in ('moved','right','answer'))
+    attack = Points(tuple(f'attack of {r:g}' for r in RADII[:len(path)]), *joined)
     others,copies,noise = self.once('translations'), self.once('synonyms'), self.once('noise', rho, self.value('noise'))
     ok = others.answer==around.label
     read = lambda l: f'{l}: {around.texts[l]}'
     data = [_data(others, ok, read), _data(others, ~ok, read), _data(copies), _data(noise), _data(attack), _data(around.here)]
     lost = '' if path[-1].answer[0]==around.label else ', and the answer is lost'
-    title = f'An attack of {rho:g} moves the sentence by {path[-1].moved[0]:.2f}{lost}; translations lie {others.moved.min():.2f} to {others.moved.max():.2f} away'
+    title = f'An attack of {rho:g} moves the sentence by {path[-1].moved[0]:.2f}{lost}; '
+    title += f'translations lie {others.moved.min():.2f} to {others.moved.max():.2f} away'
     return data, title, f'{ok.sum()} of {len(ok)} translations are read as {_task().labels[around.label]}: {around.text[:60]}'
 
 @patch

@@ -150,8 +150,9 @@ def distance_fig(
     return dress(fig, said, 'large: mean of the seeds; small: one seed', 420)
 
 # %% ../nbs/71_robust_figures.ipynb #72c3b805
-_AROUND = dict(noise=('random noise, by radius', QUIET, 'lines+markers+text', 'circle'), attack=('attack, by radius', COLOURS['source'], 'lines+markers+text', 'x'),
-               synonyms=('synonyms', COLOURS['anchors'], 'markers', 'diamond'), translation=('translations', COLOURS['target'], 'markers+text', 'circle'))
+_AROUND = dict(noise=('random noise, by radius', QUIET, 'lines+markers+text', 'circle'),
+    attack=('attack, by radius', COLOURS['source'], 'lines+markers+text', 'x'), synonyms=('synonyms', COLOURS['anchors'], 'markers', 'diamond'),
+    translation=('translations', COLOURS['target'], 'markers+text', 'circle'))
 
 def regions_fig(
     runs:Sequence[Record], # of `robust.around`
@@ -163,11 +164,14 @@ def regions_fig(
     fig = go.Figure()
     for kind,(name,colour,mode,symbol) in _AROUND.items():
         at = means[means.kind==kind]
-        fig.add_trace(go.Scatter(x=at.moved, y=at.kept, text=at['at'], mode=mode, name=name, textposition='bottom left' if 'lines' in mode else 'top center',
-            marker=dict(color=colour, symbol=symbol, size=9), line=dict(color=colour), textfont=dict(color=colour, size=11), hovertemplate='%{text}: %{y:.2f} at %{x:.2f}'))
-    fig.update_xaxes(title='how far the vector of the text moves (its length is 1)', range=[-.03,.75]).update_yaxes(title='share still read rightly', range=[-.03,1.08])
+        fig.add_trace(go.Scatter(x=at.moved, y=at.kept, text=at['at'], mode=mode, name=name, line=dict(color=colour),
+            textposition='bottom left' if 'lines' in mode else 'top center', textfont=dict(color=colour, size=11),
+            marker=dict(color=colour, symbol=symbol, size=9), hovertemplate='%{text}: %{y:.2f} at %{x:.2f}'))
+    fig.update_xaxes(title='how far the vector of the text moves (its length is 1)', range=[-.03,.75])
+    fig.update_yaxes(title='share still read rightly', range=[-.03,1.08])
     of = lambda m: np.mean([r.metrics[m] for r in runs])
-    said = f'Attacks break a text at a distance of {of("breaks"):.2f}; translations lie {of("translation"):.2f} away, and {of("kept"):.0%} are read rightly'
+    said = f'Attacks break a text at a distance of {of("breaks"):.2f}; translations lie {of("translation"):.2f} away, '
+    said += f'and {of("kept"):.0%} are read rightly'
     return dress(fig, said, f'means over {of("texts"):.0f} texts that are read rightly as they stand, {len(runs)} draws', 480)
 
 # %% ../nbs/71_robust_figures.ipynb #1628c1c2
