@@ -16,14 +16,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (BertConfig, BertModel, DataCollatorWithPadding, DebertaV2Config, DebertaV2Model, PreTrainedTokenizerFast, TrainerCallback,
                           TrainingArguments, XLMRobertaConfig, XLMRobertaModel)
 
-from xltnb import trainer
+import xltnb.checkpoints as checkpoints_page
+from xltnb.checkpoints import checkpoints, last_whole, whole
 from xltnb.compose import Method, embedded
 from xltnb.core import XltError
 from xltnb.features import span_features
 from xltnb.heads import add_head
 from xltnb.robust import ADV, RSRP, FreeADV, Repeat  # noqa: F401
 from xltnb.tasks import Task, make_rows
-from xltnb.trainer import FineCfg, Finetuner, MethodTrainer, averaged, check_cfg, checkpoints, last_whole, whole
+from xltnb.trainer import FineCfg, Finetuner, MethodTrainer, averaged, check_cfg
 from xltnb.transfer import generalized, zero_shot
 
 WORDS = [f'w{i}' for i in range(60)]
@@ -162,7 +163,7 @@ def run_of(out, step=0, seed=0, methods=(), **kw):
 def test_a_run_goes_on_from_minutes_ago(tmp_path, monkeypatch, cfg, damage):
     "In the middle of an epoch, between looks, after its last update, and with its newest checkpoint cut short"
     want = run_of(tmp_path/'whole', **cfg); names = lambda d: sorted(f.name for f in checkpoints(d))
-    monkeypatch.setattr(trainer, 'MINUTES', 0.); out = tmp_path/'cut'; run_of(out, 6, **cfg)
+    monkeypatch.setattr(checkpoints_page, 'MINUTES', 0.); out = tmp_path/'cut'; run_of(out, 6, **cfg)
     assert len(checkpoints(out/'between'))>=1 and checkpoints(out)[-1].name=='checkpoint-5'
     if damage: (checkpoints(out)[-1]/'trainer_state.json').write_text('{')
     assert torch.equal(want, run_of(out, **cfg)) and names(out)==names(tmp_path/'whole') and not (out/'between').exists()
