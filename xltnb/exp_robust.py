@@ -277,10 +277,9 @@ def studies(
         return dict(cldr=Study(_real('cldr_cat', 0, 400), 4, more, 5, 60.), pair=Study(pair, 4, CORE+('shared',), 5, 200.),
                     intent=Study(_real('ha_intent', 0, 400), 4, CORE, 5, 60.), **_mechanism(15., 1000))
     pair = _real('lo_pair', 960, 100, PAIRS, matrix=PAIRS)
-    pair = replace(pair, fine=replace(pair.fine, epochs=6., max_len=64))
     return dict(
         cldr=Study(_real('cldr_cat', 480, 120, LANGS), 4, CORE+('released','once'), 3, 150.), **_mechanism(65., 500),
-        pair=Study(pair, 6, ('plain','rsda','random'), 3, 650.),
+        pair=Study(pair, 4, ('plain','rsda','random'), 3, 650.),
         intent=Study(_real('ha_intent', 960, 120, LANGS), 4, ('plain','rsda','random'), 3, 120.))
 
 # %% ../nbs/60_exp_robust.ipynb #99b41d45
