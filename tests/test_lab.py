@@ -76,12 +76,12 @@ def run_all(browser, address):
     page.close()
 
 
-def changes(page, act):
-    "`act` on the page, and wait for another picture; its title"
+def changes(page, act, title=''):
+    "`act` on the page, and wait for another picture with this in its title"
     before = picture(page)
     act()
-    page.wait_for_function(CHANGED, arg=before, timeout=30000)
-    return page.locator('.js-plotly-plot .gtitle').first.text_content()
+    page.wait_for_function(CHANGED, arg=before, timeout=60_000)
+    page.locator('.js-plotly-plot .gtitle', has_text=title).first.wait_for(timeout=60_000)
 
 
 def drag(page, steps):
@@ -93,11 +93,11 @@ def drag(page, steps):
 def test_a_control_changes_the_picture(browser, lab):
     with run_all(browser, lab('explore')) as page:
         changes(page, lambda: drag(page, 3))
-        assert 'told in B' in changes(page, lambda: page.locator('.widget-dropdown select').nth(1).select_option('B'))
+        changes(page, lambda: page.locator('.widget-dropdown select').nth(1).select_option('B'), 'told in B')
         changes(page, lambda: page.locator('.jupyter-widgets.widget-play button').first.click())
 
 
 def test_a_region_grows(browser, lab):
     with run_all(browser, lab('regions')) as page:
-        assert 'attack of 0.1 ' in changes(page, lambda: drag(page, 1))
+        changes(page, lambda: drag(page, 1), 'attack of 0.1 ')
         changes(page, lambda: page.locator('.widget-dropdown select').first.select_option('🍑 peach'))
