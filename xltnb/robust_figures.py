@@ -171,8 +171,8 @@ def regions_fig(
     fig.update_yaxes(title='share still read rightly', range=[-.08,1.08])
     of = lambda m: np.mean([r.metrics[m] for r in runs])
     said = f'Attacks break a text {of("breaks"):.2f} away; translations lie {of("translation"):.2f} away, and {of("kept"):.0%} are read rightly'
-    sub = f'{of("inside"):.0%} of the translations are nearer than the attack that breaks their text; means over {of("texts"):.0f} texts, {len(runs)} draws'
-    return dress(fig, said, sub, 480)
+    near = f'{of("inside"):.0%} of the translations are nearer than the attack that breaks their text'
+    return dress(fig, said, f'{near}; means over {of("texts"):.0f} texts, {len(runs)} draws', 480)
 
 # %% ../nbs/71_robust_figures.ipynb #1628c1c2
 def robust_figures(
