@@ -299,6 +299,6 @@ def robust_jobs(
             n = seeds or min(s.seeds, most)
             jobs += [make_job(f'{name}-{row}', 'robust.finetune', cfg, i, cost) for i in range(n)]
     around = AroundCfg(2, LANGS[:5], (.3,), (.01,.1)) if preset=='smoke' else AroundCfg()
-    repeats = range(seeds or min(around.texts, 3)) if preset in ('smoke','laptop','gpu') else ()
-    jobs += [make_job('around-cldr', 'robust.around', around, i, 2.*around.texts) for i in repeats]
+    repeats = dict(smoke=1, laptop=3, gpu=3).get(preset, 0)
+    jobs += [make_job('around-cldr', 'robust.around', around, i, 2.*around.texts) for i in range(repeats and (seeds or repeats))]
     return sorted(jobs, key=lambda j: (j.seed>=3, j.arm.split('-')[1] not in CORE))
