@@ -148,7 +148,8 @@ def _tag_names(rows): return getattr(getattr(rows.features.get('tags'), 'feature
 
 def _no_tag(rows):
     "What stands for a word behind the cut: `O` where there is one, else -1, which is never right"
-    return _tag_names(rows).index('O') if 'O' in _tag_names(rows) else -1
+    names = _tag_names(rows)
+    return names.index('O') if 'O' in names else -1
 
 def _continued(tags, words, names):
     "In text without spaces, a `B-` right behind the same entity goes on with it"
