@@ -14,11 +14,11 @@ from transformers import (BertConfig, BertForSequenceClassification, DebertaV2Co
 from xltnb.compose import Replay, Step, chain, check_methods, embedded, plus, run_model
 from xltnb.core import XltError
 from xltnb.exp_robust import METHODS
+from xltnb.method_trainer import MethodTrainer
 from xltnb.robust import ADV, RSDA, RSRP, FreeADV, Repeat, scale, vote
 from xltnb.robust_views import EAR, Consistency, OnlineSynonyms
 from xltnb.synonyms import Synonyms
 from xltnb.task_runs import make_methods
-from xltnb.trainer import MethodTrainer
 from xltnb.views import swapped
 
 TABLE = {'big': ('large','huge')}

@@ -22,9 +22,11 @@ from xltnb.compose import Method, embedded
 from xltnb.core import XltError
 from xltnb.features import span_features
 from xltnb.heads import add_head
+from xltnb.method_trainer import MethodTrainer
 from xltnb.robust import ADV, RSRP, FreeADV, Repeat  # noqa: F401
+from xltnb.settings import FineCfg, check_cfg
 from xltnb.tasks import Task, make_rows
-from xltnb.trainer import FineCfg, Finetuner, MethodTrainer, averaged, check_cfg
+from xltnb.trainer import Finetuner, averaged
 from xltnb.transfer import generalized, zero_shot
 
 WORDS = [f'w{i}' for i in range(60)]

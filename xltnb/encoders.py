@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['REQUIREMENT', 'MODELS_DIR', 'MLM_FILE', 'HEAD', 'bert_name', 'bert_config', 'bert_state', 'encoder_file',
-           'kept_pieces', 'prune_vocab', 'export_encoder', 'has_weights', 'load_tokenizer', 'load_encoder', 'save_mlm',
-           'load_mlm', 'encode_words', 'read_q4']
+           'kept_pieces', 'prune_vocab', 'export_encoder', 'has_weights', 'load_tokenizer', 'load_encoder',
+           'first_layers', 'save_mlm', 'load_mlm', 'encode_words', 'read_q4']
 
 # %% ../nbs/21_encoders.ipynb #49d76d3b
 import copy
@@ -313,6 +313,17 @@ def load_encoder(
         model,lost = _hf(AutoModel, home, **extra)
         if lost: raise XltError(f'{name} lacks weights for {", ".join(lost[:3])} ({len(lost)} in all): is this a whole encoder?')
     return model.eval(), tok
+
+# %% ../nbs/21_encoders.ipynb #86ad03b0
+def first_layers(
+    encoder:nn.Module, # of `load_encoder`
+    n:int, # layers kept; 0: all
+)->nn.Module: # the same encoder
+    "Keep the lowest layers only: a model that runs in a blink, for pages and tests"
+    if n:
+        encoder.encoder.layer = encoder.encoder.layer[:n]
+        encoder.config.num_hidden_layers = n
+    return encoder
 
 # %% ../nbs/21_encoders.ipynb #72165a93
 MLM_FILE = MODELS_DIR/'e5-small-mlm.bin'

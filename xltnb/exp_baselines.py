@@ -14,12 +14,13 @@ from statistics import mean
 
 from .bench import load_bench
 from .encoders import load_encoder
-from .heads import sentence_vectors
 from .experiments import Ctx, Job, Result, experiment, make_job, preset_jobs
-from .tasks import Task
+from .heads import sentence_vectors
 from .metrics import random_spans
+from .settings import FineCfg
 from .task_runs import encoder_of, task_of, transfer_fields
-from .trainer import FineCfg, finetune
+from .tasks import Task
+from .trainer import finetune
 from .transfer import Transfer, main_metric, spread
 
 # %% ../nbs/60_exp_baselines.ipynb #3f85442b

@@ -23,9 +23,10 @@ from .invented_encoder import FINE
 from .regions import ATTACK_RADII, NOISE_RADII, Around, load_reader, survey
 from .robust import ADV, FreeADV, Repeat, RSDA, RSRP
 from .robust_views import EAR, Consistency, OnlineSynonyms
+from .settings import FineCfg
 from .synonyms import Synonyms, english_only, load_synonyms
 from .task_runs import encoder_of, invented_world, make_methods, task_of, transfer_fields
-from .trainer import FineCfg, Finetuner, finetune
+from .trainer import Finetuner, finetune
 from .transfer import Transfer
 
 # %% ../nbs/60_exp_robust.ipynb #9804e89c

@@ -27,7 +27,7 @@ from .invented import PRESETS, Invented, InventedCfg, Lang
 from .mlm import Frame, MLMCfg, hide, masked_loss, tokenise
 from .mlm_run import MLMRun
 from .store import built_once
-from .trainer import FineCfg
+from .settings import FineCfg
 
 # %% ../nbs/34_invented_encoder.ipynb #7fc6943d
 NEAR_TO_FAR = replace(PRESETS['tiny'], languages=(

@@ -20,10 +20,11 @@ from .compose import Method
 from .encoders import load_encoder
 from .heads import add_head
 from .robust import ADV, FreeADV
+from .settings import FineCfg
 from .speed import SPEEDS, alternate, best_device, figure, matmul_rate, sync
 from .stats import mean_ci
 from .tasks import Task
-from .trainer import FineCfg, Finetuner
+from .trainer import Finetuner
 from .transfer import zero_shot
 
 # %% ../nbs/75_speed_transfer.ipynb #b11da492

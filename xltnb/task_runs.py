@@ -17,13 +17,12 @@ import numpy as np
 
 from .compose import Method
 from .core import XltError, check_name
-from .encoders import load_encoder
+from .encoders import first_layers, load_encoder
 from .hub import load_task, split_articles
 from .invented import Invented
 from .invented_encoder import NEAR_TO_FAR, invented_encoder
 from .invented_tasks import TASKS, invented_task
 from .tasks import Task
-from .trainer import first_layers
 from .transfer import Matrix, Transfer
 
 # %% ../nbs/58_task_runs.ipynb #12ad0306
