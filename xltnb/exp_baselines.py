@@ -18,7 +18,7 @@ from .experiments import Ctx, Job, Result, experiment, make_job, preset_jobs
 from .heads import sentence_vectors
 from .metrics import random_spans
 from .settings import FineCfg
-from .task_runs import encoder_of, task_of, transfer_fields
+from .task_runs import PAIR_RECIPE, encoder_of, task_of, transfer_fields
 from .tasks import Task
 from .trainer import finetune
 from .transfer import Transfer, main_metric, spread
@@ -126,13 +126,15 @@ def run_retrieve(
 TRAINED = dict( # task: (source rows, epochs, core-seconds of one run)
     cldr_cat=(0, 4., 300), ha_intent=(3000, 3., 500), ha_slot=(2500, 3., 500),
     lo_tag=(2200, 3., 1100), lo_pair=(2600, 3., 1500), xquad=(0, 3., 2400))
+_RECIPE = dict( # where the settings differ from `FineCfg`
+    ha_slot=dict(head_lr=5e-3), lo_tag=dict(head_lr=5e-3), lo_pair=PAIR_RECIPE, xquad=dict(max_len=256))
 MATRIX = ('en','de','ru','zh','fi')
-_CONTROL = ('cldr_cat', 'ha_intent')
+_CONTROL = dict(cldr_cat=6., ha_intent=3.) # epochs of random weights
 
 def _cfg(task, random=False, smoke=False):
     n,epochs,_ = TRAINED[task]
-    rates = dict(lr=3e-4 if random else 1e-4) | (dict(head_lr=5e-3) if task in ('ha_slot','lo_tag') else {})
-    fine = FineCfg(epochs=epochs, **rates, warmup=.1 if task=='lo_pair' else 0., max_len=256 if task=='xquad' else 128)
+    own = _RECIPE.get(task, {}) | (dict(epochs=_CONTROL[task], warmup=.2, freeze='none') if random else {})
+    fine = FineCfg(**dict(epochs=epochs) | own)
     if smoke:
         return BaselineCfg(task, 32, 8, ('en','de','zh'), 'e5-small:2', fine=replace(fine, steps=2, batch=8),
                            matrix=('en','de') if task=='lo_pair' else (), matrix_items=8)

@@ -25,7 +25,7 @@ from .robust import ADV, FreeADV, Repeat, RSDA, RSRP
 from .robust_views import EAR, Consistency, OnlineSynonyms
 from .settings import FineCfg
 from .synonyms import Synonyms, english_only, load_synonyms
-from .task_runs import encoder_of, invented_world, make_methods, task_of, transfer_fields
+from .task_runs import PAIR_RECIPE, encoder_of, invented_world, make_methods, task_of, transfer_fields
 from .trainer import Finetuner, finetune
 from .transfer import Transfer
 
@@ -239,8 +239,8 @@ class Study:
     exact:bool = False # look words up as the released code does
 
 def _real(task, train, limit, langs=(), **kw):
-    "Plain training of the packaged encoder: small batches, since a few hundred rows give few updates; a warm-up takes pairs off chance sooner"
-    fine = FineCfg(epochs=4., batch=16 if train else 32, lr=1e-4, warmup=.1 if task=='lo_pair' else 0.)
+    "Plain training of the packaged encoder: small batches, since a few hundred rows give few updates"
+    fine = FineCfg(**dict(epochs=4., batch=16 if train else 32) | (PAIR_RECIPE if task=='lo_pair' else {}))
     return RobustCfg(task, train, limit, langs, fine=fine, **kw)
 
 def _invented(name, test):
