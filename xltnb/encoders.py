@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REQUIREMENT', 'MODELS_DIR', 'MLM_FILE', 'HEAD', 'bert_name', 'bert_config', 'bert_state', 'encoder_file',
-           'kept_pieces', 'prune_vocab', 'export_encoder', 'has_weights', 'load_tokenizer', 'load_encoder',
+           'kept_pieces', 'prune_vocab', 'export_encoder', 'quiet', 'has_weights', 'load_tokenizer', 'load_encoder',
            'first_layers', 'save_mlm', 'load_mlm', 'encode_words', 'read_q4']
 
 # %% ../nbs/21_encoders.ipynb #49d76d3b
@@ -172,7 +172,7 @@ def export_encoder(
 
 # %% ../nbs/21_encoders.ipynb #40794205
 @contextmanager
-def _quiet():
+def quiet():
     "No progress bars for work of a second, and no report of missing keys: we look at them ourselves"
     was,level = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
     hf_logging.disable_progress_bar()
@@ -203,7 +203,7 @@ def has_weights(
 def _cached(key, make):
     "Folder of a model and its tokenizer, made once, and again if it is damaged"
     def write(folder):
-        with _quiet():
+        with quiet():
             model,tok = make()
             tok.save_pretrained(folder)
             model.save_pretrained(folder)
@@ -256,7 +256,7 @@ def _hf_folder(name):
 def _hf(auto, name, **kw):
     "A model of the library, from safetensors alone"
     try:
-        with _quiet(): model,info = auto.from_pretrained(name, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **kw)
+        with quiet(): model,info = auto.from_pretrained(name, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **kw)
     except (OSError, ValueError, SafetensorError) as e:
         why = str(e).splitlines()[0][:200]
         raise XltError(f'could not load {name}: {why}; it needs config.json, model.safetensors and tokenizer files') from e
@@ -378,7 +378,7 @@ def _mlm_folder(path=None):
     base = _packaged(encoder_file(), True)
     def make():
         if shipped: _check_shipped()
-        with _quiet(): model = BertForMaskedLM.from_pretrained(base)
+        with quiet(): model = BertForMaskedLM.from_pretrained(base)
         _add_mlm(model, read_q4(path))
         model.tie_weights()
         return model, PreTrainedTokenizerFast.from_pretrained(base)

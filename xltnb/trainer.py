@@ -29,7 +29,7 @@ from .batches import ByLength
 from .checkpoints import Between, checkpoints, claim, last_whole
 from .compose import Method, check_methods
 from .core import XltError, cache_dir, plain, stable_hash, to_dict
-from .encoders import load_encoder
+from .encoders import load_encoder, quiet
 from .features import make_features, pad_batch
 from .heads import add_head
 from .method_trainer import MethodTrainer
@@ -170,6 +170,9 @@ class Finetuner(MethodTrainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _save(self, *args, **kwargs):
+        with quiet(): super()._save(*args, **kwargs)
 
     def _get_output_dir(self, trial): return str(Path(super()._get_output_dir(trial), 'between' if self.between.due else ''))
 
