@@ -214,9 +214,10 @@ def _cell_row(cell:Printed, jobs, store, cache, preset, pins):
     xs = [v*cell.scale for r in recs if cell.metric and (v := read(r)) is not None]
     now,low,high = mean_ci(xs) if xs else (math.nan,)*3
     paper,table = cell.id.split('.')[:2]
+    at = preset if any(j.arm==cell.arm for j in jobs) else 'paper'
     return dict(cell=cell.id, paper=str(cell), source=f'{cell.source}, {cell.place}', pinned=pins.get(f'{cell.id}@{preset}'),
         now=now, n=len(xs), low=low, high=high, verdict=_cell_verdict(cell,low,high,len(xs),preset),
-        command=f'xltnb run {paper}.{table} --preset {preset}', keys=[r.key for r in recs])
+        command=f'xltnb run {paper}.{table} --preset {at}', keys=[r.key for r in recs])
 
 @dataclass
 class Comparison:
