@@ -26,7 +26,7 @@ def add_head(
     labels:tuple=(), # names in the order of their ids; none for 'span'
     seed:int=0, # draws the head
     pooler:str='any', # 'own': refuse an encoder without a trained pooler
-)->PreTrainedModel: # the library's model for this kind of task
+)->PreTrainedModel: # the library's model for this kind of task; `fresh` names the weights of its body that the encoder lacked
     "A model with a head for a task; raises `XltError` for a kind of task that has none, or labels that it needs"
     auto = _HEADS[check_name(kind, _HEADS, 'kind of task with a head')]
     config = copy.deepcopy(encoder.config)
@@ -42,6 +42,7 @@ def add_head(
     lost,over = model.base_model.load_state_dict(state, strict=False)
     wrong = [k for k in (*lost,*over) if 'pooler' not in k]
     if wrong: raise XltError(f'{type(encoder).__name__} does not fit {type(model).__name__}: {", ".join(wrong[:3])}; pass the encoder without a head')
+    model.fresh = tuple(lost)
     return model
 
 # %% ../nbs/22_heads.ipynb #4666633a
