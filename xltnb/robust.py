@@ -87,7 +87,7 @@ NORMS = ('l2', 'linf')
 class ADV(Method):
     "Adversarial training: descend the loss at the worst displacement that K ascent steps find"
     def __init__(self,
-        rho:float=0.1, # radius as a share of the mean norm; 0: plain training
+        rho:float=0.1, # radius as a share of the mean norm, to be chosen on dev rows; 0: plain training
         steps:int=1, # K ascent steps; 0: plain training
         norm:str='l2', # ball of each token: 'l2' or 'linf'
         site:str='word', # 'word': input embeddings; 'last': final hidden states
