@@ -6,7 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, rmtree
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ from xltnb.features import span_features
 from xltnb.heads import add_head
 from xltnb.method_trainer import MethodTrainer
 from xltnb.robust import ADV, RSRP, FreeADV, Repeat  # noqa: F401
-from xltnb.settings import FineCfg, check_cfg
+from xltnb.settings import FineCfg, arguments, check_cfg
 from xltnb.tasks import Task, make_rows
 from xltnb.trainer import Finetuner, averaged
 from xltnb.transfer import generalized, zero_shot
@@ -88,7 +88,7 @@ def test_the_oracle_is_told_and_never_kept(tmp_path):
     with pytest.raises(XltError, match='no dev rows'): fit(tmp_path/'b', FineCfg(steps=2, batch=8, looks=1), keep=True).oracle()
     with pytest.raises(XltError, match='looks=2'): fit(tmp_path/'c', FineCfg(steps=1, batch=8)).oracle()
 
-@pytest.mark.parametrize('select,left', [('last',1), ('best',2), ('average',0)])
+@pytest.mark.parametrize('select,left', [('last',1), ('best',2), ('average',5)])
 def test_looks_are_not_more_than_said_and_few_checkpoints_stay(tmp_path, select, left):
     "100 updates with 30 looks were 34, and every one left its optimizer on the disk"
     seen = []
@@ -97,7 +97,7 @@ def test_looks_are_not_more_than_said_and_few_checkpoints_stay(tmp_path, select,
     task = toy_task()
     Count(add_head(net(), task.kind, task.labels, seed=0), task, FineCfg(steps=20, batch=8, looks=6, select=select), (), tokenizer(), out=tmp_path, use_cpu=True).fit()
     assert len(seen)==5 and len(checkpoints(tmp_path))==left
-    if left: assert checkpoints(tmp_path)[-1].name=='checkpoint-20'
+    assert checkpoints(tmp_path)[-1].name=='checkpoint-20'
     if select!='average': assert max(seen)<=2
 
 def test_the_folder_is_that_of_these_weights_and_rows(tmp_path, monkeypatch):
@@ -164,12 +164,34 @@ def run_of(out, step=0, seed=0, methods=(), **kw):
 @pytest.mark.parametrize('damage', [False, True], ids=['whole','damaged'])
 def test_a_run_goes_on_from_minutes_ago(tmp_path, monkeypatch, cfg, damage):
     "In the middle of an epoch, between looks, after its last update, and with its newest checkpoint cut short"
-    want = run_of(tmp_path/'whole', **cfg); names = lambda d: sorted(f.name for f in checkpoints(d))
+    want = run_of(tmp_path/'whole', **cfg); names = lambda d: sorted(f.name for f in d.glob('checkpoint-*'))
     monkeypatch.setattr(checkpoints_page, 'MINUTES', 0.); out = tmp_path/'cut'; run_of(out, 6, **cfg)
     assert len(checkpoints(out/'between'))>=1 and checkpoints(out)[-1].name=='checkpoint-5'
     if damage: (checkpoints(out)[-1]/'trainer_state.json').write_text('{')
-    assert torch.equal(want, run_of(out, **cfg)) and names(out)==names(tmp_path/'whole') and not (out/'between').exists()
-    if cfg.get('looks'): assert torch.equal(want, run_of(out, **cfg)), 'a finished run gets no further update'
+    assert torch.equal(want, run_of(out, **cfg)) and names(out)==names(tmp_path/'whole')
+    assert torch.equal(want, run_of(out, **cfg)), 'a finished run gets no further update, and costs minutes at most'
+    if cfg.get('select')=='average':
+        rmtree(out/'checkpoint-4')
+        with pytest.raises(XltError, match='2 of the 3 looks'): run_of(out, **cfg)
+
+def test_a_deadline_saves_and_the_same_call_goes_on(tmp_path):
+    want,said = run_of(tmp_path/'whole'), []
+    def run(deadline):
+        task = toy_task(64)
+        cfg = FineCfg(steps=11, batch=4, accumulation=2, schedule='constant', lr=1e-3)
+        return Finetuner(add_head(net(dropout=.1), task.kind, task.labels, seed=0), task, cfg, [RSRP(.3), FreeADV(.2)], tokenizer(), 0, tmp_path/'cut', report=said.append, deadline=deadline, use_cpu=True).fit()
+    t = run(0.); assert not t.done and t.state.global_step==1 and said==[1/11]
+    t = run(float('inf')); assert t.done and torch.equal(want, weights(t)) and said[-1]==1
+
+def test_what_is_frozen_and_in_which_precision(monkeypatch):
+    "A pooler drawn with the head learns with it, and a run on the CPU is in float32 whatever else the machine has"
+    task = toy_task()
+    model = add_head(BertModel(BertConfig(**SMALL, pad_token_id=0), add_pooling_layer=False), 'classify', task.labels)
+    t = Finetuner(model, task, FineCfg(steps=1, batch=8, freeze='body'), (), tokenizer(), use_cpu=True)
+    assert [n for n,p in t.model.named_parameters() if p.requires_grad]==['bert.pooler.dense.weight','bert.pooler.dense.bias','classifier.weight','classifier.bias']
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    args = arguments(FineCfg(steps=1), 8, 0, Path('out'), use_cpu=True)
+    assert not args.bf16 and not args.dataloader_pin_memory
 
 def test_a_folder_belongs_to_one_run(tmp_path):
     run_of(tmp_path, looks=1)

@@ -7,7 +7,9 @@ __all__ = ['MINUTES', 'checkpoints', 'whole', 'last_whole', 'claim', 'Between']
 
 # %% ../nbs/29_checkpoints.ipynb #690b31ae
 import json
+import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from shutil import rmtree
 from zipfile import BadZipFile, ZipFile
@@ -71,8 +73,12 @@ def claim(
 MINUTES = 3. # between checkpoints that only serve to go on
 
 class Between(TrainerCallback):
-    "Asks for a checkpoint every few minutes; `due` until it is written"
-    def __init__(self): self.due,self.at = False,0.
+    "Asks for a checkpoint every few minutes, and for a last one at the deadline; `due` until it is written"
+    def __init__(self,
+        report:Callable=lambda share: None, # report(share of the updates that are made)
+        deadline:float=math.inf, # `time.time()` at which to save and stop
+    ):
+        self.report,self.deadline,self.due,self.at = report, deadline, False, 0.
 
     def on_train_begin(self, args, state, control, **kwargs):
         "Start the clock"
@@ -80,10 +86,12 @@ class Between(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         "The first process's clock decides, unless a look or the end saves anyway"
-        late = time.monotonic()-self.at >= 60*MINUTES
-        if args.world_size>1: late = bool(broadcast(torch.tensor(float(late), device=args.device)).item())
-        self.due = late and not (control.should_save or control.should_training_stop)
+        self.report(state.global_step/args.max_steps)
+        late,over = time.monotonic()-self.at >= 60*MINUTES, time.time()>=self.deadline
+        if args.world_size>1: late,over = broadcast(torch.tensor([late, over], device=args.device)).tolist()
+        self.due = (late or over) and not (control.should_save or control.should_training_stop)
         control.should_save = control.should_save or self.due
+        control.should_training_stop = control.should_training_stop or over
 
     def on_save(self, args, state, control, **kwargs):
         "The newest two of these stay"

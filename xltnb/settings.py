@@ -34,7 +34,7 @@ class FineCfg:
     decay:float = 0. # weight decay
     clip:float = 1. # largest gradient norm; 0: any
     max_len:int = 128 # pieces, specials included
-    freeze:str = 'embeddings' # 'embeddings': word embeddings stay; 'body': only the head learns; 'none'
+    freeze:str = 'embeddings' # 'embeddings': word embeddings stay; 'body': only the head learns; 'none': what the model brings frozen stays so
     looks:int = 0 # at most so many evaluations on the source's dev split, each with a checkpoint
     select:str = 'last' # model kept: 'last', 'best' look on the source's dev split, or 'average' of all looks
     bf16:str = 'auto' # 'auto': on a GPU; 'yes', 'no'
@@ -67,17 +67,18 @@ def arguments(
 )->TrainingArguments:
     "The settings in the library's words"
     updates = cfg.steps or math.ceil(cfg.epochs*math.ceil(rows/(cfg.batch*cfg.accumulation*int(os.environ.get('WORLD_SIZE', 1)))))
+    gpu = torch.cuda.is_available() and not kwargs.get('use_cpu')
     own = dict(output_dir=str(out), seed=seed%2**31, remove_unused_columns=False, report_to='none', disable_tqdm=True,
-               logging_steps=max(1, updates//50), dataloader_pin_memory=torch.cuda.is_available(), label_names=['labels'])
-    return TrainingArguments(**own | _optimisation(cfg, updates) | _looks(cfg, updates, keep) | kwargs)
+               logging_steps=max(1, updates//50), dataloader_pin_memory=gpu, label_names=['labels'])
+    return TrainingArguments(**own | _optimisation(cfg, updates, gpu) | _looks(cfg, updates, keep) | kwargs)
 
-def _optimisation(cfg, updates):
+def _optimisation(cfg, updates, gpu):
     "Updates, learning rate and precision, in the library's words"
     return dict(
         max_steps=updates, per_device_train_batch_size=cfg.batch, gradient_accumulation_steps=cfg.accumulation,
         learning_rate=cfg.lr, lr_scheduler_type=cfg.schedule, warmup_steps=round(cfg.warmup*updates),
         weight_decay=cfg.decay, max_grad_norm=cfg.clip,
-        bf16=torch.cuda.is_available() if cfg.bf16=='auto' else cfg.bf16=='yes')
+        bf16=gpu if cfg.bf16=='auto' else cfg.bf16=='yes')
 
 def _looks(cfg, updates, keep):
     "When the dev split is looked at and which checkpoints stay, in the library's words"

@@ -8,9 +8,10 @@ __all__ = ['Prepare', 'prepared', 'started', 'identity', 'frozen', 'check_head',
 
 # %% ../nbs/30_trainer.ipynb #ef81653e
 import json
+import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -26,7 +27,7 @@ from torch import nn
 from transformers import PrinterCallback, TrainerState
 
 from .batches import ByLength
-from .checkpoints import Between, checkpoints, claim, last_whole
+from .checkpoints import Between, claim, last_whole
 from .compose import Method, check_methods
 from .core import XltError, cache_dir, plain, stable_hash, to_dict
 from .encoders import load_encoder, quiet
@@ -100,6 +101,7 @@ def frozen(
     "Switch off the gradient of a part"
     still = dict(embeddings=[model.get_input_embeddings()], body=[model.base_model], none=[])[part]
     for m in still: m.requires_grad_(False)
+    for n in getattr(model, 'fresh', ()): model.base_model.get_parameter(n).requires_grad_() # a pooler that `add_head` drew is part of the head
     return model
 
 def check_head(
@@ -130,9 +132,11 @@ class Finetuner(MethodTrainer):
         seed:int=0, # of the run: rows' order, dropout, methods
         out:str|Path|None=None, # folder of this run's checkpoints, one every few minutes; default: in the cache, until training is done
         keep:bool=False, # keep the checkpoint of every look, for `oracle`
+        report:Callable=lambda share: None, # report(share of the updates that are made)
+        deadline:float=math.inf, # `time.time()` at which to save in `out` and stop, not `done`
         **kwargs, # more of `TrainingArguments`, such as use_cpu=True
     ):
-        self.task,self.cfg,self.keep,self.passing,self.between = task, check_cfg(cfg), keep, out is None and not keep, Between()
+        self.task,self.cfg,self.keep,self.passing,self.between = task, check_cfg(cfg), keep, out is None and not keep, Between(report, deadline)
         if tokenizer is None: raise XltError('Finetuner needs tokenizer=..., the one that `load_encoder` returned beside the model')
         check_head(model, task)
         check_len(cfg.max_len, tokenizer, task.kind)
@@ -188,11 +192,23 @@ class Finetuner(MethodTrainer):
             claim(folder, self.identity, a.should_save)
             last = last_whole(folder, a.world_size)
         self._train_from(last)
-        if self.cfg.select=='average': self.model.load_state_dict(averaged(sorted(folder.glob('checkpoint-*'))), strict=False)
+        if not self.done: return self
+        if self.cfg.select=='average': self.model.load_state_dict(averaged(self._looks(folder)), strict=False)
         check_finite(self.model)
         self.accelerator.wait_for_everyone()
-        if a.should_save: self._tidy(folder)
+        if a.should_save and self.passing: rmtree(folder, ignore_errors=True)
         return self
+
+    def _looks(self, folder):
+        "Checkpoints of all looks"
+        there,all_ = sorted(folder.glob('checkpoint-*')), math.ceil(self.args.max_steps/self.args.save_steps)
+        if len(there)<all_: raise XltError(f'{folder} holds {len(there)} of the {all_} looks whose weights are averaged: delete the folder to train again')
+        return there
+
+    @property
+    def done(self)->bool: # False: a deadline came first, and the same call goes on from there
+        "Has the last update been made?"
+        return self.state.global_step>=self.args.max_steps
 
     def _train_from(self, last):
         "Train; the library would add an update to a run that had made its last one, whose model is only loaded"
@@ -201,12 +217,6 @@ class Finetuner(MethodTrainer):
         self.state = state
         self._load_from_checkpoint(str(last))
         if self.args.load_best_model_at_end and state.best_model_checkpoint: self._load_best_model()
-
-    def _tidy(self, folder):
-        "Remove what only served to go on; the newest look first, so that a kill leaves the looks of a shorter run"
-        rmtree(folder/'between', ignore_errors=True)
-        for f in reversed(checkpoints(folder)) if self.cfg.select=='average' and not self.keep else (): rmtree(f)
-        if self.passing: rmtree(folder, ignore_errors=True)
 
     def zero_shot(self,
         split:str='test', # 'validation' or 'test'
