@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from xltnb import compare
 from xltnb.bench import BENCH
 from xltnb.core import XltError
-from xltnb.experiments import PAPERS, load_jobs
+from xltnb.experiments import PAPERS, Job, load_jobs
 from xltnb.published import (
     RULES,
     SOURCES,
@@ -18,6 +19,7 @@ from xltnb.published import (
     rule_hashes,
     validate,
 )
+from xltnb.store import Record, Store
 
 FOLDER = published_dir()
 MOTHELLO = FOLDER/'mothello.yaml'
@@ -207,3 +209,39 @@ def test_checks_name_no_idle_arm(paper, claim):
 def test_unknown_item():
     with pytest.raises(XltError, match='T1'): load_paper('mothello').arms('T11', 'laptop')
     with pytest.raises(XltError, match='mothello'): load_paper('motello')
+
+
+SCORES = [1., 1., 0., 1.]*5
+
+
+@pytest.fixture
+def judged(tmp_path):
+    "Judge the only check of a claim on three seeds of its two arms; `change(record)` makes some of them different"
+    claim = next(c for c in load_paper('robust').claims.values() if len(c.at('laptop')) > 1)
+    check = replace(claim.checks[0], presets=('laptop',), arms={'a': 'x', 'b': 'y'}, effect='a.avg - b.avg', rule='above', margin=0.)
+    claim = replace(claim, checks=(check,))
+    rules = {f"{claim.id.split('.')[1]}/laptop": claim.hash_at('laptop')}
+    def run(change):
+        store, jobs = Store(tmp_path, committed=False), [Job('robust', arm, 'robust.finetune', 1, {'arm': arm}, s) for arm in 'xy' for s in range(3)]
+        for j in jobs:
+            facts = dict(data=f'rows of seed {j.seed}', rules=dict(rules))
+            r = Record(j.experiment, j.key, j.config, j.seed, dict(avg=.5+.2*(j.arm == 'x')+.001*j.seed), items=dict(avg=SCORES), provenance=facts, arm=j.arm)
+            change(r)
+            store.put(r)
+        return compare.judge_claim(claim, 'laptop', jobs, store)[0][1]
+    return run
+
+
+@pytest.mark.parametrize('change, n, verdict, says', [
+    (lambda r: None, 3, 'ok', ''),
+    (lambda r: r.provenance['rules'].clear(), 3, 'todo', 'the rule was changed after these runs'),
+    (lambda r: r.provenance.pop('rules'), 3, 'ok', ''),
+    (lambda r: r.provenance.pop('data'), 3, 'ok', ''),
+    (lambda r: r.items.pop('avg') if r.seed else None, 3, 'ok', 'not all runs hold the same items'),
+    (lambda r: r.items.clear(), 3, 'ok', ''),
+    (lambda r: r.provenance.update(data=r.arm) if r.seed == 1 else None, 2, 'undecided', '1 of 3 seeds left out, their arms saw different data'),
+    (lambda r: r.provenance.update(data=r.arm), 0, 'todo', '3 of 3 seeds left out'),
+], ids=['all', 'rule-after', 'no-rules', 'no-data', 'some-items', 'no-items', 'data-of-a-seed', 'data'])
+def test_what_judging_leaves_out_is_said(judged, change, n, verdict, says):
+    j = judged(change)
+    assert (j.n, j.verdict) == (n, verdict) and j.note.startswith(says) and bool(j.note) == bool(says)

@@ -6,9 +6,17 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import make_dataclass
+from types import SimpleNamespace
 
+import nbformat
 import pytest
 from conftest import ROOT
+
+from xltnb import mill
+from xltnb.core import XltError
+from xltnb.experiments import Ctx
+from xltnb.run import _reset_peak
 
 # A study whose jobs take ten steps of 0.05 s, keep a checkpoint after each, and log every step they do
 STUDY = '''
@@ -122,6 +130,9 @@ def test_minutes_pause_and_resume(study):
         assert len(codes)<12
     assert len(codes)>1 and codes[-1]==0 and len(numbers(study))==2
     assert set(steps(study).values())=={1}
+    walls = [json.loads(f.read_text())['provenance']['wall_s'] for f in (study[0]/'store').glob('slow.sum/*.json')]
+    assert min(walls)>=.5, 'a record counts all its sittings'
+    assert not list((study[0]/'cache'/'.paused').iterdir())
 
 
 def test_ctrl_c_is_quiet(study):
@@ -162,3 +173,51 @@ def test_gpu_preset_without_a_gpu_is_refused(study):
     out = finish(start((study[0], study[1] | dict(CUDA_VISIBLE_DEVICES='')), '--preset', 'gpu'), code=2)
     assert 'choose smoke or laptop, or ask for it with --device cpu' in out and 'Traceback' not in out
     assert '2/2 jobs' in finish(start(study, '--preset', 'gpu', '--device', 'cpu'))
+
+
+def test_a_scratch_folder_has_one_user(tmp_path):
+    scratch = lambda: Ctx(tmp_path).scratch('slow.sum', 1, make_dataclass('Cfg', ['n'])(1), 0)
+    with scratch() as out:
+        out.mkdir(parents=True)
+        with pytest.raises(XltError, match=f'process {os.getpid()} on .*wait until it ends, or set XLTNB_CACHE'), scratch(): pass
+        assert out.is_dir()
+    assert not out.exists()
+    with scratch(): pass
+
+
+def test_each_job_has_its_own_peak_on_a_gpu(monkeypatch):
+    said = []
+    cuda = SimpleNamespace(is_initialized=lambda: True, reset_peak_memory_stats=lambda: said.append('reset'))
+    monkeypatch.setitem(sys.modules, 'torch', SimpleNamespace(cuda=cuda))
+    _reset_peak()
+    assert said==['reset']
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    "A page that is not executed but copied, with a library and a store of its own: `run()` gives the status"
+    cells = [nbformat.v4.new_code_cell("store:str = 'results' # records", metadata={'tags': ['parameters']})]
+    nb, lib = tmp_path/'page.ipynb', tmp_path/'lib'
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={'kernelspec': {'name': 'python3', 'language': 'python', 'display_name': 'x'}}), nb)
+    (lib/'data'/'published').mkdir(parents=True)
+    monkeypatch.setattr(mill, '__file__', str(lib/'mill.py'))
+    monkeypatch.setattr(mill, '_execute', lambda nb, tmp, params, timeout: tmp.write_text('done') and '')
+    return lib, tmp_path/'store', lambda: mill.run_page(nb, dict(store=str(tmp_path/'store')), tmp_path/'pages').status
+
+
+@pytest.mark.parametrize('what', ['lib/new.py', 'lib/data/published/a.yaml', 'store/pins.json'])
+def test_a_page_is_run_again_when_a_rule_or_a_pin_changes(page, tmp_path, what):
+    assert [page[2](), page[2]()]==['ok', 'cached']
+    (tmp_path/'store').mkdir()
+    (tmp_path/what).write_text('{"a": 1}')
+    assert [page[2](), page[2]()]==['ok', 'cached']
+
+
+def test_a_page_during_whose_run_something_changed_is_run_again(page, monkeypatch):
+    lib, _, run = page
+    def change(nb, tmp, params, timeout):
+        tmp.write_text('done')
+        (lib/'a.py').write_text('1')
+        return ''
+    monkeypatch.setattr(mill, '_execute', change)
+    assert [run(), run(), run()]==['ok', 'ok', 'cached']

@@ -199,6 +199,23 @@ def test_stale_leases_are_taken_over(empty):
         lock.unlink(missing_ok=True)
 
 
+@pytest.mark.skipif(os.name=='nt', reason='processes are not asked there')
+@pytest.mark.parametrize('says, free', [({}, False), ({'start': None}, False), ({'start': 'long ago'}, sys.platform=='linux'), ({'pid': None}, True), ({'host': 'elsewhere'}, True)])
+def test_a_living_owner_that_slept_keeps_its_lease(tmp_path, says, free):
+    lock = tmp_path/'k.lock'
+    lock.write_text(json.dumps(store._me() | says))
+    os.utime(lock, (0, 0))
+    with Lease(lock) as c: assert bool(c)==free
+
+
+def test_who_lost_a_lease_does_not_keep_it_fresh(tmp_path):
+    with Lease(tmp_path/'k.lock', beat_s=0.05) as c:
+        c.lock.write_text('{"pid": 1, "host": "elsewhere", "token": "x"}')
+        os.utime(c.lock, (0, 0))
+        time.sleep(0.3)
+        assert c.lock.stat().st_mtime==0 and c.owner()=='process 1 on elsewhere'
+
+
 def test_a_lease_is_touched(tmp_path):
     with Lease(tmp_path/'k.lock', beat_s=0.05) as c:
         os.utime(c.lock, (0, 0))

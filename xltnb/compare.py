@@ -47,7 +47,9 @@ class Judged:
     seeds:tuple = () # effect of each seed
     detectable:float = math.nan # smallest effect that so many seeds could have shown
     keys:tuple = () # records it was computed from
-    note:str = '' # why it could not be judged
+    note:str = '' # why it could not be judged, or what was left out
+
+def _notes(*xs): return '; '.join(filter(None, xs))
 
 _AGAIN = 'run them again (XLTNB_FRESH=1 leaves the committed records aside)'
 
@@ -62,12 +64,14 @@ def _items(record, metric):
     return xs[0] if metric=='source' else np.mean(xs[1:], 0)
 
 def _item_interval(check, runs, level):
-    "Bootstrap over test items, if every metric of the effect has a score an item; else no interval"
+    "Bootstrap over test items, if every metric of the effect has them in every run; else no interval, and a note if only some runs have them"
     need = sorted(names_in(check.effect))
     found = {f'{a}.{m}': [_items(r[a],m) for r in runs] for a,m in need}
-    if len(runs)<2 or any(x is None for xs in found.values() for x in xs): return math.nan,math.nan
+    sizes = [{0 if x is None else len(x) for x in xs} for xs in found.values()]
+    if any(len(s)>1 for s in sizes): return math.nan, math.nan, 'not all runs hold the same items: the interval is that of the seeds alone'
+    if len(runs)<2 or {0} in sizes: return math.nan,math.nan,''
     values = {k: np.array(xs,float) for k,xs in found.items()}
-    return bootstrap_items(values, lambda means: evaluate(check.effect, lambda a,m: means[f'{a}.{m}']), level=level)[1:]
+    return *bootstrap_items(values, lambda means: evaluate(check.effect, lambda a,m: means[f'{a}.{m}']), level=level)[1:], ''
 
 def judge(
     check:Check, # effect and rule
@@ -79,11 +83,11 @@ def judge(
     try: xs = [_seed_effect(check,r) for r in runs]
     except KeyError as e: return Judged('todo', note=f'the runs have no metric {e}; {_AGAIN}')
     effect,low,high = mean_ci(xs, level)
-    items_low,items_high = _item_interval(check, runs, level)
+    items_low,items_high,note = _item_interval(check, runs, level)
     if items_high-items_low > high-low: low,high = items_low,items_high
     v = verdict(low, high, len(xs), check.rule, check.margin)
     could_show = detectable(xs) if len(xs)>1 else math.nan
-    return Judged(v, effect, low, high, len(xs), tuple(xs), could_show, tuple(sorted({r.key for x in runs for r in x.values()})))
+    return Judged(v, effect, low, high, len(xs), tuple(xs), could_show, tuple(sorted({r.key for x in runs for r in x.values()})), note)
 
 # %% ../nbs/04_compare.ipynb #8cd32540
 _WORST = ('off', 'todo', 'undecided', 'near', 'ok')
@@ -101,16 +105,22 @@ def _runs_of(check, jobs, store, cache):
             if j.arm==arm and (r := _record(j.key,store,cache)) is not None: by.setdefault(j.seed,{})[name] = r
     return [r for s,r in sorted(by.items()) if len(r)==len(check.arms)]
 
+def _same_data(recs):
+    "Were the arms of a seed run on the same rows, as far as their records say?"
+    return len({r.provenance['data'] for r in recs.values() if r.provenance.get('data')})<2
+
+def _odd(k, n): return f'{k} of {n} seeds left out, their arms saw different data; {_AGAIN}'
+
 def _stale(claim, preset, runs):
-    "Was the claim's rule changed after these runs?"
+    "Was the claim's rule changed, or written, after these runs?"
     now,key = claim.hash_at(preset), f'{claim.id.split(".",1)[1]}/{preset}'
-    return any(r.provenance.get('rules',{}).get(key,now)!=now for x in runs for r in x.values())
+    return any(r.provenance['rules'].get(key)!=now for x in runs for r in x.values() if 'rules' in r.provenance)
 
 def _among(count, check, runs):
     "A check as one of `count`: it is `off` only where an interval widened for their number says so too"
     j = judge(check, runs)
     if j.verdict!='off' or judge(check, runs, 1-.05/count).verdict=='off': return j
-    return replace(j, verdict='near', note=f'off alone, but not as one of {count} checks')
+    return replace(j, verdict='near', note=_notes(f'off alone, but not as one of {count} checks', j.note))
 
 def judge_claim(
     claim:Claim, # a claim
@@ -122,8 +132,10 @@ def judge_claim(
     "Judge every check of a claim"
     res,checks,cache = [], claim.at(preset), {} if cache is None else cache
     for c in checks:
-        runs = _runs_of(c, jobs, store, cache)
+        found = _runs_of(c, jobs, store, cache)
+        runs = [r for r in found if _same_data(r)]
         j = _among(len(checks), c, runs)
+        if len(runs)<len(found): j = replace(j, note=_notes(_odd(len(found)-len(runs), len(found)), runs and j.note))
         if _stale(claim,preset,runs): j = replace(j, verdict='todo', note=f'the rule was changed after these runs; {_AGAIN}')
         res.append((c,j))
     return sorted(res, key=lambda x: _WORST.index(x[1].verdict))
@@ -161,8 +173,8 @@ def _claim_row(paper, claim, preset, checks):
     row |= dict(seeds=list(j.seeds), detectable=j.detectable, arms=sorted(check.arms.values()) if check else [])
     keys = sorted({key for _,x in checks for key in x.keys})
     done = sum(x.verdict!='todo' for _,x in checks)
-    note = j.note if done in (0,len(checks)) else f'{done} of {len(checks)} checks measured'
-    return row | dict(keys=keys, note=note, checks=[_check_row(*x) for x in checks])
+    part = '' if done in (0,len(checks)) else f'{done} of {len(checks)} checks measured'
+    return row | dict(keys=keys, note=_notes(part, j.note if j.note!='not run' or not part else ''), checks=[_check_row(*x) for x in checks])
 
 def claims(
     paper:str, # name of a paper

@@ -21,7 +21,7 @@ from shutil import rmtree
 
 from .core import XltError, cache_dir, check_name, from_dict, stable_hash, to_dict
 from .published import PRESETS, item_name, load_paper
-from .store import RunKey
+from .store import Lease, RunKey
 
 # %% ../nbs/60_experiments.ipynb #101814b7
 PAPERS = 'mothello', 'robust', 'salt', 'arithmetic', 'metapretrain'
@@ -85,10 +85,12 @@ class Ctx:
         cfg, # of the run
         seed:int, # of the run
     ): # a folder
-        "Folder for a run's own checkpoints: it stays when the run is interrupted, and goes when the run is done"
+        "Folder for a run's own checkpoints, one run's at a time: it stays when the run is interrupted, and goes when the run is done"
         folder = self.cache/experiment/stable_hash([version, to_dict(cfg), seed])
-        yield folder
-        rmtree(folder, ignore_errors=True)
+        with Lease(folder.parent/'.claims'/f'{folder.name}.lock') as lease:
+            if not lease: raise XltError(f'{lease.owner()} is at this run in {folder}: wait until it ends, or set XLTNB_CACHE to another folder')
+            yield folder
+            rmtree(folder, ignore_errors=True)
 
 # %% ../nbs/60_experiments.ipynb #bc8fcd6a
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from uuid import uuid4
 
+from .compare import pins
 from .core import XltError, atomic_write, check_name, nearest, project_root, stable_hash
 from .published import PRESETS
 from .store import Store
@@ -126,11 +127,11 @@ class PageRun:
 
 # %% ../nbs/64_mill.ipynb #26733441
 def _state(nb, params, spec):
-    "What a page's result depends on: its text, its parameters, the library and the records it can see"
+    "What a page's result depends on: its text, its parameters, the library with its rules, and the records and pins it can see"
     lib = Path(__file__).parent if '__file__' in globals() else project_root()/'xltnb'
-    code = {f.name: stable_hash(f.read_text()) for f in sorted(lib.glob('*.py'))}
-    store = params.get('store', spec.get('store', {}).get('default', 'results').strip('\'"'))
-    return stable_hash([Path(nb).read_text(), params, code, sorted(Store(store).keys())])
+    code = {f.name: stable_hash(f.read_text(encoding='utf-8')) for g in ('*.py','data/published/*.yaml') for f in sorted(lib.glob(g))}
+    store = Store(params.get('store', spec.get('store', {}).get('default', 'results').strip('\'"')))
+    return stable_hash([Path(nb).read_text(encoding='utf-8'), params, code, sorted(store.keys()), pins(store)])
 
 def _marked(mark):
     "The state that a finished page was made from; None where that cannot be read"
@@ -160,13 +161,14 @@ def run_page(
     dst = project_root()/out/f'{nb.stem}-{stable_hash(params, 8)}.ipynb'
     mark, tmp = dst.with_suffix('.json'), dst.with_suffix(f'.{uuid4().hex[:8]}.partial.ipynb') # two runs of a page at once do not meet
     dst.parent.mkdir(parents=True, exist_ok=True)
-    if not force and dst.exists() and _marked(mark)==_state(nb, params, spec): return PageRun('cached', str(dst), params)
-    start = time.time()
+    state, start = _state(nb, params, spec), time.time()
+    if not force and dst.exists() and _marked(mark)==state: return PageRun('cached', str(dst), params)
     err = _execute(nb, tmp, params, timeout)
     final = dst.with_suffix('.failed.ipynb') if err else dst
+    if not err: mark.unlink(missing_ok=True)
     if tmp.exists(): os.replace(tmp, final)
     run = PageRun('error' if err else 'ok', str(final), params, round(time.time()-start, 1), err)
-    if not err: atomic_write(mark, json.dumps(asdict(run) | {'state': _state(nb, params, spec)}))
+    if not err and _state(nb, params, spec)==state: atomic_write(mark, json.dumps(asdict(run) | {'state': state}))
     return run
 
 # %% ../nbs/64_mill.ipynb #7fd1703f

@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from html import escape
 from importlib import import_module
@@ -63,7 +63,9 @@ class Outcome:
 
 # %% ../nbs/62_run.ipynb #2d8b815b
 def _reset_peak():
-    "Start a new measurement of this process's peak memory (Linux)"
+    "Start a new measurement of peak memory: of the process (Linux), and of the GPU where torch uses one"
+    torch = sys.modules.get('torch')
+    if torch and torch.cuda.is_initialized(): torch.cuda.reset_peak_memory_stats()
     try: Path('/proc/self/clear_refs').write_text('5')
     except OSError: pass
 
@@ -75,14 +77,30 @@ def _peak_mb():
     return int(re.search(r'VmHWM:\s*(\d+)', status.read_text())[1])/1024 if status.exists() else None
 
 # %% ../nbs/62_run.ipynb #f0423d82
+def _seconds(file):
+    "What a pause wrote; 0 where there was none"
+    try: return float(file.read_text(encoding='utf-8'))
+    except (OSError, ValueError): return 0.
+
+@contextmanager
+def _clock(file):
+    "A function that gives the seconds spent, those of paused sittings too, which `file` keeps beside the checkpoints"
+    start, before = time.time(), _seconds(file)
+    spent = lambda: round(before+time.time()-start, 2)
+    try: yield spent
+    except Paused:
+        atomic_write(file, str(spent()))
+        raise
+    file.unlink(missing_ok=True)
+
 def _record(job, setup, report):
     "Run the job and make its record"
     _reset_peak()
-    start, prov = time.time(), provenance()
+    prov = provenance()
     cache = Path(setup.cache) if setup.cache else cache_dir()
-    res = call_job(job, Ctx(cache, setup.device, report, setup.deadline))
-    prov |= provenance() | dict(started=prov['started'], rules=_rules(job.paper))
-    prov |= dict(wall_s=round(time.time()-start, 2), peak_mem_mb=_peak_mb())
+    with _clock(cache/'.paused'/job.key) as spent:
+        res = call_job(job, Ctx(cache, setup.device, report, setup.deadline))
+        prov |= provenance() | dict(started=prov['started'], rules=_rules(job.paper), wall_s=spent(), peak_mem_mb=_peak_mb())
     return Record(job.experiment, job.key, job.config, job.seed, {k: float(v) for k,v in res.metrics.items()}, res.curves,
                   res.per_language, res.items, prov | res.provenance, job.version, job.arm)
 

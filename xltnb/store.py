@@ -151,28 +151,41 @@ def provenance()->dict: # commit, dirty, versions, device, cpu, cores, started
                 cores=os.cpu_count(), started=time.strftime('%Y-%m-%dT%H:%M:%S%z'))
 
 # %% ../nbs/02_store.ipynb #e06dc1c5
-STALE_S = 120. # seconds without a heartbeat after which a lease is free
+STALE_S = 120. # seconds without a heartbeat after which another machine's lease is free
 
 def _alive(pid):
-    "Whether a process of this machine still runs; where asking could harm it (Windows), assume so"
-    if os.name=='nt': return True
+    "Whether a process of this machine still runs"
     try: os.kill(pid, 0)
     except ProcessLookupError: return False
     except OSError: return True
     return not _zombie(pid)
 
+def _stat(pid):
+    "Fields of a process from its state on, where the system tells them (Linux)"
+    try: return Path(f'/proc/{pid}/stat').read_text(encoding='utf-8').rsplit(')', 1)[1].split()
+    except (OSError, IndexError): return []
+
 def _zombie(pid):
-    "Whether a process has ended and only waits to be collected (known on Linux)"
-    try: return Path(f'/proc/{pid}/stat').read_text(encoding='utf-8').rsplit(')', 1)[1].split()[0]=='Z'
-    except (OSError, IndexError): return False
+    "Whether a process has ended and only waits to be collected"
+    return _stat(pid)[:1]==['Z']
+
+def _me():
+    "This process, as a lock names it: numbers are given again, a start is not"
+    return dict(pid=os.getpid(), host=socket.gethostname(), start=''.join(_stat(os.getpid())[19:20]))
+
+def _owner(lock):
+    "What a lock says of its owner; nothing while it is being written, or damaged"
+    try: return dict(json.loads(lock.read_text(encoding='utf-8')))
+    except (OSError, ValueError, TypeError): return {}
 
 def _is_stale(lock):
-    "Whether the owner of `lock` is gone"
-    try: age, text = time.time()-lock.stat().st_mtime, lock.read_text(encoding='utf-8')
+    "Whether the owner of `lock` is gone: where it can be asked it is, else the lock's age decides"
+    try: age = time.time()-lock.stat().st_mtime
     except FileNotFoundError: return True
-    try: owner = dict(json.loads(text))
-    except (ValueError, TypeError): owner = {} # being written, or damaged: its age decides
-    return age>STALE_S or (owner.get('host')==socket.gethostname() and not _alive(owner.get('pid', 0)))
+    owner = _owner(lock)
+    pid, start = owner.get('pid'), owner.get('start')
+    if os.name=='nt' or not pid or owner.get('host')!=socket.gethostname(): return age>STALE_S
+    return not _alive(pid) or bool(start and start!=''.join(_stat(pid)[19:20]))
 
 # %% ../nbs/02_store.ipynb #a6427088
 @contextmanager
@@ -206,17 +219,19 @@ class Lease:
 
     def _write(self):
         self.lock.unlink(missing_ok=True)
-        with open(self.lock, 'x', encoding='utf-8') as f: json.dump(dict(pid=os.getpid(), host=socket.gethostname(), token=self.token), f)
+        with open(self.lock, 'x', encoding='utf-8') as f: json.dump(_me() | dict(token=self.token), f)
         self.held = True
 
     def _beat(self):
-        while not self._stop.wait(self.beat_s):
+        while not self._stop.wait(self.beat_s) and self._mine():
             try: os.utime(self.lock)
             except OSError: return
 
-    def _mine(self):
-        try: return json.loads(self.lock.read_text(encoding='utf-8'))['token']==self.token
-        except (OSError, ValueError, KeyError): return False
+    def _mine(self): return _owner(self.lock).get('token')==self.token
+
+    def owner(self)->str: # 'process 123 on laptop'
+        "Who holds the lease, for an error"
+        return 'process {pid} on {host}'.format_map({'pid': '?', 'host': '?'} | _owner(self.lock))
 
     def release(self):
         "Give the lease back"
