@@ -17,6 +17,7 @@ from xltnb import mill
 from xltnb.core import XltError
 from xltnb.experiments import Ctx
 from xltnb.run import _reset_peak
+from xltnb.store import Record, Store
 
 # A study whose jobs take ten steps of 0.05 s, keep a checkpoint after each, and log every step they do
 STUDY = '''
@@ -203,6 +204,14 @@ def page(tmp_path, monkeypatch):
     monkeypatch.setattr(mill, '__file__', str(lib/'mill.py'))
     monkeypatch.setattr(mill, '_execute', lambda nb, tmp, params, timeout: tmp.write_text('done') and '')
     return lib, tmp_path/'store', lambda: mill.run_page(nb, dict(store=str(tmp_path/'store')), tmp_path/'pages').status
+
+
+def test_a_page_is_done_though_it_made_records(page, tmp_path, monkeypatch):
+    def made(nb, tmp, params, timeout):
+        Store(tmp_path/'store', committed=False).put(Record('slow.sum', 'k', {}, 0, {}))
+        return tmp.write_text('done') and ''
+    monkeypatch.setattr(mill, '_execute', made)
+    assert [page[2](), page[2]()]==['ok', 'cached']
 
 
 @pytest.mark.parametrize('what', ['lib/new.py', 'lib/data/published/a.yaml', 'store/pins.json'])

@@ -127,11 +127,11 @@ class PageRun:
 
 # %% ../nbs/64_mill.ipynb #26733441
 def _state(nb, params, spec):
-    "What a page's result depends on: its text, its parameters, the library with its rules, and the records and pins it can see"
+    "What a page's result depends on: its text, its parameters and the library with its rules; and the records and pins it can see"
     lib = Path(__file__).parent if '__file__' in globals() else project_root()/'xltnb'
     code = {f.name: stable_hash(f.read_text(encoding='utf-8')) for g in ('*.py','data/published/*.yaml') for f in sorted(lib.glob(g))}
     store = Store(params.get('store', spec.get('store', {}).get('default', 'results').strip('\'"')))
-    return stable_hash([Path(nb).read_text(encoding='utf-8'), params, code, sorted(store.keys()), pins(store)])
+    return [stable_hash([Path(nb).read_text(encoding='utf-8'), params, code]), stable_hash([sorted(store.keys()), pins(store)])]
 
 def _marked(mark):
     "The state that a finished page was made from; None where that cannot be read"
@@ -168,7 +168,8 @@ def run_page(
     if not err: mark.unlink(missing_ok=True)
     if tmp.exists(): os.replace(tmp, final)
     run = PageRun('error' if err else 'ok', str(final), params, round(time.time()-start, 1), err)
-    if not err and _state(nb, params, spec)==state: atomic_write(mark, json.dumps(asdict(run) | {'state': state}))
+    after = _state(nb, params, spec) # with the records that the page made
+    if not err and after[0]==state[0]: atomic_write(mark, json.dumps(asdict(run) | {'state': after}))
     return run
 
 # %% ../nbs/64_mill.ipynb #7fd1703f
