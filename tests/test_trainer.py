@@ -255,6 +255,11 @@ def test_scores_of_what_cannot_be_meant(tmp_path):
     with pytest.raises(XltError, match='max_len is 3'): zero_shot(model, tokenizer(), task, max_len=3)
     assert list(zero_shot(model, tokenizer(), task, langs='de').scores)==['de']
 
+def test_a_pair_of_languages_keeps_the_rows_order():
+    task = toy_task(24, 'pair'); model = add_head(net(), 'pair', task.labels, seed=0)
+    one, two = zero_shot(model, tokenizer(), task, limit=10), generalized(model, tokenizer(), task, limit=10)
+    assert [h.tolist() for h in (two.hits[0,0], two.hits[1,1])]==[one.items[l] for l in ('en','de')]
+
 def test_a_question_too_long():
     row = dict(question=[' '.join(WORDS[:25])], context=[' '.join(WORDS)], answers=[dict(text=['w1'], answer_start=[3])])
     with pytest.raises(XltError, match='question of 25 pieces'): span_features(Dataset.from_dict(row), tokenizer(), 30)

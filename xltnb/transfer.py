@@ -165,7 +165,7 @@ def zero_shot(
 class Matrix:
     "Accuracy of one model for every ordered pair of languages"
     langs:tuple[str,...] # order of rows (sentence 1) and columns (sentence 2)
-    hits:np.ndarray # [P,Q,N] 1 where right, 0 where wrong, of the items that all pairs share
+    hits:np.ndarray # [P,Q,N] 1 where right, 0 where wrong, of the items that all pairs share, in the order of the source's rows
 
     @property
     def acc(self)->np.ndarray: # [P,Q]
@@ -217,7 +217,9 @@ def generalized(
     shared = sorted(set.intersection(*[set(c['id']) for c in cells.values()]), key=_place)[:limit or None]
     if not shared: raise XltError(f'{task.name}: the languages {", ".join(langs)} share no item of split {split}')
     hits = [[_hits(model, tokenizer, task, cells[p,q], shared, max_len) for q in langs] for p in langs]
-    return Matrix(langs, np.array(hits))
+    first = task.source if task.source in langs else langs[0]
+    row = {i: n for n,i in enumerate(cells[first,first]['id'])}
+    return Matrix(langs, np.array(hits).take(sorted(range(len(shared)), key=lambda k: row[shared[k]]), 2))
 
 def _hits(model, tokenizer, task, rows, shared, max_len):
     at = {i: n for n,i in enumerate(rows['id'])}
