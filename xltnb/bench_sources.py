@@ -12,6 +12,7 @@ import lzma
 import shutil
 import subprocess
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -56,25 +57,29 @@ def check_sources(
     for s in read_pins().values():
         p = Path(folder)/s.file
         if not p.is_file(): res.append(f'{s.file} is missing: {" ".join(s.command())}')
-        elif sha256_of(p)!=s.sha256: res.append(f'{s.file} has SHA-256 {sha256_of(p)[:12]}…, pinned is {s.sha256[:12]}…')
+        elif (found := sha256_of(p))!=s.sha256:
+            res.append(f'{s.file} has SHA-256 {found[:12]}…, pinned is {s.sha256[:12]}…: delete it and fetch it again: {" ".join(s.command())}')
     return res
 
 # %% ../nbs/17_bench_sources.ipynb #953c475b
 def fetch_sources(
     folder:Path, # where to put the files; made if missing
 )->list: # names of the files fetched
-    "Fetch the pinned packages that `folder` lacks; raises `XltError` with the words of the tool that failed"
+    "Fetch the pinned packages that `folder` lacks or holds damaged; raises `XltError` with the words of the tool that failed"
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     res = []
     for s in read_pins().values():
-        if (folder/s.file).is_file(): continue
+        at = folder/s.file
+        if at.is_file() and sha256_of(at)==s.sha256: continue
         tool = s.command()[0]
         if not shutil.which(tool):
             raise XltError(f'{tool} is not installed: fetch {s.get} elsewhere, put {s.file} into {folder}, and run again')
-        done = subprocess.run(s.command(), cwd=folder, capture_output=True, text=True)
-        if done.returncode or not (folder/s.file).is_file():
-            raise XltError(f'{" ".join(s.command())} did not give {s.file}: {(done.stderr or done.stdout).strip()[-300:]}')
+        with tempfile.TemporaryDirectory(dir=folder) as d:
+            done = subprocess.run(s.command(), cwd=d, capture_output=True, text=True)
+            if done.returncode or not Path(d, s.file).is_file():
+                raise XltError(f'{" ".join(s.command())} did not give {s.file}: {(done.stderr or done.stdout).strip()[-300:]}')
+            Path(d, s.file).replace(at)
         res.append(s.file)
     return res
 

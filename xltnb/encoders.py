@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokeni
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as hf_logging
 
-from .core import XltError, atomic_write, cache_dir, package_data, seed_for, sha256_of, stable_hash
+from .core import XltError, atomic_write, cache_dir, check_number, package_data, seed_for, sha256_of, stable_hash
 from .pieces import encode_words, tokenizer_of
 from .q4 import Q4File, dequantise, has_pieces, is_q4, read_q4, write_q4
 from .store import built_once
@@ -321,6 +321,7 @@ def first_layers(
 )->nn.Module: # the same encoder
     "Keep the lowest layers only: a model that runs in a blink, for pages and tests"
     if n:
+        check_number(n, 'layers kept of an encoder', 1, len(encoder.encoder.layer), whole=True)
         encoder.encoder.layer = encoder.encoder.layer[:n]
         encoder.config.num_hidden_layers = n
     return encoder

@@ -77,7 +77,7 @@ def choose(
     def ties(r):
         behind = hits[best]-hits[r]
         return behind.mean() <= behind.std(ddof=1)/len(behind)**.5
-    return max(r for r in hits if ties(r))
+    return max(r for r in hits if r==best or ties(r))
 
 # %% ../nbs/60_exp_robust.ipynb #507b9ba4
 def trained(
@@ -90,7 +90,7 @@ def trained(
 )->Finetuner:
     "One model"
     words = [w.replace('RHO', f'{radius:g}') for w in cfg.methods]
-    methods = make_methods(words, METHODS, table=table_of(cfg.synonyms, cfg.task))
+    methods = make_methods(words, METHODS, table=lambda: table_of(cfg.synonyms, cfg.task))
     encoder,out = encoder_of(cfg.encoder, cache=ctx.cache), out/f'{radius:g}'
     if any(isinstance(m, EAR) for m in methods): encoder[0].set_attn_implementation('eager') # it reads attention maps
     return finetune(task, cfg.fine, methods, encoder, seed, out=out, use_cpu=ctx.device=='cpu')

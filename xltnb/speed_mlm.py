@@ -11,12 +11,12 @@ import time
 
 import numpy as np
 import torch
-from transformers import DataCollatorForLanguageModeling, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import DataCollatorForLanguageModeling, PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging
 
 from .mlm import Corpus, MLMCfg, batches, bench_corpus
 from .mlm_run import MLMRun, mlm_model
-from .speed import SPEEDS, alternate, best_device, figure, matmul_rate, sync
+from .speed import SPEEDS, alternate, best_device, figure, matmul_rate, sync, timed
 
 # %% ../nbs/76_speed_mlm.ipynb #b6d5490e
 def ours_mlm(
@@ -34,13 +34,6 @@ def ours_mlm(
     sync()
     return tokens/(time.perf_counter()-t)
 
-class _Clock(TrainerCallback):
-    "Notes the time after every update"
-    def __init__(self): self.at = []
-    def on_step_end(self, args, state, control, **kwargs):
-        sync()
-        self.at.append(time.perf_counter())
-
 def peer_mlm(
     model, # with a head for masked words
     tokenizer, # its tokenizer
@@ -52,16 +45,15 @@ def peer_mlm(
     "Time the stock trainer on sentences padded to 128"
     rows = [[tokenizer.cls_token_id, *corpus[i][:cfg.block-2].tolist(), tokenizer.sep_token_id] for i in order[:cfg.batch*(steps+1)]]
     data = [tokenizer.pad(dict(input_ids=r), padding='max_length', max_length=cfg.block) for r in rows]
-    clock,gpu = _Clock(), best_device()=='cuda'
+    gpu = best_device()=='cuda'
     with tempfile.TemporaryDirectory() as d:
         quiet = dict(save_strategy='no', logging_strategy='no', report_to=[], disable_tqdm=True)
         args = TrainingArguments(d, per_device_train_batch_size=cfg.batch, max_steps=steps+1, optim='adamw_torch_fused', bf16=gpu,
                                  use_cpu=not gpu, dataloader_pin_memory=False, train_sampling_strategy='sequential', **quiet)
         collate = DataCollatorForLanguageModeling(tokenizer, mlm_probability=cfg.mask)
-        trainer = Trainer(model, args, train_dataset=data, data_collator=collate, callbacks=[clock])
+        trainer = Trainer(model, args, train_dataset=data, data_collator=collate)
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
-    return sum(map(len, rows[cfg.batch:]))/(clock.at[-1]-clock.at[0])
+        return timed(trainer, sum(map(len, rows[cfg.batch:]))/steps)
 
 # %% ../nbs/76_speed_mlm.ipynb #37418140
 def bench_mlm(
@@ -73,6 +65,7 @@ def bench_mlm(
     logging.set_verbosity_error()
     cfg = MLMCfg(batch=batch, mask=.15, dual=0., tokens=200_000)
     model,tok = mlm_model(cfg)
+    model.to(best_device()) # the stock trainer would take it there in the middle
     corpus = bench_corpus(tok)
     with tempfile.TemporaryDirectory() as d:
         run,fast = MLMRun(cfg, d, corpus, (model,tok)), MLMRun(MLMCfg(**{**vars(cfg), 'often':12288}), d, corpus, (model,tok))

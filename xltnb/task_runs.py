@@ -55,15 +55,16 @@ def encoder_of(
 )->tuple: # encoder, tokenizer
     "An encoder and its tokenizer; the one of the invented languages is trained by whoever asks first"
     if name=='invented': return invented_encoder(cache=cache)
-    name,_,layers = name.partition(':')
+    before,_,n = name.rpartition(':')
+    name,n = (before,int(n)) if n.isdecimal() and before else (name,0)
     net,tok = load_encoder(name, random=random, seed=seed)
-    return first_layers(net, int(layers or 0)), tok
+    return first_layers(net, n), tok
 
 # %% ../nbs/58_task_runs.ipynb #0bc5f817
 def make_methods(
     words:Sequence[str], # such as 'ADV(rho=0.1)', the outermost first
     offered:Mapping[str,Callable], # name -> class
-    **given, # arguments that a method gets if it takes them, such as table=
+    **given, # arguments that a method gets if it takes them, such as table=; a function is called for the value
 )->list[Method]:
     "Methods from their words; raises `XltError` for anything but an offered name with keywords and plain values"
     return [_method(w, offered, given) for w in words]
@@ -81,7 +82,7 @@ def _method(word, offered, given):
     made = offered[check_name(name, offered, 'method')]
     takes = {k for c in made.__mro__[:-1] for k in inspect.signature(c).parameters} # a base's arguments come through **kwargs
     for k in args: check_name(k, takes, f'argument of {name}')
-    args = {k: v for k,v in given.items() if k in takes} | args
+    args = {k: v() if inspect.isfunction(v) else v for k,v in given.items() if k in takes} | args
     need = [k for k,p in inspect.signature(made).parameters.items() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD and k not in args]
     if need: raise XltError(f'{word} needs {need[0]}: make_methods(words, offered, {need[0]}=...)')
     return made(**args)
