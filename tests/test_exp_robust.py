@@ -6,7 +6,8 @@ import pytest
 
 from xltnb import exp_robust as exp
 from xltnb.core import XltError, from_dict, to_dict
-from xltnb.experiments import Ctx, call_job
+from xltnb.exp_robust import RobustCfg, robust_jobs, run_robust
+from xltnb.experiments import Ctx, Paused, call_job
 from xltnb.synonyms import load_synonyms
 from xltnb.task_runs import encoder_of, make_methods
 
@@ -135,3 +136,11 @@ def test_the_paper_preset_runs_on_published_files(monkeypatch, tmp_path):
     res = exp.run_robust(from_dict(exp.RobustCfg, job.config | dict(encoder='e5-small:2', fine=fine)), 0, Ctx(cache=tmp_path/'cache'))
     assert np.shape(res.curves['matrix']['acc']) == (7, 7)
     assert {'source', 'targets', 'avg', 'cross', 'all', 'slope', *exp.PAWSX} <= set(res.metrics)
+
+@pytest.mark.parametrize('arm', ['cldr-plain', 'cldr-rsrp'])
+def test_a_run_pauses_at_its_deadline_and_goes_on(tmp_path, arm):
+    job = next(j for j in robust_jobs('smoke') if j.arm==arm)
+    said, cfg = [], from_dict(RobustCfg, job.config)
+    with pytest.raises(Paused): run_robust(cfg, 0, Ctx(tmp_path/'a', report=lambda share, note: said.append(share), deadline=0.))
+    assert len(said)==1 and 0<said[0]<.85
+    assert run_robust(cfg, 0, Ctx(tmp_path/'a')).metrics==run_robust(cfg, 0, Ctx(tmp_path/'b')).metrics

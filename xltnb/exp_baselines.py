@@ -14,7 +14,7 @@ from statistics import mean
 
 from .bench import load_bench
 from .encoders import load_encoder
-from .experiments import Ctx, Job, Result, experiment, make_job, preset_jobs
+from .experiments import Ctx, Job, Result, experiment, make_job, paused_unless, preset_jobs
 from .heads import sentence_vectors
 from .metrics import random_spans
 from .settings import FineCfg
@@ -70,13 +70,14 @@ VERSION = 3
 def run_baseline(
     cfg:BaselineCfg, # what to train and score
     seed:int, # head, rows' order, dropout
-    ctx:Ctx, # cache, device, progress
+    ctx:Ctx, # cache, device, progress, deadline
 )->Result:
     "Plain fine-tuning and zero-shot scores"
     task = task_of(cfg.task, cfg.langs, cfg.train, seed)
-    ctx.report(0., 'fine-tuning')
     with ctx.scratch('baselines.finetune', VERSION, cfg, seed) as out:
-        ft = finetune(task, cfg.fine, [], encoder_of(cfg.encoder, cfg.random, seed), seed, out=out, use_cpu=ctx.device=='cpu')
+        ft = finetune(task, cfg.fine, [], encoder_of(cfg.encoder, cfg.random, seed), seed, out=out, use_cpu=ctx.device=='cpu',
+                      report=ctx.part(0., .7, 'fine-tuning'), deadline=ctx.deadline)
+        paused_unless(ft)
     ctx.report(.7, 'scoring')
     dev = ft.zero_shot('validation', [task.source], cfg.limit).main(task.source)
     pairs = ft.generalized(cfg.matrix, cfg.matrix_items) if cfg.matrix else None

@@ -18,7 +18,7 @@ import numpy as np
 from .bench import load_bench
 from .core import XltError, check_name, seed_for
 from .distances import distance
-from .experiments import Ctx, Job, Result, experiment, make_job, preset_jobs
+from .experiments import Ctx, Job, Result, experiment, make_job, paused_unless, preset_jobs
 from .invented_encoder import FINE
 from .regions import ATTACK_RADII, NOISE_RADII, Around, load_reader, survey
 from .robust import ADV, FreeADV, Repeat, RSDA, RSRP
@@ -87,13 +87,15 @@ def trained(
     ctx:Ctx, # cache, device
     out:Path, # folder of the run
     radius:float=0., # in place of RHO
+    part:tuple=(0.,.85), # of the run, for its report
 )->Finetuner:
-    "One model"
+    "One model; raises `Paused` at the deadline"
     words = [w.replace('RHO', f'{radius:g}') for w in cfg.methods]
     methods = make_methods(words, METHODS, table=lambda: table_of(cfg.synonyms, cfg.task))
     encoder,out = encoder_of(cfg.encoder, cache=ctx.cache), out/f'{radius:g}'
     if any(isinstance(m, EAR) for m in methods): encoder[0].set_attn_implementation('eager') # it reads attention maps
-    return finetune(task, cfg.fine, methods, encoder, seed, out=out, use_cpu=ctx.device=='cpu')
+    report = ctx.part(*part, f'radius {radius:g}' if cfg.grid else 'fine-tuning')
+    return paused_unless(finetune(task, cfg.fine, methods, encoder, seed, out=out, use_cpu=ctx.device=='cpu', report=report, deadline=ctx.deadline))
 
 def _weights(model): return {n: p.detach().clone() for n,p in model.named_parameters() if p.requires_grad}
 
@@ -107,8 +109,7 @@ def search(
     "Train at every radius, choose on the source's dev split, and score the oracle's choice beside it"
     dev,states = {},{}
     for i,r in enumerate(cfg.grid):
-        ctx.report(i/len(cfg.grid)*.8, f'radius {r:g}')
-        ft = trained(cfg, task, seed, ctx, out, r)
+        ft = trained(cfg, task, seed, ctx, out, r, (.8*i/len(cfg.grid), .8*(i+.9)/len(cfg.grid)))
         dev[r],states[r] = dev_scores(ft, cfg), _weights(ft.model)
     pick = choose({r: np.array(z.items[task.source]) for r,z in dev.items()})
     oracle = max(dev, key=lambda r: dev[r].targets)
