@@ -14,7 +14,7 @@ from statistics import mean
 
 from .bench import load_bench
 from .encoders import load_encoder
-from .experiments import Ctx, Job, Result, experiment, make_job, paused_unless, preset_jobs
+from .experiments import ON_GPU, Ctx, Job, Result, experiment, make_job, paused_unless, preset_jobs
 from .heads import sentence_vectors
 from .metrics import random_spans
 from .settings import FineCfg
@@ -132,11 +132,11 @@ _RECIPE = dict( # where the settings differ from `FineCfg`
 MATRIX = ('en','de','ru','zh','fi')
 _CONTROL = dict(cldr_cat=6., ha_intent=3.) # epochs of random weights
 
-def _cfg(task, random=False, smoke=False):
+def _cfg(task, preset, random=False):
     n,epochs,_ = TRAINED[task]
     own = _RECIPE.get(task, {}) | (dict(epochs=_CONTROL[task], warmup=.2, freeze='none') if random else {})
-    fine = FineCfg(**dict(epochs=epochs) | own)
-    if smoke:
+    fine = FineCfg(**dict(epochs=epochs) | own | (dict(bf16='yes') if preset in ON_GPU else {}))
+    if preset=='smoke':
         return BaselineCfg(task, 32, 8, ('en','de','zh'), 'e5-small:2', fine=replace(fine, steps=2, batch=8),
                            matrix=('en','de') if task=='lo_pair' else (), matrix_items=8)
     return BaselineCfg(task, n, 200, (), 'e5-small', random, MATRIX if task=='lo_pair' and not random else (), 100, fine)
@@ -147,7 +147,7 @@ def xquad_jobs(
 )->list[Job]: # none at smoke
     "Question answering; runs only where XQuAD's folder is named, its records are read everywhere"
     if preset=='smoke': return []
-    return [make_job('xquad', 'baselines.finetune', _cfg('xquad'), i, TRAINED['xquad'][2]) for i in range(seeds or 5)]
+    return [make_job('xquad', 'baselines.finetune', _cfg('xquad', preset), i, TRAINED['xquad'][2]) for i in range(seeds or 5)]
 
 @preset_jobs('baselines')
 def baseline_jobs(
@@ -156,10 +156,10 @@ def baseline_jobs(
 )->list[Job]: # one seed of every task first
     "Every task, the cheap ones first; a control is one arm more"
     smoke = preset=='smoke'
-    arms = {t: ('finetune', _cfg(t, smoke=smoke), 10. if smoke else TRAINED[t][2]) for t in TRAINED if t!='xquad'}
+    arms = {t: ('finetune', _cfg(t, preset), 10. if smoke else TRAINED[t][2]) for t in TRAINED if t!='xquad'}
     arms |= {'lo_ret': ('retrieve', RetrieveCfg(limit=16, langs=('en','de','zh')) if smoke else RetrieveCfg(), 200.)}
     if not smoke:
-        arms |= {f'{t}-random': ('finetune', _cfg(t, True), TRAINED[t][2]) for t in _CONTROL}
+        arms |= {f'{t}-random': ('finetune', _cfg(t, preset, True), TRAINED[t][2]) for t in _CONTROL}
         arms |= {'lo_ret-random': ('retrieve', RetrieveCfg(random=True), 200.)}
     once = lambda a: 1 if a=='lo_ret' else seeds or (1 if smoke else 3 if 'random' in a else 5)
     jobs = [make_job(a, f'baselines.{kind}', cfg, i, cost) for a,(kind,cfg,cost) in arms.items() for i in range(once(a))]

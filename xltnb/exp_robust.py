@@ -18,7 +18,7 @@ import numpy as np
 from .bench import load_bench
 from .core import XltError, check_name, seed_for
 from .distances import distance
-from .experiments import Ctx, Job, Result, experiment, make_job, paused_unless, preset_jobs
+from .experiments import ON_GPU, Ctx, Job, Result, experiment, make_job, paused_unless, preset_jobs
 from .invented_encoder import FINE
 from .regions import ATTACK_RADII, NOISE_RADII, Around, load_reader, survey
 from .robust import ADV, FreeADV, Repeat, RSDA, RSRP
@@ -296,6 +296,7 @@ def robust_jobs(
         for row in s.rows:
             cfg = row_cfg(s.cfg, row, s.copies, s.passes, s.exact)
             if preset=='smoke': cfg = replace(cfg, grid=cfg.grid[:2])
+            if preset in ON_GPU: cfg = replace(cfg, fine=replace(cfg.fine, bf16='yes'))
             cost = s.plain_s*ROWS[row][2]*(s.passes*s.copies/s.cfg.fine.epochs if 'copies=' in ''.join(cfg.methods) else 1)
             most = 3 if row not in CORE or preset=='laptop' and ROWS[row][1] else s.seeds
             n = seeds or min(s.seeds, most)
