@@ -280,7 +280,7 @@ def studies(
                     intent=Study(_real('ha_intent', 0, 400), 4, CORE, 5, 60.), **_mechanism(15., 1000))
     pair = _real('lo_pair', 960, 100, PAIRS, matrix=PAIRS)
     return dict(
-        cldr=Study(_real('cldr_cat', 480, 120, LANGS), 4, CORE+('released','once'), 3, 150.), **_mechanism(65., 500),
+        cldr=Study(_real('cldr_cat', 480, 120, LANGS), 4, CORE+('released','once'), 10, 150.), **_mechanism(65., 500),
         pair=Study(pair, 4, ('plain','rsda','random'), 3, 650.),
         intent=Study(_real('ha_intent', 960, 120, LANGS), 4, ('plain','rsda','random'), 3, 120.))
 
@@ -304,4 +304,4 @@ def robust_jobs(
     around = AroundCfg(2, LANGS[:5], (.3,), (.01,.1)) if preset=='smoke' else AroundCfg()
     repeats = dict(smoke=1, laptop=3, gpu=3).get(preset, 0)
     jobs += [make_job('around-cldr', 'robust.around', around, i, 2.*around.texts) for i in range(repeats and (seeds or repeats))]
-    return sorted(jobs, key=lambda j: (j.seed>=3, j.arm.split('-')[1] not in CORE))
+    return sorted(jobs, key=lambda j: (max(j.seed, 2), j.arm.split('-')[1] not in CORE))
