@@ -101,7 +101,7 @@ def frozen(
     "Switch off the gradient of a part"
     still = dict(embeddings=[model.get_input_embeddings()], body=[model.base_model], none=[])[part]
     for m in still: m.requires_grad_(False)
-    for n in getattr(model, 'fresh', ()): model.base_model.get_parameter(n).requires_grad_() # a pooler that `add_head` drew is part of the head
+    for n in getattr(model, 'fresh', ()): model.base_model.get_parameter(n).requires_grad_() # a pooler drawn with the head
     return model
 
 def check_head(
