@@ -201,8 +201,8 @@ class Finetuner(MethodTrainer):
 
     def _looks(self, folder):
         "Checkpoints of all looks"
-        there,all_ = sorted(folder.glob('checkpoint-*')), math.ceil(self.args.max_steps/self.args.save_steps)
-        if len(there)<all_: raise XltError(f'{folder} holds {len(there)} of the {all_} looks whose weights are averaged: delete the folder to train again')
+        there,made = sorted(folder.glob('checkpoint-*')), math.ceil(self.args.max_steps/self.args.save_steps)
+        if len(there)<made: raise XltError(f'{folder} holds {len(there)} of the {made} looks to average: delete the folder to train again')
         return there
 
     @property
