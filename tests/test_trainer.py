@@ -180,6 +180,7 @@ def test_a_deadline_saves_and_the_same_call_goes_on(tmp_path):
         task = toy_task(64)
         cfg = FineCfg(steps=11, batch=4, accumulation=2, schedule='constant', lr=1e-3)
         return Finetuner(add_head(net(dropout=.1), task.kind, task.labels, seed=0), task, cfg, [RSRP(.3), FreeADV(.2)], tokenizer(), 0, tmp_path/'cut', report=said.append, deadline=deadline, use_cpu=True).fit()
+    with pytest.raises(XltError, match='needs out='): Finetuner(add_head(net(), 'classify', toy_task().labels), toy_task(), FineCfg(steps=1), (), tokenizer(), deadline=0., use_cpu=True)
     t = run(0.); assert not t.done and t.state.global_step==1 and said==[1/11]
     t = run(float('inf')); assert t.done and torch.equal(want, weights(t)) and said[-1]==1
 

@@ -132,12 +132,13 @@ class Finetuner(MethodTrainer):
         seed:int=0, # of the run: rows' order, dropout, methods
         out:str|Path|None=None, # folder of this run's checkpoints, one every few minutes; default: in the cache, until training is done
         keep:bool=False, # keep the checkpoint of every look, for `oracle`
-        report:Callable=lambda share: None, # report(share of the updates that are made)
+        report:Callable=lambda share: None, # report(share of the updates that are made), with `out`
         deadline:float=math.inf, # `time.time()` at which to save in `out` and stop, not `done`
         **kwargs, # more of `TrainingArguments`, such as use_cpu=True
     ):
         self.task,self.cfg,self.keep,self.passing,self.between = task, check_cfg(cfg), keep, out is None and not keep, Between(report, deadline)
         if tokenizer is None: raise XltError('Finetuner needs tokenizer=..., the one that `load_encoder` returned beside the model')
+        if out is None and deadline<math.inf: raise XltError('a run that stops at a deadline needs out=..., the folder from which it goes on')
         check_head(model, task)
         check_len(cfg.max_len, tokenizer, task.kind)
         methods = check_methods(methods)
