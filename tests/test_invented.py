@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xltnb.core import XltError, from_dict, to_dict
-from xltnb.invented import FIVE, PRESETS, Clause, Invented, InventedCfg, Lang, Thing, invented, split_of
+from xltnb.invented import PRESETS, Clause, Invented, Thing, invented, split_of
+from xltnb.invented_words import FIVE, InventedCfg, Lang
 from xltnb.invented_tasks import EDITS, INFERENCE, TASKS, Changes, _edited, invented_task, relation, special, truth
 
 SIZES = ['tiny', 'small', 'large']

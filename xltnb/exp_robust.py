@@ -280,7 +280,7 @@ def studies(
                     intent=Study(_real('ha_intent', 0, 400), 4, CORE, 5, 60.), **_mechanism(15., 1000))
     pair = _real('lo_pair', 960, 100, PAIRS, matrix=PAIRS)
     return dict(
-        cldr=Study(_real('cldr_cat', 480, 120, LANGS), 4, CORE+('released','once'), 10, 150.), **_mechanism(65., 500),
+        cldr=Study(_real('cldr_cat', 480, 120, LANGS), 4, CORE+('released','once')+BEYOND, 10, 150.), **_mechanism(65., 500),
         pair=Study(pair, 4, ('plain','rsda','random'), 3, 650.),
         intent=Study(_real('ha_intent', 960, 120, LANGS), 4, ('plain','rsda','random'), 3, 120.))
 

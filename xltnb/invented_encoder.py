@@ -23,7 +23,8 @@ from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedToken
 
 from .core import XltError, cache_dir, seed_for, stable_hash, to_dict
 from .encoders import has_weights, load_mlm
-from .invented import PRESETS, Invented, InventedCfg, Lang
+from .invented import PRESETS, Invented
+from .invented_words import InventedCfg, Lang
 from .mlm import Frame, MLMCfg, hide, masked_loss, tokenise
 from .mlm_run import MLMRun
 from .store import built_once
