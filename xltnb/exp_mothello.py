@@ -113,10 +113,9 @@ def run_transfer(
 )->Result:
     "Pretrain on one opening, finetune on one language, measure all at `points` moments"
     share = cfg.lm.steps/(cfg.lm.steps+cfg.ft.steps)
-    part = lambda a,b: (lambda f,note: ctx.report(a+(b-a)*f,note))
-    run = paused_unless(pretrain(cfg.world, cfg.lm, seed, ctx.cache, ctx.device, report=part(0,share), deadline=ctx.deadline))
+    run = paused_unless(pretrain(cfg.world, cfg.lm, seed, ctx.cache, ctx.device, report=ctx.part(0, share), deadline=ctx.deadline))
     key = 'ft-'+stable_hash(dict(cfg=to_dict(cfg), seed=seed))
-    when = dict(at=points(cfg.ft.steps,cfg.points), report=part(share,1), deadline=ctx.deadline)
+    when = dict(at=points(cfg.ft.steps,cfg.points), report=ctx.part(share, 1), deadline=ctx.deadline)
     done = paused_unless(finetune(run, cfg.ft, seed, ctx.cache, key, measure=follow(cfg,run.lex,seed,ctx.device), **when))
     rows = done.curves['measured']
     curves = dict(finetune={k:[r[k] for r in rows] for k in rows[0]}, pretrain=_train_curves(run))

@@ -83,9 +83,9 @@ class Ctx:
         start:float, # share of the run at which the part begins
         end:float, # and ends
         note:str='', # a few words
-    )->Callable: # report(share of the part that is done)
+    )->Callable: # report(share of the part that is done, other words)
         "A report of a part of the run"
-        return lambda share: self.report(start+(end-start)*share, note)
+        return lambda share, note=note: self.report(start+(end-start)*share, note)
 
     @contextmanager
     def scratch(self,
