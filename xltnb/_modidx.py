@@ -1213,7 +1213,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                       'xltnb.robust_figures._gains_title': ('robust_figures.html#_gains_title', 'xltnb/robust_figures.py'),
                                       'xltnb.robust_figures._grid_traces': ('robust_figures.html#_grid_traces', 'xltnb/robust_figures.py'),
                                       'xltnb.robust_figures._marks': ('robust_figures.html#_marks', 'xltnb/robust_figures.py'),
-                                      'xltnb.robust_figures._middle': ('robust_figures.html#_middle', 'xltnb/robust_figures.py'),
                                       'xltnb.robust_figures.distance_fig': ('robust_figures.html#distance_fig', 'xltnb/robust_figures.py'),
                                       'xltnb.robust_figures.gains': ('robust_figures.html#gains', 'xltnb/robust_figures.py'),
                                       'xltnb.robust_figures.gains_fig': ('robust_figures.html#gains_fig', 'xltnb/robust_figures.py'),

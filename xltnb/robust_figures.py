@@ -93,7 +93,8 @@ def gains_fig(
 def _gains_title(t, base):
     "What the figure says"
     best = t[t.metric==t.metric.iloc[0]].sort_values('gain').iloc[-1]
-    return f'{best.row} is best, against {base}: {best.gain*100:+.1f} points, interval {best.low*100:+.1f} to {best.high*100:+.1f}'
+    said = f'{best.row}, {best.gain*100:+.1f} points ({best.low*100:+.1f} to {best.high*100:+.1f})'
+    return f'Most above {base}: {said}' if best.low>0 else f'No row is surely above {base}; the highest: {said}'
 
 # %% ../nbs/71_robust_figures.ipynb #5acf0e24
 def radius_fig(
@@ -103,18 +104,19 @@ def radius_fig(
     runs = {k: [r for r in rs if 'grid' in r.curves] for k,rs in runs.items()}
     runs = {k: rs for k,rs in runs.items() if rs}
     if not runs: raise XltError('none of these runs has a grid of radii')
-    fig = make_subplots(1, len(runs), shared_yaxes=True, horizontal_spacing=.05, subplot_titles=list(runs))
-    for c,rs in enumerate(runs.values(), 1):
+    cols = min(3, len(runs)); rows = -(-len(runs)//cols)
+    fig = make_subplots(rows, cols, shared_yaxes=True, horizontal_spacing=.05, vertical_spacing=.2, subplot_titles=list(runs))
+    for i,rs in enumerate(runs.values()):
+        row,c = i//cols+1,i%cols+1
         for side,name,colour in (('source','source language',COLOURS['source']), ('targets','languages without labels',COLOURS['target'])):
-            for trace in _grid_traces(rs, side, name, colour, c==1): fig.add_trace(trace, 1, c)
-        for trace in _marks(rs, c==1): fig.add_trace(trace, 1, c)
+            for trace in _grid_traces(rs, side, name, colour, i==0): fig.add_trace(trace, row, c)
+        for trace in _marks(rs, i==0): fig.add_trace(trace, row, c)
         radii = rs[0].curves['grid']['radius']
-        fig.update_xaxes(type='log', tickvals=radii, ticktext=[f'{r:g}' for r in radii], title='radius (share of the mean norm)', col=c)
-    fig.update_yaxes(title='dev accuracy', col=1)
-    said = '; '.join(f'{k}: the source takes {_middle(rs, "radius")}, the oracle {_middle(rs, "oracle_radius")}' for k,rs in runs.items())
-    return dress(fig, said, 'thin: one seed; thick: mean; marks: what was taken (title: medians)', 420)
-
-def _middle(rs, metric): return f'{np.median([r.metrics[metric] for r in rs]):g}'
+        fig.update_xaxes(type='log', tickvals=radii, ticktext=[f'{r:g}' for r in radii], row=row, col=c)
+    fig.update_yaxes(title='dev accuracy', col=1).update_xaxes(title='radius', row=rows)
+    same = [r.metrics['radius']==r.metrics['oracle_radius'] for rs in runs.values() for r in rs]
+    said = f'The source takes the radius that is best for the others in {sum(same)} of {len(same)} runs'
+    return dress(fig, said, 'thin: one seed; thick: mean; marks: what was taken; radius in shares of the mean norm', 190+230*rows)
 
 def _grid_traces(rs, side, name, colour, show):
     "Every seed's curve, and their mean"

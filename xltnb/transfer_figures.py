@@ -73,7 +73,7 @@ def languages_fig(
     if control: fig.add_trace(_dots(scores_of(control), langs, control_name, COLOURS['naive'], 'x'))
     if expected: fig.add_trace(_diamonds(expected, langs))
     head = title or _languages_title(records[0].arm, scores, langs)
-    fig.update_yaxes(type='category', autorange='reversed').update_xaxes(range=[-.02,1.02], title=metric)
+    fig.update_yaxes(type='category', autorange='reversed', dtick=1).update_xaxes(range=[-.02,1.02], title=metric)
     return dress(fig, head, 'one dot a seed; languages by their mean', 140+19*len(langs))
 
 # %% ../nbs/71_transfer_figures.ipynb #bc81e3b8

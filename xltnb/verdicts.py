@@ -105,7 +105,7 @@ def _claim_axes(fig, rows):
     "A row a claim, the first on top"
     names,texts = [r['claim'] for r in rows][::-1], [_claim_name(r) for r in rows][::-1]
     fig.update_yaxes(categoryorder='array', categoryarray=names, range=[-.6,len(rows)-.4], type='category', tickvals=names,
-        ticktext=texts, tickfont=dict(size=12), showgrid=False, ticks='').update_xaxes(title='effect (share)')
+        ticktext=texts, tickfont=dict(size=12), showgrid=False, ticks='').update_xaxes(title='effect, in the unit of its rule')
 
 # %% ../nbs/71_verdicts.ipynb #07d1d21e
 def claims_fig(
