@@ -229,7 +229,7 @@ def run(
     workers:int|None=None, # processes side by side; default: the cores, or one on a GPU
     minutes:float|None=None, # stop at a checkpoint after this time; the same command goes on
     device:str|None=None, # cpu | cuda; default: what the preset is counted in
-    engine:str='local', # how jobs run
+    engine:str='local', # local | inline: in processes of their own, or in this one
 ):
     "Run what is missing; safe to stop and to repeat"
     return _run_all(_targets(target), preset, seeds, store, jobs, workers=workers, minutes=minutes, device=device, engine=engine)
