@@ -100,7 +100,7 @@ def _gains_title(t, base):
 def radius_fig(
     runs:Mapping[str,Sequence[Record]], # name -> runs with a grid
 )->go.Figure:
-    "Dev accuracy of source and targets over the radius, the rule's choice and the oracle's; raises `XltError` without a grid"
+    "Dev accuracy of source and targets over the radius, the rule's choice and, where targets have dev rows, the oracle's; raises `XltError` without a grid"
     runs = {k: [r for r in rs if 'grid' in r.curves] for k,rs in runs.items()}
     runs = {k: rs for k,rs in runs.items() if rs}
     if not runs: raise XltError('none of these runs has a grid of radii')
@@ -114,21 +114,22 @@ def radius_fig(
         radii = rs[0].curves['grid']['radius']
         fig.update_xaxes(type='log', tickvals=radii, ticktext=[f'{r:g}' for r in radii], row=row, col=c)
     fig.update_yaxes(title='dev accuracy', col=1).update_xaxes(title='radius', row=rows)
-    same = [r.metrics['radius']==r.metrics['oracle_radius'] for rs in runs.values() for r in rs]
-    said = f'The source takes the radius that is best for the others in {sum(same)} of {len(same)} runs'
+    same = [r.metrics['radius']==r.metrics['oracle_radius'] for rs in runs.values() for r in rs if 'oracle_radius' in r.metrics]
+    said = f'The source takes the radius that is best for the others in {sum(same)} of {len(same)} runs' if same else 'The radius, chosen on the source'
     return dress(fig, said, 'thin: one seed; thick: mean; marks: what was taken; radius in shares of the mean norm', 190+230*rows)
 
 def _grid_traces(rs, side, name, colour, show):
     "Every seed's curve, and their mean"
     x = rs[0].curves['grid']['radius']
-    ys = [r.curves['grid'][side] for r in rs]
+    ys = [r.curves['grid'][side] for r in rs if side in r.curves['grid']]
+    if not ys: return
     for y in ys: yield go.Scatter(x=x, y=y, mode='lines', line=dict(color=fade(colour, .3), width=1), showlegend=False, hoverinfo='skip')
     yield go.Scatter(x=x, y=np.mean(ys, 0), mode='lines+markers', name=name, line=dict(color=colour, width=2.5), showlegend=show)
 
 def _marks(rs, show):
     "Where the rule and the oracle went, one mark a seed"
     for key,name,symbol,side in (('radius','chosen on the source','triangle-up','source'), ('oracle_radius','oracle','star','targets')):
-        at = [(r.metrics[key], r.curves['grid'][side][r.curves['grid']['radius'].index(r.metrics[key])]) for r in rs]
+        at = [(r.metrics[key], r.curves['grid'][side][r.curves['grid']['radius'].index(r.metrics[key])]) for r in rs if key in r.metrics]
         yield go.Scatter(x=[a for a,_ in at], y=[b for _,b in at], mode='markers', name=name, showlegend=show,
                          marker=dict(symbol=symbol, size=11, color=INK, opacity=.7))
 
