@@ -12,7 +12,7 @@ from itertools import combinations
 
 import pytest
 import yaml
-from xltnb import bench, bench_build, bench_parse, bench_sources
+from xltnb import bench, bench_build, bench_parse, bench_sources, scripts
 from xltnb.bench import BENCH, BENCH_DIR, ENTRIES, bench_languages, check_bench, load_aligned, load_bench, load_text
 from xltnb.core import XltError
 from xltnb.metrics import spans
@@ -232,6 +232,9 @@ def test_a_download_that_was_cut_is_fetched_again(tmp_path, monkeypatch):
     assert 'delete it and fetch it again: npm pack a@1' in bench_sources.check_sources(tmp_path)[0]
     monkeypatch.setattr(bench_sources.Source, 'command', write('who', 1))
     with pytest.raises(XltError, match='did not give a.tgz'): bench_sources.fetch_sources(tmp_path)
+    monkeypatch.setattr(bench_sources.Source, 'command', write('other', 0))
+    with pytest.raises(XltError, match='a.tgz with SHA-256 d9298a10d1b0…, pinned is .*: run again, or fetch it from another registry'): bench_sources.fetch_sources(tmp_path)
+    assert (tmp_path/'a.tgz').read_bytes() == b'wh', 'what was there stays'
     monkeypatch.setattr(bench_sources.Source, 'command', write('whole', 0))
     assert (bench_sources.fetch_sources(tmp_path), bench_sources.fetch_sources(tmp_path)) == (['a.tgz'], [])
     assert [p.name for p in tmp_path.iterdir()] == ['a.tgz'] and not bench_sources.check_sources(tmp_path)
@@ -274,6 +277,15 @@ def test_tokens_are_words_or_characters():
     assert bench_parse.tag_tokens('按F1键', ((1, 3, 'KEY'),), 'zh') == (['按', 'F1', '键'], ['O', 'B-KEY', 'O'])
     assert bench_parse.tag_tokens('ที่นี่', (), 'th')[0] == ['ที่', 'นี่'], 'marks stay on their letter'
     assert bench_parse.tag_tokens('', (), 'en') == ([], [])
+
+
+@pytest.mark.parametrize('lang,text,names', [
+    ('te', 'ఇల్లు', ('TELUGU',)), ('mr', 'घर', ('DEVANAGARI',)), ('kn', 'ಮನೆ', ('KANNADA',)), ('gu', 'ઘર', ('GUJARATI',)), ('pa', 'ਘਰ', ('GURMUKHI',)),
+    ('hy', 'տուն', ('ARMENIAN',)), ('kk', 'үй', ('CYRILLIC',)), ('mn', 'гэр', ('CYRILLIC',)), ('lo', 'ເຮືອນ', ('LAO',)), ('zh-tw', '家', ('CJK',)), ('sr', 'кућа', ('CYRILLIC', 'LATIN')),
+])
+def test_scripts_of_languages_beyond_the_benchmark(lang, text, names):
+    assert scripts.scripts_of(lang) == names and scripts.script(text) in names and scripts.in_script(text, lang)
+    assert scripts.in_script('house', lang) == ('LATIN' in names) and scripts.spaced(lang) == (lang not in ('lo', 'zh-tw'))
 
 
 def every(text, rules=None, fill=lambda *a: 'X', n=300):
@@ -349,3 +361,13 @@ def test_ngrams_learn_english_and_little_else():
     found = {lang: ret.score(ids, ret.rows(lang))['accuracy@1'] for lang, ids in nearest_texts(ret).items()}
     assert found['fr'] > .5 > found['zh']
     with pytest.raises(XltError, match='no labels to count'): majority(ret, ret.rows('fr'))
+
+
+def test_baselines_of_bare_tags_and_of_another_source():
+    from datasets import DatasetDict
+    from xltnb.ngrams import NgramTagger, majority
+    from xltnb.tasks import Task, make_rows
+    rows = make_rows([dict(id=str(i), tokens=['das', 'Haus', 'Tor'], tags=['DET', 'NOUN', 'NOUN']) for i in range(6)], 'tag', ('DET', 'NOUN'))
+    task = Task('pos', 'tag', dict(de=DatasetDict(train=rows, test=rows)), ('DET', 'NOUN'), source='de')
+    assert task.score(majority(task, rows), rows) == {'accuracy': pytest.approx(2/3)}
+    assert task.score(NgramTagger(task)(rows), rows) == {'accuracy': 1.}

@@ -73,7 +73,11 @@ def test_a_file_cut_anywhere_says_so(tmp_path, cut):
 def test_other_files_are_refused(tmp_path):
     (tmp_path/'a.bin').write_bytes(b'GGUF'+bytes(200))
     with pytest.raises(XltError, match='not a file of four-bit weights'): read_q4(tmp_path/'a.bin')
-    with pytest.raises(XltError, match='no file'): read_q4(tmp_path/'none.bin')
+    with pytest.raises(XltError, match='no file .*: correct the path'): read_q4(tmp_path/'none.bin')
+    (tmp_path/'a.bin').write_bytes(b'E5S1'+struct.pack('<I7ifi', 2, *[1]*7, 1, 32)+bytes(200))
+    with pytest.raises(XltError, match='version 2 .*: give the file of the pinned package'): read_q4(tmp_path/'a.bin')
+    (tmp_path/'a.bin').write_bytes(b'E5S1'+struct.pack('<I7ifi5i', 1, *[1]*7, 1, 32, -9, 0, 0, 0, 0)+bytes(200))
+    with pytest.raises(XltError, match='holds the size -32 at byte 72: the file is damaged'): read_q4(tmp_path/'a.bin')
 
 
 @real
@@ -281,3 +285,20 @@ def test_no_more_layers_are_kept_than_there_are():
     small = BertModel(BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8))
     with pytest.raises(XltError, match='is 99: give an integer from 1 to 2'): encoders.first_layers(small, 99)
     assert len(encoders.first_layers(small, 1).encoder.layer) == 1
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_half_precision_is_read_as_float32(dtype, tmp_path):
+    LAYOUTS['bert']().to(dtype).save_pretrained(tmp_path)
+    toy_tokenizer().save_pretrained(tmp_path)
+    for random in (False, True):
+        model, _ = load_encoder(str(tmp_path), random=random)
+        for m in (model, add_head(model, 'classify', 'ab')): assert {p.dtype for p in m.parameters()} == {torch.float32} == {m.config.dtype}
+
+
+def test_what_an_encoder_was_used_for_does_not_shape_its_head():
+    net = BertModel(BertConfig(**SIZE, num_labels=3, problem_type='regression'))
+    x = dict(input_ids=torch.tensor([[0, 5, 2]]))
+    assert add_head(net, 'span')(**x).start_logits.shape == (1, 3) and net.config.num_labels == 3
+    assert add_head(net, 'classify', 'abc')(**x, labels=torch.tensor([1])).loss > 0
+    with pytest.raises(XltError, match="unknown pooler 'owm'; did you mean 'own'"): add_head(net, 'classify', 'ab', pooler='owm')

@@ -181,6 +181,13 @@ def test_ud_words_not_written_words(put, tmp_path):
     refuses('has no labels', 'udpos', tmp_path, ('fr',))
 
 
+def test_one_odd_line_leaves_the_language_before_no_other_word(put):
+    notes = Counter()
+    rows = read_tagged(put('dev', 'en:Rome\tB-LOC\nen:fell\tO\n\n'*10 + 'a:b\tO\n'), notes)
+    assert rows[0]['tokens'] == ['Rome', 'fell'] and rows[-1]['tokens'] == ['a:b'] and notes == {'words without en: before them, kept as they are': 1}
+    assert read_tagged(put('few', 'en:Rome\tO\nfell\tO\n'), notes)[0]['tokens'] == ['en:Rome', 'fell'], 'half of the words are no rule'
+
+
 def test_two_columns_of_xtreme_udpos(put):
     assert len(read_tagged(put('w.tsv', 'a\tX\n \nb\tX\n\t\nc\tX\n'))) == 3, 'a line of blanks ends a sentence too'
     assert read_tagged(put('dev-en.tsv', 'http://x\tX\n:\tPUNCT\n\nBye\tINTJ'))[0] == dict(tokens=['http://x', ':'], tags=['X', 'PUNCT'])
@@ -193,17 +200,32 @@ def squad(*qas, title='Nile', context='Der Nil fließt. Der Nil!'):
 
 
 def test_answers_are_where_they_say(put, tmp_path):
-    put('squad/train-v1.1.json', squad(('t1', ('Nil', 4)), title='Rhein'))
+    put('squad/train-v1.1.json', squad(('t1', ('Nil', 4)), ('t2', ('Rhein', 0)), title='Rhein'))
     put('xquad.en.json', squad(('q1', ('Nil', 4)), ('q2', ('Nil', 4))))
     put('xquad.de.json', '\ufeff'+squad(('q1', ('Nil', 21)), ('q2', (' fließt. ', 7), ('Rhein', 3)), ('q3', ('Rhein', 0)), ('q4',)), end='\r\n')
     t = load_task('xquad', tmp_path, ('de',))
     assert t.rows('de')[0]['answers'] == dict(text=['Nil'], answer_start=[20]), 'nearest occurrence'
-    assert t.rows('de')[1]['answers'] == dict(text=['fließt.'], answer_start=[8]) and t.rows('de')['id'][:] == ['q1', 'q2']
-    assert set(t.notes) == {'de test: 1 answers moved to where they stand', 'de test: 2 answers that the context does not hold, dropped', 'de test: 2 questions without an answer, dropped'}
+    assert t.rows('de')[1]['answers'] == dict(text=['fließt.', 'Rhein'], answer_start=[8, -1]) and t.rows('de')['id'][:] == ['q1', 'q2', 'q3'], 'the scorers count every question'
+    assert set(t.notes) == {'de test: 1 answers moved to where they stand', 'de test: 2 answers that the context does not hold, kept for the score', 'de test: 1 questions without an answer, dropped',
+                            'en train: 1 answers that the context does not hold, dropped', 'en train: 1 questions without an answer, dropped'}
+    assert t.score(['Nil', 'Rhein', 'Rhein'], t.rows('de'))['em'] == 1
     assert t.rows('en', 'train')['id'][:] == ['t1'] and 'train' not in t.data['de'] and t.groups['q1'] == 'Nile'
     for lang, splits in t.data.items():
         for r in splits['test']:
-            for text, s in zip(r['answers']['text'], r['answers']['answer_start']): assert r['context'][s:s+len(text)] == text
+            for text, s in zip(r['answers']['text'], r['answers']['answer_start']): assert s < 0 or r['context'][s:s+len(text)] == text
+
+
+def test_validation_holds_no_question_of_the_test(put, tmp_path):
+    "XQuAD's questions are some of SQuAD's development file"
+    asked = [(f'q{i}', ('Nil', 4)) for i in range(5)]
+    for l in ('en', 'de'): put(f'xquad.{l}.json', squad(*asked[:3]))
+    put('dev-v1.1.json', squad(*asked))
+    put('train-v1.1.json', squad(('t', ('Nil', 4))))
+    t = load_task('xquad', tmp_path, ('de',))
+    assert t.rows('en', 'validation')['id'][:] == ['q3', 'q4'] and t.rows('de')['id'][:] == ['q0', 'q1', 'q2']
+    assert t.notes == ('en validation: 3 questions that are in the test, dropped',)
+    put('dev-v1.1.json', squad(*asked[:3]))
+    assert set(load_task('xquad', tmp_path, ('de',)).data['en']) == {'train', 'test'}, 'none is left'
 
 
 def test_emptied_answers_of_xtreme_are_refused(put, tmp_path):
@@ -315,7 +337,10 @@ def test_massive_intents_and_slots(put, tmp_path):
     ('[a : x y] z [b_c : q]', 'en', ['x', 'y', 'z', 'q'], ['B-a', 'I-a', 'O', 'B-b_c']),
     ('[a : x][a : y]', 'en', ['x', 'y'], ['B-a', 'B-a']),
     ('[time: 5:30]', 'de', ['5:30'], ['B-time']),
-    ('ab [t : ก ข]', 'th', ['a', 'b', 'ก', 'ข'], ['O', 'O', 'B-t', 'I-t']),
+    ('ab [t : ก ข]', 'th', ['ab', 'ก', 'ข'], ['O', 'B-t', 'I-t']),
+    ('ပိတ် [t : ၅ နာရီ]', 'my', ['ပိတ်', '၅', 'နာရီ'], ['O', 'B-t', 'I-t']),
+    ('打开 [d : iphone 12] 吧', 'zh', ['打', '开', 'iphone', '12', '吧'], ['O', 'O', 'B-d', 'I-d', 'O']),
+    ('[t : 五点]叫 [d : siri]', 'zh-tw', ['五', '点', '叫', 'siri'], ['B-t', 'I-t', 'O', 'B-d']),
     ('', 'en', [], []),
 ])
 def test_slots_in_brackets(marked, lang, tokens, tags): assert tag_slots(marked, lang) == (tokens, tags)
@@ -433,10 +458,20 @@ def test_nothing_is_fetched_unasked(monkeypatch):
     monkeypatch.delenv('XLTNB_PAWSX', raising=False)
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
     refuses(r'pawsx is not shipped: pass folder= \(or set XLTNB_PAWSX\), or hub=True', 'pawsx')
-    refuses('HF_HUB_OFFLINE=1 forbids it', 'pawsx', hub=True)
+    for said in ('1', 'no', None):
+        monkeypatch.delenv('HF_HUB_OFFLINE') if said is None else monkeypatch.setenv('HF_HUB_OFFLINE', said)
+        refuses('pawsx would come from the hub .*, which is off: set HF_HUB_OFFLINE=0', 'pawsx', hub=True)
     refuses("unknown task 'paws-x'; did you mean 'pawsx'", 'paws-x')
     with pytest.raises(XltError, match='cc100 is not shipped: pass folder= .or set XLTNB_CC100.$'): load_corpus('cc100', hub=True)
-    with pytest.raises(XltError, match='HF_HUB_OFFLINE=1 forbids it'): load_corpus('wikipedia', hub=True)
+    with pytest.raises(XltError, match='which is off: set HF_HUB_OFFLINE=0'): load_corpus('wikipedia', hub=True)
+
+
+def test_blank_documents_of_the_hub_are_left_out(monkeypatch):
+    import xltnb.hub as hub
+    monkeypatch.setenv('HF_HUB_OFFLINE', '0')
+    monkeypatch.delenv('XLTNB_WIKIPEDIA', raising=False)
+    monkeypatch.setattr(hub, 'load_dataset', lambda *a, **kw: [dict(text=t) for t in ('', 'Simba.', ' ', 'Tembo.')])
+    assert load_corpus('wikipedia', langs='sw', hub=True)['text'][:] == ['Simba.', 'Tembo.']
 
 
 def test_embedded_tasks_come_by_the_same_call():
@@ -478,7 +513,13 @@ def test_folder_from_the_environment(put, tmp_path, monkeypatch):
     state = {s['name']: s for s in catalog_state()}
     assert state['xnli']['complete'] == 2 and len(state['xnli']['missing']) == 13 and state['pawsx']['folder'] == os.environ.get('XLTNB_PAWSX', '')
     monkeypatch.setenv('XLTNB_XNLI', str(tmp_path/'gone'))
-    assert 'is not a folder' in {s['name']: s for s in catalog_state()}['xnli']['missing'][0]
+    state = {s['name']: s for s in catalog_state()}['xnli']
+    assert 'is not a folder' in state['missing'][0] and state['complete'] == 0
+    put('tatoeba/de-en.de', 'Hallo\n')
+    put('tatoeba/de-en.en', 'Hello\n')
+    monkeypatch.setenv('XLTNB_TATOEBA', str(tmp_path))
+    state = {s['name']: s for s in catalog_state()}['tatoeba']
+    assert (state['complete'], state['languages']) == (1, len(PUBLISHED['tatoeba'].languages)-1), 'English has no files of its own'
 
 
 def articles(lang, n=12, per=5):

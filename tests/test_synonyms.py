@@ -109,6 +109,12 @@ def test_nearest_neighbours_are_exact(seed, n, k, metric, block):
         assert np.allclose([dist[w] for w in got[words[i]]], sorted(dist[w] for w in near)[:k], atol=1e-7)
 
 
+@pytest.mark.parametrize('k', [1, 2, 3, 8])
+def test_no_word_is_its_own_synonym(k):
+    got = Synonyms.build(np.eye(3), ['a', 'b', 'c'], k, max_distance=np.inf)
+    assert all(w not in near and len(near) == min(k, 2) for w, near in got.items())
+
+
 def test_build_refuses():
     with pytest.raises(XltError, match='2 of them different'): Synonyms.build(np.eye(3), ['a', 'b', 'a'])
     with pytest.raises(XltError, match='finite'): Synonyms.build(np.full((2, 2), np.nan), ['a', 'b'])

@@ -212,6 +212,12 @@ def test_take_is_seeded_nested_and_leaves_the_rest():
     assert len(a.rows('en')) == len(a.rows('de', 'train')) == 20
 
 
+def test_a_fingerprint_of_one_language():
+    t = task(en=pairs(['yes']), de=pairs(['no']))
+    assert t.fingerprint('en') == t.fingerprint(('en',)) != t.fingerprint('de') != t.fingerprint()
+    with pytest.raises(XltError, match="unknown language of t 'dee'; did you mean 'de'"): t.fingerprint(('en', 'dee'))
+
+
 def test_loads_no_torch():
     done = subprocess.run([sys.executable, '-c', 'import sys, xltnb.tasks; print("torch" in sys.modules)'], capture_output=True, text=True)
     assert done.stdout.strip() == 'False', done.stderr

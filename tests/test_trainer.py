@@ -27,7 +27,7 @@ from xltnb.robust import ADV, RSRP, FreeADV, Repeat  # noqa: F401
 from xltnb.settings import FineCfg, arguments, check_cfg
 from xltnb.tasks import Task, make_rows
 from xltnb.trainer import Finetuner, averaged
-from xltnb.transfer import generalized, zero_shot
+from xltnb.transfer import generalized, predict, zero_shot
 
 WORDS = [f'w{i}' for i in range(60)]
 SMALL = dict(vocab_size=70, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64,
@@ -286,6 +286,18 @@ def test_a_pair_of_languages_keeps_the_rows_order():
 def test_a_question_too_long():
     row = dict(question=[' '.join(WORDS[:25])], context=[' '.join(WORDS)], answers=[dict(text=['w1'], answer_start=[3])])
     with pytest.raises(XltError, match='question of 25 pieces'): span_features(Dataset.from_dict(row), tokenizer(), 30)
+
+def test_questions_with_token_types_and_without_answers():
+    "Windows say which piece is of the question; unlabelled questions are predicted; an answer without a place is in no window"
+    tok = tokenizer(); tok.model_input_names = ['input_ids','token_type_ids','attention_mask']
+    tok.backend_tokenizer.post_processor = processors.TemplateProcessing(single='<s> $A </s>', pair='<s> $A </s> $B:1 </s>:1', special_tokens=[('<s>',1),('</s>',2)])
+    answer = lambda at: [dict(text=[WORDS[0]], answer_start=[at])]
+    row = dict(question=[' '.join(WORDS[:3])], context=[' '.join(WORDS[:20])], answers=answer(0))
+    feats = span_features(Dataset.from_dict(row), tok, 16)
+    assert len(feats['row'])>1 and all(t==[0]*5+[1]*(len(i)-5) for t,i in zip(feats['token_type_ids'], feats['input_ids']))
+    assert span_features(Dataset.from_dict(row|dict(answers=answer(-1))), tok, 16)['start_positions']==[0]*len(feats['row'])!=feats['start_positions']
+    model,rows = add_head(net(), 'span'),Dataset.from_dict(row)
+    assert predict(model, tok, rows.remove_columns('answers'), 'span', 16)==predict(model, tok, rows, 'span', 16)
 
 def test_offline_methods_want_prepared_rows():
     with pytest.raises(XltError, match='Repeat works on the rows before training'): MethodTrainer(None, None, methods=[Repeat(2)])

@@ -65,7 +65,7 @@ def check_sources(
 def fetch_sources(
     folder:Path, # where to put the files; made if missing
 )->list: # names of the files fetched
-    "Fetch the pinned packages that `folder` lacks or holds damaged; raises `XltError` with the words of the tool that failed"
+    "Fetch the pinned packages that `folder` lacks or holds damaged; raises `XltError` with the words of the tool that failed, and for another file"
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     res = []
@@ -79,6 +79,9 @@ def fetch_sources(
             done = subprocess.run(s.command(), cwd=d, capture_output=True, text=True)
             if done.returncode or not Path(d, s.file).is_file():
                 raise XltError(f'{" ".join(s.command())} did not give {s.file}: {(done.stderr or done.stdout).strip()[-300:]}')
+            if (found := sha256_of(Path(d, s.file)))!=s.sha256:
+                raise XltError(f'{" ".join(s.command())} gave a {s.file} with SHA-256 {found[:12]}…, pinned is {s.sha256[:12]}…: run again, '
+                               f'or fetch it from another registry and put it into {folder}')
             Path(d, s.file).replace(at)
         res.append(s.file)
     return res

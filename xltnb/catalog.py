@@ -102,11 +102,12 @@ def catalog_state()->list: # per data set: name, folder ('' if none is named), l
     "The state of every published data set on this machine"
     res = []
     for name,pub in PUBLISHED.items():
+        own = pub.languages[pub.kind=='retrieve':] # English has no files of its own there
         try:
             folder = data_folder(name)
             lost = missing(name, folder) if folder else []
-        except XltError as e: folder,lost = os.environ.get(f'XLTNB_{name.upper()}', ''),[str(e)]
-        short = {l.split()[0] for l in lost}
-        complete = sum(l not in short for l in pub.languages) if folder else 0
-        res.append(dict(name=name, kind=pub.kind, folder=str(folder or ''), complete=complete, languages=len(pub.languages), missing=lost))
+            short = {l.split()[0] for l in lost}
+            complete = sum(l not in short for l in own) if folder else 0
+        except XltError as e: folder,lost,complete = os.environ.get(f'XLTNB_{name.upper()}', ''),[str(e)],0
+        res.append(dict(name=name, kind=pub.kind, folder=str(folder or ''), complete=complete, languages=len(own), missing=lost))
     return res

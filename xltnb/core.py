@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['XltError', 'nearest', 'check_name', 'check_number', 'from_dict', 'to_dict', 'plain', 'stable_hash', 'seed_for',
-           'project_root', 'cache_dir', 'package_data', 'sha256_of', 'read_xz', 'atomic_write']
+           'project_root', 'cache_dir', 'hub_off', 'package_data', 'sha256_of', 'read_xz', 'atomic_write']
 
 # %% ../nbs/00_core.ipynb #3593b13d
 import hashlib
@@ -177,6 +177,11 @@ def cache_dir()->Path: # made if missing
     except OSError as e:
         raise XltError(f'could not make the cache folder {p} ({e.strerror or e}): set XLTNB_CACHE to a folder that can be written') from e
     return p
+
+# %% ../nbs/00_core.ipynb #a1b7c3d1
+def hub_off()->bool:
+    "Is the hub out of bounds? Only `HF_HUB_OFFLINE=0` opens it"
+    return os.environ.get('HF_HUB_OFFLINE')!='0'
 
 # %% ../nbs/00_core.ipynb #dcb4b56c
 def package_data(

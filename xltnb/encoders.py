@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokeni
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as hf_logging
 
-from .core import XltError, atomic_write, cache_dir, check_number, package_data, seed_for, sha256_of, stable_hash
+from .core import XltError, atomic_write, cache_dir, check_number, hub_off, package_data, seed_for, sha256_of, stable_hash
 from .pieces import encode_words, tokenizer_of
 from .q4 import Q4File, dequantise, has_pieces, is_q4, read_q4, write_q4
 from .store import built_once
@@ -237,8 +237,6 @@ def _bits(): return sha256_of(MODELS_DIR/'pieces.bits')[:16]
 _LAYOUT = 1 # changes when what is cached changes
 
 # %% ../nbs/21_encoders.ipynb #0c054e86
-def _hub_off(): return os.environ.get('HF_HUB_OFFLINE','1')!='0'
-
 def _hf_folder(name):
     "Check a folder or hub name before the library sees it"
     path = Path(name).expanduser()
@@ -248,15 +246,16 @@ def _hf_folder(name):
             raise XltError(f'{path} holds no config.json: give the folder that save_pretrained wrote (it has {there} in it)')
         return str(path)
     if path.is_file(): raise XltError(f'{path} is a file, but not of four-bit weights: give the folder around it')
-    if _hub_off():
+    if hub_off():
         unknown = f"{name!r} is neither 'e5-small', 'e5-small-mlm' nor a folder or file here, and the hub is off"
         raise XltError(f'{unknown}: set HF_HUB_OFFLINE=0 to download it, or give the folder of a copy')
     return name
 
 def _hf(auto, name, **kw):
-    "A model of the library, from safetensors alone"
+    "A model of the library, from safetensors alone, in float32"
+    safe = dict(use_safetensors=True, trust_remote_code=False, dtype=torch.float32)
     try:
-        with quiet(): model,info = auto.from_pretrained(name, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **kw)
+        with quiet(): model,info = auto.from_pretrained(name, output_loading_info=True, **safe, **kw)
     except (OSError, ValueError, SafetensorError) as e:
         why = str(e).splitlines()[0][:200]
         raise XltError(f'could not load {name}: {why}; it needs config.json, model.safetensors and tokenizer files') from e
@@ -308,7 +307,7 @@ def load_encoder(
     if random:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for('random-encoder', seed))
-            model = AutoModel.from_config(AutoConfig.from_pretrained(home), **extra)
+            model = AutoModel.from_config(AutoConfig.from_pretrained(home), dtype=torch.float32, **extra)
     else:
         model,lost = _hf(AutoModel, home, **extra)
         if lost: raise XltError(f'{name} lacks weights for {", ".join(lost[:3])} ({len(lost)} in all): is this a whole encoder?')

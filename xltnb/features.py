@@ -26,10 +26,13 @@ def text_features(
     "A sentence, or two joined by separators, cut at `max_len` from the longer one"
     pair = rows['text2'] if 'text2' in rows.column_names else None
     enc = tokenizer(list(rows['text']), list(pair) if pair is not None else None, truncation='longest_first', max_length=max_len)
-    out = dict(input_ids=enc['input_ids'])
-    if any(map(any, enc.get('token_type_ids', []))): out['token_type_ids'] = enc['token_type_ids']
+    out = dict(input_ids=enc['input_ids']) | _types(enc)
     if 'label' in rows.column_names: out['labels'] = list(rows['label'])
     return out
+
+def _types(enc):
+    "Which of two texts a piece is of, where the encoder tells them apart"
+    return dict(token_type_ids=enc['token_type_ids']) if any(map(any, enc.get('token_type_ids', []))) else {}
 
 # %% ../nbs/24_features.ipynb #bcadf48b
 def tag_features(
@@ -49,20 +52,23 @@ def tag_features(
 
 # %% ../nbs/24_features.ipynb #41a396c3
 def span_features(
-    rows:Dataset, # columns question, context, answers
+    rows:Dataset, # columns question, context; answers too where there are labels
     tokenizer, # a fast tokenizer
     max_len:int=256, # pieces of question, context and specials
     stride:int=64, # pieces that neighbouring windows share; a quarter of `max_len` at most
-)->dict: # columns input_ids, start_positions, end_positions, row, spans: character range of each context piece, (-1,-1) elsewhere
+)->dict: # columns input_ids, start_positions and end_positions of answers, row, spans: character range of each context piece, (-1,-1) elsewhere
     "A question and one window of its context"
     _check_room(rows, tokenizer, max_len, min(stride, max_len//4))
     enc = tokenizer(list(rows['question']), list(rows['context']), truncation='only_second', max_length=max_len,
                     stride=min(stride, max_len//4), return_overflowing_tokens=True, return_offsets_mapping=True)
     spans = [[o if s==1 else (-1,-1) for o,s in zip(off, enc.sequence_ids(i))] for i,off in enumerate(enc['offset_mapping'])]
     row = enc['overflow_to_sample_mapping']
-    answers = rows['answers']
-    ends = [_window_label(sp, answers[r]) for sp,r in zip(spans, row)]
-    return dict(input_ids=enc['input_ids'], start_positions=[s for s,_ in ends], end_positions=[e for _,e in ends], row=row, spans=spans)
+    out = dict(input_ids=enc['input_ids']) | _types(enc)
+    if 'answers' in rows.column_names:
+        answers = rows['answers']
+        ends = [_window_label(sp, answers[r]) for sp,r in zip(spans, row)]
+        out.update(start_positions=[s for s,_ in ends], end_positions=[e for _,e in ends])
+    return out | dict(row=row, spans=spans)
 
 def _check_room(rows, tokenizer, max_len, stride):
     "Raise `XltError` for a question so long that the windows of its context could not move on"
@@ -74,8 +80,8 @@ def _check_room(rows, tokenizer, max_len, stride):
                            f'{rows[i]["question"]!r:.60}')
 
 def _window_label(spans, answer):
-    "Pieces in which the first answer starts and ends, or (0, 0) where the window lacks it"
-    if not answer['text']: return 0,0
+    "Pieces in which the first answer starts and ends, or (0, 0) where the window or the whole context lacks it"
+    if not answer['text'] or answer['answer_start'][0]<0: return 0,0
     a = answer['answer_start'][0]
     b = a+len(answer['text'][0])
     hit = [i for i,(s,e) in enumerate(spans) if e>a and 0<=s<b]

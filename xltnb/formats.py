@@ -22,7 +22,6 @@ import pyarrow.parquet as pq
 from datasets import Features
 
 from .core import XltError
-from .scripts import spaced
 
 # %% ../nbs/13_formats.ipynb #ce419c82
 _OPEN = {'.gz': gzip.open, '.xz': lzma.open, '.bz2': bz2.open}
@@ -94,20 +93,27 @@ def read_pairs(
 # %% ../nbs/13_formats.ipynb #a3754bb0
 def read_tagged(
     path:str|Path, # word<TAB>tag
-    notes:Counter|None=None, # counts blank words
+    notes:Counter|None=None, # counts blank words, and words without the language that others have
 )->list: # dicts with tokens and tags (None where a line has no tag)
     "Tagged sentences"
     lines = [re.split(r'\t' if '\t' in l else ' ', l) for l in read_lines(path)]
-    first = {w.partition(':')[0] if re.match('[a-z-]+:', w) else '' for w,*_ in lines if w}
-    skip = len(first.copy().pop())+1 if len(first)==1 and '' not in first else 0
     rows,notes = [([],[])], Counter() if notes is None else notes
+    first = _before_words([w for w,*_ in lines if w], notes)
     for word,*rest in lines:
         if not (word or any(rest)): rows.append(([],[]))
-        elif word[skip:].strip():
-            rows[-1][0].append(word[skip:])
+        elif (own := word.removeprefix(first)).strip():
+            rows[-1][0].append(own)
             rows[-1][1].append(rest[-1] if rest else None)
         else: notes['blank words, dropped'] += 1
     return [dict(tokens=w, tags=t) for w,t in rows if w and w[0]!='-DOCSTART-']
+
+def _before_words(words, notes):
+    "The language that nearly all words have before them, as in 'en:Save', or ''"
+    found = Counter(m[0] if (m := re.match('[a-z-]+:', w)) else '' for w in words)
+    first,n = max(found.items(), key=lambda x: x[1], default=('', 0))
+    if not first or n<.9*len(words): return ''
+    if n<len(words): notes[f'words without {first} before them, kept as they are'] += len(words)-n
+    return first
 
 # %% ../nbs/13_formats.ipynb #9accb567
 def read_conllu(
@@ -143,10 +149,12 @@ def place_answer(
 def mend_answers(
     rows:list, # dicts with context and answers; answers {'text': [...], 'answer_start': [...]}
     notes:Counter, # counts what was moved and dropped
+    keep:bool=False, # keep answers that the context does not hold, at the place -1, behind the others? as for a test
 )->list: # rows that have an answer
     "Answers that stand where they say; raises `XltError` if all are empty, as in XTREME's test files"
     if rows and not any(t.strip() for r in rows for t in r['answers']['text']):
         raise XltError('all answers are empty: XTREME takes the answers out of its test files; use the original files')
+    keep = keep and any(t.strip() and t.strip() in r['context'] for r in rows for t in r['answers']['text']) # if none is, the contexts are others
     kept = []
     for r in rows:
         said = zip(r['answers']['text'], r['answers']['answer_start'])
@@ -156,8 +164,9 @@ def mend_answers(
             continue
         placed = [(t, place_answer(r['context'], t, s), s) for t,s in pairs]
         notes['answers moved to where they stand'] += sum(p not in (None, s) for _,p,s in placed)
-        notes['answers that the context does not hold, dropped'] += sum(p is None for _,p,_ in placed)
-        good = [(t,p) for t,p,_ in placed if p is not None]
+        lost = [(t,-1) for t,p,_ in placed if p is None]
+        notes[f'answers that the context does not hold, {"kept for the score" if keep else "dropped"}'] += len(lost)
+        good = [(t,p) for t,p,_ in placed if p is not None] + lost*keep
         if good: kept.append({**r, 'answers': dict(text=[t for t,_ in good], answer_start=[p for _,p in good])})
         else: notes['questions without an answer, dropped'] += 1
     for k in [k for k,v in notes.items() if not v]: del notes[k]
@@ -193,7 +202,8 @@ def tag_slots(
     lang:str, # language, for what a token is
 )->tuple: # tokens, IOB2 tags
     "Tokens and tags of a sentence with slots in brackets"
-    def cut(s): return list(re.sub(r'\s', '', s)) if not spaced(lang) else s.split()
+    by_character = lang.split('-')[0] in ('ja','zh')
+    def cut(s): return [t for w in s.split() for t in ([*w] if by_character and not w.isascii() else [w])]
     tokens,tags = [],[]
     for name,inside,outside in re.findall(r'\[\s*([^\[\]:]+?)\s*:\s*([^\[\]]*)\]|([^\[]+|\[)', marked):
         new = cut(inside if name else outside)

@@ -29,10 +29,13 @@ def add_head(
 )->PreTrainedModel: # the library's model for this kind of task; `fresh` names the weights of its body that the encoder lacked
     "A model with a head for a task; raises `XltError` for a kind of task that has none, or labels that it needs"
     auto = _HEADS[check_name(kind, _HEADS, 'kind of task with a head')]
+    check_name(pooler, ('any','own'), 'pooler')
     config = copy.deepcopy(encoder.config)
+    config.problem_type = None
     names = [str(l) for l in labels]
     if kind!='span' and len(names)<2: raise XltError(f'a {kind} head needs at least two labels, not {names}')
-    if kind!='span': config.num_labels,config.id2label,config.label2id = len(names),dict(enumerate(names)),{l:i for i,l in enumerate(names)}
+    if kind=='span': config.num_labels = 2
+    else: config.num_labels,config.id2label,config.label2id = len(names),dict(enumerate(names)),{l:i for i,l in enumerate(names)}
     state = encoder.state_dict()
     if pooler=='own' and not any('pooler' in k for k in state):
         raise XltError(f"{type(encoder).__name__} has no trained pooler: use pooler='any' to train a new one with the head")

@@ -6,7 +6,6 @@
 __all__ = ['TASKS', 'tidy', 'check_parallel', 'load_task', 'split_articles', 'load_corpus']
 
 # %% ../nbs/14_hub.ipynb #dcc603f7
-import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from datasets import Dataset, DatasetDict, load_dataset
 
 from .bench import BENCH, load_bench
 from .catalog import PUBLISHED, Published, data_folder, find_files, missing
-from .core import XltError, check_name, stable_hash
+from .core import XltError, check_name, hub_off, stable_hash
 from .formats import (
     check_rows, mend_answers, plain_rows, read_bucc, read_conllu, read_jsonl, read_pairs, read_parallel, read_parquet, read_squad,
     read_tagged, row_name, stream_texts, tag_slots)
@@ -53,11 +52,12 @@ def tidy(
     pub:Published, # entry of the catalogue
     where:str, # file, for messages
     notes:Counter, # counts what is dropped
+    test:bool=False, # are the rows a test? there no question is lost
 )->list: # rows with ids, and labels under our names
     "Apply the rules on labels, ids, sentences and answers; raises `XltError` for placeholders and for a label outside the set"
     numbered = [{**r, 'id': str(r.get('id', i))} for i,r in enumerate(rows)]
     if pub.kind=='span':
-        try: return mend_answers(numbered, notes)
+        try: return mend_answers(numbered, notes, test)
         except XltError as e: raise XltError(f'{where}: {e}') from e
     if pub.kind!='retrieve':
         _check_labels(rows, pub, where)
@@ -127,7 +127,7 @@ class _Loader:
             return []
         if 'id' not in rows[0]: self.by_line[lang,split] = len(rows)
         shaped = _shape(rows, self.pub, lang, count)
-        rows = tidy(shaped, self.pub, where, count) if shaped else []
+        rows = tidy(shaped, self.pub, where, count, split=='test') if shaped else []
         lost = [f'{n} {what}' for what,n in count.items() if n]
         if not rows and self.pub.needs(lang, split):
             raise XltError(f'{where}: nothing is left of {lang}, {split} ({"; ".join(lost)}): put another file there, or leave the language out')
@@ -194,7 +194,16 @@ def _gather(loader, langs):
             rows = loader.rows(lang, split)
             if rows and paired: _two_sides(raw, lang, split, rows, loader.name)
             elif rows: raw[lang][split] = rows
+    if loader.pub.kind=='span' and 'validation' in raw['en']: _set_apart(raw, loader)
     return {l: s for l,s in raw.items() if s}
+
+def _set_apart(raw, loader):
+    "Questions of the source's validation that are among the test's go; the split with them, if none is left"
+    tested = {r['id'] for splits in raw.values() for r in splits.get('test', ())}
+    count = Counter()
+    raw['en']['validation'] = _drop(raw['en']['validation'], lambda r: r['id'] in tested, 'questions that are in the test', count)
+    if not raw['en']['validation']: del raw['en']['validation']
+    loader._notes += [f'en validation: {n} {what}' for what,n in count.items()]
 
 def _two_sides(raw, lang, split, rows, name):
     "Sentences and their English under shared ids; XTREME's sorted English is refused"
@@ -244,10 +253,7 @@ def _refuse_hub(name, pub, hub):
     "The hub is asked only on request, and only where downloads are allowed"
     also = ', or hub=True to fetch it' if pub.hub else ''
     if not (hub and pub.hub): raise XltError(f'{name} is not shipped: pass folder= (or set XLTNB_{name.upper()}){also}')
-    off = os.environ.get('HF_HUB_OFFLINE', '0')
-    if off.lower() not in ('0','false','no',''):
-        raise XltError(f'{name} would come from the hub ({pub.hub}), and HF_HUB_OFFLINE={off} forbids it: '
-                       'set HF_HUB_OFFLINE=0, or pass folder=')
+    if hub_off(): raise XltError(f'{name} would come from the hub ({pub.hub}), which is off: set HF_HUB_OFFLINE=0, or pass folder=')
 
 def _refuse_missing(name, folder, langs):
     lost = missing(name, folder, langs)
@@ -328,7 +334,7 @@ def _documents(name, pub, folder, lang, hub):
     "Documents of one language, blank ones left out"
     if folder is None:
         _refuse_hub(name, pub, hub)
-        return (r['text'] for r in load_dataset(pub.hub, pub.named(pub.config, lang), split='train', streaming=True))
+        return (r['text'] for r in load_dataset(pub.hub, pub.named(pub.config, lang), split='train', streaming=True) if r['text'].strip())
     found = find_files(name, folder, lang, 'train')
     if not found:
         raise XltError(f'{folder} has no {name} text of {lang!r}; looked for {", ".join(pub.named(p, lang) for p in pub.files["train"])}')

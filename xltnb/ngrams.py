@@ -23,10 +23,13 @@ def majority(
     task:Task, # any labelled task
     rows, # rows to predict
 )->list: # one prediction a row
-    "The most frequent label of the English training rows; for tags `O` everywhere; raises `XltError` for other kinds"
-    if task.kind=='tag': return [['O']*len(tags) for tags in rows['tags']]
+    "The most frequent label or bare tag of the source's training rows; `O` everywhere where there is one; raises `XltError` for other kinds"
+    most = lambda labels: Counter(labels).most_common(1)[0][0]
+    if task.kind=='tag':
+        tag = 'O' if 'O' in task.labels else task.labels[most(t for tags in task.rows(task.source,'train')['tags'] for t in tags)]
+        return [[tag]*len(tags) for tags in rows['tags']]
     if 'label' not in rows.features: raise XltError(f'{task.name} is a {task.kind} task: it has no labels to count')
-    return [Counter(task.rows(task.source,'train')['label']).most_common(1)[0][0]]*len(rows)
+    return [most(task.rows(task.source,'train')['label'])]*len(rows)
 
 # %% ../nbs/19_ngrams.ipynb #c16c1afc
 def _vectors(least=2): return TfidfVectorizer(analyzer='char_wb', ngram_range=(1,4), sublinear_tf=True, min_df=least)
@@ -58,9 +61,9 @@ class NgramTagger:
     "Logistic regression over n-grams of a token and its neighbours"
     def __init__(self,
         task:Task, # a tagging task
-        most:int=2500, # English training sentences to use, drawn with `Task.take`
+        most:int=2500, # training sentences of the source to use, drawn with `Task.take`
     ):
-        rows = task.take(min(most, len(task.rows(task.source, 'train')))).rows('en', 'train')
+        rows = task.take(min(most, len(task.rows(task.source, 'train')))).rows(task.source, 'train')
         self.vec = [TfidfVectorizer(analyzer='char', ngram_range=(1,3), min_df=3, max_features=4000) for _ in range(4)]
         x = hstack([v.fit_transform([w[i] for w in token_views(rows['tokens'][:])]) for i,v in enumerate(self.vec)]).tocsr()
         self.model = LogisticRegression(C=3, max_iter=25, tol=1e-2).fit(x, [t for ts in rows['tags'] for t in ts])

@@ -85,6 +85,7 @@ class _Cursor:
     "Reads numbers one after the other"
     def __init__(self, data, path): self.data,self.at,self.path = data,0,path
     def take(self, n):
+        if n<0: raise XltError(f'{self.path} holds the size {n} at byte {self.at}: the file is damaged; install or copy it again')
         if self.at+n > len(self.data):
             short = f'{self.path} ends at byte {len(self.data)}, but its header needs byte {self.at+n}'
             raise XltError(f'{short}: the file is truncated or damaged; install or copy it again')
@@ -106,7 +107,7 @@ def _pieces(cur, n):
 def _index(cur):
     "Name, kind and place of every tensor"
     res = {}
-    for _ in range(cur.unpack('i')[0]):
+    for _ in range(cur.unpack('I')[0]):
         name = cur.take(cur.unpack('H')[0]).decode('utf-8','replace')
         kind,n,start,size = cur.unpack('BIQQ')
         want = n//BLOCK*_Q4.itemsize if kind else 4*n
@@ -121,12 +122,15 @@ def _index(cur):
 
 def _head(path):
     "The start of a file: where reading goes on, sizes, epsilon, number of pieces, special ids"
-    if not path.is_file(): raise XltError(f'no file {path}')
+    if not path.is_file(): raise XltError(f'no file {path}: correct the path, or install or copy the file again')
     cur = _Cursor(np.memmap(path, np.uint8, 'r') if path.stat().st_size else np.zeros(0, np.uint8), path)
     magic = cur.take(4)
-    if magic!=_MAGIC: raise XltError(f'{path} starts with {magic!r}, not {_MAGIC!r}: not a file of four-bit weights')
+    if magic!=_MAGIC:
+        raise XltError(f'{path} starts with {magic!r}, not {_MAGIC!r}: not a file of four-bit weights; give another, or the folder of a model')
     version,*sizes,eps,block = cur.unpack('I7ifi')
-    if (version,block)!=(1,BLOCK): raise XltError(f'{path} is version {version} with blocks of {block}; this reads version 1 with blocks of {BLOCK}')
+    if (version,block)!=(1,BLOCK):
+        ours = f'this reads version 1 with blocks of {BLOCK}'
+        raise XltError(f'{path} is version {version} with blocks of {block}, {ours}: give the file of the pinned package')
     n,*special = cur.unpack('5i')
     return cur, sizes, eps, n, special
 

@@ -11,7 +11,7 @@ from collections import Counter
 from functools import cache
 
 # %% ../nbs/11_scripts.ipynb #ea79da48
-UNSPACED = frozenset(('zh','ja','th','km','my')) # no spaces between words
+UNSPACED = frozenset(('zh','ja','th','lo','km','my')) # no spaces between words
 
 def spaced(
     lang:str, # a language, with or without a region: 'zh', 'zh-TW'
@@ -20,16 +20,18 @@ def spaced(
     return lang.split('-')[0] not in UNSPACED
 
 # %% ../nbs/11_scripts.ipynb #306ca0a5
-SCRIPTS = {lang: tuple(names.split()) for names,langs in {
-    'CYRILLIC': 'ru bg uk', 'GREEK': 'el', 'CJK': 'zh', 'CJK HIRAGANA KATAKANA': 'ja', 'HANGUL': 'ko', 'ARABIC': 'ar fa ur', 'HEBREW': 'he',
-    'DEVANAGARI': 'hi ne', 'BENGALI': 'bn', 'TAMIL': 'ta', 'MALAYALAM': 'ml', 'THAI': 'th', 'KHMER': 'km', 'MYANMAR': 'my',
-    'GEORGIAN': 'ka', 'ETHIOPIC': 'am'}.items() for lang in langs.split()} # the scripts of a language; of others LATIN
+SCRIPTS = {lang: tuple(names.split()) for names,langs in { # the scripts of a language; of others LATIN
+    'CYRILLIC': 'ru bg uk be mk kk ky mn tg tt', 'CYRILLIC LATIN': 'sr', 'GREEK': 'el', 'ARMENIAN': 'hy', 'GEORGIAN': 'ka',
+    'CJK': 'zh', 'CJK HIRAGANA KATAKANA': 'ja', 'HANGUL': 'ko', 'ARABIC': 'ar fa ur ps sd ug', 'HEBREW': 'he yi', 'ETHIOPIC': 'am ti',
+    'DEVANAGARI': 'hi ne mr sa', 'BENGALI': 'bn as', 'GURMUKHI': 'pa', 'GUJARATI': 'gu', 'ORIYA': 'or', 'TAMIL': 'ta', 'TELUGU': 'te',
+    'KANNADA': 'kn', 'MALAYALAM': 'ml', 'SINHALA': 'si', 'THAI': 'th', 'LAO': 'lo', 'KHMER': 'km', 'MYANMAR': 'my'}.items()
+    for lang in langs.split()}
 
 def scripts_of(
-    lang:str, # a language
+    lang:str, # a language, with or without a region
 )->tuple: # names as in Unicode
     "The scripts of a language"
-    return SCRIPTS.get(lang, ('LATIN',))
+    return SCRIPTS.get(lang.split('-')[0], ('LATIN',))
 
 @cache
 def script(
@@ -44,5 +46,5 @@ def in_script(
     lang:str, # the language it should be in
 )->bool: # True for languages in Latin script
     "Does the sentence hold at least one letter of its language's script?"
-    if lang not in SCRIPTS: return True
-    return any(unicodedata.name(c, '').startswith(SCRIPTS[lang]) for c in text if c.isalpha())
+    names = scripts_of(lang)
+    return 'LATIN' in names or any(unicodedata.name(c, '').startswith(names) for c in text if c.isalpha())

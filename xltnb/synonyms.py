@@ -127,7 +127,8 @@ def _distances(block, v, metric):
 
 def _nearest(d, k, limit):
     "Places of the `k` smallest of `d` within `limit`, nearest first"
-    at = np.flatnonzero(d <= (min(limit, np.partition(d, k-1)[k-1]) if k<=len(d) else limit))
+    limit = min(limit, np.partition(d, k-1)[k-1]) if k<=len(d) else limit
+    at = np.flatnonzero((d<=limit) & np.isfinite(d)) # a word is infinitely far from itself
     return at[np.argsort(d[at], kind='stable')][:k]
 
 # %% ../nbs/15_synonyms.ipynb #ce9baa89

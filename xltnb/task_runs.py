@@ -8,7 +8,6 @@ __all__ = ['PAIR_RECIPE', 'invented_world', 'task_of', 'encoder_of', 'make_metho
 # %% ../nbs/58_task_runs.ipynb #c1cd6fc3
 import ast
 import inspect
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from .compose import Method
-from .core import XltError, check_name
+from .core import XltError, check_name, hub_off
 from .encoders import first_layers, load_encoder
 from .hub import load_task, split_articles
 from .invented import Invented
@@ -39,7 +38,7 @@ def task_of(
 )->Task:
     "The rows of a run; raises `XltError` for an unknown task, and for a published one whose folder is not set"
     if name.startswith('invented_'): task = invented_task(check_name(name.removeprefix('invented_'), TASKS, 'invented task'), invented_world())
-    else: task = load_task(name, langs=langs or None, hub=os.environ.get('HF_HUB_OFFLINE')=='0')
+    else: task = load_task(name, langs=langs or None, hub=not hub_off())
     if name=='xquad': task = split_articles(task)
     return task.take(min(train, len(task.rows(task.source, 'train'))), seed=seed) if train else task
 

@@ -260,10 +260,11 @@ def _repr_html_(self:Task):
 # %% ../nbs/12_tasks.ipynb #09a6164f
 @patch
 def fingerprint(self:Task,
-    langs:tuple=(), # only these languages; () for all
+    langs:tuple|str=(), # only these languages, or this one; () for all
 )->str: # 16 hex digits
     "Hash of labels and rows, equal wherever the same rows were loaded: what a run record keeps of its data"
     h = hashlib.sha256(json.dumps([self.kind, self.labels, self.scorer]).encode())
-    for lang in sorted(langs or self.data):
+    for lang in sorted((langs,) if isinstance(langs, str) else langs or self.data):
+        check_name(lang, self.data, f'language of {self.name}')
         for split in sorted(self.data[lang]): h.update(json.dumps([lang, split, self.rows(lang, split)[:]], sort_keys=True).encode())
     return h.hexdigest()[:16]

@@ -86,7 +86,7 @@ def predict(
 )->list: # a class number, a list of tag numbers, or an answer, one a row
     "Predictions for rows, in their order"
     check_len(max_len, tokenizer, kind)
-    labelled = [c for c in ('label','tags') if c in rows.column_names]
+    labelled = [c for c in ('label','tags','answers') if c in rows.column_names]
     feats = make_features(rows.remove_columns(labelled), kind, tokenizer, max_len)
     return decode(logits_of(model, feats, tokenizer, tokens), feats, rows, kind)
 
