@@ -14,14 +14,15 @@ from xltnb.task_runs import encoder_of, make_methods
 
 def updates(cfg, copies):
     "Updates of a run: what the trainer will do"
-    rows = cfg.train*(copies if any('copies=' in m for m in cfg.methods) else 1)
+    words = ' '.join(cfg.methods)
+    rows = cfg.train*((copies if 'copies=' in words else 1)+('originals=True' in words))
     return math.ceil(cfg.fine.epochs*math.ceil(rows/cfg.fine.batch))
 
 
 @pytest.mark.parametrize('study', exp.studies('laptop'))
 def test_plain_training_is_the_matched_control(study):
     s = exp.studies('laptop')[study]
-    counts = {row: updates(exp.row_cfg(s.cfg, row, s.copies, s.passes), s.copies) for row in s.rows if row not in ('once', 'rsrp', 'adv')}
+    counts = {row: updates(exp.row_cfg(s.cfg, row, s.copies, s.passes), s.copies) for row in (*s.rows, 'originals') if row not in ('once', 'rsrp', 'adv')}
     assert len(set(counts.values())) == 1, counts
 
 
@@ -108,6 +109,16 @@ def test_a_search_keeps_the_model_it_chose(tmp_path):
     same = ('source', 'targets', 'dev', 'slope')
     assert {k: res.metrics[k] for k in same} == {k: alone.metrics[k] for k in same}
     assert res.items == alone.items and res.curves['grid']['radius'] == [.1, .3]
+
+
+def test_a_search_does_without_dev_rows_in_other_languages(tmp_path, monkeypatch):
+    job = next(j for j in exp.robust_jobs('smoke') if j.arm == 'cldr-rsrp')
+    task = exp.task_of('cldr_cat', ('en', 'de'), 24, 0)
+    for l in task.targets: del task.data[l]['validation']
+    monkeypatch.setattr(exp, 'task_of', lambda *args: task)
+    res = exp.run_robust(from_dict(exp.RobustCfg, job.config | dict(langs=['en', 'de'], grid=[.1, .3])), 0, Ctx(cache=tmp_path))
+    assert res.metrics['radius'] in (.1, .3) and not [m for m in res.metrics if 'oracle' in m]
+    assert set(res.curves['grid']) == {'radius', 'source'}
 
 
 def test_smoke_is_reproducible(tmp_path):

@@ -119,6 +119,21 @@ def test_two_that_write_the_same_columns():
     with pytest.raises(XltError, match="OnlineSynonyms and Consistency would both write the column 'view0_ids'"):
         check_methods([OnlineSynonyms(TABLE), RSRP(.1), Consistency(TABLE, views=2)])
 
+def test_frozen_words_cannot_be_pushed():
+    m,free = ready(EAR(TABLE, views=1, layer=1), EAR(TABLE, views=1, layer=1, push=0)); net = model(); net.set_attn_implementation('eager')
+    net.get_input_embeddings().requires_grad_(False)
+    with pytest.raises(XltError, match="push of EAR is 0.1.*freeze='none', or push=0"): run([m], batch(net, views=1))
+    assert weights_after([free], batch(net, views=1)).isfinite().all()
+
+def test_a_radius_is_measured_before_anything_is_added():
+    step = batch(); far = plus(step, 9*torch.ones(2,5,16))
+    assert torch.equal(scale(far), scale(step)) and torch.equal(scale(step), embedded(step).emb.detach().norm(dim=-1)[step.words].mean())
+
+def test_words_change_before_views_are_drawn():
+    rows,ctx = Dataset.from_dict(dict(text=['a big dog'], view0_ids=[[1]])), SimpleNamespace(seed=0)
+    with pytest.raises(XltError, match='put the method that changes words first'): RSDA(TABLE).prepare(rows, ctx)
+    assert len(Repeat(2).prepare(rows, ctx))==2
+
 @pytest.mark.parametrize('methods', [ADV(.1), ADV, None])
 def test_one_method_is_no_list(methods):
     with pytest.raises(XltError, match='not a list'): MethodTrainer(methods=methods)

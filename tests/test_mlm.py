@@ -35,10 +35,10 @@ def corpus(sizes=(('en', 200), ('de', 200), ('sw', 20))):
     return Corpus(np.concatenate(ids).astype(np.int32), np.cumsum([0, *map(len, ids)]), np.array([names.index(l) for l in langs], np.uint8), np.array(items, np.int32), names)
 
 
-def net():
+def net(drop=0.):
     torch.manual_seed(0)
     return BertForMaskedLM(BertConfig(vocab_size=60, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, max_position_embeddings=64,
-                                      hidden_dropout_prob=0., attention_probs_dropout_prob=0.))
+                                      hidden_dropout_prob=drop, attention_probs_dropout_prob=0.))
 
 
 def make(folder, **kw): return MLMRun(MLMCfg(**dict(tokens=3000, block=32, batch=4, lr=1e-2, head_lr=1e-2) | kw), folder, corpus(), (net(), Tok()), sentences=50)
@@ -372,3 +372,35 @@ def test_a_damaged_shipped_model_is_seen(tmp_path, monkeypatch):
     (tmp_path/'e5-small-mlm.json').write_bytes(record.read_bytes())
     monkeypatch.setattr(encoders, 'MLM_FILE', tmp_path/'e5-small-mlm.bin')
     with pytest.raises(XltError, match='install the package again'): encoders._check_shipped()
+
+
+@pytest.mark.parametrize('shares', [dict(dual=1.), dict(dual=0., tlm=1.), dict(dual=.5)], ids=str)
+def test_long_sentences_are_read_to_the_last_token(tmp_path, shares):
+    n = 60
+    c = Corpus(np.random.default_rng(0).integers(5, 59, n*200).astype(np.int32), np.arange(n+1)*200, np.arange(n, dtype=np.uint8)%2, np.arange(n, dtype=np.int32)//2, ('de', 'en'))
+    run = MLMRun(MLMCfg(tokens=9000, block=32, batch=4, **shares), tmp_path, c, (net(), Tok()), sentences=16).train(log=lambda s: None)
+    assert 9000 <= run.at.tokens < 9000+6*32*4
+
+
+def test_a_text_that_fills_no_row_ends(tmp_path):
+    c = Corpus(np.arange(5, 9, dtype=np.int32), np.array([0, 4]), np.zeros(1, np.uint8), np.zeros(1, np.int32), ('en',))
+    assert MLMRun(MLMCfg(tokens=8, block=32, dual=0.), tmp_path, c, (net(), Tok())).train(log=lambda s: None).at.tokens == 0
+
+
+def test_dropout_is_seeded_update_by_update(tmp_path):
+    run = lambda name, **kw: MLMRun(MLMCfg(tokens=1500, block=32, batch=4), tmp_path/name, corpus(), (net(.2), Tok()), sentences=50).train(log=lambda s: None, **kw).trained()
+    whole = run('a')
+    run('b', stop=lambda r: r.at.updates >= 3)
+    torch.manual_seed(7)
+    for n, p in run('b').items(): assert torch.equal(p, whole[n]), n
+
+
+def test_a_batch_is_read_where_the_model_is():
+    c, model, went = corpus(), net().to('meta'), []
+    def look(m, args, kw):
+        went.extend(x.device.type for x in kw.values() if x is not None)
+        raise EOFError
+    model.base_model.register_forward_pre_hook(look, with_kwargs=True)
+    for b in batches(c, c.where(False)[:80], MLMCfg(dual=.5, block=32, batch=4), FRAME, (0,)):
+        with pytest.raises(EOFError): masked_states(model, b)
+    assert set(went) == {'meta'}

@@ -3,6 +3,7 @@ import re
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from xltnb import compare
@@ -19,6 +20,7 @@ from xltnb.published import (
     rule_hashes,
     validate,
 )
+from xltnb.stats import holm, mean_ci, paired_diff
 from xltnb.store import Record, Store
 
 FOLDER = published_dir()
@@ -221,11 +223,11 @@ def judged(tmp_path):
     check = replace(claim.checks[0], presets=('laptop',), arms={'a': 'x', 'b': 'y'}, effect='a.avg - b.avg', rule='above', margin=0.)
     claim = replace(claim, checks=(check,))
     rules = {f"{claim.id.split('.')[1]}/laptop": claim.hash_at('laptop')}
-    def run(change):
-        store, jobs = Store(tmp_path, committed=False), [Job('robust', arm, 'robust.finetune', 1, {'arm': arm}, s) for arm in 'xy' for s in range(3)]
-        for j in jobs:
+    def run(change, seeds=range(3), planned=range(3)):
+        store, jobs = Store(tmp_path, committed=False), [Job('robust', arm, 'robust.finetune', 1, {'arm': arm}, s) for arm in 'xy' for s in planned]
+        for j in (j for j in jobs if j.seed in seeds):
             facts = dict(data=f'rows of seed {j.seed}', rules=dict(rules))
-            r = Record(j.experiment, j.key, j.config, j.seed, dict(avg=.5+.2*(j.arm == 'x')+.001*j.seed), items=dict(avg=SCORES), provenance=facts, arm=j.arm)
+            r = Record(j.experiment, j.key, j.config, j.seed, dict(avg=.5+(.2+.001*j.seed)*(j.arm == 'x')), items=dict(avg=SCORES), provenance=facts, arm=j.arm)
             change(r)
             store.put(r)
         return compare.judge_claim(claim, 'laptop', jobs, store)[0][1]
@@ -245,3 +247,52 @@ def judged(tmp_path):
 def test_what_judging_leaves_out_is_said(judged, change, n, verdict, says):
     j = judged(change)
     assert (j.n, j.verdict) == (n, verdict) and j.note.startswith(says) and bool(j.note) == bool(says)
+
+
+def test_an_interim_look_says_so(judged):
+    "The verdict stays what it is, and what is displayed tells of the seeds that are missing"
+    j = judged(lambda r: None, planned=range(5))
+    assert (j.n, j.verdict, j.note) == (3, 'ok', '3 of 5 planned seeds')
+    assert judged(lambda r: r.provenance.update(data=r.arm) if r.seed == 1 else None, planned=range(5)).note.split('; ')[0].startswith('1 of 3 seeds left out')
+    row = dict.fromkeys(('paper', 'claim', 'preset', 'verdict', 'effect', 'low', 'high', 'n', 'text'), 0) | dict(note=j.note)
+    assert j.note in compare.Claims([row])._repr_html_()
+
+
+def test_languages_of_unequal_size_leave_a_note(judged):
+    def change(r): r.metrics['targets'], r.items, r.per_language = r.metrics.pop('avg'), dict(en=SCORES, de=SCORES, sw=SCORES[1:]), dict(en={}, de={}, sw={})
+    check = load_paper('robust').claims['C1'].checks[0]
+    runs = [{'a': Record('demo', f'k{s}', {}, s, dict(avg=.5+.01*s))} for s in range(3)]
+    for x in runs: change(x['a'])
+    j = compare.judge(replace(check, arms={'a': 'x'}, effect='a.targets', rule='above', margin=0.), runs)
+    assert j.verdict == 'ok' and j.note == 'not all languages have the same number of rows: the interval is that of the seeds alone'
+
+
+@pytest.mark.parametrize('rule', ['above', 'below', 'within'])
+@pytest.mark.parametrize('value', [0., .3])
+def test_seeds_that_agree_are_not_certainty(rule, value):
+    check = replace(load_paper('robust').claims['C1'].checks[0], arms={'a': 'x', 'b': 'y'}, effect='a.m - b.m', rule=rule, margin=.1)
+    runs = lambda **kw: [{k: Record('demo', f'{k}{s}', {}, s, dict(m=.1*s+value*(k == 'a')), **kw) for k in 'ab'} for s in range(3)]
+    j = compare.judge(check, runs())
+    assert j.verdict == 'undecided' and j.effect == pytest.approx(value) and np.isnan([j.low, j.high]).all() and 'all seeds agree' in j.note
+    wide = runs()
+    for x in wide: x['a'].items['m'], x['b'].items['m'] = [1., 1., 0., 1.]*50, [0., 1., 1., 1.]*50
+    j = compare.judge(check, wide)
+    assert np.isfinite([j.low, j.high]).all() and j.verdict != 'undecided' and not j.note
+
+
+def test_no_spread_has_no_interval():
+    d = paired_diff([.3, .4, .5], [.1, .2, .3])
+    assert d.effect == pytest.approx(.2) and np.isnan([d.low, d.high, d.p]).all()
+    assert np.isnan(mean_ci([1/3, 1/3, 1/3])[1:]).all() and np.isfinite(mean_ci([.1, .2])).all() and holm([d.p, .01]) == [1., .02]
+    row = dict(pinned=.333333, now=1/3, n=3, low=np.nan, high=np.nan)
+    assert not compare.moved(row) and compare.moved(row | dict(now=.4))
+
+
+def test_cells_that_nobody_read_or_ran_are_one_line():
+    row = dict(cell='c1', paper='0.5', source='', pinned=None, now=np.nan, n=0, low=np.nan, high=np.nan, verdict='todo', command='', keys=[])
+    lost, run = row | dict(cell='c2', paper='–'), row | dict(cell='c3', paper='–', n=1, now=.7)
+    both = compare.Comparison([row, lost, run, lost])
+    assert len(both.df) == len(both.rows) == 4
+    html = both._repr_html_()
+    assert all(c in html for c in ('c1', 'c3', '2 cells of the table could not be read')) and 'c2' not in html
+    assert compare.Comparison([lost])._repr_html_().startswith('<p>1 cells') and compare.Comparison([])._repr_html_() == ''

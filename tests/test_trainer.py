@@ -14,20 +14,22 @@ from datasets import Dataset, DatasetDict
 from safetensors.torch import load_file, save_file  # noqa: F401 (processes started here take these imports along)
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (BertConfig, BertModel, DataCollatorWithPadding, DebertaV2Config, DebertaV2Model, PreTrainedTokenizerFast, TrainerCallback,
-                          TrainingArguments, XLMRobertaConfig, XLMRobertaModel)
+                          TrainingArguments, XLMRobertaConfig, XLMRobertaModel, get_scheduler)
 
 import xltnb.checkpoints as checkpoints_page
 from xltnb.checkpoints import checkpoints, last_whole, whole
-from xltnb.compose import Method, embedded
+from xltnb.compose import Method, Step, embedded
 from xltnb.core import XltError
-from xltnb.features import span_features
+from xltnb.features import pad_batch, span_features
 from xltnb.heads import add_head
 from xltnb.method_trainer import MethodTrainer
 from xltnb.robust import ADV, RSRP, FreeADV, Repeat  # noqa: F401
-from xltnb.settings import FineCfg, arguments, check_cfg
+from xltnb.robust_views import OnlineSynonyms
+from xltnb.settings import SCHEDULE, FineCfg, arguments, check_cfg
 from xltnb.tasks import Task, make_rows
-from xltnb.trainer import Finetuner, averaged
+from xltnb.trainer import Finetuner, averaged, prepared
 from xltnb.transfer import generalized, predict, zero_shot
+from xltnb.views import view
 
 WORDS = [f'w{i}' for i in range(60)]
 SMALL = dict(vocab_size=70, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64,
@@ -255,11 +257,55 @@ def test_clear_errors(tmp_path):
         MethodTrainer(model(), TrainingArguments(output_dir=str(tmp_path), label_smoothing_factor=.1, report_to='none', use_cpu=True), methods=[ADV()])
 
 BAD = dict(lr=(float('nan'), float('inf'), 0, '1e-4'), head_lr=(-1,), steps=(-5, 1.5), decay=(-1,), clip=(float('nan'),), warmup=(-.1, 1.5), max_len=(0,), looks=(-1,),
-           schedule=('liner',), batch=(2.5, True), epochs=(float('inf'), 0))
+           schedule=('liner','warmup_stable_decay','cosine_with_min_lr','reduce_lr_on_plateau'), batch=(2.5, True), epochs=(float('inf'), 0))
 
 @pytest.mark.parametrize('key, value', [(k, v) for k,vs in BAD.items() for v in vs])
 def test_senseless_settings(key, value):
     with pytest.raises(XltError, match=key): check_cfg(FineCfg(**{key: value}))
+
+@pytest.mark.parametrize('schedule', SCHEDULE)
+def test_a_schedule_needs_no_more(schedule):
+    opt = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))]); steps = get_scheduler(check_cfg(FineCfg(schedule=schedule)).schedule, opt, 1, 3)
+    for _ in range(3): opt.step(); steps.step()
+
+DECIDED = dict(learning_rate='lr', num_train_epochs='epochs', max_steps='steps', per_device_train_batch_size='batch', gradient_accumulation_steps='accumulation', weight_decay='decay',
+               warmup_steps='warmup', lr_scheduler_type='schedule', bf16='bf16', max_grad_norm='clip', eval_steps='looks', load_best_model_at_end='select', optim='AdamW', adam_beta1='AdamW')
+
+@pytest.mark.parametrize('key,name', DECIDED.items())
+def test_what_a_setting_decides_is_not_passed_by(tmp_path, key, name):
+    task = toy_task(24); head = add_head(net(), task.kind, task.labels, seed=0)
+    with pytest.raises(XltError, match=f'{key}=1 .*{name}'): Finetuner(head, task, FineCfg(steps=1), (), tokenizer(), use_cpu=True, out=tmp_path, **{key: 1})
+    assert Finetuner(head, task, FineCfg(steps=1), (), tokenizer(), use_cpu=True, out=tmp_path, logging_steps=7).args.logging_steps==7
+
+def test_a_tokenizer_without_padding(tmp_path):
+    tok,task = tokenizer(), toy_task(24); tok.pad_token = None
+    with pytest.raises(XltError, match='tokenizer.pad_token ='): Finetuner(add_head(net(), task.kind, task.labels), task, FineCfg(steps=1), (), tok, use_cpu=True, out=tmp_path)
+
+def test_a_second_fit_adds_nothing(tmp_path):
+    t = fit(tmp_path, FineCfg(steps=3, batch=8), dropout=.1); before = weights(t).clone()
+    assert t.fit() is t and torch.equal(weights(t), before)
+
+def test_scores_leave_the_model_as_it_was():
+    task = toy_task(24); model = add_head(net(), task.kind, task.labels, seed=0)
+    for mode in (True, False): zero_shot(model.train(mode), tokenizer(), task); assert model.training is mode
+
+@pytest.mark.parametrize('bf16', [True, False])
+def test_scores_are_as_precise_as_the_training(tmp_path, monkeypatch, bf16):
+    seen,autocast,task = [], torch.autocast, toy_task(24)
+    t = Finetuner(add_head(net(), task.kind, task.labels, seed=0), task, FineCfg(steps=1, batch=8, bf16='no'), (), tokenizer(), use_cpu=True, out=tmp_path)
+    monkeypatch.setattr(torch, 'autocast', lambda kind, dtype, enabled: seen.append((kind, dtype, enabled)) or autocast('cpu', dtype, enabled=False))
+    t.zero_shot(); assert not seen[-1][2]
+    monkeypatch.setattr(t, 'args', type('On a GPU', (), dict(bf16=bf16, device=torch.device('cuda'))))
+    t.zero_shot(); assert seen[-1]==('cuda', torch.bfloat16, bf16) and len(seen)==2
+
+def test_a_view_of_a_pair_keeps_its_segments():
+    tok,task,m = tokenizer(), toy_task(24, 'pair'), OnlineSynonyms({'never seen': ('x',)}, views=2)
+    tok.model_input_names = ['input_ids','token_type_ids','attention_mask']
+    tok.backend_tokenizer.post_processor = processors.TemplateProcessing(single='<s> $A </s>', pair='<s> $A </s> $B:1 </s>:1', special_tokens=[('<s>',1),('</s>',2)])
+    feats = prepared(task, tok, 32, [m], 0); rows = pad_batch([feats[i] for i in range(4)], tok, m.columns)
+    step = Step(None, {k: v for k,v in rows.items() if k not in m.columns}, {c: rows[c] for c in m.columns})
+    assert step.inputs['token_type_ids'].any()
+    for i in range(2): assert all(torch.equal(v, view(step, i, 0).inputs[k]) for k,v in step.inputs.items())
 
 def test_what_does_not_fit_together(tmp_path):
     make = lambda n=3, kind='classify', task=None, **kw: Finetuner(add_head(net(), kind, [*'abcdefgh'][:n], seed=0), task or toy_task(), FineCfg(steps=2, batch=8, **kw), (), tokenizer(), use_cpu=True, out=tmp_path)

@@ -57,19 +57,21 @@ def _seed_effect(check, recs):
     return evaluate(check.effect, lambda a,m: recs[a].metrics[m])
 
 def _items(record, metric):
-    "Scores of a metric's items; those of `source` and `targets` come from the languages', the source first"
+    "Scores of a metric's items, () where languages have none in common; those of `source` and `targets` come from the languages', the source first"
     if metric in record.items or metric not in ('source','targets'): return record.items.get(metric)
     xs = [record.items.get(l) for l in record.per_language]
-    if None in xs or len(set(map(len,xs)))!=1: return None
+    if None in xs or not xs: return None
+    if len(set(map(len,xs)))>1: return ()
     return xs[0] if metric=='source' else np.mean(xs[1:], 0)
 
 def _item_interval(check, runs, level):
-    "Bootstrap over test items, if every metric of the effect has them in every run; else no interval, and a note if only some runs have them"
+    "Bootstrap over test items, if every metric of the effect has them in every run; else no interval, and a note unless no run has any"
     need = sorted(names_in(check.effect))
     found = {f'{a}.{m}': [_items(r[a],m) for r in runs] for a,m in need}
-    sizes = [{0 if x is None else len(x) for x in xs} for xs in found.values()]
-    if any(len(s)>1 for s in sizes): return math.nan, math.nan, 'not all runs hold the same items: the interval is that of the seeds alone'
-    if len(runs)<2 or {0} in sizes: return math.nan,math.nan,''
+    sizes,alone = [{None if x is None else len(x) for x in xs} for xs in found.values()], 'the interval is that of the seeds alone'
+    if any(len(s)>1 for s in sizes): return math.nan, math.nan, f'not all runs hold the same items: {alone}'
+    if len(runs)<2 or {None} in sizes: return math.nan,math.nan,''
+    if {0} in sizes: return math.nan, math.nan, f'not all languages have the same number of rows: {alone}'
     values = {k: np.array(xs,float) for k,xs in found.items()}
     return *bootstrap_items(values, lambda means: evaluate(check.effect, lambda a,m: means[f'{a}.{m}']), level=level)[1:], ''
 
@@ -78,13 +80,14 @@ def judge(
     runs:list, # per seed: short arm name to `Record`
     level:float=0.95, # of the interval
 )->Judged:
-    "Judge one check on paired runs"
+    "Judge one check on paired runs; `undecided` where all seeds agree and no items say how sure that is"
     if not runs: return Judged('todo', note='not run')
     try: xs = [_seed_effect(check,r) for r in runs]
     except KeyError as e: return Judged('todo', note=f'the runs have no metric {e}; {_AGAIN}')
     effect,low,high = mean_ci(xs, level)
     items_low,items_high,note = _item_interval(check, runs, level)
-    if items_high-items_low > high-low: low,high = items_low,items_high
+    if items_high-items_low > (0 if math.isnan(low) else high-low): low,high = items_low,items_high
+    if len(xs)>1 and math.isnan(low): note = _notes('all seeds agree, and nothing says how sure that is', note)
     v = verdict(low, high, len(xs), check.rule, check.margin)
     could_show = detectable(xs) if len(xs)>1 else math.nan
     return Judged(v, effect, low, high, len(xs), tuple(xs), could_show, tuple(sorted({r.key for x in runs for r in x.values()})), note)
@@ -108,6 +111,10 @@ def _runs_of(check, jobs, store, cache):
 def _same_data(recs):
     "Were the arms of a seed run on the same rows, as far as their records say?"
     return len({r.provenance['data'] for r in recs.values() if r.provenance.get('data')})<2
+
+def _planned(check, jobs):
+    "Seeds that a plan has for every arm of a check"
+    return len(set.intersection(*({j.seed for j in jobs if j.arm==arm} for arm in check.arms.values())))
 
 def _odd(k, n): return f'{k} of {n} seeds left out, their arms saw different data; {_AGAIN}'
 
@@ -135,6 +142,7 @@ def judge_claim(
         found = _runs_of(c, jobs, store, cache)
         runs = [r for r in found if _same_data(r)]
         j = _among(len(checks), c, runs)
+        if 0<len(found)<(n := _planned(c, jobs)): j = replace(j, note=_notes(f'{len(runs)} of {n} planned seeds', j.note))
         if len(runs)<len(found): j = replace(j, note=_notes(_odd(len(found)-len(runs), len(found)), runs and j.note))
         if _stale(claim,preset,runs): j = replace(j, verdict='todo', note=f'the rule was changed after these runs; {_AGAIN}')
         res.append((c,j))
@@ -149,8 +157,8 @@ class Claims:
     rows:list # one dict a claim
     @property
     def df(self)->pd.DataFrame:
-        "paper, claim, preset, verdict, effect, low, high, n, text"
-        columns = ('paper','claim','preset','verdict','effect','low','high','n','text')
+        "paper, claim, preset, verdict, effect, low, high, n, note, text"
+        columns = ('paper','claim','preset','verdict','effect','low','high','n','note','text')
         return pd.DataFrame([{k:r[k] for k in columns} for r in self.rows])
     def _repr_html_(self): return _html(self.df)
 
@@ -239,7 +247,12 @@ class Comparison:
     def df(self)->pd.DataFrame:
         "cell, paper, source, pinned, now, n, low, high, verdict, command, keys"
         return pd.DataFrame(self.rows)
-    def _repr_html_(self): return _html(self.df.drop(columns=['command','keys']))
+    def _repr_html_(self):
+        "Without cells that were neither read nor run, which one line counts"
+        shown = [r for r in self.rows if r['n'] or r['paper']!='–']
+        table = _html(pd.DataFrame(shown).drop(columns=['command','keys'])) if shown else ''
+        lost = len(self.rows)-len(shown)
+        return table + (f'<p>{lost} cells of the table could not be read and were not run.</p>' if lost else '')
 
 def _pins_in(path): return json.loads(path.read_text()) if path.is_file() else {}
 
@@ -291,7 +304,9 @@ def moved(
     row:dict, # of a `Comparison`
 )->bool:
     "Do the present repeats contradict the accepted number: does their interval leave it out?"
-    return row['pinned'] is not None and row['n']>1 and not row['low']<=row['pinned']<=row['high']
+    if row['pinned'] is None or row['n']<2: return False
+    if math.isnan(row['low']): return round(row['now'], 6)!=row['pinned'] # all repeats alike
+    return not row['low']<=row['pinned']<=row['high']
 
 def coverage(
     paper:str, # name of a paper

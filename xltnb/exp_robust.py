@@ -106,25 +106,30 @@ def search(
     ctx:Ctx, # cache, device, progress
     out:Path, # folder of the run
 )->tuple: # the chosen model, what its record says of the choice, the grid as a curve
-    "Train at every radius, choose on the source's dev split, and score the oracle's choice beside it"
+    "Train at every radius, choose on the source's dev split, and score the oracle's choice beside it where targets have dev rows"
     dev,states = {},{}
     for i,r in enumerate(cfg.grid):
         ft = trained(cfg, task, seed, ctx, out, r, (.8*i/len(cfg.grid), .8*(i+.9)/len(cfg.grid)))
         dev[r],states[r] = dev_scores(ft, cfg), _weights(ft.model)
     pick = choose({r: np.array(z.items[task.source]) for r,z in dev.items()})
-    oracle = max(dev, key=lambda r: dev[r].targets)
-    ft.model.load_state_dict(states[oracle], strict=False)
-    best = ft.zero_shot('test', limit=cfg.limit)
+    facts,grid = dict(radius=pick), dict(radius=list(dev), source=[z.main(task.source) for z in dev.values()])
+    if len(dev[pick].scores)>1:
+        oracle = max(dev, key=lambda r: dev[r].targets)
+        ft.model.load_state_dict(states[oracle], strict=False)
+        best = ft.zero_shot('test', limit=cfg.limit)
+        facts |= dict(oracle_radius=oracle, oracle_en=best.main(task.source), oracle_targets=best.targets)
+        grid['targets'] = [z.targets for z in dev.values()]
     ft.model.load_state_dict(states[pick], strict=False)
-    facts = dict(radius=pick, oracle_radius=oracle, oracle_en=best.main(task.source), oracle_targets=best.targets)
-    return ft, facts, dict(radius=list(dev), source=[z.main(task.source) for z in dev.values()], targets=[z.targets for z in dev.values()])
+    return ft, facts, grid
 
 def dev_scores(
     ft:Finetuner, # trained
     cfg:RobustCfg, # languages, rows
 )->Transfer:
-    "Every row of the source's dev split, and half as many rows of the others' as their test takes"
-    own,others = ft.zero_shot('validation', [ft.task.source]), ft.zero_shot('validation', ft.task.targets, cfg.limit//2)
+    "Every row of the source's dev split, and half as many rows of the others' as their test takes, of those that have one"
+    own,langs = ft.zero_shot('validation', [ft.task.source]), [l for l in ft.task.targets if 'validation' in ft.task.data[l]]
+    if not langs: return own
+    others = ft.zero_shot('validation', langs, cfg.limit//2)
     return replace(own, scores=own.scores|others.scores, items=own.items|others.items)
 
 # %% ../nbs/60_exp_robust.ipynb #b5c78eb8
@@ -191,10 +196,10 @@ ROWS = dict( # row of the tables: methods (N: copies), radii, cost in trainings
     once=((), (), .4),
     released=(('RSDA(copies=N)',), (), 1.),
     lookup=((_SWAP+')',), (), 1.),
-    originals=((_SWAP+', originals=True)',), (), 1.3),
+    originals=((_SWAP+', originals=True)',), (), 1.),
     online=((f'OnlineSynonyms(views=N{_LOOSE})',), (), 1.),
     consistency=((f'Consistency(views=N{_LOOSE})',), (), 1.9),
-    ear=((f'EAR(views=N{_LOOSE})',), (), 2.2),
+    ear=((f'EAR(views=N{_LOOSE}, push=0)',), (), 2.2),
     both=(('ADV(rho=0.03)', _SWAP+')'), (), 1.6),
     free=(('FreeADV(rho=RHO)',), (.003,.01,.03,.1), 4.3),
     rsrp_last=(('RSRP(rho=RHO, site="last")',), (.1,.3,1.), 3.),
@@ -216,6 +221,7 @@ def row_cfg(
     "Plain training changed into a row; with N = epochs and one pass, a copy takes the place of an epoch"
     methods,grid,_ = ROWS[check_name(row, ROWS, 'row')]
     epochs = 1. if row=='once' else passes if any('copies=N' in m for m in methods) else cfg.fine.epochs
+    if row=='originals': epochs *= copies/(copies+1)
     fine = replace(cfg.fine, epochs=epochs)
     if row=='average': fine = replace(fine, looks=copies, select='average')
     words = tuple(m.replace('=N', f'={copies}').replace(_LOOSE, '' if exact and row!='lookup' else _LOOSE) for m in methods)

@@ -93,7 +93,8 @@ def dual_scores(
     for k in range(0, len(order), batch):
         some = order[k:k+batch]
         b = dual_batch([rows[i] for i in some], frame)
-        yield some, masked_states(model, b) @ model.get_output_embeddings().weight.T + mlm_head(model)[1], b.target
+        scores = masked_states(model, b) @ model.get_output_embeddings().weight.T + mlm_head(model)[1]
+        yield some, scores.cpu(), b.target
 
 # %% ../nbs/33_gate.ipynb #6026ab44
 def copy_share(

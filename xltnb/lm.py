@@ -22,7 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .core import XltError, check_name, seed_for
+from .core import XltError, check_name, plain, seed_for, to_dict
 from .gpt import GPT, GPTCfg
 from .languages import Encoder, Lexicon, inputs_targets
 from .othello_games import random_games, random_games_torch
@@ -176,18 +176,23 @@ def load_checkpoint(
     path:Path, # file that `save_checkpoint` wrote
     model:GPT, # gets the weights
     opt:torch.optim.Optimizer|None=None, # gets its state
+    run:dict|None=None, # what makes the run this one, compared with what `meta` says
 )->dict: # meta
-    "Read a checkpoint into `model` and `opt`; raises `XltError` if it belongs to another model"
+    "Read a checkpoint into `model` and `opt`; raises `XltError` if it belongs to another model or run"
     with safe_open(path, 'pt', device=str(next(model.parameters()).device)) as f:
         names,params = set(f.keys()), dict(model.named_parameters())
         held = {k.removeprefix('model.') for k in names if k.startswith('model.')}
         same = held==set(params) and all(f.get_slice(f'model.{k}').get_shape()==list(p.shape) for k,p in params.items())
         if not same: raise XltError(f'{path} holds another model; delete it to start afresh')
+        meta = json.loads(f.metadata()['meta'])
+        there = meta.get('run') or {}
+        other = [f'{k} is {there[k]!r} there and {v!r} here' for k,v in (run or {}).items() if there.get(k, v)!=v]
+        if other: raise XltError(f'{path} holds another run: {"; ".join(other)}; give another file, or delete it to start afresh')
         with torch.no_grad():
             for k,p in params.items(): p.copy_(f.get_tensor(f'model.{k}'))
         for k,p in params.items() if opt else ():
             opt.state[p] = {s:f.get_tensor(f'opt.{k}.{s}') for s in ('step','exp_avg','exp_avg_sq') if f'opt.{k}.{s}' in names}
-        return json.loads(f.metadata()['meta'])
+        return meta
 
 # %% ../nbs/32_lm.ipynb #1bae9f6e
 @dataclass
@@ -206,8 +211,9 @@ class _Run:
         self.device = next(model.parameters()).device
         self.dtype = compute_dtype(cfg.dtype, self.device)
         self.games,self.enc,self.opt = Games(cfg, lex.n, seed, self.device), Encoder(lex, self.device), adamw(model, cfg)
-        self.meta = dict(step=0, tokens=[], loss=[], measured=[], seen=0, part=[0.,0.,0])
-        if ckpt and ckpt.exists(): self.meta = load_checkpoint(ckpt, model, self.opt)
+        run = plain(dict(seed=seed) | to_dict(cfg))
+        self.meta = dict(step=0, tokens=[], loss=[], measured=[], seen=0, part=[0.,0.,0], run=run)
+        if ckpt and ckpt.exists(): self.meta = load_checkpoint(ckpt, model, self.opt, run) | dict(run=run)
         self.net,self.rank,self.world = model,0,1
         if accelerator: self.share_out()
         self.step_loss = torch.compile(loss_sum) if self.device.type=='cuda' and model.cfg.width>=256 else loss_sum

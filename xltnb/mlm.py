@@ -298,8 +298,9 @@ def masked_states(
     batch:Batch, # what to read
 )->Tensor: # [M,D]
     "What the head's transform makes of the masked positions"
-    hid_B_T_D = model.base_model(input_ids=batch.ids, attention_mask=None if batch.keep is None else batch.keep.long()).last_hidden_state
-    return mlm_head(model)[0](hid_B_T_D.flatten(0,1)[batch.place])
+    ids,keep,place = (None if x is None else x.to(model.device) for x in (batch.ids, batch.keep, batch.place))
+    hid_B_T_D = model.base_model(input_ids=ids, attention_mask=None if keep is None else keep.long()).last_hidden_state
+    return mlm_head(model)[0](hid_B_T_D.flatten(0,1)[place])
 
 def masked_loss(
     model:PreTrainedModel, # with a head for masked words
@@ -308,7 +309,7 @@ def masked_loss(
     chunk:int=256, # positions at a time
 )->tuple: # mean cross-entropy, share that the head puts first
     "The loss of one batch"
-    out,bias,target = model.get_output_embeddings().weight, mlm_head(model)[1], batch.target
+    out,bias,target = model.get_output_embeddings().weight, mlm_head(model)[1], batch.target.to(model.device)
     if rivals:
         ids,shift = rivals
         out,bias,target = out[ids], bias[ids]+shift, torch.searchsorted(ids, target)

@@ -103,6 +103,7 @@ class MLMRun:
         head = [p for p in self.model.parameters() if p.requires_grad and not any(p is q for q in body)]
         groups = [dict(params=body, peak=cfg.lr), dict(params=head, peak=cfg.head_lr)]
         self.opt = torch.optim.AdamW(groups, betas=(.9,.98), weight_decay=.01, fused=True)
+        self.drops = any(isinstance(m, nn.Dropout) and m.p>0 for m in self.model.modules())
         self.weights = None # name of the newest checkpoint's tensors
         if (self.folder/'state.json').is_file(): self.resume()
 
@@ -110,6 +111,11 @@ class MLMRun:
     def progress(self)->float:
         "Share of the run that is done: of its tokens, or of its time if that is limited and further along"
         return max(self.at.tokens/self.cfg.tokens, self.at.seconds/60/self.cfg.minutes if self.cfg.minutes else 0)
+
+    @property
+    def chunks(self)->int:
+        "Chunks of the order"
+        return -(-len(self.order)//self.sentences)
 
     @property
     def reads(self)->str:
@@ -129,6 +135,7 @@ class MLMRun:
 
     def update(self, batch:Batch)->tuple:
         "One step of the optimiser; loss and share right"
+        if self.drops: torch.manual_seed(seed_for('mlm-dropout', self.cfg.seed, self.at.updates))
         for g in self.opt.param_groups: g['lr'] = g['peak']*schedule(self.progress, self.cfg.warmup)
         rng = np.random.default_rng(seed_for('mlm-rivals', self.cfg.seed, self.at.updates))
         rivals = draw_rivals(self.ranked, self.cfg.often, batch.target, rng) if self.cfg.often else None
@@ -206,8 +213,8 @@ def resume(self:MLMRun):
 def chunk(self:MLMRun,
     number:int, # of the chunk
 )->list: # of `Batch`
-    "Batches of a part of the order"
-    rows = self.order[number*self.sentences:(number+1)*self.sentences]
+    "Batches of a part of the order, which starts again, with other masks, where long sentences were cut and it ends too early"
+    rows = self.order[number%self.chunks*self.sentences:][:self.sentences]
     return batches(self.corpus, rows, self.cfg, self.frame, (number,), self.english)
 
 @patch
@@ -253,7 +260,7 @@ def train(self:MLMRun,
     "Train to the end of the run"
     self.model.train()
     seen,told,stopped = {}, time.time(), False
-    while self.progress<1 and self.at.chunk*self.sentences<len(self.order) and not stopped:
+    while self.progress<1 and (self.at.tokens or self.at.chunk<self.chunks) and not stopped: # a text that fills no row is read once
         for b in self.chunk(self.at.chunk)[self.at.batch:]:
             stopped = self.progress>=1 or bool(stop and stop(self))
             if stopped: break

@@ -68,7 +68,7 @@ class Reader(nn.Module):
 # %% ../nbs/54_regions.ipynb #288f2b69
 def fit_head(
     v_N_D:Tensor, # sentence vectors, at length 1
-    labels:Sequence[int], # class of each
+    labels:Sequence[int], # class of each; a class that none has is never answered
     classes:int, # how many there are
     ridge:float=.03, # weight of the squared weights, in units of a vector's spread
 )->nn.Linear:
@@ -76,8 +76,10 @@ def fit_head(
     mean,spread = v_N_D.mean(0), v_N_D.std(0).mean()
     fit = LogisticRegression(C=1/(2*ridge*len(labels)), max_iter=1000).fit((v_N_D-mean)/spread, labels)
     head = nn.Linear(v_N_D.shape[1], classes).requires_grad_(False)
-    head.weight.copy_(torch.from_numpy(fit.coef_)/spread)
-    head.bias.copy_(torch.from_numpy(fit.intercept_).float() - head.weight@mean)
+    coef,bias = (torch.from_numpy(x) for x in (fit.coef_, fit.intercept_))
+    if len(coef)==1: coef,bias = (torch.cat([-x, x])/2 for x in (coef, bias)) # two classes share one row
+    head.weight.zero_()[fit.classes_] = (coef/spread).float()
+    head.bias.fill_(-torch.inf)[fit.classes_] = bias.float() - head.weight[fit.classes_]@mean
     return head
 
 # %% ../nbs/54_regions.ipynb #66b55bbf

@@ -30,12 +30,12 @@ from .views import checked_table, swapped
 SITES = ('word', 'last')
 
 def scale(
-    step:Step, # with `emb` filled when `site` is 'word'
+    step:Step, # any step
     site:str='word', # 'word': word embeddings; 'last': final hidden states
 )->Tensor: # scalar, in the units of the vectors
-    "Mean L2 norm of what is displaced, 0 for a batch without words; raises `XltError` for an encoder whose last LayerNorm is not found"
+    "Mean L2 norm of what is displaced, before any method has; 0 for a batch without words; raises `XltError` where the last LayerNorm is not found"
     if check_name(site, SITES, 'site')=='word':
-        norms = step.emb.detach().norm(dim=-1)[step.words]
+        with torch.no_grad(): norms = word_table(step.net)(step.ids).norm(dim=-1)[step.words]
         return norms.mean() if len(norms) else norms.new_zeros(())
     norm = getattr(getattr(last_layer(step.net), 'output', None), 'LayerNorm', None)
     if not isinstance(norm, nn.LayerNorm):

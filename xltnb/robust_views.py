@@ -30,10 +30,11 @@ class Viewed(Method):
     ):
         name = type(self).__name__
         check_number(views, f'views of {name}', 1, whole=True)
-        self.table,self.views,self.lower,self.punct,self._pad = checked_table(table, name), views, lower, punct, None
+        self.table,self.views,self.lower,self.punct = checked_table(table, name), views, lower, punct
+        self._pad,self._types = None,False # of the tokenizer: its padding id, and does it tell the segments of a pair apart?
 
     @property
-    def columns(self): return view_columns(self.views)
+    def columns(self): return view_columns(self.views) + view_columns(self.views, 'types')*self._types
 
     def prepare(self,
         data, # rows
@@ -43,7 +44,9 @@ class Viewed(Method):
         self._pad = ctx.tokenizer.pad_token_id
         change = lambda text, rng: replace_words(text, self.table, rng, self.lower, self.punct)
         made = [swapped(data, change, 'views', ctx.seed, i) for i in range(self.views)]
-        return add_views(data, made, ctx.tokenizer, ctx.max_len)
+        data = add_views(data, made, ctx.tokenizer, ctx.max_len)
+        self._types = view_columns(1, 'types')[0] in data.column_names
+        return data
 
     def drawn(self,
         step:Step, # this update
@@ -111,7 +114,7 @@ class EAR(Viewed):
     def __init__(self,
         table:Synonyms, # word -> synonyms
         views:int=4, # changed readings of each row
-        push:float=.1, # α, reward for distant mean embeddings
+        push:float=.1, # α, reward for distant mean embeddings; 0 where word embeddings are frozen
         pull:float=1., # β, price of different attention
         layer:int=5, # whose attention is compared, from 0
         **lookup, # `lower`, `punct`
@@ -124,8 +127,10 @@ class EAR(Viewed):
         step:Step, # this update
         rest:Callable, # the remaining chain
     )->Out: # with the row's logits
-        "Both losses, minus push, plus pull; raises `XltError` when there are no attention maps, or none of that layer"
+        "Both losses, minus push, plus pull; raises `XltError` without attention maps, or of that layer, and for a push at frozen embeddings"
         both = [embedded(replace(s, ask=s.ask|dict(output_attentions=True))) for s in (step, self.drawn(step))]
+        if self.push and not both[0].emb.requires_grad:
+            raise XltError(f"push of EAR is {self.push:g}, and frozen word embeddings cannot be pushed: set freeze='none', or push=0")
         a,b = map(rest, both)
         maps = [o.raw.get('attentions') for o in (a,b)]
         if not all(maps): raise XltError("EAR reads attention maps: load the encoder with attn_implementation='eager'")

@@ -16,15 +16,20 @@ from scipy.special import nctdtrinc, stdtr, stdtrit
 from .core import XltError, seed_for
 
 # %% ../nbs/01_stats.ipynb #6fa32ae4
+def _sd(xs):
+    "Standard deviation; NaN for scores that are all alike but for rounding, since seeds that agree by chance say nothing of the others"
+    sd = stdev(xs)
+    return sd if sd>1e-12*max(map(abs, xs)) else nan
+
 def mean_ci(
     xs, # one score per seed
     level:float=0.95, # confidence level
 )->tuple[float,float,float]: # mean, low end, high end
-    "Mean of `xs` with a Student-t interval"
+    "Mean of `xs` with a Student-t interval, NaN for one score and for scores that are all alike"
     xs = [float(x) for x in xs]
     if not xs: raise XltError('mean_ci needs at least one score')
     if len(xs)<2: return mean(xs), nan, nan
-    half = stdtrit(len(xs)-1, (1+level)/2) * stdev(xs)/sqrt(len(xs))
+    half = stdtrit(len(xs)-1, (1+level)/2) * _sd(xs)/sqrt(len(xs))
     return mean(xs), float(mean(xs)-half), float(mean(xs)+half)
 
 # %% ../nbs/01_stats.ipynb #83557527
@@ -39,7 +44,6 @@ class Diff(NamedTuple):
 # %% ../nbs/01_stats.ipynb #21e077cd
 def _t_diff(effect, se, df, n, level):
     "A `Diff` from an effect, its standard error and degrees of freedom"
-    if se==0: return Diff(effect, effect, effect, n, 1. if effect==0 else 0.)
     half = float(stdtrit(df, (1+level)/2)) * se
     return Diff(effect, effect-half, effect+half, n, float(2*stdtr(df, -abs(effect)/se)))
 
@@ -49,12 +53,12 @@ def paired_diff(
     b, # scores of the other, same seeds in the same order
     level:float=0.95, # confidence level
 )->Diff: # mean of a-b over the seeds
-    "Mean paired difference with a Student-t interval"
+    "Mean paired difference with a Student-t interval, NaN for one pair and for differences that are all alike"
     if len(a)!=len(b): raise XltError(f'paired scores need the same seeds: {len(a)} against {len(b)}')
     if not len(a): raise XltError('paired_diff needs at least one pair')
     d = [float(x)-float(y) for x,y in zip(a, b)]
     if len(d)<2: return Diff(d[0], nan, nan, 1, nan)
-    return _t_diff(mean(d), stdev(d)/sqrt(len(d)), len(d)-1, len(d), level)
+    return _t_diff(mean(d), _sd(d)/sqrt(len(d)), len(d)-1, len(d), level)
 
 # %% ../nbs/01_stats.ipynb #00102438
 def _weights(n, n_boot, strata, rng):

@@ -34,7 +34,7 @@ from .encoders import load_encoder, quiet
 from .features import make_features, pad_batch
 from .heads import add_head
 from .method_trainer import MethodTrainer
-from .settings import FineCfg, arguments, check_cfg
+from .settings import FineCfg, arguments, check_cfg, check_more
 from .tasks import Task
 from .transfer import Matrix, Transfer, check_len, check_positions, generalized, zero_shot
 
@@ -134,10 +134,12 @@ class Finetuner(MethodTrainer):
         keep:bool=False, # keep the checkpoint of every look, for `oracle`
         report:Callable=lambda share: None, # report(share of the updates that are made), with `out`
         deadline:float=math.inf, # `time.time()` at which to save in `out` and stop, not `done`
-        **kwargs, # more of `TrainingArguments`, such as use_cpu=True
+        **kwargs, # more of `TrainingArguments`, such as use_cpu=True, but none that `FineCfg` decides
     ):
+        check_more(kwargs)
         self.task,self.cfg,self.keep,self.passing,self.between = task, check_cfg(cfg), keep, out is None and not keep, Between(report, deadline)
         if tokenizer is None: raise XltError('Finetuner needs tokenizer=..., the one that `load_encoder` returned beside the model')
+        if tokenizer.pad_token_id is None: raise XltError('the tokenizer has no padding token: set tokenizer.pad_token = tokenizer.eos_token')
         if out is None and deadline<math.inf: raise XltError('a run that stops at a deadline needs out=..., the folder from which it goes on')
         check_head(model, task)
         check_len(cfg.max_len, tokenizer, task.kind)
@@ -187,7 +189,8 @@ class Finetuner(MethodTrainer):
         return self.args.load_best_model_at_end and super()._determine_best_metric(metrics, trial) # else the library keeps the best one alone
 
     def fit(self)->'Finetuner': # itself, trained
-        "Train, going on from the last whole checkpoint in the folder if there is one, and keep the selected model"
+        "Train, going on from the last whole checkpoint in the folder if there is one, and keep the selected model; nothing more once it is trained"
+        if self.done: return self
         folder,a = Path(self.args.output_dir), self.args
         with a.main_process_first(local=False):
             claim(folder, self.identity, a.should_save)
@@ -195,7 +198,7 @@ class Finetuner(MethodTrainer):
         self._train_from(last)
         if not self.done: return self
         if self.cfg.select=='average': self.model.load_state_dict(averaged(self._looks(folder)), strict=False)
-        check_finite(self.model)
+        check_finite(self.model.eval())
         self.accelerator.wait_for_everyone()
         if a.should_save and self.passing: rmtree(folder, ignore_errors=True)
         return self
@@ -219,21 +222,23 @@ class Finetuner(MethodTrainer):
         self._load_from_checkpoint(str(last))
         if self.args.load_best_model_at_end and state.best_model_checkpoint: self._load_best_model()
 
+    def _precision(self): return torch.autocast('cuda', torch.bfloat16, enabled=self.args.bf16 and self.args.device.type=='cuda')
+
     def zero_shot(self,
         split:str='test', # 'validation' or 'test'
         langs:Sequence[str]|None=None, # default: all of the task
         limit:int|None=None, # rows a language
     )->Transfer: # scores by language
-        "Score the model in every language"
-        return zero_shot(self.model, self.processing_class, self.task, split, langs, limit, self.cfg.max_len)
+        "Score the model in every language, in the precision of its training"
+        with self._precision(): return zero_shot(self.model, self.processing_class, self.task, split, langs, limit, self.cfg.max_len)
 
     def generalized(self,
         langs:Sequence[str]|None=None, # default: all of the task
         limit:int|None=None, # items
         split:str='test', # 'validation' or 'test'
     )->Matrix: # [P,Q]
-        "Score every ordered pair of languages"
-        return generalized(self.model, self.processing_class, self.task, langs, split, limit, self.cfg.max_len)
+        "Score every ordered pair of languages, in the precision of its training"
+        with self._precision(): return generalized(self.model, self.processing_class, self.task, langs, split, limit, self.cfg.max_len)
 
 # %% ../nbs/30_trainer.ipynb #ca158382
 def averaged(

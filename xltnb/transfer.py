@@ -9,7 +9,6 @@ __all__ = ['check_len', 'positions', 'check_positions', 'logits_of', 'predict', 
 # %% ../nbs/27_transfer.ipynb #e1ff44b5
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -56,18 +55,19 @@ def logits_of(
     tokenizer, # whose padding id is used
     tokens:int=8192, # padded pieces a batch may hold
 )->list: # one a feature: [C], [T,C], or a pair of [T]
-    "Run the model over features, batched by length, and hand the logits back in their order"
+    "Run the model over features, batched by length and in the precision of its weights, and hand the logits back in their order"
     check_positions(model, feats)
+    was = model.training
     model.eval()
     device = next(model.parameters()).device
     out,rows = [None]*len(feats), feats.with_format(None)[:]
     keys = [k for k in ('input_ids','token_type_ids') if k in rows]
-    cast = torch.autocast('cuda', torch.bfloat16) if device.type=='cuda' else nullcontext()
     for at in by_length(feats['length'], tokens):
         batch = pad_batch([{k: rows[k][i] for k in keys} for i in at], tokenizer)
-        with torch.inference_mode(), cast: y = model(**{k: v.to(device) for k,v in batch.items()})
+        with torch.inference_mode(): y = model(**{k: v.to(device) for k,v in batch.items()})
         y = [t.float().cpu().numpy() for t in ((y.logits,) if 'logits' in y else (y.start_logits, y.end_logits))]
         for b,i in enumerate(at): out[i] = _cut(y, b, len(rows['input_ids'][i]))
+    model.train(was)
     return out
 
 def _cut(y, b, n):
