@@ -100,7 +100,7 @@ def _gains_title(t, base):
 def radius_fig(
     runs:Mapping[str,Sequence[Record]], # name -> runs with a grid
 )->go.Figure:
-    "Dev accuracy of source and targets over the radius, the rule's choice and, where targets have dev rows, the oracle's; raises `XltError` without a grid"
+    "Dev accuracy over the radius, the rule's choice and, where targets have dev rows, the oracle's; raises `XltError` without a grid"
     runs = {k: [r for r in rs if 'grid' in r.curves] for k,rs in runs.items()}
     runs = {k: rs for k,rs in runs.items() if rs}
     if not runs: raise XltError('none of these runs has a grid of radii')
@@ -115,7 +115,8 @@ def radius_fig(
         fig.update_xaxes(type='log', tickvals=radii, ticktext=[f'{r:g}' for r in radii], row=row, col=c)
     fig.update_yaxes(title='dev accuracy', col=1).update_xaxes(title='radius', row=rows)
     same = [r.metrics['radius']==r.metrics['oracle_radius'] for rs in runs.values() for r in rs if 'oracle_radius' in r.metrics]
-    said = f'The source takes the radius that is best for the others in {sum(same)} of {len(same)} runs' if same else 'The radius, chosen on the source'
+    said = f'The source takes the radius that is best for the others in {sum(same)} of {len(same)} runs'
+    if not same: said = 'The radius, chosen on the source'
     return dress(fig, said, 'thin: one seed; thick: mean; marks: what was taken; radius in shares of the mean norm', 190+230*rows)
 
 def _grid_traces(rs, side, name, colour, show):
