@@ -457,7 +457,7 @@ def test_catalogue_is_sound():
 def test_nothing_is_fetched_unasked(monkeypatch):
     monkeypatch.delenv('XLTNB_PAWSX', raising=False)
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
-    refuses(r'pawsx is not shipped: pass folder= \(or set XLTNB_PAWSX\), or hub=True', 'pawsx')
+    refuses(r'pawsx is not shipped: pass folder= \(or set XLTNB_PAWSX\), or set HF_HUB_OFFLINE=0 and pass hub=True', 'pawsx')
     for said in ('1', 'no', None):
         monkeypatch.delenv('HF_HUB_OFFLINE') if said is None else monkeypatch.setenv('HF_HUB_OFFLINE', said)
         refuses('pawsx would come from the hub .*, which is off: set HF_HUB_OFFLINE=0', 'pawsx', hub=True)

@@ -251,7 +251,7 @@ def _embedded(name, folder, langs):
 
 def _refuse_hub(name, pub, hub):
     "The hub is asked only on request, and only where downloads are allowed"
-    also = ', or hub=True to fetch it' if pub.hub else ''
+    also = ', or set HF_HUB_OFFLINE=0 and pass hub=True to fetch it' if pub.hub else ''
     if not (hub and pub.hub): raise XltError(f'{name} is not shipped: pass folder= (or set XLTNB_{name.upper()}){also}')
     if hub_off(): raise XltError(f'{name} would come from the hub ({pub.hub}), which is off: set HF_HUB_OFFLINE=0, or pass folder=')
 
