@@ -7,7 +7,8 @@ from functools import partial
 import pytest
 from conftest import NBS, PAGES, ROOT
 
-docs = pytest.importorskip('xltnb.docs')
+from xltnb import docs
+
 WALKS = sorted((NBS/'papers').glob('*/*_walk.ipynb'))
 
 

@@ -2,11 +2,12 @@
 import numpy as np
 import pytest
 
-figures = pytest.importorskip('xltnb.mothello_figures')
-from xltnb import board_figures, verdicts  # noqa: E402
-from xltnb.core import XltError  # noqa: E402
-from xltnb.figures import by_arm  # noqa: E402
-from xltnb.store import Record  # noqa: E402
+from xltnb import board_figures, verdicts
+from xltnb import finetuning_figures as moving
+from xltnb import mothello_figures as figures
+from xltnb.core import XltError
+from xltnb.figures import by_arm
+from xltnb.store import Record
 
 
 def align(k, seed, **curves):
@@ -46,10 +47,10 @@ def test_one_seed_has_no_thin_line():
 
 def test_transfer_counts_as_the_paper_beside_the_paper():
     runs = by_arm([transfer(a, s) for a in ('naive', 'anchors', 'unified') for s in range(2)])
-    plain, beside = figures.transfer_fig(runs), figures.transfer_fig(runs, figures.printed_curves())
+    plain, beside = moving.transfer_fig(runs), moving.transfer_fig(runs, moving.printed_curves())
     assert 'side to move' in plain.layout.title.subtitle.text and 'either side' in beside.layout.title.subtitle.text
     assert len(beside.data) - len(plain.data) == 9
-    assert len(figures.wrong_language_fig(runs).data) == 9
+    assert len(moving.wrong_language_fig(runs).data) == 9
 
 
 def test_matrix_is_ordered_by_cluster():
@@ -61,14 +62,14 @@ def test_matrix_is_ordered_by_cluster():
 
 
 def test_answers_add_up_to_one_and_approaches_keep_their_order():
-    fig = figures.wrong_language_fig(by_arm([transfer(a, s) for a in ('unified', 'naive', 'anchors') for s in range(2)]))
+    fig = moving.wrong_language_fig(by_arm([transfer(a, s) for a in ('unified', 'naive', 'anchors') for s in range(2)]))
     assert [a.text for a in fig.layout.annotations] == ['naive', 'anchors', 'unified']
     for panel in range(3): np.testing.assert_allclose(np.sum([t.y for t in fig.data[3*panel:3*panel+3]], axis=0), 1)
 
 
 def test_titles_say_what_the_records_say():
     assert figures.anchors_fig([align(k, s) for k in (0, 8) for s in range(3)]).layout.title.text == 'Across languages 0.50 (no anchors), 0.66 (8 anchors); within a language 0.70'
-    fig = figures.transfer_fig({'transfer-atomic-naive': [transfer('naive', s) for s in range(2)]})
+    fig = moving.transfer_fig({'transfer-atomic-naive': [transfer('naive', s) for s in range(2)]})
     assert fig.layout.title.text == 'The other language moves +55 (naive) points'
 
 
@@ -83,7 +84,7 @@ def test_single_targets_are_drawn_apart():
     rec = transfer('naive', 0)
     rec.arm, rec.config = 'transfer4-naive', dict(world=dict(kinds=['atomic', 'atomic', 'split', 'compositional']))
     rec.curves['finetune'] |= {f'target_{lax}{j}': [.9, .8, .1*j] for j in (1, 2, 3) for lax in ('', 'lax_')}
-    fig = figures.transfer_fig({rec.arm: [rec]}, figures.printed_curves(table='F6'))
+    fig = moving.transfer_fig({rec.arm: [rec]}, moving.printed_curves(table='F6'))
     assert lines(fig, 'legal moves, split target')[0].y[-1] == .2
     assert len([t for t in fig.data if t.legendgroup == 'paper']) == 5
 
@@ -91,7 +92,7 @@ def test_single_targets_are_drawn_apart():
 def test_runs_of_two_presets_are_not_drawn_as_one():
     long = transfer('naive', 1)
     long.curves['finetune'] = {k: v+v for k, v in long.curves['finetune'].items()}
-    with pytest.raises(XltError, match='one preset at a time'): figures.transfer_fig({'transfer-atomic-naive': [transfer('naive', 0), long]})
+    with pytest.raises(XltError, match='one preset at a time'): moving.transfer_fig({'transfer-atomic-naive': [transfer('naive', 0), long]})
 
 
 def test_turned_boards():

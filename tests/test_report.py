@@ -4,14 +4,14 @@ import re
 import numpy as np
 import pytest
 
-reports = pytest.importorskip('xltnb.report')
-from test_docs import visit  # noqa: E402
+from test_docs import visit
 
-from xltnb.core import XltError  # noqa: E402
-from xltnb.experiments import load_jobs  # noqa: E402
-from xltnb.published import load_paper, names_in  # noqa: E402
-from xltnb.store import Record, Store  # noqa: E402
-from xltnb.verdicts import claims_markdown  # noqa: E402
+from xltnb import report as reports
+from xltnb.core import XltError
+from xltnb.experiments import load_jobs
+from xltnb.published import load_paper, names_in
+from xltnb.store import Record, Store
+from xltnb.verdicts import claims_markdown
 
 EVIL = '<script>document.title="broken"</script>'
 

@@ -161,7 +161,7 @@ SCALES = dict(
         world=WorldCfg(n=6,layers=3,heads=4,width=64), general=_small, opening=replace(_small,steps=3500),
         ft=replace(_small,steps=1000,lr=3e-3,warmup=100), seeds=3, flops_s=3.2e10, measure_s=60., points=9, cases=200,
         probe=dict(probe_layer=1,probe_games=800,probe_batch=128,test_games=200), edit=dict(edit_from=1,edit_steps=300),
-        anchors=(0,1,2,4,8), pairs=('atomic','compositional'), rows=(0,8), many=((20,1),), indirect=(4,), four=False,
+        anchors=(0,1,2,4,8), pairs=('atomic','compositional'), rows=(0,8), many=((20,1),), indirect=(4,),
         long=LMCfg(steps=6500, batch=256, warmup=200), looks=12),
     gpu=Scale(
         world=WorldCfg(), general=_gpu, opening=_gpu, ft=replace(_gpu,steps=400,warmup=40),

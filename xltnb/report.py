@@ -22,6 +22,7 @@ from .compare import claims, compare
 from .core import XltError, atomic_write, check_name
 from .experiments import PRESETS, load_jobs
 from .experiments import papers as known_papers
+from .finetuning_figures import finetuning_figures
 from .mothello_figures import mothello_figures
 from .published import load_paper
 from .robust_figures import robust_figures
@@ -203,7 +204,8 @@ def table_origin(
     return Markup(''.join(_table_origin(f'{paper}.{k}', preset, rs, runs) for k,rs in _parts(rows).items()))
 
 # %% ../nbs/72_report.ipynb #13c85b3d
-FIGURES = dict(mothello=mothello_figures, robust=robust_figures, baselines=baseline_figures) # paper -> what is drawn: (name, how)
+FIGURES = dict( # paper -> what is drawn: (name, how)
+    mothello=lambda runs: mothello_figures(runs)+finetuning_figures(runs), robust=robust_figures, baselines=baseline_figures)
 
 def figure_html(
     fig:go.Figure, # a figure
