@@ -404,3 +404,14 @@ def test_a_batch_is_read_where_the_model_is():
     for b in batches(c, c.where(False)[:80], MLMCfg(dual=.5, block=32, batch=4), FRAME, (0,)):
         with pytest.raises(EOFError): masked_states(model, b)
     assert set(went) == {'meta'}
+
+
+def test_bfloat16_trains_weights_that_stay_float32(tmp_path):
+    c = corpus()
+    full, half = make(tmp_path/'a'), make(tmp_path/'b', bf16='yes')
+    half.model.load_state_dict(full.model.state_dict())
+    for b in full.chunk(0)[:3]:
+        exact, near = full.update(b)[0], half.update(b)[0]
+        assert 0 < abs(exact-near) < .02*exact
+    assert {p.dtype for p in half.model.parameters()} == {torch.float32}
+    with pytest.raises(XltError, match='bf16'): MLMCfg(bf16=True)

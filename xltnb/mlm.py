@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from .bench import TEXT_FILE, read_table
-from .core import XltError, atomic_write, cache_dir, check_number, seed_for, sha256_of, stable_hash
+from .core import XltError, atomic_write, cache_dir, check_name, check_number, seed_for, sha256_of, stable_hash
 from .store import built_once
 
 # %% ../nbs/31_mlm.ipynb #f2ebb9fe
@@ -95,6 +95,7 @@ class MLMCfg:
     head_lr:float = 1e-3 # of the head
     warmup:float = 0.03 # share of the run with a rising rate
     clip:float = 1. # largest norm of the gradient
+    bf16:str = 'auto' # bfloat16 in the body: 'auto': on a GPU; 'yes', also on processors that multiply it (AVX512-BF16, AMX); 'no'
     seed:int = 0 # draws order, masks and the head
 
     def __post_init__(self):
@@ -102,6 +103,7 @@ class MLMCfg:
         for k in ('minutes','lr','head_lr'): check_number(getattr(self,k), k, 0)
         check_number(self.alpha, 'alpha', 0, 10)
         check_number(self.clip, 'clip', 0, above=True)
+        check_name(self.bf16, ('auto','yes','no'), 'bf16')
         for k in ('mask','dual','dual_mask','tlm','warmup'):
             if not 0<=getattr(self,k)<=1: raise XltError(f'{k}={getattr(self,k)} must be a share between 0 and 1')
         if self.dual+self.tlm>1: raise XltError(f'dual={self.dual} and tlm={self.tlm} together exceed 1')
@@ -307,13 +309,15 @@ def masked_loss(
     batch:Batch, # what to read
     rivals:tuple|None=None, # pieces that compete and their corrections, from `draw_rivals`; all pieces if None
     chunk:int=256, # positions at a time
+    bf16:bool=False, # compute the hidden states in bfloat16; their loss stays in float32
 )->tuple: # mean cross-entropy, share that the head puts first
     "The loss of one batch"
     out,bias,target = model.get_output_embeddings().weight, mlm_head(model)[1], batch.target.to(model.device)
     if rivals:
         ids,shift = rivals
         out,bias,target = out[ids], bias[ids]+shift, torch.searchsorted(ids, target)
-    return _TiedLoss.apply(masked_states(model, batch), out, bias, target, chunk)
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16): hid = masked_states(model, batch)
+    return _TiedLoss.apply(hid.to(out.dtype), out, bias, target, chunk)
 
 # %% ../nbs/31_mlm.ipynb #242398ae
 def draw_rivals(

@@ -103,6 +103,7 @@ class MLMRun:
         head = [p for p in self.model.parameters() if p.requires_grad and not any(p is q for q in body)]
         groups = [dict(params=body, peak=cfg.lr), dict(params=head, peak=cfg.head_lr)]
         self.opt = torch.optim.AdamW(groups, betas=(.9,.98), weight_decay=.01, fused=True)
+        self.bf16 = cfg.bf16=='yes' or cfg.bf16=='auto' and self.model.device.type=='cuda'
         self.drops = any(isinstance(m, nn.Dropout) and m.p>0 for m in self.model.modules())
         self.weights = None # name of the newest checkpoint's tensors
         if (self.folder/'state.json').is_file(): self.resume()
@@ -141,7 +142,7 @@ class MLMRun:
         rivals = draw_rivals(self.ranked, self.cfg.often, batch.target, rng) if self.cfg.often else None
         put = lambda x: x.to(self.model.device) if torch.is_tensor(x) else x
         batch,rivals = replace(batch, **{k: put(v) for k,v in vars(batch).items()}), rivals and tuple(map(put, rivals))
-        loss,share = masked_loss(self.model, batch, rivals)
+        loss,share = masked_loss(self.model, batch, rivals, bf16=self.bf16)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.trained().values(), self.cfg.clip)
         self.refuse_unless(norm.isfinite().item())

@@ -8,6 +8,7 @@ __all__ = ['ours_mlm', 'peer_mlm', 'bench_mlm']
 # %% ../nbs/76_speed_mlm.ipynb #f5977b14
 import tempfile
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -68,13 +69,14 @@ def bench_mlm(
     model.to(best_device()) # the stock trainer would take it there in the middle
     corpus = bench_corpus(tok)
     with tempfile.TemporaryDirectory() as d:
-        run,fast = MLMRun(cfg, d, corpus, (model,tok)), MLMRun(MLMCfg(**{**vars(cfg), 'often':12288}), d, corpus, (model,tok))
+        few = replace(cfg, often=12288)
+        run,fast,half = (MLMRun(c, d, corpus, (model,tok)) for c in (cfg, few, replace(few, bf16='yes')))
         ours,peer,ratio = alternate(lambda: ours_mlm(run, steps), lambda: peer_mlm(model, tok, corpus, run.order, cfg, steps), rounds)
-        rivals = ours_mlm(fast, steps)
+        rivals,bf16 = ours_mlm(fast, steps), ours_mlm(half, steps)
     body,head = (sum(p.numel() for n,p in model.named_parameters() if part in n) for part in ('encoder.','transform'))
     out = model.get_output_embeddings().weight.numel()
     flops = 6*body + cfg.mask*(6*head+4*out)
     floor = matmul_rate(torch.bfloat16 if best_device()=='cuda' else torch.float32)/flops
-    return figure('mlm', 'tokens/s', ours, peer, ratio, floor, rivals=rivals, tokens_a_sentence=float(np.mean(corpus.sizes)))
+    return figure('mlm', 'tokens/s', ours, peer, ratio, floor, rivals=rivals, bf16=bf16, tokens_a_sentence=float(np.mean(corpus.sizes)))
 
 SPEEDS['mlm'] = bench_mlm
