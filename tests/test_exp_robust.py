@@ -8,6 +8,7 @@ from xltnb import exp_robust as exp
 from xltnb.core import XltError, from_dict, to_dict
 from xltnb.exp_robust import RobustCfg, robust_jobs, run_robust
 from xltnb.experiments import Ctx, Paused, call_job
+from xltnb.plan import make_plan, plan_line
 from xltnb.synonyms import load_synonyms
 from xltnb.task_runs import encoder_of, make_methods
 
@@ -156,3 +157,16 @@ def test_a_run_pauses_at_its_deadline_and_goes_on(tmp_path, arm):
     with pytest.raises(Paused): run_robust(cfg, 0, Ctx(tmp_path/'a', report=lambda share, note: said.append(share), deadline=0.))
     assert len(said)==1 and 0<said[0]<.85
     assert run_robust(cfg, 0, Ctx(tmp_path/'a')).metrics==run_robust(cfg, 0, Ctx(tmp_path/'b')).metrics
+
+
+def test_runs_without_their_data_wait_and_say_for_what(tmp_path, monkeypatch):
+    for name in ('PAWSX', 'XNLI', 'XQUAD'): monkeypatch.delenv(f'XLTNB_{name}', raising=False)
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    plan = lambda target, preset='paper': make_plan(target, preset, store=tmp_path)
+    assert not plan('robust').todo() and 'wait for data: set XLTNB_PAWSX and XLTNB_XNLI' in plan_line(plan('robust'))
+    assert {s for a, s in plan('baselines', 'laptop').df[['arm', 'status']].values if a == 'xquad'} <= {'done', 'waits'}
+    monkeypatch.setenv('XLTNB_XNLI', str(tmp_path))
+    there = plan('robust')
+    assert {j.arm.split('-')[0] for j in there.todo()} == {'xnli', 'xnli_xlmr'} and {j.waits for j in there.jobs} == {'', 'XLTNB_PAWSX'}
+    monkeypatch.setenv('HF_HUB_OFFLINE', '0')
+    assert plan('robust').todo() == plan('robust').jobs, 'the hub has both'

@@ -258,6 +258,23 @@ def test_an_interim_look_says_so(judged):
     assert j.note in compare.Claims([row])._repr_html_()
 
 
+def test_what_is_not_drawn_is_judged_by_its_items(tmp_path):
+    "A fixed run stands for every seed; alone it has the interval of its items, and none without them"
+    claim = load_paper('robust').claims['C1']
+    store = Store(tmp_path, committed=False)
+    jobs = [Job('robust', arm, 'robust.finetune', 1, {'arm': arm}, s, fixed=arm == 'x') for arm, n in (('x', 1), ('y', 3)) for s in range(n)]
+    for j in jobs: store.put(Record(j.experiment, j.key, j.config, j.seed, dict(avg=.75-.3*(j.arm == 'y')-.01*j.seed), items=dict(avg=SCORES) if j.arm == 'x' else {}, arm=j.arm))
+    def judged(arms, effect, jobs=jobs):
+        check = replace(claim.checks[0], presets=('laptop',), arms=arms, effect=effect, rule='above', margin=0.)
+        return compare.judge_claim(replace(claim, checks=(check,)), 'laptop', jobs, store)[0][1]
+    alone = judged({'a': 'x'}, 'a.avg - 0.3')
+    assert (alone.verdict, alone.n, alone.note) == ('ok', 1, '') and alone.low < .45 < alone.high
+    assert judged({'a': 'x'}, 'a.avg - 0.3', [replace(j, fixed=False) for j in jobs]).verdict == 'undecided'
+    both = judged({'a': 'x', 'b': 'y'}, 'a.avg - b.avg')
+    assert (both.verdict, both.n, both.note) == ('ok', 3, '') and both.effect == pytest.approx(.31)
+    assert judged({'a': 'y', 'b': 'z'}, 'a.avg - b.avg').verdict == 'todo'
+
+
 def test_languages_of_unequal_size_leave_a_note(judged):
     def change(r): r.metrics['targets'], r.items, r.per_language = r.metrics.pop('avg'), dict(en=SCORES, de=SCORES, sw=SCORES[1:]), dict(en={}, de={}, sw={})
     check = load_paper('robust').claims['C1'].checks[0]

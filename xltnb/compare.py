@@ -64,13 +64,13 @@ def _items(record, metric):
     if len(set(map(len,xs)))>1: return ()
     return xs[0] if metric=='source' else np.mean(xs[1:], 0)
 
-def _item_interval(check, runs, level):
+def _item_interval(check, runs, level, fixed):
     "Bootstrap over test items, if every metric of the effect has them in every run; else no interval, and a note unless no run has any"
     need = sorted(names_in(check.effect))
     found = {f'{a}.{m}': [_items(r[a],m) for r in runs] for a,m in need}
     sizes,alone = [{None if x is None else len(x) for x in xs} for xs in found.values()], 'the interval is that of the seeds alone'
     if any(len(s)>1 for s in sizes): return math.nan, math.nan, f'not all runs hold the same items: {alone}'
-    if len(runs)<2 or {None} in sizes: return math.nan,math.nan,''
+    if len(runs)<2 and not fixed or {None} in sizes: return math.nan,math.nan,''
     if {0} in sizes: return math.nan, math.nan, f'not all languages have the same number of rows: {alone}'
     values = {k: np.array(xs,float) for k,xs in found.items()}
     return *bootstrap_items(values, lambda means: evaluate(check.effect, lambda a,m: means[f'{a}.{m}']), level=level)[1:], ''
@@ -79,16 +79,17 @@ def judge(
     check:Check, # effect and rule
     runs:list, # per seed: short arm name to `Record`
     level:float=0.95, # of the interval
+    fixed:bool=False, # nothing is drawn: one run stands for every seed
 )->Judged:
     "Judge one check on paired runs; `undecided` where all seeds agree and no items say how sure that is"
     if not runs: return Judged('todo', note='not run')
     try: xs = [_seed_effect(check,r) for r in runs]
     except KeyError as e: return Judged('todo', note=f'the runs have no metric {e}; {_AGAIN}')
     effect,low,high = mean_ci(xs, level)
-    items_low,items_high,note = _item_interval(check, runs, level)
+    items_low,items_high,note = _item_interval(check, runs, level, fixed)
     if items_high-items_low > (0 if math.isnan(low) else high-low): low,high = items_low,items_high
     if len(xs)>1 and math.isnan(low): note = _notes('all seeds agree, and nothing says how sure that is', note)
-    v = verdict(low, high, len(xs), check.rule, check.margin)
+    v = verdict(low, high, math.inf if fixed else len(xs), check.rule, check.margin)
     could_show = detectable(xs) if len(xs)>1 else math.nan
     return Judged(v, effect, low, high, len(xs), tuple(xs), could_show, tuple(sorted({r.key for x in runs for r in x.values()})), note)
 
@@ -101,20 +102,26 @@ def _record(key, store, cache):
     return cache[key]
 
 def _runs_of(check, jobs, store, cache):
-    "Per seed, the records of all arms of a check; seeds that lack one are left out"
-    by = {}
+    "Per seed, the records of all arms of a check; seeds that lack one are left out, what is fixed belongs to all of them"
+    by,whole = {},{}
     for j in jobs:
         for name,arm in check.arms.items():
-            if j.arm==arm and (r := _record(j.key,store,cache)) is not None: by.setdefault(j.seed,{})[name] = r
-    return [r for s,r in sorted(by.items()) if len(r)==len(check.arms)]
+            if j.arm==arm and (r := _record(j.key,store,cache)) is not None: (whole if j.fixed else by.setdefault(j.seed,{}))[name] = r
+    return [x for _,r in sorted(by.items()) or [(0,{})] if len(x := r|whole)==len(check.arms)]
 
 def _same_data(recs):
     "Were the arms of a seed run on the same rows, as far as their records say?"
     return len({r.provenance['data'] for r in recs.values() if r.provenance.get('data')})<2
 
+def _drawn(check, jobs):
+    "The jobs of each arm of a check, without arms in which nothing is drawn"
+    arms = [[j for j in jobs if j.arm==arm] for arm in check.arms.values()]
+    return [js for js in arms if not js or not js[0].fixed]
+
 def _planned(check, jobs):
     "Seeds that a plan has for every arm of a check"
-    return len(set.intersection(*({j.seed for j in jobs if j.arm==arm} for arm in check.arms.values())))
+    seeds = [{j.seed for j in js} for js in _drawn(check, jobs)]
+    return len(set.intersection(*seeds)) if seeds else 1
 
 def _odd(k, n): return f'{k} of {n} seeds left out, their arms saw different data; {_AGAIN}'
 
@@ -123,10 +130,10 @@ def _stale(claim, preset, runs):
     now,key = claim.hash_at(preset), f'{claim.id.split(".",1)[1]}/{preset}'
     return any(r.provenance['rules'].get(key)!=now for x in runs for r in x.values() if 'rules' in r.provenance)
 
-def _among(count, check, runs):
+def _among(count, check, runs, fixed=False):
     "A check as one of `count`: it is `off` only where an interval widened for their number says so too"
-    j = judge(check, runs)
-    if j.verdict!='off' or judge(check, runs, 1-.05/count).verdict=='off': return j
+    j = judge(check, runs, fixed=fixed)
+    if j.verdict!='off' or judge(check, runs, 1-.05/count, fixed).verdict=='off': return j
     return replace(j, verdict='near', note=_notes(f'off alone, but not as one of {count} checks', j.note))
 
 def judge_claim(
@@ -141,7 +148,7 @@ def judge_claim(
     for c in checks:
         found = _runs_of(c, jobs, store, cache)
         runs = [r for r in found if _same_data(r)]
-        j = _among(len(checks), c, runs)
+        j = _among(len(checks), c, runs, not _drawn(c, jobs))
         if 0<len(found)<(n := _planned(c, jobs)): j = replace(j, note=_notes(f'{len(runs)} of {n} planned seeds', j.note))
         if len(runs)<len(found): j = replace(j, note=_notes(_odd(len(found)-len(runs), len(found)), runs and j.note))
         if _stale(claim,preset,runs): j = replace(j, verdict='todo', note=f'the rule was changed after these runs; {_AGAIN}')

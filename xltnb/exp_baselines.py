@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['VERSION', 'TRAINED', 'MATRIX', 'BaselineCfg', 'span_control', 'beside_control', 'run_baseline', 'RetrieveCfg',
-           'retrieve', 'run_retrieve', 'xquad_jobs', 'baseline_jobs']
+           'retrieve', 'run_retrieve', 'baseline_jobs']
 
 # %% ../nbs/60_exp_baselines.ipynb #9a8cf859
-import os
 from dataclasses import dataclass, replace
 from functools import cache
 from statistics import mean
 
 from .bench import load_bench
+from .catalog import lacks
 from .encoders import load_encoder
 from .experiments import ON_GPU, Ctx, Job, Result, experiment, make_job, paused_unless, preset_jobs
 from .heads import sentence_vectors
@@ -66,7 +66,7 @@ def beside_control(
 # %% ../nbs/60_exp_baselines.ipynb #eaf54581
 VERSION = 3
 
-@experiment('baselines.finetune', version=VERSION, cfg=BaselineCfg)
+@experiment('baselines.finetune', version=VERSION, cfg=BaselineCfg, waits=lambda cfg: lacks(cfg.task))
 def run_baseline(
     cfg:BaselineCfg, # what to train and score
     seed:int, # head, rows' order, dropout
@@ -112,7 +112,7 @@ def retrieve(
         score[lang],items[lang] = task.score(pred, rows), task.item_scores(pred, rows)
     return Transfer(task.name, task.source, main_metric(task), score, items)
 
-@experiment('baselines.retrieve', version=2, cfg=RetrieveCfg)
+@experiment('baselines.retrieve', version=2, cfg=RetrieveCfg, fixed=lambda cfg: not cfg.random)
 def run_retrieve(
     cfg:RetrieveCfg, # which task and encoder
     seed:int, # of the random weights
@@ -141,27 +141,18 @@ def _cfg(task, preset, random=False):
                            matrix=('en','de') if task=='lo_pair' else (), matrix_items=8)
     return BaselineCfg(task, n, 200, (), 'e5-small', random, MATRIX if task=='lo_pair' and not random else (), 100, fine)
 
-def xquad_jobs(
-    preset:str, # laptop, gpu, paper or cluster
-    seeds:int|None=None, # repeats; None: 5
-)->list[Job]: # none at smoke
-    "Question answering; runs only where XQuAD's folder is named, its records are read everywhere"
-    if preset=='smoke': return []
-    return [make_job('xquad', 'baselines.finetune', _cfg('xquad', preset), i, TRAINED['xquad'][2]) for i in range(seeds or 5)]
-
 @preset_jobs('baselines')
 def baseline_jobs(
     preset:str, # smoke, laptop, gpu, paper or cluster
     seeds:int|None=None, # repeats; None: 1 at smoke, else 5
 )->list[Job]: # one seed of every task first
-    "Every task, the cheap ones first; a control is one arm more"
+    "Every task, the cheap ones first; a control is one arm more; questions wait for their data"
     smoke = preset=='smoke'
-    arms = {t: ('finetune', _cfg(t, preset), 10. if smoke else TRAINED[t][2]) for t in TRAINED if t!='xquad'}
+    arms = {t: ('finetune', _cfg(t, preset), 10. if smoke else TRAINED[t][2]) for t in TRAINED if not (smoke and t=='xquad')}
     arms |= {'lo_ret': ('retrieve', RetrieveCfg(limit=16, langs=('en','de','zh')) if smoke else RetrieveCfg(), 200.)}
     if not smoke:
         arms |= {f'{t}-random': ('finetune', _cfg(t, preset, True), TRAINED[t][2]) for t in _CONTROL}
         arms |= {'lo_ret-random': ('retrieve', RetrieveCfg(random=True), 200.)}
     once = lambda a: 1 if a=='lo_ret' else seeds or (1 if smoke else 3 if 'random' in a else 5)
     jobs = [make_job(a, f'baselines.{kind}', cfg, i, cost) for a,(kind,cfg,cost) in arms.items() for i in range(once(a))]
-    if os.environ.get('XLTNB_XQUAD'): jobs += xquad_jobs(preset, seeds)
     return sorted(jobs, key=lambda j: j.seed>=3)

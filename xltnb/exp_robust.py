@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from .bench import load_bench
+from .catalog import lacks
 from .core import XltError, check_name, seed_for
 from .distances import distance
 from .experiments import ON_GPU, Ctx, Job, Result, experiment, make_job, paused_unless, preset_jobs
@@ -144,7 +145,7 @@ def slope(
 
 VERSION = 2
 
-@experiment('robust.finetune', version=VERSION, cfg=RobustCfg)
+@experiment('robust.finetune', version=VERSION, cfg=RobustCfg, waits=lambda cfg: lacks(cfg.task))
 def run_robust(
     cfg:RobustCfg, # what to train and score
     seed:int, # head, rows' order, dropout, methods

@@ -39,6 +39,8 @@ class Job:
     seed:int # the repeat
     cost_s:float = 0. # expected core-seconds
     inputs:dict = field(default_factory=dict) # fingerprints of data and models that go in
+    fixed:bool = False # nothing in it is drawn: its one run stands for every seed
+    waits:str = '' # environment variable that has to name its data before it can run
 
     @cached_property
     def key(self)->str: # 16 hex digits
@@ -116,6 +118,9 @@ class Experiment:
     version:int # raised when its results change
     cfg:type # the dataclass of its config
     fn:Callable # fn(cfg, seed, ctx) -> Result
+    fixed:Callable # fixed(cfg) -> does the seed decide nothing?
+    waits:Callable # waits(cfg) -> environment variable that has to name its data first, or ''
+
 
 # %% ../nbs/60_experiments.ipynb #a0323a74
 EXPERIMENTS = {}
@@ -124,10 +129,12 @@ def experiment(
     name:str, # 'paper.what'
     version:int=1, # raise it when the same config gives other results
     cfg:type=dict, # the dataclass of its config
+    fixed:Callable=lambda cfg: False, # fixed(cfg) -> does the seed decide nothing? such a run is judged by its test items alone
+    waits:Callable=lambda cfg: '', # waits(cfg) -> environment variable that has to name its data first, or ''
 ): # decorator
     "Register `fn(cfg, seed, ctx)->Result` as an experiment"
     def deco(fn):
-        EXPERIMENTS[name] = Experiment(name, version, cfg, fn)
+        EXPERIMENTS[name] = Experiment(name, version, cfg, fn, fixed, waits)
         return fn
     return deco
 
@@ -154,7 +161,8 @@ def make_job(
 )->Job: # the job
     "A job for a registered experiment; the paper is the part of `name` before the dot"
     exp = EXPERIMENTS[check_name(name, EXPERIMENTS, 'experiment')]
-    return Job(name.split('.')[0], arm, name, exp.version, cfg if isinstance(cfg, dict) else to_dict(cfg), seed, cost_s, inputs or {})
+    plain = cfg if isinstance(cfg, dict) else to_dict(cfg)
+    return Job(name.split('.')[0], arm, name, exp.version, plain, seed, cost_s, inputs or {}, exp.fixed(cfg), exp.waits(cfg))
 
 # %% ../nbs/60_experiments.ipynb #42d91643
 MODULES = {p: f'xltnb.exp_{p}' for p in (*PAPERS, 'baselines')} # paper -> module that registers its experiments

@@ -52,10 +52,14 @@ class Plan:
         "Keys of this plan that the store holds now"
         return self.store.keys() & {j.key for j in self.jobs}
 
-    def todo(self)->list[Job]: # each key once, in order
+    def left(self)->list[Job]: # each key once, in order
         "The jobs that the store lacks now"
         seen = self.done()
         return [j for j in self.jobs if not (j.key in seen or seen.add(j.key))]
+
+    def todo(self)->list[Job]: # each key once, in order
+        "Those of them that can run: none that waits for data"
+        return [j for j in self.left() if not j.waits]
 
     def records(self)->dict: # arm -> records of its finished runs, by seed
         "What the store holds of this plan: what pages and figures draw"
@@ -90,7 +94,7 @@ def unit(
 def df(self:Plan)->pd.DataFrame: # arm, seed, key, status, cost_s
     "The plan as a table, one row a job"
     done = self.done()
-    row = lambda j: (j.arm, j.seed, j.key, 'done' if j.key in done else 'todo', j.cost_s)
+    row = lambda j: (j.arm, j.seed, j.key, 'done' if j.key in done else 'waits' if j.waits else 'todo', j.cost_s)
     return pd.DataFrame([row(j) for j in self.jobs], columns=['arm','seed','key','status','cost_s'])
 
 def arms_df(
@@ -106,6 +110,13 @@ def arms_df(
     return pd.DataFrame(out.values(), columns=['arm','runs','done','left_s'])
 
 # %% ../nbs/61_plan.ipynb #a68ef91a
+def _waiting(plan):
+    "How many runs wait for data, what they would cost, and what to do about it"
+    jobs = [j for j in plan.left() if j.waits]
+    cost = f'{sum(j.cost_s for j in jobs)/3600:.2f} {unit(plan.preset)}-hours'
+    names = ' and '.join(sorted({j.waits for j in jobs}))
+    return f'; {len(jobs)} ({cost}) wait for data: set {names} to where they are' if jobs else ''
+
 def plan_line(
     plan:Plan, # the plan
     workers:int|None=None, # side by side; default: the cores, or one GPU
@@ -114,12 +125,13 @@ def plan_line(
     todo, u = plan.todo(), unit(plan.preset)
     n = len({j.key for j in plan.jobs})
     if not n: return f'{plan.target} has no runs at {plan.preset}: it is measured at a larger preset'
-    if not todo: return f'{plan.target} at {plan.preset}: all {n} runs are done'
+    wait = _waiting(plan)
+    if not todo: return f'{plan.target} at {plan.preset}: {f"{len(plan.done())} of" if wait else "all"} {n} runs are done{wait}'
     workers = workers or (cores() if u=='core' else 1)
     wall = duration(wall_s(todo, workers))
     hours = f'{plan.seconds()/3600:.2f}' if plan.seconds()>=36 else 'under 0.01'
     return (f'{plan.target} at {plan.preset}: {len(todo)} of {n} runs to do, {hours} {u}-hours, '
-            f'{"" if wall.startswith("under") else "about "}{wall} with {workers} worker{"s"*(workers>1)}')
+            f'{"" if wall.startswith("under") else "about "}{wall} with {workers} worker{"s"*(workers>1)}{wait}')
 
 # %% ../nbs/61_plan.ipynb #6180a3fa
 @patch
