@@ -9,6 +9,7 @@ from xltnb.core import XltError, from_dict, to_dict
 from xltnb.exp_robust import RobustCfg, robust_jobs, run_robust
 from xltnb.experiments import Ctx, Paused, call_job
 from xltnb.plan import make_plan, plan_line
+from xltnb.run import run_plan
 from xltnb.synonyms import load_synonyms
 from xltnb.task_runs import encoder_of, make_methods
 
@@ -163,6 +164,8 @@ def test_runs_without_their_data_wait_and_say_for_what(tmp_path, monkeypatch):
     for name in ('PAWSX', 'XNLI', 'XQUAD'): monkeypatch.delenv(f'XLTNB_{name}', raising=False)
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
     plan = lambda target, preset='paper': make_plan(target, preset, store=tmp_path)
+    report = run_plan(plan('baselines.B8', 'laptop'), show=False)
+    assert report.exit_code == 3 and report.count()['waits'] >= 2 and repr(report).split('(')[0].endswith('wait for data ')
     assert not plan('robust').todo() and 'wait for data: set XLTNB_PAWSX and XLTNB_XNLI' in plan_line(plan('robust'))
     assert {s for a, s in plan('baselines', 'laptop').df[['arm', 'status']].values if a == 'xquad'} <= {'done', 'waits'}
     monkeypatch.setenv('XLTNB_XNLI', str(tmp_path))

@@ -57,7 +57,7 @@ def test_held_out_sentences_are_never_drawn_and_shares_follow_alpha():
 @pytest.mark.parametrize('often', [0, 12])
 def test_an_update_reads_where_the_model_is(tmp_path, often, monkeypatch):
     run, seen = make(tmp_path, often=often), []
-    def loss(model, batch, rivals):
+    def loss(model, batch, rivals, bf16):
         seen.extend([batch.ids, batch.place, batch.target, *(rivals or ())])
         raise EOFError
     monkeypatch.setattr('xltnb.mlm_run.masked_loss', loss)
@@ -415,3 +415,6 @@ def test_bfloat16_trains_weights_that_stay_float32(tmp_path):
         assert 0 < abs(exact-near) < .02*exact
     assert {p.dtype for p in half.model.parameters()} == {torch.float32}
     with pytest.raises(XltError, match='bf16'): MLMCfg(bf16=True)
+    half.save()
+    with pytest.raises(XltError, match='other precision: set bf16="yes"'): make(tmp_path/'b')
+    assert make(tmp_path/'b', bf16='yes').at.updates == half.at.updates

@@ -1,4 +1,5 @@
 "Published files: what loads, what is refused with file, line and remedy, and what a rule's hash covers"
+import math
 import re
 from collections import Counter
 from dataclasses import replace
@@ -196,8 +197,7 @@ def test_rule_hashes_name_claim_and_preset():
 
 @pytest.mark.parametrize('preset', ['smoke', 'laptop', 'gpu', 'paper'])
 @pytest.mark.parametrize('paper', ['mothello', 'baselines', 'robust'])
-def test_arms_of_checks_have_jobs(paper, preset, monkeypatch):
-    monkeypatch.setenv('XLTNB_XQUAD', 'a folder') # without one its runs are not planned
+def test_arms_of_checks_have_jobs(paper, preset):
     arms = {j.arm for j in load_jobs(paper)(preset, None)}
     lost = {c.id: sorted(x) for c in load_paper(paper).claims.values() if (x := {a for k in c.at(preset) for a in k.arms.values()} - arms)}
     assert not lost, f'no job at {preset} measures {lost}'
@@ -273,6 +273,16 @@ def test_what_is_not_drawn_is_judged_by_its_items(tmp_path):
     both = judged({'a': 'x', 'b': 'y'}, 'a.avg - b.avg')
     assert (both.verdict, both.n, both.note) == ('ok', 3, '') and both.effect == pytest.approx(.31)
     assert judged({'a': 'y', 'b': 'z'}, 'a.avg - b.avg').verdict == 'todo'
+    row = dict(pinned=alone.effect, now=alone.effect, n=1, low=alone.low)
+    assert not compare.moved(row) and compare.moved(row | dict(pinned=.4)) and not compare.moved(row | dict(pinned=.4, low=math.nan))
+
+
+@pytest.mark.parametrize('source', [True, False])
+def test_items_of_targets_leave_out_the_source_where_it_was_scored(source):
+    items = dict(en=[1., 1.], de=[0., 1.], sw=[0., 0.])
+    langs = list(items) if source else ['de', 'sw']
+    r = Record('demo', 'k', {}, 0, dict(targets=.25), per_language={l: {} for l in langs}, items={l: items[l] for l in langs})
+    assert list(compare._items(r, 'targets')) == [0., .5]
 
 
 def test_languages_of_unequal_size_leave_a_note(judged):

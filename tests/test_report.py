@@ -70,7 +70,7 @@ def test_full_report_in_a_browser(browser, full):
     page, wrong = visit(browser, full[0].as_uri())
     page.locator('.js-plotly-plot .main-svg').first.wait_for(timeout=60000)
     page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length == document.querySelectorAll('.plotly-graph-div').length")
-    assert page.locator('.js-plotly-plot').count() == 11
+    assert page.locator('.js-plotly-plot').count() == 12
     assert page.locator('table.claims tbody tr').count() == len(full[1])
     assert 'Not drawn' not in page.inner_text('body') and page.title() == 'xltnb report, laptop'
     page.locator('table.claims a').first.click()

@@ -57,18 +57,20 @@ def _seed_effect(check, recs):
     return evaluate(check.effect, lambda a,m: recs[a].metrics[m])
 
 def _items(record, metric):
-    "Scores of a metric's items, () where languages have none in common; those of `source` and `targets` come from the languages', the source first"
+    "Scores of a metric's items, () where languages have none in common; those of `source` and `targets` are the languages', the source first if scored"
     if metric in record.items or metric not in ('source','targets'): return record.items.get(metric)
     xs = [record.items.get(l) for l in record.per_language]
     if None in xs or not xs: return None
     if len(set(map(len,xs)))>1: return ()
-    return xs[0] if metric=='source' else np.mean(xs[1:], 0)
+    if metric=='source': return xs[0]
+    return np.mean(min(xs[1:], xs, key=lambda rows: abs(np.mean(rows)-record.metrics[metric])), 0) # all of them where there is no source
 
 def _item_interval(check, runs, level, fixed):
     "Bootstrap over test items, if every metric of the effect has them in every run; else no interval, and a note unless no run has any"
     need = sorted(names_in(check.effect))
     found = {f'{a}.{m}': [_items(r[a],m) for r in runs] for a,m in need}
-    sizes,alone = [{None if x is None else len(x) for x in xs} for xs in found.values()], 'the interval is that of the seeds alone'
+    sizes = [{None if x is None else len(x) for x in xs} for xs in found.values()]
+    alone = 'there is no interval' if fixed else 'the interval is that of the seeds alone'
     if any(len(s)>1 for s in sizes): return math.nan, math.nan, f'not all runs hold the same items: {alone}'
     if len(runs)<2 and not fixed or {None} in sizes: return math.nan,math.nan,''
     if {0} in sizes: return math.nan, math.nan, f'not all languages have the same number of rows: {alone}'
@@ -311,8 +313,9 @@ def moved(
     row:dict, # of a `Comparison`
 )->bool:
     "Do the present repeats contradict the accepted number: does their interval leave it out?"
-    if row['pinned'] is None or row['n']<2: return False
-    if math.isnan(row['low']): return round(row['now'], 6)!=row['pinned'] # all repeats alike
+    alone = math.isnan(row['low'])
+    if row['pinned'] is None or row['n']<2 and alone: return False
+    if row['n']<2 or alone: return round(row['now'], 6)!=row['pinned'] # nothing is drawn, or all repeats are alike
     return not row['low']<=row['pinned']<=row['high']
 
 def coverage(

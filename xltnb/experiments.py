@@ -40,7 +40,7 @@ class Job:
     cost_s:float = 0. # expected core-seconds
     inputs:dict = field(default_factory=dict) # fingerprints of data and models that go in
     fixed:bool = False # nothing in it is drawn: its one run stands for every seed
-    waits:str = '' # environment variable that has to name its data before it can run
+    waits:str = '' # environment variable that had to name its data when this was planned
 
     @cached_property
     def key(self)->str: # 16 hex digits
@@ -161,8 +161,9 @@ def make_job(
 )->Job: # the job
     "A job for a registered experiment; the paper is the part of `name` before the dot"
     exp = EXPERIMENTS[check_name(name, EXPERIMENTS, 'experiment')]
+    known = from_dict(exp.cfg, cfg) if isinstance(cfg, dict) and exp.cfg is not dict else cfg
     plain = cfg if isinstance(cfg, dict) else to_dict(cfg)
-    return Job(name.split('.')[0], arm, name, exp.version, plain, seed, cost_s, inputs or {}, exp.fixed(cfg), exp.waits(cfg))
+    return Job(name.split('.')[0], arm, name, exp.version, plain, seed, cost_s, inputs or {}, exp.fixed(known), exp.waits(known))
 
 # %% ../nbs/60_experiments.ipynb #42d91643
 MODULES = {p: f'xltnb.exp_{p}' for p in (*PAPERS, 'baselines')} # paper -> module that registers its experiments

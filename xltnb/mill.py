@@ -18,6 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from uuid import uuid4
 
+from .catalog import PUBLISHED
 from .compare import pins
 from .core import XltError, atomic_write, check_name, nearest, project_root, stable_hash
 from .published import PRESETS
@@ -127,11 +128,12 @@ class PageRun:
 
 # %% ../nbs/64_mill.ipynb #26733441
 def _state(nb, params, spec):
-    "What a page's result depends on: its text, its parameters and the library with its rules; and the records and pins it can see"
+    "What a page's result depends on: its text, its parameters and the library with its rules; and the records, pins and data folders it can see"
     lib = Path(__file__).parent if '__file__' in globals() else project_root()/'xltnb'
     code = {f.name: stable_hash(f.read_text(encoding='utf-8')) for g in ('*.py','data/published/*.yaml') for f in sorted(lib.glob(g))}
     store = Store(params.get('store', spec.get('store', {}).get('default', 'results').strip('\'"')))
-    return [stable_hash([Path(nb).read_text(encoding='utf-8'), params, code]), stable_hash([sorted(store.keys()), pins(store)])]
+    folders = sorted((k,v) for k,v in os.environ.items() if k.startswith('XLTNB_') and k.removeprefix('XLTNB_').lower() in PUBLISHED)
+    return [stable_hash([Path(nb).read_text(encoding='utf-8'), params, code]), stable_hash([sorted(store.keys()), pins(store), folders])]
 
 def _marked(mark):
     "The state that a finished page was made from; None where that cannot be read"

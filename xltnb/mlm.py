@@ -309,7 +309,7 @@ def masked_loss(
     batch:Batch, # what to read
     rivals:tuple|None=None, # pieces that compete and their corrections, from `draw_rivals`; all pieces if None
     chunk:int=256, # positions at a time
-    bf16:bool=False, # compute the hidden states in bfloat16; their loss stays in float32
+    bf16:bool=False, # compute the hidden states in bfloat16; their loss stays in the precision of the weights
 )->tuple: # mean cross-entropy, share that the head puts first
     "The loss of one batch"
     out,bias,target = model.get_output_embeddings().weight, mlm_head(model)[1], batch.target.to(model.device)

@@ -88,7 +88,7 @@ class MLMRun:
         cfg:MLMCfg, # what to compute
         folder:str|Path, # where checkpoints go; a run found there is continued
         corpus:Corpus|None=None, # the text; the benchmark's if None
-        model:tuple|None=None, # (model, tokenizer); from `mlm_model` if None
+        model:tuple|None=None, # (model, tokenizer), the model where it is to be trained; from `mlm_model` if None
         sentences:int=1024, # of the order, a chunk
     ):
         corpus = bench_corpus(model[1] if model else load_tokenizer(cfg.encoder)) if corpus is None else corpus
@@ -162,7 +162,7 @@ def save(self:MLMRun):
     state,before = self.folder/'state.json', self.weights
     atomic_write(self.folder/name, tensor_bytes({k: v.contiguous() for k,v in data.items()}))
     if before not in (None, name): atomic_write(self.folder/'before.json', state.read_bytes())
-    atomic_write(state, json.dumps(dict(cfg=to_dict(self.cfg), reads=self.reads, weights=name, at=to_dict(self.at))))
+    atomic_write(state, json.dumps(dict(cfg=to_dict(self.cfg), reads=self.reads, weights=name, bf16=self.bf16, at=to_dict(self.at))))
     self.weights = name
     for p in self.folder.glob('weights-*.safetensors'):
         if before!=name and p.name not in (name, before): p.unlink(missing_ok=True)
@@ -173,8 +173,10 @@ def read_state(self:MLMRun,
 )->tuple: # name of the tensors, progress, tensors by name
     "A checkpoint; raises `XltError` if it belongs to other settings, another text or another model"
     state = json.loads(path.read_text(encoding='utf-8'))
-    was = {k: v for k,v in state['cfg'].items() if v!=to_dict(self.cfg).get(k) and k!='minutes'}
+    was = {k: v for k,v in state['cfg'].items() if v!=to_dict(self.cfg).get(k) and k not in ('minutes','bf16')}
     if was: raise XltError(f'{self.folder} holds a run with {was}: give another folder, or the same settings')
+    if state.get('bf16',False)!=self.bf16:
+        raise XltError(f'{self.folder} holds a run in the other precision: set bf16="{"no" if self.bf16 else "yes"}"')
     if state.get('reads')!=self.reads:
         raise XltError(f'{self.folder} holds a run over another text or other pieces: give another folder')
     at,data = Progress(**state['at']), load_file(self.folder/state['weights'])

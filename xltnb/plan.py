@@ -69,7 +69,7 @@ class Plan:
         return found
 
     def seconds(self)->float: # core-seconds; GPU-seconds where the preset wants a GPU
-        "Expected cost of what is left"
+        "Expected cost of what can run"
         return sum(j.cost_s for j in self.todo())
 
 # %% ../nbs/61_plan.ipynb #97ee8308
@@ -115,7 +115,7 @@ def _waiting(plan):
     jobs = [j for j in plan.left() if j.waits]
     cost = f'{sum(j.cost_s for j in jobs)/3600:.2f} {unit(plan.preset)}-hours'
     names = ' and '.join(sorted({j.waits for j in jobs}))
-    return f'; {len(jobs)} ({cost}) wait for data: set {names} to where they are' if jobs else ''
+    return f'; {len(jobs)} ({cost}) wait for data: set {names} to where they are, or HF_HUB_OFFLINE=0 to fetch them' if jobs else ''
 
 def plan_line(
     plan:Plan, # the plan

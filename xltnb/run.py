@@ -295,18 +295,20 @@ def get_engine(
     return getattr(import_module(module), fn)
 
 # %% ../nbs/62_run.ipynb #d744813f
+_GOES_ON = 'paused','left','busy'
+
 @dataclass(repr=False)
 class RunReport:
     "What a call of `run_plan` did"
     plan:Plan # what was asked for
-    outcomes:list[Outcome] # one for each job that was missing
+    outcomes:list[Outcome] # one for each job that was missing and has its data
     wall_s:float = 0. # seconds it took
 
     def count(self)->dict[str,int]: # status -> jobs
         "How many jobs ended in which way"
-        keys = {j.key for j in self.plan.jobs}
-        before = len(keys)-len(self.outcomes)
-        n = {'there': before} if before else {}
+        waits = sum(bool(j.waits) for j in self.plan.left())
+        before = len({j.key for j in self.plan.jobs})-len(self.outcomes)-waits
+        n = {k: v for k,v in dict(there=before, waits=waits).items() if v}
         for o in self.outcomes: n[o.status] = n.get(o.status, 0)+1
         return n
 
@@ -314,17 +316,18 @@ class RunReport:
     def exit_code(self)->int: # 0 all done, 1 a job failed, 3 something is left
         "What a command should exit with"
         n = self.count()
-        return 1 if n.get('failed') else 3 if any(n.get(s) for s in ('paused','left','busy')) else 0
+        return 1 if n.get('failed') else 3 if any(n.get(s) for s in (*_GOES_ON,'waits')) else 0
 
 # %% ../nbs/62_run.ipynb #8e16017f
-WORDS = dict(done='ran', there='were there', failed='failed', paused='paused at a checkpoint', left='not started', busy='at work elsewhere')
+WORDS = dict(done='ran', there='were there', failed='failed', paused='paused at a checkpoint', left='not started', busy='at work elsewhere',
+    waits='wait for data')
 
 @patch
 def __repr__(self:RunReport):
     "One line, and one for each failure"
     n = self.count()
     head = ', '.join(f'{n[s]} {w}' for s,w in WORDS.items() if n.get(s)) or 'nothing to run'
-    rest = '; the same command goes on from there' if self.exit_code==3 else ''
+    rest = '; the same command goes on from there' if any(map(n.get, _GOES_ON)) and self.exit_code==3 else ''
     bad = [f'  {o.job.arm} seed {o.job.seed}: {o.note}' for o in self.outcomes if o.status=='failed']
     return '\n'.join([f'{self.plan.target} at {self.plan.preset}: {head}{rest} ({duration(self.wall_s)})']+bad)
 
@@ -386,7 +389,7 @@ def run_plan(
     device:str|None=None, # 'cpu' or 'cuda'; default: what the preset is counted in, so that one key means one arithmetic
     show:bool=True, # print the estimate and the progress
 )->RunReport: # what was done
-    "Run the jobs of a plan that its store lacks"
+    "Run the jobs of a plan that its store lacks, but for those that wait for data"
     _check_options(workers, minutes, device, plan.preset)
     fn, start = get_engine(engine), time.time()
     store = plan.store if store is None else open_store(store)
