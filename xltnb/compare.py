@@ -57,7 +57,7 @@ def _seed_effect(check, recs):
     return evaluate(check.effect, lambda a,m: recs[a].metrics[m])
 
 def _items(record, metric):
-    "Scores of a metric's items, () where languages have none in common; those of `source` and `targets` are the languages', the source first if scored"
+    "Scores of a metric's items, () where languages have none in common; `source` and `targets` take the languages', the source first if scored"
     if metric in record.items or metric not in ('source','targets'): return record.items.get(metric)
     xs = [record.items.get(l) for l in record.per_language]
     if None in xs or not xs: return None
