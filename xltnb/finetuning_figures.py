@@ -90,7 +90,8 @@ def transfer_fig(
         for k,(x,y) in (printed or {}).get(arm,{}).items():
             if (k0 := k.split('_')[0]) in COLOURS: fig.add_trace(_dashed(x, y, COLOURS[k0], c==1 and k=='source'),1,c)
     fig.update_xaxes(title='epochs of finetuning').update_yaxes(title='share', col=1).update_yaxes(range=[0,1.02])
-    title = 'The other language moves '+each_arm(arms, lambda rs: _moved(rs,lax), arm_label)+' points'
+    who = 'The other languages move on average' if any(_targets(rs[0]) for rs in arms.values()) else 'The other language moves'
+    title = f'{who} '+each_arm(arms, lambda rs: _moved(rs,lax), arm_label)+' points'
     side = 'either side' if lax else 'the side to move'
     return dress(fig, title, f'while one is finetuned; legal for {side}; thin lines are seeds, thick ones their mean', 420)
 
