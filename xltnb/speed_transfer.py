@@ -94,9 +94,9 @@ def speed_finetune(
             cfg = FineCfg(steps=steps+1, batch=batch, **kw)
             return timed(Finetuner(model.requires_grad_(True), task, cfg, (), tok, out=d, use_cpu=best_device()=='cpu'), batch)
         a,b,r = alternate(ours, lambda: timed(plain_trainer(model, tok, task, batch, steps+1, d), batch), 3)
-        thawed = median(ours(freeze='none') for _ in range(3))
+        thawed,half = (median(ours(**kw) for _ in range(3)) for kw in (dict(freeze='none'), dict(bf16='yes')))
     pieces = pieces_a_row(task, tok)
-    return figure('finetune', 'rows/s', a, b, r, step_floor(model, pieces), pieces_a_row=pieces, all_weights_trained=thawed, batch=batch)
+    return figure('finetune', 'rows/s', a, b, r, step_floor(model, pieces), pieces_a_row=pieces, all_weights_trained=thawed, bf16=half, batch=batch)
 
 # %% ../nbs/75_speed_transfer.ipynb #3e667a16
 def speed_accuracy(
