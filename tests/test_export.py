@@ -1,4 +1,5 @@
 "Modules are what their pages export, and pages are clean: doing either again changes nothing"
+import json
 import os
 import subprocess
 import sys
@@ -47,6 +48,12 @@ def test_clean_leaves_no_difference(copy):
     run('nbdev_clean', copy)
     bad = changed(NBS, copy/'nbs', [p.relative_to(NBS) for p in PAGES])
     assert not bad, 'run nbdev_clean and commit nbs/:\n' + '\n'.join(bad)
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda p: p.name)
+def test_pages_carry_no_state_of_a_session(page):
+    "A runner that stores widget state puts it into the page's metadata, and nbdev_clean leaves it there"
+    assert set(json.loads(page.read_text())['metadata']) == {'kernelspec'}
 
 
 def test_a_difference_is_seen(tmp_path):

@@ -86,6 +86,7 @@ def test_single_targets_are_drawn_apart():
     rec.curves['finetune'] |= {f'target_{lax}{j}': [.9, .8, .1*j] for j in (1, 2, 3) for lax in ('', 'lax_')}
     fig = moving.transfer_fig({rec.arm: [rec]}, moving.printed_curves(table='F6'))
     assert lines(fig, 'legal moves, split target')[0].y[-1] == .2
+    assert fig.layout.title.text.startswith('The other languages move on average')
     assert len([t for t in fig.data if t.legendgroup == 'paper']) == 5
 
 

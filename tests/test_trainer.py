@@ -354,5 +354,5 @@ def test_a_model_trained_before_trains_in_the_precision_that_is_asked_for(tmp_pa
     model, task, seen = add_head(net(), 'classify', ('a', 'b', 'c'), seed=0), toy_task(), []
     model.base_model.encoder.layer[0].attention.self.query.register_forward_hook(lambda m, i, o: seen.append(o.dtype))
     for n, bf16 in enumerate(('no', 'yes', 'no')):
-        Finetuner(model, task, FineCfg(steps=1, batch=8, bf16=bf16), (), tokenizer(), out=tmp_path/str(n), use_cpu=True).fit()
-    assert seen == [torch.float32, torch.bfloat16, torch.float32]
+        Finetuner(model, task, FineCfg(steps=1, batch=8, bf16=bf16), (), tokenizer(), out=tmp_path/str(n), use_cpu=True).fit().zero_shot(langs=['de'])
+    assert seen == [torch.float32, torch.float32, torch.bfloat16, torch.float32, torch.float32, torch.float32], 'a CPU scores in float32'

@@ -92,6 +92,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                'xltnb.catalog.catalog_state': ('catalog.html#catalog_state', 'xltnb/catalog.py'),
                                'xltnb.catalog.data_folder': ('catalog.html#data_folder', 'xltnb/catalog.py'),
                                'xltnb.catalog.find_files': ('catalog.html#find_files', 'xltnb/catalog.py'),
+                               'xltnb.catalog.folder_variable': ('catalog.html#folder_variable', 'xltnb/catalog.py'),
                                'xltnb.catalog.lacks': ('catalog.html#lacks', 'xltnb/catalog.py'),
                                'xltnb.catalog.missing': ('catalog.html#missing', 'xltnb/catalog.py'),
                                'xltnb.catalog.published': ('catalog.html#published', 'xltnb/catalog.py')},

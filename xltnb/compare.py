@@ -63,7 +63,8 @@ def _items(record, metric):
     if None in xs or not xs: return None
     if len(set(map(len,xs)))>1: return ()
     if metric=='source': return xs[0]
-    return np.mean(min(xs[1:], xs, key=lambda rows: abs(np.mean(rows)-record.metrics[metric])), 0) # all of them where there is no source
+    rest = xs[1:] or xs
+    return np.mean(min(rest, xs, key=lambda rows: abs(np.mean(rows)-record.metrics[metric])), 0) # `xs` where no source was scored
 
 def _item_interval(check, runs, level, fixed):
     "Bootstrap over test items, if every metric of the effect has them in every run; else no interval, and a note unless no run has any"
@@ -313,9 +314,9 @@ def moved(
     row:dict, # of a `Comparison`
 )->bool:
     "Do the present repeats contradict the accepted number: does their interval leave it out?"
-    alone = math.isnan(row['low'])
-    if row['pinned'] is None or row['n']<2 and alone: return False
-    if row['n']<2 or alone: return round(row['now'], 6)!=row['pinned'] # nothing is drawn, or all repeats are alike
+    bare = math.isnan(row['low']) # without an interval
+    if row['pinned'] is None or row['n']<2 and bare: return False
+    if row['n']<2 or bare: return round(row['now'], 6)!=row['pinned'] # nothing is drawn, or all repeats are alike
     return not row['low']<=row['pinned']<=row['high']
 
 def coverage(

@@ -13,7 +13,7 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict, load_dataset
 
 from .bench import BENCH, load_bench
-from .catalog import PUBLISHED, Published, data_folder, find_files, missing
+from .catalog import PUBLISHED, Published, data_folder, find_files, folder_variable, missing
 from .core import XltError, check_name, hub_off, stable_hash
 from .formats import (
     check_rows, mend_answers, plain_rows, read_bucc, read_conllu, read_jsonl, read_pairs, read_parallel, read_parquet, read_squad,
@@ -252,7 +252,7 @@ def _embedded(name, folder, langs):
 def _refuse_hub(name, pub, hub):
     "The hub is asked only on request, and only where downloads are allowed"
     also = ', or set HF_HUB_OFFLINE=0 and pass hub=True to fetch it' if pub.hub else ''
-    if not (hub and pub.hub): raise XltError(f'{name} is not shipped: pass folder= (or set XLTNB_{name.upper()}){also}')
+    if not (hub and pub.hub): raise XltError(f'{name} is not shipped: pass folder= (or set {folder_variable(name)}){also}')
     if hub_off(): raise XltError(f'{name} would come from the hub ({pub.hub}), which is off: set HF_HUB_OFFLINE=0, or pass folder=')
 
 def _refuse_missing(name, folder, langs):

@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from uuid import uuid4
 
-from .catalog import PUBLISHED
+from .catalog import PUBLISHED, folder_variable
 from .compare import pins
 from .core import XltError, atomic_write, check_name, nearest, project_root, stable_hash
 from .published import PRESETS
@@ -132,7 +132,7 @@ def _state(nb, params, spec):
     lib = Path(__file__).parent if '__file__' in globals() else project_root()/'xltnb'
     code = {f.name: stable_hash(f.read_text(encoding='utf-8')) for g in ('*.py','data/published/*.yaml') for f in sorted(lib.glob(g))}
     store = Store(params.get('store', spec.get('store', {}).get('default', 'results').strip('\'"')))
-    folders = sorted((k,v) for k,v in os.environ.items() if k.startswith('XLTNB_') and k.removeprefix('XLTNB_').lower() in PUBLISHED)
+    folders = [os.environ.get(folder_variable(n), '') for n in PUBLISHED]
     return [stable_hash([Path(nb).read_text(encoding='utf-8'), params, code]), stable_hash([sorted(store.keys()), pins(store), folders])]
 
 def _marked(mark):

@@ -176,7 +176,7 @@ def read_state(self:MLMRun,
     was = {k: v for k,v in state['cfg'].items() if v!=to_dict(self.cfg).get(k) and k not in ('minutes','bf16')}
     if was: raise XltError(f'{self.folder} holds a run with {was}: give another folder, or the same settings')
     if state.get('bf16',False)!=self.bf16:
-        raise XltError(f'{self.folder} holds a run in the other precision: set bf16="{"no" if self.bf16 else "yes"}"')
+        raise XltError(f'{self.folder} holds a run in the other precision: set bf16="{"no" if self.bf16 else "yes"}", or give another folder')
     if state.get('reads')!=self.reads:
         raise XltError(f'{self.folder} holds a run over another text or other pieces: give another folder')
     at,data = Progress(**state['at']), load_file(self.folder/state['weights'])

@@ -205,6 +205,7 @@ class Finetuner(MethodTrainer):
             claim(folder, self.identity, a.should_save)
             last = last_whole(folder, a.world_size)
         self._train_from(last)
+        unprepared(self.model) # scored alike, whether it was trained here or loaded
         if not self.done: return self
         if self.cfg.select=='average': self.model.load_state_dict(averaged(self._looks(folder)), strict=False)
         check_finite(self.model.eval())
