@@ -55,7 +55,7 @@ lab: setup
 	@$(BIN)/xltnb lab
 
 docs: setup
-	@$(BIN)/python -c 'from xltnb.docs import publish; print("the site:", publish())'
+	@$(BIN)/python -c 'from xltnb.publish.docs import publish; print("the site:", publish())'
 
 clean:
 	rm -rf _docs _proc_* .pytest_cache .hypothesis .ruff_cache

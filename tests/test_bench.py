@@ -12,11 +12,15 @@ from itertools import combinations
 
 import pytest
 import yaml
-from xltnb import bench, bench_build, bench_parse, bench_sources, scripts
-from xltnb.bench import BENCH, BENCH_DIR, ENTRIES, bench_languages, check_bench, load_aligned, load_bench, load_text
+from xltnb.tasks import bench
+from xltnb.builder import build as bench_build
+from xltnb.builder import parse as bench_parse
+from xltnb.builder import sources as bench_sources
+from xltnb.tasks import languages as scripts
+from xltnb.tasks.bench import BENCH, BENCH_DIR, ENTRIES, bench_languages, check_bench, load_aligned, load_bench, load_text
 from xltnb.core import XltError
-from xltnb.metrics import spans
-from xltnb.tasks import columns
+from xltnb.tasks.metrics import spans
+from xltnb.tasks.task import columns
 
 FOLDERS = ('cldr_cat', 'ha', 'lo_pair', 'lo_tag', 'lo_ret', 'lo_text')
 HELP = ('lo_pair', 'lo_tag', 'lo_ret')
@@ -350,7 +354,7 @@ def test_a_table_is_written_the_same_twice(tmp_path):
 # -- baselines without an encoder --
 
 def test_ngrams_learn_english_and_little_else():
-    from xltnb.ngrams import NgramTagger, majority, nearest_texts, simple_scores
+    from xltnb.tasks.ngrams import NgramTagger, majority, nearest_texts, simple_scores
     cat = simple_scores(load_bench('cldr_cat', ['sw', 'hi']))
     assert cat.ngrams['en'] > .75 and cat.ngrams[['sw', 'hi']].max() < .3 and cat.majority.max() < .25
     slot = load_bench('ha_slot', ['nl', 'zh'])
@@ -365,8 +369,8 @@ def test_ngrams_learn_english_and_little_else():
 
 def test_baselines_of_bare_tags_and_of_another_source():
     from datasets import DatasetDict
-    from xltnb.ngrams import NgramTagger, majority
-    from xltnb.tasks import Task, make_rows
+    from xltnb.tasks.ngrams import NgramTagger, majority
+    from xltnb.tasks.task import Task, make_rows
     rows = make_rows([dict(id=str(i), tokens=['das', 'Haus', 'Tor'], tags=['DET', 'NOUN', 'NOUN']) for i in range(6)], 'tag', ('DET', 'NOUN'))
     task = Task('pos', 'tag', dict(de=DatasetDict(train=rows, test=rows)), ('DET', 'NOUN'), source='de')
     assert task.score(majority(task, rows), rows) == {'accuracy': pytest.approx(2/3)}

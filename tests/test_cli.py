@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from xltnb import doctor
+from xltnb.runs import doctor
 from xltnb.cli import COMMANDS, command_parser
 
 STUDY = '''
-from xltnb.experiments import Result, experiment, make_job, preset_jobs
+from xltnb.runs.experiments import Result, experiment, make_job, preset_jobs
 
 @experiment('quick.sum')
 def quick_sum(cfg, seed, ctx): return Result(metrics={'sum': float(sum(range(cfg['n'])))})

@@ -7,10 +7,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from xltnb.bench import BENCH, load_bench, load_text
-from xltnb.catalog import PUBLISHED
+from xltnb.tasks.bench import BENCH, load_bench, load_text
+from xltnb.tasks.catalog import PUBLISHED
 from xltnb.core import XltError
-from xltnb.distances import (CODES, KINDS, PREFIX, URIEL, URIEL_FILE, _place, _xyz, build_typology, coverage, distance, distances, features,
+from xltnb.tasks.languages import (CODES, KINDS, PREFIX, URIEL, URIEL_FILE, _place, _xyz, build_typology, coverage, distance, distances, features,
                              nearest_languages, read_uriel, tree_order)
 
 
@@ -36,7 +36,7 @@ def test_the_table_is_small_complete_and_licensed():
 
 
 def test_a_damaged_table_is_refused(monkeypatch, tmp_path):
-    import xltnb.distances as m
+    import xltnb.tasks.languages as m
     for data, why in ((b'not xz', 'missing or damaged'), (lzma.compress(b'{}'), 'expected')):
         (tmp_path/'t.xz').write_bytes(data)
         monkeypatch.setattr(m, 'URIEL_FILE', tmp_path/'t.xz')

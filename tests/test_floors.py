@@ -84,4 +84,4 @@ def test_the_rule_itself(monkeypatch):
     assert breaches('othello_games', 'othello') == '' and 'later page' in breaches('othello', 'othello_games')
     assert 'share code' in breaches('robust', 'mothello')
     assert 'no page exports' in breaches('run', 'gone')
-    assert list(imports(ast.parse('from .core import a\nimport xltnb.store\ndef f():\n from xltnb.lm import b'))) == [('core', True), ('store', True), ('lm', False)]
+    assert list(imports(ast.parse('from .core import a\nimport xltnb.records.store\ndef f():\n from xltnb.othello.train import b'))) == [('core', True), ('store', True), ('lm', False)]

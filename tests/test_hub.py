@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
-from xltnb.catalog import PUBLISHED, catalog_state, data_folder, find_files, missing
+from xltnb.tasks.catalog import PUBLISHED, catalog_state, data_folder, find_files, missing
 from xltnb.core import XltError
-from xltnb.formats import place_answer, read_bucc, read_conllu, read_lines, read_pairs, read_squad, read_tagged, stream_texts, tag_slots
-from xltnb.hub import TASKS, load_corpus, load_task, split_articles
+from xltnb.tasks.formats import place_answer, read_bucc, read_conllu, read_lines, read_pairs, read_squad, read_tagged, stream_texts, tag_slots
+from xltnb.tasks.hub import TASKS, load_corpus, load_task, split_articles
 
 NLI = ('entailment', 'neutral', 'contradiction')
 
@@ -422,7 +422,7 @@ def test_a_negative_offset_is_no_place(): assert place_answer('abc Panthers', 'P
 def test_what_a_shared_file_lacks_is_said_of_the_file(put, tmp_path):
     put('tydiqa/tydiqa-goldp-v1.1-train.json', squad(('english-1', ('Nil', 4)), ('swahili-2', ('Nil', 4))))
     put('tydiqa/tydiqa-goldp-v1.1-dev.json', squad(('english-3', ('Nil', 4)), ('swahili-4', ('Nil', 4))))
-    from xltnb.hub import _Loader, _gather
+    from xltnb.tasks.hub import _Loader, _gather
     loader = _Loader('tydiqa', tmp_path)
     _gather(loader, ('en', 'sw'))
     for key, count in loader.mended.items(): count['things'] += 1
@@ -433,8 +433,8 @@ def test_zero_shot_scores_a_part_of_mlqa_by_language(put, tmp_path):
     "The scorer knows its language by name, not by which table it was given"
     import torch
     from test_trainer import net, tokenizer
-    from xltnb.heads import add_head
-    from xltnb.transfer import zero_shot
+    from xltnb.models.heads import add_head
+    from xltnb.training.scores import zero_shot
     for l in ('en', 'de'):
         for s in ('dev', 'test'): put(f'MLQA_V1/{s}/{s}-context-{l}-question-{l}.json', squad(*((f'q{i}', ('Nil', 4)) for i in range(3))))
     torch.manual_seed(0)
@@ -467,7 +467,7 @@ def test_nothing_is_fetched_unasked(monkeypatch):
 
 
 def test_blank_documents_of_the_hub_are_left_out(monkeypatch):
-    import xltnb.hub as hub
+    import xltnb.tasks.hub as hub
     monkeypatch.setenv('HF_HUB_OFFLINE', '0')
     monkeypatch.delenv('XLTNB_WIKIPEDIA', raising=False)
     monkeypatch.setattr(hub, 'load_dataset', lambda *a, **kw: [dict(text=t) for t in ('', 'Simba.', ' ', 'Tembo.')])
@@ -498,7 +498,7 @@ def test_the_hub_is_read_with_its_own_loader(tmp_path, monkeypatch):
     assert t.rows('de')[0] == dict(id='0', text='de test', text2='b', label=2) and set(t.data['de']) == {'test'} and len(t.rows('en', 'train')) == 1
     refuses("the hub did not give .*repo, sw, .*'sw' not found", 'xnli', langs=('sw',), hub=True)
     assert 'de validation' in ' '.join(t.notes) and 'left out' in ' '.join(t.notes)
-    import xltnb.hub as hub
+    import xltnb.tasks.hub as hub
     def broken(repo, config, split, revision=None):
         if (config, split) == ('de', 'validation'): raise ConnectionError('the line is down')
         return datasets.load_dataset(repo, config, split=split, revision=revision)

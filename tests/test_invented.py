@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xltnb.core import XltError, from_dict, to_dict
-from xltnb.invented import PRESETS, Clause, Invented, Thing, invented, split_of
-from xltnb.invented_words import FIVE, InventedCfg, Lang
-from xltnb.invented_tasks import EDITS, INFERENCE, TASKS, Changes, _edited, invented_task, relation, special, truth
+from xltnb.invented.world import PRESETS, Clause, Invented, Thing, invented, split_of
+from xltnb.invented.words import FIVE, InventedCfg, Lang
+from xltnb.invented.tasks import EDITS, INFERENCE, TASKS, Changes, _edited, invented_task, relation, special, truth
 
 SIZES = ['tiny', 'small', 'large']
 
@@ -135,7 +135,7 @@ def test_train_in():
 
 def test_same_everywhere():
     "Another process with another hash seed makes the same rows; a seed in any place makes others"
-    code = "from xltnb.invented import invented; from xltnb.invented_tasks import invented_task; w = invented('tiny'); print(invented_task('inference', w, 30, 9, 9).fingerprint(), w.corpus('x3', 3), dict(w.synonyms()))"
+    code = "from xltnb.invented.world import invented; from xltnb.invented.tasks import invented_task; w = invented('tiny'); print(invented_task('inference', w, 30, 9, 9).fingerprint(), w.corpus('x3', 3), dict(w.synonyms()))"
     runs = {subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, env={'PYTHONHASHSEED': s}).stdout for s in '12'}
     w = invented('tiny')
     assert runs == {f"{invented_task('inference', w, 30, 9, 9).fingerprint()} {w.corpus('x3', 3)} {dict(w.synonyms())}\n"}
@@ -238,7 +238,7 @@ def test_special_is_a_partial_order():
 
 
 def test_no_torch():
-    code = 'import sys, xltnb.invented; sys.exit("torch" in sys.modules)'
+    code = 'import sys, xltnb.invented.world; sys.exit("torch" in sys.modules)'
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0
 
 

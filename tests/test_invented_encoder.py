@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from xltnb.core import XltError, from_dict, to_dict
-from xltnb.encoders import load_encoder
-from xltnb.heads import add_head
-from xltnb.invented import Invented
-from xltnb.invented_encoder import InventedEncoderCfg, NEAR_TO_FAR, encoder_run, folder_of, invented_encoder, masked_words, neighbours
-from xltnb.invented_tasks import invented_task
-from xltnb.transfer import zero_shot
+from xltnb.models.encoders import load_encoder
+from xltnb.models.heads import add_head
+from xltnb.invented.world import Invented
+from xltnb.invented.encoder import InventedEncoderCfg, NEAR_TO_FAR, encoder_run, folder_of, invented_encoder, masked_words, neighbours
+from xltnb.invented.tasks import invented_task
+from xltnb.training.scores import zero_shot
 
 TWO = replace(NEAR_TO_FAR, languages=NEAR_TO_FAR.languages[:2])
 TINY = InventedEncoderCfg(TWO, sentences=300, layers=1, width=16, heads=2, tokens=9000, batch=8)
@@ -71,7 +71,7 @@ def test_time_that_runs_out_midway_leaves_a_checkpoint(tmp_path):
 ASK = '''
 import sys
 from test_invented_encoder import SLOW
-from xltnb.invented_encoder import invented_encoder
+from xltnb.invented.encoder import invented_encoder
 invented_encoder(SLOW, sys.argv[1], report=lambda done, note: print(note, flush=True))
 '''
 

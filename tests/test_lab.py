@@ -12,8 +12,8 @@ from conftest import LIB, ROOT
 
 pytestmark = pytest.mark.skipif(not (LIB/'widgets.py').exists(), reason='no widgets yet')
 CHANGED = 'b => { const e = document.querySelector(".js-plotly-plot"); return e && JSON.stringify(e.data) + JSON.stringify(e.layout) !== b }'
-BOOKS = dict(explore=['from xltnb.widgets import OthelloExplorer', 'OthelloExplorer()'],
-             regions=['from xltnb.region_widget import RegionExplorer', 'RegionExplorer(radius=.03)'])
+BOOKS = dict(explore=['from xltnb.papers.mothello.explorer import OthelloExplorer', 'OthelloExplorer()'],
+             regions=['from xltnb.papers.robust.explorer import RegionExplorer', 'RegionExplorer(radius=.03)'])
 
 
 def free_port():

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from xltnb.core import XltError
-from xltnb.languages import KINDS, Encoder, decode, draw_anchors, encode, inputs_targets, make_lexicon, relabel
-from xltnb.othello import symmetries
-from xltnb.othello_games import NONE, random_games
+from xltnb.othello.lexicon import KINDS, Encoder, decode, draw_anchors, encode, inputs_targets, make_lexicon, relabel
+from xltnb.othello.rules import symmetries
+from xltnb.othello.games import NONE, random_games
 
 worlds = st.fixed_dictionaries(dict(n=st.sampled_from([4,6,8]), kinds=st.lists(st.sampled_from(KINDS),min_size=1,max_size=5).map(tuple), anchors=st.integers(0,3), seed=st.integers(0,10**6), unified=st.booleans()))
 

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from xltnb.core import XltError, seed_for
-from xltnb.gpt import GPT, GPTCfg
-from xltnb.languages import make_lexicon
-from xltnb.lm import LMCfg, load_checkpoint, loss_sum, model_for, save_checkpoint, train
+from xltnb.othello.gpt import GPT, GPTCfg
+from xltnb.othello.lexicon import make_lexicon
+from xltnb.othello.train import LMCfg, load_checkpoint, loss_sum, model_for, save_checkpoint, train
 
 SCRIPT = '''
 import json, sys, torch
 from accelerate import Accelerator
-from xltnb.languages import make_lexicon
-from xltnb.lm import LMCfg, model_for, train
+from xltnb.othello.lexicon import make_lexicon
+from xltnb.othello.train import LMCfg, model_for, train
 torch.set_num_threads(1)
 acc = Accelerator(cpu=True); lex = make_lexicon(('atomic','compositional'), n=4)
 run = train(model_for(lex, 2, 2, 32), lex, LMCfg(steps=30, batch=32, lr=5e-3, warmup=5), seed=1, accelerator=acc)
@@ -46,9 +46,9 @@ def test_bfloat16_stays_near_float32():
 
 def test_length_groups_equal_one_padded_batch():
     "Grouping rows by length changes speed, not the loss"
-    from xltnb.languages import Encoder, inputs_targets
-    from xltnb.lm import batch_groups
-    from xltnb.othello_games import random_games
+    from xltnb.othello.lexicon import Encoder, inputs_targets
+    from xltnb.othello.train import batch_groups
+    from xltnb.othello.games import random_games
     lex = make_lexicon(('atomic','compositional'), n=6); enc = Encoder(lex); games = torch.from_numpy(random_games(8,n=6)); langs = [0,1]*4; net = model_for(lex,2,2,32)
     grouped = sum(loss_sum(net,x,y) for x,y in batch_groups(enc,games,langs)); padded = loss_sum(net,*inputs_targets(enc,games,langs))
     assert torch.allclose(grouped, padded, rtol=1e-5)
@@ -58,7 +58,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     with pytest.raises(XltError, match='another model'): load_checkpoint(f, GPT(GPTCfg(20,12,2,2,16)))
 
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
-    import xltnb.lm as lm
+    import xltnb.othello.train as lm
     f = tmp_path/'c.safetensors'; net = GPT(GPTCfg(20,12,1,2,16)); save_checkpoint(f, net, None, {'step':1}); before = f.read_bytes()
     def full(*a, **k): raise OSError(28,'No space left on device')
     monkeypatch.setattr(lm, 'save_file', full)

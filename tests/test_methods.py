@@ -11,15 +11,15 @@ from datasets import Dataset
 from transformers import (BertConfig, BertForSequenceClassification, DebertaV2Config, DebertaV2ForSequenceClassification, DistilBertConfig,
                           DistilBertForSequenceClassification, GPT2Config, GPT2ForSequenceClassification, XLMRobertaConfig, XLMRobertaForSequenceClassification)
 
-from xltnb.compose import Replay, Step, chain, check_methods, embedded, plus, run_model
+from xltnb.training.methods import Replay, Step, chain, check_methods, embedded, plus, run_model
 from xltnb.core import XltError
-from xltnb.exp_robust import METHODS
-from xltnb.method_trainer import MethodTrainer
-from xltnb.robust import ADV, RSDA, RSRP, FreeADV, Repeat, scale, vote
-from xltnb.robust_views import EAR, Consistency, OnlineSynonyms
-from xltnb.synonyms import Synonyms
-from xltnb.task_runs import make_methods
-from xltnb.views import swapped
+from xltnb.papers.robust.experiments import METHODS
+from xltnb.training.method_trainer import MethodTrainer
+from xltnb.papers.robust.methods import ADV, RSDA, RSRP, FreeADV, Repeat, scale, vote
+from xltnb.papers.robust.views import EAR, Consistency, OnlineSynonyms
+from xltnb.tasks.synonyms import Synonyms
+from xltnb.runs.recipes import make_methods
+from xltnb.training.views import swapped
 
 TABLE = {'big': ('large','huge')}
 TINY = dict(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=24, num_labels=3,

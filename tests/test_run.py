@@ -13,17 +13,17 @@ import nbformat
 import pytest
 from conftest import ROOT
 
-from xltnb import mill
+from xltnb.runs import mill
 from xltnb.core import XltError
-from xltnb.experiments import Ctx
-from xltnb.run import _reset_peak
-from xltnb.store import Record, Store
+from xltnb.runs.experiments import Ctx
+from xltnb.runs.run import _reset_peak
+from xltnb.records.store import Record, Store
 
 # A study whose jobs take ten steps of 0.05 s, keep a checkpoint after each, and log every step they do
 STUDY = '''
 import json, os, time
 from xltnb.core import atomic_write, seed_for
-from xltnb.experiments import Paused, Result, experiment, make_job, preset_jobs
+from xltnb.runs.experiments import Paused, Result, experiment, make_job, preset_jobs
 
 @experiment('slow.sum')
 def slow_sum(cfg, seed, ctx):

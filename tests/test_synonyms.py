@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xltnb.core import XltError
-from xltnb.replacing import change_rates, random_words, replace_tokens, replace_words
-from xltnb.synonyms import (COUNTERFITTED, FUNCTION_WORDS, WORDNET_FILE, Synonyms, base_forms, build_wordnet, compare_tables,
+from xltnb.tasks.replacing import change_rates, random_words, replace_tokens, replace_words
+from xltnb.tasks.synonyms import (COUNTERFITTED, FUNCTION_WORDS, WORDNET_FILE, Synonyms, base_forms, build_wordnet, compare_tables,
                             english_only, load_synonyms, read_wordnet)
 
 
@@ -34,7 +34,7 @@ def test_embedded_table_is_small_clean_and_licensed(wn):
 
 
 def test_a_damaged_table_is_refused(monkeypatch, tmp_path):
-    import xltnb.synonyms as m
+    import xltnb.tasks.synonyms as m
     for data, why in ((b'not xz', 'missing or damaged'), (m.lzma.compress(b'a b'), 'expected')):
         (tmp_path/'t.xz').write_bytes(data)
         monkeypatch.setattr(m, 'WORDNET_FILE', tmp_path/'t.xz')
@@ -205,5 +205,5 @@ def test_fast_enough(wn):
 def test_no_torch():
     import subprocess
     import sys
-    code = 'import sys, xltnb.synonyms; sys.exit("torch" in sys.modules)'
+    code = 'import sys, xltnb.tasks.synonyms; sys.exit("torch" in sys.modules)'
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0

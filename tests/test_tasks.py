@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xltnb.core import XltError
-from xltnb.metrics import answer_score, answer_words, micro_f1, random_spans, span_counts, spans
-from xltnb.tasks import Task, make_rows
+from xltnb.tasks.metrics import answer_score, answer_words, micro_f1, random_spans, span_counts, spans
+from xltnb.tasks.task import Task, make_rows
 
 TAGS = ('O', 'B-A', 'I-A', 'B-B', 'I-B', 'B-A-C', 'I-A-C', 'I-é', 'B-人')
 quick = settings(max_examples=300, deadline=None)
@@ -219,7 +219,7 @@ def test_a_fingerprint_of_one_language():
 
 
 def test_loads_no_torch():
-    done = subprocess.run([sys.executable, '-c', 'import sys, xltnb.tasks; print("torch" in sys.modules)'], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, '-c', 'import sys, xltnb.tasks.task; print("torch" in sys.modules)'], capture_output=True, text=True)
     assert done.stdout.strip() == 'False', done.stderr
 
 

@@ -16,20 +16,20 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (BertConfig, BertModel, DataCollatorWithPadding, DebertaV2Config, DebertaV2Model, PreTrainedTokenizerFast, TrainerCallback,
                           TrainingArguments, XLMRobertaConfig, XLMRobertaModel, get_scheduler)
 
-import xltnb.checkpoints as checkpoints_page
-from xltnb.checkpoints import checkpoints, last_whole, whole
-from xltnb.compose import Method, Step, embedded
+import xltnb.training.checkpoints as checkpoints_page
+from xltnb.training.checkpoints import checkpoints, last_whole, whole
+from xltnb.training.methods import Method, Step, embedded
 from xltnb.core import XltError
-from xltnb.features import pad_batch, span_features
-from xltnb.heads import add_head
-from xltnb.method_trainer import MethodTrainer
-from xltnb.robust import ADV, RSRP, FreeADV, Repeat  # noqa: F401
-from xltnb.robust_views import OnlineSynonyms
-from xltnb.settings import SCHEDULE, FineCfg, arguments, check_cfg
-from xltnb.tasks import Task, make_rows
-from xltnb.trainer import Finetuner, averaged, prepared
-from xltnb.transfer import generalized, predict, zero_shot
-from xltnb.views import view
+from xltnb.training.features import pad_batch, span_features
+from xltnb.models.heads import add_head
+from xltnb.training.method_trainer import MethodTrainer
+from xltnb.papers.robust.methods import ADV, RSRP, FreeADV, Repeat  # noqa: F401
+from xltnb.papers.robust.views import OnlineSynonyms
+from xltnb.training.settings import SCHEDULE, FineCfg, arguments, check_cfg
+from xltnb.tasks.task import Task, make_rows
+from xltnb.training.trainer import Finetuner, averaged, prepared
+from xltnb.training.scores import generalized, predict, zero_shot
+from xltnb.training.views import view
 
 WORDS = [f'w{i}' for i in range(60)]
 SMALL = dict(vocab_size=70, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64,

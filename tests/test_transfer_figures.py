@@ -3,11 +3,11 @@ import pandas as pd
 import pytest
 
 from xltnb.core import XltError
-from xltnb.experiments import load_jobs
-from xltnb.plan import Plan, make_plan
-from xltnb.report import FIGURES
-from xltnb.store import Record, Store
-from xltnb.transfer_figures import answers_df, control_runs, costs_df, languages_fig, with_runs
+from xltnb.runs.experiments import load_jobs
+from xltnb.runs.plan import Plan, make_plan
+from xltnb.publish.report import FIGURES
+from xltnb.records.store import Record, Store
+from xltnb.figures.transfer import answers_df, control_runs, costs_df, languages_fig, with_runs
 
 LANGS = ('en', 'de', 'zh')
 

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.skipif(not (LIB/'widgets.py').exists(), reason='no widg
 
 @pytest.fixture
 def explorer():
-    from xltnb.widgets import OthelloExplorer
+    from xltnb.papers.mothello.explorer import OthelloExplorer
     return OthelloExplorer()
 
 
@@ -36,7 +36,7 @@ def test_the_live_figure_follows(explorer):
 
 
 def test_a_game_is_computed_once(explorer, monkeypatch):
-    from xltnb import demo
+    from xltnb.papers.mothello import demo
     calls, real = [], demo.game_states
     monkeypatch.setattr(demo, 'game_states', lambda *a: calls.append(a) or real(*a))
     explorer.games.clear()
@@ -46,7 +46,7 @@ def test_a_game_is_computed_once(explorer, monkeypatch):
 
 
 def test_the_true_board_is_true(explorer):
-    from xltnb.othello import Position, classes, play
+    from xltnb.othello.rules import Position, classes, play
     d, s = explorer.demo('naive'), explorer.states()
     p = Position.start(d.n)
     for t, sq in enumerate(s.moves):
@@ -67,10 +67,10 @@ def test_a_symmetry_is_read_as_the_measure_reads_it(explorer):
     "Squares right under a symmetry agree with `probes.score`"
     import torch
 
-    from xltnb.gamesets import GameSet
-    from xltnb.othello_games import board_classes, replay
-    from xltnb.probes import score
-    from xltnb.widgets import reading
+    from xltnb.othello.replays import GameSet
+    from xltnb.othello.games import board_classes, replay
+    from xltnb.othello.probes import score
+    from xltnb.papers.mothello.explorer import reading
     d = explorer.demo('naive')
     game = d.games(1)
     s, r = d.states(game[0]), replay(game, d.n)
@@ -85,8 +85,8 @@ def test_a_symmetry_is_read_as_the_measure_reads_it(explorer):
 
 def test_wrong_names():
     from xltnb.core import XltError
-    from xltnb.demo import load_demo, make_demo
-    from xltnb.widgets import OthelloExplorer
+    from xltnb.papers.mothello.demo import load_demo, make_demo
+    from xltnb.papers.mothello.explorer import OthelloExplorer
     with pytest.raises(XltError, match="did you mean 'naive'"): OthelloExplorer('naiv')
     with pytest.raises(XltError, match='choose from: naive, anchors'): make_demo('x')
     with pytest.raises(XltError, match='missing'): load_demo('naive', '/nowhere')
@@ -94,7 +94,7 @@ def test_wrong_names():
 
 def test_a_broken_file_says_so(tmp_path):
     from xltnb.core import XltError
-    from xltnb.demo import load_demo
+    from xltnb.papers.mothello.demo import load_demo
     (tmp_path/'mothello_naive.json').write_text('{}')
     (tmp_path/'mothello_naive.safetensors').write_bytes(b'not weights')
     with pytest.raises(XltError, match='install the package again'): load_demo('naive', tmp_path)
