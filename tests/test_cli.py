@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from xltnb.runs import doctor
+from xltnb.cli import doctor
 from xltnb.cli import COMMANDS, command_parser
 
 STUDY = '''

@@ -11,7 +11,8 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, DebertaV2Config, DebertaV2Model, DistilBertConfig, DistilBertModel, XLMRobertaConfig, XLMRobertaForMaskedLM
 from xltnb.models import encoders
 from xltnb.core import XltError, seed_for
-from xltnb.models.encoders import encoder_file, load_encoder, load_mlm, read_q4, save_mlm
+from xltnb.models.encoders import encoder_file, load_encoder, load_mlm, save_mlm
+from xltnb.models.q4 import read_q4
 from xltnb.papers.salt.gate import masked_accuracy, mlm_record, passing
 from xltnb.training.mlm import Corpus, Frame, MLMCfg, batches, draw_order, draw_rivals, hide, language_shares, masked_loss, masked_states, mlm_head, pack
 from xltnb.training.mlm_run import MLMRun, mlm_model, schedule

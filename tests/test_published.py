@@ -7,22 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from xltnb.records import compare
+from xltnb.records.compare import compare
 from xltnb.tasks.bench import BENCH
 from xltnb.core import XltError
 from xltnb.runs.experiments import PAPERS, Job, load_jobs
-from xltnb.records.published import (
-    RULES,
-    SOURCES,
-    evaluate,
-    load_paper,
-    names_in,
-    published_dir,
-    rule_hashes,
-    validate,
-)
+from xltnb.records.rules import RULES, evaluate, names_in
+from xltnb.records.published import SOURCES, load_paper, published_dir, rule_hashes, validate
 from xltnb.stats import holm, mean_ci, paired_diff
-from xltnb.records.store import Record, Store
+from xltnb.records.record import Record
+from xltnb.records.store import Store
 
 FOLDER = published_dir()
 MOTHELLO = FOLDER/'mothello.yaml'

@@ -6,11 +6,13 @@ import pytest
 
 from test_docs import visit
 
-from xltnb.publish import report as reports
+from xltnb.publish.report import report as reports
 from xltnb.core import XltError
 from xltnb.runs.experiments import load_jobs
-from xltnb.records.published import load_paper, names_in
-from xltnb.records.store import Record, Store
+from xltnb.records.published import load_paper
+from xltnb.records.rules import names_in
+from xltnb.records.record import Record
+from xltnb.records.store import Store
 from xltnb.figures.verdicts import claims_markdown
 
 EVIL = '<script>document.title="broken"</script>'

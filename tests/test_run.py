@@ -17,7 +17,8 @@ from xltnb.runs import mill
 from xltnb.core import XltError
 from xltnb.runs.experiments import Ctx
 from xltnb.runs.run import _reset_peak
-from xltnb.records.store import Record, Store
+from xltnb.records.record import Record
+from xltnb.records.store import Store
 
 # A study whose jobs take ten steps of 0.05 s, keep a checkpoint after each, and log every step they do
 STUDY = '''

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from xltnb import core
 from xltnb.records import store
 from xltnb.core import XltError, atomic_write, from_dict, plain, seed_for, stable_hash, to_dict
-from xltnb.records.store import Lease, Record, RunKey, Store, built_once, pack_items, read_record, unpack_items
+from xltnb.records.leases import Lease, built_once
+from xltnb.records.record import Record, RunKey, pack_items, read_record, unpack_items
+from xltnb.records.store import Store
 
 settings.register_profile('calm', deadline=None) # a busy machine is no failure
 settings.load_profile('calm')
@@ -247,7 +249,7 @@ def test_records_can_vanish_while_being_read(empty):
 BUILD = '''
 import os, sys, time
 from pathlib import Path
-from xltnb.records.store import built_once
+from xltnb.records.leases import built_once
 home, log = Path(sys.argv[1]), Path(sys.argv[2])
 def make(path):
     path.mkdir()

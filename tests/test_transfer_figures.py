@@ -6,7 +6,8 @@ from xltnb.core import XltError
 from xltnb.runs.experiments import load_jobs
 from xltnb.runs.plan import Plan, make_plan
 from xltnb.publish.report import FIGURES
-from xltnb.records.store import Record, Store
+from xltnb.records.record import Record
+from xltnb.records.store import Store
 from xltnb.figures.transfer import answers_df, control_runs, costs_df, languages_fig, with_runs
 
 LANGS = ('en', 'de', 'zh')

@@ -14,9 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib import import_module
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from types import NoneType
 from typing import get_args
@@ -144,9 +142,8 @@ def show(
 # %% ../nbs/02_cli.ipynb #f51db753
 def _built():
     "Papers whose experiments exist"
-    from xltnb.runs.experiments import PAPERS, papers
-    known = papers()
-    return [p for p in known if p not in PAPERS or find_spec(known[p])]
+    from xltnb.runs.experiments import has_part, papers
+    return [p for p in papers() if has_part(p, 'experiments')]
 
 def _targets(target):
     "The target, or all papers that have experiments"
@@ -254,7 +251,7 @@ def claims(
     check:bool=False, # exit with 4 if a claim is off, with 3 if one is not run yet
 ):
     "Judge the papers' claims by the runs in the store"
-    from xltnb.records.compare import claims as judged
+    from xltnb.records.judge import claims as judged
     from xltnb.runs.experiments import jobs_for
     rows = [r for p in _judged_papers(paper) for r in judged(p, preset, store, jobs=jobs_for(p, preset)).rows]
     keys = ['paper', 'claim', 'preset', 'verdict', 'effect', 'low', 'high', 'n']
@@ -362,7 +359,8 @@ def speed(
     json:bool=False, # print JSON
 ):
     "Measure ours beside a peer on the same work"
-    for page in ('speed_transfer', 'speed_mlm'): import_module(f'xltnb.{page}') # they add their figures
+    from xltnb.runs.experiments import load_part, papers
+    for p in papers(): load_part(p, 'speed') # what it holds registers itself
     from xltnb.runs.speed import keep_speed
     from xltnb.runs.speed import speed as measure
     got = measure(name)

@@ -27,7 +27,7 @@ from .world import PRESETS, Invented
 from .words import InventedCfg, Lang
 from ..training.mlm import Frame, MLMCfg, hide, masked_loss, tokenise
 from ..training.mlm_run import MLMRun
-from ..records.store import built_once
+from ..records.leases import built_once
 from ..training.settings import FineCfg
 
 # %% ../../nbs/invented/03_encoder.ipynb #7fc6943d

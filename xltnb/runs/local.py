@@ -15,8 +15,11 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from threading import Thread
 
-from .experiments import MODULES, Job
-from .run import Outcome, Progress, Setup, inline, run_job
+from .experiments import Job
+from .progress import Outcome
+from .progress import Progress
+from .run import Setup, inline, run_job
+from ..records.published import find_papers
 
 # %% ../../nbs/runs/04_local.ipynb #260453ac
 def _die_with_parent():
@@ -38,7 +41,6 @@ def _worker(conn, setup):
     "Take jobs from the pipe until told to stop"
     Thread(target=_die_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    MODULES.update(setup.papers)
     while (job := conn.recv()) is not None:
         out = io.StringIO()
         with redirect_stdout(out), redirect_stderr(out): end = run_job(job, setup, _reporter(conn), out)
@@ -170,7 +172,7 @@ def local(
     progress:Progress, # told of everything
 )->list[Outcome]: # one for each job
     "Run jobs in worker processes; with one worker, or jobs defined in a notebook, in this process"
-    if workers==1 or any(setup.papers.get(j.paper)=='__main__' for j in jobs): return inline(jobs, setup, workers, progress)
+    if workers==1 or any(j.paper not in find_papers() for j in jobs): return inline(jobs, setup, workers, progress)
     crew = Crew(jobs, setup, progress)
     try:
         for _ in range(min(workers, len(jobs))): crew.feed()

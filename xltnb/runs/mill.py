@@ -20,9 +20,10 @@ from uuid import uuid4
 
 from ..tasks.catalog import PUBLISHED, folder_variable
 from ..records.compare import pins
-from ..core import XltError, atomic_write, check_name, nearest, project_root, stable_hash
-from ..records.published import PRESETS
+from ..core import XltError, atomic_write, check_name, nearest, package_data, project_root, stable_hash
+from ..records.presets import PRESETS
 from ..records.store import Store
+from ..records.published import find_papers
 
 # %% ../../nbs/runs/05_mill.ipynb #45679500
 TYPES = dict(str=str, int=int, float=(int,float), bool=bool, list=list, dict=dict, tuple=(tuple,list))
@@ -129,8 +130,9 @@ class PageRun:
 # %% ../../nbs/runs/05_mill.ipynb #26733441
 def _state(nb, params, spec):
     "What a page's result depends on: its text, its parameters and the library with its rules; and the records, pins and data folders it can see"
-    lib = Path(__file__).parent if '__file__' in globals() else project_root()/'xltnb'
-    code = {f.name: stable_hash(f.read_text(encoding='utf-8')) for g in ('*.py','data/published/*.yaml') for f in sorted(lib.glob(g))}
+    lib = package_data().parent
+    files = [*sorted(lib.rglob('*.py')), *(p/'published.yaml' for p in find_papers().values())]
+    code = [stable_hash(f.read_text(encoding='utf-8')) for f in files]
     store = Store(params.get('store', spec.get('store', {}).get('default', 'results').strip('\'"')))
     folders = [os.environ.get(folder_variable(n), '') for n in PUBLISHED]
     return [stable_hash([Path(nb).read_text(encoding='utf-8'), params, code]), stable_hash([sorted(store.keys()), pins(store), folders])]

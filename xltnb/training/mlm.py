@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ..tasks.bench import TEXT_FILE, read_table
 from ..core import XltError, atomic_write, cache_dir, check_name, check_number, seed_for, sha256_of, stable_hash
-from ..records.store import built_once
+from ..records.leases import built_once
 
 # %% ../../nbs/training/08_mlm.ipynb #f2ebb9fe
 @dataclass(frozen=True)

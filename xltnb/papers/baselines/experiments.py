@@ -14,7 +14,7 @@ from statistics import mean
 from ...tasks.bench import load_bench
 from ...tasks.catalog import lacks
 from ...models.encoders import load_encoder
-from ...runs.experiments import ON_GPU, Ctx, Job, Result, experiment, make_job, paused_unless, preset_jobs
+from ...runs.experiments import Ctx, Job, Result, experiment, make_job, paused_unless, preset_jobs
 from ...models.heads import sentence_vectors
 from ...tasks.metrics import random_spans
 from ...training.settings import FineCfg
@@ -22,6 +22,7 @@ from ...runs.recipes import PAIR_RECIPE, encoder_of, task_of, transfer_fields
 from ...tasks.task import Task
 from ...training.trainer import finetune
 from ...training.scores import Transfer, main_metric, spread
+from ...records.presets import find_preset
 
 # %% ../../../nbs/papers/baselines/00_experiments.ipynb #3f85442b
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ _CONTROL = dict(cldr_cat=6., ha_intent=3.) # epochs of random weights
 def _cfg(task, preset, random=False):
     n,epochs,_ = TRAINED[task]
     own = _RECIPE.get(task, {}) | (dict(epochs=_CONTROL[task], warmup=.2, freeze='none') if random else {})
-    fine = FineCfg(**dict(epochs=epochs) | own | (dict(bf16='yes') if preset in ON_GPU else {}))
+    fine = FineCfg(**dict(epochs=epochs) | own | dict(bf16=find_preset(preset).bf16))
     if preset=='smoke':
         return BaselineCfg(task, 32, 8, ('en','de','zh'), 'e5-small:2', fine=replace(fine, steps=2, batch=8),
                            matrix=('en','de') if task=='lo_pair' else (), matrix_items=8)

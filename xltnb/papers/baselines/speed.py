@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from ...training.mlm import Corpus, MLMCfg, batches, bench_corpus
 from ...training.mlm_run import MLMRun, mlm_model
-from ...runs.speed import SPEEDS, alternate, best_device, figure, matmul_rate, sync, timed
+from ...runs.speed import alternate, best_device, figure, matmul_rate, speed_figure, sync, timed
 
 # %% ../../../nbs/papers/baselines/01_speed.ipynb #b6d5490e
 def ours_mlm(
@@ -57,6 +57,7 @@ def peer_mlm(
         return timed(trainer, sum(map(len, rows[cfg.batch:]))/steps)
 
 # %% ../../../nbs/papers/baselines/01_speed.ipynb #37418140
+@speed_figure('mlm')
 def bench_mlm(
     batch:int=8, # rows of 128 positions an update
     steps:int=2, # timed updates a turn
@@ -78,5 +79,3 @@ def bench_mlm(
     flops = 6*body + cfg.mask*(6*head+4*out)
     floor = matmul_rate(torch.bfloat16 if best_device()=='cuda' else torch.float32)/flops
     return figure('mlm', 'tokens/s', ours, peer, ratio, floor, rivals=rivals, bf16=bf16, tokens_a_sentence=float(np.mean(corpus.sizes)))
-
-SPEEDS['mlm'] = bench_mlm

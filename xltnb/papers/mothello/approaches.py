@@ -13,7 +13,7 @@ from pathlib import Path
 from ...core import XltError, check_name, seed_for, stable_hash, to_dict
 from ...othello.lexicon import Lexicon, draw_anchors, make_lexicon
 from ...othello.train import LMCfg, Trained, load_checkpoint, model_for, save_checkpoint, train
-from ...records.store import built_once
+from ...records.leases import built_once
 
 # %% ../../../nbs/papers/mothello/00_approaches.ipynb #adc749f5
 APPROACHES = ('naive', 'anchors', 'unified')

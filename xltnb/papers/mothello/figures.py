@@ -16,7 +16,8 @@ import plotly.graph_objects as go
 from ...core import XltError
 from ...figures.look import COLOURS, QUIET, by_arm, dress, each_arm, fade, grouped, needed, panels, printed_points, seed_lines
 from ...stats import cluster_labels
-from ...records.store import Record
+from ...records.record import Record
+from ...figures.look import report_figures
 
 # %% ../../../nbs/papers/mothello/05_figures.ipynb #8e0580da
 _BOTH = {'within':'within the language', 'across':'across languages'}
@@ -287,6 +288,7 @@ def _largest(runs):
     return sorted(many, key=lambda r: -len(r.curves['matrix']['across']))[:1]
 
 # %% ../../../nbs/papers/mothello/05_figures.ipynb #9e12ea70
+@report_figures('mothello')
 def mothello_figures(
     runs:list[Record], # the preset's records
 )->list: # (name, how to draw it)

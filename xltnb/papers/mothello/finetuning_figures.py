@@ -14,7 +14,8 @@ import plotly.graph_objects as go
 from ...figures.look import COLOURS, by_arm, dress, each_arm, fade, needed, panels, seed_lines
 from .approaches import APPROACHES
 from ...records.published import load_paper
-from ...records.store import Record
+from ...records.record import Record
+from ...figures.look import report_figures
 
 # %% ../../../nbs/papers/mothello/06_finetuning_figures.ipynb #4740e383
 def printed_curves(
@@ -127,6 +128,7 @@ def wrong_language_fig(
     return dress(fig, title, 'prompted in a target language, mean over seeds')
 
 # %% ../../../nbs/papers/mothello/06_finetuning_figures.ipynb #731dfb30
+@report_figures('mothello')
 def finetuning_figures(
     runs:list[Record], # the preset's records
 )->list: # (name, how to draw it)

@@ -19,7 +19,7 @@ from ...tasks.bench import load_bench
 from ...tasks.catalog import lacks
 from ...core import XltError, check_name, seed_for
 from ...tasks.languages import distance
-from ...runs.experiments import ON_GPU, Ctx, Job, Result, experiment, make_job, paused_unless, preset_jobs
+from ...runs.experiments import Ctx, Job, Result, experiment, make_job, paused_unless, preset_jobs
 from ...invented.encoder import FINE
 from .regions import ATTACK_RADII, NOISE_RADII, Around, load_reader, survey
 from .methods import ADV, FreeADV, Repeat, RSDA, RSRP
@@ -29,6 +29,7 @@ from ...tasks.synonyms import Synonyms, english_only, load_synonyms
 from ...runs.recipes import PAIR_RECIPE, encoder_of, invented_world, make_methods, task_of, transfer_fields
 from ...training.trainer import Finetuner, finetune
 from ...training.scores import Transfer
+from ...records.presets import find_preset
 
 # %% ../../../nbs/papers/robust/03_experiments.ipynb #9804e89c
 METHODS = {m.__name__: m for m in (ADV, FreeADV, RSRP, RSDA, Repeat, OnlineSynonyms, Consistency, EAR)} # what a configuration may name
@@ -275,7 +276,7 @@ def studies(
         cfg = RobustCfg('cldr_cat', 48, 12, ('en','de','zh','hi'), 'e5-small:2', fine=fine)
         pair = replace(cfg, task='lo_pair', langs=('en','de'), matrix=('en','de'), matrix_items=8)
         return dict(cldr=Study(cfg, 3, CORE, 1, 5.), pair=Study(pair, 3, ('plain','rsda'), 1, 5.))
-    if preset in ('paper','cluster'):
+    if find_preset(preset).printed:
         rows = ('plain','matched','rsda','random','english','rsrp','adv','lookup')
         return {f'{t}{s}': Study(_published(t, langs, enc), n, rows, 5, cost, passes, exact=True)
                 for t,langs,n,passes,cost in (('pawsx', PAWSX, 10, 3., 200.), ('xnli', XNLI, 3, 1., 1300.))
@@ -303,7 +304,7 @@ def robust_jobs(
         for row in s.rows:
             cfg = row_cfg(s.cfg, row, s.copies, s.passes, s.exact)
             if preset=='smoke': cfg = replace(cfg, grid=cfg.grid[:2])
-            if preset in ON_GPU: cfg = replace(cfg, fine=replace(cfg.fine, bf16='yes'))
+            cfg = replace(cfg, fine=replace(cfg.fine, bf16=find_preset(preset).bf16))
             cost = s.plain_s*ROWS[row][2]*(s.passes*s.copies/s.cfg.fine.epochs if 'copies=' in ''.join(cfg.methods) else 1)
             most = 3 if row not in CORE or preset=='laptop' and ROWS[row][1] else s.seeds
             n = seeds or min(s.seeds, most)

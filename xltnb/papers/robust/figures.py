@@ -16,7 +16,8 @@ from plotly.subplots import make_subplots
 from ...core import XltError
 from ...figures.look import COLOURS, INK, QUIET, dress, fade, pairs_fig
 from ...stats import holm, mean_ci, paired_diff
-from ...records.store import Record
+from ...records.record import Record
+from ...figures.look import report_figures
 
 # %% ../../../nbs/papers/robust/04_figures.ipynb #58be25e3
 def paired(
@@ -186,6 +187,7 @@ def regions_fig(
     return dress(fig, said, f'{near}; means over {of("texts"):.0f} texts, {len(runs)} draws', 480)
 
 # %% ../../../nbs/papers/robust/04_figures.ipynb #1628c1c2
+@report_figures('robust')
 def robust_figures(
     runs:list[Record], # the preset's records
 )->list[tuple]: # name, function that draws
