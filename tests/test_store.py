@@ -76,7 +76,7 @@ def test_config_round_trip(cfg): assert from_dict(Cfg, json.loads(json.dumps(to_
 
 
 @pytest.mark.parametrize('bad, says', [({'layer': 1}, "did you mean 'layers'"), ({'layers': 1.5}, 'Cfg.layers must be int'), ({'layers': True}, 'Cfg.layers must be int'),
-                                       ({'sizes': ['a']}, 'Cfg.sizes must be int'), ({'lr': 'fast'}, 'Cfg.lr must be float'), ({'limit': 'a'}, 'Cfg.limit must be')])
+                                       ({'sizes': ['a']}, r'Cfg.sizes\[0\] must be int'), ({'lr': 'fast'}, 'Cfg.lr must be float'), ({'limit': 'a'}, 'Cfg.limit must be')])
 def test_bad_configs(bad, says):
     with pytest.raises(XltError, match=says): from_dict(Cfg, bad)
 
