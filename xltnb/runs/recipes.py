@@ -21,6 +21,7 @@ from ..tasks.hub import load_task, split_articles
 from ..invented.world import Invented
 from ..invented.encoder import NEAR_TO_FAR, invented_encoder
 from ..invented.tasks import TASKS, invented_task
+from ..records.record import MeanOf
 from ..tasks.task import Task
 from ..training.scores import Matrix, Transfer
 
@@ -91,13 +92,19 @@ def transfer_fields(
     z:Transfer, # scores by language
     m:Matrix|None=None, # of language pairs, if measured
     **more, # further metrics
-)->dict: # metrics, per_language, items, curves
+)->dict: # metrics, per_language, items, source, curves
     "What a record says of a model's scores"
     metrics = {l: z.main(l) for l in z.scores} | dict(targets=z.targets) | more
-    items = dict(z.items) if z.metric!='f1' else {}
-    if m is None: return dict(metrics=metrics, per_language=z.scores, items=items)
+    items = _with_means(z) if z.metric!='f1' else {}
+    if m is None: return dict(metrics=metrics, per_language=z.scores, items=items, source=z.source)
     curve = dict(langs=list(m.langs), acc=m.acc.round(4).tolist())
     two = ~np.eye(len(m.langs), dtype=bool)
     hits = dict(same=m.hits[~two].mean(0), cross=m.hits[two].mean(0), all=m.hits.mean((0,1)))
     items |= {k: v.round(6).tolist() for k,v in hits.items()}
-    return dict(metrics=metrics | dict(same=m.same, cross=m.cross, all=m.all), per_language=z.scores, items=items, curves=dict(matrix=curve))
+    metrics |= dict(same=m.same, cross=m.cross, all=m.all)
+    return dict(metrics=metrics, per_language=z.scores, items=items, source=z.source, curves=dict(matrix=curve))
+
+def _with_means(z):
+    "Item scores by language, and by name those of the source and of the targets"
+    rows = dict(source=[l for l in z.items if l==z.source], targets=[l for l in z.items if l!=z.source])
+    return dict(z.items) | {k: MeanOf(tuple(ls)) for k,ls in rows.items() if ls}
