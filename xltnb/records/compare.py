@@ -92,7 +92,7 @@ class Comparison:
         return table + (f'<p>{lost} cells of the table could not be read and were not run.</p>' if lost else '')
 
 # %% ../../nbs/records/07_compare.ipynb #056e1021
-def _pins_in(path): return json.loads(path.read_text()) if path.is_file() else {}
+def _pins_in(path): return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
 
 def pins(
     store:Store, # run records
