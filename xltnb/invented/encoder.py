@@ -71,6 +71,7 @@ def _text(cfg, world, tok):
     rows = world.text(cfg.sentences, cfg.seed)
     return tokenise(rows['text'], rows['lang'], range(len(rows)), tok)
 
+# %% ../../nbs/invented/03_encoder.ipynb #61250494
 def _fresh(cfg, tok):
     "A model of this size with random weights"
     config = BertConfig(
@@ -81,6 +82,7 @@ def _fresh(cfg, tok):
         torch.manual_seed(seed_for('invented encoder', cfg.seed))
         return BertForMaskedLM(config)
 
+# %% ../../nbs/invented/03_encoder.ipynb #ee91beb0
 def encoder_run(
     cfg:InventedEncoderCfg, # what to train
     folder:str|Path, # of its checkpoints; a run found there is continued
@@ -98,6 +100,7 @@ def folder_of(
     "Where an encoder is kept"
     return Path(cache or cache_dir())/'invented'/stable_hash([_LAYOUT, to_dict(cfg)])
 
+# %% ../../nbs/invented/03_encoder.ipynb #a2022fb4
 _LAYOUT = 2 # changes when the same settings make other weights
 
 def _publish(run, folder):
@@ -106,6 +109,7 @@ def _publish(run, folder):
     run.tok.save_pretrained(folder)
     save_model(run.model, folder/'model.safetensors', metadata=dict(format='pt'))
 
+# %% ../../nbs/invented/03_encoder.ipynb #5c4e0011
 def _train(cfg, part, folder, report, deadline):
     "Train with checkpoints in `part`, and write `folder`; without it when time is up"
     run = encoder_run(cfg, part)
@@ -160,6 +164,7 @@ def _centred(encoder, tokenizer, words):
     emb_V_D = encoder.get_input_embeddings().weight.detach()[tokenizer.convert_tokens_to_ids(list(words))]
     return nn.functional.normalize(emb_V_D-emb_V_D.mean(0), dim=-1)
 
+# %% ../../nbs/invented/03_encoder.ipynb #279c8b7d
 def neighbours(
     encoder:BertModel, # of `invented_encoder`
     tokenizer:PreTrainedTokenizerFast, # of the encoder

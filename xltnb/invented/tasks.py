@@ -23,6 +23,7 @@ def _within(a, b, concepts):
     if a is None or b is None: return a is b
     return b.noun in (a.noun, concepts[a.noun].parent) and b.adj in (-1, a.adj)
 
+# %% ../../nbs/invented/02_tasks.ipynb #7a11b852
 def special(
     a:Clause, # a statement
     b:Clause, # another
@@ -32,6 +33,7 @@ def special(
     return (a.verb==b.verb and _within(a.subj, b.subj, concepts) and _within(a.obj, b.obj, concepts)
         and b.adverb in (-1, a.adverb) and b.day in (-1, a.day))
 
+# %% ../../nbs/invented/02_tasks.ipynb #4500d480
 def relation(
     premise:Clause, # what is known, in concepts
     hypothesis:Clause, # what is asked, in concepts
@@ -51,6 +53,7 @@ class Changes:
     synonyms:float = 0.3 # chance that a word is exchanged for a synonym, if it has one
     voice:float = 0.02 # chance that the voice changes; it always does where no word of a paraphrase can
 
+# %% ../../nbs/invented/02_tasks.ipynb #47cb73c2
 def _again(world, sentence, changes, rng):
     "The same meaning said again with some synonyms, perhaps in the other voice"
     def other(i):
@@ -59,12 +62,14 @@ def _again(world, sentence, changes, rng):
     new = mapped(sentence, other)
     return replace(new, passive=new.passive != (rng.random()<changes.voice)) if new.obj else new
 
+# %% ../../nbs/invented/02_tasks.ipynb #f1752de4
 def _changed(world, sentence, changes, rng):
     "`_again` with at least one change"
     for _ in range(20):
         if (new := _again(world, sentence, changes, rng))!=sentence: return new
     return replace(sentence, passive=not sentence.passive)
 
+# %% ../../nbs/invented/02_tasks.ipynb #764b40e8
 def _paraphrase(world, label, split, changes, rng):
     "Two sentences with this label"
     one = world.say(world.draw(split, rng, True), rng)
@@ -81,6 +86,7 @@ def _kin(world, noun, edit):
     if edit=='hypernym': return [parent] if parent>=0 else []
     return [i for i,c in enumerate(world.concepts) if c.parent==noun and c.kind=='noun']
 
+# %% ../../nbs/invented/02_tasks.ipynb #5f0a0591
 def _nouns(world, clause, edit):
     "Clauses with one noun exchanged for its class, or for a member"
     for role in ('subj','obj'):
@@ -88,6 +94,7 @@ def _nouns(world, clause, edit):
         if t is None: continue
         yield from (replace(clause, **{role: replace(t, noun=k)}) for k in _kin(world, t.noun, edit))
 
+# %% ../../nbs/invented/02_tasks.ipynb #cffa37d0
 def _modifiers(world, clause, edit, extra):
     "Clauses with one modifier less, or one more that `extra` has"
     def swap(old, new): return old>=0 if edit=='drop' else old<0<=new
@@ -106,6 +113,7 @@ def _edited(world, clause, edit, rng):
     else: all_ = list(_modifiers(world, clause, edit, world.modifiers(clause, rng)))
     return rng.choice(all_) if all_ else None
 
+# %% ../../nbs/invented/02_tasks.ipynb #011bdc8e
 def _hypothesis(world, premise, label, rng):
     "A statement in this relation to the premise, None where the drawn edit is impossible"
     base = 'neutral' if label=='neutral' else 'entailment'
@@ -120,6 +128,7 @@ def _like(world, clause, sentence, rng):
     fresh = Random(rng.random())
     return replace(mapped(clause, lambda i: known[i] if i in known else fresh.choice(world.concepts[i].words)), passive=sentence.passive)
 
+# %% ../../nbs/invented/02_tasks.ipynb #c1dc5bf6
 def _inference(world, label, split, changes, rng):
     "Premise and hypothesis with this label"
     new = None
@@ -149,11 +158,13 @@ def _items(world, name, split, n, changes, seed):
             res.append(dict(id=f'{name}-{split}-{len(res):05d}', one=one, two=two, label=label))
     return res
 
+# %% ../../nbs/invented/02_tasks.ipynb #fa4a35d7
 def _rows(world, items, lang, labels):
     "A typed table of pairs in one language"
     rows = [dict(id=i['id'], text=world.write(i['one'], lang), text2=world.write(i['two'], lang), label=i['label']) for i in items]
     return make_rows(rows, 'pair', labels)
 
+# %% ../../nbs/invented/02_tasks.ipynb #9399207f
 def invented_task(
     name:str='paraphrase', # 'paraphrase' or 'inference'
     world:Invented|None=None, # the languages; None for `invented()`

@@ -28,6 +28,7 @@ class Lang:
     anchors:float = 0. # share of the words that it shares with the first language
     order:str = 'SVO' # one of `ORDERS`: subject, verb, object or subject, object, verb
 
+# %% ../../nbs/invented/00_words.ipynb #3cd9a875
 FIVE = (Lang('x0', 1.), Lang('x1', 0.3), Lang('x2', 0.1), Lang('x3', 0.1, 'SOV'), Lang('x4', 0.02, 'SOV')) # near to far
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Concept:
     parent:int = -1 # the concept that is its hypernym, -1 for none
     label:str = '' # short name, for glosses
 
+# %% ../../nbs/invented/00_words.ipynb #52645ae8
 def _kinds(cfg):
     "(kind, parent) of each concept, in order; classes come first, so that their numbers are known"
     yield from (('class', -1) for _ in range(cfg.classes))
@@ -88,6 +90,7 @@ def _kinds(cfg):
         yield from ((kind, -1) for _ in range(n))
     yield from ((kind, -1) for kind in FUNCTION)
 
+# %% ../../nbs/invented/00_words.ipynb #b54d573c
 _SIGNS = {'class':'C','noun':'N','name':'P','vt':'V','vi':'I','adj':'A','adv':'D','digit':'#'}
 
 def concepts_of(
@@ -116,6 +119,7 @@ def _spelling(rng):
     ends = rng.sample([v+c for v in vowels for c in ('','n','s','l','r')], 8)
     return [c+v for c in cons for v in vowels], dict(zip(('class','noun','name','vt','vi','adj','adv','digit'), ends))
 
+# %% ../../nbs/invented/00_words.ipynb #61cec758
 def _word(kind, syllables, ends, rng, used):
     "A new word of this kind"
     for attempt in range(1000):
@@ -127,6 +131,7 @@ def _word(kind, syllables, ends, rng, used):
             return word
     raise XltError(f'no new {kind} after 1000 attempts: ask for fewer words')
 
+# %% ../../nbs/invented/00_words.ipynb #f9736ae9
 def vocabularies(
     cfg:InventedCfg, # languages and seed
     kinds:Sequence[str], # of each word, by number
@@ -149,6 +154,7 @@ def vocabularies(
 # %% ../../nbs/invented/00_words.ipynb #c9a6ca21
 def _sums(p): return list(accumulate(round(x, 9) for x in p.tolist())) # the same on every machine, whatever its last bit of exp
 
+# %% ../../nbs/invented/00_words.ipynb #89afaa35
 def pick(
     sums:Sequence[float], # cumulative weights
     rng:Random, # draws
@@ -156,6 +162,7 @@ def pick(
     "A choice by weight"
     return bisect(sums, rng.random()*sums[-1])
 
+# %% ../../nbs/invented/00_words.ipynb #11c571df
 def _likings(cfg, concepts, n, rng):
     "Preferences of nouns for `n` partners: half those of the class, half their own"
     nouns = [c for c in concepts if c.kind in NOUNS]
@@ -163,6 +170,7 @@ def _likings(cfg, concepts, n, rng):
     own = rng.normal(size=(len(nouns), n))
     return np.stack([(kinds[i] if c.parent<0 else kinds[c.parent]+own[i])/2**.5 for i,c in enumerate(nouns)])
 
+# %% ../../nbs/invented/00_words.ipynb #272e3488
 def _zipf(n, rng): return 1/(1+rng.permutation(n))
 
 def company(

@@ -27,6 +27,7 @@ class Thing:
     noun:int # concept or word number
     adj:int = -1 # of its adjective, -1 for none
 
+# %% ../../nbs/invented/01_world.ipynb #9226877b
 @dataclass(frozen=True)
 class Clause:
     "A statement in concepts, or a sentence in words"
@@ -38,6 +39,7 @@ class Clause:
     negated:bool = False # is it denied?
     passive:bool = False # voice: of sentences only, no part of the meaning
 
+# %% ../../nbs/invented/01_world.ipynb #abbfe401
 def mapped(
     clause:Clause, # a statement or a sentence
     f, # function of a number
@@ -110,6 +112,7 @@ def _things(world, t, lead=()):
     art = () if world.kinds[t.noun]=='name' else (world.f['art'],)
     return [*lead, *art, *((t.adj,) if t.adj>=0 else ()), t.noun]
 
+# %% ../../nbs/invented/01_world.ipynb #a09c6948
 @patch
 def write(self:Invented,
     sentence:Clause, # in word numbers
@@ -139,6 +142,7 @@ def _roles(world, numbers):
         else: res[dict(vt='verb', vi='verb', adj='adj', adv='adverb', digit='day')[kind]] = i
     return res
 
+# %% ../../nbs/invented/01_world.ipynb #f8f33edc
 @patch
 def read(self:Invented,
     text:str, # a sentence
@@ -155,6 +159,7 @@ def read(self:Invented,
     if subj is None or r['verb']<0: raise XltError(f'{text!r} is no sentence of {lang}: a verb or a noun is missing')
     return Clause(r['verb'], subj, obj, r['adverb'], r['day'], 'not' in r['marks'], passive)
 
+# %% ../../nbs/invented/01_world.ipynb #31010911
 @patch
 def meaning(self:Invented,
     sentence:Clause, # in word numbers
@@ -173,6 +178,7 @@ def translate(self:Invented,
     check_name(q, self.words, 'invented language')
     return self.write(self.read(text, p), q)
 
+# %% ../../nbs/invented/01_world.ipynb #66a7ec7a
 @patch
 def dictionary(self:Invented,
     p:str, # language to look up
@@ -201,6 +207,7 @@ def clause(self:Invented,
     day = at['digit']+rng.randrange(10) if rng.random()<cfg.modified else -1
     return Clause(at[kind]+verb, thing(subj), thing(obj) if with_object else None, adverb, day, rng.random()<cfg.negated)
 
+# %% ../../nbs/invented/01_world.ipynb #98149e33
 @patch
 def modifiers(self:Invented,
     clause:Clause, # in concepts
@@ -212,6 +219,7 @@ def modifiers(self:Invented,
     adverb = at['adv']+pick(c['adv'][clause.verb-at['vt']], rng) # intransitive verbs come after transitive ones
     return Clause(clause.verb, Thing(clause.subj.noun, at['adj']+pick(c['adj'][noun], rng)), None, adverb, at['digit']+rng.randrange(10))
 
+# %% ../../nbs/invented/01_world.ipynb #1d1069dd
 @patch
 def say(self:Invented,
     clause:Clause, # in concepts
@@ -235,6 +243,7 @@ def gloss(self:Invented,
         return c.label + ('abcdefghij'[c.words.index(i)] if len(c.words)>1 else '')
     return ' '.join(one(self.numbers[lang][w]) for w in text.split(' '))
 
+# %% ../../nbs/invented/01_world.ipynb #7ed3887d
 @patch
 def side_by_side(self:Invented,
     sentence:Clause, # in word numbers
@@ -251,6 +260,7 @@ def split_of(
     nouns = sorted(t.noun for t in (clause.subj, clause.obj) if t)
     return ('test','validation')[h] if (h := crc32(f'{clause.verb} {nouns}'.encode())%10)<2 else 'train'
 
+# %% ../../nbs/invented/01_world.ipynb #78103e06
 @patch
 def draw(self:Invented,
     split:str, # 'train', 'validation' or 'test'
@@ -274,6 +284,7 @@ def corpus(self:Invented,
     rng = Random(seed_for('invented corpus', self.key, lang, seed))
     return [self.write(self.say(self.draw('train', rng), rng), lang) for _ in range(n)]
 
+# %% ../../nbs/invented/01_world.ipynb #ab74291f
 @patch
 def text(self:Invented,
     n:int, # sentences of each language

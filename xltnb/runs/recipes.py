@@ -30,6 +30,7 @@ def invented_world()->Invented: # the source is the first of its languages
     "The invented languages that tasks and encoder share"
     return Invented(NEAR_TO_FAR)
 
+# %% ../../nbs/runs/06_recipes.ipynb #99084004
 def task_of(
     name:str, # a name that `load_task` knows, 'invented_paraphrase' or 'invented_inference'
     langs:tuple[str,...]=(), # (): all
@@ -68,6 +69,7 @@ def make_methods(
     "Methods from their words; raises `XltError` for anything but an offered name with keywords and plain values"
     return [_method(w, offered, given) for w in words]
 
+# %% ../../nbs/runs/06_recipes.ipynb #636dbcfb
 def _method(word, offered, given):
     "One method from its words"
     try:

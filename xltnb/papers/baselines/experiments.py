@@ -53,6 +53,7 @@ def span_control(
         return {f'control_{k}': mean(s[k] for s in got) for k in ('f1','em')}
     return {l: scores(l) for l in task.languages}
 
+# %% ../../../nbs/papers/baselines/00_experiments.ipynb #8d7e18ac
 def beside_control(
     fields:dict, # what `transfer_fields` returned for a span task
     control:dict[str,dict], # what `span_control` returned
@@ -97,6 +98,7 @@ class RetrieveCfg:
     encoder:str = 'e5-small' # a name that `load_encoder` knows
     random:bool = False # the control: random weights
 
+# %% ../../../nbs/papers/baselines/00_experiments.ipynb #78a59ffa
 def retrieve(
     model, # encoder
     tokenizer, # its tokenizer
@@ -113,6 +115,7 @@ def retrieve(
         score[lang],items[lang] = task.score(pred, rows), task.item_scores(pred, rows)
     return Transfer(task.name, task.source, main_metric(task), score, items)
 
+# %% ../../../nbs/papers/baselines/00_experiments.ipynb #4bdd7f0b
 @experiment('baselines.retrieve', version=2, cfg=RetrieveCfg, fixed=lambda cfg: not cfg.random)
 def run_retrieve(
     cfg:RetrieveCfg, # which task and encoder
@@ -142,6 +145,7 @@ def _cfg(task, preset, random=False):
                            matrix=('en','de') if task=='lo_pair' else (), matrix_items=8)
     return BaselineCfg(task, n, 200, (), 'e5-small', random, MATRIX if task=='lo_pair' and not random else (), 100, fine)
 
+# %% ../../../nbs/papers/baselines/00_experiments.ipynb #9393b6b1
 @preset_jobs('baselines')
 def baseline_jobs(
     preset:str, # smoke, laptop, gpu, paper or cluster

@@ -21,6 +21,7 @@ def _task_figures(arm, runs, control):
     langs = (f'{arm} by language', lambda: languages_fig(runs, control, metric=METRICS.get(arm, 'accuracy'), **more))
     return [langs, *[(f'{arm}, pairs of languages', lambda: pairs_fig(runs))]*any('matrix' in r.curves for r in runs)]
 
+# %% ../../../nbs/papers/baselines/02_figures.ipynb #e812c663
 @report_figures('baselines')
 def baseline_figures(
     runs:list[Record], # the preset's records

@@ -39,6 +39,7 @@ def empty_region()->go.Figure:
     fig.update_yaxes(range=[-.04,1.08], title='probability of the right category')
     return dress(fig, '', height=520)
 
+# %% ../../../nbs/papers/robust/05_explorer.ipynb #50cfd72d
 def _data(p:Points, keep=slice(None), label=None)->dict:
     "Points as trace data"
     names = np.array(p.names, object)[keep]
@@ -98,6 +99,7 @@ def view(self:RegionExplorer)->tuple: # data of each trace, title, subtitle
     title += f'translations lie {others.moved.min():.2f} to {others.moved.max():.2f} away'
     return data, title, f'{ok.sum()} of {len(ok)} translations are read as {_task().labels[around.label]}: {around.text[:60]}'
 
+# %% ../../../nbs/papers/robust/05_explorer.ipynb #8e5377bf
 @patch
 def paint(self:RegionExplorer,
     fig, # of `empty_region`
@@ -108,17 +110,20 @@ def paint(self:RegionExplorer,
     fig.layout.title.text,fig.layout.title.subtitle.text = title,sub
     return fig
 
+# %% ../../../nbs/papers/robust/05_explorer.ipynb #cb7b5b27
 @patch
 def fig(self:RegionExplorer)->go.Figure:
     "The picture without a running kernel behind it"
     return self.paint(empty_region())
 
+# %% ../../../nbs/papers/robust/05_explorer.ipynb #e8cb50a5
 @patch
 def changed(self:RegionExplorer):
     "A control moved: bring the figure up to date"
     if self.figure is not None:
         with self.figure.batch_update(): self.paint(self.figure)
 
+# %% ../../../nbs/papers/robust/05_explorer.ipynb #6387257d
 @patch
 def _ipython_display_(self:RegionExplorer):
     "Controls above, the figure below"

@@ -29,6 +29,7 @@ def paired(
     by = {r.seed: r.metrics[metric] for r in base}
     return np.array([r.metrics[metric]-by[r.seed] for r in sorted(runs, key=lambda r: r.seed) if r.seed in by])
 
+# %% ../../../nbs/papers/robust/04_figures.ipynb #ce9d5ca6
 def gains(
     arms:Mapping[str,Sequence[Record]], # row -> its runs
     base:str='plain', # row that is subtracted
@@ -44,6 +45,7 @@ def gains(
             res.append(dict(row=row, metric=m, gain=x.effect, low=x.low, high=x.high, n=x.n, p=x.p))
     return pd.DataFrame(res, columns=['row','metric','gain','low','high','n','p'])
 
+# %% ../../../nbs/papers/robust/04_figures.ipynb #3f9a0f95
 def planned(
     table:pd.DataFrame, # of `gains`
     rows:Sequence[str], # rows that were planned to be compared; at most six
@@ -54,6 +56,7 @@ def planned(
     t = table[(table.metric==metric) & table.row.isin(rows)].reset_index(drop=True)
     return t.assign(p_holm=holm(t.p.fillna(1).tolist()) if len(t) else [])
 
+# %% ../../../nbs/papers/robust/04_figures.ipynb #75244693
 def points(
     table:pd.DataFrame, # of `gains` or `planned`
 )->pd.DataFrame: # the same to read: points of accuracy to one digit, p to three
@@ -71,6 +74,7 @@ def _dots(runs, base, row, metric):
     return go.Scatter(x=d, y=[row]*len(d), mode='markers', showlegend=False, hovertemplate='%{x:+.1f}<extra>'+row+'</extra>',
                       marker=dict(size=7, color=fade(_SHOWN[metric][1], .45)))
 
+# %% ../../../nbs/papers/robust/04_figures.ipynb #c08d653e
 def gains_fig(
     arms:Mapping[str,Sequence[Record]], # row -> its runs
     base:str='plain', # row that is subtracted
@@ -91,6 +95,7 @@ def gains_fig(
     fig.update_yaxes(autorange='reversed', type='category').update_xaxes(title='points gained', ticksuffix='')
     return dress(fig, title or _gains_title(t, base), f'paired by seed against {base}; bar: 95 % interval', 170+34*t.row.nunique())
 
+# %% ../../../nbs/papers/robust/04_figures.ipynb #911fe9da
 def _gains_title(t, base):
     "What the figure says"
     best = t[t.metric==t.metric.iloc[0]].sort_values('gain').iloc[-1]
@@ -120,6 +125,7 @@ def radius_fig(
     if not same: said = 'The radius, chosen on the source'
     return dress(fig, said, 'thin: one seed; thick: mean; marks: what was taken; radius in shares of the mean norm', 190+230*rows)
 
+# %% ../../../nbs/papers/robust/04_figures.ipynb #851b6e53
 def _grid_traces(rs, side, name, colour, show):
     "Every seed's curve, and their mean"
     x = rs[0].curves['grid']['radius']
@@ -128,6 +134,7 @@ def _grid_traces(rs, side, name, colour, show):
     for y in ys: yield go.Scatter(x=x, y=y, mode='lines', line=dict(color=fade(colour, .3), width=1), showlegend=False, hoverinfo='skip')
     yield go.Scatter(x=x, y=np.mean(ys, 0), mode='lines+markers', name=name, line=dict(color=colour, width=2.5), showlegend=show)
 
+# %% ../../../nbs/papers/robust/04_figures.ipynb #174c5a92
 def _marks(rs, show):
     "Where the rule and the oracle went, one mark a seed"
     for key,name,symbol,side in (('radius','chosen on the source','triangle-up','source'), ('oracle_radius','oracle','star','targets')):

@@ -42,6 +42,7 @@ def scale(
         raise XltError(f"{type(step.net).__name__} has no LayerNorm to read the scale of its last states from: use site='word', or unit='absolute'")
     return (norm.weight.detach()**2 + norm.bias.detach()**2).sum().sqrt()
 
+# %% ../../../nbs/papers/robust/00_methods.ipynb #50868fa6
 def shape_of(
     step:Step, # with `emb` filled
     site:str, # one of `SITES`
@@ -49,6 +50,7 @@ def shape_of(
     "Shape of a displacement"
     return (*step.ids.shape, step.emb.shape[-1] if site=='word' else step.net.config.hidden_size)
 
+# %% ../../../nbs/papers/robust/00_methods.ipynb #4e58b1cf
 def reach(
     step:Step, # any step
     site:str, # one of `SITES`
@@ -66,6 +68,7 @@ def project(
     if norm=='linf': return delta.clamp(-eps, eps)
     return delta * (eps/delta.norm(dim=-1, keepdim=True).clamp_min(1e-12)).clamp_max(1)
 
+# %% ../../../nbs/papers/robust/00_methods.ipynb #040fe10d
 def ascent(
     grad:Tensor, # [B,T,D] of the loss
     norm:str='l2', # 'l2' or 'linf'
@@ -73,6 +76,7 @@ def ascent(
     "The steepest direction of length 1 for each token"
     return grad.sign() if norm=='linf' else grad/grad.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
+# %% ../../../nbs/papers/robust/00_methods.ipynb #56524ed0
 def blend(
     a:Out, # weighed with 1 - `share`
     b:Out, # weighed with `share`
@@ -205,6 +209,7 @@ def noise(
     x = torch.randn(shape, generator=g, device=g.device)
     return ascent(x) if kind=='sphere' else x/math.sqrt(shape[-1])
 
+# %% ../../../nbs/papers/robust/00_methods.ipynb #1d29096e
 class RSRP(Method):
     "Randomised smoothing by random perturbation"
     def __init__(self,
@@ -260,6 +265,7 @@ def _texts_of(data):
     cols = [data[c] for c in ('text','text2') if c in data.column_names]
     return [t for col in cols for t in col] + [' '.join(ws) for ws in (data['tokens'] if 'tokens' in data.column_names else ())]
 
+# %% ../../../nbs/papers/robust/00_methods.ipynb #4f1f06e5
 def word_draws(
     rng:np.random.Generator, # of a row
 ): # callable word -> generator
@@ -267,6 +273,7 @@ def word_draws(
     root = int(rng.integers(2**62))
     return lambda word: np.random.default_rng([root, crc32(word.lower().strip(punctuation).encode())])
 
+# %% ../../../nbs/papers/robust/00_methods.ipynb #896a942d
 class RSDA(Method):
     "Randomised smoothing by data augmentation, as released, with its switches"
     def __init__(self,

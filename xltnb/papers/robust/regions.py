@@ -99,6 +99,7 @@ def make_head(
     atomic_write(path.with_suffix('.json'), json.dumps(about, indent=1)+'\n')
     return about
 
+# %% ../../../nbs/papers/robust/02_regions.ipynb #935d521a
 @lru_cache(1)
 def load_reader()->Reader: # of the categories of `cldr_cat`
     "The packaged encoder with the shipped layer; raises `XltError` without its file"
@@ -117,11 +118,13 @@ class Points:
     right:np.ndarray # float [N] probability of the right class
     answer:np.ndarray # int [N] the class it is taken for
 
+# %% ../../../nbs/papers/robust/02_regions.ipynb #aa43eb17
 @lru_cache(4)
 def _by_id(task, split):
     "language -> id -> row"
     return {l: {r['id']: r for r in task.rows(l, split)} for l in task.languages}
 
+# %% ../../../nbs/papers/robust/02_regions.ipynb #04515254
 class Around:
     "One text of the source language and everything around it"
     def __init__(self,
@@ -164,6 +167,7 @@ def noise(self:Around,
     step = RSRP(rho=rho, kind=kind).displaced(self.step([self.text]*draws))
     return self.points([f'draw {i+1}' for i in range(draws)], step)
 
+# %% ../../../nbs/papers/robust/02_regions.ipynb #9985c480
 @patch
 def attack(self:Around,
     rho:float, # radius as a share of the mean norm of the words
@@ -174,6 +178,7 @@ def attack(self:Around,
     delta = ADV(rho=rho, steps=steps).attack(step, run_model)
     return self.points(['attack'], plus(step, delta))
 
+# %% ../../../nbs/papers/robust/02_regions.ipynb #d957612e
 @patch
 def synonyms(self:Around,
     draws:int=6, # copies to write
@@ -184,6 +189,7 @@ def synonyms(self:Around,
     new = [t for t in dict.fromkeys(new) if t!=self.text]
     return self.points(new, self.step(new or [self.text]))
 
+# %% ../../../nbs/papers/robust/02_regions.ipynb #0420ad0f
 @patch
 def translations(self:Around)->Points: # named by language
     "The same row in every other language"
@@ -204,6 +210,7 @@ def variants(
     one = lambda i: Points(found.names[i:i+1], found.moved[i:i+1], found.right[i:i+1], found.answer[i:i+1])
     return res | {('synonyms', 'copies'): text.synonyms()} | {('translation', l): one(i) for i,l in enumerate(found.names)}
 
+# %% ../../../nbs/papers/robust/02_regions.ipynb #d40631fb
 def survey(
     texts:Iterable[Around], # texts; those that are not read rightly as they stand are left out
     **radii, # of `variants`

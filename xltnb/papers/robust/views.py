@@ -55,6 +55,7 @@ class Viewed(Method):
         if self._pad is None: raise XltError(f'{type(self).__name__} has prepared no rows: call its prepare(rows, ctx) before training')
         return view(step, int(torch.randint(self.views, (1,), generator=draws(step, 'view'), device=step.ids.device)), self._pad)
 
+# %% ../../../nbs/papers/robust/01_views.ipynb #0f1a6e5e
 class OnlineSynonyms(Viewed):
     "RS-DA whose draws change from epoch to epoch"
     def loss(self,
@@ -73,6 +74,7 @@ def symmetric_kl(
     p,q = F.log_softmax(a.float(), -1), F.log_softmax(b.float(), -1)
     return ((p.exp()-q.exp())*(p-q)).sum(-1).mean()/2
 
+# %% ../../../nbs/papers/robust/01_views.ipynb #b51f9a01
 class Consistency(Viewed):
     "RS-DA with a price on answering a row and its view differently"
     def __init__(self,
@@ -100,6 +102,7 @@ def mean_words(
     w = step.words[...,None]
     return (step.emb*w).sum(1)/w.sum(1).clamp_min(1)
 
+# %% ../../../nbs/papers/robust/01_views.ipynb #aff79870
 def map_distance(
     a:Tensor, # [B,H,T,T] attention
     b:Tensor, # [B,H,S,S] attention
@@ -109,6 +112,7 @@ def map_distance(
     fit = lambda x: F.pad(x, (0, n-x.shape[-1])*2)
     return (fit(a)-fit(b)).square().mean()
 
+# %% ../../../nbs/papers/robust/01_views.ipynb #f1d199bc
 class EAR(Viewed):
     "Two streams with an embedding-push and an attention-pull"
     def __init__(self,

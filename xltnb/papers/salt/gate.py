@@ -32,6 +32,7 @@ def _pad(rows, frame):
     for i,r in enumerate(rows): out[i,:len(r)] = r
     return out
 
+# %% ../../../nbs/papers/salt/00_gate.ipynb #cc38be53
 @torch.inference_mode()
 def masked_accuracy(
     model:PreTrainedModel, # with a head for masked words
@@ -82,6 +83,7 @@ def dual_batch(
     pad = x==frame.pad
     return Batch(torch.from_numpy(x), torch.from_numpy(~pad) if pad.any() else None, torch.from_numpy(flat), torch.from_numpy(gold), 'dual')
 
+# %% ../../../nbs/papers/salt/00_gate.ipynb #01a04fac
 @torch.inference_mode()
 def dual_scores(
     model:PreTrainedModel, # with a head for masked words
@@ -126,6 +128,7 @@ def _words(tokenizer, texts, spaced):
     rows = tokenizer.backend_tokenizer.encode_batch([t.replace(':',' ').replace(',',' ') for t in texts], add_special_tokens=False)
     return [{e.ids[i] for i in word_places(e.tokens, spaced)} for e in rows]
 
+# %% ../../../nbs/papers/salt/00_gate.ipynb #f0b48e18
 def name_items(
     tokenizer:PreTrainedTokenizerFast, # of the model
 )->tuple: # [(emoji, English text, ids, place of the name)], {language: {emoji: ids of right words}}
@@ -143,6 +146,7 @@ def name_items(
         right[lang] = dict(zip(g.id, _words(tokenizer, list(g.text), spaced(lang))))
     return items, right
 
+# %% ../../../nbs/papers/salt/00_gate.ipynb #a6a163a0
 def english_pieces(
     tokenizer:PreTrainedTokenizerFast, # of the model
     corpus:Corpus, # with English text
@@ -164,6 +168,7 @@ def candidates(
     words = spaced(lang)
     return np.array([not english[i] and script(p) in want and (p[0]=='▁' and len(p)>2 if words else True) for i,p in enumerate(pieces)])
 
+# %% ../../../nbs/papers/salt/00_gate.ipynb #ff30e24f
 @torch.inference_mode()
 def name_share(
     model:PreTrainedModel, # with a head for masked words
@@ -202,6 +207,7 @@ def passing(
               proposals={l: r['topk']>=times*r['random'] for l,r in report['names'].items()})
     return {k: (sum(v.values()), len(v), [l for l in v if not v[l]]) for k,v in ok.items()}
 
+# %% ../../../nbs/papers/salt/00_gate.ipynb #6046a1b1
 def gate(
     model:PreTrainedModel, # with a head for masked words
     tokenizer:PreTrainedTokenizerFast, # its tokenizer
@@ -217,6 +223,7 @@ def gate(
     alone = passing(dict(copy=copy, names=names), copied, times)
     return dict(masked=masked, copy=copy, names=names, **means, passed=share>=copied and prop>=times*rand, alone=alone)
 
+# %% ../../../nbs/papers/salt/00_gate.ipynb #9321778b
 def gate_table(
     report:dict, # from `gate`
 )->pd.DataFrame: # one row a language, shares in per cent
@@ -248,6 +255,7 @@ def release(
     atomic_write(path.with_suffix('.json'), json.dumps(plain(record), indent=1, ensure_ascii=False)+'\n')
     return record
 
+# %% ../../../nbs/papers/salt/00_gate.ipynb #8a4c4761
 def mlm_record()->dict: # as `release` wrote it
     "The shipped model's record"
     path = MLM_FILE.with_suffix('.json')
