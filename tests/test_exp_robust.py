@@ -6,12 +6,14 @@ import pytest
 
 from xltnb.papers.robust import experiments as exp
 from xltnb.core import XltError, from_dict, to_dict
-from xltnb.papers.robust.experiments import RobustCfg, robust_jobs, run_robust
+from xltnb.papers.robust.rows import RobustCfg, robust_jobs
+from xltnb.papers.robust.experiments import run_robust
 from xltnb.runs.experiments import Ctx, Paused, call_job
 from xltnb.runs.plan import make_plan, plan_line
 from xltnb.runs.run import run_plan
 from xltnb.tasks.synonyms import load_synonyms
-from xltnb.runs.recipes import encoder_of, make_methods
+from xltnb.runs.by_name import encoder_of
+from xltnb.runs.recipes import make_methods
 
 
 def updates(cfg, copies):

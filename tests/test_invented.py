@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xltnb.core import XltError, from_dict, to_dict
-from xltnb.invented.world import PRESETS, Clause, Invented, Thing, invented, split_of
+from xltnb.invented.words import SIZES
+from xltnb.invented.grammar import Clause, Thing
+from xltnb.invented.world import Invented, invented, split_of
 from xltnb.invented.words import FIVE, InventedCfg, Lang
 from xltnb.invented.tasks import EDITS, INFERENCE, TASKS, Changes, _edited, invented_task, relation, special, truth
 
@@ -214,8 +216,8 @@ def test_names():
 
 
 def test_config_round_trip():
-    for cfg in PRESETS.values(): assert from_dict(InventedCfg, json.loads(json.dumps(to_dict(cfg)))) == cfg
-    assert Invented(PRESETS['tiny']).key == invented('tiny').key
+    for cfg in SIZES.values(): assert from_dict(InventedCfg, json.loads(json.dumps(to_dict(cfg)))) == cfg
+    assert Invented(SIZES['tiny']).key == invented('tiny').key
 
 
 @settings(max_examples=15, deadline=None)

@@ -4,27 +4,21 @@
 
 # %% auto #0
 __all__ = ['SITES', 'NORMS', 'NOISES', 'scale', 'shape_of', 'reach', 'project', 'ascent', 'blend', 'ADV', 'FreeADV', 'noise',
-           'RSRP', 'vote', 'word_draws', 'RSDA', 'Repeat']
+           'RSRP', 'vote']
 
 # %% ../../../nbs/papers/robust/00_methods.ipynb #7a52f292
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from string import punctuation
-from zlib import crc32
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate.utils import gather, pad_across_processes
-from datasets import concatenate_datasets
+from fastcore.basics import patch
 from torch import Tensor, nn
 
-from ...training.methods import Method, Out, Step, draws, embedded, last_layer, plus, run_model, word_table
 from ...core import XltError, check_name, check_number
-from ...tasks.replacing import random_words, replace_words, words_to_draw
-from ...tasks.synonyms import Synonyms
-from ...training.views import checked_table, swapped
+from ...training.methods import Method, Out, Step, draws, embedded, last_layer, plus, run_model, word_table
 
 # %% ../../../nbs/papers/robust/00_methods.ipynb #d78693f5
 SITES = ('word', 'last')
@@ -130,24 +124,28 @@ class ADV(Method):
             delta = project(delta.detach() + 1.5*eps/self.steps*ascent(grad, self.norm)*may, eps, self.norm)
         return delta
 
-    def radius(self,
-        step:Step, # with `emb` filled
-    )->Tensor: # scalar
-        "ε of this batch; for L∞ the cube whose corners lie on the L2 ball of the same `rho`"
-        eps = self.rho*scale(step, self.site)
-        return eps/math.sqrt(shape_of(step, self.site)[-1]) if self.norm=='linf' else eps
+# %% ../../../nbs/papers/robust/00_methods.ipynb #0d060349
+@patch
+def radius(self:ADV,
+    step:Step, # with `emb` filled
+)->Tensor: # scalar
+    "ε of this batch; for L∞ the cube whose corners lie on the L2 ball of the same `rho`"
+    eps = self.rho*scale(step, self.site)
+    return eps/math.sqrt(shape_of(step, self.site)[-1]) if self.norm=='linf' else eps
 
-    def begin(self,
-        step:Step, # with `emb` filled
-        eps:Tensor, # radius
-    )->Tensor: # [B,T,D]
-        "Where the ascent starts"
-        shape,device = shape_of(step, self.site), step.ids.device
-        if self.start=='zero': return torch.zeros(shape, device=device)
-        g = draws(step, 'ADV')
-        u = torch.rand(shape, generator=g, device=device)*2-1
-        if self.norm=='linf': return eps*u
-        return eps*ascent(torch.randn(shape, generator=g, device=device))*u[...,:1].abs()**(1/shape[-1])
+# %% ../../../nbs/papers/robust/00_methods.ipynb #b10a8595
+@patch
+def begin(self:ADV,
+    step:Step, # with `emb` filled
+    eps:Tensor, # radius
+)->Tensor: # [B,T,D]
+    "Where the ascent starts"
+    shape,device = shape_of(step, self.site), step.ids.device
+    if self.start=='zero': return torch.zeros(shape, device=device)
+    g = draws(step, 'ADV')
+    u = torch.rand(shape, generator=g, device=device)*2-1
+    if self.norm=='linf': return eps*u
+    return eps*ascent(torch.randn(shape, generator=g, device=device))*u[...,:1].abs()**(1/shape[-1])
 
 # %% ../../../nbs/papers/robust/00_methods.ipynb #eca8b12c
 class FreeADV(Method):
@@ -258,81 +256,3 @@ def vote(
     check_number(samples, 'samples of vote', 1, whole=True)
     with torch.inference_mode(): got = torch.stack([run_model(method.displaced(step, i)).logits.argmax(-1) for i in range(samples)])
     return got.mode(0).values
-
-# %% ../../../nbs/papers/robust/00_methods.ipynb #e02dfa42
-def _texts_of(data):
-    "Every sentence of the rows"
-    cols = [data[c] for c in ('text','text2') if c in data.column_names]
-    return [t for col in cols for t in col] + [' '.join(ws) for ws in (data['tokens'] if 'tokens' in data.column_names else ())]
-
-# %% ../../../nbs/papers/robust/00_methods.ipynb #4f1f06e5
-def word_draws(
-    rng:np.random.Generator, # of a row
-): # callable word -> generator
-    "A generator that belongs to a word: the same word in both sentences of a pair gets the same draw"
-    root = int(rng.integers(2**62))
-    return lambda word: np.random.default_rng([root, crc32(word.lower().strip(punctuation).encode())])
-
-# %% ../../../nbs/papers/robust/00_methods.ipynb #896a942d
-class RSDA(Method):
-    "Randomised smoothing by data augmentation, as released, with its switches"
-    def __init__(self,
-        table:Synonyms|dict, # word -> synonyms
-        copies:int=3, # N: the release takes 3 for XNLI and 10 for PAWS-X
-        originals:bool=False, # add the rows as they are
-        lower:bool=False, # look words up in lower case
-        punct:bool=False, # look words up without the punctuation glued to them
-        shared:bool=False, # the same word takes the same draw in both sentences of a pair
-        random:bool=False, # the control: random words of the rows at the same rate instead of synonyms
-    ):
-        check_number(copies, 'copies of RSDA', 1, whole=True)
-        self.table,self.copies,self.originals = checked_table(table, 'RSDA'), copies, originals
-        self.lower,self.punct,self.shared,self.random = lower, punct, shared, random
-
-    def prepare(self,
-        data, # rows with text, text2 or tokens
-        ctx, # seed of the run
-    ): # rows
-        "The copies, in order: all rows once, then all rows again"
-        if self.random: self._words = words_to_draw(_texts_of(data), self.lower, self.punct)
-        parts = [data]*self.originals + [self.copy(data, ctx.seed, i) for i in range(self.copies)]
-        return concatenate_datasets(parts)
-
-    def copy(self,
-        data, # rows
-        seed:int, # of the run
-        number:int, # which copy
-    ): # rows
-        "Every row once, with words replaced"
-        return swapped(data, self.change, 'RSDA', seed, number, shared=self.shared)
-
-    def change(self,
-        text:str, # a sentence
-        rng:np.random.Generator, # where the draws come from
-    )->str:
-        "One draw"
-        if not self.shared: return self.draw(text, rng)
-        of = word_draws(rng)
-        return ' '.join(self.draw(w, of(w)) for w in text.split(' '))
-
-    def draw(self,
-        text:str, # a sentence or a word
-        rng:np.random.Generator, # where the draws come from
-    )->str:
-        "Words replaced by synonyms, or by random words"
-        if self.random: return random_words(text, self.table, rng, self._words, lower=self.lower, strip_punct=self.punct)
-        return replace_words(text, self.table, rng, lower=self.lower, strip_punct=self.punct)
-
-# %% ../../../nbs/papers/robust/00_methods.ipynb #f9042be3
-class Repeat(Method):
-    "The rows N times over: the compute-matched control of RS-DA"
-    def __init__(self,
-        copies:int=3, # N
-    ): self.copies = check_number(copies, 'copies of Repeat', 1, whole=True)
-
-    def prepare(self,
-        data, # rows
-        ctx, # not used
-    ): # rows
-        "All rows, N times"
-        return concatenate_datasets([data]*self.copies)
