@@ -985,6 +985,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                            'xltnb/papers/robust/figures.py'),
                                              'xltnb.papers.robust.figures._marks': ( 'papers/robust/figures.html#_marks',
                                                                                      'xltnb/papers/robust/figures.py'),
+                                             'xltnb.papers.robust.figures.by_task': ( 'papers/robust/figures.html#by_task',
+                                                                                      'xltnb/papers/robust/figures.py'),
                                              'xltnb.papers.robust.figures.distance_fig': ( 'papers/robust/figures.html#distance_fig',
                                                                                            'xltnb/papers/robust/figures.py'),
                                              'xltnb.papers.robust.figures.gains': ( 'papers/robust/figures.html#gains',

@@ -11,9 +11,9 @@ from statistics import mean
 
 from ...models.encoders import load_encoder
 from ...models.heads import sentence_vectors
-from .rows import BaselineCfg, RetrieveCfg
+from .rows import BaselineCfg, RetrieveCfg, baseline_jobs
 from ...runs.by_name import encoder_of, task_of
-from ...runs.experiments import Ctx, Result, experiment, paused_unless
+from ...runs.experiments import Ctx, Result, experiment, paused_unless, preset_jobs
 from ...runs.recipes import transfer_fields
 from ...tasks.bench import load_bench
 from ...tasks.catalog import lacks
@@ -100,3 +100,6 @@ def run_retrieve(
     task = load_bench(cfg.task, cfg.langs or None)
     z = retrieve(*load_encoder(cfg.encoder, random=cfg.random, seed=seed), task, cfg.limit)
     return Result(**transfer_fields(z), provenance=dict(data=task.fingerprint()))
+
+# %% ../../../nbs/papers/baselines/01_experiments.ipynb #3004e09d
+preset_jobs('baselines')(baseline_jobs);

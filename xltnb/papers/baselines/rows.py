@@ -9,7 +9,7 @@ __all__ = ['TRAINED', 'BaselineCfg', 'RetrieveCfg', 'baseline_cfg', 'baseline_jo
 from dataclasses import dataclass, replace
 
 from ...records.presets import find_preset
-from ...runs.experiments import Job, make_job, preset_jobs
+from ...runs.experiments import Job, make_job
 from ...runs.recipes import PAIR_RECIPE
 from ...training.settings import FineCfg
 
@@ -73,7 +73,6 @@ def _arms(preset):
     return arms | {'lo_ret-random': ('retrieve', RetrieveCfg(random=True), 200.)}
 
 # %% ../../../nbs/papers/baselines/00_rows.ipynb #1e004190
-@preset_jobs('baselines')
 def baseline_jobs(
     preset:str, # smoke, laptop, gpu, paper or cluster
     seeds:int|None=None, # repeats; None: 1 at smoke, else 5

@@ -17,10 +17,10 @@ from ...core import XltError, check_name, seed_for
 from .augmentation import RSDA, Repeat
 from .methods import ADV, FreeADV, RSRP
 from .regions import Around, load_reader, survey
-from .rows import AroundCfg, RobustCfg
+from .rows import AroundCfg, RobustCfg, robust_jobs
 from .views import EAR, Consistency, OnlineSynonyms
 from ...runs.by_name import encoder_of, invented_world, is_invented, task_of
-from ...runs.experiments import Ctx, Result, experiment, paused_unless
+from ...runs.experiments import Ctx, Result, experiment, paused_unless, preset_jobs
 from ...runs.recipes import make_methods, read_call, transfer_fields
 from ...tasks.bench import load_bench
 from ...tasks.catalog import lacks
@@ -166,3 +166,6 @@ def run_around(
                    translation=float(far.moved.mean()), kept=float(far.kept.mean()), inside=float((far.moved<far.breaks).mean()))
     curve = means.assign(at=means['at'].map(str)).to_dict('list')
     return Result(metrics, curves=dict(around=curve), provenance=dict(data=task.fingerprint()))
+
+# %% ../../../nbs/papers/robust/05_experiments.ipynb #f3090848
+preset_jobs('robust')(robust_jobs);

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from ...core import check_name
 from ...invented.words import NEAR_TO_FAR
 from ...records.presets import find_preset
-from ...runs.experiments import Job, make_job, preset_jobs
+from ...runs.experiments import Job, make_job
 from ...runs.recipes import INVENTED_RECIPE, N, PAIR_RECIPE, RHO, Call, call
 from ...training.settings import FineCfg
 
@@ -212,7 +212,6 @@ def _around_jobs(preset, seeds):
     return [make_job('around-cldr', 'robust.around', cfg, i, 2.*cfg.texts, task='cldr') for i in range(n and (seeds or n))]
 
 # %% ../../../nbs/papers/robust/04_rows.ipynb #4f5efc35
-@preset_jobs('robust')
 def robust_jobs(
     preset:str, # smoke, laptop, gpu, paper or cluster
     seeds:int|None=None, # repeats; None: the preset's own
