@@ -40,10 +40,10 @@ class InventedEncoderCfg:
     tokens:int = 6_000_000 # visible and masked tokens to read, over all languages
     block:int = 32 # tokens in a row
     batch:int = 32 # rows an update
-    mask:float = 0.25 # share of tokens to predict in packed rows
-    dual:float = 0.5 # share of sentences shown twice, the second time with masks
+    mask:float = 0.25 # fraction of tokens to predict in packed rows
+    dual:float = 0.5 # fraction of sentences shown twice, the second time with masks
     lr:float = 4e-3 # peak learning rate
-    warmup:float = 0.05 # share of the run with a rising rate
+    warmup:float = 0.05 # fraction of the run with a rising rate
     seed:int = 0 # draws text, first weights, order and masks
 
     def __post_init__(self):
@@ -140,8 +140,8 @@ def masked_words(
     tokenizer:PreTrainedTokenizerFast, # of the model
     world:Invented, # its languages
     n:int=300, # new sentences of each language
-    rate:float=0.25, # share of words to hide
-)->pd.DataFrame: # one row a language: loss, share right
+    rate:float=0.25, # fraction of words to hide
+)->pd.DataFrame: # one row a language: loss, fraction right
     "Hidden words of new text, by language"
     frame = Frame.of(tokenizer)
     rows = []
@@ -164,7 +164,7 @@ def neighbours(
     encoder:BertModel, # of `invented_encoder`
     tokenizer:PreTrainedTokenizerFast, # of the encoder
     world:Invented, # its languages
-)->pd.DataFrame: # one row a target language: shares of its own words whose nearest neighbour is the translation, ...
+)->pd.DataFrame: # one row a target language: fractions of its own words whose nearest neighbour is the translation, ...
     "How well the source's words and each language's lie on top of each other"
     source = world.languages[0]
     of,kinds = np.array(world.of), np.array(world.kinds)

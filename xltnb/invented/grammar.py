@@ -77,7 +77,7 @@ class Grammar:
 def distance(self:Grammar,
     lang:str, # a language
 )->float: # 0 for the source, at most 2
-    "Distance from the source: one minus the share of common words, and one more for another order of words"
+    "Distance from the source: one minus the fraction of common words, and one more for another order of words"
     check_name(lang, self.words, 'invented language')
     source = self.languages[0]
     same = sum(a==b for a,b in zip(self.words[lang], self.words[source]))/len(self.of)

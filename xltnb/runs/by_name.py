@@ -12,7 +12,7 @@ from pathlib import Path
 from ..core import check_name, hub_off
 from ..invented.words import NEAR_TO_FAR
 from ..invented.encoder import invented_encoder
-from ..invented.tasks import TASKS, invented_task
+from ..invented.tasks import INVENTED_TASKS, invented_task
 from ..invented.world import Invented
 from ..models.encoders import first_layers, load_encoder
 from ..tasks.hub import load_task, split_articles
@@ -41,7 +41,7 @@ def task_of(
     seed:int=0, # which rows
 )->Task:
     "The rows of a run; raises `XltError` for an unknown task, and for a published one whose folder is not set"
-    if is_invented(name): task = invented_task(check_name(name.removeprefix(_INVENTED), TASKS, 'invented task'), invented_world())
+    if is_invented(name): task = invented_task(check_name(name.removeprefix(_INVENTED), INVENTED_TASKS, 'invented task'), invented_world())
     else: task = load_task(name, langs=langs or None, hub=not hub_off())
     if name=='xquad': task = split_articles(task)
     return task.take(min(train, len(task.rows(task.source, 'train'))), seed=seed) if train else task
