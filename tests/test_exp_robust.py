@@ -1,8 +1,10 @@
 "Robust training as experiments: words to methods, the choice of a radius, and controls that are what they claim to be"
+import ast
 import math
 
 import numpy as np
 import pytest
+from conftest import LIB
 
 from xltnb.papers.robust import experiments as exp
 import xltnb.papers.robust.rows as rows
@@ -195,3 +197,11 @@ def test_runs_without_their_data_wait_and_say_for_what(tmp_path, monkeypatch):
     assert {j.arm.split('-')[0] for j in there.todo()} == {'xnli', 'xnli_xlmr'} and {j.waits for j in there.jobs} == {'', 'XLTNB_PAWSX'}
     monkeypatch.setenv('HF_HUB_OFFLINE', '0')
     assert plan('robust').todo() == plan('robust').jobs, 'the hub has both'
+
+
+@pytest.mark.parametrize('paper', ['robust', 'baselines'])
+def test_rows_and_jobs_ask_for_no_model(paper):
+    "Planning reads this page alone: it imports settings and jobs, nothing that trains or loads data"
+    tree = ast.parse((LIB/'papers'/paper/'rows.py').read_text())
+    names = {'.'.join(x for x in (n.module, ) if x) for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    assert names <= {'dataclasses', 'core', 'invented.words', 'records.presets', 'runs.experiments', 'runs.recipes', 'training.settings'}
