@@ -96,7 +96,7 @@ def runs_of(
 )->list[Record]: # those that are done
     "The records of jobs, named by the jobs' arms"
     done = store.keys()
-    return [replace(store.get(j.key), arm=j.arm) for j in jobs if j.key in done]
+    return [replace(store.get(j.key), arm=j.arm, labels=j.labels) for j in jobs if j.key in done]
 
 def _link(id, text): return Markup(f'<a href="#from-{escape(id)}">{html(text)}</a>')
 

@@ -7,7 +7,7 @@ __all__ = ['cores', 'duration', 'Plan', 'wall_s', 'arms_df', 'plan_line', 'pick_
 
 # %% ../../nbs/runs/01_plan.ipynb #bdb3b55e
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from html import escape
 from pathlib import Path
@@ -66,7 +66,7 @@ class Plan:
         "What the store holds of this plan: what pages and figures draw"
         found = {}
         for j in self.jobs:
-            if (r := self.store.get(j.key)) is not None: found.setdefault(j.arm, []).append(r)
+            if (r := self.store.get(j.key)) is not None: found.setdefault(j.arm, []).append(replace(r, labels=j.labels))
         return found
 
     def seconds(self)->float: # core-seconds; GPU-seconds where the preset wants a GPU
