@@ -41,13 +41,14 @@ TEXT_LANGS = HELP_LANGS + RELATIVES
 HA_LANGS = tuple('en de es fr ru zh ja ar hi sw th tr vi ur el bg ko fi id hu he fa bn ta eu it pt nl uk ro pl ml ne hy'.split())
 SPLITS = ('train','validation','test')
 
-# %% ../../nbs/builder/02_build.ipynb #2b700ca4
+# %% ../../nbs/builder/02_build.ipynb #2a16276d
 def digest(
     *parts:str, # what the draw depends on
 )->int: # a large number, the same everywhere
     "A number from the content of `parts`"
     return int(hashlib.md5('\0'.join(parts).encode()).hexdigest(), 16)
 
+# %% ../../nbs/builder/02_build.ipynb #2b700ca4
 def first_seen(
     items:list, # (split, strings that may be in one split only, item)
 )->list: # the items kept, in their order
@@ -71,7 +72,7 @@ def cldr_rows(
             res[split_of(e)].append(dict(id=e, lang=lang, text=emoji_text(notes[lang][e]), label=GROUPS.index(groups[e][0])))
     return res
 
-# %% ../../nbs/builder/02_build.ipynb #0282d5e8
+# %% ../../nbs/builder/02_build.ipynb #6df8eb56
 def read_help(
     path:Path, # a Debian package
     lang:str, # its language
@@ -83,6 +84,7 @@ def read_help(
         res.update((s.id, s) for s in page_segments(name.split('/text/')[1], raw.decode()))
     return res
 
+# %% ../../nbs/builder/02_build.ipynb #0282d5e8
 def translated(
     helps:dict, # language -> id -> `Segment`
 )->dict: # the same, English where it stands for a translation removed
@@ -91,7 +93,7 @@ def translated(
     good = lambda lang, i, s: i in helps['en'] and s.text not in english and in_script(s.text, lang)
     return {lang: segs if lang=='en' else {i: s for i,s in segs.items() if good(lang, i, s)} for lang,segs in helps.items()}
 
-# %% ../../nbs/builder/02_build.ipynb #5f7dcda5
+# %% ../../nbs/builder/02_build.ipynb #1a0958e0
 TYPES = ('UI','MENU','LIT','PROD','KEY')
 TAGS = ('O', *(f'{b}-{t}' for t in TYPES for b in 'BI'))
 
@@ -101,6 +103,7 @@ def kinds_of(
     "Types of the spans of a segment"
     return sorted(t for *_,t in seg.spans)
 
+# %% ../../nbs/builder/02_build.ipynb #5f7dcda5
 def tag_rows(
     helps:dict, # translated segments
 )->dict: # split -> rows
@@ -119,7 +122,7 @@ def tag_rows(
             res[split].append(dict(id=i, lang=lang, tokens=tokens, tags=[TAGS.index(t) for t in tags]))
     return res
 
-# %% ../../nbs/builder/02_build.ipynb #3090164d
+# %% ../../nbs/builder/02_build.ipynb #9eadf10d
 def sections(
     segs:dict, # English segments, in the order of the pages
 )->dict: # page -> [(id of heading, id of its first paragraph), ...]
@@ -133,6 +136,7 @@ def sections(
         if pair and common[h.text]<=5 and len(h.text)<=80 and 30<=len(p.text)<=500: res[h.page].append((i,j))
     return res
 
+# %% ../../nbs/builder/02_build.ipynb #ee44bdbb
 def pair_items(
     page:list, # sections of one page that may be used
 )->list: # (id of heading, id of paragraph, belongs together?)
@@ -144,6 +148,7 @@ def pair_items(
         if others: res.append((h, p if yes else others[digest('other', h)%len(others)], yes))
     return res
 
+# %% ../../nbs/builder/02_build.ipynb #3090164d
 def pair_rows(
     helps:dict, # translated segments
 )->dict: # split -> rows
@@ -177,13 +182,14 @@ def ret_rows(
         res[split] = [dict(id=i, lang=l, text=helps[l][i].text) for l in HELP_LANGS for i in chosen]
     return res
 
-# %% ../../nbs/builder/02_build.ipynb #89d3d8df
+# %% ../../nbs/builder/02_build.ipynb #76f27f1e
 def same(
     text:str, # a sentence
 )->str: # equal for sentences that differ in spaces and capitals only
     "What is compared when strings are removed"
     return ''.join(text.split()).casefold()
 
+# %% ../../nbs/builder/02_build.ipynb #89d3d8df
 def text_rows(
     helps:dict, # translated segments of fifteen languages and eight relatives
     held:set=frozenset(), # strings of other tasks' validation and test
@@ -204,7 +210,7 @@ def text_rows(
                 res.append(dict(id=number[same(t)], lang=lang, text=text))
     return dict(train=res)
 
-# %% ../../nbs/builder/02_build.ipynb #c933efd5
+# %% ../../nbs/builder/02_build.ipynb #f7b21680
 FOOD = ('food-fruit','food-vegetable','food-prepared','food-asian','food-sweet','drink')
 FILL = dict(name=('household','light-video','computer','phone','sound'),
     area=('place-building','place-religious','place-geographic','place-other'), zone=('place-geographic','place-other'),
@@ -227,6 +233,7 @@ def make_fill(
         return names[name][int(rng.random()*len(names[name]))] if names.get(name) else None
     return fill
 
+# %% ../../nbs/builder/02_build.ipynb #c933efd5
 def sample_intent(
     blocks:list, # an intent's lists of template trees
     rules:dict, # name -> template
@@ -247,7 +254,7 @@ def sample_intent(
             res.append((text, spans))
     return res
 
-# %% ../../nbs/builder/02_build.ipynb #40dfff79
+# %% ../../nbs/builder/02_build.ipynb #0210593c
 def _ha_sentences(lang, pack, intents, groups, notes, taken):
     "Split, intent, text and spans of one language's sentences, in order; `taken` grows"
     rules = pack.get('expansion_rules', {})
@@ -259,6 +266,7 @@ def _ha_sentences(lang, pack, intents, groups, notes, taken):
             rng = Random(seed_for('ha', lang, intent, split))
             for text,spans in sample_intent(blocks, rules, fill, rng, split, taken): yield split, intent, text, spans
 
+# %% ../../nbs/builder/02_build.ipynb #40dfff79
 def ha_rows(
     packs:dict, # language -> parsed file of the package
     groups:dict, # emoji -> (group, subgroup)
@@ -280,7 +288,7 @@ def ha_rows(
         for r in rows: r['tags'] = [tags.index(t) for t in r['tags']]
     return res, intents, tags
 
-# %% ../../nbs/builder/02_build.ipynb #2f3db51f
+# %% ../../nbs/builder/02_build.ipynb #a49b215e
 def features(
     text:tuple, # names of the text columns
     label:tuple=(), # class names
@@ -292,6 +300,7 @@ def features(
     if tags: res.update(tokens=List(Value('string')), tags=List(ClassLabel(names=list(tags))))
     return Features(res)
 
+# %% ../../nbs/builder/02_build.ipynb #2f3db51f
 def write_table(
     rows:list, # dicts
     types:Features, # columns
@@ -305,13 +314,14 @@ def write_table(
         data_page_size=2**28, write_statistics=False, write_page_checksum=True, use_dictionary=['lang'], column_encoding=numbers or None)
     return atomic_write(path, sink.getvalue())
 
-# %% ../../nbs/builder/02_build.ipynb #cbbce0e9
+# %% ../../nbs/builder/02_build.ipynb #0dd2ffd6
 _HUB = {'MPL-2.0':'mpl-2.0', 'Apache-2.0':'apache-2.0', 'MIT':'mit'} # the hub's names of licences; it calls the rest 'other'
 
 def read_cards()->dict: # folder -> title, task, licences, notice, about
     "What the cards say"
     return yaml.safe_load((BENCH_DIR/'cards.yaml').read_text(encoding='utf-8'))
 
+# %% ../../nbs/builder/02_build.ipynb #cbbce0e9
 def card(
     folder:str, # folder of the benchmark
     splits:dict, # split -> rows
@@ -330,7 +340,7 @@ def card(
         '## Rows\n', *(f'| {" | ".join(row)} |' for row in table)]
     return '\n'.join(parts)+'\n'
 
-# %% ../../nbs/builder/02_build.ipynb #fb093566
+# %% ../../nbs/builder/02_build.ipynb #b373bbaa
 def read_emoji(
     at:dict, # key of a source -> its file
 )->tuple: # emoji -> (group, subgroup), and language -> emoji -> annotation
@@ -341,6 +351,7 @@ def read_emoji(
     notes = {l: json.loads(raw)['annotations']['annotations'] for l,raw in files if l in need}
     return emoji_groups(json.loads(data), json.loads(meta)), notes
 
+# %% ../../nbs/builder/02_build.ipynb #fb093566
 def make_tables(
     sources:Path, # folder with the packages
 )->dict: # folder -> (split -> rows, types)
@@ -355,7 +366,7 @@ def make_tables(
         lo_pair=(pair, features(('text','text2'), ('no','yes'))), lo_tag=(tag, features((), (), TAGS)), lo_ret=(ret, features(('text',))),
         lo_text=(text_rows(helps, held), Features(dict(id=Value('int32'), lang=Value('string'), text=Value('string')))))
 
-# %% ../../nbs/builder/02_build.ipynb #7d2d4974
+# %% ../../nbs/builder/02_build.ipynb #80c51ff9
 @dataclass(frozen=True)
 class BuildReport:
     "What a build wrote, and in what it differs from the committed files"
@@ -366,6 +377,7 @@ class BuildReport:
         changes = self.changes or ['the same as the committed files']
         return '\n'.join([f'{len(self.files)} files, {rows} rows, {size/1e6:.1f} MB', *changes])
 
+# %% ../../nbs/builder/02_build.ipynb #776546e2
 def write_folder(
     folder:str, # folder of the benchmark
     splits:dict, # split -> rows
@@ -379,6 +391,7 @@ def write_folder(
         atomic_write(out/folder/f'LICENSE-{name}.txt', (BENCH_DIR.parent/'licences'/f'{name}.txt').read_bytes())
     return {f: describe(p) for f,p in files.items()}
 
+# %% ../../nbs/builder/02_build.ipynb #7d2d4974
 def build_bench(
     sources:Path, # folder with the packages
     out:Path=BENCH_DIR, # where to write

@@ -24,7 +24,7 @@ def split_of(
     place = int(hashlib.md5(key.encode()).hexdigest(), 16)%10
     return 'test' if place<3 else 'validation' if place==3 else 'train'
 
-# %% ../../nbs/builder/01_parse.ipynb #3ef507e3
+# %% ../../nbs/builder/01_parse.ipynb #775a6d34
 GROUPS = ('smileys-emotion', 'people-body', 'animals-nature', 'food-drink', 'travel-places', 'activities', 'objects', 'symbols')
 
 def emoji_groups(
@@ -36,6 +36,7 @@ def emoji_groups(
     rows = {e['emoji'].replace('\ufe0f',''): (name('group', e), name('subgroup', e)) for e in data if 'group' in e}
     return {e: gs for e,gs in rows.items() if gs[0] in GROUPS}
 
+# %% ../../nbs/builder/01_parse.ipynb #3ef507e3
 def emoji_text(
     note:dict, # CLDR's annotation: `tts` (the name) and `default` (keywords)
 )->str: # 'name: keyword, keyword'
@@ -44,7 +45,7 @@ def emoji_text(
     words = [w for w in note.get('default', ()) if w!=name]
     return f'{name}: {", ".join(words)}' if words else name
 
-# %% ../../nbs/builder/01_parse.ipynb #f2c03e37
+# %% ../../nbs/builder/01_parse.ipynb #e2d3b8ff
 MARKS = dict(emph='UI', menuitem='MENU', literal='LIT', input='LIT', productname='PROD', keycode='KEY') # class of <span> -> type
 _INLINE = re.compile(r'<(/?)(\w+)([^>]*)>|([^<]+)')
 _CLASS = re.compile(r'class="(\w+)"')
@@ -53,6 +54,9 @@ def _glue(text, more):
     "`text` with `more` behind it, white space counted once"
     more = re.sub(r'\s+', ' ', more)
     return text + (more.lstrip(' ') if not text or text.endswith(' ') else more)
+
+# %% ../../nbs/builder/01_parse.ipynb #f2c03e37
+def _trim(text, start): return start+len(text[start:])-len(text[start:].lstrip()), len(text.rstrip())
 
 def inline(
     body:str, # HTML inside a paragraph
@@ -71,9 +75,7 @@ def inline(
             if not gap and not any(c in MARKS for c,_ in open_) and text[start:].strip(): spans.append((*_trim(text, start), MARKS[cls]))
     return text.rstrip(), tuple(spans)
 
-def _trim(text, start): return start+len(text[start:])-len(text[start:].lstrip()), len(text.rstrip())
-
-# %% ../../nbs/builder/01_parse.ipynb #1f785f1d
+# %% ../../nbs/builder/01_parse.ipynb #54b0f128
 _SEGMENT = re.compile(r'<(h[1-6]|p)\s+id="([^"]+)"[^>]*>(.*?)</\1>', re.S)
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Segment:
         "Is it a heading?"
         return self.tag!='p'
 
+# %% ../../nbs/builder/01_parse.ipynb #1f785f1d
 def page_segments(
     page:str, # name of the page, without the language
     html:str, # the whole file
@@ -100,7 +103,7 @@ def page_segments(
     bodies = ((i, tag, *inline(body)) for tag,i,body in _SEGMENT.findall(html.split('id="DisplayArea"')[-1]) if 'switchinline' not in body)
     return [Segment(f'{page}#{i}', tag, text, spans) for i,tag,text,spans in bodies if text]
 
-# %% ../../nbs/builder/01_parse.ipynb #8399700e
+# %% ../../nbs/builder/01_parse.ipynb #54c8f55f
 _TOKEN = re.compile(r"[A-Za-z0-9]+|\S")
 
 def token_ends(
@@ -115,6 +118,7 @@ def token_ends(
         else: res.append(m.span())
     return res
 
+# %% ../../nbs/builder/01_parse.ipynb #8399700e
 def tag_tokens(
     text:str, # a sentence
     spans:tuple, # ((start, end, type), ...)
@@ -128,18 +132,12 @@ def tag_tokens(
         for n,i in enumerate(inside): tags[i] = f'{"I" if n else "B"}-{kind}'
     return [text[a:b] for a,b in ends], tags
 
-# %% ../../nbs/builder/01_parse.ipynb #c4769e6b
-_PIECE = re.compile(r'\\(.)|<([^<>]+)>|\{([^{}]+)\}|([()\[\]|;])|([^\\<>{}()\[\]|;]+)')
+# %% ../../nbs/builder/01_parse.ipynb #f163d4b2
+def _slot(name):
+    first,_,last = name.partition(':')
+    return first, last or first
 
-def parse_template(
-    text:str, # a sentence template
-)->tuple: # nested ('seq'|'alt'|'any', ...), ('text', s), ('rule', name), ('slot', list, slot)
-    "The tree of a template; raises `XltError` for a bracket that is not closed"
-    pieces = list(_PIECE.finditer(text))
-    tree,at = _alternatives(pieces, 0, text)
-    if at < len(pieces): raise XltError(f'bracket {pieces[at][0]!r} was never opened in {text!r}')
-    return tree
-
+# %% ../../nbs/builder/01_parse.ipynb #6c4d93c7
 def _alternatives(pieces, at, text):
     "Parse up to the closing bracket: sequences between | or ;"
     branches,kind = [[]],'alt'
@@ -158,11 +156,19 @@ def _alternatives(pieces, at, text):
         else: branches[-1].append(('text', escaped or plain) if escaped or plain else ('rule', rule) if rule else ('slot', *_slot(slot)))
     return (kind, *(('seq', *b) for b in branches)), at
 
-def _slot(name):
-    first,_,last = name.partition(':')
-    return first, last or first
+# %% ../../nbs/builder/01_parse.ipynb #c4769e6b
+_PIECE = re.compile(r'\\(.)|<([^<>]+)>|\{([^{}]+)\}|([()\[\]|;])|([^\\<>{}()\[\]|;]+)')
 
-# %% ../../nbs/builder/01_parse.ipynb #738406d0
+def parse_template(
+    text:str, # a sentence template
+)->tuple: # nested ('seq'|'alt'|'any', ...), ('text', s), ('rule', name), ('slot', list, slot)
+    "The tree of a template; raises `XltError` for a bracket that is not closed"
+    pieces = list(_PIECE.finditer(text))
+    tree,at = _alternatives(pieces, 0, text)
+    if at < len(pieces): raise XltError(f'bracket {pieces[at][0]!r} was never opened in {text!r}')
+    return tree
+
+# %% ../../nbs/builder/01_parse.ipynb #ed4aff45
 def walk(
     tree:tuple, # as `parse_template` gives it
     rules:dict, # name -> template
@@ -185,6 +191,7 @@ def walk(
     parts = [walk(r, rules, fill, rng, depth) for r in rest]
     return None if None in parts else [p for ps in parts for p in ps]
 
+# %% ../../nbs/builder/01_parse.ipynb #738406d0
 def join_pieces(
     pieces:list, # (words, slot or None)
 )->tuple: # text, ((start, end, slot), ...)

@@ -23,7 +23,7 @@ import yaml
 
 from ..core import XltError, check_name, from_dict, package_data, sha256_of
 
-# %% ../../nbs/builder/00_sources.ipynb #157c0ff9
+# %% ../../nbs/builder/00_sources.ipynb #a46d2465
 PINS = package_data('bench', 'sources.yaml') # the pinned list
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Source:
         tool = dict(npm='npm pack', pypi='python3 -m pip download --no-deps', debian='apt-get download')[self.registry]
         return [*tool.split(), self.get]
 
+# %% ../../nbs/builder/00_sources.ipynb #157c0ff9
 def read_pins(
     path:Path=PINS, # the pinned list
 )->dict: # key -> `Source`
@@ -86,7 +87,7 @@ def fetch_sources(
         res.append(s.file)
     return res
 
-# %% ../../nbs/builder/00_sources.ipynb #e7bd1eae
+# %% ../../nbs/builder/00_sources.ipynb #c5fb756c
 def deb_data(
     raw:bytes, # a Debian package
 )->bytes: # the tar file with its content
@@ -99,6 +100,7 @@ def deb_data(
         at += 60+size+size%2
     raise XltError('the Debian package holds no data.tar.xz: it was packed in another way; fetch the pinned version')
 
+# %% ../../nbs/builder/00_sources.ipynb #e7bd1eae
 def members(
     path:Path, # .tgz, .whl or .deb
     under:str='', # keep names that contain this

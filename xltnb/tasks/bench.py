@@ -41,7 +41,7 @@ ENTRIES = dict(
     lo_ret=Entry('lo_ret', 'retrieve', 'MPL-2.0', 'which sentence is the translation?'))
 BENCH = tuple(ENTRIES)
 
-# %% ../../nbs/tasks/04_bench.ipynb #e3a6377f
+# %% ../../nbs/tasks/04_bench.ipynb #4750862c
 _REMEDY = 'install the package again, or build it with `xltnb data build`'
 
 def _tuple(langs): return (langs,) if isinstance(langs, str) else langs
@@ -60,6 +60,7 @@ def read_table(
     for lang in langs: check_name(lang, there, f'language of {path.parent.name} ({path.stem})')
     return table.filter(pc.is_in(table['lang'], pa.array(list(langs))))
 
+# %% ../../nbs/tasks/04_bench.ipynb #e3a6377f
 def by_language(
     table:pa.Table, # rows of several languages
     types:Features, # columns to keep
@@ -70,10 +71,11 @@ def by_language(
     def part(lang): return table.filter(pc.equal(table['lang'], lang)).select(list(types))
     return {l: Dataset(part(l).replace_schema_metadata().cast(types.arrow_schema)) for l in langs}
 
-# %% ../../nbs/tasks/04_bench.ipynb #e58503d8
+# %% ../../nbs/tasks/04_bench.ipynb #f22670f9
 @cache
 def _split(path): return read_table(path)
 
+# %% ../../nbs/tasks/04_bench.ipynb #fb316bad
 def bench_languages(
     name:str, # one of `BENCH`
 )->tuple: # English first
@@ -81,10 +83,12 @@ def bench_languages(
     folder = ENTRIES[check_name(name, BENCH, 'embedded task')].folder
     return tuple(pc.unique(_split(BENCH_DIR/folder/'test.parquet')['lang']).to_pylist())
 
+# %% ../../nbs/tasks/04_bench.ipynb #6c95d1ca
 def _labels(feats, kind):
     if kind=='retrieve': return ()
     return tuple(feats['tags'].feature.names if kind=='tag' else feats['label'].names)
 
+# %% ../../nbs/tasks/04_bench.ipynb #e58503d8
 def load_bench(
     name:str, # one of `BENCH`
     langs:tuple|str|None=None, # languages to load, English is always there; all if None
@@ -101,7 +105,7 @@ def load_bench(
     groups = {i: i.split('#')[0] for i in data['en']['test']['id']} if e.folder[:3]=='lo_' else {}
     return Task(name, e.kind, data, labels, 'en', e.licence, groups=groups)
 
-# %% ../../nbs/tasks/04_bench.ipynb #f4d1f427
+# %% ../../nbs/tasks/04_bench.ipynb #b3c6f84b
 TEXT_FILE = BENCH_DIR/'lo_text'/'train.parquet'
 
 def load_text(
@@ -111,6 +115,7 @@ def load_text(
     table = read_table(TEXT_FILE, langs).select(['lang','text'])
     return Dataset(table.replace_schema_metadata())
 
+# %% ../../nbs/tasks/04_bench.ipynb #f4d1f427
 def load_aligned(
     langs:tuple|str|None=None, # languages; all but English if None
 )->Dataset: # columns `id`, `lang`, `text`, `en`
@@ -120,7 +125,7 @@ def load_aligned(
     table = table.filter(pc.not_equal(table['lang'], 'en')).replace_schema_metadata()
     return Dataset(table.join(english, 'id', join_type='inner').sort_by([('lang','ascending'), ('id','ascending')]))
 
-# %% ../../nbs/tasks/04_bench.ipynb #98a8c4b1
+# %% ../../nbs/tasks/04_bench.ipynb #1b3ba29a
 def rows_hash(
     table:pa.Table, # any table
 )->str: # 16 hex digits
@@ -129,6 +134,7 @@ def rows_hash(
     for batch in table.to_batches(max_chunksize=4096): h.update(json.dumps(batch.to_pydict(), ensure_ascii=False).encode())
     return h.hexdigest()[:16]
 
+# %% ../../nbs/tasks/04_bench.ipynb #9f08be3b
 def describe(
     path:Path, # a parquet file
 )->dict: # sha256, bytes, content, rows
@@ -137,6 +143,7 @@ def describe(
     counts = pc.value_counts(table['lang']).to_pylist()
     return dict(sha256=sha256_of(path), bytes=path.stat().st_size, content=rows_hash(table), rows={c['values']: c['counts'] for c in counts})
 
+# %% ../../nbs/tasks/04_bench.ipynb #98a8c4b1
 def differences(
     found:dict, # as `describe` gives it
     want:dict, # what the manifest says
@@ -147,7 +154,7 @@ def differences(
     if found['content']!=want['content']: return res or ['same counts, other rows']
     return ['same rows, written in other bytes'] if found['sha256']!=want['sha256'] else []
 
-# %% ../../nbs/tasks/04_bench.ipynb #7a60dbdb
+# %% ../../nbs/tasks/04_bench.ipynb #bbe3420c
 @dataclass(frozen=True)
 class BenchCheck:
     "What a check found; it prints as a table"
@@ -162,6 +169,7 @@ class BenchCheck:
         end = 'all as built' if self.ok else '\n'.join(('NOT as built:', *self.problems))
         return '\n'.join([*lines, f'{sum(d["bytes"] for d in self.files.values())/1e6:.1f} MB in all; {end}'])
 
+# %% ../../nbs/tasks/04_bench.ipynb #574b1124
 def _manifest(folder):
     "What each file should be"
     path = Path(folder)/'manifest.json'
@@ -173,6 +181,7 @@ def _manifest(folder):
     if not whole: raise XltError(f'{path} cannot be read: it lists no files with "rows", "content" and "sha256"; {_REMEDY}')
     return files
 
+# %% ../../nbs/tasks/04_bench.ipynb #7a60dbdb
 def check_bench(
     folder:Path=BENCH_DIR, # the built files
 )->BenchCheck:

@@ -58,13 +58,14 @@ def published(
     "An entry of the catalogue; raises `XltError` naming the nearest"
     return PUBLISHED[check_name(name, PUBLISHED, 'published data set')]
 
-# %% ../../nbs/tasks/05_catalog.ipynb #ffced9bb
+# %% ../../nbs/tasks/05_catalog.ipynb #77516631
 def folder_variable(
     name:str, # key of the catalogue
 )->str: # 'XLTNB_XNLI'
     "The environment variable that names a data set's folder"
     return f'XLTNB_{name.upper()}'
 
+# %% ../../nbs/tasks/05_catalog.ipynb #88de072b
 def data_folder(
     name:str, # key of the catalogue
     folder:str|Path|None=None, # what the user said
@@ -74,6 +75,7 @@ def data_folder(
     if folder and not Path(folder).is_dir(): raise XltError(f'{folder} is not a folder: name the one that holds the files of {name}')
     return Path(folder) if folder else None
 
+# %% ../../nbs/tasks/05_catalog.ipynb #af8aeb61
 def lacks(
     name:str, # of any task
 )->str: # environment variable that has to name its folder first; '' if it can be had as things are
@@ -81,6 +83,7 @@ def lacks(
     pub,variable = PUBLISHED.get(name), folder_variable(name)
     return '' if pub is None or os.environ.get(variable) or pub.hub and not hub_off() else variable
 
+# %% ../../nbs/tasks/05_catalog.ipynb #ffced9bb
 def find_files(
     name:str, # key of the catalogue
     folder:str|Path, # where to look

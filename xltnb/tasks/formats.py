@@ -23,7 +23,7 @@ from datasets import Features
 
 from ..core import XltError
 
-# %% ../../nbs/tasks/06_formats.ipynb #ce419c82
+# %% ../../nbs/tasks/06_formats.ipynb #2750da4f
 _OPEN = {'.gz': gzip.open, '.xz': lzma.open, '.bz2': bz2.open}
 
 def stream_lines(
@@ -38,6 +38,7 @@ def stream_lines(
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as e:
         raise XltError(f'cannot read {path}: {e}; if it was cut short or damaged on its way, fetch it again') from e
 
+# %% ../../nbs/tasks/06_formats.ipynb #ce419c82
 def read_lines(
     path:str|Path, # text file, also .gz, .xz, .bz2
 )->list: # lines without their ends, blank ones at the end dropped
@@ -47,7 +48,7 @@ def read_lines(
     if not lines: raise XltError(f'{path} is empty: fetch it again')
     return lines
 
-# %% ../../nbs/tasks/06_formats.ipynb #2386b88c
+# %% ../../nbs/tasks/06_formats.ipynb #5e522b92
 def _wrapped(field): return len(field)>3 and field[0]==field[-1]=='"' and '"' in field[1:-1] and '"' not in field[1:-1].replace('""', '')
 
 def undouble(
@@ -60,12 +61,12 @@ def undouble(
     if notes is not None: notes['fields with doubled quotation marks, undone'] += len(quoted)
     return [[f[1:-1].replace('""', '"') if '"' in f else f for f in r] for r in rows]
 
+# %% ../../nbs/tasks/06_formats.ipynb #2386b88c
 NAMES = dict(
     id=('pairID','id'), lang=('language','lang','locale'), split=('partition',), group=('title',), label=('gold_label','label','intent'),
     text=('premise','sentence1','text','utt','source_sentence'), text2=('hypothesis','hypo','sentence2','text2'), en=('target_sentence',),
     tokens=('tokens',), tags=('ner_tags','pos_tags','upos','tags'), slots=('annot_utt',),
     question=('question',), context=('context',), answers=('answers',))
-
 _KEY = {n: k for k,names in NAMES.items() for n in names}
 
 def rename(
@@ -90,6 +91,15 @@ def read_pairs(
     keys = {k: head.index(n) for k,n in rename({h: h for h in head}).items()}
     return [dict(label=None) | {k: r[i] for k,i in keys.items()} for r in undouble(rows, notes)]
 
+# %% ../../nbs/tasks/06_formats.ipynb #4073f6ec
+def _before_words(words, notes):
+    "The language that nearly all words have before them, as in 'en:Save', or ''"
+    found = Counter(m[0] if (m := re.match('[a-z-]+:', w)) else '' for w in words)
+    first,n = max(found.items(), key=lambda x: x[1], default=('', 0))
+    if not first or n<.9*len(words): return ''
+    if n<len(words): notes[f'words without {first} before them, kept as they are'] += len(words)-n
+    return first
+
 # %% ../../nbs/tasks/06_formats.ipynb #a3754bb0
 def read_tagged(
     path:str|Path, # word<TAB>tag
@@ -106,14 +116,6 @@ def read_tagged(
             rows[-1][1].append(rest[-1] if rest else None)
         else: notes['blank words, dropped'] += 1
     return [dict(tokens=w, tags=t) for w,t in rows if w and w[0]!='-DOCSTART-']
-
-def _before_words(words, notes):
-    "The language that nearly all words have before them, as in 'en:Save', or ''"
-    found = Counter(m[0] if (m := re.match('[a-z-]+:', w)) else '' for w in words)
-    first,n = max(found.items(), key=lambda x: x[1], default=('', 0))
-    if not first or n<.9*len(words): return ''
-    if n<len(words): notes[f'words without {first} before them, kept as they are'] += len(words)-n
-    return first
 
 # %% ../../nbs/tasks/06_formats.ipynb #9accb567
 def read_conllu(
@@ -135,7 +137,7 @@ def read_conllu(
     if notes is not None and len(kept)<len(rows): notes['sentences published without their words, dropped'] += len(rows)-len(kept)
     return kept
 
-# %% ../../nbs/tasks/06_formats.ipynb #a3747fb9
+# %% ../../nbs/tasks/06_formats.ipynb #fa35e53a
 def place_answer(
     context:str, # paragraph
     text:str, # answer
@@ -146,6 +148,7 @@ def place_answer(
     found = [m.start() for m in re.finditer(f'(?={re.escape(text)})', context)]
     return min(found, key=lambda i: abs(i-start)) if found else None
 
+# %% ../../nbs/tasks/06_formats.ipynb #a3747fb9
 def mend_answers(
     rows:list, # dicts with context and answers; answers {'text': [...], 'answer_start': [...]}
     notes:Counter, # counts what was moved and dropped
@@ -185,7 +188,7 @@ def read_squad(
         layout = '{"data": [{"title", "paragraphs": [{"context", "qas"}]}]}'
         raise XltError(f'{path} is not SQuAD JSON ({e!s:.60}): expected {layout}') from e
 
-# %% ../../nbs/tasks/06_formats.ipynb #9f9d31d8
+# %% ../../nbs/tasks/06_formats.ipynb #46329306
 def read_jsonl(
     path:str|Path, # one JSON object a line
     notes:Counter|None=None, # unused; all readers take it
@@ -197,6 +200,7 @@ def read_jsonl(
         except (json.JSONDecodeError, AttributeError) as e: raise XltError(f'{path}, line {i+1} is not a JSON object: {line[:60]!r}') from e
     return res
 
+# %% ../../nbs/tasks/06_formats.ipynb #9f9d31d8
 def tag_slots(
     marked:str, # 'wake me at [time : five am]'
     lang:str, # language, for what a token is
@@ -211,7 +215,7 @@ def tag_slots(
         tags += [f'{"I" if i else "B"}-{name}' if name else 'O' for i in range(len(new))]
     return tokens, tags
 
-# %% ../../nbs/tasks/06_formats.ipynb #ebd92062
+# %% ../../nbs/tasks/06_formats.ipynb #0d6c2dec
 def read_parallel(
     paths:list, # file of one language, file of English
     notes:Counter|None=None, # unused; all readers take it
@@ -221,6 +225,7 @@ def read_parallel(
     if len(a)!=len(b): raise XltError(f'{paths[0]} has {len(a)} lines, {paths[1]} has {len(b)}: they are not parallel; fetch both again')
     return [dict(text=x, en=y) for x,y in zip(a, b)]
 
+# %% ../../nbs/tasks/06_formats.ipynb #5f3c3d31
 def _two(path):
     "Two columns of every line"
     for i,line in enumerate(read_lines(path)):
@@ -228,6 +233,7 @@ def _two(path):
         if len(cols)!=2: raise XltError(f'{path}, line {i+1} has no tab: expected a number and a sentence, or two numbers: {line[:60]!r}')
         yield cols
 
+# %% ../../nbs/tasks/06_formats.ipynb #ebd92062
 def read_bucc(
     paths:list, # numbered sentences of one language, of English, and the pairs of numbers
     notes:Counter|None=None, # counts sentences without a translation
@@ -240,7 +246,7 @@ def read_bucc(
     if notes is not None: notes['sentences without a translation, left out'] += len(a)+len(b)-2*len(gold)
     return [dict(id=f'{x}+{y}', text=a[x], en=b[y]) for x,y in gold]
 
-# %% ../../nbs/tasks/06_formats.ipynb #2363ad7b
+# %% ../../nbs/tasks/06_formats.ipynb #21b5f377
 def _names(feature):
     "How to write one value: class names for ids, the rest as it is"
     if hasattr(feature, 'int2str'): return lambda x: None if x is None or x<0 else feature.int2str(x)
@@ -249,6 +255,7 @@ def _names(feature):
     one = _names(inner)
     return lambda xs: None if xs is None else [one(x) for x in xs]
 
+# %% ../../nbs/tasks/06_formats.ipynb #660faabe
 def plain_rows(
     table, # a `Dataset`, or a pyarrow table with the hub's metadata
 )->list: # dicts with this project's keys, classes by name
@@ -258,6 +265,7 @@ def plain_rows(
     cols = rename(cols)
     return [dict(zip(cols, r)) for r in zip(*cols.values())]
 
+# %% ../../nbs/tasks/06_formats.ipynb #2363ad7b
 def read_parquet(
     path:str|Path, # parquet file
     notes:Counter|None=None, # unused; all readers take it
@@ -269,9 +277,13 @@ def read_parquet(
     if not rows: raise XltError(f'{path} has no rows: fetch it again')
     return rows
 
-# %% ../../nbs/tasks/06_formats.ipynb #e1c76808
+# %% ../../nbs/tasks/06_formats.ipynb #cbb9f7c5
 def _are(xs, types): return isinstance(xs, list) and all(isinstance(x, types) for x in xs)
+
+# %% ../../nbs/tasks/06_formats.ipynb #018b0898
 def _is_label(x): return x is None or isinstance(x, (str,int))
+
+# %% ../../nbs/tasks/06_formats.ipynb #5cf99c9c
 def _is_answers(x): return isinstance(x, dict) and _are(a := x.get('text'), str) and _are(b := x.get('answer_start'), int) and len(a)==len(b)
 
 _HOLDS = {**dict.fromkeys(('text','text2','en','question','context','slots'), (lambda x: isinstance(x, str), 'a string')),
@@ -288,6 +300,7 @@ def row_name(
     "What to look for in the file: the id, or the place if rows have none"
     return f'row {row["id"]!r}' if 'id' in row else f'row {i+1}'
 
+# %% ../../nbs/tasks/06_formats.ipynb #e1c76808
 def check_rows(
     rows:list, # as a reader returned them
     kind:str, # kind of task, as in `tasks.KINDS`
@@ -303,6 +316,25 @@ def check_rows(
         if len(set(sizes))==2: bad = '{} tokens and {} tags'.format(*sizes)
         if bad: raise XltError(f'{where}, {row_name(i, r)}: {bad}; mend the row, or fetch the file again')
     return rows
+
+# %% ../../nbs/tasks/06_formats.ipynb #9af8b973
+def _text_column(path):
+    "Documents of a table, a few at a time; rows without one are left out"
+    try:
+        file = pq.ParquetFile(path)
+        there = file.schema_arrow.names
+        if 'text' in there:
+            for batch in file.iter_batches(64, columns=['text']): yield from (t for t in batch['text'].to_pylist() if t)
+    except (OSError, ValueError) as e:
+        raise XltError(f'cannot read {path} as parquet ({e!s:.60}): a pointer of Git LFS? fetch the file itself') from e
+    if 'text' not in there: raise XltError(f'{path} has no column "text"; it has {", ".join(there)}: rename the one that holds the documents')
+
+# %% ../../nbs/tasks/06_formats.ipynb #829f33fb
+def _text_of(line, where):
+    "The document of a line"
+    with suppress(json.JSONDecodeError, KeyError, TypeError):
+        if isinstance(text := json.loads(line)['text'], str): return text
+    raise XltError(f'{where} is not a JSON object with a "text" that is a string: {line[:60]!r}; mend the line, or fetch the file again')
 
 # %% ../../nbs/tasks/06_formats.ipynb #93b0b699
 def stream_texts(
@@ -323,20 +355,3 @@ def stream_texts(
                 yield '\n'.join(doc)
                 doc = []
         if doc: yield '\n'.join(doc)
-
-def _text_column(path):
-    "Documents of a table, a few at a time; rows without one are left out"
-    try:
-        file = pq.ParquetFile(path)
-        there = file.schema_arrow.names
-        if 'text' in there:
-            for batch in file.iter_batches(64, columns=['text']): yield from (t for t in batch['text'].to_pylist() if t)
-    except (OSError, ValueError) as e:
-        raise XltError(f'cannot read {path} as parquet ({e!s:.60}): a pointer of Git LFS? fetch the file itself') from e
-    if 'text' not in there: raise XltError(f'{path} has no column "text"; it has {", ".join(there)}: rename the one that holds the documents')
-
-def _text_of(line, where):
-    "The document of a line"
-    with suppress(json.JSONDecodeError, KeyError, TypeError):
-        if isinstance(text := json.loads(line)['text'], str): return text
-    raise XltError(f'{where} is not a JSON object with a "text" that is a string: {line[:60]!r}; mend the line, or fetch the file again')

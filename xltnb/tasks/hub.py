@@ -20,7 +20,7 @@ from .formats import (
     read_tagged, row_name, stream_texts, tag_slots)
 from .task import SPLITS, Task, make_rows
 
-# %% ../../nbs/tasks/07_hub.ipynb #d32c596a
+# %% ../../nbs/tasks/07_hub.ipynb #8dc5e19b
 _NO_LABEL = (None, '', '-', '-1', '_')
 
 def _said(row, kind): return row.get('tags') or [None] if kind=='tag' else [row.get('label')]
@@ -29,6 +29,7 @@ def _labelled(row, kind):
     "Does the row say what is right, in every word?"
     return not any(str(x) in _NO_LABEL or x is None for x in _said(row, kind))
 
+# %% ../../nbs/tasks/07_hub.ipynb #e071dd41
 def _check_labels(rows, pub, where):
     "Refuse a label outside the published set, naming its row"
     known = {*pub.labels, *pub.alias}
@@ -36,15 +37,33 @@ def _check_labels(rows, pub, where):
         for x in _said(r, pub.kind) if _labelled(r, pub.kind) else ():
             if str(x) not in known: check_name(str(x), (*pub.labels, *pub.alias), f'label in {where}, {row_name(i, r)}:')
 
+# %% ../../nbs/tasks/07_hub.ipynb #f89e951d
 def _refuse_constant(rows, kind, where):
     seen = {t for r in rows for t in r['tags']} if kind=='tag' else {r['label'] for r in rows}
     if len(rows)>=50 and len(seen)==1:
         raise XltError(f'{where}: all {len(rows)} rows have the label {seen.pop()!r}, a placeholder; put the original, labelled file there')
 
+# %% ../../nbs/tasks/07_hub.ipynb #d32c596a
 def _named_labels(row, pub):
     "The row with labels as our names"
     if pub.kind=='tag': return {**row, 'tags': [pub.alias.get(str(t), str(t)) for t in row['tags']]}
     return {**row, 'label': pub.alias.get(str(row['label']), str(row['label']))}
+
+# %% ../../nbs/tasks/07_hub.ipynb #0a90b410
+def _drop(rows, bad, what, notes):
+    "The rows that are not `bad`; the others are counted"
+    kept = [r for r in rows if not bad(r)]
+    if len(kept)<len(rows): notes[f'{what}, dropped'] += len(rows)-len(kept)
+    return kept
+
+# %% ../../nbs/tasks/07_hub.ipynb #b1cbc8a9
+def _with_labels(rows, pub, where, notes):
+    "Rows that have a label, under our names"
+    if not any(_labelled(r, pub.kind) for r in rows):
+        raise XltError(f'{where} has no labels: XTREME takes them out of its test files; put the original, labelled file there')
+    kept = [_named_labels(r, pub) for r in _drop(rows, lambda r: not _labelled(r, pub.kind), 'rows without a label', notes)]
+    _refuse_constant(kept, pub.kind, where)
+    return kept
 
 # %% ../../nbs/tasks/07_hub.ipynb #78071390
 def tidy(
@@ -66,21 +85,7 @@ def tidy(
     real = _drop(numbered, lambda r: pub.untranslated and pub.untranslated in sentences(r), f'rows with "{pub.untranslated}" for a sentence', notes)
     return _drop(real, lambda r: not all(map(str.strip, sentences(r))), 'rows with a blank sentence', notes)
 
-def _drop(rows, bad, what, notes):
-    "The rows that are not `bad`; the others are counted"
-    kept = [r for r in rows if not bad(r)]
-    if len(kept)<len(rows): notes[f'{what}, dropped'] += len(rows)-len(kept)
-    return kept
-
-def _with_labels(rows, pub, where, notes):
-    "Rows that have a label, under our names"
-    if not any(_labelled(r, pub.kind) for r in rows):
-        raise XltError(f'{where} has no labels: XTREME takes them out of its test files; put the original, labelled file there')
-    kept = [_named_labels(r, pub) for r in _drop(rows, lambda r: not _labelled(r, pub.kind), 'rows without a label', notes)]
-    _refuse_constant(kept, pub.kind, where)
-    return kept
-
-# %% ../../nbs/tasks/07_hub.ipynb #821a1f2c
+# %% ../../nbs/tasks/07_hub.ipynb #7898eff7
 def _reader(pub, path):
     "Reader for a file's ending"
     if path.suffix=='.parquet': return read_parquet
@@ -88,12 +93,14 @@ def _reader(pub, path):
     if pub.kind=='tag': return read_conllu if path.suffix=='.conllu' else read_tagged
     return read_squad if pub.kind=='span' else read_pairs
 
+# %% ../../nbs/tasks/07_hub.ipynb #f6e8b997
 def _read(pub, paths, notes):
     "Rows of the files of one split, checked; ids of several treebanks get the file's name in front"
     if pub.kind=='retrieve' and paths[0].suffix!='.parquet': return (read_bucc if len(paths)==3 else read_parallel)(paths, notes)
     rows = [(p, r) for p in paths for r in check_rows(_reader(pub, p)(p, notes), pub.kind, p)]
     return [{**r, 'id': f'{p.stem}/{r["id"]}'} if len(paths)>1 and p.suffix=='.conllu' else r for p,r in rows]
 
+# %% ../../nbs/tasks/07_hub.ipynb #37ddd31c
 def _belongs(row, pub, lang, split):
     "Is the row of this language and split, as far as it says?"
     prefix = str(row.get('id', '')).partition('-')[0] if pub.kind=='span' else ''
@@ -101,6 +108,7 @@ def _belongs(row, pub, lang, split):
     part = dict(dev='validation').get(row.get('split'), row.get('split'))
     return ours in (None, lang, pub.codes.get(lang, lang)) and part in (None, split)
 
+# %% ../../nbs/tasks/07_hub.ipynb #821a1f2c
 def _shape(rows, pub, lang, notes):
     "Slots in brackets become tags; a sentence that they do not spell is dropped"
     if pub.kind!='tag' or not rows or 'slots' not in rows[0]: return rows
@@ -160,7 +168,7 @@ class _Loader:
         where = f'{pub.hub}, {config}, {part}'
         return check_rows(self.cache[config,part], pub.kind, where), where
 
-# %% ../../nbs/tasks/07_hub.ipynb #911fee81
+# %% ../../nbs/tasks/07_hub.ipynb #fc6b0799
 def check_parallel(
     raw:dict, # language -> split -> rows with id and label
     name:str, # data set, for messages
@@ -173,6 +181,7 @@ def check_parallel(
             raise XltError(f'{name}, {split}: labels of {lang} agree with en in only {sum(both)} of {len(both)} rows: '
                            'the files are not in the same order; fetch both again')
 
+# %% ../../nbs/tasks/07_hub.ipynb #911fee81
 def _check_lengths(sizes, name):
     "Rows matched by line must be complete in every language"
     for split in ('validation','test'):
@@ -182,6 +191,25 @@ def _check_lengths(sizes, name):
             if n!=usual:
                 raise XltError(f'{name}, {split}: {l} has {n} rows, other languages {usual}; '
                                f'rows are matched by line, so fetch {l} again or leave it out')
+
+# %% ../../nbs/tasks/07_hub.ipynb #7d56ba74
+def _set_apart(raw, loader):
+    "Questions of the source's validation that are among the test's go; the split with them, if none is left"
+    tested = {r['id'] for splits in raw.values() for r in splits.get('test', ())}
+    count = Counter()
+    raw['en']['validation'] = _drop(raw['en']['validation'], lambda r: r['id'] in tested, 'questions that are in the test', count)
+    if not raw['en']['validation']: del raw['en']['validation']
+    loader._notes += [f'en validation: {n} {what}' for what,n in count.items()]
+
+# %% ../../nbs/tasks/07_hub.ipynb #2139e003
+def _two_sides(raw, lang, split, rows, name):
+    "Sentences and their English under shared ids; XTREME's sorted English is refused"
+    en = [r['en'] for r in rows]
+    if len(en)>=20 and en==sorted(en):
+        raise XltError(f'{name}, {lang}: the English side is in alphabetical order, as XTREME writes it to hide the pairs; '
+                       'take the original files')
+    raw[lang][split] = [dict(id=f'{lang}-{r["id"]}', text=r['text']) for r in rows]
+    raw['en'].setdefault(split, []).extend(dict(id=f'{lang}-{r["id"]}', text=r['en']) for r in rows)
 
 # %% ../../nbs/tasks/07_hub.ipynb #1b5739ab
 def _gather(loader, langs):
@@ -197,22 +225,32 @@ def _gather(loader, langs):
     if loader.pub.kind=='span' and 'validation' in raw['en']: _set_apart(raw, loader)
     return {l: s for l,s in raw.items() if s}
 
-def _set_apart(raw, loader):
-    "Questions of the source's validation that are among the test's go; the split with them, if none is left"
-    tested = {r['id'] for splits in raw.values() for r in splits.get('test', ())}
-    count = Counter()
-    raw['en']['validation'] = _drop(raw['en']['validation'], lambda r: r['id'] in tested, 'questions that are in the test', count)
-    if not raw['en']['validation']: del raw['en']['validation']
-    loader._notes += [f'en validation: {n} {what}' for what,n in count.items()]
+# %% ../../nbs/tasks/07_hub.ipynb #5f6f97e2
+def _titles(raw):
+    "Row -> title of its article; the source's titles win"
+    return {r['id']: r['group'] for l in reversed(raw) for rows in raw[l].values() for r in rows if r.get('group')}
 
-def _two_sides(raw, lang, split, rows, name):
-    "Sentences and their English under shared ids; XTREME's sorted English is refused"
-    en = [r['en'] for r in rows]
-    if len(en)>=20 and en==sorted(en):
-        raise XltError(f'{name}, {lang}: the English side is in alphabetical order, as XTREME writes it to hide the pairs; '
-                       'take the original files')
-    raw[lang][split] = [dict(id=f'{lang}-{r["id"]}', text=r['text']) for r in rows]
-    raw['en'].setdefault(split, []).extend(dict(id=f'{lang}-{r["id"]}', text=r['en']) for r in rows)
+# %% ../../nbs/tasks/07_hub.ipynb #72ba3b2d
+def _embedded(name, folder, langs):
+    "A task of the embedded benchmark, which has no folder"
+    if folder: raise XltError(f'{name} is part of the package and takes no folder: leave folder= out')
+    return load_bench(name, langs)
+
+# %% ../../nbs/tasks/07_hub.ipynb #302e6e98
+def _refuse_hub(name, pub, hub):
+    "The hub is asked only on request, and only where downloads are allowed"
+    also = ', or set HF_HUB_OFFLINE=0 and pass hub=True to fetch it' if pub.hub else ''
+    if not (hub and pub.hub): raise XltError(f'{name} is not shipped: pass folder= (or set {folder_variable(name)}){also}')
+    if hub_off(): raise XltError(f'{name} would come from the hub ({pub.hub}), which is off: set HF_HUB_OFFLINE=0, or pass folder=')
+
+# %% ../../nbs/tasks/07_hub.ipynb #ec3594d8
+def _refuse_missing(name, folder, langs):
+    lost = missing(name, folder, langs)
+    if not lost: return
+    have = tuple(l for l in PUBLISHED[name].languages if find_files(name, folder, l, 'test'))
+    hint = f'; to use what is there pass langs={have}' if langs is None and have else ''
+    some = '; '.join(lost[:4]) + (' ...' if len(lost)>4 else '')
+    raise XltError(f'{folder} lacks {len(lost)} of the files of {name}{hint}. Missing: {some}')
 
 # %% ../../nbs/tasks/07_hub.ipynb #beb53f1b
 TASKS = tuple(n for n,p in PUBLISHED.items() if p.kind!='text')
@@ -240,30 +278,7 @@ def load_task(
     data = {l: DatasetDict({s: _table(r, pub.kind, labels, f'{name}, {l}, {s}') for s,r in splits.items()}) for l,splits in raw.items()}
     return Task(name, pub.kind, data, labels, licence=pub.licence, scorer=pub.scorer, notes=loader.notes, groups=_titles(raw))
 
-def _titles(raw):
-    "Row -> title of its article; the source's titles win"
-    return {r['id']: r['group'] for l in reversed(raw) for rows in raw[l].values() for r in rows if r.get('group')}
-
-def _embedded(name, folder, langs):
-    "A task of the embedded benchmark, which has no folder"
-    if folder: raise XltError(f'{name} is part of the package and takes no folder: leave folder= out')
-    return load_bench(name, langs)
-
-def _refuse_hub(name, pub, hub):
-    "The hub is asked only on request, and only where downloads are allowed"
-    also = ', or set HF_HUB_OFFLINE=0 and pass hub=True to fetch it' if pub.hub else ''
-    if not (hub and pub.hub): raise XltError(f'{name} is not shipped: pass folder= (or set {folder_variable(name)}){also}')
-    if hub_off(): raise XltError(f'{name} would come from the hub ({pub.hub}), which is off: set HF_HUB_OFFLINE=0, or pass folder=')
-
-def _refuse_missing(name, folder, langs):
-    lost = missing(name, folder, langs)
-    if not lost: return
-    have = tuple(l for l in PUBLISHED[name].languages if find_files(name, folder, l, 'test'))
-    hint = f'; to use what is there pass langs={have}' if langs is None and have else ''
-    some = '; '.join(lost[:4]) + (' ...' if len(lost)>4 else '')
-    raise XltError(f'{folder} lacks {len(lost)} of the files of {name}{hint}. Missing: {some}')
-
-# %% ../../nbs/tasks/07_hub.ipynb #5f9b69d0
+# %% ../../nbs/tasks/07_hub.ipynb #b7bba15a
 def _table(rows, kind, labels, where):
     "Rows as a typed table; a repeated id gets a number"
     seen,res = Counter(),[]
@@ -273,12 +288,19 @@ def _table(rows, kind, labels, where):
     try: return make_rows(res, kind, labels)
     except XltError as e: raise XltError(f'{where}: {e}') from e
 
+# %% ../../nbs/tasks/07_hub.ipynb #5f9b69d0
 def _labels_of(rows, kind):
     "Names in the source's training rows, sorted"
     if kind not in ('classify','tag'): return ()
     if not rows: raise XltError('labels are read from the English training rows, and there are none')
     if kind=='classify': return tuple(sorted({r['label'] for r in rows}))
     return ('O', *(f'{m}-{t}' for t in sorted({t[2:] for r in rows for t in r['tags'] if t!='O'}) for m in 'BI'))
+
+# %% ../../nbs/tasks/07_hub.ipynb #7c3291bf
+def _cut(rows, lang, part, task, shared):
+    "Splits of one language; training in the source only"
+    where = {s: [k for k,i in enumerate(rows['id']) if i in shared and part[task.groups[i]]==s] for s in SPLITS}
+    return DatasetDict({s: rows.select(ks) for s,ks in where.items() if s!='train' or lang==task.source})
 
 # %% ../../nbs/tasks/07_hub.ipynb #f5ca5351
 def split_articles(
@@ -304,10 +326,16 @@ def split_articles(
     data = {l: _cut(r, l, part, task, shared) for l,r in rows.items()}
     return replace(task, data=data, notes=(*task.notes, f'split by article: {full["train"]} English training questions'))
 
-def _cut(rows, lang, part, task, shared):
-    "Splits of one language; training in the source only"
-    where = {s: [k for k,i in enumerate(rows['id']) if i in shared and part[task.groups[i]]==s] for s in SPLITS}
-    return DatasetDict({s: rows.select(ks) for s,ks in where.items() if s!='train' or lang==task.source})
+# %% ../../nbs/tasks/07_hub.ipynb #41ebebde
+def _documents(name, pub, folder, lang, hub):
+    "Documents of one language, blank ones left out"
+    if folder is None:
+        _refuse_hub(name, pub, hub)
+        return (r['text'] for r in load_dataset(pub.hub, pub.named(pub.config, lang), split='train', streaming=True) if r['text'].strip())
+    found = find_files(name, folder, lang, 'train')
+    if not found:
+        raise XltError(f'{folder} has no {name} text of {lang!r}; looked for {", ".join(pub.named(p, lang) for p in pub.files["train"])}')
+    return (doc for f in found for doc in stream_texts(f) if doc.strip())
 
 # %% ../../nbs/tasks/07_hub.ipynb #3379225c
 def load_corpus(
@@ -329,13 +357,3 @@ def load_corpus(
             if got>=chars: break
         if not got: raise XltError(f'{folder or pub.hub}: no text of {lang!r} in {name}; fetch the file again')
     return Dataset.from_list(rows)
-
-def _documents(name, pub, folder, lang, hub):
-    "Documents of one language, blank ones left out"
-    if folder is None:
-        _refuse_hub(name, pub, hub)
-        return (r['text'] for r in load_dataset(pub.hub, pub.named(pub.config, lang), split='train', streaming=True) if r['text'].strip())
-    found = find_files(name, folder, lang, 'train')
-    if not found:
-        raise XltError(f'{folder} has no {name} text of {lang!r}; looked for {", ".join(pub.named(p, lang) for p in pub.files["train"])}')
-    return (doc for f in found for doc in stream_texts(f) if doc.strip())

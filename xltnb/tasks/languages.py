@@ -21,7 +21,7 @@ def spaced(
     "Does it put spaces between words?"
     return lang.split('-')[0] not in UNSPACED
 
-# %% ../../nbs/tasks/00_languages.ipynb #306ca0a5
+# %% ../../nbs/tasks/00_languages.ipynb #ec6e1631
 SCRIPTS = {lang: tuple(names.split()) for names,langs in { # the scripts of a language; of others LATIN
     'CYRILLIC': 'ru bg uk be mk kk ky mn tg tt', 'CYRILLIC LATIN': 'sr', 'GREEK': 'el', 'ARMENIAN': 'hy', 'GEORGIAN': 'ka',
     'CJK': 'zh', 'CJK HIRAGANA KATAKANA': 'ja', 'HANGUL': 'ko', 'ARABIC': 'ar fa ur ps sd ug', 'HEBREW': 'he yi', 'ETHIOPIC': 'am ti',
@@ -35,6 +35,7 @@ def scripts_of(
     "The scripts of a language"
     return SCRIPTS.get(lang.split('-')[0], ('LATIN',))
 
+# %% ../../nbs/tasks/00_languages.ipynb #bcb7af82
 @cache
 def script(
     text:str, # any string
@@ -43,6 +44,7 @@ def script(
     names = Counter(unicodedata.name(c,'?').split()[0].removesuffix('-1') for c in text if unicodedata.category(c)[0] in 'LM')
     return names.most_common(1)[0][0] if names else ''
 
+# %% ../../nbs/tasks/00_languages.ipynb #306ca0a5
 def in_script(
     text:str, # a sentence
     lang:str, # the language it should be in
@@ -75,7 +77,7 @@ sq=als sv=swe sw=swh ta=tam te=tel th=tha tl=tgl tr=tur uk=ukr ur=urd vi=vie xmf
 '''.split()) # code in the data sets -> ISO 639-3 code of its row in URIEL
 CODES['zh-tw'] = 'cmn' # the same language in other letters
 
-# %% ../../nbs/tasks/00_languages.ipynb #fda484d6
+# %% ../../nbs/tasks/00_languages.ipynb #c258c7d1
 URIEL = dict(package='lang2vec==1.1.2', file='lang2vec-1.1.2-py3-none-any.whl', # where the vectors come from
     sha256='bc43eddce15175ee1561c8a0566f56e42019d5987ea6c2890770a1b5d1f48fa4', # of the wheel
     table='3d4a5020c214cddfdbc4cb2f089539f68a969b3f253d6efd5d5f5da9ac7e4941') # of the built table, uncompressed
@@ -86,17 +88,19 @@ def _arrays(wheel, name):
     with wheel.open(f'lang2vec/data/{name}.npz') as f: data = np.load(io.BytesIO(f.read()), allow_pickle=False)
     return list(map(str, data['feats'])), {str(l): i for i,l in enumerate(data['langs'])}, data['data']
 
+# %% ../../nbs/tasks/00_languages.ipynb #9238453f
 def _xyz(latlon_L_2):
     "Latitudes and longitudes in degrees as unit vectors"
     lat,lon = np.radians(np.asarray(latlon_L_2, dtype=float)).T
     return np.stack([np.cos(lat)*np.cos(lon), np.cos(lat)*np.sin(lon), np.sin(lat)], 1)
 
+# %% ../../nbs/tasks/00_languages.ipynb #fda484d6
 def _place(far_P, points_P_2):
     "Latitude and longitude of what lies `far_P` half circumferences from each of the points"
     x,y,z = np.linalg.lstsq(_xyz(points_P_2), np.cos(np.pi*np.asarray(far_P, dtype=float)), rcond=None)[0]
     return [round(float(np.degrees(np.arctan2(*p))), 2) for p in ((z, np.hypot(x, y)), (y, x))]
 
-# %% ../../nbs/tasks/00_languages.ipynb #a6d904ed
+# %% ../../nbs/tasks/00_languages.ipynb #0b0cce40
 def _bits(values): return ''.join('01'[int(v)] for v in values)
 
 def read_uriel(
@@ -113,6 +117,7 @@ def read_uriel(
         return dict(iso=iso, values=_bits(values[at[iso],:,0]), known=_bits(known), families=tree, place=_place(geo[geo_at[iso],:,0], points))
     return dict(features=feats, languages={code: row(iso) for code,iso in sorted(CODES.items())})
 
+# %% ../../nbs/tasks/00_languages.ipynb #a6d904ed
 def build_typology(
     wheel:str|Path, # the wheel, as `pip download --no-deps lang2vec==1.1.2` fetches it
     out:str|Path=URIEL_FILE, # file to write
@@ -124,17 +129,18 @@ def build_typology(
     text = json.dumps(read_uriel(wheel), ensure_ascii=False, separators=(',',':'))
     return atomic_write(out, lzma.compress(text.encode(), preset=9|lzma.PRESET_EXTREME))
 
-# %% ../../nbs/tasks/00_languages.ipynb #f309ff86
+# %% ../../nbs/tasks/00_languages.ipynb #4b63bee0
 @cache
 def _table():
     "The embedded table, checked"
     return json.loads(read_xz(URIEL_FILE, URIEL['table']))
 
+# %% ../../nbs/tasks/00_languages.ipynb #f309ff86
 def _row(lang):
     "The row of one language"
     return _table()['languages'][check_name(lang, CODES, 'language')]
 
-# %% ../../nbs/tasks/00_languages.ipynb #1733095a
+# %% ../../nbs/tasks/00_languages.ipynb #4b4d5255
 PREFIX = dict(syntactic='S_', inventory='INV_', phonological='P_', featural='') # kinds made of features, and how their names begin
 KINDS = (*PREFIX, 'genetic', 'geographic')
 
@@ -143,6 +149,7 @@ def _of_kind(kind):
     check_name(kind, PREFIX, 'kind of features')
     return np.array([f.startswith(PREFIX[kind]) for f in _table()['features']])
 
+# %% ../../nbs/tasks/00_languages.ipynb #1733095a
 def _digits(text, keep): return np.frombuffer(text.encode(), dtype=np.uint8)[keep] - ord('0')
 
 def features(
@@ -161,7 +168,7 @@ def coverage(
     "How much of a vector some source knows; raises `XltError` for an unknown language"
     return {kind: float(features(lang, kind).known.mean()) for kind in PREFIX}
 
-# %% ../../nbs/tasks/00_languages.ipynb #2bec6a2f
+# %% ../../nbs/tasks/00_languages.ipynb #e6d4bb7e
 METRICS = ('cosine','angular')
 
 def _members(rows):
@@ -169,6 +176,7 @@ def _members(rows):
     names = sorted({f for r in rows for f in r['families']})
     return np.array([[f in r['families'] for f in names] for r in rows], dtype=float).reshape(len(rows), -1)
 
+# %% ../../nbs/tasks/00_languages.ipynb #07396d0f
 def _apart(x_L_F, metric):
     "Distances between the directions of all pairs of rows; a row of zeros is at distance 1"
     norm = np.linalg.norm(x_L_F, axis=1, keepdims=True)
@@ -176,6 +184,7 @@ def _apart(x_L_F, metric):
     cos = np.clip(np.round(unit@unit.T, 12), -1, 1) # rounded: equal vectors are at distance 0, and ties are ties on every machine
     return 1-cos if metric=='cosine' else np.arccos(cos)*2/np.pi
 
+# %% ../../nbs/tasks/00_languages.ipynb #bfccbbe7
 def distances(
     langs, # keys of `CODES`
     kind:str='syntactic', # one of `KINDS`
@@ -193,6 +202,7 @@ def distances(
     d[np.equal.outer(*[[r['iso'] for r in rows]]*2)] = 0
     return pd.DataFrame(d, index=langs, columns=langs)
 
+# %% ../../nbs/tasks/00_languages.ipynb #2bec6a2f
 def distance(
     a:str, # a key of `CODES`
     b:str='en', # another

@@ -34,7 +34,7 @@ def spans(
         if new: start,prev = i,kind
     return res
 
-# %% ../../nbs/tasks/01_metrics.ipynb #0b61d1f3
+# %% ../../nbs/tasks/01_metrics.ipynb #6098b808
 def span_counts(
     pred:list, # per sentence, tag names
     gold:list, # the same, right
@@ -49,6 +49,7 @@ def span_counts(
         res.append((len(a&b), len(a), len(b)))
     return np.array(res, dtype=int).reshape(-1, 3)
 
+# %% ../../nbs/tasks/01_metrics.ipynb #4d756193
 def micro_f1(
     counts:np.ndarray, # rows of `span_counts`, all or resampled
 )->dict: # f1, precision, recall in 0..1
@@ -56,6 +57,7 @@ def micro_f1(
     right,made,want = (int(x) for x in np.asarray(counts).sum(0))
     return dict(f1=2*right/(made+want) if made+want else 0., precision=right/made if made else 0., recall=right/want if want else 0.)
 
+# %% ../../nbs/tasks/01_metrics.ipynb #0b61d1f3
 def same_length(
     a:Sequence, # predictions
     b:Sequence, # what there is to predict
@@ -64,7 +66,7 @@ def same_length(
     "Raise `XltError` where two lengths differ"
     if len(a)!=len(b): raise XltError(f'{len(a)} {what} predicted, {len(b)} expected: predict every row once, in order')
 
-# %% ../../nbs/tasks/01_metrics.ipynb #94e965ff
+# %% ../../nbs/tasks/01_metrics.ipynb #dbbc1c4d
 _PUNCT = frozenset(string.punctuation)
 _ARTICLES = dict(en=r'\b(a|an|the)\b', es=r'\b(un|una|unos|unas|el|la|los|las)\b', vi=r'\b(của|là|cái|chiếc|những)\b', hi='', zh='',
                  de=r'\b(ein|eine|einen|einem|eines|einer|der|die|das|den|dem|des)\b', ar='\\sال^|ال')
@@ -73,6 +75,7 @@ SCORERS = ('squad','mlqa')
 @cache
 def _all_punct(): return _PUNCT | {c for c in map(chr, range(sys.maxunicode)) if unicodedata.category(c)[0]=='P'}
 
+# %% ../../nbs/tasks/01_metrics.ipynb #94e965ff
 def answer_words(
     text:str, # an answer
     scorer:str='squad', # 'squad' (also XQuAD, TyDiQA-GoldP) or 'mlqa'
@@ -103,7 +106,7 @@ def answer_score(
         best = [max(best[0], 2*same/(len(p)+len(g)) if same else 0.), max(best[1], float(p==g))]
     return tuple(best)
 
-# %% ../../nbs/tasks/01_metrics.ipynb #4b5f50c9
+# %% ../../nbs/tasks/01_metrics.ipynb #f9246397
 _WORD = re.compile(r'[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+')
 
 def _shares(rows):
@@ -111,6 +114,7 @@ def _shares(rows):
     words = lambda s: max(1, len(_WORD.findall(s)))
     return [words(a['text'][0])/words(c) for a,c in zip(rows['answers'], rows['context'])]
 
+# %% ../../nbs/tasks/01_metrics.ipynb #4b5f50c9
 def random_spans(
     rows:Dataset, # rows of a span task
     like:Dataset, # rows whose answers say how long a span is, usually the training split

@@ -31,15 +31,17 @@ def majority(
     if 'label' not in rows.features: raise XltError(f'{task.name} is a {task.kind} task: it has no labels to count')
     return [most(task.rows(task.source,'train')['label'])]*len(rows)
 
-# %% ../../nbs/tasks/10_ngrams.ipynb #c16c1afc
+# %% ../../nbs/tasks/10_ngrams.ipynb #36064d9b
 def _vectors(least=2): return TfidfVectorizer(analyzer='char_wb', ngram_range=(1,4), sublinear_tf=True, min_df=least)
 
+# %% ../../nbs/tasks/10_ngrams.ipynb #46bfa2d5
 def texts_of(
     rows, # rows with `text`, and perhaps `text2`
 )->list: # one string a row
     "The text of each row in one string"
     return [f'{a} ¶ {b}' for a,b in zip(rows['text'], rows['text2'])] if 'text2' in rows.features else rows['text'][:]
 
+# %% ../../nbs/tasks/10_ngrams.ipynb #c16c1afc
 def fit_classes(
     task:Task, # classification or pairs
 )->Pipeline: # fitted on the English training rows
@@ -47,7 +49,7 @@ def fit_classes(
     rows = task.rows(task.source, 'train')
     return make_pipeline(_vectors(), LogisticRegression(C=10, max_iter=100)).fit(texts_of(rows), rows['label'][:])
 
-# %% ../../nbs/tasks/10_ngrams.ipynb #96f825e9
+# %% ../../nbs/tasks/10_ngrams.ipynb #4c0af00b
 def _shape(token): return ''.join(dict.fromkeys('X' if c.isupper() else 'x' if c.isalpha() else 'd' if c.isdigit() else c for c in token))
 
 def token_views(
@@ -57,6 +59,7 @@ def token_views(
     around = (x for ts in sentences for x in zip(['<s>',*ts[:-1]], ts, [*ts[1:],'</s>']))
     return [(t, before, after, f'{_shape(before)} {_shape(t)} {_shape(after)}') for before,t,after in around]
 
+# %% ../../nbs/tasks/10_ngrams.ipynb #96f825e9
 class NgramTagger:
     "Logistic regression over n-grams of a token and its neighbours"
     def __init__(self,
@@ -91,7 +94,7 @@ def nearest_texts(
         res[lang] = [ids[i] for i in (vec.transform(a['text'][:]) @ vec.transform(b['text'][:]).T).toarray().argmax(1)]
     return res
 
-# %% ../../nbs/tasks/10_ngrams.ipynb #dbaaa0e2
+# %% ../../nbs/tasks/10_ngrams.ipynb #9250cc61
 def _models(task):
     "Functions from rows to predictions"
     if task.kind=='tag': model = NgramTagger(task)
@@ -100,6 +103,7 @@ def _models(task):
         def model(rows): return fitted.predict(texts_of(rows)).tolist()
     return dict(majority=lambda rows: majority(task, rows), ngrams=model)
 
+# %% ../../nbs/tasks/10_ngrams.ipynb #dbaaa0e2
 def _score(task, pred, rows): return next(iter(task.score(pred, rows).values()))
 
 def simple_scores(

