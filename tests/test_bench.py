@@ -113,7 +113,7 @@ def test_a_page_is_in_one_split(name):
     task = load_bench(name)
     pages = [{i.split('#')[0] for i in rows['id']} for rows in task.data['en'].values()]
     assert not any(a & b for a, b in combinations(pages, 2))
-    assert all(bench_parse.split_of(p) == 'test' for p in pages[-1])
+    assert all(bench_parse.hash_split(p) == 'test' for p in pages[-1])
 
 
 def test_english_training_sentences_of_the_home_are_in_no_other_language():
@@ -130,7 +130,7 @@ def test_slot_values_of_the_test_are_unseen():
 
 def test_training_text_holds_no_held_out_string():
     text = load_text().to_pandas()
-    text['key'] = text.text.map(bench_build.same)
+    text['key'] = text.text.map(bench_build.match_key)
     by_lang = text.groupby('lang').key.apply(set)
     assert len(by_lang) == 23 and not text.duplicated(['lang', 'key']).any(), 'a string twice in a language'
     for name in HELP:
@@ -272,7 +272,7 @@ def test_help_pages_from_a_package(tmp_path):
     ('选择<span class="menuitem">「<span class="emph">格式</span>」</span>。', '选择「格式」。', [('「格式」', 'MENU')]),
 ])
 def test_inline_marks(body, text, marks):
-    found, where = bench_parse.inline(body)
+    found, where = bench_parse.marked_text(body)
     assert found == text and [(found[a:b], t) for a, b, t in where] == marks
 
 
@@ -332,7 +332,7 @@ def test_first_seen_prefers_held_out_items():
 
 def test_text_leaves_out_what_was_held(monkeypatch):
     "Strings of held-out pages, their translations, untranslated paragraphs, repetitions"
-    pages = {s: next(f'p{i}' for i in range(99) if bench_parse.split_of(f'p{i}') == s) for s in ('train', 'test')}
+    pages = {s: next(f'p{i}' for i in range(99) if bench_parse.hash_split(f'p{i}') == s) for s in ('train', 'test')}
     long = 'a paragraph that is long enough'
     def segs(rows): return {i: bench_parse.Segment(i, 'p', t) for i, t in rows.items()}
     tr, te = pages['train'], pages['test']
@@ -345,7 +345,7 @@ def test_text_leaves_out_what_was_held(monkeypatch):
 
 def test_a_table_is_written_the_same_twice(tmp_path):
     rows = [dict(id=str(i), lang='en' if i < 50 else 'de', text=f'row {i}', label=i % 8) for i in range(100)]
-    types = bench_build.features(('text',), bench_parse.GROUPS)
+    types = bench_build.column_types(('text',), bench_parse.GROUPS)
     a, b = (bench_build.write_table(rows, types, tmp_path/n).read_bytes() for n in 'ab')
     assert a == b
     assert json.loads(json.dumps(bench.describe(tmp_path/'a')))['rows'] == dict(en=50, de=50)
