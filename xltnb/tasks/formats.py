@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['read_lines', 'read_pairs', 'read_tagged', 'read_conllu', 'place_answer', 'mend_answers', 'read_squad', 'read_jsonl',
-           'tag_slots', 'read_parallel', 'read_bucc', 'plain_rows', 'read_parquet', 'row_name', 'check_rows',
-           'stream_texts']
+           'tag_slots', 'read_parallel', 'read_bucc', 'read_parquet', 'stream_texts']
 
 # %% ../../nbs/tasks/06_formats.ipynb #05f88450
 import bz2
@@ -19,9 +18,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from datasets import Features
 
 from ..core import XltError
+from .own import our_columns, plain_rows
 
 # %% ../../nbs/tasks/06_formats.ipynb #2750da4f
 _OPEN = {'.gz': gzip.open, '.xz': lzma.open, '.bz2': bz2.open}
@@ -61,20 +60,6 @@ def _undouble(
     if notes is not None: notes['fields with doubled quotation marks, undone'] += len(quoted)
     return [[f[1:-1].replace('""', '"') if '"' in f else f for f in r] for r in rows]
 
-# %% ../../nbs/tasks/06_formats.ipynb #2386b88c
-_NAMES = dict(
-    id=('pairID','id'), lang=('language','lang','locale'), split=('partition',), group=('title',), label=('gold_label','label','intent'),
-    text=('premise','sentence1','text','utt','source_sentence'), text2=('hypothesis','hypo','sentence2','text2'), en=('target_sentence',),
-    tokens=('tokens',), tags=('ner_tags','pos_tags','upos','tags'), slots=('annot_utt',),
-    question=('question',), context=('context',), answers=('answers',))
-_KEY = {n: k for k,names in _NAMES.items() for n in names}
-
-def _rename(
-    row:dict, # as published
-)->dict: # with this project's keys; other columns are dropped
-    "One row under the keys of this page"
-    return {_KEY[n]: v for n,v in row.items() if n in _KEY}
-
 # %% ../../nbs/tasks/06_formats.ipynb #44ffae22
 def read_pairs(
     path:str|Path, # TSV with or without a header
@@ -82,13 +67,13 @@ def read_pairs(
 )->list: # dicts with text, text2, label (None if the file has none), and id and lang where there are such columns
     "Sentence pairs; raises `XltError` naming the line that has other columns than the first"
     rows = [l.split('\t') for l in read_lines(path)]
-    named = {'text','text2'} <= set(_rename(dict.fromkeys(rows[0])))
+    named = {'text','text2'} <= set(our_columns(dict.fromkeys(rows[0])))
     head = rows.pop(0) if named else ['sentence1','sentence2','label'][:len(rows[0])]
     for i,r in enumerate(rows):
         if len(r)!=len(head) or len(head)<2:
             want = len(head) if named else 'sentence, sentence, label'
             raise XltError(f'{path}, line {i+1+named}: {len(r)} columns, expected {want}: {" | ".join(r)[:80]!r}')
-    keys = {k: head.index(n) for k,n in _rename({h: h for h in head}).items()}
+    keys = {k: head.index(n) for k,n in our_columns({h: h for h in head}).items()}
     return [dict(label=None) | {k: r[i] for k,i in keys.items()} for r in _undouble(rows, notes)]
 
 # %% ../../nbs/tasks/06_formats.ipynb #4073f6ec
@@ -196,7 +181,7 @@ def read_jsonl(
     "Objects of a JSON-lines file; raises `XltError` naming the line that is not one"
     res = []
     for i,line in enumerate(read_lines(path)):
-        try: res.append(_rename(json.loads(line)))
+        try: res.append(our_columns(json.loads(line)))
         except (json.JSONDecodeError, AttributeError) as e: raise XltError(f'{path}, line {i+1} is not a JSON object: {line[:60]!r}') from e
     return res
 
@@ -246,25 +231,6 @@ def read_bucc(
     if notes is not None: notes['sentences without a translation, left out'] += len(a)+len(b)-2*len(gold)
     return [dict(id=f'{x}+{y}', text=a[x], en=b[y]) for x,y in gold]
 
-# %% ../../nbs/tasks/06_formats.ipynb #21b5f377
-def _names(feature):
-    "How to write one value: class names for ids, the rest as it is"
-    if hasattr(feature, 'int2str'): return lambda x: None if x is None or x<0 else feature.int2str(x)
-    inner = getattr(feature, 'feature', feature[0] if isinstance(feature, list) else None)
-    if inner is None or isinstance(inner, dict): return lambda x: x
-    one = _names(inner)
-    return lambda xs: None if xs is None else [one(x) for x in xs]
-
-# %% ../../nbs/tasks/06_formats.ipynb #660faabe
-def plain_rows(
-    table, # a `Dataset`, or a pyarrow table with the hub's metadata
-)->list: # dicts with this project's keys, classes by name
-    "Rows of a typed table"
-    feats = table.features if hasattr(table, 'features') else Features.from_arrow_schema(table.schema)
-    cols = {c: list(map(_names(feats[c]), xs)) for c,xs in (table.to_dict() if hasattr(table, 'features') else table.to_pydict()).items()}
-    cols = _rename(cols)
-    return [dict(zip(cols, r)) for r in zip(*cols.values())]
-
 # %% ../../nbs/tasks/06_formats.ipynb #2363ad7b
 def read_parquet(
     path:str|Path, # parquet file
@@ -275,46 +241,6 @@ def read_parquet(
     except (OSError, ValueError) as e:
         raise XltError(f'cannot read {path} as parquet ({e!s:.60}): a pointer of Git LFS? fetch the file itself') from e
     if not rows: raise XltError(f'{path} has no rows: fetch it again')
-    return rows
-
-# %% ../../nbs/tasks/06_formats.ipynb #cbb9f7c5
-def _are(xs, types): return isinstance(xs, list) and all(isinstance(x, types) for x in xs)
-
-# %% ../../nbs/tasks/06_formats.ipynb #018b0898
-def _is_label(x): return x is None or isinstance(x, (str,int))
-
-# %% ../../nbs/tasks/06_formats.ipynb #5cf99c9c
-def _is_answers(x): return isinstance(x, dict) and _are(a := x.get('text'), str) and _are(b := x.get('answer_start'), int) and len(a)==len(b)
-
-_HOLDS = {**dict.fromkeys(('text','text2','en','question','context','slots'), (lambda x: isinstance(x, str), 'a string')),
-    **dict.fromkeys(('label','lang','split','group'), (_is_label, 'a name or a whole number')),
-    'tokens': (lambda xs: _are(xs, str), 'a list of strings'),
-    'tags': (lambda xs: xs is None or isinstance(xs, list) and all(map(_is_label, xs)), 'a list of names or whole numbers'),
-    'answers': (_is_answers, 'as many strings in "text" as whole numbers in "answer_start"')}
-_NEED = dict(classify=('text',), pair=('text','text2'), tag=('tokens',), span=('question','context','answers'), retrieve=('text','en'))
-
-def row_name(
-    i:int, # place of the row, from 0
-    row:dict, # the row
-)->str: # for messages
-    "What to look for in the file: the id, or the place if rows have none"
-    return f'row {row["id"]!r}' if 'id' in row else f'row {i+1}'
-
-# %% ../../nbs/tasks/06_formats.ipynb #e1c76808
-def check_rows(
-    rows:list, # as a reader returned them
-    kind:str, # kind of task, as in `tasks.KINDS`
-    where:str|Path, # file, for messages
-)->list: # `rows`
-    "The same rows; raises `XltError` naming the first one that lacks a column or holds a value of another type"
-    for i,r in enumerate(rows):
-        need = ('text','slots') if kind=='tag' and 'slots' in r else _NEED[kind]
-        lost = next((c for c in need if c not in r), '')
-        if lost: raise XltError(f'{where}, {row_name(i, r)} has no {lost}: expected a column {" or ".join(_NAMES[lost])}')
-        bad = next((f'{c} is {r[c]!r:.60}, expected {what}' for c,(fits,what) in _HOLDS.items() if c in r and not fits(r[c])), '')
-        sizes = [] if bad else [len(r[c]) for c in ('tokens','tags') if r.get(c)]
-        if len(set(sizes))==2: bad = '{} tokens and {} tags'.format(*sizes)
-        if bad: raise XltError(f'{where}, {row_name(i, r)}: {bad}; mend the row, or fetch the file again')
     return rows
 
 # %% ../../nbs/tasks/06_formats.ipynb #9af8b973

@@ -16,9 +16,9 @@ from .bench import BENCH, load_bench
 from .catalog import PUBLISHED, Published, data_folder, find_files, folder_variable, missing
 from ..core import XltError, check_name, hub_off, stable_hash
 from .formats import (
-    check_rows, mend_answers, plain_rows, read_bucc, read_conllu, read_jsonl, read_pairs, read_parallel, read_parquet, read_squad,
-    read_tagged, row_name, stream_texts, tag_slots)
-from .task import SPLITS, Task, make_rows
+    mend_answers, read_bucc, read_conllu, read_jsonl, read_pairs, read_parallel, read_parquet, read_squad, read_tagged, stream_texts, tag_slots)
+from .own import check_rows, labels_of, plain_rows, row_name, typed_rows
+from .task import SPLITS, Task
 
 # %% ../../nbs/tasks/07_hub.ipynb #8dc5e19b
 _NO_LABEL = (None, '', '-', '-1', '_')
@@ -274,27 +274,9 @@ def load_task(
     if pub.kind=='pair':
         _check_lengths(loader.by_line, name)
         _check_parallel(raw, name)
-    labels = pub.labels or _labels_of(raw['en'].get('train', []), pub.kind)
-    data = {l: DatasetDict({s: _table(r, pub.kind, labels, f'{name}, {l}, {s}') for s,r in splits.items()}) for l,splits in raw.items()}
+    labels = pub.labels or labels_of(raw['en'].get('train', []), pub.kind)
+    data = {l: DatasetDict({s: typed_rows(r, pub.kind, labels, f'{name}, {l}, {s}') for s,r in splits.items()}) for l,splits in raw.items()}
     return Task(name, pub.kind, data, labels, licence=pub.licence, scorer=pub.scorer, notes=loader.notes, groups=_titles(raw))
-
-# %% ../../nbs/tasks/07_hub.ipynb #b7bba15a
-def _table(rows, kind, labels, where):
-    "Rows as a typed table; a repeated id gets a number"
-    seen,res = Counter(),[]
-    for r in rows:
-        seen[r['id']] += 1
-        res.append(r if seen[r['id']]==1 else {**r, 'id': f"{r['id']}#{seen[r['id']]}"})
-    try: return make_rows(res, kind, labels)
-    except XltError as e: raise XltError(f'{where}: {e}') from e
-
-# %% ../../nbs/tasks/07_hub.ipynb #5f9b69d0
-def _labels_of(rows, kind):
-    "Names in the source's training rows, sorted"
-    if kind not in ('classify','tag'): return ()
-    if not rows: raise XltError('labels are read from the English training rows, and there are none')
-    if kind=='classify': return tuple(sorted({r['label'] for r in rows}))
-    return ('O', *(f'{m}-{t}' for t in sorted({t[2:] for r in rows for t in r['tags'] if t!='O'}) for m in 'BI'))
 
 # %% ../../nbs/tasks/07_hub.ipynb #7c3291bf
 def _cut(rows, lang, part, task, shared):
