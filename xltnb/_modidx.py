@@ -1728,6 +1728,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                     'xltnb.tasks.ngrams.simple_scores': ('tasks/ngrams.html#simple_scores', 'xltnb/tasks/ngrams.py'),
                                     'xltnb.tasks.ngrams.texts_of': ('tasks/ngrams.html#texts_of', 'xltnb/tasks/ngrams.py')},
             'xltnb.tasks.own': { 'xltnb.tasks.own._are': ('tasks/own.html#_are', 'xltnb/tasks/own.py'),
+                                 'xltnb.tasks.own._is_answers': ('tasks/own.html#_is_answers', 'xltnb/tasks/own.py'),
                                  'xltnb.tasks.own._is_label': ('tasks/own.html#_is_label', 'xltnb/tasks/own.py'),
                                  'xltnb.tasks.own._names': ('tasks/own.html#_names', 'xltnb/tasks/own.py'),
                                  'xltnb.tasks.own._rows_of': ('tasks/own.html#_rows_of', 'xltnb/tasks/own.py'),

@@ -50,7 +50,7 @@ def read_table(
     path:Path, # a parquet file of the benchmark
     langs:tuple|str|None=None, # languages to keep; all if None
 )->pa.Table: # with a column `lang`
-    "One split as a table; raises `XltError` for a missing or damaged file and for a language that is not in it"
+    "Read one split as a table; raises `XltError` for a missing or damaged file and for a language that is not in it"
     try: table = pq.read_table(path, page_checksum_verification=True)
     except FileNotFoundError: raise XltError(f'{path} is missing: {_REMEDY}') from None
     except (pa.ArrowException, OSError) as e: raise XltError(f'{path} is damaged ({str(e).splitlines()[0][:120]}): {_REMEDY}') from e
@@ -79,7 +79,7 @@ def _split(path): return read_table(path)
 def bench_languages(
     name:str, # one of `BENCH`
 )->tuple: # English first
-    "Languages of a task"
+    "List the languages of a task"
     folder = ENTRIES[check_name(name, BENCH, 'embedded task')].folder
     return tuple(pc.unique(_split(BENCH_DIR/folder/'test.parquet')['lang']).to_pylist())
 
@@ -93,7 +93,7 @@ def load_bench(
     name:str, # one of `BENCH`
     langs:tuple|str|None=None, # languages to load, English is always there; all if None
 )->Task:
-    "A task of the embedded benchmark; raises `XltError` for an unknown name or language, or a damaged file"
+    "Load a task of the embedded benchmark; raises `XltError` for an unknown name or language, or a damaged file"
     there = bench_languages(name)
     e = ENTRIES[name]
     data,langs = {},_tuple(langs)
@@ -111,7 +111,7 @@ TEXT_FILE = BENCH_DIR/'lo_text'/'train.parquet'
 def load_text(
     langs:tuple|str|None=None, # languages; all if None
 )->Dataset: # columns `lang`, `text`
-    "Training text; raises `XltError` for a language that is not there"
+    "Load training text; raises `XltError` for a language that is not there"
     table = read_table(TEXT_FILE, langs).select(['lang','text'])
     return Dataset(table.replace_schema_metadata())
 
@@ -119,7 +119,7 @@ def load_text(
 def load_aligned(
     langs:tuple|str|None=None, # languages; all but English if None
 )->Dataset: # columns `id`, `lang`, `text`, `en`
-    "Sentences beside their English originals; raises `XltError` for a language that is not there"
+    "Load sentences beside their English originals; raises `XltError` for a language that is not there"
     english = read_table(TEXT_FILE, ['en']).select(['id','text']).rename_columns(['id','en'])
     table = read_table(TEXT_FILE, langs)
     table = table.filter(pc.not_equal(table['lang'], 'en')).replace_schema_metadata()
@@ -129,7 +129,7 @@ def load_aligned(
 def _rows_hash(
     table:pa.Table, # any table
 )->str: # 16 hex digits
-    "A hash of the content of a table, whatever the file around it"
+    "Hash the content of a table, whatever the file around it"
     h = hashlib.sha256('\0'.join(table.column_names).encode())
     for batch in table.to_batches(max_chunksize=4096): h.update(json.dumps(batch.to_pydict(), ensure_ascii=False).encode())
     return h.hexdigest()[:16]
@@ -138,17 +138,17 @@ def _rows_hash(
 def describe(
     path:Path, # a parquet file
 )->dict: # sha256, bytes, content, rows
-    "What the manifest says of a file"
+    "Describe a file as the manifest does"
     table = read_table(path).combine_chunks()
-    counts = pc.value_counts(table['lang']).to_pylist()
-    return dict(sha256=sha256_of(path), bytes=path.stat().st_size, content=_rows_hash(table), rows={c['values']: c['counts'] for c in counts})
+    rows = {c['values']: c['counts'] for c in pc.value_counts(table['lang']).to_pylist()}
+    return dict(sha256=sha256_of(path), bytes=path.stat().st_size, content=_rows_hash(table), rows=rows)
 
 # %% ../../nbs/tasks/04_bench.ipynb #98a8c4b1
 def differences(
     found:dict, # as `describe` gives it
     want:dict, # what the manifest says
 )->list: # one line per difference
-    "In what a file differs from the manifest, the least first"
+    "List in what a file differs from the manifest"
     a,b = found['rows'],want['rows']
     res = [f'{l}: {a.get(l,0)} rows, not {b.get(l,0)}' for l in {**b, **a} if a.get(l,0)!=b.get(l,0)]
     if found['content']!=want['content']: return res or ['same counts, other rows']

@@ -57,6 +57,24 @@ def plain_rows(
 def _are(xs, types): return isinstance(xs, list) and all(isinstance(x, types) for x in xs)
 def _is_label(x): return x is None or isinstance(x, (str,int))
 
+# %% ../../nbs/tasks/03_own.ipynb #a294f977
+def _are(xs, types): return isinstance(xs, list) and all(isinstance(x, types) for x in xs)
+def _is_label(x): return x is None or isinstance(x, (str,int))
+
+# %% ../../nbs/tasks/03_own.ipynb #27e8b004
+def _is_answers(x):
+    "Texts and places, as many of each"
+    if not isinstance(x, dict) or not (_are(x.get('text'), str) and _are(x.get('answer_start'), int)): return False
+    return len(x['text'])==len(x['answer_start'])
+
+# %% ../../nbs/tasks/03_own.ipynb #ea2ec907
+_STRING,_NAME = (lambda x: isinstance(x, str), 'a string'), (_is_label, 'a name or a whole number')
+_HOLDS = {**dict.fromkeys(('text','text2','en','question','context','slots'), _STRING), **dict.fromkeys(('label','lang','split','group'), _NAME),
+    'tokens': (lambda xs: _are(xs, str), 'a list of strings'),
+    'tags': (lambda xs: xs is None or isinstance(xs, list) and all(map(_is_label, xs)), 'a list of names or whole numbers'),
+    'answers': (_is_answers, 'as many strings in "text" as whole numbers in "answer_start"')}
+_NEED = dict(classify=('text',), pair=('text','text2'), tag=('tokens',), span=('question','context','answers'), retrieve=('text','en'))
+
 # %% ../../nbs/tasks/03_own.ipynb #21ea90d1
 def row_name(
     i:int, # place of the row, from 0
