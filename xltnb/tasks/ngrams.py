@@ -23,7 +23,7 @@ def majority(
     task:Task, # any labelled task
     rows, # rows to predict
 )->list: # one prediction a row
-    "The most frequent label or bare tag of the source's training rows; `O` everywhere where there is one; raises `XltError` for other kinds"
+    "Predict the source's most frequent label or bare tag, or `O` where there is one; raises `XltError` for other kinds"
     most = lambda labels: Counter(labels).most_common(1)[0][0]
     if task.kind=='tag':
         tag = 'O' if 'O' in task.labels else task.labels[most(t for tags in task.rows(task.source,'train')['tags'] for t in tags)]
@@ -38,14 +38,14 @@ def _vectors(least=2): return TfidfVectorizer(analyzer='char_wb', ngram_range=(1
 def texts_of(
     rows, # rows with `text`, and perhaps `text2`
 )->list: # one string a row
-    "The text of each row in one string"
+    "Join the texts of each row into one string"
     return [f'{a} ¶ {b}' for a,b in zip(rows['text'], rows['text2'])] if 'text2' in rows.features else rows['text'][:]
 
 # %% ../../nbs/tasks/10_ngrams.ipynb #c16c1afc
 def fit_classes(
     task:Task, # classification or pairs
 )->Pipeline: # fitted on the English training rows
-    "N-gram model of a classification task"
+    "Fit the n-gram model of a classification task"
     rows = task.rows(task.source, 'train')
     return make_pipeline(_vectors(), LogisticRegression(C=10, max_iter=100)).fit(texts_of(rows), rows['label'][:])
 
@@ -55,7 +55,7 @@ def _shape(token): return ''.join(dict.fromkeys('X' if c.isupper() else 'x' if c
 def _token_views(
     sentences:list, # lists of tokens
 )->list: # per token: itself, the one before, the one after, the three shapes
-    "What the tagger looks at"
+    "List the strings that describe each token"
     around = (x for ts in sentences for x in zip(['<s>',*ts[:-1]], ts, [*ts[1:],'</s>']))
     return [(t, before, after, f'{_shape(before)} {_shape(t)} {_shape(after)}') for before,t,after in around]
 
@@ -85,7 +85,7 @@ def nearest_texts(
     task:Task, # a retrieval task
     split:str='test', # which split
 )->dict: # language -> per row, id of the English sentence with the most similar n-grams
-    "Retrieval by cosine of character n-grams, out of the English sentences with a translation"
+    "Retrieve by the cosine of character n-grams, out of the English sentences with a translation"
     vec = _vectors(1).fit(task.rows(task.source, split)['text'][:])
     res = {}
     for lang in task.targets:
@@ -110,7 +110,7 @@ def simple_scores(
     task:Task, # a task of the benchmark
     split:str='test', # which split
 )->pd.DataFrame: # per language: rows, majority (retrieval: chance) and n-grams
-    "Baselines of a task in every language, as fractions of one"
+    "Score the baselines of a task in every language, as fractions of one"
     if task.kind=='retrieve':
         res = {l: dict(chance=1/len(ids), ngrams=_score(task, ids, task.rows(l, split))) for l,ids in nearest_texts(task, split).items()}
     else:

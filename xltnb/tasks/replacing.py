@@ -55,7 +55,7 @@ def replace_words(
     lower:bool=False, # look up the word in lower case, keep its capitals
     strip_punct:bool=False, # set signs around the word aside
 )->str: # as many words
-    "One sample of RS-DA: each word drawn uniformly from itself and its synonyms"
+    "Draw one sample of RS-DA: each word uniformly from itself and its synonyms"
     return ' '.join(replace_tokens(text.split(' '), synonyms, rng, lower, strip_punct))
 
 # %% ../../nbs/tasks/09_replacing.ipynb #1171fa75
@@ -67,7 +67,7 @@ def random_words(
     lower:bool=False, # look up the word in lower case, keep its capitals
     strip_punct:bool=False, # set signs around the word aside
 )->str: # as many words
-    "The control of RS-DA: words change as often, but to random words; raises `XltError` without any"
+    "Draw one sample of the control: words change as often, but to random words; raises `XltError` without any"
     if not len(vocab): raise XltError('no words to draw from: pass vocab, for instance the words of the training text')
     return ' '.join(replace_tokens(text.split(' '), synonyms, rng, lower, strip_punct, vocab))
 
@@ -77,7 +77,7 @@ def words_to_draw(
     lower:bool=False, # as in `random_words`
     strip_punct:bool=False, # as in `random_words`: signs around a word stay where they are, so none is drawn
 )->list: # sorted, each word once
-    "Words of a text as the look-up sees them, for `random_words`"
+    "List the words of a text as the look-up sees them, for `random_words`"
     seen = {_look_up(w, {}.get, lower, strip_punct)[1] for t in texts for w in t.split(' ')}
     return sorted({w.lower() if lower else w for w in seen} - {''})
 
@@ -87,8 +87,8 @@ def change_rates(
     synonyms:Mapping, # word -> its synonyms
     lower:bool=False, # as in `replace_words`
     strip_punct:bool=False, # as in `replace_words`
-)->dict: # shares of words
-    "Share of words that have a synonym, and share that changes on average; raises `XltError` without words"
+)->dict: # words, and fractions of them
+    "Count the fraction of words that have a synonym, and the fraction that changes on average; raises `XltError` without words"
     get = getattr(synonyms, 'table', synonyms).get
     ks = [len(_look_up(w, get, lower, strip_punct)[3]) for t in texts for w in t.split(' ')]
     if not ks: raise XltError('no texts: nothing to count')

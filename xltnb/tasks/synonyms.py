@@ -63,20 +63,20 @@ def keep(self:Synonyms,
     words:Iterable, # words to keep
     what:str='restricted', # how the new table says so
 )->Synonyms:
-    "The part of the table whose words and synonyms are both in `words`; raises `XltError` if nothing is left"
+    "Keep the words and synonyms that are in `words`; raises `XltError` if nothing is left"
     return _filtered(self, frozenset(words).__contains__, what)
 
 # %% ../../nbs/tasks/08_synonyms.ipynb #00172c1f
 @patch
 def asymmetric(self:Synonyms)->int: # pairs
-    "Pairs whose second word does not list the first"
+    "Count the pairs whose second word does not list the first"
     return sum(w not in self.table.get(s, ()) for w,near in self.items() for s in near)
 
 # %% ../../nbs/tasks/08_synonyms.ipynb #670cd98a
 def compare_tables(
     *tables, # `Synonyms`
 )->pd.DataFrame: # one row a table
-    "Words, pairs, asymmetric pairs, and how many words have k synonyms"
+    "Count words, pairs, asymmetric pairs, and the words that have k synonyms"
     hist = [Counter(map(len, t.values())) for t in tables]
     ks = range(max(max(h) for h in hist)+1)
     rows = [dict(table=t.source, words=len(t), pairs=t.edges, asymmetric=t.asymmetric(), **{f'k={k}': h[k] for k in ks})
@@ -147,7 +147,7 @@ def build(cls:Synonyms,
     metric:str='euclid', # 'euclid', or 'cosine' (1 - cosine)
     block:int=1024, # rows at a time; memory is block x words x 8 bytes
 )->Synonyms:
-    "Nearest words within a distance; raises `XltError` unless there are as many different words as finite rows"
+    "Build a table of the nearest words within a distance; raises `XltError` unless there are as many different words as finite rows"
     check_name(metric, _METRICS, 'distance')
     v = _rows(vectors, metric)
     if len(v)!=len(vocab) or len(set(vocab))!=len(vocab):
@@ -207,18 +207,18 @@ def _marked(synsets, pointers, usages):
             yield from ((key,w) for i,w in enumerate(synsets[key]) if int(words[:2], 16) in (0, i+1))
 
 # %% ../../nbs/tasks/08_synonyms.ipynb #c71e2393
-def _ordered(senses, share):
+def _ordered(senses, fraction):
     "Synonym sets of one word, those met most often first, without rare ones"
     total = sum(met for _,met,_ in senses)
-    return [key for key,met,_ in sorted(senses, key=lambda s: (-s[1], s[2], s[0])) if met >= max(share*total, total>0)]
+    return [key for key,met,_ in sorted(senses, key=lambda s: (-s[1], s[2], s[0])) if met >= max(fraction*total, total>0)]
 
 # %% ../../nbs/tasks/08_synonyms.ipynb #5a73ac05
 def read_wordnet(
     texts:dict, # 'data.noun', ..., 'index.sense' -> content
     k:int=8, # most synonyms a word gets
-    share:float=0.05, # least share of a word's occurrences that a sense must have
+    fraction:float=0.05, # least fraction of a word's occurrences that a sense must have
 )->dict: # word -> its synonyms
-    "Single-word synonyms from the database files of WordNet"
+    "Read single-word synonyms from the database files of WordNet"
     parsed = [s for pos in ('noun','verb','adj','adv') for s in _synsets(texts[f'data.{pos}'], pos)]
     synsets = {key: members for key,members,_,_ in parsed}
     pointers = {key: ptrs for key,_,ptrs,_ in parsed}
@@ -230,7 +230,7 @@ def read_wordnet(
     senses = {}
     for w,key,met,number in _senses(texts['index.sense']):
         if w in synsets[key] and fits(key, w): senses.setdefault(w, []).append((key, met, number))
-    def near(w, ss): return dict.fromkeys(s for key in _ordered(ss, share) for s in synsets[key] if s!=w and fits(key, s))
+    def near(w, ss): return dict.fromkeys(s for key in _ordered(ss, fraction) for s in synsets[key] if s!=w and fits(key, s))
     return {w: tuple(near(w, ss))[:k] for w,ss in sorted(senses.items())}
 
 # %% ../../nbs/tasks/08_synonyms.ipynb #46863bde
@@ -266,7 +266,7 @@ def load_synonyms(
     name:str='wordnet', # 'wordnet' (embedded) or 'counterfitted' (the published file)
     path:str|Path|None=None, # where the published file is
 )->Synonyms:
-    "A table by name; raises `XltError` for an unknown name, a damaged table, or a file that is not the published one"
+    "Load a table by name; raises `XltError` for an unknown name, a damaged table, or a file that is not the published one"
     check_name(name, _SOURCES, 'source of synonyms')
     if name=='wordnet': return _embedded()
     if path is None: raise XltError('the published table is not part of this package: pass the path of counterfitted_neighbors.json')
@@ -279,7 +279,7 @@ _ENDINGS = {'ies':('y',), 'ied':('y',), 'ier':('y',), 'iest':('y',), 'ily':('y',
 def base_forms(
     word:str, # a lower-case word
 )->Iterator: # the word, then what it may be an inflected form of
-    "A word without its regular ending, in every way that English spelling allows"
+    "Strip the regular ending of a word, in every way that English spelling allows"
     yield word
     for end,bases in _ENDINGS.items():
         stem = word.removesuffix(end)
@@ -293,7 +293,7 @@ def english_only(
     words:Iterable=(), # known base forms; () for the embedded wordnet
     foreign:Iterable=(), # words to drop although the list has them
 )->Synonyms:
-    "The part of a table that is English by a word list; raises `XltError` if nothing is left"
+    "Keep the part of a table that is English by a word list; raises `XltError` if nothing is left"
     known = (frozenset(words) or frozenset(_embedded()) | FUNCTION_WORDS) - frozenset(foreign)
     foreign = frozenset(foreign)
     return _filtered(synonyms, lambda w: w not in foreign and any(b in known for b in base_forms(w)), 'English only')
