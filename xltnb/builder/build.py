@@ -42,7 +42,7 @@ _HA_LANGS = tuple('en de es fr ru zh ja ar hi sw th tr vi ur el bg ko fi id hu h
 def _digest(
     *parts:str, # what the draw depends on
 )->int: # a large number, the same everywhere
-    "A number from the content of `parts`"
+    "Hash the content of `parts` to a number"
     return int(hashlib.md5('\0'.join(parts).encode()).hexdigest(), 16)
 
 # %% ../../nbs/builder/02_build.ipynb #2b700ca4
@@ -74,7 +74,7 @@ def read_help(
     path:Path, # a Debian package
     lang:str, # its language
 )->dict: # id -> `Segment`, pages in the order of their names
-    "All segments of one language's help pages"
+    "Read all segments of one language's help pages"
     folder = {'en':'en-US', 'zh':'zh-CN'}.get(lang, lang)
     res = {}
     for name,raw in members(path, f'/help/{folder}/text/', '.html'):
@@ -97,14 +97,14 @@ _TAGS = ('O', *(f'{b}-{t}' for t in _TYPES for b in 'BI'))
 def _kinds_of(
     seg:Segment, # a segment
 )->list: # types of its spans, sorted
-    "Types of the spans of a segment"
+    "List the types of the spans of a segment"
     return sorted(t for *_,t in seg.spans)
 
 # %% ../../nbs/builder/02_build.ipynb #5f7dcda5
 def _tag_rows(
     helps:dict, # translated segments
 )->dict: # split -> rows
-    "Rows of `lo_tag`"
+    "Make the rows of `lo_tag`"
     fits = lambda s: s.spans and 20<=len(s.text)<=300 and sum(b-a for a,b,_ in s.spans)<0.8*len(s.text)
     same = lambda i, s: all(i in helps[l] and _kinds_of(helps[l][i])==_kinds_of(s) for l in _TAG_LANGS)
     items = [(sp:=hash_split(s.page), [helps[l][i].text for l in (_TAG_LANGS if sp!='train' else ['en'])], i)
@@ -137,7 +137,7 @@ def _sections(
 def _pair_items(
     page:list, # sections of one page that may be used
 )->list: # (id of heading, id of paragraph, belongs together?)
-    "One item a section, its paragraph or another one's by the heading's hash"
+    "Make one item a section, with its paragraph or another one's by the heading's hash"
     res = []
     for h,p in page:
         others = [q for g,q in page if g!=h]
@@ -149,7 +149,7 @@ def _pair_items(
 def _pair_rows(
     helps:dict, # translated segments
 )->dict: # split -> rows
-    "Rows of `lo_pair`: train in English, the same validation and test items in fifteen languages"
+    "Make the rows of `lo_pair`: train in English, the same validation and test items in fifteen languages"
     items,pages = [],defaultdict(list)
     for page,secs in _sections(helps['en']).items():
         langs = ['en'] if hash_split(page)=='train' else _HELP_LANGS
@@ -169,7 +169,7 @@ def _ret_rows(
     helps:dict, # translated segments
     sizes:dict=dict(validation=500, test=1000), # items to keep
 )->dict: # split -> rows
-    "Rows of `lo_ret`, the same items in fifteen languages"
+    "Make the rows of `lo_ret`, the same items in fifteen languages"
     fits = lambda i, s: hash_split(s.page)!='train' and 30<=len(s.text)<=250 and all(i in helps[l] for l in _HELP_LANGS)
     items = [(hash_split(s.page), [helps[l][i].text for l in _HELP_LANGS], i) for i,s in helps['en'].items() if fits(i, s)]
     ids = sorted(first_seen(items), key=partial(_digest, 'ret'))
@@ -183,7 +183,7 @@ def _ret_rows(
 def match_key(
     text:str, # a sentence
 )->str: # equal for sentences that differ in spaces and capitals only
-    "What is compared when strings are removed"
+    "Drop spaces and capitals, for the comparison of strings"
     return ''.join(text.split()).casefold()
 
 # %% ../../nbs/builder/02_build.ipynb #89d3d8df
@@ -192,8 +192,9 @@ def text_rows(
     held:set=frozenset(), # strings of other tasks' validation and test
     least:int=20, # English characters
 )->dict: # {'train': rows}
-    "Rows of the training text: no string twice in a language, none of a held-out page"
-    out = {l: {match_key(s.text) for s in segs.values() if hash_split(s.page)!='train'} | set(map(match_key, held)) for l,segs in helps.items()}
+    "Make the rows of the training text: no string twice in a language, none of a held-out page"
+    held_out = lambda segs: {match_key(s.text) for s in segs.values() if hash_split(s.page)!='train'}
+    out = {l: held_out(segs) | set(map(match_key, held)) for l,segs in helps.items()}
     number,res = {},[]
     long = ((i, s) for i,s in helps['en'].items() if hash_split(s.page)=='train' and len(s.text)>=least)
     english = {i: s.text for i,s in long if match_key(s.text) not in out['en']}
@@ -222,7 +223,7 @@ def _make_fill(
     notes:dict, # emoji -> annotation, in the language
     split:str, # whose emoji to use
 )->Callable: # (list, slot, rng) -> words or None
-    "Values for templates of one language and split"
+    "Make the function that fills templates of one language and split"
     ours = {e: sub for e,(_,sub) in groups.items() if hash_split(e)==split and 'tts' in notes.get(e, ())}
     names = {k: [notes[e]['tts'][0] for e,sub in ours.items() if sub in subs] for k,subs in _FILL.items()}
     def fill(name, slot, rng):
@@ -239,7 +240,7 @@ def _sample_intent(
     split:str, # only sentences that belong to it
     taken:set, # sentences there are; grows
 )->list: # (text, spans)
-    "Up to the quota of new sentences: a random block, a random template, a random walk"
+    "Draw new sentences up to the quota: a random block, a random template, a random walk"
     res,pick = [],lambda xs: xs[int(rng.random()*len(xs))]
     for _ in range(30*_QUOTA[split]):
         if len(res)==_QUOTA[split]: break
@@ -269,7 +270,7 @@ def _ha_rows(
     groups:dict, # emoji -> (group, subgroup)
     notes:dict, # language -> emoji -> annotation
 )->tuple: # split -> rows, intents, tags
-    "Rows of `ha_intent` and `ha_slot`: train in English only"
+    "Make the rows of `ha_intent` and `ha_slot`: train in English only"
     intents = tuple(sorted(packs['en']['intents']))
     res = {s: [] for s in SPLITS}
     english = set()
@@ -291,7 +292,7 @@ def column_types(
     label:tuple=(), # class names
     tags:tuple=(), # tag names
 )->Features: # column types
-    "Types of a table's columns"
+    "List the types of a table's columns"
     res = dict(id=Value('string'), lang=Value('string'), **{c: Value('string') for c in text})
     if label: res['label'] = ClassLabel(names=list(label))
     if tags: res.update(tokens=List(Value('string')), tags=List(ClassLabel(names=list(tags))))
@@ -315,7 +316,7 @@ def write_table(
 _HUB = {'MPL-2.0':'mpl-2.0', 'Apache-2.0':'apache-2.0', 'MIT':'mit'} # the hub's names of licences; it calls the rest 'other'
 
 def read_cards()->dict: # folder -> title, task, licences, notice, about
-    "What the cards say"
+    "Read what the cards say"
     return yaml.safe_load((BENCH_DIR/'cards.yaml').read_text(encoding='utf-8'))
 
 # %% ../../nbs/builder/02_build.ipynb #cbbce0e9
@@ -324,7 +325,7 @@ def card(
     splits:dict, # split -> rows
     types:Features, # columns
 )->str: # README.md
-    "A dataset card in the hub's format"
+    "Write a dataset card in the hub's format"
     c = read_cards()[folder]
     count = {s: Counter(r['lang'] for r in rows) for s,rows in splits.items()}
     langs = list(dict.fromkeys(l for n in count.values() for l in n))
@@ -341,7 +342,7 @@ def card(
 def _read_emoji(
     at:dict, # key of a source -> its file
 )->tuple: # emoji -> (group, subgroup), and language -> emoji -> annotation
-    "Groups of emoji, and their names in every language that a task has"
+    "Read the groups of emoji, and their names in every language that a task has"
     data,meta = (dict(members(at['emoji']))[f'package/{n}.json'] for n in ('en/data','meta/groups'))
     need = {*_CLDR_LANGS, *_HA_LANGS}
     files = ((n.split('/')[-2], raw) for n,raw in members(at['cldr'], '/annotations/', '/annotations.json'))
@@ -352,7 +353,7 @@ def _read_emoji(
 def _make_tables(
     sources:Path, # folder with the packages
 )->dict: # folder -> (split -> rows, types)
-    "The rows of every folder; raises `XltError` for a damaged package"
+    "Make the rows of every folder; raises `XltError` for a damaged package"
     at = {k: Path(sources)/s.file for k,s in read_pins().items()}
     groups,notes = _read_emoji(at)
     packs = {n.split('/')[-1][:-5].replace('zh-CN','zh'): json.loads(raw) for n,raw in members(at['intents'], '/data/', '.json')}
@@ -360,7 +361,8 @@ def _make_tables(
     (ha,intents,slots),tag,pair,ret = _ha_rows(packs, groups, notes),_tag_rows(helps),_pair_rows(helps),_ret_rows(helps)
     held = {r[c] for t in (ha, pair, ret) for s in ('validation','test') for r in t[s] for c in ('text','text2') if c in r}
     return dict(cldr_cat=(_cldr_rows(groups, notes), column_types(('text',), GROUPS)), ha=(ha, column_types(('text',), intents, slots)),
-        lo_pair=(pair, column_types(('text','text2'), ('no','yes'))), lo_tag=(tag, column_types((), (), _TAGS)), lo_ret=(ret, column_types(('text',))),
+        lo_pair=(pair, column_types(('text','text2'), ('no','yes'))), lo_tag=(tag, column_types((), (), _TAGS)),
+        lo_ret=(ret, column_types(('text',))),
         lo_text=(text_rows(helps, held), Features(dict(id=Value('int32'), lang=Value('string'), text=Value('string')))))
 
 # %% ../../nbs/builder/02_build.ipynb #80c51ff9
@@ -401,6 +403,7 @@ def build_bench(
         raise XltError('\n'.join([head, *wrong]))
     path = BENCH_DIR/'manifest.json'
     old = json.loads(path.read_text(encoding='utf-8'))['files'] if path.exists() else {}
-    new = {f: d for folder,(splits,types) in _make_tables(sources).items() for f,d in _write_folder(folder, splits, types, Path(out)).items()}
+    new = {}
+    for folder,(splits,types) in _make_tables(sources).items(): new.update(_write_folder(folder, splits, types, Path(out)))
     atomic_write(Path(out)/'manifest.json', json.dumps(dict(files=new), indent=1)+'\n')
     return BuildReport(new, tuple(f'{f}: {d}' for f in new for d in (differences(new[f], old[f]) if f in old else ['new'])))

@@ -20,7 +20,7 @@ from ..tasks.languages import spaced
 def hash_split(
     key:str, # what must not be in two splits: an emoji, a page, a sentence
 )->str: # 'train' (6 of 10), 'validation' (1) or 'test' (3)
-    "The split that `key` belongs to, by its MD5 sum modulo 10"
+    "Choose the split of `key` by its MD5 sum modulo 10"
     place = int(hashlib.md5(key.encode()).hexdigest(), 16)%10
     return 'test' if place<3 else 'validation' if place==3 else 'train'
 
@@ -31,7 +31,7 @@ def emoji_groups(
     data:list, # Emojibase's list of emoji
     meta:dict, # its names of groups and subgroups
 )->dict: # emoji -> (group, subgroup)
-    "Group and subgroup of each emoji in the eight groups"
+    "Map each emoji of the eight groups to its group and subgroup"
     name = lambda kind, e: meta[f'{kind}s'][str(e[kind])]
     rows = {e['emoji'].replace('\ufe0f',''): (name('group', e), name('subgroup', e)) for e in data if 'group' in e}
     return {e: gs for e,gs in rows.items() if gs[0] in GROUPS}
@@ -40,7 +40,7 @@ def emoji_groups(
 def emoji_text(
     note:dict, # CLDR's annotation: `tts` (the name) and `default` (keywords)
 )->str: # 'name: keyword, keyword'
-    "Name and keywords of an emoji in one line, the name once"
+    "Write name and keywords of an emoji in one line, the name once"
     name = note['tts'][0]
     words = [w for w in note.get('default', ()) if w!=name]
     return f'{name}: {", ".join(words)}' if words else name
@@ -61,7 +61,7 @@ def _trim(text, start): return start+len(text[start:])-len(text[start:].lstrip()
 def marked_text(
     body:str, # HTML inside a paragraph
 )->tuple: # text, ((start, end, type), ...)
-    "Plain text and marked spans of a paragraph; of nested marks the outer one counts"
+    "Cut a paragraph into plain text and marked spans; of nested marks the outer one counts"
     text,spans,open_,gap = '',[],[],False
     for close,tag,attrs,data in _INLINE.findall(body):
         if data:
@@ -99,8 +99,9 @@ def page_segments(
     page:str, # name of the page, without the language
     html:str, # the whole file
 )->list: # `Segment`s in the order of the page
-    "Headings and paragraphs of a help page that have text"
-    bodies = ((i, tag, *marked_text(body)) for tag,i,body in _SEGMENT.findall(html.split('id="DisplayArea"')[-1]) if 'switchinline' not in body)
+    "Read the headings and paragraphs of a help page that have text"
+    shown = _SEGMENT.findall(html.split('id="DisplayArea"')[-1])
+    bodies = ((i, tag, *marked_text(body)) for tag,i,body in shown if 'switchinline' not in body)
     return [Segment(f'{page}#{i}', tag, text, spans) for i,tag,text,spans in bodies if text]
 
 # %% ../../nbs/builder/01_parse.ipynb #54c8f55f
@@ -110,7 +111,7 @@ def _token_ends(
     text:str, # a sentence
     lang:str, # its language
 )->list: # (start, end) of each token
-    "Where the tokens of a sentence are"
+    "Find the tokens of a sentence"
     if spaced(lang): return [m.span() for m in re.finditer(r'\S+', text)]
     res = []
     for m in _TOKEN.finditer(text):
@@ -124,7 +125,7 @@ def tag_tokens(
     spans:tuple, # ((start, end, type), ...)
     lang:str, # its language
 )->tuple: # tokens, IOB2 tags
-    "Tokens of a sentence with tags; a token touched by a span belongs to it"
+    "Cut a sentence into tokens with tags; a token touched by a span belongs to it"
     ends = _token_ends(text, lang)
     tags = ['O']*len(ends)
     for start,end,kind in spans:
@@ -162,7 +163,7 @@ _PIECE = re.compile(r'\\(.)|<([^<>]+)>|\{([^{}]+)\}|([()\[\]|;])|([^\\<>{}()\[\]
 def parse_template(
     text:str, # a sentence template
 )->tuple: # nested ('seq'|'alt'|'any', ...), ('text', s), ('rule', name), ('slot', list, slot)
-    "The tree of a template; raises `XltError` for a bracket that is not closed"
+    "Parse a template into a tree; raises `XltError` for a bracket that is not closed"
     pieces = list(_PIECE.finditer(text))
     tree,at = _alternatives(pieces, 0, text)
     if at < len(pieces): raise XltError(f'bracket {pieces[at][0]!r} was never opened in {text!r}')
@@ -176,7 +177,7 @@ def walk(
     rng, # `random.Random`
     depth:int=0, # rules inside rules so far
 )->list|None: # (words, slot or None) pieces, or None
-    "One random sentence of a template, in pieces"
+    "Draw one random sentence of a template, in pieces"
     kind,*rest = tree
     pick = lambda xs: xs[int(rng.random()*len(xs))]
     if kind=='text': return [(rest[0], None)]
@@ -195,7 +196,7 @@ def walk(
 def join_pieces(
     pieces:list, # (words, slot or None)
 )->tuple: # text, ((start, end, slot), ...)
-    "The sentence that pieces make, and where its values are"
+    "Join pieces into a sentence, and say where its values are"
     text,spans = '',[]
     for words,slot in pieces:
         start = len(text)
@@ -209,7 +210,7 @@ def list_value(
     rules:dict, # name -> template
     rng, # `random.Random`
 )->str|None: # words of one value; None if the list is open
-    "A random value of a closed list or a range"
+    "Draw a random value of a closed list or a range"
     if 'range' in spec:
         low,high,step = (spec['range'].get(k, d) for k,d in (('from',0),('to',100),('step',1)))
         return str(low + step*int(rng.random()*((high-low)//step+1)))
