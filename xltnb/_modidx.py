@@ -1721,6 +1721,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                     'xltnb.tasks.ngrams._score': ('tasks/ngrams.html#_score', 'xltnb/tasks/ngrams.py'),
                                     'xltnb.tasks.ngrams._shape': ('tasks/ngrams.html#_shape', 'xltnb/tasks/ngrams.py'),
                                     'xltnb.tasks.ngrams._token_views': ('tasks/ngrams.html#_token_views', 'xltnb/tasks/ngrams.py'),
+                                    'xltnb.tasks.ngrams._transform': ('tasks/ngrams.html#_transform', 'xltnb/tasks/ngrams.py'),
                                     'xltnb.tasks.ngrams._vectors': ('tasks/ngrams.html#_vectors', 'xltnb/tasks/ngrams.py'),
                                     'xltnb.tasks.ngrams.fit_classes': ('tasks/ngrams.html#fit_classes', 'xltnb/tasks/ngrams.py'),
                                     'xltnb.tasks.ngrams.majority': ('tasks/ngrams.html#majority', 'xltnb/tasks/ngrams.py'),

@@ -59,6 +59,12 @@ def _token_views(
     around = (x for ts in sentences for x in zip(['<s>',*ts[:-1]], ts, [*ts[1:],'</s>']))
     return [(t, before, after, f'{_shape(before)} {_shape(t)} {_shape(after)}') for before,t,after in around]
 
+# %% ../../nbs/tasks/10_ngrams.ipynb #c19811e0
+def _transform(vec, words):
+    "Vectors of words, each distinct word computed once"
+    distinct,at = np.unique(words, return_inverse=True)
+    return vec.transform(distinct)[at]
+
 # %% ../../nbs/tasks/10_ngrams.ipynb #96f825e9
 class NgramTagger:
     "Logistic regression over n-grams of a token and its neighbours"
@@ -75,7 +81,7 @@ class NgramTagger:
     )->list: # tag ids, one list a row
         "Tags of each row"
         views = _token_views(rows['tokens'][:])
-        x = hstack([v.transform([w[i] for w in views]) for i,v in enumerate(self.vec)]).tocsr()
+        x = hstack([_transform(v, [w[i] for w in views]) for i,v in enumerate(self.vec)]).tocsr()
         pred = self.model.predict(x).tolist()
         ends = np.cumsum([len(t) for t in rows['tokens']])
         return [pred[e-len(t):e] for t,e in zip(rows['tokens'], ends)]

@@ -69,7 +69,8 @@ def _is_answers(x):
 
 # %% ../../nbs/tasks/03_own.ipynb #ea2ec907
 _STRING,_NAME = (lambda x: isinstance(x, str), 'a string'), (_is_label, 'a name or a whole number')
-_HOLDS = {**dict.fromkeys(('text','text2','en','question','context','slots'), _STRING), **dict.fromkeys(('label','lang','split','group'), _NAME),
+_HOLDS = {**dict.fromkeys(('text','text2','en','question','context','slots'), _STRING),
+    **dict.fromkeys(('label','lang','split','group'), _NAME),
     'tokens': (lambda xs: _are(xs, str), 'a list of strings'),
     'tags': (lambda xs: xs is None or isinstance(xs, list) and all(map(_is_label, xs)), 'a list of names or whole numbers'),
     'answers': (_is_answers, 'as many strings in "text" as whole numbers in "answer_start"')}
