@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from xltnb.core import XltError
-from xltnb.tasks.bench import BENCH, load_bench, load_text
+from xltnb.tasks.bench import BENCH, bench_languages, load_text
 from xltnb.tasks.catalog import PUBLISHED
 from xltnb.tasks.languages import (CODES, DISTANCE_KINDS, FEATURE_KINDS, URIEL, URIEL_FILE, _place, _xyz, build_typology, distance, distances,
                                    known_fraction, nearest_languages, read_uriel, tree_order, uriel_features)
 
 
 def test_every_language_of_the_companion_has_a_row():
-    used = {l for n in BENCH for l in load_bench(n).languages} | {l for p in PUBLISHED.values() for l in p.languages} | set(load_text()['lang'])
+    used = {l for n in BENCH for l in bench_languages(n)} | {l for p in PUBLISHED.values() for l in p.languages} | set(load_text().unique('lang'))
     assert used <= set(CODES)
     assert np.isfinite(distances(sorted(used), 'genetic')).all(axis=None)
 

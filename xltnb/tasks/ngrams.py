@@ -92,12 +92,15 @@ def nearest_texts(
     split:str='test', # which split
 )->dict: # language -> per row, id of the English sentence with the most similar n-grams
     "Retrieve by the cosine of character n-grams, out of the English sentences with a translation"
-    vec = _vectors(1).fit(task.rows(task.source, split)['text'][:])
+    english = task.rows(task.source, split)
+    vec = _vectors(1).fit(english['text'][:])
+    known,at = vec.transform(english['text'][:]), {i: k for k,i in enumerate(english['id'])}
     res = {}
     for lang in task.targets:
-        a,b = task.aligned(lang, split=split)
-        ids = b['id'][:]
-        res[lang] = [ids[i] for i in (vec.transform(a['text'][:]) @ vec.transform(b['text'][:]).T).toarray().argmax(1)]
+        queries,_ = task.aligned(lang, split=split)
+        ids = queries['id'][:]
+        near = vec.transform(queries['text'][:]) @ known[[at[i] for i in ids]].T
+        res[lang] = [ids[i] for i in near.toarray().argmax(1)]
     return res
 
 # %% ../../nbs/tasks/10_ngrams.ipynb #9250cc61
