@@ -290,4 +290,4 @@ def test_own_datasets_lists_and_kinds():
     assert qa.score(['d'], qa.rows('de'))['em'] == 1
     ner = own_task('own', 'tag', dict(en=dict(train=[dict(tokens=['a', 'b'], tags=['B-X', 'O'])])))
     assert ner.labels == ('O', 'B-X', 'I-X') and ner.metric == 'span_f1'
-    with pytest.raises(XltError, match='pass labels'): own_task('own', 'classify', dict(en=dict(test=[dict(text='a', label='x')])))
+    with pytest.raises(XltError, match='name the labels'): own_task('own', 'classify', dict(en=dict(test=[dict(text='a', label='x')])))

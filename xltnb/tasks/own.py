@@ -123,7 +123,7 @@ def labels_of(
 )->tuple: # in the order of their ids
     "List the labels of training rows: `O` and the tags of its spans, or names in the order of the alphabet"
     if kind not in ('classify','tag','pair'): return ()
-    if not rows: raise XltError('labels are read from the training rows of the source, and there are none: pass labels')
+    if not rows: raise XltError('labels are read from the training rows of the source, and there are none: add them, or name the labels')
     if kind!='tag': return tuple(sorted({str(r['label']) for r in rows}))
     tags = {str(t) for r in rows for t in r['tags']}
     if not any(t[:2]=='B-' for t in tags): return tuple(sorted(tags))
