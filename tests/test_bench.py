@@ -13,7 +13,7 @@ from itertools import combinations
 import pytest
 import yaml
 from xltnb.tasks import bench
-from xltnb.tasks.synonyms import build as bench_build
+from xltnb.builder import build as bench_build
 from xltnb.builder import parse as bench_parse
 from xltnb.builder import sources as bench_sources
 from xltnb.tasks import languages as scripts

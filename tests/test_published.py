@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from xltnb.core import XltError
-from xltnb.records.compare import compare
-from xltnb.records.judge import judge
+from xltnb.records import compare, judge
 from xltnb.records.published import SOURCES, find_papers, load_paper, published_file, read_published, rule_hashes
 from xltnb.records.record import MeanOf, Record
 from xltnb.records.rules import RULES, evaluate, names_in
