@@ -319,7 +319,7 @@ def random_games_torch(
     start:int=0, # number of the first game in that sequence
     opening:tuple=(), # squares every game starts with
     device='cpu', # where the games are played and stay
-)->'torch.Tensor': # uint8 [count, n*n-4]
+): # uint8 tensor [count, n*n-4]
     "`random_games` as tensor code: the same games for the same arguments, made where they are used"
     import torch
     g,p = geometry(n), opening_position(n, tuple(opening))

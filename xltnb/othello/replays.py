@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .games import NONE, ReplayedGames, board_classes, random_games, replay
@@ -47,7 +46,8 @@ def majority_levels(
     gs:GameSet, # games
 )->dict: # accuracy 0..1
     "Accuracy of the best constant guess per square, and per square and move number"
-    one_hot_N_M_S_C = F.one_hot(gs.boards,3).float()*gs.valid[...,None,None]
+    is_class = [(gs.boards==c)&gs.valid[...,None] for c in range(3)]
+    counts = lambda axes: torch.stack([x.sum(axes) for x in is_class],-1)
     total = gs.valid.sum()*gs.boards.shape[-1]
-    accuracy = lambda counts: float(counts.amax(-1).sum()/total)
-    return dict(square=accuracy(one_hot_N_M_S_C.sum((0,1))), square_and_move=accuracy(one_hot_N_M_S_C.sum(0)))
+    accuracy = lambda axes: float(counts(axes).amax(-1).sum()/total)
+    return dict(square=accuracy((0,1)), square_and_move=accuracy(0))
