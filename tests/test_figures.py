@@ -4,7 +4,7 @@ import pytest
 
 from xltnb.papers.mothello import boards as board_figures
 from xltnb.figures import verdicts
-from xltnb.papers.mothello.finetuning_figures import finetuning_figures as moving
+import xltnb.papers.mothello.finetuning_figures as moving
 from xltnb.papers.mothello import figures
 from xltnb.core import XltError
 from xltnb.records.record import Record
@@ -70,7 +70,7 @@ def test_answers_add_up_to_one_and_approaches_keep_their_order():
 
 def test_titles_say_what_the_records_say():
     assert figures.anchors_fig([align(k, s) for k in (0, 8) for s in range(3)]).layout.title.text == 'Across languages 0.50 (no anchors), 0.66 (8 anchors); within a language 0.70'
-    fig = moving.transfer_fig({'transfer-atomic-naive': [transfer('naive', s) for s in range(2)]})
+    fig = moving.transfer_fig([transfer('naive', s) for s in range(2)])
     assert fig.layout.title.text == 'The other language moves +55 (naive) points'
 
 
@@ -85,7 +85,7 @@ def test_single_targets_are_drawn_apart():
     rec = transfer('naive', 0)
     rec.arm, rec.config = 'transfer4-naive', dict(world=dict(kinds=['atomic', 'atomic', 'split', 'compositional']))
     rec.curves['finetune'] |= {f'target_{lax}{j}': [.9, .8, .1*j] for j in (1, 2, 3) for lax in ('', 'lax_')}
-    fig = moving.transfer_fig({rec.arm: [rec]}, moving.printed_curves(table='F6'))
+    fig = moving.transfer_fig([rec], moving.printed_curves(table='F6'))
     assert lines(fig, 'legal moves, split target')[0].y[-1] == .2
     assert fig.layout.title.text.startswith('The other languages move on average')
     assert len([t for t in fig.data if t.legendgroup == 'paper']) == 5
