@@ -9,7 +9,6 @@ __all__ = ['STYLE', 'OPEN_TARGET', 'PRINTED', 'POLICY', 'Markup', 'html', 'table
 
 # %% ../../nbs/publish/00_report.ipynb #1c9704c3
 import time
-from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from ..figures.verdicts import VERDICT_LOOK, claimed, claims_fig, interval, numb
 from ..records.presets import find_preset
 from ..figures.look import REPORT_FIGURES
 from ..runs.experiments import has_part, load_part
+from ..runs.plan import as_of_job
 
 # %% ../../nbs/publish/00_report.ipynb #d8c22446
 class Markup(str):
@@ -94,9 +94,9 @@ def runs_of(
     jobs:list, # a preset's jobs
     store:Store, # run records
 )->list[Record]: # those that are done
-    "The records of jobs, named by the jobs' arms"
+    "The records of jobs, with the jobs' arms and labels"
     done = store.keys()
-    return [replace(store.get(j.key), arm=j.arm, labels=j.labels) for j in jobs if j.key in done]
+    return [as_of_job(store.get(j.key), j) for j in jobs if j.key in done]
 
 def _link(id, text): return Markup(f'<a href="#from-{escape(id)}">{html(text)}</a>')
 
