@@ -43,6 +43,15 @@ def copy_checkout(dst):
     return Path(shutil.copytree(ROOT, dst, ignore=skip, dirs_exist_ok=True))
 
 
+def write_paper(papers, name, published='', **parts):
+    "A paper's folder below `papers`: its published file, and a module for each of `parts`"
+    folder = papers/name
+    folder.mkdir(parents=True)
+    (folder/'published.yaml').write_text(published or f'paper: {name}\ncitation: {{title: {name}, authors: nobody, venue: none, year: 2026}}\nclaims: []\n')
+    for part, text in parts.items(): (folder/f'{part}.py').write_text(text)
+    return folder
+
+
 @pytest.fixture(scope='session')
 def browser():
     "A headless Chromium; without one the test is skipped, and in CI it fails"

@@ -1,15 +1,17 @@
 "The command line: wrong names are answered with the right one, exit codes and JSON are what programs expect"
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, write_paper
 
-from xltnb.cli import doctor
-from xltnb.cli import COMMANDS, command_parser
+from xltnb.runs import doctor
+from xltnb.cli import COMMANDS, command_parser, main
 
 STUDY = '''
 from xltnb.runs.experiments import Result, experiment, make_job, preset_jobs
@@ -25,16 +27,24 @@ def quick_jobs(preset, seeds=None): return [make_job(f'sum-{n}', 'quick.sum', {'
 @pytest.fixture(scope='module')
 def study(tmp_path_factory):
     tmp = tmp_path_factory.mktemp('study')
-    (tmp/'quick_study.py').write_text(STUDY)
-    return tmp, {**os.environ, 'XLTNB_PAPERS': 'quick:quick_study', 'XLTNB_CACHE': str(tmp/'cache'), 'PYTHONPATH': str(tmp)}
+    write_paper(tmp/'papers', 'quick', experiments=STUDY)
+    return tmp, dict(XLTNB_PAPERS=str(tmp/'papers'), XLTNB_CACHE=str(tmp/'cache'))
 
 
 def xltnb(study, *args, code=0):
-    "Output and errors of a command"
-    done = subprocess.run([sys.executable, '-m', 'xltnb.cli', *args], cwd=study[0], env=study[1], capture_output=True, text=True, timeout=120)
-    assert done.returncode==code, done.stdout+done.stderr
-    assert 'Traceback' not in done.stderr
-    return done.stdout, done.stderr
+    "Output and errors of a command, in this process: torch is imported once"
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as m, redirect_stdout(out), redirect_stderr(err):
+        for k, v in study[1].items(): m.setenv(k, v)
+        m.chdir(study[0])
+        with pytest.raises(SystemExit) as end: main(list(args))
+    assert end.value.code==code, out.getvalue()+err.getvalue()
+    return out.getvalue(), err.getvalue()
+
+
+def alone(study, *args):
+    "A command in a process of its own"
+    return subprocess.run([sys.executable, '-m', 'xltnb.cli', *args], cwd=study[0], env=os.environ | study[1], capture_output=True, text=True, timeout=240)
 
 
 @pytest.mark.parametrize('args, says', [
@@ -59,6 +69,11 @@ def xltnb(study, *args, code=0):
 def test_wrong_names(study, args, says):
     store = ['--store', str(study[0]/'none')] if args.startswith('run') else []
     assert says in xltnb(study, *args.split(), *store, code=2)[1]
+
+
+def test_a_process_of_its_own(study):
+    done = alone(study, 'run', 'quick', '--presets', 'smoke')
+    assert done.returncode==2 and 'did you mean --preset?' in done.stderr and not done.stdout and 'Traceback' not in done.stderr
 
 
 def test_nothing_was_started(study): assert not (study[0]/'none').exists()
@@ -132,7 +147,7 @@ def test_every_argument_is_explained(name):
 
 
 def test_the_reader_may_leave():
-    done = subprocess.run(f'{sys.executable} -m xltnb.cli doctor | head -1', shell=True, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(f'{sys.executable} -m xltnb.cli list --json | head -1', shell=True, cwd=ROOT, capture_output=True, text=True)
     assert 'Traceback' not in done.stderr and 'BrokenPipe' not in done.stderr
 
 

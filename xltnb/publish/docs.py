@@ -166,7 +166,7 @@ def stage_page(
 
 # %% ../../nbs/publish/01_docs.ipynb #327ecbf2
 ROOMS = ('core','stats','records','tasks','othello','models','builder','training','invented','runs','figures','publish','papers',
-    'leaderboard','cli') # the order of folders: a page imports from earlier ones
+    'leaderboard','cli','names') # the order of folders: a page imports from earlier ones
 FIRST = ('walk', 'claims', 'deviations')
 
 def section_of(

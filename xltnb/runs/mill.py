@@ -130,8 +130,8 @@ class PageRun:
 # %% ../../nbs/runs/05_mill.ipynb #26733441
 def _state(nb, params, spec):
     "What a page's result depends on: its text, its parameters and the library with its rules; and the records, pins and data folders it can see"
-    lib = package_data().parent
-    files = [*sorted(lib.rglob('*.py')), *(p/'published.yaml' for p in find_papers().values())]
+    lib, papers = package_data().parent, find_papers().values()
+    files = sorted({*lib.rglob('*.py'), *(f for p in papers for f in (p/'published.yaml', *p.glob('*.py')))})
     code = [stable_hash(f.read_text(encoding='utf-8')) for f in files]
     store = Store(params.get('store', spec.get('store', {}).get('default', 'results').strip('\'"')))
     folders = [os.environ.get(folder_variable(n), '') for n in PUBLISHED]
