@@ -9,7 +9,6 @@ __all__ = ['TYPES', 'VERDICT_CODES', 'check_values', 'check_params', 'find_page'
 # %% ../../nbs/runs/05_mill.ipynb #5981dfbd
 import json
 import os
-import sys
 import time
 import types
 from collections.abc import Iterable
@@ -68,11 +67,10 @@ def _strays(ns, declared):
 
 # %% ../../nbs/runs/05_mill.ipynb #b4da9dc1
 def check_params(
-    ns:dict|None=None, # the page's `globals()`; default: those of the caller
+    ns:dict, # the page's `globals()`
     **params, # the page's parameters: preset=preset, seeds=seeds, ...
 ):
     "Called by a page right after its imports: stop here if a parameter is unknown, of a wrong type, or names no preset"
-    ns = sys._getframe(1).f_globals if ns is None else ns
     kinds = {k: _kind(t) for k,t in ns.get('__annotations__', {}).items()}
     for k,v in params.items(): kinds.setdefault(k, type(v).__name__)
     given = {**{k: ns[k] for k in kinds if k in ns}, **params, **_strays(ns, kinds)}

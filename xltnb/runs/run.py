@@ -28,7 +28,7 @@ from .plan import Plan, cores, duration, pick_arms, plan_line
 from ..records.published import rule_hashes
 from ..records.record import Record, provenance
 from ..records.store import Store, open_store
-from .progress import Outcome, Progress
+from .progress import Outcome, JobProgress
 from ..records.presets import find_preset
 
 # %% ../../nbs/runs/03_run.ipynb #92c30907
@@ -143,7 +143,7 @@ def inline(
     jobs:list[Job], # in order
     setup:Setup, # where and how
     workers:int, # ignored
-    progress:Progress, # told of everything
+    progress:JobProgress, # told of everything
 )->list[Outcome]: # one for each job
     "Run jobs in this process"
     out = []
@@ -279,9 +279,10 @@ def run_plan(
     if not todo: return RunReport(plan, [])
     _check_store(store)
     setup = Setup(str(store.path), len(store.folders)>1, device=device, deadline=start+60*minutes if minutes else inf)
-    progress = Progress(todo, workers, show=show)
+    progress = JobProgress(todo, show=show)
     try: outs = _rounds(todo, fn, setup, workers, progress)
     except KeyboardInterrupt:
+        progress.close()
         if show: print('stopped; the same command goes on from there', flush=True)
         raise
     finally: progress.close()
