@@ -52,6 +52,20 @@ def write_paper(papers, name, published='', **parts):
     return folder
 
 
+def pytest_collection_modifyitems(items):
+    "Two processes share the tests: a file stays in one of them, since its fixtures are made once; each page goes wherever there is time"
+    for item in items:
+        if item.path.name != 'test_notebooks.py' or 'path' not in getattr(getattr(item, 'callspec', None), 'params', {}):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+@pytest.fixture(scope='session')
+def shared(tmp_path_factory):
+    "A folder that all test processes of this run have in common"
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if os.environ.get('PYTEST_XDIST_WORKER') else base
+
+
 @pytest.fixture(scope='session')
 def browser():
     "A headless Chromium; without one the test is skipped, and in CI it fails"

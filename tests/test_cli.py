@@ -11,7 +11,10 @@ import pytest
 from conftest import ROOT, write_paper
 
 from xltnb.runs import doctor
-from xltnb.cli import COMMANDS, command_parser, main
+from xltnb.cli import COMMANDS, command_parser, main, root_parser, show_rows
+from xltnb.records.record import Record
+from xltnb.records.store import Store
+from xltnb.runs.experiments import jobs_for
 
 STUDY = '''
 from xltnb.runs.experiments import Result, experiment, make_job, preset_jobs
@@ -155,3 +158,51 @@ def test_console_script():
     exe = Path(sys.executable).parent/'xltnb'
     if not exe.exists(): pytest.skip('the package is not installed here')
     assert subprocess.run([exe, '--version'], capture_output=True, text=True).stdout.strip()
+
+
+def test_help_tells_all_exit_codes():
+    for text in (root_parser().format_help(), command_parser('claims').format_help()): assert '4 a claim or a number is off' in ' '.join(text.split())
+
+
+@pytest.mark.parametrize('env, coloured', [({'FORCE_COLOR': '1'}, True), ({'FORCE_COLOR': '1', 'NO_COLOR': '1'}, False), ({}, False)])
+def test_verdicts_have_colours_on_a_terminal(monkeypatch, env, coloured):
+    for k in ('FORCE_COLOR', 'NO_COLOR', 'TTY_COMPATIBLE'): monkeypatch.delenv(k, raising=False)
+    for k, v in (env | dict(TERM='xterm')).items(): monkeypatch.setenv(k, v)
+    out = io.StringIO()
+    with redirect_stdout(out): show_rows([dict(claim='a.C1', verdict='ok'), dict(claim='a.C2', verdict='off')])
+    assert ('\x1b[32mok' in out.getvalue() and '\x1b[31moff' in out.getvalue()) is coloured
+
+
+def test_a_narrow_table_keeps_its_first_columns(monkeypatch):
+    monkeypatch.setenv('COLUMNS', '80')
+    out = io.StringIO()
+    with redirect_stdout(out): show_rows([dict(claim='a.C1', verdict='ok', effect='0.1 (0.0 to 0.2)', text='word '*40)])
+    assert 'a.C1   ok       0.1 (0.0 to 0.2)' in out.getvalue() and max(map(len, out.getvalue().split('\n')))<=80
+
+
+@pytest.mark.parametrize('line, offered', [('xltnb cla', 'claims'), ('xltnb claims --pre', '--preset'), ('xltnb claims --preset lap', 'laptop'), ('xltnb plan qu', 'quick'),
+                                           ('xltnb plan mothello.C', 'mothello.C3'), ('xltnb page mothello_t', 'mothello_tab1'), ('xltnb data ch', 'check')])
+def test_the_shell_completes(study, tmp_path, line, offered):
+    env = os.environ | study[1] | dict(_ARGCOMPLETE='1', COMP_LINE=line, COMP_POINT=str(len(line)), _ARGCOMPLETE_STDOUT_FILENAME=str(tmp_path/'out'))
+    done = subprocess.run([sys.executable, '-m', 'xltnb.cli'], env=env, cwd=ROOT, capture_output=True, text=True)
+    assert offered in (tmp_path/'out').read_text().replace('\x0b', ' ').split(), done.stderr
+
+
+def test_completion_is_a_script(study): assert 'complete' in xltnb(study, 'completion', 'bash')[0]
+
+
+def test_the_best_runs_come_first_and_ours_beside(study):
+    "A fresh clone shows what it ships; the runs made here stand beside"
+    store = study[0]/'own'
+    text = xltnb(study, 'claims', 'mothello', '--store', str(store))[0]
+    assert 'laptop' in text and 'here' not in text and 'todo' not in text and '0.47-0.53 across' in text
+    job = jobs_for('mothello', 'smoke')[0]
+    Store(store, committed=False).put(Record(job.experiment, job.key, job.config, job.seed, {}, arm=job.arm))
+    assert 'here' in xltnb(study, 'claims', 'mothello', '--store', str(store))[0].split('\n')[0]
+    rows = json.loads(xltnb(study, 'claims', 'mothello', '--json')[0])
+    assert {r['preset'] for r in rows}=={'laptop'} and 'here' not in rows[0]
+
+
+def test_what_a_preset_does_not_have_is_not_left_to_do(study):
+    text = xltnb(study, 'claims', 'baselines', '--preset', 'smoke', '--check', '--store', str(study[0]/'empty'))[0]
+    assert 'not at smoke' in text and 'todo' not in text

@@ -69,18 +69,22 @@ def _papers():
     from xltnb.records.published import find_papers
     return find_papers()
 
+# %% ../nbs/02_cli.ipynb #b8b7cd54
 def _targets_of():
     "Papers with experiments, and their tables, figures and claims"
     from xltnb.records.published import load_paper
     items = [f'{p}.{i}' for p in _built() for i in (*load_paper(p).tables, *load_paper(p).claims)]
     return [*_built(), *items]
 
+# %% ../nbs/02_cli.ipynb #d1948c5d
 def _presets():
     from xltnb.records.presets import PRESETS
     return PRESETS
 
+# %% ../nbs/02_cli.ipynb #8e5beb09
 def _pages(): return [p.stem for p in (project_root()/'nbs'/'papers').rglob('[!._]*.ipynb') if not p.name[:2].isdigit()]
 
+# %% ../nbs/02_cli.ipynb #0ea57653
 OFFERS = dict(paper=_papers, target=_targets_of, preset=_presets, page=_pages, engine=lambda: ('local', 'inline'),
     device=lambda: ('cpu', 'cuda'), what=lambda: DATA, shell=lambda: SHELLS) # parameter -> what the shell may offer
 
@@ -90,6 +94,7 @@ def _type(tp):
     kinds = [t for t in get_args(tp) if t is not NoneType] or [tp]
     return kinds[0] if kinds[0] in (int, float) else str
 
+# %% ../nbs/02_cli.ipynb #75d206c7
 def _option(par, kw):
     "Name and settings of an option"
     flag = '--'+par.name.replace('_', '-')
@@ -97,11 +102,13 @@ def _option(par, kw):
     if par.annotation is list: return ['-'+par.name[0], flag], kw | dict(action='append', default=[], metavar='NAME=VALUE')
     return [flag], kw | dict(default=par.default, metavar=par.name.upper(), type=_type(par.annotation))
 
+# %% ../nbs/02_cli.ipynb #6d2dc824
 def _argument(par, kw):
     "Name and settings of an argument"
     if par.default is not inspect._empty: kw |= dict(nargs='?', default=par.default)
     return [par.name], kw | dict(type=_type(par.annotation))
 
+# %% ../nbs/02_cli.ipynb #7894e376
 def _add_param(parser, par, doc):
     "Add one parameter of a function to a parser"
     shown = '' if par.default in ('', None, False, inspect._empty) or par.default==[] else f' (default: {par.default})'
@@ -117,6 +124,7 @@ def _fill(parser, name):
     for par in inspect.signature(COMMANDS[name]).parameters.values(): _add_param(parser, par, docs.get(par.name))
     return parser
 
+# %% ../nbs/02_cli.ipynb #f0fbf038
 def command_parser(
     name:str, # a command
 )->Parser: # its parser
@@ -163,10 +171,12 @@ def main(
     except BrokenPipeError: code = _quiet()
     raise SystemExit(code)
 
+# %% ../nbs/02_cli.ipynb #fbd4888c
 def _say(e):
     print(f'xltnb: {e}', file=sys.stderr)
     return 2
 
+# %% ../nbs/02_cli.ipynb #d7fc360e
 def _quiet():
     "The reader of our output has gone (`xltnb list | head`)"
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -221,10 +231,12 @@ def _built():
     from xltnb.runs.experiments import has_part, papers
     return [p for p in papers() if has_part(p, 'experiments')]
 
+# %% ../nbs/02_cli.ipynb #ae1362ba
 def _targets(target):
     "The target, or all papers that have experiments"
     return [target] if target else _built()
 
+# %% ../nbs/02_cli.ipynb #c92bf7d2
 def _about(paper):
     "Title and counts of a paper from its published file"
     from xltnb.records.published import load_paper
@@ -232,6 +244,7 @@ def _about(paper):
     except XltError: return dict(tables=None, claims=None, title=None)
     return dict(tables=len(p.tables), claims=len(p.claims), title=p.citation.get('title'))
 
+# %% ../nbs/02_cli.ipynb #e602159e
 def _judged_papers(paper):
     "The paper, or all that have both experiments and claims"
     from xltnb.runs.experiments import load_jobs
@@ -318,16 +331,19 @@ def cmd_run(
 # %% ../nbs/02_cli.ipynb #bcbcf8d8
 def _number(x): return f'{x:.3f}' if x is not None and isfinite(x) else '-'
 
+# %% ../nbs/02_cli.ipynb #74e7fb89
 def _claimed(row):
     "Where the effect is claimed to lie"
     m = row['margin']
     return '-' if m is None else {'above': f'> {m:g}', 'below': f'< {m:g}', 'within': f'{-m:g} to {m:g}'}[row['rule']]
 
+# %% ../nbs/02_cli.ipynb #070cf5a9
 def _effect(row):
     "The effect with its interval"
     if _number(row['low'])=='-': return _number(row['effect'])
     return f"{_number(row['effect'])} ({_number(row['low'])} to {_number(row['high'])})"
 
+# %% ../nbs/02_cli.ipynb #b3c45458
 def _word(row, jobs):
     "The verdict, or why there can be none at this preset"
     if row['verdict']!='todo': return row['verdict']
@@ -342,12 +358,14 @@ def _judged(plan):
     rows = claims(plan.target, plan.preset, plan.store, jobs=plan.jobs).rows
     return [r | dict(word=_word(r, plan.jobs)) for r in rows]
 
+# %% ../nbs/02_cli.ipynb #1d21a52c
 def _beside(plan, own):
     "Claim -> what the user's own runs say, where they are of another preset"
     if own is None or own.preset==plan.preset: return {}
     said = lambda r: f"{r['word']} at {own.preset}, n {r['n']}" if r['n'] else r['word']
     return {r['claim']: said(r) for r in _judged(own)}
 
+# %% ../nbs/02_cli.ipynb #b7267433
 def _claim_rows(paper, preset, store, ran=''):
     "Judged claims of a paper at a preset, or at the best one and beside it at the one that ran here"
     from xltnb.runs.plan import best_plan, make_plan, own_plan
@@ -360,10 +378,12 @@ def _claim_rows(paper, preset, store, ran=''):
 def _show_claims(rows):
     "Judged claims for a person"
     if not rows: return
-    line = lambda r: r | dict(at=r['preset'], verdict=r['word'], effect=_effect(r), claimed=_claimed(r), paper=shorten(r['printed'] or '-', 30, placeholder='…'))
+    printed = lambda r: shorten(r['printed'] or '-', 30, placeholder='…')
+    line = lambda r: r | dict(at=r['preset'], verdict=r['word'], effect=_effect(r), claimed=_claimed(r), paper=printed(r))
     keys = ['claim', 'verdict', 'at', 'n', 'effect', 'claimed', *['here']*any(r['here'] for r in rows), 'paper', 'text']
     show_rows([line(r) for r in rows], cols=keys)
 
+# %% ../nbs/02_cli.ipynb #8a7b8393
 def _code(rows, check):
     "Exit code of a command that judged something; what the preset has no runs for is not left to do"
     from xltnb.runs.mill import verdict_code
@@ -511,12 +531,14 @@ def _data_build(out, sources):
     fetch_sources(folder)
     print(build_bench(folder, Path(out) if out else BENCH_DIR))
 
+# %% ../nbs/02_cli.ipynb #5aed6b22
 def _data_check():
     from xltnb.tasks.bench import check_bench
     found = check_bench()
     print(found)
     return 0 if found.ok else 1
 
+# %% ../nbs/02_cli.ipynb #01ec6e7a
 def _data_encoder(export):
     from xltnb.models.encoders import encoder_file, export_encoder
     print(f'the encoder: {export_encoder(export) if export else encoder_file()}')

@@ -97,7 +97,8 @@ class Ctx:
         "Folder for a run's own checkpoints, one run's at a time: it stays when the run is interrupted, and goes when the run is done"
         folder = self.cache/experiment/stable_hash([version, to_dict(cfg), seed])
         with Lease(folder.parent/'.claims'/f'{folder.name}.lock') as lease:
-            if not lease: raise XltError(f'{lease.owner()} is at this run in {folder}: wait until it ends, or set XLTNB_CACHE to another folder')
+            remedy = 'wait until it ends, or set XLTNB_CACHE to another folder'
+            if not lease: raise XltError(f'{lease.owner()} is at this run in {folder}: {remedy}')
             yield folder
             rmtree(folder, ignore_errors=True)
 

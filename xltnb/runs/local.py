@@ -37,6 +37,7 @@ def _reporter(conn, every=0.3):
         conn.send((float(fraction), str(note)))
     return report
 
+# %% ../../nbs/runs/04_local.ipynb #2857ae6e
 def _worker(conn, setup):
     "Take jobs from the pipe until told to stop"
     Thread(target=_die_with_parent, daemon=True).start()
@@ -165,6 +166,7 @@ def _turn(crew):
             crew.feed()
     crew.progress.draw()
 
+# %% ../../nbs/runs/04_local.ipynb #af60821c
 def local(
     jobs:list[Job], # in order
     setup:Setup, # where and how

@@ -34,6 +34,7 @@ def _type_ok(val, kind):
     bools = isinstance(val, bool) and 'bool' not in kinds
     return any(k not in TYPES or (isinstance(val, TYPES[k]) and not bools) for k in kinds if k!='None')
 
+# %% ../../nbs/runs/05_mill.ipynb #07f9f99a
 def _check_value(name, val):
     "Rules for the parameters that all pages share"
     if name=='preset': check_name(val, PRESETS, 'preset')
@@ -59,6 +60,7 @@ def _kind(tp):
     if isinstance(tp, str): return tp.replace(' ', '')
     return tp.__name__ if isinstance(tp, type) and not isinstance(tp, types.GenericAlias) else str(tp).replace(' ', '')
 
+# %% ../../nbs/runs/05_mill.ipynb #049b9090
 def _strays(ns, declared):
     "Plain values that stand in the page's namespace without being declared: what papermill injected"
     own = {'In', 'Out', 'exit', 'quit', 'open', 'get_ipython'}
@@ -127,7 +129,7 @@ class PageRun:
 
 # %% ../../nbs/runs/05_mill.ipynb #26733441
 def _state(nb, params, spec):
-    "What a page's result depends on: its text, its parameters and the library with its rules; and the records, pins and data folders it can see"
+    "What a page's result depends on: its text, parameters and the library with its rules; the records, pins and data folders it sees"
     lib, papers = package_data().parent, find_papers().values()
     files = sorted({*lib.rglob('*.py'), *(f for p in papers for f in (p/'published.yaml', *p.glob('*.py')))})
     code = [stable_hash(f.read_text(encoding='utf-8')) for f in files]
@@ -135,11 +137,13 @@ def _state(nb, params, spec):
     folders = [os.environ.get(folder_variable(n), '') for n in PUBLISHED]
     return [stable_hash([Path(nb).read_text(encoding='utf-8'), params, code]), stable_hash([sorted(store.keys()), pins(store), folders])]
 
+# %% ../../nbs/runs/05_mill.ipynb #65804cfa
 def _marked(mark):
     "The state that a finished page was made from; None where that cannot be read"
     try: return json.loads(mark.read_text(encoding='utf-8')).get('state')
     except (OSError, ValueError, AttributeError): return None
 
+# %% ../../nbs/runs/05_mill.ipynb #50aa77b4
 def _execute(nb, tmp, params, timeout):
     "Run a notebook; the error's text, or ''"
     pm = import_module('papermill')

@@ -91,6 +91,7 @@ def df(self:Plan)->pd.DataFrame: # arm, seed, key, status, cost_s
     row = lambda j: (j.arm, j.seed, j.key, 'done' if j.key in done else 'waits' if j.waits else 'todo', j.cost_s)
     return pd.DataFrame([row(j) for j in self.jobs], columns=['arm','seed','key','status','cost_s'])
 
+# %% ../../nbs/runs/01_plan.ipynb #994768ea
 def arms_df(
     plan:Plan, # the plan
 )->pd.DataFrame: # arm, runs, done, left
@@ -111,6 +112,7 @@ def _waiting(plan):
     names = ' and '.join(sorted({j.waits for j in jobs}))
     return f'; {len(jobs)} ({cost}) wait for data: set {names} to where they are, or HF_HUB_OFFLINE=0 to fetch them' if jobs else ''
 
+# %% ../../nbs/runs/01_plan.ipynb #468fae6a
 def plan_line(
     plan:Plan, # the plan
     workers:int|None=None, # side by side; default: the cores, or one GPU
@@ -136,6 +138,7 @@ def __repr__(self:Plan):
     rows = [f'  {r.arm:<{w}}  {r.done}/{r.runs} done  {duration(r.left_s) if r.done<r.runs else "":>9}' for r in d.itertuples()]
     return '\n'.join(rows+[plan_line(self)])
 
+# %% ../../nbs/runs/01_plan.ipynb #19969896
 @patch
 def _repr_html_(self:Plan):
     "The plan in a notebook"

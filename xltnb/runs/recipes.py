@@ -30,6 +30,7 @@ def invented_world()->Invented: # the source is the first of its languages
     "The invented languages that tasks and encoder share"
     return Invented(NEAR_TO_FAR)
 
+# %% ../../nbs/runs/06_recipes.ipynb #2664daf7
 def task_of(
     name:str, # a name that `load_task` knows, 'invented_paraphrase' or 'invented_inference'
     langs:tuple[str,...]=(), # (): all
@@ -37,7 +38,8 @@ def task_of(
     seed:int=0, # which rows
 )->Task:
     "The rows of a run; raises `XltError` for an unknown task, and for a published one whose folder is not set"
-    if name.startswith('invented_'): task = invented_task(check_name(name.removeprefix('invented_'), TASKS, 'invented task'), invented_world())
+    if name.startswith('invented_'):
+        task = invented_task(check_name(name.removeprefix('invented_'), TASKS, 'invented task'), invented_world())
     else: task = load_task(name, langs=langs or None, hub=not hub_off())
     if name=='xquad': task = split_articles(task)
     return task.take(min(train, len(task.rows(task.source, 'train'))), seed=seed) if train else task
@@ -68,6 +70,7 @@ def make_methods(
     "Methods from their words; raises `XltError` for anything but an offered name with keywords and plain values"
     return [_method(w, offered, given) for w in words]
 
+# %% ../../nbs/runs/06_recipes.ipynb #ce672f10
 def _method(word, offered, given):
     "One method from its words"
     try:
@@ -82,7 +85,8 @@ def _method(word, offered, given):
     takes = {k for c in made.__mro__[:-1] for k in inspect.signature(c).parameters} # a base's arguments come through **kwargs
     for k in args: check_name(k, takes, f'argument of {name}')
     args = {k: v() if inspect.isfunction(v) else v for k,v in given.items() if k in takes} | args
-    need = [k for k,p in inspect.signature(made).parameters.items() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD and k not in args]
+    open_ = lambda p: p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
+    need = [k for k,p in inspect.signature(made).parameters.items() if open_(p) and k not in args]
     if need: raise XltError(f'{word} needs {need[0]}: make_methods(words, offered, {need[0]}=...)')
     return made(**args)
 
@@ -100,4 +104,5 @@ def transfer_fields(
     two = ~np.eye(len(m.langs), dtype=bool)
     hits = dict(same=m.hits[~two].mean(0), cross=m.hits[two].mean(0), all=m.hits.mean((0,1)))
     items |= {k: v.round(6).tolist() for k,v in hits.items()}
-    return dict(metrics=metrics | dict(same=m.same, cross=m.cross, all=m.all), per_language=z.scores, items=items, curves=dict(matrix=curve))
+    metrics |= dict(same=m.same, cross=m.cross, all=m.all)
+    return dict(metrics=metrics, per_language=z.scores, items=items, curves=dict(matrix=curve))
