@@ -34,7 +34,7 @@ class JobProgress:
         every = 0.2 if sys.stdout.isatty() else 1. if 'ipykernel' in sys.modules else every
         form = '{percentage:3.0f}%|{bar:20}| {desc} [{elapsed}<{remaining}{postfix}]'
         self.bar = tqdm(total=sum(map(_weight, jobs)), disable=not show, file=sys.stdout, mininterval=every, miniters=0, smoothing=0,
-                        dynamic_ncols=True, bar_format=form)
+                        dynamic_ncols=True, bar_format=form, desc=f'0/{len(jobs)} jobs')
         self.draw()
 
 def _weight(job): return max(job.cost_s, 1e-3)
