@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import LIB, ROOT
 
-from xltnb.names import NAMES
+from xltnb.names import TOP_NAMES
 
 LIMIT_S = 0.5  # of `xltnb --help`
 IMPORT_S = 0.2  # of `import xltnb`
@@ -42,8 +42,8 @@ def test_names_at_the_top():
     "Each name is there, nothing heavy is loaded before one is asked for, and the wrong one is answered"
     import xltnb
     assert loaded('import xltnb; dir(xltnb)') == []
-    assert set(NAMES) <= set(dir(xltnb))
-    for name, module in NAMES.items(): assert getattr(xltnb, name).__module__ == f'xltnb.{module}', f'{name} is not defined in {module}'
+    assert set(TOP_NAMES) <= set(dir(xltnb))
+    for name, module in TOP_NAMES.items(): assert getattr(xltnb, name).__module__ == f'xltnb.{module}', f'{name} is not defined in {module}'
     with pytest.raises(AttributeError, match="did you mean 'finetune'"): xltnb.fintune
     assert not hasattr(xltnb, '__wrapped__')
 
