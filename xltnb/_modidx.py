@@ -102,6 +102,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                            'xltnb.cli.cmd_doctor': ('cli.html#cmd_doctor', 'xltnb/cli.py'),
                            'xltnb.cli.cmd_lab': ('cli.html#cmd_lab', 'xltnb/cli.py'),
                            'xltnb.cli.cmd_list': ('cli.html#cmd_list', 'xltnb/cli.py'),
+                           'xltnb.cli.cmd_migrate': ('cli.html#cmd_migrate', 'xltnb/cli.py'),
                            'xltnb.cli.cmd_page': ('cli.html#cmd_page', 'xltnb/cli.py'),
                            'xltnb.cli.cmd_pin': ('cli.html#cmd_pin', 'xltnb/cli.py'),
                            'xltnb.cli.cmd_plan': ('cli.html#cmd_plan', 'xltnb/cli.py'),

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'EXIT_CODES', 'OFFERS', 'VERDICT_STYLES', 'DATA', 'SHELLS', 'command', 'Help', 'Parser', 'command_parser',
            'root_parser', 'main', 'text_table', 'show_rows', 'cmd_list', 'cmd_plan', 'cmd_run', 'cmd_claims',
-           'cmd_compare', 'cmd_pin', 'cmd_report', 'cmd_reproduce', 'cmd_page', 'cmd_lab', 'cmd_docs', 'cmd_speed',
-           'cmd_data', 'cmd_doctor', 'cmd_completion']
+           'cmd_compare', 'cmd_pin', 'cmd_migrate', 'cmd_report', 'cmd_reproduce', 'cmd_page', 'cmd_lab', 'cmd_docs',
+           'cmd_speed', 'cmd_data', 'cmd_doctor', 'cmd_completion']
 
 # %% ../nbs/02_cli.ipynb #d36d1bc2
 import argparse
@@ -437,6 +437,19 @@ def cmd_pin(
     from xltnb.records.compare import pin
     from xltnb.runs.experiments import jobs_for
     print(f'{pin(target, preset, store, jobs_for(target, preset))} numbers pinned')
+
+# %% ../nbs/02_cli.ipynb #17802345
+@command
+def cmd_migrate(
+    *,
+    store:str='results', # folder of run records
+):
+    "Bring records of older versions to the present form; their names, keys and numbers stay"
+    from xltnb.records.migrate import migrate
+    from xltnb.records.presets import PRESETS
+    from xltnb.runs.experiments import jobs_for
+    jobs = (j for paper in _built() for preset in PRESETS for j in jobs_for(paper, preset))
+    print(f'{migrate(store, {j.key: j.labels for j in jobs})} records brought to the present form')
 
 # %% ../nbs/02_cli.ipynb #711c3c65
 @command
