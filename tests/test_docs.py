@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 from conftest import NBS, PAGES, ROOT
 
-from xltnb.cli import docs
+from xltnb.publish import docs
 
 WALKS = sorted((NBS/'papers').glob('*/*_walk.ipynb'))
 

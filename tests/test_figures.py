@@ -4,7 +4,7 @@ import pytest
 
 from xltnb.papers.mothello import boards as board_figures
 from xltnb.figures import verdicts
-from xltnb.papers.mothello.finetuning_figures import finetuning_figures as moving
+from xltnb.papers.mothello import finetuning_figures as moving
 from xltnb.papers.mothello import figures
 from xltnb.core import XltError
 from xltnb.figures.look import by_arm

@@ -6,7 +6,7 @@ import pytest
 
 from test_docs import visit
 
-from xltnb.publish.report import report as reports
+from xltnb.publish import report as reports
 from xltnb.core import XltError
 from xltnb.runs.experiments import load_jobs
 from xltnb.records.published import load_paper

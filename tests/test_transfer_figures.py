@@ -5,12 +5,18 @@ import pytest
 from xltnb.core import XltError
 from xltnb.runs.experiments import load_jobs
 from xltnb.runs.plan import Plan, make_plan
-from xltnb.publish.report import FIGURES
+from xltnb.figures.look import REPORT_FIGURES
+from xltnb.papers.baselines import figures as _ # registers them
 from xltnb.records.record import Record
 from xltnb.records.store import Store
 from xltnb.figures.transfer import answers_df, control_runs, costs_df, languages_fig, with_runs
 
 LANGS = ('en', 'de', 'zh')
+
+
+def drawn_of(runs):
+    "What the baselines register for a report"
+    return [f for register in REPORT_FIGURES['baselines'] for f in register(runs)]
 
 
 def made_up(job, level=.8):
@@ -32,11 +38,11 @@ def store(tmp_path_factory):
 
 def test_the_report_draws_each_task_once_with_its_control(store):
     runs = [r for rs in make_plan('baselines', 'laptop', 2, store).records().values() for r in rs]
-    drawn = dict(FIGURES['baselines'](runs))
+    drawn = dict(drawn_of(runs))
     assert list(drawn) == ['cldr_cat by language', 'lo_pair by language', 'lo_pair, pairs of languages'], 'a control is no task'
     assert [t.name for t in drawn['cldr_cat by language']().data] == ['fine-tuned on English (2 seeds)', 'random weights', 'expected']
     assert len(drawn['lo_pair, pairs of languages']().data[0].z) == 3
-    assert FIGURES['baselines']([]) == []
+    assert drawn_of([]) == []
 
 
 def test_answers_stand_beside_random_words(store):
@@ -46,7 +52,7 @@ def test_answers_stand_beside_random_words(store):
     fig = languages_fig(runs, control_runs(runs), control_name='random words')
     assert set(fig.data[1].x) == {.04} and fig.data[1].name == 'random words'
     with pytest.raises(XltError, match='no runs'): answers_df([])
-    (drawn, draw), = FIGURES['baselines'](runs)
+    (drawn, draw), = drawn_of(runs)
     assert drawn == 'xquad by language' and draw().data[1].name == 'random words'
 
 
