@@ -16,7 +16,7 @@ LANGS = ('en', 'de', 'zh')
 
 def drawn_of(runs):
     "What the baselines register for a report"
-    return [f for register in REPORT_FIGURES['baselines'] for f in register(runs)]
+    return [f for register in REPORT_FIGURES['baselines'].values() for f in register(runs)]
 
 
 def made_up(job, level=.8):
