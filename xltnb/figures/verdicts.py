@@ -15,9 +15,9 @@ import plotly.graph_objects as go
 from ..core import check_name
 from .look import QUIET, dress, needed
 
-# %% ../../nbs/figures/03_verdicts.ipynb #b8d40097
-VERDICT_LOOK = dict(ok=('✓','#00795a'), near=('≈','#a86400'), off=('✗','#c04000'),
-    undecided=('?',QUIET), open=('–',QUIET), todo=('○',QUIET))
+# %% ../../nbs/figures/03_verdicts.ipynb #3f41d05c
+VERDICT_LOOK = dict(ok=('✓','#00795a'), near=('≈','#a86400'), smaller=('<','#a86400'), unclear=('≈','#a86400'), off=('✗','#c04000'),
+    undecided=('?',QUIET), untestable=('∅',QUIET), open=('–',QUIET), todo=('○',QUIET))
 
 # %% ../../nbs/figures/03_verdicts.ipynb #168c474e
 def number(
@@ -45,14 +45,14 @@ def claimed(
     if m is None or not isfinite(m): return '–'
     return {'above':f'> {m:g}', 'below':f'< {m:g}', 'within':f'{-m:g} to {m:g}'}.get(row.get('rule'),'–').replace('-','−')
 
-# %% ../../nbs/figures/03_verdicts.ipynb #f50cc1e9
+# %% ../../nbs/figures/03_verdicts.ipynb #409697be
 def verdict_text(
-    verdict:str, # one of the six
+    verdict:str, # a verdict
 )->str: # '✓ ok'
     "A sign and the word"
     return f"{VERDICT_LOOK[check_name(verdict, VERDICT_LOOK, 'verdict')][0]} {verdict}"
 
-# %% ../../nbs/figures/03_verdicts.ipynb #05d7c02a
+# %% ../../nbs/figures/03_verdicts.ipynb #928203a2
 def claims_markdown(
     rows:list[dict], # rows of `claims`
 )->str: # a Markdown table
@@ -61,7 +61,8 @@ def claims_markdown(
     line = lambda cells: f'| {" | ".join(cells)} |'
     head = ['claim','what it says','the paper','ours (95 % interval)','claimed','n','verdict']
     text = lambda r: [cell(r['claim']), cell(r['text']), cell(r.get('printed'))]
-    partly = lambda r: f": {r['note']}" if r['verdict']=='todo' and r.get('note') and any(c['verdict']!='todo' for c in r.get('checks',())) else ''
+    began = lambda r: r['verdict']=='todo' and r.get('note') and any(c['verdict']!='todo' for c in r.get('checks',()))
+    partly = lambda r: f": {r['note']}" if began(r) else ''
     ours = lambda r: [interval(r), claimed(r), str(r['n']), verdict_text(r['verdict'])+partly(r)]
     return '\n'.join([line(head), '|---'*len(head)+'|', *[line(text(r)+ours(r)) for r in rows]])
 
@@ -109,9 +110,9 @@ def _say_why(fig, row):
     text = (row.get('note') or 'not run')[:40] if row['verdict']=='todo' else row['verdict']
     fig.add_annotation(x=0, y=row['claim'], text=text, showarrow=False, xanchor='left', xshift=6, font=dict(color=QUIET))
 
-# %% ../../nbs/figures/03_verdicts.ipynb #09b0cb61
+# %% ../../nbs/figures/03_verdicts.ipynb #d7713f67
 def _claim_axes(fig, rows):
-    "A row a claim, the first on top"
+    "One row per claim, the first on top"
     names,texts = [r['claim'] for r in rows][::-1], [_claim_name(r) for r in rows][::-1]
     fig.update_yaxes(categoryorder='array', categoryarray=names, range=[-.6,len(rows)-.4], type='category', tickvals=names,
         ticktext=texts, tickfont=dict(size=12), showgrid=False, ticks='').update_xaxes(title='effect, in the unit of its rule')
