@@ -66,7 +66,7 @@ def test_no_page_asks_another_host(site):
 
 
 def test_source_stands_on_the_page(site):
-    text = (site/'nbs'/'docs.html').read_text()
+    text = (site/'nbs'/'publish'/'docs.html').read_text()
     assert '<summary' in text and 'folder of the notebooks' in text
 
 
@@ -107,7 +107,7 @@ def test_figures_and_formulas_in_a_browser(browser, tmp_path_factory, monkeypatc
     root = tmp_path_factory.mktemp('tiny')
     (root/'nbs').mkdir()
     for f in ('settings.ini', '_quarto.yml'): shutil.copy2(ROOT/f, root)
-    shutil.copy2(NBS/'icon.svg', root/'nbs')
+    for f in ('icon.svg', 'site.css', 'search.js'): shutil.copy2(NBS/f, root/'nbs')
     out = nbformat.v4.new_output('display_data', data={docs.PLOTLY_MIME: json.loads(go.Figure(go.Bar(x=['a'], y=[1])).to_json())})
     cells = [nbformat.v4.new_markdown_cell('# A page\n\n> With a figure'), nbformat.v4.new_markdown_cell('The radius $\\rho \\le 1$'), nbformat.v4.new_code_cell('fig', outputs=[out])]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), root/'nbs'/'index.ipynb')

@@ -194,7 +194,7 @@ def _draw_axis(a, other, axes):
         out.append(_text(lo-room, (a.start+a.end)/2, title, 13, 'middle', turn=-90))
     return out
 
-# %% ../../nbs/figures/00_still.ipynb #7bace8fe
+# %% ../../nbs/figures/00_still.ipynb #25b2bb9f
 def _symbol(x, y, kind, r, colour, edge, alpha):
     "One marker"
     kind = str(kind or 'circle')
@@ -205,7 +205,8 @@ def _symbol(x, y, kind, r, colour, edge, alpha):
         'star':'M'+'L'.join(f'{_n(x+q*r*np.sin(k*np.pi/5))} {_n(y-q*r*np.cos(k*np.pi/5))}' for k,q in enumerate((1.4,.55)*5))+'z'}
     form = kind.split('-')[0]
     body = f'<circle cx="{_n(x)}" cy="{_n(y)}" r="{_n(r)}"' if form=='circle' else f'<path d="{shapes.get(form, shapes["square"])}"'
-    line = f'style="fill:{colour}" stroke="{edge[0]}" stroke-width="{edge[1]}"' if edge else f'fill="{colour}"' # a disc stays black or white
+    line = f'fill="{colour}"' # below: with an edge it is a disc, which stays black or white
+    if edge: line = f'style="fill:{colour}" stroke="{edge[0]}" stroke-width="{edge[1]}"'
     if 'open' in kind or form in ('x','line'): line = f'fill="none" stroke="{colour}" stroke-width="1.8"'
     return f'{body} {line}'+(f' opacity="{alpha:g}"' if alpha!=1 else '')+'/>'
 

@@ -44,12 +44,13 @@ def _small(row):
     note = [row['note']] if row.get('note') and row['note']!='not run' else []
     return note+([row['checks'][0]['effect']] if row.get('checks') and row['n'] else [])
 
-# %% ../../nbs/publish/00_report.ipynb #e3dd94e0
+# %% ../../nbs/publish/00_report.ipynb #62f0d685
 def _checks(checks):
     "Rule, effect and reason of every check"
     head = ['effect','rule','#value (95 % interval)','#each seed','verdict','why this line']
     seeds = lambda c: ', '.join(map(number, c['seeds'])) or '–'
-    line = lambda c: [c['effect'], f"{c['rule']} {number(c['margin'], 2)}", interval(c, 'value'), seeds(c), dict(verdict=c['verdict']), c['why']]
+    rule = lambda c: f"{c['rule']} {number(c['margin'], 2)}"
+    line = lambda c: [c['effect'], rule(c), interval(c, 'value'), seeds(c), dict(verdict=c['verdict']), c['why']]
     return dict(head=head, rows=[line(c) for c in checks]) if checks else None
 
 # %% ../../nbs/publish/00_report.ipynb #f0988f25
@@ -67,15 +68,17 @@ def _files(keys, runs):
     name = lambda k: f'{known[k].arm}, seed {known[k].seed}: {known[k].experiment}/{k}.json' if k in known else k
     return [name(k) for k in sorted(keys, key=place)]
 
-# %% ../../nbs/publish/00_report.ipynb #5ac22d12
+# %% ../../nbs/publish/00_report.ipynb #c8148a44
 def claim_values(
     row:dict, # row of `claims`
     runs:list[Record], # the preset's records
 )->dict: # what the template shows of it
     "One claim: what it says, what came out, and the command and records behind it"
     low,high = number(row['low']),number(row['high'])
-    words = dict(name=row['claim'].split('.', 1)[-1], added=bool(row.get('ours')), small=_small(row), paper_prints=row.get('printed') or '–')
-    ours = dict(ours=number(row['effect']), between='' if low=='–' else f'{low} to {high}', claimed=claimed(row), n=row['n'], verdict=row['verdict'])
+    name,prints = row['claim'].split('.', 1)[-1],row.get('printed') or '–'
+    words = dict(name=name, added=bool(row.get('ours')), small=_small(row), paper_prints=prints)
+    between = '' if low=='–' else f'{low} to {high}'
+    ours = dict(ours=number(row['effect']), between=between, claimed=claimed(row), n=row['n'], verdict=row['verdict'])
     origin = dict(command=f"xltnb run {row['claim']} --preset {row['preset']}", arms=_arms(row), checks=_checks(row.get('checks')))
     return dict(claim=row['claim'], text=row['text'], why=row.get('why',''), keys=_files(row['keys'], runs)) | words | ours | origin
 
@@ -200,7 +203,7 @@ def tally(
     "How many claims have which verdict"
     return [(v, k) for v in VERDICT_LOOK if (k := sum(r['verdict']==v for r in rows))]
 
-# %% ../../nbs/publish/00_report.ipynb #284f00c8
+# %% ../../nbs/publish/00_report.ipynb #b17fceff
 def paper_values(
     paper:str, # name of a paper
     preset:str, # whose runs are shown
@@ -211,10 +214,11 @@ def paper_values(
     if not has_part(paper, 'experiments'): return dict(top, planned=True)
     jobs = load_jobs(paper)(preset, None)
     runs,rows = runs_of(jobs, store), claims(paper, preset, store, jobs).rows
-    state = dict(planned=False, done=len(runs), jobs=len(jobs), machine=machine(runs), printed=find_preset(preset).printed, tally=tally(rows))
+    state = dict(planned=False, done=len(runs), jobs=len(jobs), machine=machine(runs), tally=tally(rows))
     tables = table_values(paper, preset, compare(paper, preset, store, jobs).rows, runs)
-    more = dict(tables=tables, facts=_facts(runs) if runs else [], runs=[_run_row(r) for r in runs])
-    return top | state | more | dict(claims=[claim_values(r, runs) for r in rows]) | figure_values(paper, rows, runs) | _changes(paper, jobs)
+    more = dict(printed=find_preset(preset).printed, tables=tables, facts=_facts(runs) if runs else [], runs=[_run_row(r) for r in runs])
+    judged = dict(claims=[claim_values(r, runs) for r in rows])
+    return top | state | more | judged | figure_values(paper, rows, runs) | _changes(paper, jobs)
 
 # %% ../../nbs/publish/00_report.ipynb #66a6c0fd
 def page_html(
