@@ -7,9 +7,11 @@ __all__ = ['NUMBER', 'LINK', 'PLOTLY_MIME', 'CDN', 'MATH', 'KATEX', 'EXPORT', 'P
            'FIRST', 'PICTURES', 'FONT', 'LANDING', 'RAW', 'PAGE_LINK', 'find_pages', 'bare_name', 'bare_links',
            'local_output', 'local_figures', 'mathml', 'show_source', 'fold', 'strip_source_links', 'stage_page',
            'section_of', 'reading_order', 'sidebar', 'check_names', 'stage', 'builder', 'lay_out', 'finish',
-           'build_docs', 'read_refs', 'is_dead', 'dead_links', 'readme', 'write_readme', 'publish']
+           'build_docs', 'read_refs', 'is_dead', 'dead_links', 'readme', 'papers_markdown', 'write_finding',
+           'write_readme', 'publish']
 
-# %% ../../nbs/publish/01_docs.ipynb #e5c11573
+# %% ../../nbs/publish/01_docs.ipynb #2813f43d
+import ast
 import json
 import re
 import shutil
@@ -30,8 +32,13 @@ from latex2mathml.converter import convert
 from nbconvert import MarkdownExporter
 from nbdev.processors import FilterDefaults
 from ..core import XltError, project_root
+from ..figures.look import REPORT_FIGURES
 from ..figures.still import still
-from ..records.published import find_papers
+from ..figures.verdicts import VERDICT_LOOK
+from ..records.judge import claims
+from ..records.published import find_papers, load_paper
+from ..runs.experiments import has_part, load_part
+from ..runs.plan import best_plan
 
 # %% ../../nbs/publish/01_docs.ipynb #d6dee9e2
 def find_pages(
@@ -131,15 +138,35 @@ def show_source(
         if c.cell_type=='code': c['source'] = EXPORT.sub('#| exports\n', c['source'])
         else: c['source'] = bare_links(c['source'])
 
-# %% ../../nbs/publish/01_docs.ipynb #cff554b9
+# %% ../../nbs/publish/01_docs.ipynb #815b71c4
+def _imports_alone(
+    code:str, # source of a cell
+)->bool:
+    "Does a cell hold imports and nothing else?"
+    try: body = ast.parse(code).body
+    except SyntaxError: return False # magics
+    return bool(body) and all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in body)
+
+# %% ../../nbs/publish/01_docs.ipynb #c684ca5e
+def _in_the_way(
+    cell:dict, # a code cell
+)->bool:
+    "Does a cell import, or draw a figure?"
+    return _imports_alone(cell['source']) or any(PLOTLY_MIME in o.get('data', {}) for o in cell.get('outputs', ()))
+
+# %% ../../nbs/publish/01_docs.ipynb #98334106
 PRIVATE = re.compile(r'\[(`_\w+`)\]\([^)]*\)')
 NESTED = re.compile(r'\[\[(`[^`]+`)\]\([^)]*\)((?:[^\]\n]*))\]\(') # a name that nbdev linked inside a link
 
 def fold(
     nb, # notebook, changed in place
 ):
-    "Fold the source that nbdev left open, and unlink private names, which have no table to link to"
+    "Fold what stands before a picture and the source that nbdev left open; unlink private names, which have no table to link to"
+    filled = any('parameters' in c.get('metadata', {}).get('tags', ()) for c in nb.cells) # a page of a figure or a table
     for c in nb.cells:
+        if c['cell_type']=='code' and '#|' not in c['source'] and (filled or _in_the_way(c)):
+            name = 'imports' if _imports_alone(c['source']) else 'code'
+            c['source'] = f'#| code-fold: true\n#| code-summary: "{name}"\n'+c['source']
         if c['cell_type']=='markdown': c['source'] = NESTED.sub(r'[\1\2](', PRIVATE.sub(r'\1', c['source']))
         c['source'] = c['source'].replace('#| code-fold: show\n#| code-summary: "Exported source"',
             '#| code-fold: true\n#| code-summary: "source"')
@@ -355,18 +382,55 @@ def dead_links(
     dead = lambda p, refs: [r for r in dict.fromkeys(refs) if r!='#' and is_dead(p, r, site, ids)]
     return [f'{p.relative_to(site)}: {r}' for p,(_,refs,raw) in found.items() for r in dead(p, refs)+raw]
 
-# %% ../../nbs/publish/01_docs.ipynb #88d0e227
-PAGE_LINK = re.compile(r'\]\((?!https?:|#|/)((?:[\w.-]+/)*[\w.-]+\.ipynb)')
+# %% ../../nbs/publish/01_docs.ipynb #f8fbe9b8
+PAGE_LINK = re.compile(r'\]\((?!https?:|#|/)((?:[\w.-]+/)*[\w.-]+(?:\.ipynb|\.svg|\.cff))')
 
+# %% ../../nbs/publish/01_docs.ipynb #fda70b07
 def readme(
     index:Path, # the front page
 )->str: # markdown
     "README made from the front page"
     nb = nbformat.read(index, 4)
-    nb.cells = [c for c in nb.cells if not c.source.startswith('#|')]
+    nb.cells = [c for c in nb.cells if not re.match(r'#\|\s*(export|hide|default_exp)', c.source)]
     body,_ = MarkdownExporter(exclude_input=True).from_notebook_node(nb)
-    body = PAGE_LINK.sub(r'](nbs/\1', re.sub(r'<style.*?</style>', '', body, flags=re.S))
+    body = PAGE_LINK.sub(r'](nbs/\1', re.sub(r'<style.*?</style>', '', body, flags=re.S)).replace('](nbs/../', '](')
     return '<!-- generated from nbs/index.ipynb by `make docs` -->\n\n' + re.sub(r'\n{3,}', '\n\n', body).strip() + '\n'
+
+# %% ../../nbs/publish/01_docs.ipynb #932ff640
+def _verdicts(paper):
+    "'laptop: ✓ 2 ok, ✗ 1 off', or that it is planned"
+    if not has_part(paper, 'experiments'): return 'planned'
+    best = best_plan(paper)
+    rows = claims(paper, best.preset, jobs=best.jobs).rows
+    count = ((v, sum(r['verdict']==v for r in rows)) for v in VERDICT_LOOK)
+    return f'`{best.preset}`, {len(rows)} claims: '+', '.join(f'{k} {v}' for v,k in count if k)
+
+# %% ../../nbs/publish/01_docs.ipynb #d81f1970
+def papers_markdown()->str: # a Markdown list; its links start in `nbs/`
+    "Every paper with its count of verdicts"
+    out = []
+    for paper in find_papers():
+        c,walk = load_paper(paper).citation,f'papers/{paper}/{paper}_walk.ipynb'
+        there = (project_root()/'nbs'/walk).exists()
+        if not there and has_part(paper, 'experiments'): continue # a comparison of ours without a paper, such as `baselines`
+        title = f"[{c['title']}]({walk})" if there else c['title']
+        out.append(f"- {title} ({c['authors'].split(',')[0].split()[-1]} et al., {c['year']}): {_verdicts(paper)}")
+    return '\n'.join(out)
+
+# %% ../../nbs/publish/01_docs.ipynb #2e5513a1
+def write_finding(
+    paper:str='mothello', # whose records
+    name:str='transfer', # of a figure that it registers for its report
+    root:Path|None=None, # the checkout; found when None
+)->Path: # the file
+    "Draw the picture of the front page"
+    load_part(paper, 'figures')
+    plan = best_plan(paper)
+    runs = [r for rs in plan.records().values() for r in rs]
+    drawn = dict(f for register in REPORT_FIGURES[paper].values() for f in register(runs))
+    out = Path(root or project_root())/'nbs'/'finding.svg'
+    out.write_text(still(drawn[name]()))
+    return out
 
 # %% ../../nbs/publish/01_docs.ipynb #fbd87480
 def write_readme(
