@@ -138,13 +138,13 @@ def claims_fig(
     dress(fig, f'Of {len(rows)} claims: {count}', sub, 150+height, legend=dict(y=-60/height))
     return fig.update_layout(title=dict(xref='container', x=.01))
 
-# %% ../../nbs/figures/03_verdicts.ipynb #7ad11002
+# %% ../../nbs/figures/03_verdicts.ipynb #0cdacfb6
 class Cells:
     "Printed cells beside ours: one line that counts verdicts, and the table folded behind it"
     def __init__(self,
         comparison, # what `compare` returns
-        open:bool=False, # unfolded from the start
-    ): self.comparison,self.open = comparison,open
+        open:bool|None=None, # unfolded from the start; default: up to a dozen cells are
+    ): self.comparison,self.open = comparison,len(comparison.rows)<=12 if open is None else open
 
     def words(self)->list[str]: # one per cell
         "The verdict of each cell; *not judged* for one that was measured and has none"
@@ -153,7 +153,7 @@ class Cells:
     def __repr__(self):
         words = self.words()
         count = ', '.join(f'{words.count(w)} {w}' for w in dict.fromkeys([*VERDICT_LOOK, 'not judged']) if w in words)
-        return f'{len(words)} cells: {count}'
+        return f'{len(words)} cell{"s"*(len(words)!=1)}: {count}'
 
     def _repr_html_(self):
         told = [dict(r, verdict=w) for r,w in zip(self.comparison.rows, self.words())]

@@ -70,7 +70,7 @@ def bare_links(
 # %% ../../nbs/publish/01_docs.ipynb #44bdeca9
 PLOTLY_MIME = 'application/vnd.plotly.v1+json'
 
-# %% ../../nbs/publish/01_docs.ipynb #6390ef49
+# %% ../../nbs/publish/01_docs.ipynb #24a2f723
 def _figure(
     data:dict, # figure as JupyterLab stores it
     uid:str, # id of the element on its page
@@ -82,7 +82,7 @@ def _figure(
     narrow = b64encode(still(data, 390).encode()).decode()
     title = escape(re.sub('<[^>]+>', ' ', (layout.get('title') or {}).get('text') or 'figure'))
     return (f'<div class="wide-only"><div id="{uid}" class="plotly-graph-div" style="width:100%;height:{height}px"></div></div>'
-            f'<img class="still" loading="lazy" alt="{title}" src="data:image/svg+xml;base64,{narrow}">'
+            f'<img class="still" alt="{title}" src="data:image/svg+xml;base64,{narrow}">'
             f'<script>Plotly.newPlot("{uid}", {", ".join(args)});</script>')
 
 # %% ../../nbs/publish/01_docs.ipynb #95eb8cdc
