@@ -13,7 +13,7 @@ from itertools import combinations
 import pytest
 import yaml
 from xltnb.tasks import bench
-from xltnb.tasks.synonyms import build as bench_build
+from xltnb.builder import build as bench_build
 from xltnb.builder import parse as bench_parse
 from xltnb.builder import sources as bench_sources
 from xltnb.tasks import languages as scripts
@@ -113,7 +113,7 @@ def test_a_page_is_in_one_split(name):
     task = load_bench(name)
     pages = [{i.split('#')[0] for i in rows['id']} for rows in task.data['en'].values()]
     assert not any(a & b for a, b in combinations(pages, 2))
-    assert all(bench_parse.split_of(p) == 'test' for p in pages[-1])
+    assert all(bench_parse.hash_split(p) == 'test' for p in pages[-1])
 
 
 def test_english_training_sentences_of_the_home_are_in_no_other_language():
@@ -130,7 +130,7 @@ def test_slot_values_of_the_test_are_unseen():
 
 def test_training_text_holds_no_held_out_string():
     text = load_text().to_pandas()
-    text['key'] = text.text.map(bench_build.same)
+    text['key'] = text.text.map(bench_build.match_key)
     by_lang = text.groupby('lang').key.apply(set)
     assert len(by_lang) == 23 and not text.duplicated(['lang', 'key']).any(), 'a string twice in a language'
     for name in HELP:
@@ -176,7 +176,8 @@ def test_datasets_alone_opens_a_folder(folder, tmp_path):
 
 def test_check_finds_every_kind_of_damage(tmp_path, monkeypatch):
     shutil.copytree(BENCH_DIR, tmp_path, dirs_exist_ok=True)
-    assert check_bench(tmp_path).ok and 'all as built' in repr(check_bench(tmp_path))
+    whole = check_bench(tmp_path)
+    assert whole.ok and 'all as built' in repr(whole)
     (tmp_path/'lo_ret'/'test.parquet').write_bytes((BENCH_DIR/'lo_ret'/'test.parquet').read_bytes()[:-100])
     raw = bytearray((BENCH_DIR/'ha'/'test.parquet').read_bytes())
     raw[len(raw)//2] ^= 255
@@ -272,7 +273,7 @@ def test_help_pages_from_a_package(tmp_path):
     ('选择<span class="menuitem">「<span class="emph">格式</span>」</span>。', '选择「格式」。', [('「格式」', 'MENU')]),
 ])
 def test_inline_marks(body, text, marks):
-    found, where = bench_parse.inline(body)
+    found, where = bench_parse.marked_text(body)
     assert found == text and [(found[a:b], t) for a, b, t in where] == marks
 
 
@@ -332,7 +333,7 @@ def test_first_seen_prefers_held_out_items():
 
 def test_text_leaves_out_what_was_held(monkeypatch):
     "Strings of held-out pages, their translations, untranslated paragraphs, repetitions"
-    pages = {s: next(f'p{i}' for i in range(99) if bench_parse.split_of(f'p{i}') == s) for s in ('train', 'test')}
+    pages = {s: next(f'p{i}' for i in range(99) if bench_parse.hash_split(f'p{i}') == s) for s in ('train', 'test')}
     long = 'a paragraph that is long enough'
     def segs(rows): return {i: bench_parse.Segment(i, 'p', t) for i, t in rows.items()}
     tr, te = pages['train'], pages['test']
@@ -345,7 +346,7 @@ def test_text_leaves_out_what_was_held(monkeypatch):
 
 def test_a_table_is_written_the_same_twice(tmp_path):
     rows = [dict(id=str(i), lang='en' if i < 50 else 'de', text=f'row {i}', label=i % 8) for i in range(100)]
-    types = bench_build.features(('text',), bench_parse.GROUPS)
+    types = bench_build.column_types(('text',), bench_parse.GROUPS)
     a, b = (bench_build.write_table(rows, types, tmp_path/n).read_bytes() for n in 'ab')
     assert a == b
     assert json.loads(json.dumps(bench.describe(tmp_path/'a')))['rows'] == dict(en=50, de=50)
@@ -358,7 +359,7 @@ def test_ngrams_learn_english_and_little_else():
     cat = simple_scores(load_bench('cldr_cat', ['sw', 'hi']))
     assert cat.ngrams['en'] > .75 and cat.ngrams[['sw', 'hi']].max() < .3 and cat.majority.max() < .25
     slot = load_bench('ha_slot', ['nl', 'zh'])
-    tagger, rows = NgramTagger(slot), slot.rows('en')
+    tagger, rows = NgramTagger(slot, 800), slot.rows('en')
     assert slot.score(tagger(rows), rows)['f1'] > .3 > slot.score(tagger(slot.rows('zh')), slot.rows('zh'))['f1']
     assert slot.score(majority(slot, rows), rows)['f1'] == 0
     ret = load_bench('lo_ret', ['fr', 'zh'])

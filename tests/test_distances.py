@@ -7,15 +7,15 @@ import zipfile
 import numpy as np
 import pytest
 
-from xltnb.tasks.bench import BENCH, load_bench, load_text
-from xltnb.tasks.catalog import PUBLISHED
 from xltnb.core import XltError
-from xltnb.tasks.languages import (CODES, KINDS, PREFIX, URIEL, URIEL_FILE, _place, _xyz, build_typology, coverage, distance, distances, features,
-                             nearest_languages, read_uriel, tree_order)
+from xltnb.tasks.bench import BENCH, bench_languages, load_text
+from xltnb.tasks.catalog import PUBLISHED
+from xltnb.tasks.languages import (CODES, DISTANCE_KINDS, FEATURE_KINDS, URIEL, URIEL_FILE, _place, _xyz, build_typology, distance, distances,
+                                   known_fraction, nearest_languages, read_uriel, tree_order, uriel_features)
 
 
 def test_every_language_of_the_companion_has_a_row():
-    used = {l for n in BENCH for l in load_bench(n).languages} | {l for p in PUBLISHED.values() for l in p.languages} | set(load_text()['lang'])
+    used = {l for n in BENCH for l in bench_languages(n)} | {l for p in PUBLISHED.values() for l in p.languages} | set(load_text().unique('lang'))
     assert used <= set(CODES)
     assert np.isfinite(distances(sorted(used), 'genetic')).all(axis=None)
 
@@ -43,14 +43,14 @@ def test_a_damaged_table_is_refused(monkeypatch, tmp_path):
         with pytest.raises(XltError, match=why): m._table.__wrapped__()
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', DISTANCE_KINDS)
 @pytest.mark.parametrize('metric', ['cosine', 'angular'])
 def test_symmetric_zero_to_itself_and_bounded(kind, metric):
     d = distances(CODES, kind, metric).to_numpy()
     assert np.allclose(d, d.T) and not np.diag(d).any() and d.min() >= 0 and d.max() <= 1
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', DISTANCE_KINDS)
 def test_the_angle_is_a_metric_and_keeps_the_order(kind):
     d = distances(CODES, kind, 'angular').to_numpy()
     assert all((d <= d[:, [m]] + d[m] + 1e-9).all() for m in range(len(d)))
@@ -61,8 +61,8 @@ def test_the_angle_is_a_metric_and_keeps_the_order(kind):
 def test_against_the_definition():
     from scipy.spatial.distance import cosine
     for a, b in (('en', 'fr'), ('sw', 'th'), ('hi', 'ta')):
-        for kind in PREFIX:
-            want = cosine(features(a, kind).value.astype(float), features(b, kind).value.astype(float))
+        for kind in FEATURE_KINDS:
+            want = cosine(uriel_features(a, kind).value.astype(float), uriel_features(b, kind).value.astype(float))
             assert distance(a, b, kind) == pytest.approx(want, abs=1e-9)
             assert distance(a, b, kind, 'angular') == pytest.approx(2/np.pi*np.arccos(1-want), abs=1e-9)
     rows = json.loads(lzma.decompress(URIEL_FILE.read_bytes()))['languages']
@@ -89,10 +89,10 @@ def test_places_on_the_globe():
 
 
 def test_coverage_counts_what_a_source_knows():
-    assert coverage('en')['syntactic'] == 1 and coverage('xmf')['syntactic'] == 0 and coverage('pt')['phonological'] == 0
+    assert known_fraction('en')['syntactic'] == 1 and known_fraction('xmf')['syntactic'] == 0 and known_fraction('pt')['phonological'] == 0
     for lang in ('ar', 'ur', 'kk'):
-        got = coverage(lang)
-        assert set(got) == set(PREFIX) and all(0 <= v <= 1 for v in got.values())
+        got = known_fraction(lang)
+        assert set(got) == set(FEATURE_KINDS) and all(0 <= v <= 1 for v in got.values())
         assert got['featural']*289 == pytest.approx(got['syntactic']*103 + got['inventory']*158 + got['phonological']*28)
 
 
@@ -110,7 +110,7 @@ def test_nearest_and_order():
     (lambda: distance('xx'), "unknown language 'xx'"), (lambda: distance('de', 'eng'), "unknown language 'eng'"),
     (lambda: distance('de', kind='phonologic'), "did you mean 'phonological'"), (lambda: distances(['de'], metric='cos'), "did you mean 'cosine'"),
     (lambda: distances([]), 'at least one'), (lambda: nearest_languages('de', ['de']), 'give others'), (lambda: nearest_languages('de', ['zz']), "unknown language 'zz'"),
-    (lambda: tree_order(['de', 'de']), 'at least two'), (lambda: coverage('zz'), "unknown language"), (lambda: features('de', 'genetic'), 'kind of features'),
+    (lambda: tree_order(['de', 'de']), 'at least two'), (lambda: known_fraction('zz'), "unknown language"), (lambda: uriel_features('de', 'genetic'), 'kind of features'),
 ])
 def test_errors_name_value_and_remedy(call, why):
     with pytest.raises(XltError, match=why): call()

@@ -1,57 +1,80 @@
 "Robust training as experiments: words to methods, the choice of a radius, and controls that are what they claim to be"
+import ast
 import math
 
 import numpy as np
 import pytest
+from conftest import LIB
 
 from xltnb.papers.robust import experiments as exp
+import xltnb.papers.robust.rows as rows
 from xltnb.core import XltError, from_dict, to_dict
-from xltnb.papers.robust.experiments import RobustCfg, robust_jobs, run_robust
+from xltnb.papers.robust.rows import RobustCfg, robust_jobs
+from xltnb.papers.robust.experiments import run_robust
 from xltnb.runs.experiments import Ctx, Paused, call_job
 from xltnb.runs.plan import make_plan, plan_line
 from xltnb.runs.run import run_plan
 from xltnb.tasks.synonyms import load_synonyms
-from xltnb.runs.recipes import encoder_of, make_methods
+from xltnb.runs.by_name import encoder_of
+from xltnb.runs.recipes import Call, make_methods, read_call
 
 
 def updates(cfg, copies):
     "Updates of a run: what the trainer will do"
     words = ' '.join(cfg.methods)
-    rows = cfg.train*((copies if 'copies=' in words else 1)+('originals=True' in words))
-    return math.ceil(cfg.fine.epochs*math.ceil(rows/cfg.fine.batch))
+    n = cfg.train*((copies if 'copies=' in words else 1)+('originals=True' in words))
+    return math.ceil(cfg.fine.epochs*math.ceil(n/cfg.fine.batch))
 
 
-@pytest.mark.parametrize('study', exp.studies('laptop'))
+@pytest.mark.parametrize('study', rows.studies('laptop'))
 def test_plain_training_is_the_matched_control(study):
-    s = exp.studies('laptop')[study]
-    counts = {row: updates(exp.row_cfg(s.cfg, row, s.copies, s.passes), s.copies) for row in (*s.rows, 'originals') if row not in ('once', 'rsrp', 'adv')}
+    s = rows.studies('laptop')[study]
+    counts = {row: updates(rows.row_cfg(s.cfg, row, s.copies, s.passes), s.copies) for row in (*s.rows, 'originals') if row not in ('once', 'rsrp', 'adv')}
     assert len(set(counts.values())) == 1, counts
 
 
 @pytest.mark.parametrize('preset', ['smoke', 'laptop', 'gpu', 'paper'])
 def test_every_row_of_every_preset_can_be_made(preset):
     table = load_synonyms()
-    for job in exp.robust_jobs(preset, 1):
+    for job in rows.robust_jobs(preset, 1):
         if job.experiment != 'robust.finetune': continue
-        cfg = from_dict(exp.RobustCfg, job.config)
+        cfg = from_dict(rows.RobustCfg, job.config)
         assert to_dict(cfg) == job.config
-        words = [w.replace('RHO', '0.1') for w in cfg.methods]
+        words = [read_call(w).filled(RHO=.1) for w in cfg.methods]
         assert len(make_methods(words, exp.METHODS, table=table)) == len(cfg.methods)
         assert bool(cfg.grid) == any('RHO' in w for w in cfg.methods)
 
 
 @pytest.mark.parametrize('row', ['online', 'consistency', 'ear', 'both', 'free', 'rsrp_last', 'adv_last', 'average'])
 def test_rows_that_wait_for_a_gpu_take_a_step(row, tmp_path):
-    cfg = exp.RobustCfg('cldr_cat', 8, 4, ('en', 'de'), 'e5-small:6', fine=exp.FineCfg(steps=2, batch=4))
-    cfg = exp.row_cfg(cfg, row, 2)
+    cfg = rows.RobustCfg('cldr_cat', 8, 4, ('en', 'de'), 'e5-small:6', fine=rows.FineCfg(steps=2, batch=4))
+    cfg = rows.row_cfg(cfg, row, 2)
     res = exp.run_robust(exp.replace(cfg, grid=cfg.grid[:1]), 0, Ctx(cache=tmp_path))
     assert res.provenance['updates'] == 2 and 0 <= res.metrics['targets'] <= 1
 
 
 def test_the_paper_looks_words_up_as_released():
-    words = {j.arm: j.config['methods'] for j in exp.robust_jobs('paper', 1)}
+    words = {j.arm: j.config['methods'] for j in rows.robust_jobs('paper', 1)}
     assert words['pawsx-rsda'] == words['pawsx-english'] == ['RSDA(copies=10)'] and words['xnli-random'] == ['RSDA(copies=3, random=True)']
     assert words['xnli-lookup'] == ['RSDA(copies=3, lower=True, punct=True)']
+
+
+@pytest.mark.parametrize('preset', ['smoke', 'laptop', 'gpu', 'paper'])
+def test_a_job_says_what_it_is(preset):
+    "Labels, so that nobody parses an arm's name; a text that a record holds is read back as the value it was written from"
+    for job in rows.robust_jobs(preset, 1):
+        if job.experiment == 'robust.around': assert 'row' not in job.labels; continue
+        assert job.arm == f"{job.labels['task']}-{job.labels['row']}"
+        assert all(str(read_call(w)) == w for w in job.config['methods'])
+        assert [c.name for c in map(read_call, job.config['methods'])] == [c.name for c in rows.ROWS[job.labels['row']].methods]
+
+
+@pytest.mark.parametrize('text', ['ADV(rho=RHO)', 'RSRP(rho=RHO, site="last")', 'RSDA(copies=10)', 'EAR(views=4, lower=True, punct=True, push=0)', 'ADV(rho=0.03)'])
+def test_a_text_is_its_value(text): assert isinstance(read_call(text), Call) and str(read_call(text)) == text
+
+
+def test_a_value_that_is_missing_is_named():
+    with pytest.raises(XltError, match='RHO stands for a value'): make_methods(['ADV(rho=RHO)'], exp.METHODS)
 
 
 def test_sources_of_synonyms_are_named():
@@ -59,8 +82,8 @@ def test_sources_of_synonyms_are_named():
 
 
 def test_what_lies_around_texts():
-    res = exp.run_around(exp.AroundCfg(3, ('en', 'de'), (.3,), (.01, .3)), 0, Ctx())
-    again = exp.run_around(exp.AroundCfg(3, ('en', 'de'), (.3,), (.01, .3)), 0, Ctx())
+    res = exp.run_around(rows.AroundCfg(3, ('en', 'de'), (.3,), (.01, .3)), 0, Ctx())
+    again = exp.run_around(rows.AroundCfg(3, ('en', 'de'), (.3,), (.01, .3)), 0, Ctx())
     a = res.curves['around']
     assert res.metrics == again.metrics and a == again.curves['around']
     assert set(a['kind']) == {'noise', 'attack', 'synonyms', 'translation'} and all(0 <= x <= 2 for x in a['moved']) and all(0 <= x <= 1 for x in a['kept'])
@@ -87,7 +110,7 @@ def test_a_table_is_read_for_methods_that_take_it(monkeypatch, tmp_path):
     monkeypatch.setattr(exp, 'encoder_of', lambda *args, **kw: (None, None))
     monkeypatch.setattr(exp, 'finetune', lambda task, cfg, methods, *args, **kw: methods)
     monkeypatch.setattr(exp, 'paused_unless', lambda methods: methods)
-    made = lambda *words: exp.trained(exp.RobustCfg(methods=words, synonyms='counterfitted'), None, 0, Ctx(cache=tmp_path), tmp_path, .1)
+    made = lambda *words: exp.trained(rows.RobustCfg(methods=words, synonyms='counterfitted'), None, 0, Ctx(cache=tmp_path), tmp_path, .1)
     assert made() == [] and made('ADV(rho=RHO)')[0].rho == .1
     with pytest.raises(XltError, match='XLTNB_SYNONYMS'): made('RSDA(copies=2)')
 
@@ -103,53 +126,53 @@ def test_only_a_number_behind_a_colon_is_one_of_layers(name):
 
 
 def test_a_search_keeps_the_model_it_chose(tmp_path):
-    job = next(j for j in exp.robust_jobs('smoke') if j.arm == 'cldr-rsrp')
-    cfg = from_dict(exp.RobustCfg, job.config | dict(grid=[.1, .3]))
+    job = next(j for j in rows.robust_jobs('smoke') if j.arm == 'cldr-rsrp')
+    cfg = from_dict(rows.RobustCfg, job.config | dict(grid=[.1, .3]))
     ctx = Ctx(cache=tmp_path)
     res = exp.run_robust(cfg, 0, ctx)
-    alone = exp.run_robust(from_dict(exp.RobustCfg, to_dict(cfg) | dict(grid=[res.metrics['radius']])), 0, ctx)
+    alone = exp.run_robust(from_dict(rows.RobustCfg, to_dict(cfg) | dict(grid=[res.metrics['radius']])), 0, ctx)
     same = ('source', 'targets', 'dev', 'slope')
     assert {k: res.metrics[k] for k in same} == {k: alone.metrics[k] for k in same}
     assert res.items == alone.items and res.curves['grid']['radius'] == [.1, .3]
 
 
 def test_a_search_does_without_dev_rows_in_other_languages(tmp_path, monkeypatch):
-    job = next(j for j in exp.robust_jobs('smoke') if j.arm == 'cldr-rsrp')
+    job = next(j for j in rows.robust_jobs('smoke') if j.arm == 'cldr-rsrp')
     task = exp.task_of('cldr_cat', ('en', 'de'), 24, 0)
     for l in task.targets: del task.data[l]['validation']
     monkeypatch.setattr(exp, 'task_of', lambda *args: task)
-    res = exp.run_robust(from_dict(exp.RobustCfg, job.config | dict(langs=['en', 'de'], grid=[.1, .3])), 0, Ctx(cache=tmp_path))
+    res = exp.run_robust(from_dict(rows.RobustCfg, job.config | dict(langs=['en', 'de'], grid=[.1, .3])), 0, Ctx(cache=tmp_path))
     assert res.metrics['radius'] in (.1, .3) and not [m for m in res.metrics if 'oracle' in m]
     assert set(res.curves['grid']) == {'radius', 'source'}
 
 
 def test_smoke_is_reproducible(tmp_path):
-    job = next(j for j in exp.robust_jobs('smoke') if j.arm == 'cldr-rsda')
+    job = next(j for j in rows.robust_jobs('smoke') if j.arm == 'cldr-rsda')
     a, b = (call_job(job, Ctx(cache=tmp_path/str(i))) for i in range(2))
     assert a.metrics == b.metrics and a.provenance['updates'] == 3
 
 
 def test_published_tasks_ask_for_their_files(monkeypatch):
     monkeypatch.delenv('XLTNB_PAWSX', raising=False)
-    job = next(j for j in exp.robust_jobs('paper') if j.arm == 'pawsx-rsda')
+    job = next(j for j in rows.robust_jobs('paper') if j.arm == 'pawsx-rsda')
     with pytest.raises(XltError, match='XLTNB_PAWSX'): call_job(job, Ctx())
     with pytest.raises(XltError, match='XLTNB_SYNONYMS'): exp.table_of('counterfitted', 'pawsx')
 
 
 def test_the_paper_preset_runs_on_published_files(monkeypatch, tmp_path):
-    for lang in exp.PAWSX:
+    for lang in rows.PAWSX:
         folder = tmp_path/'x-final'/lang
         folder.mkdir(parents=True)
-        rows = lambda n: 'id\tsentence1\tsentence2\tlabel\n' + ''.join(f'{i}\tthe big house {i}\ta large home {i%7}\t{i%2}\n' for i in range(1, n+1))
-        for split in ('dev_2k', 'test_2k'): (folder/f'{split}.tsv').write_text(rows(12))
-        (folder/('train.tsv' if lang == 'en' else 'translated_train.tsv')).write_text(rows(24))
+        lines = lambda n: 'id\tsentence1\tsentence2\tlabel\n' + ''.join(f'{i}\tthe big house {i}\ta large home {i%7}\t{i%2}\n' for i in range(1, n+1))
+        for split in ('dev_2k', 'test_2k'): (folder/f'{split}.tsv').write_text(lines(12))
+        (folder/('train.tsv' if lang == 'en' else 'translated_train.tsv')).write_text(lines(24))
     monkeypatch.setenv('XLTNB_PAWSX', str(tmp_path))
     monkeypatch.setattr(exp, 'table_of', lambda name, task: load_synonyms('wordnet'))
-    job = next(j for j in exp.robust_jobs('paper') if j.arm == 'pawsx-rsda')
+    job = next(j for j in rows.robust_jobs('paper') if j.arm == 'pawsx-rsda')
     fine = job.config['fine'] | dict(steps=2, batch=4, accumulation=2, looks=2)
-    res = exp.run_robust(from_dict(exp.RobustCfg, job.config | dict(encoder='e5-small:2', fine=fine)), 0, Ctx(cache=tmp_path/'cache'))
+    res = exp.run_robust(from_dict(rows.RobustCfg, job.config | dict(encoder='e5-small:2', fine=fine)), 0, Ctx(cache=tmp_path/'cache'))
     assert np.shape(res.curves['matrix']['acc']) == (7, 7)
-    assert {'source', 'targets', 'avg', 'cross', 'all', 'slope', *exp.PAWSX} <= set(res.metrics)
+    assert {'source', 'targets', 'avg', 'cross', 'all', 'slope', *rows.PAWSX} <= set(res.metrics)
 
 @pytest.mark.parametrize('arm', ['cldr-plain', 'cldr-rsrp'])
 def test_a_run_pauses_at_its_deadline_and_goes_on(tmp_path, arm):
@@ -174,3 +197,11 @@ def test_runs_without_their_data_wait_and_say_for_what(tmp_path, monkeypatch):
     assert {j.arm.split('-')[0] for j in there.todo()} == {'xnli', 'xnli_xlmr'} and {j.waits for j in there.jobs} == {'', 'XLTNB_PAWSX'}
     monkeypatch.setenv('HF_HUB_OFFLINE', '0')
     assert plan('robust').todo() == plan('robust').jobs, 'the hub has both'
+
+
+@pytest.mark.parametrize('paper', ['robust', 'baselines'])
+def test_rows_and_jobs_ask_for_no_model(paper):
+    "Planning reads this page alone: it imports settings and jobs, nothing that trains or loads data"
+    tree = ast.parse((LIB/'papers'/paper/'rows.py').read_text())
+    names = {'.'.join(x for x in (n.module, ) if x) for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    assert names <= {'dataclasses', 'core', 'invented.words', 'records.presets', 'runs.experiments', 'runs.recipes', 'training.settings'}

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xltnb.core import XltError, from_dict, to_dict
-from xltnb.invented.world import PRESETS, Clause, Invented, Thing, invented, split_of
+from xltnb.invented.words import WORLDS
+from xltnb.invented.grammar import Clause, Thing
+from xltnb.invented.world import Invented, invented, split_of_clause
 from xltnb.invented.words import FIVE, InventedCfg, Lang
-from xltnb.invented.tasks import EDITS, INFERENCE, TASKS, Changes, _edited, invented_task, relation, special, truth
-
-SIZES = ['tiny', 'small', 'large']
+from xltnb.invented.tasks import EDITS, INFERENCE, INVENTED_TASKS, Changes, _edited, invented_task, relation, special, truth
 
 
-@pytest.mark.parametrize('size', SIZES)
+@pytest.mark.parametrize('size', WORLDS)
 def test_bijections_and_anchors(size):
     w = invented(size)
     for lang in w.cfg.languages:
@@ -34,7 +34,7 @@ def test_bijections_and_anchors(size):
         for b in w.languages: assert a == b or set(w.words[a]) & set(w.words[b]) <= set(w.words['x0'])
 
 
-@pytest.mark.parametrize('size', SIZES)
+@pytest.mark.parametrize('size', WORLDS)
 @pytest.mark.parametrize('seed', range(3))
 def test_written_is_read(size, seed):
     w, rng = invented(size), Random(seed)
@@ -101,7 +101,7 @@ def test_logic_against_models():
         if r == 'neutral': assert {(True, False), (True, True)} <= truths, (p, h)
 
 
-@pytest.mark.parametrize('name', TASKS)
+@pytest.mark.parametrize('name', INVENTED_TASKS)
 @pytest.mark.parametrize('changes', [{}, dict(seed=3), dict(groups=(1.,)), dict(negated=0.5, focus=0., passive=1., modified=1.)], ids=str)
 def test_labels_follow_from_the_texts(name, changes):
     w = invented('tiny', **changes)
@@ -124,7 +124,7 @@ def test_splits_share_nothing():
     key = lambda text: (c := w.meaning(w.read(text, 'x0'))) and (c.verb, *sorted(x.noun for x in (c.subj, c.obj) if x))
     sets = [{key(x) for col in ('text', 'text2') for x in t.rows('x0', s)[col]} for s in ('train', 'validation', 'test')]
     assert not sets[0] & sets[1] and not sets[0] & sets[2] and not sets[1] & sets[2]
-    for lang in w.languages: assert {split_of(w.meaning(w.read(x, lang))) for x in w.corpus(lang, 300)} == {'train'}
+    for lang in w.languages: assert {split_of_clause(w.meaning(w.read(x, lang))) for x in w.corpus(lang, 300)} == {'train'}
 
 
 def test_train_in():
@@ -214,8 +214,8 @@ def test_names():
 
 
 def test_config_round_trip():
-    for cfg in PRESETS.values(): assert from_dict(InventedCfg, json.loads(json.dumps(to_dict(cfg)))) == cfg
-    assert Invented(PRESETS['tiny']).key == invented('tiny').key
+    for cfg in WORLDS.values(): assert from_dict(InventedCfg, json.loads(json.dumps(to_dict(cfg)))) == cfg
+    assert Invented(WORLDS['tiny']).key == invented('tiny').key
 
 
 @settings(max_examples=15, deadline=None)

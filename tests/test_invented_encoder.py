@@ -12,7 +12,8 @@ from xltnb.core import XltError, from_dict, to_dict
 from xltnb.models.encoders import load_encoder
 from xltnb.models.heads import add_head
 from xltnb.invented.world import Invented
-from xltnb.invented.encoder import InventedEncoderCfg, NEAR_TO_FAR, encoder_run, folder_of, invented_encoder, masked_words, neighbours
+from xltnb.invented.encoder import InventedEncoderCfg, encoder_run, folder_of, invented_encoder, masked_words, neighbours
+from xltnb.invented.words import NEAR_TO_FAR
 from xltnb.invented.tasks import invented_task
 from xltnb.training.scores import zero_shot
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import LIB, MODULES, NBS, PAGES
+from conftest import LIB, MODULES, PAGES
 
 STAR = re.compile(r'^\s*from\s+\S+\s+import\s+\*', re.M)
 
@@ -32,7 +32,7 @@ def test_page_opens_with_a_title_and_a_subtitle(path):
     assert first['cell_type'] == 'markdown' and re.match(r'# \S.*\n+> \S', text), f'{path.name} opens with {text[:60]!r}, not with "# Title" and "> subtitle"'
 
 
-@pytest.mark.parametrize('path', [p for p in PAGES if p.parent == NBS], ids=lambda p: p.name)
+@pytest.mark.parametrize('path', PAGES, ids=lambda p: p.name)
 def test_import_cells_hold_imports_alone(path):
     "The docs build runs such cells by themselves"
     import ast
@@ -78,7 +78,7 @@ def test_a_missing_word_is_seen(tmp_path, monkeypatch):
     assert list(lacking('f', undocumented.f)) == ['f(b): no comment']
 
 
-WIDTH = 150
+WIDTH = 140
 
 
 def too_long(path, width):
@@ -99,6 +99,40 @@ def test_a_long_line_is_seen(tmp_path):
     assert len(too_long(tmp_path/'a.ipynb', WIDTH)) == 1
 
 
+def exported(path):
+    "Trees of a page's exported cells"
+    import ast
+    return [ast.parse(re.sub(r'^[%!].*$', '', c, flags=re.M)) for c in cells(path) if re.search(r'^#\|\s*export', c, re.M)]
+
+
+def definitions(tree):
+    "How many functions and classes a cell defines"
+    import ast
+    return sum(isinstance(n, (ast.FunctionDef, ast.ClassDef)) for n in tree.body)
+
+
+def test_a_cell_defines_one_thing():
+    "Define, say why, show, check: two cells of three hold exactly one definition"
+    counts = [n for p in PAGES for t in exported(p) if (n := definitions(t))]
+    one = counts.count(1)/len(counts)
+    assert one >= .65, f'{one:.0%} of the cells that define anything hold exactly one definition'
+
+
+@pytest.mark.parametrize('path', PAGES, ids=lambda p: p.name)
+def test_a_cell_fits_the_screen(path):
+    lines = [len(c.strip().split('\n')) for c in cells(path) if re.search(r'^#\|\s*export', c, re.M)]
+    assert max(lines, default=0) <= 60, f'{path.name}: an exported cell has {max(lines)} lines'
+
+
+def test_a_name_has_one_home():
+    import importlib
+    homes = {}
+    for m in MODULES:
+        name = '.'.join(m.relative_to(LIB).with_suffix('').parts)
+        for n in getattr(importlib.import_module(f'xltnb.{name}'), '__all__', []): homes.setdefault(n, []).append(name)
+    assert not (twice := {n: ms for n, ms in homes.items() if len(ms) > 1}), twice
+
+
 def test_few_hidden_cells():
     for p in PAGES:
         code = cells(p)
@@ -116,10 +150,7 @@ def bare(path):
             if what in ('read_text', 'write_text') and not any(k.arg == 'encoding' for k in n.keywords): yield ast.unparse(n)
 
 
-READS = [p for p in PAGES if p.parent == NBS and p.name[:2] < '41' and p.name[:2] != '04'] # other floors follow
-
-
-@pytest.mark.parametrize('path', READS, ids=lambda p: p.name)
+@pytest.mark.parametrize('path', PAGES, ids=lambda p: p.name)
 def test_text_files_say_their_encoding(path): assert not list(bare(path)), f'{path.name}: pass encoding="utf-8"'
 
 

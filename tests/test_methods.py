@@ -15,7 +15,8 @@ from xltnb.training.methods import Replay, Step, chain, check_methods, embedded,
 from xltnb.core import XltError
 from xltnb.papers.robust.experiments import METHODS
 from xltnb.training.method_trainer import MethodTrainer
-from xltnb.papers.robust.methods import ADV, RSDA, RSRP, FreeADV, Repeat, scale, vote
+from xltnb.papers.robust.methods import ADV, RSRP, FreeADV, scale, vote
+from xltnb.papers.robust.augmentation import RSDA, Repeat
 from xltnb.papers.robust.views import EAR, Consistency, OnlineSynonyms
 from xltnb.tasks.synonyms import Synonyms
 from xltnb.runs.recipes import make_methods

@@ -7,38 +7,36 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from xltnb.records.compare import compare
-from xltnb.tasks.bench import BENCH
 from xltnb.core import XltError
-from xltnb.runs.experiments import PAPERS, Job, load_jobs
+from xltnb.records import compare, judge
+from xltnb.records.published import SOURCES, find_papers, load_paper, published_file, read_published, rule_hashes
+from xltnb.records.record import MeanOf, Record
 from xltnb.records.rules import RULES, evaluate, names_in
-from xltnb.records.published import SOURCES, load_paper, published_dir, rule_hashes, validate
-from xltnb.stats import holm, mean_ci, paired_diff
-from xltnb.records.record import Record
 from xltnb.records.store import Store
+from xltnb.runs.experiments import Job, load_jobs
+from xltnb.stats import holm, mean_ci, paired_diff
+from xltnb.tasks.bench import BENCH
 
-FOLDER = published_dir()
-MOTHELLO = FOLDER/'mothello.yaml'
-FILES = sorted(FOLDER.glob('*.yaml'))
+MOTHELLO = published_file('mothello')
 FIRST_CLAIM = {'robust': 'C1', 'salt': 'S1', 'arithmetic': '1', 'metapretrain': 'R1', 'mothello': 'C1', 'baselines': 'B1'}
 OURS = {'baselines'} # files with numbers of our own, from no paper
+PAPERS = [p for p in find_papers() if p not in OURS]
 
 
 def cells(paper): return [c for t in load_paper(paper).tables.values() for c in t.cells]
 
 
 def test_a_file_for_every_paper():
-    assert {p.stem for p in FILES} == set(PAPERS) | OURS == set(FIRST_CLAIM)
-    assert not OURS & set(PAPERS)
+    assert set(find_papers()) == set(FIRST_CLAIM) > OURS
 
 
-@pytest.mark.parametrize('path', FILES, ids=lambda p: p.stem)
-def test_file_loads(path):
-    d, paper = validate(path), load_paper(path.stem)
-    assert d['paper'] == path.stem and FIRST_CLAIM[path.stem] in paper.claims
-    assert {'title', 'authors', 'venue', 'year'} | (set() if path.stem in OURS else {'arxiv', 'code'}) <= set(paper.citation)
-    assert len(paper.claims) == len(d['claims']), 'two claims share an id'
-    assert all(isinstance(c['id'], str) for c in d['claims'])
+@pytest.mark.parametrize('name', FIRST_CLAIM)
+def test_file_loads(name):
+    d, paper = read_published(published_file(name)), load_paper(name)
+    assert d.paper == name and FIRST_CLAIM[name] in paper.claims
+    assert {'title', 'authors', 'venue', 'year'} | (set() if name in OURS else {'arxiv', 'code'}) <= set(paper.citation)
+    assert len(paper.claims) == len(d.claims), 'two claims share an id'
+    assert all(paper.claims[c.id].id == f'{name}.{c.id}' for c in d.claims)
     assert all(c.text and c.place and c.paper for c in paper.claims.values())
     assert {k.rule for c in paper.claims.values() for k in c.checks} <= set(RULES)
 
@@ -93,23 +91,26 @@ def test_baseline_margins_are_the_means_of_the_cells(task):
 
 
 FAULTS = [ # what is replaced, by what, and what the message must say
-    ('paper: mothello', 'papr: mothello', 'paper is missing: add it'),
+    ('paper: mothello', 'papr: mothello', "unknown key of Published 'papr'; did you mean 'paper'?"),
     ('source: printed', 'source: printd', "did you mean 'printed'"),
-    ('    caption: Cross-lingual probe accuracy', '    captain: Cross-lingual probe accuracy', 'T1 has no caption: add one'),
+    ('    caption: Cross-lingual probe accuracy', '    captain: Cross-lingual probe accuracy', "unknown key of TableEntry 'captain'; did you mean 'caption'?"),
     ('[0.53, 0.82, 0.97, 0.97]', '[0.53, 0.82, 0.97]', "row 'atomic' has 3 values for 4 columns: write null"),
-    ('[0.53, 0.82, 0.97, 0.97]', '[0.53, 0.82, high, 0.97]', 'neither a number, null nor'),
+    ('[0.53, 0.82, 0.97, 0.97]', '[0.53, 0.82, high, 0.97]', "must be float or None or a list, not str 'high'"),
     ('[0.53, 0.82, 0.97, 0.97], ', '', '2 rows of values for 3 row names'),
-    ('metric: across, rows: [atomic', 'metrik: across, rows: [atomic', 'has no metric: add it'),
-    ('    place: "4.2, T 2"\n', '', 'claim 1 has no place: add it'),
-    ('rule: above', 'rule: over', 'choose from above, below, within'),
-    ('margin: 0.1', 'margin: tiny', "margin 'tiny' is no number"),
+    ('metric: across, rows: [atomic', 'metrik: across, rows: [atomic', "unknown key of Block 'metrik'; did you mean 'metric'?"),
+    ('    place: "4.2, T 2"\n', '', 'Claim needs a value for: place'),
+    ('rule: above', 'rule: over', 'choose from: above, below, within'),
+    ('    source: printed\n', '', 'TableEntry needs a value for: source'),
+    ('margin: 0.1', 'margin: tiny', "Check.margin must be float, not str 'tiny'"),
+    ('margin: 0.1', 'margin: yes', 'Check.margin must be float, not bool True'),
     ('effect: "a.within - a.across"', 'effect: "a.within - b.across"', 'b in the effect is not among the arms a'),
     ('effect: "a.within - a.across"', 'effect: "open(1)"', 'not allowed in an effect: use arm.metric'),
     ('effect: "a.within - a.across"', 'effect: "a.within -"', 'is no expression'),
     ('citation:', 'citation: [', 'not YAML'),
     ('    tolerance: 0.03\n', '', 'has numbers and no tolerance: say how far'),
-    ('tolerance: 0.03', 'tolerance: small', "tolerance 'small' is no number"),
-    ('tolerance: 0.03', 'tolerance: yes', 'tolerance True is no number'),
+    ('tolerance: 0.03', 'tolerance: small', "TableEntry.tolerance must be float or None, not str 'small'"),
+    ('tolerance: 0.03', 'tolerance: -1', 'tolerance is -1.0: give a number at least 0'),
+    ('tolerance: 0.03', 'tolerance: yes', 'TableEntry.tolerance must be float or None, not bool True'),
 ]
 
 
@@ -118,7 +119,7 @@ def test_malformed_is_refused(tmp_path, old, new, says):
     good, bad = MOTHELLO.read_text(), tmp_path/'bad.yaml'
     assert old in good, 'the file has changed: change this test'
     bad.write_text(good.replace(old, new, 1))
-    with pytest.raises(XltError) as e: validate(bad)
+    with pytest.raises(XltError) as e: read_published(bad)
     msg = str(e.value)
     assert says in msg
     line = int(re.match(rf'{re.escape(str(bad))}:(\d+): ', msg)[1])
@@ -127,38 +128,38 @@ def test_malformed_is_refused(tmp_path, old, new, says):
 
 
 SHAPES = [ # what a small file holds, and what the message must say
-    ('tables: {T1: null}\nclaims: []', 'T1 must be a mapping, not None: give it a caption'),
-    ('tables: [1]\nclaims: []', 'tables must be a mapping, not [1]'),
-    ('tables: null\nclaims: []', 'tables must be a mapping, not None'),
-    ('claims:', 'claims must be a list, not None'),
-    ('claims: {C1: 2}', 'claims must be a list'),
-    ('tables: {T1: {caption: a, place: b, source: printed, tolerance: 1, blocks: null}}\nclaims: []', 'blocks must be a list, not None'),
-    ('tables: {T1: {caption: a, place: b, source: printed, tolerance: 1, blocks: [3]}}\nclaims: []', 'block 1 must be a mapping, not 3'),
+    ('tables: {T1: null}\nclaims: []', "Published.tables['T1'] must be a mapping with caption, place, source, blocks, not None"),
+    ('tables: [1]\nclaims: []', 'Published.tables must be a mapping, not list [1]'),
+    ('tables: null\nclaims: []', 'Published.tables must be a mapping, not None'),
+    ('claims:', 'Published.claims must be a list, not None'),
+    ('claims: {C1: 2}', 'Published.claims must be a list, not dict'),
+    ('tables: {T1: {caption: a, place: b, source: printed, tolerance: 1, blocks: null}}\nclaims: []', 'TableEntry.blocks must be a list, not None'),
+    ('tables: {T1: {caption: a, place: b, source: printed, tolerance: 1, blocks: [3]}}\nclaims: []', 'TableEntry.blocks[0] must be a mapping with arm, metric, rows, columns, values, not int 3'),
     ('tables: {T1: {caption: a, place: b, source: printed, tolerance: 1, blocks: [{arm: a, metric: m, rows: 3, columns: [x], values: [[1]]}]}}\nclaims: []',
-     'rows must be a list, not 3'),
+     'Block.rows must be a list, not int 3'),
     ('tables: {T1: {caption: a, place: b, source: printed, tolerance: 1, blocks: [{arm: a, metric: m, rows: [r], columns: [x], values: [1]}]}}\nclaims: []',
-     'row 1 must be a list, not 1'),
+     'Block.values[0] must be a list, not int 1'),
     ('tables: {T1: {caption: a, place: b, source: printed, tolerance: 1, blocks: [{arm: "{x}", metric: m, rows: [r], columns: [x], values: [[1]]}]}}\nclaims: []',
-     "arm '{x}' may hold {row} and {col}"),
-    ('claims: [{id: C1, text: t, place: p, checks: [null]}]', 'check of C1 1 must be a mapping, not None'),
-    ('claims: [{id: C1, text: t, place: p, checks: null}]', 'checks must be a list, not None'),
+     "'{x}' may hold {row} and {col}, nothing else in braces"),
+    ('claims: [{id: C1, text: t, place: p, checks: [null]}]', 'Claim.checks[0] must be a mapping with presets, arms, effect, rule, margin, why, not None'),
+    ('claims: [{id: C1, text: t, place: p, checks: null}]', 'Claim.checks must be a list, not None'),
     ('claims: [{id: C1, text: t, place: p, checks: [{presets: smoke, arms: {a: x}, effect: a.m, rule: above, margin: 0, why: w}]}]',
-     "presets must be a list, not 'smoke'"),
-    ('claims: [{id: 7, text: t, place: p}]', 'id must be text, not 7'),
+     "Check.presets must be a list, not str 'smoke'"),
+    ('claims: [{id: 7, text: t, place: p}]', 'Claim.id must be str, not int 7'),
 ]
 
 
 @pytest.mark.parametrize('body,says', SHAPES, ids=[s[:30] for _, s in SHAPES])
 def test_values_of_the_wrong_kind_are_refused(tmp_path, body, says):
     (bad := tmp_path/'bad.yaml').write_text(f'paper: x\ncitation: {{title: t}}\n{body}\n', encoding='utf-8')
-    with pytest.raises(XltError) as e: validate(bad)
+    with pytest.raises(XltError) as e: read_published(bad)
     assert says in str(e.value) and re.match(rf'{re.escape(str(bad))}:[34]: ', str(e.value)), str(e.value)
 
 
 @pytest.mark.parametrize('text', ['', '- a\n- b\n', 'paper'])
 def test_no_mapping_is_refused(tmp_path, text):
     (bad := tmp_path/'bad.yaml').write_text(text)
-    with pytest.raises(XltError, match='bad.yaml:1: .*start with `paper:`'): validate(bad)
+    with pytest.raises(XltError, match='bad.yaml:1: .*start with `paper:`'): read_published(bad)
 
 
 @pytest.mark.parametrize('effect', ['f(a.x)', '__import__("os")', 'a.x.y', 'a', '"a"', 'a.x if 1 else 2', 'a.x == 1', 'a.x ** 9',
@@ -223,7 +224,7 @@ def judged(tmp_path):
             r = Record(j.experiment, j.key, j.config, j.seed, dict(avg=.5+(.2+.001*j.seed)*(j.arm == 'x')), items=dict(avg=SCORES), provenance=facts, arm=j.arm)
             change(r)
             store.put(r)
-        return compare.judge_claim(claim, 'laptop', jobs, store)[0][1]
+        return judge.judge_claim(claim, 'laptop', jobs, store)[0][1]
     return run
 
 
@@ -248,7 +249,7 @@ def test_an_interim_look_says_so(judged):
     assert (j.n, j.verdict, j.note) == (3, 'ok', '3 of 5 planned seeds')
     assert judged(lambda r: r.provenance.update(data=r.arm) if r.seed == 1 else None, planned=range(5)).note.split('; ')[0].startswith('1 of 3 seeds left out')
     row = dict.fromkeys(('paper', 'claim', 'preset', 'verdict', 'effect', 'low', 'high', 'n', 'text'), 0) | dict(note=j.note)
-    assert j.note in compare.Claims([row])._repr_html_()
+    assert j.note in judge.Claims([row])._repr_html_()
 
 
 def test_what_is_not_drawn_is_judged_by_its_items(tmp_path):
@@ -259,7 +260,7 @@ def test_what_is_not_drawn_is_judged_by_its_items(tmp_path):
     for j in jobs: store.put(Record(j.experiment, j.key, j.config, j.seed, dict(avg=.75-.3*(j.arm == 'y')-.01*j.seed), items=dict(avg=SCORES) if j.arm == 'x' else {}, arm=j.arm))
     def judged(arms, effect, jobs=jobs):
         check = replace(claim.checks[0], presets=('laptop',), arms=arms, effect=effect, rule='above', margin=0.)
-        return compare.judge_claim(replace(claim, checks=(check,)), 'laptop', jobs, store)[0][1]
+        return judge.judge_claim(replace(claim, checks=(check,)), 'laptop', jobs, store)[0][1]
     alone = judged({'a': 'x'}, 'a.avg - 0.3')
     assert (alone.verdict, alone.n, alone.note) == ('ok', 1, '') and alone.low < .45 < alone.high
     assert judged({'a': 'x'}, 'a.avg - 0.3', [replace(j, fixed=False) for j in jobs]).verdict == 'undecided'
@@ -270,19 +271,18 @@ def test_what_is_not_drawn_is_judged_by_its_items(tmp_path):
     assert not compare.moved(row) and compare.moved(row | dict(pinned=.4)) and not compare.moved(row | dict(pinned=.4, low=math.nan))
 
 
-@pytest.mark.parametrize('langs, want', [(('en', 'de', 'sw'), [0., .5]), (('de', 'sw'), [0., .5]), (('de',), [0., 1.])])
-def test_items_of_targets_leave_out_the_source_where_it_was_scored(langs, want):
-    items = dict(en=[1., 1.], de=[0., 1.], sw=[0., 0.])
-    r = Record('demo', 'k', {}, 0, dict(targets=np.mean(want)), per_language={l: {} for l in langs}, items={l: items[l] for l in langs})
-    assert list(compare._items(r, 'targets')) == want
+@pytest.mark.parametrize('langs, want', [(('de', 'sw'), [0., .5]), (('de',), [0., 1.]), (('en', 'de', 'sw'), [1/3, 2/3])])
+def test_items_of_targets_are_the_mean_of_the_languages_that_a_record_names(langs, want):
+    r = Record('demo', 'k', {}, 0, items=dict(en=[1., 1.], de=[0., 1.], sw=[0., 0.], targets=MeanOf(langs)))
+    assert r.item_scores('targets') == want and r.item_scores('source') is None
 
 
 def test_languages_of_unequal_size_leave_a_note(judged):
-    def change(r): r.metrics['targets'], r.items, r.per_language = r.metrics.pop('avg'), dict(en=SCORES, de=SCORES, sw=SCORES[1:]), dict(en={}, de={}, sw={})
+    def change(r): r.metrics['targets'], r.items = r.metrics.pop('avg'), dict(en=SCORES, de=SCORES, sw=SCORES[1:], targets=MeanOf(('de', 'sw')))
     check = load_paper('robust').claims['C1'].checks[0]
     runs = [{'a': Record('demo', f'k{s}', {}, s, dict(avg=.5+.01*s))} for s in range(3)]
     for x in runs: change(x['a'])
-    j = compare.judge(replace(check, arms={'a': 'x'}, effect='a.targets', rule='above', margin=0.), runs)
+    j = judge.judge(replace(check, arms={'a': 'x'}, effect='a.targets', rule='above', margin=0.), runs)
     assert j.verdict == 'ok' and j.note == 'not all languages have the same number of rows: the interval is that of the seeds alone'
 
 
@@ -291,11 +291,11 @@ def test_languages_of_unequal_size_leave_a_note(judged):
 def test_seeds_that_agree_are_not_certainty(rule, value):
     check = replace(load_paper('robust').claims['C1'].checks[0], arms={'a': 'x', 'b': 'y'}, effect='a.m - b.m', rule=rule, margin=.1)
     runs = lambda **kw: [{k: Record('demo', f'{k}{s}', {}, s, dict(m=.1*s+value*(k == 'a')), **kw) for k in 'ab'} for s in range(3)]
-    j = compare.judge(check, runs())
+    j = judge.judge(check, runs())
     assert j.verdict == 'undecided' and j.effect == pytest.approx(value) and np.isnan([j.low, j.high]).all() and 'all seeds agree' in j.note
     wide = runs()
     for x in wide: x['a'].items['m'], x['b'].items['m'] = [1., 1., 0., 1.]*50, [0., 1., 1., 1.]*50
-    j = compare.judge(check, wide)
+    j = judge.judge(check, wide)
     assert np.isfinite([j.low, j.high]).all() and j.verdict != 'undecided' and not j.note
 
 

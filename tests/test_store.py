@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Thread
 
 import numpy as np
@@ -16,11 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xltnb import core
-from xltnb.records import store
+from xltnb.records import leases, store
 from xltnb.core import XltError, atomic_write, from_dict, plain, seed_for, stable_hash, to_dict
+from xltnb.records.judge import judge
 from xltnb.records.leases import Lease, built_once
-from xltnb.records.record import Record, RunKey, pack_items, read_record, unpack_items
+from xltnb.records.migrate import migrate, migrate_record
+from xltnb.records.record import MeanOf, Record, RunKey, pack_items, read_record, record_text, unpack_items
+from xltnb.records.rules import Check
 from xltnb.records.store import Store
+from xltnb.stats import bootstrap_items
 
 settings.register_profile('calm', deadline=None) # a busy machine is no failure
 settings.load_profile('calm')
@@ -76,7 +81,7 @@ def test_config_round_trip(cfg): assert from_dict(Cfg, json.loads(json.dumps(to_
 
 
 @pytest.mark.parametrize('bad, says', [({'layer': 1}, "did you mean 'layers'"), ({'layers': 1.5}, 'Cfg.layers must be int'), ({'layers': True}, 'Cfg.layers must be int'),
-                                       ({'sizes': ['a']}, 'Cfg.sizes must be int'), ({'lr': 'fast'}, 'Cfg.lr must be float'), ({'limit': 'a'}, 'Cfg.limit must be')])
+                                       ({'sizes': ['a']}, r'Cfg.sizes\[0\] must be int'), ({'lr': 'fast'}, 'Cfg.lr must be float'), ({'limit': 'a'}, 'Cfg.limit must be')])
 def test_bad_configs(bad, says):
     with pytest.raises(XltError, match=says): from_dict(Cfg, bad)
 
@@ -206,7 +211,7 @@ def test_stale_leases_are_taken_over(empty):
 @pytest.mark.parametrize('says, free', [({}, False), ({'start': None}, False), ({'start': 'long ago'}, sys.platform=='linux'), ({'pid': None}, True), ({'host': 'elsewhere'}, True)])
 def test_a_living_owner_that_slept_keeps_its_lease(tmp_path, says, free):
     lock = tmp_path/'k.lock'
-    lock.write_text(json.dumps(store._me() | says))
+    lock.write_text(json.dumps(leases._me() | says))
     os.utime(lock, (0, 0))
     with Lease(lock) as c: assert bool(c)==free
 
@@ -244,6 +249,76 @@ def test_records_can_vanish_while_being_read(empty):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         assert empty.records()==[]
+
+
+SHIPPED = Path(__file__).parents[1]/'nbs'/'results'
+
+
+def older(d):
+    "Fields of a record as they were before it named its source"
+    return {k: v for k, v in d.items() if k not in ('source', 'labels')} | dict(items={k: v for k, v in d['items'].items() if 'mean_of' not in v})
+
+
+def test_shipped_records_are_what_migration_makes_of_their_older_form(tmp_path):
+    "Keys, names and numbers stay, and a second time changes nothing"
+    files = sorted(SHIPPED.glob('*/*.json'))
+    now = {f: json.loads(f.read_text(encoding='utf-8')) for f in files}
+    for f, d in now.items():
+        assert d['key'] == f.stem and migrate_record(older(d), d['labels']) == d == migrate_record(d)
+        (g := tmp_path/f.parent.name/f.name).parent.mkdir(exist_ok=True)
+        g.write_text(record_text(older(d)), encoding='utf-8')
+    labels = {d['key']: d['labels'] for d in now.values()}
+    assert [migrate(tmp_path, labels), migrate(tmp_path, labels), migrate(tmp_path)] == [len(files), 0, 0]
+    assert all((tmp_path/f.parent.name/f.name).read_bytes() == f.read_bytes() for f in files)
+
+
+@pytest.mark.parametrize('langs, source', [(('en', 'de', 'sw'), 'en'), (('x0', 'x1', 'x2'), 'x0'), (('de', 'sw', 'th'), 'en')])
+def test_a_migrated_record_has_the_verdict_of_its_languages(tmp_path, langs, source):
+    "The interval is, bit for bit, that of the mean over the target languages"
+    rng, rest = np.random.default_rng(0), [l for l in langs if l != source]
+    runs = []
+    for s in range(3):
+        items = {l: rng.integers(0, 2, 60).tolist() for l in langs}
+        metrics = {l: float(np.mean(items[l])) for l in langs}
+        rec = Record('demo', f'k{s}', {}, s, metrics | dict(targets=float(np.mean([metrics[l] for l in rest]))), per_language={l: {} for l in langs}, items=items)
+        f = Store(tmp_path, committed=False).put(rec)
+        f.write_text(record_text(older(json.loads(f.read_text()))), encoding='utf-8')
+        with pytest.raises(XltError, match='run `xltnb migrate --store'): read_record(f)
+        runs.append(rec)
+    assert migrate(tmp_path) == 3 and migrate(tmp_path) == 0
+    read = [{'a': read_record(tmp_path/'demo'/f'{r.key}.json')} for r in runs]
+    assert all(r['a'].source == source and ('source' in r['a'].items) == (source in langs) for r in read)
+    want = bootstrap_items({'a': [np.mean([r.items[l] for l in rest], 0) for r in runs]}, lambda m: m['a'])
+    alone = judge(Check(('smoke',), {'a': 'x'}, 'a.targets', 'above', .2, ''), read[:1], fixed=True)
+    three = judge(Check(('smoke',), {'a': 'x'}, 'a.targets', 'above', .2, ''), read)
+    assert (three.verdict, three.note) == ('ok', '') and (alone.low, alone.high) != (three.low, three.high)
+    assert three.low <= want[1] and three.high >= want[2] and ((three.low, three.high) == want[1:] or three.high-three.low > want[2]-want[1])
+    first = bootstrap_items({'a': np.mean([runs[0].items[l] for l in rest], 0)}, lambda m: m['a'])
+    assert (alone.low, alone.high) == first[1:]
+
+
+def test_migration_leaves_what_it_cannot_read(tmp_path):
+    (tmp_path/'demo').mkdir()
+    wrong = dict(experiment='demo', key='b', config={}, seed=0, metrics=dict(en=.9, de=.5, targets=.7), per_language=dict(en={}, de={}), items={})
+    texts = dict(a='{"metrics": ', b=record_text(wrong), c='[]')
+    for k, text in texts.items(): (tmp_path/'demo'/f'{k}.json').write_text(text, encoding='utf-8')
+    with pytest.warns(UserWarning, match='stays as it is') as said: assert migrate(tmp_path) == 0
+    assert len(said) == 3 and any('its targets are not the mean of de' in str(w.message) for w in said)
+    assert all((tmp_path/'demo'/f'{k}.json').read_text(encoding='utf-8') == text for k, text in texts.items())
+
+
+def test_a_mean_of_rows_is_kept_by_name(empty):
+    rec = a_record(items=dict(de=[1., 0.], sw=[0., 0.], targets=MeanOf(('de', 'sw'))), source='en')
+    f = empty.put(rec)
+    assert empty.get(f.stem) == rec and json.loads(f.read_text())['items']['targets'] == {'mean_of': ['de', 'sw']}
+    assert empty.get(f.stem).item_scores('targets') == [.5, 0.] and empty.get(f.stem).item_scores('source') is None
+
+
+def test_a_getter_reads_each_record_once(empty, monkeypatch):
+    f, reads = empty.put(a_record()), []
+    monkeypatch.setattr(store, 'read_record', lambda path: reads.append(path) or read_record(path))
+    get = empty.getter()
+    assert get(f.stem) is get(f.stem) and get('0'*16) is None and reads == [f]
 
 
 BUILD = '''

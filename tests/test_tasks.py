@@ -9,12 +9,13 @@ import warnings
 import numpy as np
 import pytest
 from conlleval import evaluate as conlleval
-from datasets import DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xltnb.core import XltError
 from xltnb.tasks.metrics import answer_score, answer_words, micro_f1, random_spans, span_counts, spans
+from xltnb.tasks.own import find_own, own_task, read_own
 from xltnb.tasks.task import Task, make_rows
 
 TAGS = ('O', 'B-A', 'I-A', 'B-B', 'I-B', 'B-A-C', 'I-A-C', 'I-é', 'B-人')
@@ -219,7 +220,8 @@ def test_a_fingerprint_of_one_language():
 
 
 def test_loads_no_torch():
-    done = subprocess.run([sys.executable, '-c', 'import sys, xltnb.tasks.task; print("torch" in sys.modules)'], capture_output=True, text=True)
+    code = 'import sys; from xltnb.tasks import hub, replacing, synonyms; print("torch" in sys.modules)'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.stdout.strip() == 'False', done.stderr
 
 
@@ -246,3 +248,46 @@ def test_a_prediction_that_is_no_label(wrong):
 def test_an_answer_is_a_string():
     qa = make_rows([dict(id='1', question='q', context='c d', answers=dict(text=['c d'], answer_start=[0]))], 'span')
     with pytest.raises(XltError, match='prediction of row 1 is None: a span task wants a string'): task('span', (), en=qa).score([None], qa)
+
+
+# -- a user's own data --
+
+def test_own_files_of_every_ending(tmp_path):
+    rows = [dict(id='7', text='a, "b"', label='yes'), dict(id='8', text='c', label='no')]
+    (tmp_path/'a.csv').write_text('\ufeffid,text,label,other\n7,"a, ""b""",yes,x\n8,c,no,y\n', encoding='utf-8')
+    (tmp_path/'a.tsv').write_text('id\ttext\tlabel\n7\ta, "b"\tyes\n8\tc\tno\n', encoding='utf-8')
+    (tmp_path/'a.jsonl').write_text('{"id": "7", "text": "a, \\"b\\"", "label": "yes"}\n\n{"id": "8", "text": "c", "label": "no"}\n', encoding='utf-8')
+    Dataset.from_list(rows).to_parquet(tmp_path/'a.parquet')
+    for end in ('csv', 'tsv', 'jsonl', 'parquet'): assert read_own(tmp_path/f'a.{end}') == rows, end
+    for name, text in (('b.csv', ''), ('b.jsonl', '{'), ('c.jsonl', '[1]'), ('b.parquet', 'version https://git-lfs'), ('b.tsv', 'a\tb\n1\t2\t3\t4\n1\n')):
+        (tmp_path/name).write_text(text)
+        if name != 'b.tsv':
+            with pytest.raises(XltError, match='cannot read .*'+name): read_own(tmp_path/name)
+    (tmp_path/'latin.csv').write_bytes('text\nschön\n'.encode('latin-1'))
+    with pytest.raises(XltError, match='cannot read'): read_own(tmp_path/'latin.csv')
+
+
+def test_own_files_in_folders_of_languages(tmp_path):
+    for f in ('en/train.csv', 'en/test.csv', 'pt-br/test.csv', 'notes/readme.csv'):
+        (tmp_path/f).parent.mkdir(exist_ok=True)
+        (tmp_path/f).write_text('text,label\na,1\nb,0\n')
+    found = find_own(tmp_path, '{lang}/{split}.csv')
+    assert {l: set(s) for l, s in found.items()} == {'en': {'train', 'test'}, 'pt-br': {'test'}}
+    t = own_task('own', 'classify', found)
+    assert t.labels == ('0', '1') and t.rows('pt-br')['label'][:] == [1, 0] and t.languages == ('en', 'pt-br')
+
+
+def test_own_datasets_lists_and_kinds():
+    typed = Features(text=Value('string'), label=ClassLabel(names=['no', 'yes']))
+    data = Dataset.from_list([dict(text='a', label=1), dict(text='b', label=0)], features=typed)
+    t = own_task('own', 'classify', dict(en=DatasetDict(train=data, test=data)), labels=('yes', 'no'))
+    assert t.rows('en')['label'][:] == [0, 1], 'labels by name, whatever their order in the file'
+    with pytest.raises(XltError, match='own, en, test: unknown label'):
+        own_task('own', 'classify', dict(en=dict(train=data, test=[dict(text='a', label=None)])))
+    ret = own_task('own', 'retrieve', dict(en=dict(test=[dict(id='1', text='one')]), de=dict(test=[dict(id='1', text='eins')])))
+    assert ret.aligned('de')[1]['text'][:] == ['one'] and ret.labels == ()
+    qa = own_task('own', 'span', dict(de=dict(test=[dict(question='q', context='c d', answers=dict(text=['d'], answer_start=[2]))])), source='de')
+    assert qa.score(['d'], qa.rows('de'))['em'] == 1
+    ner = own_task('own', 'tag', dict(en=dict(train=[dict(tokens=['a', 'b'], tags=['B-X', 'O'])])))
+    assert ner.labels == ('O', 'B-X', 'I-X') and ner.metric == 'span_f1'
+    with pytest.raises(XltError, match='name the labels'): own_task('own', 'classify', dict(en=dict(test=[dict(text='a', label='x')])))

@@ -23,7 +23,8 @@ from xltnb.core import XltError
 from xltnb.training.features import pad_batch, span_features
 from xltnb.models.heads import add_head
 from xltnb.training.method_trainer import MethodTrainer
-from xltnb.papers.robust.methods import ADV, RSRP, FreeADV, Repeat  # noqa: F401
+from xltnb.papers.robust.methods import ADV, RSRP, FreeADV
+from xltnb.papers.robust.augmentation import Repeat  # noqa: F401
 from xltnb.papers.robust.views import OnlineSynonyms
 from xltnb.training.settings import SCHEDULE, FineCfg, arguments, check_cfg
 from xltnb.tasks.task import Task, make_rows

@@ -6,6 +6,7 @@
 __all__ = ['mean_ci', 'Diff', 'paired_diff', 'bootstrap_items', 'holm', 'detectable', 'cluster_labels']
 
 # %% ../nbs/01_stats.ipynb #d478ac6e
+from functools import lru_cache
 from math import inf, nan, sqrt
 from statistics import mean, stdev
 from typing import NamedTuple
@@ -15,12 +16,13 @@ from scipy.special import nctdtrinc, stdtr, stdtrit
 
 from .core import XltError, seed_for
 
-# %% ../nbs/01_stats.ipynb #6fa32ae4
+# %% ../nbs/01_stats.ipynb #084afd32
 def _sd(xs):
     "Standard deviation; NaN for scores that are all alike but for rounding, since seeds that agree by chance say nothing of the others"
     sd = stdev(xs)
     return sd if sd>1e-12*max(map(abs, xs)) else nan
 
+# %% ../nbs/01_stats.ipynb #6fa32ae4
 def mean_ci(
     xs, # one score per seed
     level:float=0.95, # confidence level
@@ -62,24 +64,32 @@ def paired_diff(
 
 # %% ../nbs/01_stats.ipynb #00102438
 def _weights(n, n_boot, strata, rng):
-    "How often each of `n` items is drawn in each resample, as shares: (n, n_boot)"
+    "How often each of `n` items is drawn in each resample, as fractions: (n, n_boot)"
     groups = [np.arange(n)] if strata is None else [np.flatnonzero(np.asarray(strata)==s) for s in np.unique(strata)]
     w = np.zeros((n, n_boot))
     for g in groups: w[g] = rng.multinomial(len(g), np.full(len(g), 1/len(g)), size=n_boot).T
     return w/n
 
-# %% ../nbs/01_stats.ipynb #68fa0a21
-def _boot_effects(values, stat, w):
-    "The effect in every resample of `w`: items averaged by weight, then `stat`, then the mean over seeds"
-    means = {k: _weighted(v, w[v.shape[-1]]) for k,v in values.items()}
-    return np.asarray(stat(means)).mean(0)
+# %% ../nbs/01_stats.ipynb #f5c2b979
+@lru_cache(maxsize=4)
+def _draws(sizes, n_boot, strata, seed):
+    "Resamples in batches of a hundred: for each number of items its weights"
+    rng = np.random.default_rng(seed_for('bootstrap', seed))
+    return [{n: _weights(n, min(100, n_boot-i), strata, rng) for n in sizes} for i in range(0, n_boot, 100)]
 
+# %% ../nbs/01_stats.ipynb #073243b6
 def _weighted(v_S_I, w_I_R):
     "Means of items by weight; an item without a number has no weight, and a resample of such items no mean"
     there = ~np.isnan(v_S_I)
     if there.all(): return v_S_I @ w_I_R
     weight = there @ w_I_R
     return np.divide(np.where(there, v_S_I, 0) @ w_I_R, weight, out=np.full(weight.shape, nan), where=weight>0)
+
+# %% ../nbs/01_stats.ipynb #68fa0a21
+def _boot_effects(values, stat, w):
+    "The effect in every resample of `w`: items averaged by weight, then `stat`, then the mean over seeds"
+    means = {k: _weighted(v, w[v.shape[-1]]) for k,v in values.items()}
+    return np.asarray(stat(means)).mean(0)
 
 # %% ../nbs/01_stats.ipynb #1b5d85aa
 def bootstrap_items(
@@ -100,8 +110,8 @@ def bootstrap_items(
     empty = [k for k,v in values.items() if np.isnan(v).all(-1).any()]
     if empty: raise XltError(f'a seed of {empty[0]} has no item with a number: leave it out')
     effect = float(_boot_effects(values, stat, {n: np.full((n,1), 1/n) for n in sizes})[0])
-    rng = np.random.default_rng(seed_for('bootstrap', seed))
-    boots = [_boot_effects(values, stat, {n: _weights(n, min(100, n_boot-i), strata, rng) for n in sizes}) for i in range(0, n_boot, 100)]
+    draws = _draws(tuple(sizes), n_boot, None if strata is None else tuple(strata), seed)
+    boots = [_boot_effects(values, stat, w) for w in draws]
     low, high = np.nanquantile(np.concatenate(boots), [(1-level)/2, (1+level)/2])
     return effect, float(low), float(high)
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['still', 'StillRenderer', 'add_stills']
 
-# %% ../../nbs/figures/00_still.ipynb #90f200a8
+# %% ../../nbs/figures/00_still.ipynb #ea6d527e
 import base64
 import json
 import re
@@ -16,7 +16,6 @@ from math import ceil, floor, log10
 from pathlib import Path
 
 import numpy as np
-import plotly.graph_objects as go
 import plotly.io as pio
 from plotly.colors import sample_colorscale
 from plotly.io.base_renderers import MimetypeRenderer

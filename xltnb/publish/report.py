@@ -6,12 +6,10 @@
 __all__ = ['runs_of', 'claim_values', 'table_values', 'figure_values', 'changed', 'machine', 'tally', 'paper_values', 'page_html',
            'report']
 
-# %% ../../nbs/publish/00_report.ipynb #75c0e6ea
+# %% ../../nbs/publish/00_report.ipynb #f7c8b1cf
 import time
-from dataclasses import replace
 from pathlib import Path
 
-import plotly.graph_objects as go
 import plotly.io as pio
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -28,15 +26,16 @@ from ..records.record import Record
 from ..records.store import Store, open_store
 from ..runs.experiments import has_part, load_jobs, load_part
 from ..runs.experiments import papers as known_papers
+from ..runs.plan import as_of_job
 
-# %% ../../nbs/publish/00_report.ipynb #28751975
+# %% ../../nbs/publish/00_report.ipynb #17ffff1e
 def runs_of(
     jobs:list, # a preset's jobs
     store:Store, # run records
 )->list[Record]: # those that are done
-    "The records of jobs, named by the jobs' arms"
+    "The records of jobs, with the jobs' arms and labels"
     done = store.keys()
-    return [replace(store.get(j.key), arm=j.arm) for j in jobs if j.key in done]
+    return [as_of_job(store.get(j.key), j) for j in jobs if j.key in done]
 
 # %% ../../nbs/publish/00_report.ipynb #6e875662
 def _small(row):

@@ -7,13 +7,16 @@ __all__ = ['VERDICTS', 'verdict', 'Judged', 'judge', 'judge_claim', 'Claims', 'c
 
 # %% ../../nbs/records/06_judge.ipynb #0d99e216
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+
 import numpy as np
 import pandas as pd
-from .rules import Check, Claim, evaluate, names_in
+
 from .published import load_paper
-from ..stats import bootstrap_items, detectable, mean_ci
+from .rules import Check, Claim, evaluate, names_in
 from .store import Store, open_store
+from ..stats import bootstrap_items, detectable, mean_ci
 
 # %% ../../nbs/records/06_judge.ipynb #470aecdb
 VERDICTS = ('ok', 'near', 'off', 'undecided', 'open', 'todo')
@@ -24,14 +27,14 @@ def verdict(
     n:int, # seeds
     rule:str, # 'above', 'below' or 'within'
     margin:float, # where the rule draws its line
-)->str:
+)->str: # one of `VERDICTS`
     "One of `VERDICTS` for an effect with its interval"
     if n<3 or not (math.isfinite(low) and math.isfinite(high)): return 'undecided'
     if rule=='within': return 'ok' if -margin<=low and high<=margin else 'off' if low>margin or high<-margin else 'near'
     if rule=='below': low,high,margin = -high,-low,-margin
     return 'ok' if low>margin else 'off' if high<min(0,margin) else 'near'
 
-# %% ../../nbs/records/06_judge.ipynb #fb38af9f
+# %% ../../nbs/records/06_judge.ipynb #10897cb6
 @dataclass(frozen=True)
 class Judged:
     "A check or a claim after judging"
@@ -45,27 +48,16 @@ class Judged:
     keys:tuple = () # records it was computed from
     note:str = '' # why it could not be judged, or what was left out
 
-def _notes(*xs): return '; '.join(filter(None, xs))
-
+# %% ../../nbs/records/06_judge.ipynb #f8272e28
 _AGAIN = 'run them again (XLTNB_FRESH=1 leaves the committed records aside)'
 
-def _seed_effect(check, recs):
-    return evaluate(check.effect, lambda a,m: recs[a].metrics[m])
+def _notes(*xs): return '; '.join(filter(None, xs))
 
-def _items(record, metric):
-    "Scores of a metric's items, () where languages have none in common; `source` and `targets` take the languages', the source first if scored"
-    if metric in record.items or metric not in ('source','targets'): return record.items.get(metric)
-    xs = [record.items.get(l) for l in record.per_language]
-    if None in xs or not xs: return None
-    if len(set(map(len,xs)))>1: return ()
-    if metric=='source': return xs[0]
-    rest = xs[1:] or xs
-    return np.mean(min(rest, xs, key=lambda rows: abs(np.mean(rows)-record.metrics[metric])), 0) # `xs` where no source was scored
-
+# %% ../../nbs/records/06_judge.ipynb #848aed33
 def _item_interval(check, runs, level, fixed):
     "Bootstrap over test items, if every metric of the effect has them in every run; else no interval, and a note unless no run has any"
     need = sorted(names_in(check.effect))
-    found = {f'{a}.{m}': [_items(r[a],m) for r in runs] for a,m in need}
+    found = {f'{a}.{m}': [r[a].item_scores(m) for r in runs] for a,m in need}
     sizes = [{None if x is None else len(x) for x in xs} for xs in found.values()]
     alone = 'there is no interval' if fixed else 'the interval is that of the seeds alone'
     if any(len(s)>1 for s in sizes): return math.nan, math.nan, f'not all runs hold the same items: {alone}'
@@ -74,6 +66,7 @@ def _item_interval(check, runs, level, fixed):
     values = {k: np.array(xs,float) for k,xs in found.items()}
     return *bootstrap_items(values, lambda means: evaluate(check.effect, lambda a,m: means[f'{a}.{m}']), level=level)[1:], ''
 
+# %% ../../nbs/records/06_judge.ipynb #e4adb28d
 def judge(
     check:Check, # effect and rule
     runs:list, # per seed: short arm name to `Record`
@@ -82,7 +75,7 @@ def judge(
 )->Judged:
     "Judge one check on paired runs; `undecided` where all seeds agree and no items say how sure that is"
     if not runs: return Judged('todo', note='not run')
-    try: xs = [_seed_effect(check,r) for r in runs]
+    try: xs = [evaluate(check.effect, lambda a,m,r=r: r[a].metrics[m]) for r in runs]
     except KeyError as e: return Judged('todo', note=f'the runs have no metric {e}; {_AGAIN}')
     effect,low,high = mean_ci(xs, level)
     items_low,items_high,note = _item_interval(check, runs, level, fixed)
@@ -92,104 +85,114 @@ def judge(
     could_show = detectable(xs) if len(xs)>1 else math.nan
     return Judged(v, effect, low, high, len(xs), tuple(xs), could_show, tuple(sorted({r.key for x in runs for r in x.values()})), note)
 
-# %% ../../nbs/records/06_judge.ipynb #8cd32540
-_WORST = ('off', 'todo', 'undecided', 'near', 'ok')
-
-def _record(key, store, cache):
-    "A record from the store, read once; None if the run is not done"
-    if key not in cache: cache[key] = store.get(key)
-    return cache[key]
-
-def _runs_of(check, jobs, store, cache):
+# %% ../../nbs/records/06_judge.ipynb #d09f1262
+def _runs_of(check, jobs, get):
     "Per seed, the records of all arms of a check; seeds that lack one are left out, what is fixed belongs to all of them"
     by,whole = {},{}
     for j in jobs:
         for name,arm in check.arms.items():
-            if j.arm==arm and (r := _record(j.key,store,cache)) is not None: (whole if j.fixed else by.setdefault(j.seed,{}))[name] = r
+            if j.arm==arm and (r := get(j.key)) is not None: (whole if j.fixed else by.setdefault(j.seed,{}))[name] = r
     return [x for _,r in sorted(by.items()) or [(0,{})] if len(x := r|whole)==len(check.arms)]
 
+# %% ../../nbs/records/06_judge.ipynb #a9b40b91
 def _same_data(recs):
     "Were the arms of a seed run on the same rows, as far as their records say?"
     return len({r.provenance['data'] for r in recs.values() if r.provenance.get('data')})<2
 
+# %% ../../nbs/records/06_judge.ipynb #9d76dc06
 def _drawn(check, jobs):
     "The jobs of each arm of a check, without arms in which nothing is drawn"
     arms = [[j for j in jobs if j.arm==arm] for arm in check.arms.values()]
     return [js for js in arms if not js or not js[0].fixed]
 
+# %% ../../nbs/records/06_judge.ipynb #9dcd9846
 def _planned(check, jobs):
     "Seeds that a plan has for every arm of a check"
     seeds = [{j.seed for j in js} for js in _drawn(check, jobs)]
     return len(set.intersection(*seeds)) if seeds else 1
 
-def _odd(k, n): return f'{k} of {n} seeds left out, their arms saw different data; {_AGAIN}'
-
+# %% ../../nbs/records/06_judge.ipynb #142fd932
 def _stale(claim, preset, runs):
     "Was the claim's rule changed, or written, after these runs?"
     now,key = claim.hash_at(preset), f'{claim.id.split(".",1)[1]}/{preset}'
     return any(r.provenance['rules'].get(key)!=now for x in runs for r in x.values() if 'rules' in r.provenance)
 
+# %% ../../nbs/records/06_judge.ipynb #418b39e3
 def _among(count, check, runs, fixed=False):
     "A check as one of `count`: it is `off` only where an interval widened for their number says so too"
     j = judge(check, runs, fixed=fixed)
     if j.verdict!='off' or judge(check, runs, 1-.05/count, fixed).verdict=='off': return j
     return replace(j, verdict='near', note=_notes(f'off alone, but not as one of {count} checks', j.note))
 
+# %% ../../nbs/records/06_judge.ipynb #54c025b6
+def _judge_check(claim, check, preset, jobs, get):
+    "One check of a claim, with notes on what was left out"
+    found = _runs_of(check, jobs, get)
+    runs = [r for r in found if _same_data(r)]
+    j,odd = _among(len(claim.at(preset)), check, runs, not _drawn(check, jobs)), len(found)-len(runs)
+    if 0<len(found)<(n := _planned(check, jobs)): j = replace(j, note=_notes(f'{len(runs)} of {n} planned seeds', j.note))
+    if odd:
+        said = f'{odd} of {len(found)} seeds left out, their arms saw different data; {_AGAIN}'
+        j = replace(j, note=_notes(said, runs and j.note))
+    if _stale(claim,preset,runs): j = replace(j, verdict='todo', note=f'the rule was changed after these runs; {_AGAIN}')
+    return j
+
+# %% ../../nbs/records/06_judge.ipynb #3f5c4fb6
+_WORST = ('off', 'todo', 'undecided', 'near', 'ok')
+
 def judge_claim(
     claim:Claim, # a claim
     preset:str, # preset whose runs are judged
     jobs:list, # that preset's jobs
     store:Store, # run records
-    cache:dict|None=None, # records already read, by key
+    get:Callable|None=None, # of that store, from `getter`; default: a new one
 )->list: # (check, Judged), the deciding one first
     "Judge every check of a claim"
-    res,checks,cache = [], claim.at(preset), {} if cache is None else cache
-    for c in checks:
-        found = _runs_of(c, jobs, store, cache)
-        runs = [r for r in found if _same_data(r)]
-        j = _among(len(checks), c, runs, not _drawn(c, jobs))
-        if 0<len(found)<(n := _planned(c, jobs)): j = replace(j, note=_notes(f'{len(runs)} of {n} planned seeds', j.note))
-        if len(runs)<len(found): j = replace(j, note=_notes(_odd(len(found)-len(runs), len(found)), runs and j.note))
-        if _stale(claim,preset,runs): j = replace(j, verdict='todo', note=f'the rule was changed after these runs; {_AGAIN}')
-        res.append((c,j))
-    return sorted(res, key=lambda x: _WORST.index(x[1].verdict))
+    get = get or store.getter()
+    return sorted([(c, _judge_check(claim, c, preset, jobs, get)) for c in claim.at(preset)], key=lambda x: _WORST.index(x[1].verdict))
 
-# %% ../../nbs/records/06_judge.ipynb #6c7780cc
-def _html(df): return df.style.format(precision=3, na_rep='–').hide(axis='index').to_html()
-
-@dataclass
-class Claims:
-    "Judged claims of one paper"
-    rows:list # one dict a claim
-    @property
-    def df(self)->pd.DataFrame:
-        "paper, claim, preset, verdict, effect, low, high, n, note, text"
-        columns = ('paper','claim','preset','verdict','effect','low','high','n','note','text')
-        return pd.DataFrame([{k:r[k] for k in columns} for r in self.rows])
-    def _repr_html_(self): return _html(self.df)
-
+# %% ../../nbs/records/06_judge.ipynb #04327ccd
 def _check_row(check, j):
     "One check, for the report"
     row = dict(effect=check.effect, rule=check.rule, margin=check.margin, why=check.why, verdict=j.verdict, value=j.effect)
     row |= dict(low=j.low, high=j.high, n=j.n, seeds=list(j.seeds), detectable=j.detectable)
     return row | dict(keys=list(j.keys), note=j.note)
 
+# %% ../../nbs/records/06_judge.ipynb #00dc1811
 def _rule(check, j):
     "The rule of the check that decided"
     if check is None: return dict(margin=None, rule='', why=j.note, expression='')
     return dict(margin=check.margin, rule=check.rule, why=check.why, expression=check.effect)
 
+# %% ../../nbs/records/06_judge.ipynb #682dd2df
 def _claim_row(paper, claim, preset, checks):
     "A claim with its verdict and all its checks, the deciding one first"
     check,j = checks[0] if checks else (None, Judged('todo',note='no rule at this preset'))
     row = dict(paper=paper, claim=claim.id, text=claim.text, place=claim.place, printed=claim.paper, ours=claim.ours)
     row |= dict(preset=preset, verdict=j.verdict, effect=j.effect, low=j.low, high=j.high, n=j.n) | _rule(check, j)
     row |= dict(seeds=list(j.seeds), detectable=j.detectable, arms=sorted(check.arms.values()) if check else [])
-    keys = sorted({key for _,x in checks for key in x.keys})
     done = sum(x.verdict!='todo' for _,x in checks)
     part = '' if done in (0,len(checks)) else f'{done} of {len(checks)} checks measured'
-    return row | dict(keys=keys, note=_notes(part, j.note if j.note!='not run' or not part else ''), checks=[_check_row(*x) for x in checks])
+    note = _notes(part, j.note if j.note!='not run' or not part else '')
+    return row | dict(keys=sorted({key for _,x in checks for key in x.keys}), note=note, checks=[_check_row(*x) for x in checks])
 
+# %% ../../nbs/records/06_judge.ipynb #a4985769
+def _html(df): return df.style.format(precision=3, na_rep='–').hide(axis='index').to_html()
+
+@dataclass
+class Claims:
+    "Judged claims of one paper"
+    rows:list # one dict a claim
+
+    @property
+    def df(self)->pd.DataFrame:
+        "paper, claim, preset, verdict, effect, low, high, n, note, text"
+        columns = ('paper','claim','preset','verdict','effect','low','high','n','note','text')
+        return pd.DataFrame([{k:r[k] for k in columns} for r in self.rows])
+
+    def _repr_html_(self): return _html(self.df)
+
+# %% ../../nbs/records/06_judge.ipynb #208c1043
 def claims(
     paper:str, # name of a paper
     preset:str='smoke', # preset whose runs are judged
@@ -197,6 +200,7 @@ def claims(
     jobs:list=(), # that preset's jobs, from `jobs_for`
 )->Claims:
     "Judge every claim of a paper at one preset"
-    store,cache = open_store(store), {}
-    of = lambda claim: judge_claim(claim, preset, jobs, store, cache)
+    store = open_store(store)
+    get = store.getter()
+    of = lambda claim: judge_claim(claim, preset, jobs, store, get)
     return Claims([_claim_row(paper, c, preset, of(c)) for c in load_paper(paper).claims.values()])

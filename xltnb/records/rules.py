@@ -7,13 +7,16 @@ __all__ = ['RULES', 'evaluate', 'names_in', 'Check', 'Claim']
 
 # %% ../../nbs/records/01_rules.ipynb #2565d572
 import ast
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+
 import numpy as np
-from ..core import XltError, stable_hash
 
-# %% ../../nbs/records/01_rules.ipynb #0fd94d95
-RULES = ('above', 'below', 'within')
+from ..core import XltError, about, check_name, stable_hash
+from .presets import PRESETS
 
+# %% ../../nbs/records/01_rules.ipynb #c0f59136
 _FUNCS = {'min':lambda *xs: np.minimum.reduce(xs), 'max':lambda *xs: np.maximum.reduce(xs),
     'abs':abs, 'mean':lambda *xs: sum(xs)/len(xs)}
 _OPS = {ast.Add:lambda a,b:a+b, ast.Sub:lambda a,b:a-b, ast.Mult:lambda a,b:a*b, ast.Div:lambda a,b:a/b}
@@ -31,15 +34,21 @@ def _walk(node, look):
     allowed = f'arm.metric, numbers, + - * / and {", ".join(_FUNCS)}'
     raise XltError(f'{ast.unparse(node)!r} is not allowed in an effect: use {allowed}')
 
+# %% ../../nbs/records/01_rules.ipynb #87797858
+@lru_cache(maxsize=1024)
+def _parsed(effect):
+    "The tree of an effect"
+    try: return ast.parse(effect, mode='eval')
+    except SyntaxError as e: raise XltError(f'{effect!r} is no expression: {e.msg}') from e
+
 def evaluate(
     effect:str, # expression over arm.metric
-    look, # called as look(arm, metric), gives a number, or an array of them
+    look:Callable, # called as look(arm, metric), gives a number, or an array of them
 ):
     "The value of an effect; raises `XltError` for anything that is not arithmetic on metrics"
-    try: tree = ast.parse(effect, mode='eval')
-    except SyntaxError as e: raise XltError(f'{effect!r} is no expression: {e.msg}') from e
-    return _walk(tree, look)
+    return _walk(_parsed(effect), look)
 
+# %% ../../nbs/records/01_rules.ipynb #0673bd1b
 def names_in(
     effect:str, # expression over arm.metric
 )->set: # of (arm, metric)
@@ -48,33 +57,51 @@ def names_in(
     evaluate(effect, lambda arm,metric: seen.add((arm,metric)) or 1.)
     return seen
 
-# %% ../../nbs/records/01_rules.ipynb #5280d42f
+# %% ../../nbs/records/01_rules.ipynb #8343f5ab
+RULES = ('above', 'below', 'within')
+
 @dataclass(frozen=True)
 class Check:
     "One rule of a claim"
-    presets:tuple # presets it judges
-    arms:dict # short name in `effect` to arm
+    presets:tuple[str,...] # presets it judges
+    arms:dict[str,str] # short name in `effect` to arm
     effect:str # expression over arm.metric
     rule:str # one of `RULES`
     margin:float # where the rule draws its line
     why:str # how the margin came about
+
+    def __post_init__(self):
+        for p in self.presets:
+            with about('presets'): check_name(p, PRESETS, 'preset')
+        with about('rule'): check_name(self.rule, RULES, 'rule')
+        with about('effect'):
+            if lost := sorted({arm for arm,_ in names_in(self.effect)}-set(self.arms)):
+                raise XltError(f'{", ".join(lost)} in the effect is not among the arms {", ".join(self.arms)}: name it there')
+
     @property
-    def hash(self)->str:
+    def hash(self)->str: # 16 hex digits
         "Changes with anything that decides the verdict; not with its wording"
         return stable_hash([self.arms, self.effect, self.rule, self.margin])
 
+# %% ../../nbs/records/01_rules.ipynb #c7d7b864
 @dataclass(frozen=True)
 class Claim:
     "A sentence of a paper, and how it is judged"
     id:str # 'mothello.C2'
     text:str # in our words
     place:str # where the paper says it
-    paper:str # what the paper measured
-    checks:tuple # of `Check`
+    paper:str = '' # what the paper measured
+    checks:tuple[Check,...] = () # all of them have to hold
     ours:bool = False # a claim of this companion, not of the paper
-    def at(self, preset:str)->tuple:
+
+    def at(self,
+        preset:str, # one of `PRESETS`
+    )->tuple: # of `Check`
         "The checks that judge a preset"
         return tuple(c for c in self.checks if preset in c.presets)
-    def hash_at(self, preset:str)->str:
+
+    def hash_at(self,
+        preset:str, # one of `PRESETS`
+    )->str: # 16 hex digits
         "Changes with any rule that judges a preset"
         return stable_hash([c.hash for c in self.at(preset)])

@@ -58,6 +58,7 @@ class Result:
     per_language:dict = field(default_factory=dict) # language -> name -> number
     items:dict = field(default_factory=dict) # metric -> one value per item; their mean is the metric
     provenance:dict = field(default_factory=dict) # extra facts: tokens a second, data hashes
+    source:str = '' # language of the labelled data, '' where there is none
 
 # %% ../../nbs/runs/00_experiments.ipynb #befbfe09
 def no_report(

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from ..core import XltError
 
-# %% ../../nbs/tasks/09_replacing.ipynb #016c104e
+# %% ../../nbs/tasks/09_replacing.ipynb #8d889aba
 _EDGES = re.compile(r'(\W*)(.*?)(\W*)', re.S)
 
 def _cased(word, model):
@@ -19,6 +19,7 @@ def _cased(word, model):
     if model[:1].isupper() and not model[1:].isupper(): return word.capitalize()
     return word.upper() if model.isupper() and len(model)>1 else word
 
+# %% ../../nbs/tasks/09_replacing.ipynb #016c104e
 def _look_up(word, get, lower, strip):
     "What stands before a word, the word, what stands after, and its synonyms"
     before,core,after = _EDGES.fullmatch(word).groups() if strip else ('', word, '')
@@ -54,10 +55,10 @@ def replace_words(
     lower:bool=False, # look up the word in lower case, keep its capitals
     strip_punct:bool=False, # set signs around the word aside
 )->str: # as many words
-    "One sample of RS-DA: each word drawn uniformly from itself and its synonyms"
+    "Draw one sample of RS-DA: each word uniformly from itself and its synonyms"
     return ' '.join(replace_tokens(text.split(' '), synonyms, rng, lower, strip_punct))
 
-# %% ../../nbs/tasks/09_replacing.ipynb #7c3a5d06
+# %% ../../nbs/tasks/09_replacing.ipynb #1171fa75
 def random_words(
     text:str, # one sentence
     synonyms:Mapping, # decides which words may change, and how often
@@ -66,16 +67,17 @@ def random_words(
     lower:bool=False, # look up the word in lower case, keep its capitals
     strip_punct:bool=False, # set signs around the word aside
 )->str: # as many words
-    "The control of RS-DA: words change as often, but to random words; raises `XltError` without any"
+    "Draw one sample of the control: words change as often, but to random words; raises `XltError` without any"
     if not len(vocab): raise XltError('no words to draw from: pass vocab, for instance the words of the training text')
     return ' '.join(replace_tokens(text.split(' '), synonyms, rng, lower, strip_punct, vocab))
 
+# %% ../../nbs/tasks/09_replacing.ipynb #7c3a5d06
 def words_to_draw(
     texts:Iterable, # sentences
     lower:bool=False, # as in `random_words`
     strip_punct:bool=False, # as in `random_words`: signs around a word stay where they are, so none is drawn
 )->list: # sorted, each word once
-    "Words of a text as the look-up sees them, for `random_words`"
+    "List the words of a text as the look-up sees them, for `random_words`"
     seen = {_look_up(w, {}.get, lower, strip_punct)[1] for t in texts for w in t.split(' ')}
     return sorted({w.lower() if lower else w for w in seen} - {''})
 
@@ -85,8 +87,8 @@ def change_rates(
     synonyms:Mapping, # word -> its synonyms
     lower:bool=False, # as in `replace_words`
     strip_punct:bool=False, # as in `replace_words`
-)->dict: # shares of words
-    "Share of words that have a synonym, and share that changes on average; raises `XltError` without words"
+)->dict: # words, and fractions of them
+    "Count the fraction of words that have a synonym, and the fraction that changes on average; raises `XltError` without words"
     get = getattr(synonyms, 'table', synonyms).get
     ks = [len(_look_up(w, get, lower, strip_punct)[3]) for t in texts for w in t.split(' ')]
     if not ks: raise XltError('no texts: nothing to count')

@@ -32,16 +32,17 @@ def _pad(rows, frame):
     for i,r in enumerate(rows): out[i,:len(r)] = r
     return out
 
+# %% ../../../nbs/papers/salt/00_gate.ipynb #cc38be53
 @torch.inference_mode()
 def masked_accuracy(
     model:PreTrainedModel, # with a head for masked words
     tokenizer:PreTrainedTokenizerFast, # its tokenizer
     corpus:Corpus, # text, of which the held-out part is used
-    rate:float=0.15, # share of pieces to hide
+    rate:float=0.15, # fraction of subwords to hide
     most:int=60, # sentences a language
     batch:int=20, # sentences at a time
 )->dict: # language -> {'n': positions, 'accuracy': share that the head puts first}
-    "Share of hidden pieces that the head puts first, per language"
+    "Fraction of hidden subwords that the head puts first, per language"
     frame,res = Frame.of(tokenizer, corpus), {}
     for lang in corpus.langs:
         mine = corpus.where(True, lang)[:most]
@@ -60,8 +61,8 @@ def masked_accuracy(
 def word_places(
     pieces:list, # of one sentence
     spaced:bool, # does its script put spaces between words?
-)->list: # places of words that are one piece of at least two letters (one without spaces)
-    "Where single-piece words stand"
+)->list: # places of words that are one subword of at least two letters (one without spaces)
+    "Where single-subword words stand"
     starts = [p[0]=='▁' for p in pieces]+[True]
     if not spaced: return [i for i,p in enumerate(pieces) if p!='▁' and script(p)]
     return [i for i,p in enumerate(pieces) if starts[i] and starts[i+1] and len(p)>2 and p[1:].isalpha()]
@@ -82,6 +83,7 @@ def dual_batch(
     pad = x==frame.pad
     return Batch(torch.from_numpy(x), torch.from_numpy(~pad) if pad.any() else None, torch.from_numpy(flat), torch.from_numpy(gold), 'dual')
 
+# %% ../../../nbs/papers/salt/00_gate.ipynb #01a04fac
 @torch.inference_mode()
 def dual_scores(
     model:PreTrainedModel, # with a head for masked words
@@ -89,7 +91,7 @@ def dual_scores(
     frame:Frame, # special ids
     batch:int=32, # sentences at a time
 ): # yields (places in `rows`, [n,V] scores, [n] ids of the hidden words)
-    "Scores of every piece at the hidden words"
+    "Scores of every subword at the hidden words"
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
     for k in range(0, len(order), batch):
         some = order[k:k+batch]
@@ -122,15 +124,17 @@ def copy_share(
 
 # %% ../../../nbs/papers/salt/00_gate.ipynb #e884dd4f
 def _words(tokenizer, texts, spaced):
-    "Ids of the single-piece words in each text"
+    "Ids of the single-subword words in each text"
     rows = tokenizer.backend_tokenizer.encode_batch([t.replace(':',' ').replace(',',' ') for t in texts], add_special_tokens=False)
     return [{e.ids[i] for i in word_places(e.tokens, spaced)} for e in rows]
 
+# %% ../../../nbs/papers/salt/00_gate.ipynb #f0b48e18
 def name_items(
     tokenizer:PreTrainedTokenizerFast, # of the model
 )->tuple: # [(emoji, English text, ids, place of the name)], {language: {emoji: ids of right words}}
-    "English names that are one piece, and what is right for them elsewhere"
-    t = pd.concat([read_table(BENCH_DIR/'cldr_cat'/f'{s}.parquet').select(['id','lang','text']).to_pandas() for s in ('train','validation','test')])
+    "English names that are one subword, and what is right for them elsewhere"
+    read = lambda s: read_table(BENCH_DIR/'cldr_cat'/f'{s}.parquet').select(['id','lang','text']).to_pandas()
+    t = pd.concat([read(s) for s in ('train','validation','test')])
     items = []
     for e,text in t[t.lang=='en'][['id','text']].itertuples(index=False):
         if text.split(':')[0].strip().isalpha():
@@ -143,11 +147,12 @@ def name_items(
         right[lang] = dict(zip(g.id, _words(tokenizer, list(g.text), spaced(lang))))
     return items, right
 
+# %% ../../../nbs/papers/salt/00_gate.ipynb #a6a163a0
 def english_pieces(
     tokenizer:PreTrainedTokenizerFast, # of the model
     corpus:Corpus, # with English text
-    least:int=5, # uses that make a piece English
-)->np.ndarray: # bool, one a piece
+    least:int=5, # uses that make a subword English
+)->np.ndarray: # bool, one a subword
     "Pieces that count as English"
     mine = corpus.lang==corpus.langs.index('en')
     return np.bincount(corpus.ids[np.repeat(mine, corpus.sizes)], minlength=len(tokenizer))>=least
@@ -155,15 +160,16 @@ def english_pieces(
 # %% ../../../nbs/papers/salt/00_gate.ipynb #aae42eca
 def candidates(
     tokenizer:PreTrainedTokenizerFast, # of the model
-    english:np.ndarray, # bool, pieces that count as English
+    english:np.ndarray, # bool, subwords that count as English
     lang:str, # a language
-)->np.ndarray: # bool, one a piece
+)->np.ndarray: # bool, one a subword
     "Words of the language's script that are not English"
     want = set(scripts_of(lang))
     pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     words = spaced(lang)
     return np.array([not english[i] and script(p) in want and (p[0]=='▁' and len(p)>2 if words else True) for i,p in enumerate(pieces)])
 
+# %% ../../../nbs/papers/salt/00_gate.ipynb #ff30e24f
 @torch.inference_mode()
 def name_share(
     model:PreTrainedModel, # with a head for masked words
@@ -171,7 +177,7 @@ def name_share(
     corpus:Corpus, # with English text, for the filter
     k:int=10, # proposals a word
 )->dict: # language -> {'n': names, 'top1', 'topk': share of right proposals, 'random': share of right pieces, 'ratio': topk/random}
-    "How often proposals without English are right, beside random pieces of the same script"
+    "How often proposals without English are right, beside random subwords of the same script"
     items,right = name_items(tokenizer)
     frame = Frame.of(tokenizer, corpus)
     english = english_pieces(tokenizer, corpus)
@@ -189,25 +195,27 @@ def name_share(
                     good = {w for w in right[l].get(items[i][0], ()) if ok[w]}
                     if good: tally[l].append((top[r][0] in good, len(good & set(top[r]))/k, len(good)/int(ok.sum())))
     means = {l: np.mean(v, 0) for l,v in sorted(tally.items())}
-    return {l: dict(n=len(tally[l]), top1=float(m[0]), topk=float(m[1]), random=float(m[2]), ratio=float(m[1]/m[2])) for l,m in means.items()}
+    row = lambda l, m: dict(n=len(tally[l]), top1=float(m[0]), topk=float(m[1]), random=float(m[2]), ratio=float(m[1]/m[2]))
+    return {l: row(l, m) for l,m in means.items()}
 
 # %% ../../../nbs/papers/salt/00_gate.ipynb #3b5fc831
 def passing(
     report:dict, # from `gate`
-    copied:float=0.6, # share of visible words to be put first
-    times:float=3., # how much oftener than random pieces proposals must be right
+    copied:float=0.6, # fraction of visible words to be put first
+    times:float=3., # how much oftener than random subwords proposals must be right
 )->dict: # gate -> (languages that pass, languages, those that do not)
     "How many languages pass each gate on their own"
     ok = dict(copied={l: r['copied']>=copied for l,r in report['copy'].items() if r['copied'] is not None},
               proposals={l: r['topk']>=times*r['random'] for l,r in report['names'].items()})
     return {k: (sum(v.values()), len(v), [l for l in v if not v[l]]) for k,v in ok.items()}
 
+# %% ../../../nbs/papers/salt/00_gate.ipynb #6046a1b1
 def gate(
     model:PreTrainedModel, # with a head for masked words
     tokenizer:PreTrainedTokenizerFast, # its tokenizer
     corpus:Corpus, # the benchmark's text
-    copied:float=0.6, # share of visible words to be put first
-    times:float=3., # how much oftener than random pieces proposals must be right
+    copied:float=0.6, # fraction of visible words to be put first
+    times:float=3., # how much oftener than random subwords proposals must be right
 )->dict: # 'masked', 'copy' and 'names' per language, means over languages, 'passed', and 'alone' as `passing` gives it
     "The whole report; `passed` looks at means over languages"
     masked,copy,names = masked_accuracy(model,tokenizer,corpus), copy_share(model,tokenizer,corpus), name_share(model,tokenizer,corpus)
@@ -217,6 +225,7 @@ def gate(
     alone = passing(dict(copy=copy, names=names), copied, times)
     return dict(masked=masked, copy=copy, names=names, **means, passed=share>=copied and prop>=times*rand, alone=alone)
 
+# %% ../../../nbs/papers/salt/00_gate.ipynb #9321778b
 def gate_table(
     report:dict, # from `gate`
 )->pd.DataFrame: # one row a language, shares in per cent
@@ -248,6 +257,7 @@ def release(
     atomic_write(path.with_suffix('.json'), json.dumps(plain(record), indent=1, ensure_ascii=False)+'\n')
     return record
 
+# %% ../../../nbs/papers/salt/00_gate.ipynb #8a4c4761
 def mlm_record()->dict: # as `release` wrote it
     "The shipped model's record"
     path = MLM_FILE.with_suffix('.json')
