@@ -257,7 +257,7 @@ def check_names(
         other = seen.setdefault(rel.with_name(bare_name(rel.name)), rel)
         if other!=rel: raise XltError(f'{other} and {rel} would be the same page of the site: rename one')
 
-# %% ../../nbs/publish/01_docs.ipynb #3d1170de
+# %% ../../nbs/publish/01_docs.ipynb #b46cfe7a
 PICTURES = ('.png', '.svg', '.jpg', '.gif', '.css', '.js')
 
 def stage(
@@ -273,9 +273,9 @@ def stage(
         for rel in rels: stage_page(nbs/rel, folder/'nbs'/rel.with_name(bare_name(rel.name)), '../'*len(rel.parts)+'plotly.min.js')
     pictures = (p for p in nbs.rglob('*') if p.suffix in PICTURES and 'results' not in p.relative_to(nbs).parts)
     for p in pictures: shutil.copy2(p, folder/p.relative_to(root))
-    cfg = yaml.safe_load((root/'_quarto.yml').read_text())
+    cfg = yaml.safe_load((root/'_quarto.yml').read_text(encoding='utf-8'))
     cfg['website']['sidebar']['contents'] = sidebar(rels)
-    (folder/'_quarto.yml').write_text(yaml.safe_dump(cfg, sort_keys=False))
+    (folder/'_quarto.yml').write_text(yaml.safe_dump(cfg, sort_keys=False), encoding='utf-8')
 
 # %% ../../nbs/publish/01_docs.ipynb #28043998
 def builder()->list[str]: # command line
@@ -294,7 +294,7 @@ def lay_out(
         raise XltError(f'{" ".join(builder())} stopped with exit code {done.returncode}:\n{said}')
     return folder/'_docs'
 
-# %% ../../nbs/publish/01_docs.ipynb #3bc37266
+# %% ../../nbs/publish/01_docs.ipynb #7702af92
 FONT = re.compile(r'@import\s+url\(["\']?https?://[^)]*\)\s*;?')
 LANDING = ('<!doctype html><meta charset="utf-8"><title>xltnb</title><link rel="icon" href="data:,">'
     '<meta http-equiv="refresh" content="0; url=nbs/index.html"><a href="nbs/index.html">xltnb</a>\n')
@@ -308,10 +308,10 @@ def finish(
     for fuse in site.rglob('fuse*.js') if search.exists() else (): shutil.copy2(search, fuse)
     for kind,mend in (('*.html', mathml), ('*.css', lambda css: FONT.sub('', css))):
         for file in site.rglob(kind):
-            old = file.read_text()
+            old = file.read_text(encoding='utf-8')
             new = mend(old)
-            if new!=old: file.write_text(new)
-    if not (site/'index.html').exists(): (site/'index.html').write_text(LANDING)
+            if new!=old: file.write_text(new, encoding='utf-8')
+    if not (site/'index.html').exists(): (site/'index.html').write_text(LANDING, encoding='utf-8')
 
 # %% ../../nbs/publish/01_docs.ipynb #345132e3
 def build_docs(
@@ -347,13 +347,13 @@ class _Refs(HTMLParser):
         self.ids |= {d[k] for k in ('id','name') if d.get(k)}
         self.refs += [d[k] for k in ('href','src') if d.get(k)]
 
-# %% ../../nbs/publish/01_docs.ipynb #f7b9f86f
+# %% ../../nbs/publish/01_docs.ipynb #bf98d017
 def read_refs(
     page:Path, # HTML file
 )->tuple[set,list,list]: # ids, references, links that stayed Markdown
     "What a page refers to, and what can be referred to on it"
     p = _Refs()
-    p.feed(page.read_text())
+    p.feed(page.read_text(encoding='utf-8'))
     return p.ids, p.refs, p.raw
 
 # %% ../../nbs/publish/01_docs.ipynb #ccba9696
@@ -417,7 +417,7 @@ def papers_markdown()->str: # a Markdown list; its links start in `nbs/`
         out.append(f"- {title} ({c['authors'].split(',')[0].split()[-1]} et al., {c['year']}): {_verdicts(paper)}")
     return '\n'.join(out)
 
-# %% ../../nbs/publish/01_docs.ipynb #2e5513a1
+# %% ../../nbs/publish/01_docs.ipynb #6c52ecc9
 def write_finding(
     paper:str='mothello', # whose records
     name:str='transfer', # of a figure that it registers for its report
@@ -429,10 +429,10 @@ def write_finding(
     runs = [r for rs in plan.records().values() for r in rs]
     drawn = dict(f for register in REPORT_FIGURES[paper].values() for f in register(runs))
     out = Path(root or project_root())/'nbs'/'finding.svg'
-    out.write_text(still(drawn[name]()))
+    out.write_text(still(drawn[name]()), encoding='utf-8')
     return out
 
-# %% ../../nbs/publish/01_docs.ipynb #fbd87480
+# %% ../../nbs/publish/01_docs.ipynb #6f105279
 def write_readme(
     root:Path|None=None, # the checkout; found when None
 )->Path: # the file
@@ -440,7 +440,7 @@ def write_readme(
     root = Path(root or project_root())
     out = root/'README.md'
     text = readme(root/'nbs'/'index.ipynb')
-    if not out.exists() or out.read_text()!=text: out.write_text(text)
+    if not out.exists() or out.read_text(encoding='utf-8')!=text: out.write_text(text, encoding='utf-8')
     return out
 
 # %% ../../nbs/publish/01_docs.ipynb #2ec13ee2
