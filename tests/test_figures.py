@@ -4,7 +4,7 @@ import pytest
 
 from xltnb.papers.mothello import boards as board_figures
 from xltnb.figures import verdicts
-import xltnb.papers.mothello.finetuning_figures as moving
+from xltnb.papers.mothello import finetuning_figures as moving
 from xltnb.papers.mothello import figures
 from xltnb.core import XltError
 from xltnb.records.record import Record
@@ -110,7 +110,7 @@ def test_claims_of_every_verdict_have_a_row():
     rows = [dict(claim=f'p.C{i}', preset='smoke', verdict=v, effect=np.nan if v in ('todo', 'open') else .1*i, low=np.nan, high=None, n=i, margin=None) for i, v in enumerate(verdicts.VERDICT_LOOK)]
     fig = verdicts.claims_fig(rows)
     assert list(fig.layout.yaxis.categoryarray) == [r['claim'] for r in rows][::-1]
-    assert len(fig.layout.annotations) == 2 and fig.layout.title.text == 'Of 6 claims: 1 ok, 1 near, 1 off, 1 undecided, 1 open, 1 todo'
+    assert len(fig.layout.annotations) == 2 and fig.layout.title.text == f'Of {len(verdicts.VERDICT_LOOK)} claims: ' + ', '.join(f'1 {v}' for v in verdicts.VERDICT_LOOK)
 
 
 @pytest.mark.parametrize('rule,inside', [('above', (.1, None)), ('below', (None, .1)), ('within', (-.1, .1))])
@@ -151,3 +151,31 @@ def test_nothing_to_draw_is_said(draw):
 def test_other_figures_keep_their_look():
     import plotly.io as pio
     assert pio.templates.default != 'xltnb'
+
+
+def test_every_figure_of_a_page_has_a_still_picture():
+    "Repository viewers, mail and print run no script: `make stills` draws what is missing"
+    import json
+    from conftest import PAGES, ROOT
+    bare = []
+    for p in PAGES:
+        outs = [o.get('data', {}) for c in json.loads(p.read_text())['cells'] for o in c.get('outputs', ())]
+        for d in (d for d in outs if 'application/vnd.plotly.v1+json' in d):
+            picture = ''.join(d.get('image/svg+xml', '')) or d.get('image/png', '')
+            if not 0 < len(picture) < 60_000: bare.append(f'{p.relative_to(ROOT)}: {len(picture)} bytes')
+    assert not bare, bare
+
+
+def test_a_still_picture_holds_what_the_figure_holds():
+    import xml.etree.ElementTree as ET
+    import plotly.graph_objects as go
+    from xltnb.figures.still import still
+    fig = go.Figure([go.Bar(x=['en', 'de'], y=[.8, -.2], name='a < b'), go.Bar(x=['en', 'de'], y=[.1, .2], name='c')])
+    fig.add_hline(.5, line_dash='dot').update_layout(title_text='A & B', yaxis_title='points')
+    words = ' '.join(ET.fromstring(still(fig)).itertext())
+    assert all(w in words for w in ('a < b', 'A & B', 'points', 'en', 'de', '−0.2'))
+    heat = go.Figure(go.Heatmap(z=[[1, None], [.5, 0]], texttemplate='%{z:.1f}'))
+    assert 'nan' not in still(heat).lower() and still(heat).count('</text>') >= 6
+    assert '<svg' in still(go.Figure())
+    log = go.Figure(go.Scatter(x=[.01, .1, 1], y=[1, 2, None], mode='lines+markers')).update_xaxes(type='log')
+    assert all(t in still(log) for t in ('>0.01<', '>0.1<', '>1<'))
