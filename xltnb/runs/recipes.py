@@ -56,7 +56,7 @@ def encoder_of(
     if name=='invented': return invented_encoder(cache=cache)
     before,_,n = name.rpartition(':')
     name,n = (before,int(n)) if n.isdecimal() and before else (name,0)
-    net,tok = load_encoder(name, random=random, seed=seed)
+    net,tok = load_encoder(name, 'benchmark', random, seed)
     return first_layers(net, n), tok
 
 # %% ../../nbs/runs/06_recipes.ipynb #0bc5f817

@@ -15,7 +15,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from ..core import XltError, check_name
-from ..models.pieces import encode_words, glued
+from ..models.subwords import encode_words, glued
 
 # %% ../../nbs/training/00_features.ipynb #f9eb0f49
 def text_features(

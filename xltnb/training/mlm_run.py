@@ -48,7 +48,7 @@ def mlm_model(
     corpus:Corpus|None=None, # its frequencies start the output's bias
 )->tuple: # a model with a fresh head over frozen word embeddings, and its tokenizer
     "The encoder with a head for masked words; raises `XltError` if encoder, tokenizer, text and settings do not fit together"
-    encoder,tok = load_encoder(cfg.encoder)
+    encoder,tok = load_encoder(cfg.encoder, 'benchmark')
     Frame.of(tok, corpus)
     model = _with_head(encoder, cfg.seed)
     body = model.base_model
@@ -91,7 +91,7 @@ class MLMRun:
         model:tuple|None=None, # (model, tokenizer), the model where it is to be trained; from `mlm_model` if None
         sentences:int=1024, # of the order, a chunk
     ):
-        corpus = bench_corpus(model[1] if model else load_tokenizer(cfg.encoder)) if corpus is None else corpus
+        corpus = bench_corpus(model[1] if model else load_tokenizer(cfg.encoder, 'benchmark')) if corpus is None else corpus
         if cfg.tlm and 'en' not in corpus.langs: raise XltError(f'tlm={cfg.tlm} shows English beside a sentence, but the text has none: set tlm=0')
         self.model,self.tok = model or mlm_model(cfg, corpus)
         check_number(cfg.block, 'block, for this encoder,', 6, positions(self.model))

@@ -13,7 +13,6 @@ from statistics import mean
 
 from ...tasks.bench import load_bench
 from ...tasks.catalog import lacks
-from ...models.encoders import load_encoder
 from ...runs.experiments import Ctx, Job, Result, experiment, make_job, paused_unless, preset_jobs
 from ...models.heads import sentence_vectors
 from ...tasks.metrics import random_spans
@@ -76,7 +75,7 @@ def run_baseline(
     "Plain fine-tuning and zero-shot scores"
     task = task_of(cfg.task, cfg.langs, cfg.train, seed)
     with ctx.scratch('baselines.finetune', VERSION, cfg, seed) as out:
-        ft = finetune(task, cfg.fine, [], encoder_of(cfg.encoder, cfg.random, seed), seed, out=out, use_cpu=ctx.device=='cpu',
+        ft = finetune(task, cfg.fine, [], encoder_of(cfg.encoder, cfg.random, seed), seed, out=out, fast=False, use_cpu=ctx.device=='cpu',
                       report=ctx.part(0., .7, 'fine-tuning'), deadline=ctx.deadline)
         paused_unless(ft)
     ctx.report(.7, 'scoring')
@@ -121,7 +120,7 @@ def run_retrieve(
 )->Result:
     "Retrieval without training"
     task = load_bench(cfg.task, cfg.langs or None)
-    z = retrieve(*load_encoder(cfg.encoder, random=cfg.random, seed=seed), task, cfg.limit)
+    z = retrieve(*encoder_of(cfg.encoder, cfg.random, seed), task, cfg.limit)
     return Result(**transfer_fields(z), provenance=dict(data=task.fingerprint()))
 
 # %% ../../../nbs/papers/baselines/00_experiments.ipynb #1c8e07a4

@@ -97,7 +97,7 @@ def trained(
     encoder,out = encoder_of(cfg.encoder, cache=ctx.cache), out/f'{radius:g}'
     if any(isinstance(m, EAR) for m in methods): encoder[0].set_attn_implementation('eager') # it reads attention maps
     report = ctx.part(*part, f'radius {radius:g}' if cfg.grid else 'fine-tuning')
-    return paused_unless(finetune(task, cfg.fine, methods, encoder, seed, out=out, use_cpu=ctx.device=='cpu', report=report, deadline=ctx.deadline))
+    return paused_unless(finetune(task, cfg.fine, methods, encoder, seed, out=out, fast=False, use_cpu=ctx.device=='cpu', report=report, deadline=ctx.deadline))
 
 def _weights(model): return {n: p.detach().clone() for n,p in model.named_parameters() if p.requires_grad}
 
