@@ -167,7 +167,6 @@ def _stamp(path):
     return [Path(path).name, st.st_size, st.st_mtime_ns]
 
 def _bits(): return sha256_of(MODELS_DIR/'pieces.bits')[:16]
-
 _LAYOUT = 1 # changes when what is cached changes
 
 def _packaged(path, pruned):
@@ -194,6 +193,7 @@ def _hf_folder(name):
         raise XltError(f'{unknown}: set HF_HUB_OFFLINE=0 to download it, or give the folder of a copy')
     return name
 
+# %% ../../nbs/models/03_encoders.ipynb #c0c3780d
 def _hf(auto, name, **kw):
     "A model of the library, from safetensors alone, in float32"
     safe = dict(use_safetensors=True, trust_remote_code=False, dtype=torch.float32)
@@ -237,12 +237,14 @@ def _home(name, pruned):
 @lru_cache(1)
 def _whole_tokenizer(path, stamp): return tokenizer_of(read_q4(path))
 
+# %% ../../nbs/models/03_encoders.ipynb #0983b22f
 def _all_subwords():
     "The tokenizer with all subwords, kept once it was asked for; None where it is not installed"
     try: path = encoder_file()
     except XltError: return None
     return _whole_tokenizer(path, str(_stamp(path)))
 
+# %% ../../nbs/models/03_encoders.ipynb #ba488a52
 def _tokenizer_at(home):
     "The tokenizer of a folder; it warns of text that it cannot read, if it lacks subwords of the packaged encoder"
     if not isinstance(home, Path): return _hf_tokenizer(home)
@@ -258,6 +260,7 @@ def _pruned_tokenizer(name, pruned):
     keep = wanted_ids(pruned, file, tok)
     return file, keep, prune_tokenizer(tok, keep.tolist(), _all_subwords)
 
+# %% ../../nbs/models/03_encoders.ipynb #ba39b66f
 def _plainly(pruned): return pruned is None or pruned is False or isinstance(pruned, str) and pruned=='benchmark'
 
 def load_tokenizer(
@@ -275,6 +278,7 @@ def _random(config, seed, **kw):
         torch.manual_seed(seed_for('random-encoder', seed))
         return AutoModel.from_config(config, dtype=torch.float32, **kw)
 
+# %% ../../nbs/models/03_encoders.ipynb #2b84ff68
 def load_encoder(
     name:str='e5-small', # 'e5-small', 'e5-small-mlm', a file of four-bit weights, a Hugging Face folder or hub name
     pruned=None, # None: all subwords; 'benchmark', a task, a list of texts, or a tuple of these: only theirs (packaged encoder)
@@ -323,9 +327,12 @@ def save_mlm(
     before = _bert_of(base, benchmark_ids(base)).state_dict()
     after = {k[5:]: v.float() for k,v in model.state_dict().items() if k.startswith('bert.')}
     if {k: v.shape for k,v in after.items()}!={k: v.shape for k,v in before.items()}:
-        raise XltError(f'this {type(model).__name__} was not trained from the packaged encoder: it does not fit into the file, use save_pretrained')
-    moved = {k: (after[bert_name(k)]-before[bert_name(k)]).numpy() for k in base.index if not torch.equal(after[bert_name(k)], before[bert_name(k)])}
-    if 'emb.word' in moved: raise XltError('the word embeddings of this model were trained too: they do not fit into the file, use save_pretrained')
+        raise XltError(f'this {type(model).__name__} was not trained from the packaged encoder: it does not fit into the '
+                       f'file, use save_pretrained')
+    moved = {k: (after[bert_name(k)]-before[bert_name(k)]).numpy() for k in base.index if not torch.equal(after[bert_name(k)],
+                                                            before[bert_name(k)])}
+    if 'emb.word' in moved:
+        raise XltError('the word embeddings of this model were trained too: they do not fit into the file, use save_pretrained')
     head = {k: model.state_dict()[v].float().numpy() for k,v in HEAD.items()}
     c = model.config
     sizes = base.sizes | dict(vocab=c.vocab_size)
@@ -343,6 +350,7 @@ def _add_mlm(model, part):
         value = torch.from_numpy(part.tensor(k)).view(state[name].shape)
         state[name].copy_(value if k in HEAD else state[name]+value)
 
+# %% ../../nbs/models/03_encoders.ipynb #7009ce92
 def _check_shipped():
     "Raise `XltError` if the shipped file is not the one that its record names"
     record = MLM_FILE.with_suffix('.json')
@@ -350,8 +358,10 @@ def _check_shipped():
     try: want = json.loads(record.read_text(encoding='utf-8'))['sha256']
     except (ValueError, KeyError, TypeError) as e: raise XltError(f'{record} is damaged ({e}): install the package again') from e
     if (found := sha256_of(MLM_FILE))!=want:
-        raise XltError(f'{MLM_FILE} has SHA-256 {found[:12]}…, its record names {want[:12]}…: the file is damaged, install the package again')
+        raise XltError(f'{MLM_FILE} has SHA-256 {found[:12]}…, its record names {want[:12]}…: the file is damaged, install '
+                       f'the package again')
 
+# %% ../../nbs/models/03_encoders.ipynb #4ea77720
 def _mlm_folder(path=None):
     "Cached folder of the shipped MLM model, or of a file of its kind"
     shipped = path is None

@@ -44,7 +44,9 @@ def add_head(
         model = auto.from_config(config)
     lost,over = model.base_model.load_state_dict(state, strict=False)
     wrong = [k for k in (*lost,*over) if 'pooler' not in k]
-    if wrong: raise XltError(f'{type(encoder).__name__} does not fit {type(model).__name__}: {", ".join(wrong[:3])}; pass the encoder without a head')
+    if wrong:
+        raise XltError(f'{type(encoder).__name__} does not fit {type(model).__name__}: {", ".join(wrong[:3])}; pass the '
+                       f'encoder without a head')
     model.fresh = tuple(lost)
     return model
 

@@ -37,7 +37,7 @@ def count_subwords(
         res += np.bincount([x for e in found for x in e.ids], minlength=len(res))
     return res
 
-# %% ../../nbs/models/02_pruning.ipynb #e8e91e89
+# %% ../../nbs/models/02_pruning.ipynb #3fd4faa3
 _BARE = ('▁', 'Ġ')
 
 def choose_subwords(
@@ -49,7 +49,8 @@ def choose_subwords(
     "Which subwords to keep"
     labelled,text = list(dict.fromkeys(labelled)), list(dict.fromkeys(text))
     keep = (count_subwords(tokenizer, labelled)>0) | (count_subwords(tokenizer, text)>=least)
-    norm = tokenizer.backend_tokenizer.normalizer.normalize_str
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    norm = normalizer.normalize_str if normalizer else str
     chars = set().union(*map(set, map(norm, labelled)), *map(set, map(norm, text)))
     vocab = tokenizer.get_vocab()
     for piece in (p for c in chars for p in (c, '▁'+c)):
@@ -88,10 +89,12 @@ def wanted_ids(
 )->np.ndarray: # ids to keep, ascending
     "Ids of the subwords that `pruned` names"
     if isinstance(pruned, str) and pruned=='benchmark': return benchmark_ids(file)
-    if isinstance(pruned, str|bool): raise XltError(f"pruned={pruned!r} names no text: give 'benchmark', a task, a list of texts, or None for all subwords")
+    if isinstance(pruned, str|bool):
+        raise XltError(f"pruned={pruned!r} names no text: give 'benchmark', a task, a list of texts, or None for all subwords")
     if isinstance(pruned, tuple): return np.unique(np.concatenate([wanted_ids(p, file, tokenizer) for p in pruned]))
     if callable(pruned): return np.flatnonzero(pruned(tokenizer))
-    return np.flatnonzero(task_subwords(tokenizer, pruned) if isinstance(pruned, Task) else choose_subwords(tokenizer, [*_PREFIXES, *pruned]))
+    return np.flatnonzero(task_subwords(tokenizer, pruned) if isinstance(pruned, Task) else choose_subwords(tokenizer,
+                                                            [*_PREFIXES, *pruned]))
 
 # %% ../../nbs/models/02_pruning.ipynb #78db5615
 def fraction_lost(
@@ -119,11 +122,13 @@ class PrunedTokenizer(PreTrainedTokenizerFast):
         if whole and not (lost := fraction_lost(self, whole, texts)): return
         some = f'{lost:.0%} of the subwords of this text were' if whole else 'Subwords of this text may have been'
         warnings.warn(f'{some} pruned from the vocabulary, which now has {len(self):,}: words become {self.unk_token}. '
-                      f"Load the whole vocabulary, load_encoder(name), or prune to this text, load_encoder(name, pruned=texts)", stacklevel=4)
+                      f"Load the whole vocabulary, load_encoder(name), or prune to this text, load_encoder(name, pruned=texts)",
+                      stacklevel=4)
 
+# %% ../../nbs/models/02_pruning.ipynb #4519e766
 PrunedTokenizer.__name__ = PreTrainedTokenizerFast.__name__ # what its files say, so that the library opens them
-
-def _holds(ids, unk): return bool((ids==unk).any()) if hasattr(ids, 'any') else unk in ids or any(unk in x for x in ids if isinstance(x, list))
+def _holds(ids, unk):
+    return bool((ids==unk).any()) if hasattr(ids, 'any') else unk in ids or any(unk in x for x in ids if isinstance(x, list))
 
 def _strings(x):
     "All strings of a nested list"
@@ -147,6 +152,7 @@ def _pruned_state(tokenizer, keep):
     for t in ((state['post_processor'] or {}).get('special_tokens') or {}).values(): t['ids'] = [new[i] for i in t['ids']]
     return state
 
+# %% ../../nbs/models/02_pruning.ipynb #c6b4efde
 def prune_tokenizer(
     tokenizer:PreTrainedTokenizerFast, # a unigram tokenizer
     keep:Iterable[int], # ids to keep, ascending, special tokens among them
@@ -167,6 +173,7 @@ def _fewer_rows(module, rows):
     for k in ('num_embeddings','out_features'):
         if hasattr(module, k): setattr(module, k, len(rows))
 
+# %% ../../nbs/models/02_pruning.ipynb #a16095fc
 def prune_model(
     model:PreTrainedModel, # an encoder, with or without a head
     keep:np.ndarray, # ids to keep, ascending

@@ -26,7 +26,8 @@ def charsmap(
 )->bytes: # what `normalizers.Precompiled` takes
     "The normalisation that belongs to a file; raises `XltError` for a file with another table"
     if (found := sha256(file.normal).hexdigest()[:16])!=_TABLE:
-        raise XltError(f'{file.path.name} normalises characters by a table ({found}) that this package has no rules for: give the packaged encoder')
+        raise XltError(f'{file.path.name} normalises characters by a table ({found}) that this package has no rules for: give '
+                       f'the packaged encoder')
     return lzma.decompress((MODELS_DIR/'charsmap.bin.xz').read_bytes())
 
 # %% ../../nbs/models/01_subwords.ipynb #071aac42
@@ -36,6 +37,7 @@ def _special(pieces, special):
     if '<mask>' in pieces: names['mask'] = '<mask>'
     return names
 
+# %% ../../nbs/models/01_subwords.ipynb #dc80e67e
 def build_tokenizer(
     pieces, # subwords in the order of their ids
     scores, # log-probability of each
@@ -90,7 +92,6 @@ def join_words(
 
 # %% ../../nbs/models/01_subwords.ipynb #feb61953
 _BARE = ('▁', 'Ġ')
-
 def _no_string(s): raise XltError(f'{s[:40]!r} is one string: pass each sentence as a list of words')
 
 def encode_words(

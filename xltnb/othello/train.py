@@ -6,23 +6,19 @@
 __all__ = ['SCHEDULES', 'LMCfg', 'lr_at', 'Games', 'languages_of', 'batch_groups', 'loss_sum', 'adamw', 'compute_dtype',
            'save_checkpoint', 'load_checkpoint', 'Trained', 'train', 'model_for']
 
-# %% ../../nbs/othello/05_train.ipynb #3a3d5f4a
-import json
+# %% ../../nbs/othello/05_train.ipynb #6d34f19d
 import math
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from uuid import uuid4
 
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..core import XltError, check_name, plain, seed_for, to_dict
+from ..records.checkpoints import check_run, newest_state, read_state, write_state
 from .gpt import GPT, GPTCfg
 from .lexicon import Encoder, Lexicon, inputs_targets
 from .games import random_games, random_games_torch
@@ -70,7 +66,8 @@ class Games:
         chunk:int=0, # games made at a time; 0: 128 updates' worth on a GPU, 16 on a CPU
     ):
         self.cfg,self.n,self.seed,self.device = cfg,n,seed,torch.device(device)
-        if 0<cfg.unique<cfg.batch: raise XltError(f'unique={cfg.unique} games cannot fill an update of {cfg.batch}: raise it, or lower batch')
+        if 0<cfg.unique<cfg.batch:
+            raise XltError(f'unique={cfg.unique} games cannot fill an update of {cfg.batch}: raise it, or lower batch')
         self.steps = max(1, chunk//cfg.batch) if chunk else (128 if self.device.type=='cuda' else 16)
         self.at,self.buf,self.epoch = -1,None,-1
         self.corpus = self.make(0, cfg.unique) if cfg.unique else None
@@ -97,6 +94,7 @@ class Games:
         if self.at!=chunk: self.at,self.buf = chunk,self.make(chunk*self.steps*size, self.steps*size)
         return self.buf[k*size:(k+1)*size], torch.arange(step*size, (step+1)*size)
 
+# %% ../../nbs/othello/05_train.ipynb #1fa637f7
 def languages_of(
     step:int, # update
     numbers:Tensor, # numbers of the games
@@ -108,6 +106,7 @@ def languages_of(
     if cfg.draw=='game' and cfg.unique: return (numbers%count).tolist()
     return [(r+step)%count for r in range(len(numbers))]
 
+# %% ../../nbs/othello/05_train.ipynb #fa6204bf
 def batch_groups(
     enc:Encoder, # tables of the languages
     games_B_M:Tensor, # games of an update
@@ -129,6 +128,7 @@ def loss_sum(
     "Summed next-token cross-entropy, in nats"
     return F.cross_entropy(model(x_B_T, dtype).flatten(0,1).float(), y_B_T.flatten(), ignore_index=0, reduction='sum')
 
+# %% ../../nbs/othello/05_train.ipynb #777bcdee
 def adamw(
     model:GPT, # the model
     cfg:LMCfg, # learning rate and decay
@@ -138,6 +138,7 @@ def adamw(
     groups = [dict(params=[p for p in model.parameters() if (id(p) in linear)==d], weight_decay=cfg.decay*d) for d in (True,False)]
     return torch.optim.AdamW(groups, lr=cfg.lr, betas=(.9,.95), fused=True)
 
+# %% ../../nbs/othello/05_train.ipynb #1ccf7eee
 def compute_dtype(
     name:str, # 'auto', 'float32' or 'bfloat16'
     device:str, # where it will compute
@@ -146,12 +147,7 @@ def compute_dtype(
     check_name(name, ('auto','float32','bfloat16'), 'dtype')
     return getattr(torch, ('bfloat16' if torch.device(device).type=='cuda' else 'float32') if name=='auto' else name)
 
-# %% ../../nbs/othello/05_train.ipynb #90cf9b74
-def _old(tmp, seconds=600):
-    "Remove what a killed process left; a file that is being written now is younger"
-    with suppress(FileNotFoundError):
-        if time.time()-tmp.stat().st_mtime>seconds: tmp.unlink()
-
+# %% ../../nbs/othello/05_train.ipynb #b60ce9c5
 def save_checkpoint(
     path:Path, # file to (re)place
     model:GPT, # weights
@@ -160,41 +156,34 @@ def save_checkpoint(
 ):
     "Write weights, optimiser state and `meta` to one file, whole or not at all"
     params = dict(model.named_parameters())
-    tensors = {f'model.{k}':v.detach().contiguous() for k,v in params.items()}
+    tensors = {f'model.{k}':v for k,v in params.items()}
     if opt: tensors |= {f'opt.{k}.{s}':v for k,p in params.items() for s,v in opt.state.get(p,{}).items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for old in path.parent.glob(f'{path.stem}.*.tmp'): _old(old)
-    tmp = path.with_suffix(f'.{uuid4().hex[:8]}.tmp')
-    try:
-        save_file(tensors, tmp, {'meta':json.dumps(meta)})
-        tmp.replace(path)
-    except Exception as e:
-        tmp.unlink(missing_ok=True)
-        raise XltError(f'could not write {path}: {e}; free some space and run the same command again') from e
+    write_state(path, tensors, meta)
 
+# %% ../../nbs/othello/05_train.ipynb #5e97aac2
+def _fill(path, held, meta, model, opt, run):
+    "Tensors of a checkpoint into `model` and `opt`, if they are theirs"
+    params = dict(model.named_parameters())
+    shapes = {k.removeprefix('model.'): v.shape for k,v in held.items() if k.startswith('model.')}
+    if shapes!={k: p.shape for k,p in params.items()}: raise XltError(f'{path} holds another model; delete it to start afresh')
+    check_run(meta.get('run') or {}, run or {}, path)
+    with torch.no_grad():
+        for k,p in params.items(): p.copy_(held[f'model.{k}'])
+    for k,p in params.items() if opt else ():
+        opt.state[p] = {s: held[f'opt.{k}.{s}'] for s in ('step','exp_avg','exp_avg_sq') if f'opt.{k}.{s}' in held}
+    return meta
+
+# %% ../../nbs/othello/05_train.ipynb #c91d45f5
 def load_checkpoint(
     path:Path, # file that `save_checkpoint` wrote
     model:GPT, # gets the weights
     opt:torch.optim.Optimizer|None=None, # gets its state
     run:dict|None=None, # what makes the run this one, compared with what `meta` says
 )->dict: # meta
-    "Read a checkpoint into `model` and `opt`; raises `XltError` if it belongs to another model or run"
-    with safe_open(path, 'pt', device=str(next(model.parameters()).device)) as f:
-        names,params = set(f.keys()), dict(model.named_parameters())
-        held = {k.removeprefix('model.') for k in names if k.startswith('model.')}
-        same = held==set(params) and all(f.get_slice(f'model.{k}').get_shape()==list(p.shape) for k,p in params.items())
-        if not same: raise XltError(f'{path} holds another model; delete it to start afresh')
-        meta = json.loads(f.metadata()['meta'])
-        there = meta.get('run') or {}
-        other = [f'{k} is {there[k]!r} there and {v!r} here' for k,v in (run or {}).items() if there.get(k, v)!=v]
-        if other: raise XltError(f'{path} holds another run: {"; ".join(other)}; give another file, or delete it to start afresh')
-        with torch.no_grad():
-            for k,p in params.items(): p.copy_(f.get_tensor(f'model.{k}'))
-        for k,p in params.items() if opt else ():
-            opt.state[p] = {s:f.get_tensor(f'opt.{k}.{s}') for s in ('step','exp_avg','exp_avg_sq') if f'opt.{k}.{s}' in names}
-        return meta
+    "Read a checkpoint into `model` and `opt`; raises `XltError` if it is damaged or belongs to another model or run"
+    return _fill(path, *read_state(path, str(next(model.parameters()).device)), model, opt, run)
 
-# %% ../../nbs/othello/05_train.ipynb #1bae9f6e
+# %% ../../nbs/othello/05_train.ipynb #500d3448
 @dataclass
 class Trained:
     "A model after training"
@@ -204,6 +193,7 @@ class Trained:
     done:bool = True # False: stopped at a checkpoint before its last step
     tokens_s:float = 0. # training speed, target tokens a second
 
+# %% ../../nbs/othello/05_train.ipynb #8652b7ba
 class _Run:
     "A training run between two updates: `meta` is what a checkpoint keeps, everything else is made again"
     def __init__(self, model, lex, cfg, seed, ckpt, accelerator):
@@ -213,7 +203,8 @@ class _Run:
         self.games,self.enc,self.opt = Games(cfg, lex.n, seed, self.device), Encoder(lex, self.device), adamw(model, cfg)
         run = plain(dict(seed=seed) | to_dict(cfg))
         self.meta = dict(step=0, tokens=[], loss=[], measured=[], seen=0, part=[0.,0.,0], run=run)
-        if ckpt and ckpt.exists(): self.meta = load_checkpoint(ckpt, model, self.opt, run) | dict(run=run)
+        found = newest_state(ckpt, str(self.device)) if ckpt else None
+        if found: self.meta = _fill(ckpt, *found, model, self.opt, run) | dict(run=run)
         self.net,self.rank,self.world = model,0,1
         if accelerator: self.share_out()
         self.step_loss = torch.compile(loss_sum) if self.device.type=='cuda' and model.cfg.width>=256 else loss_sum
@@ -241,6 +232,7 @@ def backward(self:_Run, x_B_T, y_B_T, count):
     (self.accelerator.backward if self.accelerator else Tensor.backward)(loss)
     return loss.detach()
 
+# %% ../../nbs/othello/05_train.ipynb #1dcae4df
 @patch
 def update(self:_Run):
     "One update: games, languages, gradients, step"
@@ -270,6 +262,7 @@ def note(self:_Run, report):
     meta['loss'].append(round(loss/updates,5))
     if report: report(self.step/steps, f'step {self.step}/{steps}, loss {meta["loss"][-1]:.3f}')
 
+# %% ../../nbs/othello/05_train.ipynb #6dea57e1
 @patch
 def look(self:_Run, measure):
     "Append what `measure` says of the model; gives the seconds that it took"
@@ -279,6 +272,7 @@ def look(self:_Run, measure):
     self.model.train()
     return time.time()-begin
 
+# %% ../../nbs/othello/05_train.ipynb #7c409489
 @patch
 def save(self:_Run):
     "Write the checkpoint, if there is to be one"
@@ -286,6 +280,7 @@ def save(self:_Run):
     if self.ckpt and self.rank==0: save_checkpoint(self.ckpt, self.model, self.opt, self.meta)
     self.saved = time.time()
 
+# %% ../../nbs/othello/05_train.ipynb #d51e7719
 @patch
 def trained(self:_Run):
     "What `train` returns"

@@ -56,7 +56,7 @@ def span_features(
     tokenizer, # a fast tokenizer
     max_len:int=256, # pieces of question, context and specials
     stride:int=64, # pieces that neighbouring windows share; a quarter of `max_len` at most
-)->dict: # columns input_ids, start_positions and end_positions of answers, row, spans: character range of each context piece, (-1,-1) elsewhere
+)->dict: # columns input_ids, start_positions and end_positions of answers, row, spans: characters of each context subword, else (-1,-1)
     "A question and one window of its context"
     _check_room(rows, tokenizer, max_len, min(stride, max_len//4))
     enc = tokenizer(list(rows['question']), list(rows['context']), truncation='only_second', max_length=max_len,
@@ -70,6 +70,7 @@ def span_features(
         out.update(start_positions=[s for s,_ in ends], end_positions=[e for _,e in ends])
     return out | dict(row=row, spans=spans)
 
+# %% ../../nbs/training/00_features.ipynb #a5bc09b1
 def _check_room(rows, tokenizer, max_len, stride):
     "Raise `XltError` for a question so long that the windows of its context could not move on"
     pieces = lambda texts: [len(i) for i in tokenizer(texts, add_special_tokens=False)['input_ids']]
@@ -79,6 +80,7 @@ def _check_room(rows, tokenizer, max_len, stride):
             raise XltError(f'a question of {n} pieces leaves too little of max_len={max_len} to its context: raise max_len or shorten '
                            f'{rows[i]["question"]!r:.60}')
 
+# %% ../../nbs/training/00_features.ipynb #3e20599e
 def _window_label(spans, answer):
     "Pieces in which the first answer starts and ends, or (0, 0) where the window or the whole context lacks it"
     if not answer['text'] or answer['answer_start'][0]<0: return 0,0
@@ -164,6 +166,7 @@ def _continued(tags, words, names):
         if glue and tags[i-1] in (tags[i], inside.get(tags[i])): tags[i] = inside.get(tags[i], tags[i])
     return tags
 
+# %% ../../nbs/training/00_features.ipynb #71fad561
 def decode(
     logits:Sequence, # one a feature: [C], [T,C], or a pair of [T]
     feats:Dataset, # the features

@@ -36,8 +36,10 @@ def bar(
     shown:bool=True, # False: nothing is printed
 )->tqdm: # its `update(n)` counts rows
     "A progress bar on the error stream"
-    return tqdm(total=total, desc=what, unit=' rows', disable=not shown, leave=False, mininterval=.2 if _seen() else 30., miniters=1, dynamic_ncols=True)
+    return tqdm(total=total, desc=what, unit=' rows', disable=not shown, leave=False, mininterval=.2 if _seen() else 30.,
+                miniters=1, dynamic_ncols=True)
 
+# %% ../../nbs/training/06_scores.ipynb #f8047183
 def idle_cores()->str: # '' where there are none
     "A note when one thread computes and more are there"
     there = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
@@ -54,6 +56,7 @@ def check_len(
     pair = kind in ('pair','span')
     return check_number(max_len, 'max_len', tokenizer.num_special_tokens_to_add(pair)+1+pair, whole=True)
 
+# %% ../../nbs/training/06_scores.ipynb #66aec474
 def positions(
     model:nn.Module, # an encoder, with or without a head
 )->float: # infinite for one without a table of positions
@@ -62,6 +65,7 @@ def positions(
     if table is None: return math.inf
     return table.num_embeddings-(0 if table.padding_idx is None else table.padding_idx+1)
 
+# %% ../../nbs/training/06_scores.ipynb #3eaf5a2d
 def check_positions(
     model:nn.Module, # an encoder, with or without a head
     feats:Dataset, # features, with their lengths
@@ -177,11 +181,14 @@ class Transfer:
 _NAMES = dict(pair.split(':') for pair in (
     'af:Afrikaans am:Amharic ar:Arabic as:Assamese az:Azerbaijani be:Belarusian bg:Bulgarian bn:Bengali bs:Bosnian ca:Catalan cs:Czech '
     'cy:Welsh da:Danish de:German el:Greek en:English eo:Esperanto es:Spanish et:Estonian eu:Basque fa:Persian fi:Finnish fil:Filipino '
-    'fr:French ga:Irish gl:Galician gu:Gujarati ha:Hausa he:Hebrew hi:Hindi hr:Croatian hu:Hungarian hy:Armenian id:Indonesian is:Icelandic '
+    'fr:French ga:Irish gl:Galician gu:Gujarati ha:Hausa he:Hebrew hi:Hindi hr:Croatian hu:Hungarian hy:Armenian '
+    'id:Indonesian is:Icelandic '
     'it:Italian ja:Japanese jv:Javanese ka:Georgian kk:Kazakh km:Khmer kn:Kannada ko:Korean ky:Kyrgyz lo:Lao lt:Lithuanian lv:Latvian '
-    'mk:Macedonian ml:Malayalam mn:Mongolian mr:Marathi ms:Malay my:Burmese nb:Norwegian ne:Nepali nl:Dutch nn:Nynorsk no:Norwegian or:Odia '
+    'mk:Macedonian ml:Malayalam mn:Mongolian mr:Marathi ms:Malay my:Burmese nb:Norwegian ne:Nepali nl:Dutch nn:Nynorsk '
+    'no:Norwegian or:Odia '
     'pa:Punjabi pl:Polish ps:Pashto pt:Portuguese qu:Quechua ro:Romanian ru:Russian sd:Sindhi si:Sinhala sk:Slovak sl:Slovenian so:Somali '
-    'sq:Albanian sr:Serbian sv:Swedish sw:Swahili ta:Tamil te:Telugu th:Thai tk:Turkmen tl:Tagalog tr:Turkish ug:Uyghur uk:Ukrainian ur:Urdu '
+    'sq:Albanian sr:Serbian sv:Swedish sw:Swahili ta:Tamil te:Telugu th:Thai tk:Turkmen tl:Tagalog tr:Turkish ug:Uyghur '
+    'uk:Ukrainian ur:Urdu '
     'uz:Uzbek vi:Vietnamese xh:Xhosa yo:Yoruba zh:Chinese zu:Zulu').split())
 
 def language_name(
@@ -191,6 +198,7 @@ def language_name(
     code,_,region = lang.partition('-')
     return f'{_NAMES[code]} ({lang})' if code in _NAMES else lang
 
+# %% ../../nbs/training/06_scores.ipynb #3df97953
 @patch(as_prop=True)
 def table(self:Transfer)->pd.DataFrame:
     "Main metric, chance and majority, one row a language, best first, the source on top"

@@ -36,7 +36,7 @@ class FineCfg:
     decay:float = 0. # weight decay
     clip:float = 1. # largest gradient norm; 0: any
     max_len:int = 128 # subwords, specials included
-    freeze:str = 'embeddings' # 'embeddings': word embeddings stay; 'body': only the head learns; 'none': what the model brings frozen stays so
+    freeze:str = 'embeddings' # 'embeddings': word embeddings stay; 'body': only the head learns; 'none': the model's own choice
     looks:int = 0 # at most so many evaluations on the source's dev split, each with a checkpoint
     select:str = 'last' # model kept: 'last', 'best' look on the source's dev split, or 'average' of all looks
     bf16:str = 'auto' # bfloat16 in training and, on a GPU, in scoring: 'auto': on a GPU alone; 'yes', 'no'
@@ -68,6 +68,7 @@ def multiplies_bf16(
     except OSError: return False
     return bool(re.search(r'^(flags|Features)\b.*\b(avx512_bf16|amx_bf16|bf16)\b', text, re.M))
 
+# %% ../../nbs/training/04_settings.ipynb #1cb847c1
 def resolved(
     cfg:FineCfg, # settings
     gpu:bool, # does it train on a GPU?
@@ -77,7 +78,8 @@ def resolved(
 
 # %% ../../nbs/training/04_settings.ipynb #11ec5a03
 _DECIDED = dict( # by which setting, or argument of `Finetuner`
-    epochs=('num_train_epochs',), steps=('max_steps',), batch=('per_device_train_batch_size',), accumulation=('gradient_accumulation_steps',),
+    epochs=('num_train_epochs',), steps=('max_steps',), batch=('per_device_train_batch_size',),
+    accumulation=('gradient_accumulation_steps',),
     lr=('learning_rate',), schedule=('lr_scheduler_type',), warmup=('warmup_steps','warmup_ratio'), decay=('weight_decay',),
     clip=('max_grad_norm',), bf16=('bf16','fp16'), looks=('eval_strategy','eval_steps','save_strategy','save_steps'),
     select=('load_best_model_at_end','metric_for_best_model','greater_is_better'),
@@ -104,6 +106,7 @@ def _optimisation(cfg, updates, gpu):
         weight_decay=cfg.decay, max_grad_norm=cfg.clip,
         bf16=gpu if cfg.bf16=='auto' else cfg.bf16=='yes')
 
+# %% ../../nbs/training/04_settings.ipynb #43a4ce6e
 def _looks(cfg, updates, keep):
     "When the dev split is looked at and which checkpoints stay, in the library's words"
     if not cfg.looks: return dict(eval_strategy='no', save_strategy='no')

@@ -6,7 +6,7 @@
 __all__ = ['Prepare', 'prepared', 'started', 'identity', 'unprepared', 'frozen', 'check_head', 'check_finite', 'Finetuner',
            'averaged', 'subwords_read', 'finetune']
 
-# %% ../../nbs/training/07_trainer.ipynb #27753bd2
+# %% ../../nbs/training/07_trainer.ipynb #606d7f71
 import json
 import math
 import os
@@ -31,7 +31,7 @@ from torch import nn
 from transformers import PrinterCallback, TrainerCallback, TrainerState
 
 from .features import ByLength
-from .checkpoints import Between, claim, last_whole
+from .checkpoints import Between, claim, last_whole, load_random, load_training, save_random, save_training
 from .methods import Method, check_methods
 from ..core import XltError, cache_dir, plain, stable_hash, to_dict
 from ..models.encoders import load_encoder, quiet
@@ -77,7 +77,8 @@ def started(
 )->tuple[str,str]: # hash of the weights, hash of the features
     "What a checkpoint belongs to, besides settings: another encoder, a random one or other rows must not go on from it"
     weights,rows = sha256(), sha256()
-    for k,v in model.state_dict().items(): weights.update(k.encode()+v.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    for k,v in model.state_dict().items():
+        weights.update(k.encode()+v.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     for part in feats.with_format(None).iter(4096): rows.update(json.dumps(part, sort_keys=True).encode())
     return weights.hexdigest()[:16], rows.hexdigest()[:16]
 
@@ -97,7 +98,8 @@ def identity(
     weights,rows = started(model, feats)
     layout = {f'model.{k}': v for k,v in model.config.to_dict().items() if type(v) in (int, float, bool)}
     told = {k: _told(v) for k,v in more.items() if k!='use_cpu'}
-    return plain(dict(task=task.name, seed=seed, methods=[_told(m) for m in methods], processes=int(os.environ.get('WORLD_SIZE', 1)), arguments=told)
+    return plain(dict(task=task.name, seed=seed, methods=[_told(m) for m in methods],
+                      processes=int(os.environ.get('WORLD_SIZE', 1)), arguments=told)
                  | {f'FineCfg.{k}': v for k,v in to_dict(cfg).items()} | {'starting weights': weights, 'training rows': rows} | layout)
 
 # %% ../../nbs/training/07_trainer.ipynb #cc1d90bd
@@ -128,7 +130,8 @@ def check_head(
     "Raise `XltError` for a head with more or fewer classes than the task"
     have,want = getattr(model.config, 'num_labels', 0), len(task.labels)
     if want and have!=want:
-        raise XltError(f'the head has {have} classes and {task.name} {want} labels: make it with add_head(encoder, {task.kind!r}, task.labels)')
+        raise XltError(f'the head has {have} classes and {task.name} {want} labels: make it with add_head(encoder, '
+                       f'{task.kind!r}, task.labels)')
 
 # %% ../../nbs/training/07_trainer.ipynb #9d8a2596
 def check_finite(
@@ -150,7 +153,7 @@ class _Bar(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs): self.bar.update(self.rows)
     def on_train_end(self, args, state, control, **kwargs): self.bar.close()
 
-# %% ../../nbs/training/07_trainer.ipynb #662d4e05
+# %% ../../nbs/training/07_trainer.ipynb #8e7dd41f
 class Finetuner(MethodTrainer):
     "Fine-tune a model on a task's source language, and score it in every other"
     def __init__(self,
@@ -184,8 +187,10 @@ class Finetuner(MethodTrainer):
         "The features, once everything fits together"
         check_more(more)
         if tokenizer is None: raise XltError('Finetuner needs tokenizer=..., the one that `load_encoder` returned beside the model')
-        if tokenizer.pad_token_id is None: raise XltError('the tokenizer has no padding token: set tokenizer.pad_token = tokenizer.eos_token')
-        if out is None and self.between.deadline<math.inf: raise XltError('a run that stops at a deadline needs out=..., the folder from which it goes on')
+        if tokenizer.pad_token_id is None:
+            raise XltError('the tokenizer has no padding token: set tokenizer.pad_token = tokenizer.eos_token')
+        if out is None and self.between.deadline<math.inf:
+            raise XltError('a run that stops at a deadline needs out=..., the folder from which it goes on')
         check_head(model, self.task)
         check_len(self.cfg.max_len, tokenizer, self.task.kind)
         feats = prepared(self.task, tokenizer, self.cfg.max_len, methods, seed)
@@ -195,10 +200,25 @@ class Finetuner(MethodTrainer):
     def _save(self, *args, **kwargs):
         with quiet(): super()._save(*args, **kwargs)
 
+    def _save_optimizer_and_scheduler(self, folder):
+        if self.args.should_save: save_training(Path(folder)/'training.safetensors', self.optimizer, self.lr_scheduler, self.methods)
+
+    def _load_optimizer_and_scheduler(self, folder):
+        if folder:
+            load_training(Path(folder)/'training.safetensors', self.optimizer, self.lr_scheduler, self.methods, str(self.args.device))
+
+    def _save_rng_state(self, folder):
+        Path(folder).mkdir(parents=True, exist_ok=True) # the first process may be slower
+        save_random(Path(folder)/f'random-{self.args.process_index}.safetensors')
+
+    def _load_rng_state(self, folder):
+        if folder: load_random(Path(folder)/f'random-{self.args.process_index}.safetensors')
+
     def _get_output_dir(self, trial): return str(Path(super()._get_output_dir(trial), 'between' if self.between.due else ''))
 
     def _determine_best_metric(self, metrics, trial):
-        return self.args.load_best_model_at_end and super()._determine_best_metric(metrics, trial) # else the library keeps the best one alone
+        # else the library keeps the best one alone
+        return self.args.load_best_model_at_end and super()._determine_best_metric(metrics, trial)
 
 # %% ../../nbs/training/07_trainer.ipynb #468fa862
 @patch(as_prop=True)
@@ -206,6 +226,7 @@ def rows(self:Finetuner)->int:
     "Rows an update, over all micro-batches and processes"
     return self.args.per_device_train_batch_size*self.args.gradient_accumulation_steps*self.args.world_size
 
+# %% ../../nbs/training/07_trainer.ipynb #c9c50b2d
 @patch
 def _get_train_sampler(self:Finetuner, train_dataset=None): return ByLength(self.train_dataset['length'], self.rows, self.args.seed)
 
@@ -221,7 +242,8 @@ def create_optimizer(self:Finetuner,
     groups = {}
     for n,p in net.named_parameters():
         if p.requires_grad: groups.setdefault((id(p) in body, n in decay), []).append(p)
-    groups = [dict(params=ps, lr=self.cfg.lr if enc else self.cfg.head_lr, weight_decay=self.cfg.decay*dec) for (enc,dec),ps in groups.items()]
+    groups = [dict(params=ps, lr=self.cfg.lr if enc else self.cfg.head_lr, weight_decay=self.cfg.decay*dec) for (enc,dec),
+              ps in groups.items()]
     self.optimizer = torch.optim.AdamW(groups, eps=1e-8, fused=True)
     return self.optimizer
 
@@ -244,6 +266,7 @@ def done(self:Finetuner)->bool: # False: a deadline came first, and the same cal
     "Has the last update been made?"
     return self.state.global_step>=self.args.max_steps
 
+# %% ../../nbs/training/07_trainer.ipynb #282e690d
 @patch
 def _looks(self:Finetuner, folder):
     "Checkpoints of all looks"
@@ -251,6 +274,7 @@ def _looks(self:Finetuner, folder):
     if len(there)<made: raise XltError(f'{folder} holds {len(there)} of the {made} looks to average: delete the folder to train again')
     return there
 
+# %% ../../nbs/training/07_trainer.ipynb #e3f34ceb
 @patch
 def _train_from(self:Finetuner, last):
     "Train; the library would add an update to a run that had made its last one, whose model is only loaded"
@@ -263,7 +287,7 @@ def _train_from(self:Finetuner, last):
 # %% ../../nbs/training/07_trainer.ipynb #abc6eaca
 @patch
 def fit(self:Finetuner)->Finetuner: # itself, trained
-    "Train, going on from the last whole checkpoint in the folder if there is one, and keep the selected model; nothing more once it is trained"
+    "Train, going on from the folder's last whole checkpoint if there is one, and keep the selected model; once trained, do nothing"
     if self.done: return self
     folder,a = Path(self.args.output_dir), self.args
     with a.main_process_first(local=False):
@@ -283,7 +307,8 @@ def fit(self:Finetuner)->Finetuner: # itself, trained
 @patch
 def estimate(self:Finetuner)->float: # seconds
     "Time that the updates will take at least, from one batch; methods that read a batch several times add to it"
-    rows = [self.train_dataset[i] for i in np.linspace(0, len(self.train_dataset)-1, min(self.args.per_device_train_batch_size, len(self.train_dataset))).astype(int)]
+    rows = [self.train_dataset[i] for i in np.linspace(0, len(self.train_dataset)-1,
+                                                       min(self.args.per_device_train_batch_size, len(self.train_dataset))).astype(int)]
     batch = {k: v.to(self.args.device) for k,v in self._plain(self.data_collator(rows)).items()}
     was,net = self.model.training, self.model.eval()
     with torch.inference_mode(), torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
@@ -294,18 +319,21 @@ def estimate(self:Finetuner)->float: # seconds
     passes = 1. if self.cfg.freeze=='body' else 3. # a backward pass costs two forward ones
     return passes*(time.perf_counter()-begin)*self.args.max_steps*self.args.gradient_accumulation_steps
 
+# %% ../../nbs/training/07_trainer.ipynb #34c0158b
 @patch
 def _foretell(self:Finetuner, last):
     "Say what is to come"
     spent,way = self.estimate(), 'bfloat16' if self.args.bf16 else 'float32'
     about = f'about {spent/60:.0f} minutes' if spent>90 else f'about {max(1, spent):.0f} s'
     gone = f', going on from {last.name}' if last else ''
-    print(f'Fine-tuning on {self.task.name}: {self.args.max_steps} updates of {self.rows} rows in {way}, {about}{gone}. {idle_cores()}'.rstrip(), file=sys.stderr)
+    print(f'Fine-tuning on {self.task.name}: {self.args.max_steps} updates of {self.rows} rows in {way}, {about}{gone}. '
+          f'{idle_cores()}'.rstrip(), file=sys.stderr)
 
 # %% ../../nbs/training/07_trainer.ipynb #5cd69cca
 @patch
 def _precision(self:Finetuner): return torch.autocast('cuda', torch.bfloat16, enabled=self.args.bf16 and self.args.device.type=='cuda')
 
+# %% ../../nbs/training/07_trainer.ipynb #0ee666ef
 @patch
 def zero_shot(self:Finetuner,
     split:str='test', # 'validation' or 'test'
@@ -393,4 +421,5 @@ def finetune(
     if pruned is True: pruned = lambda tok: subwords_read(task, tok, check_methods(methods), seed, cfg.max_len)
     net,tok = load_encoder(encoder, pruned or None) if isinstance(encoder, str) else encoder
     model = add_head(net, task.kind, task.labels, seed=seed)
-    return Finetuner(model, task, cfg, methods, tok, seed, progress='report' not in kwargs if progress is None else progress, **kwargs).fit()
+    return Finetuner(model, task, cfg, methods, tok, seed, progress='report' not in kwargs if progress is None else progress,
+                     **kwargs).fit()
