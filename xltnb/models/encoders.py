@@ -10,6 +10,7 @@ __all__ = ['REQUIREMENT', 'MLM_FILE', 'HEAD', 'bert_name', 'bert_config', 'bert_
 import importlib.util
 import json
 import os
+import sys
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -153,6 +154,7 @@ def _whole(folder):
 def _cached(key, make):
     "Folder of a model and its tokenizer, made once, and again if it is damaged"
     def write(folder):
+        print('Preparing the encoder, once: this takes about half a minute.', file=sys.stderr)
         with quiet():
             model,tok = make()
             tok.save_pretrained(folder)
@@ -279,6 +281,13 @@ def _random(config, seed, **kw):
         return AutoModel.from_config(config, dtype=torch.float32, **kw)
 
 # %% ../../nbs/models/03_encoders.ipynb #2b84ff68
+def _noted(model, name):
+    "Note for whose vocabulary a head is drawn: that of the benchmark, on which the run records stand"
+    bits = np.frombuffer((MODELS_DIR/'pieces.bits').read_bytes(), np.uint8)
+    if is_packaged(name): model.config.drawn_vocab = int(np.unpackbits(bits).sum())
+    return model.eval()
+
+# %% ../../nbs/models/03_encoders.ipynb #a5a41c4f
 def load_encoder(
     name:str='e5-small', # 'e5-small', 'e5-small-mlm', a file of four-bit weights, a Hugging Face folder or hub name
     pruned=None, # None: all subwords; 'benchmark', a task, a list of texts, or a tuple of these: only theirs (packaged encoder)
@@ -290,14 +299,14 @@ def load_encoder(
     if is_packaged(str(name)) and not _plainly(pruned):
         file,keep,tok = _pruned_tokenizer(str(name), pruned)
         model = _bert_of(file, keep)
-        return (_random(model.config, seed, **own) if random else model).eval(), tok
+        return _noted(_random(model.config, seed, **own) if random else model, str(name)), tok
     home = _home(str(name), bool(pruned))
     tok = _tokenizer_at(home)
     if not isinstance(home, Path): own = {}
-    if random: return _random(AutoConfig.from_pretrained(home), seed, **own).eval(), tok
+    if random: return _noted(_random(AutoConfig.from_pretrained(home), seed, **own), str(name)), tok
     model,lost = _hf(AutoModel, home, **own)
     if lost: raise XltError(f'{name} lacks weights for {", ".join(lost[:3])} ({len(lost)} in all): is this a whole encoder?')
-    return model.eval(), tok
+    return _noted(model, str(name)), tok
 
 # %% ../../nbs/models/03_encoders.ipynb #86ad03b0
 def first_layers(

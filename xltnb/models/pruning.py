@@ -104,7 +104,8 @@ def fraction_lost(
 )->float: # 0..1
     "Fraction of a text's subwords that pruning took away"
     known = set(small.get_vocab())
-    found = [t for e in whole.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False) for t in e.tokens]
+    made = whole.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)
+    found = [t for e in made for t,i in zip(e.tokens, e.ids) if i!=whole.unk_token_id] # an unknown token is told as it stands in the text
     return sum(t not in known for t in found)/max(1, len(found))
 
 # %% ../../nbs/models/02_pruning.ipynb #d571deeb

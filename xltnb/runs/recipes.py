@@ -17,6 +17,7 @@ import numpy as np
 from ..training.methods import Method
 from ..core import XltError, check_name, hub_off
 from ..models.encoders import first_layers, load_encoder
+from ..tasks.bench import BENCH
 from ..tasks.hub import load_task, split_articles
 from ..invented.world import Invented
 from ..invented.encoder import NEAR_TO_FAR, invented_encoder
@@ -51,12 +52,14 @@ def encoder_of(
     random:bool=False, # random weights
     seed:int=0, # of the random weights
     cache:str|Path|None=None, # where the invented languages' encoder is kept
+    task:Task|None=None, # rows that it will read: their subwords stay beside those of the benchmark
 )->tuple: # encoder, tokenizer
     "An encoder and its tokenizer; the one of the invented languages is trained by whoever asks first"
     if name=='invented': return invented_encoder(cache=cache)
     before,_,n = name.rpartition(':')
     name,n = (before,int(n)) if n.isdecimal() and before else (name,0)
-    net,tok = load_encoder(name, 'benchmark', random, seed)
+    more = task is not None and task.name not in BENCH # the benchmark's own rows need nothing else
+    net,tok = load_encoder(name, ('benchmark', task) if more else 'benchmark', random, seed)
     return first_layers(net, n), tok
 
 # %% ../../nbs/runs/06_recipes.ipynb #0bc5f817

@@ -25,7 +25,7 @@ from ..records.leases import built_once
 @dataclass(frozen=True)
 class Corpus:
     "Tokenised sentences of several languages"
-    ids:np.ndarray = field(repr=False) # int32, all pieces one after the other
+    ids:np.ndarray = field(repr=False) # int32, all subwords one after the other
     ends:np.ndarray = field(repr=False) # int64 [S+1], where each sentence starts and the last one ends
     lang:np.ndarray = field(repr=False) # uint8 [S], place in `langs`
     item:np.ndarray = field(repr=False) # int32 [S], number of the English sentence
@@ -34,7 +34,7 @@ class Corpus:
     def __len__(self)->int: return len(self.lang)
     def __getitem__(self, i:int)->np.ndarray: return self.ids[self.ends[i]:self.ends[i+1]]
     def tags(self, i:int)->np.ndarray: # as long as sentence `i`
-        "Place of its language in `langs`, at every piece"
+        "Place of its language in `langs`, at every subword"
         return np.full(len(self[i]), self.lang[i])
     @property
     def sizes(self)->np.ndarray: # int64 [S]
@@ -90,7 +90,7 @@ class MLMCfg:
     dual_mask:float = 0.4 # share of tokens to predict in the second showing
     tlm:float = 0. # share of sentences shown beside their English translation
     freeze:int = 0 # lowest layers that stay as they are, with the embeddings below them
-    often:int = 0 # most frequent pieces that compete at every update, with as many rare ones as a sixth of that; 0: all pieces compete
+    often:int = 0 # most frequent subwords that compete at every update, with as many rare ones as a sixth of that; 0: all subwords compete
     alpha:float = 0.7 # a language is drawn in proportion to its tokens to this power
     lr:float = 1e-4 # peak learning rate of the body
     head_lr:float = 1e-3 # of the head
@@ -146,13 +146,13 @@ class Frame:
     eos:int # ends it
     pad:int # fills up
     mask:int # hides a token
-    vocab:int # number of pieces
+    vocab:int # number of subwords
     @classmethod
     def of(cls,
         tok:PreTrainedTokenizerFast, # a tokenizer
-        corpus:Corpus|None=None, # a text that must be in its pieces
+        corpus:Corpus|None=None, # a text that must be in its subwords
     ):
-        "Special ids; raises `XltError` if one is missing, or if the text has other pieces"
+        "Special ids; raises `XltError` if one is missing, or if the text has other subwords"
         ids = {k: getattr(tok, f'{k}_token_id') for k in ('mask','cls','sep','pad')}
         lost = [k for k,v in ids.items() if v is None]
         if lost: raise XltError(f'this tokenizer has no {lost[0]} token: masked words need one')
@@ -322,7 +322,7 @@ def masked_states(
 def masked_loss(
     model:PreTrainedModel, # with a head for masked words
     batch:Batch, # what to read
-    rivals:tuple|None=None, # pieces that compete and their corrections, from `draw_rivals`; all pieces if None
+    rivals:tuple|None=None, # subwords that compete and their corrections, from `draw_rivals`; all subwords if None
     chunk:int=256, # positions at a time
     bf16:bool=False, # compute the hidden states in bfloat16; their loss stays in the precision of the weights
 )->tuple: # mean cross-entropy, share that the head puts first
@@ -336,8 +336,8 @@ def masked_loss(
 
 # %% ../../nbs/training/08_mlm.ipynb #242398ae
 def draw_rivals(
-    ranked:np.ndarray, # all pieces, the most frequent first
-    often:int, # pieces that always compete
+    ranked:np.ndarray, # all subwords, the most frequent first
+    often:int, # subwords that always compete
     target:Tensor, # [M] ids under the masks
     rng, # numpy generator
 )->tuple: # int64 ids, ascending, and float32 corrections

@@ -52,7 +52,7 @@ def check_len(
     tokenizer, # of the model
     kind:str, # of the task
 )->int: # the same
-    "Raise `XltError` where specials leave no piece to a sentence"
+    "Raise `XltError` where specials leave no subword to a sentence"
     pair = kind in ('pair','span')
     return check_number(max_len, 'max_len', tokenizer.num_special_tokens_to_add(pair)+1+pair, whole=True)
 

@@ -199,6 +199,7 @@ class Finetuner(MethodTrainer):
 
     def _save(self, *args, **kwargs):
         with quiet(): super()._save(*args, **kwargs)
+        for f in Path(self.args.output_dir).glob('**/training_args.bin'): f.unlink(missing_ok=True) # a pickle that nothing here reads
 
     def _save_optimizer_and_scheduler(self, folder):
         if self.args.should_save: save_training(Path(folder)/'training.safetensors', self.optimizer, self.lr_scheduler, self.methods)

@@ -64,7 +64,7 @@ def add_views(
     rows:Dataset, # sentences or pairs
     views:Sequence[Dataset], # the same rows, changed
     tokenizer, # of the model
-    max_len:int=128, # pieces, specials included
+    max_len:int=128, # subwords, specials included
 )->Dataset: # with one column of token ids a view, and one of segments if the tokenizer gives any
     "Tokenised views beside their rows; raises `XltError` for tasks with a label at every word"
     if 'text' not in rows.column_names: raise XltError('views are for sentences and pairs: a tag belongs to one reading of its words')
