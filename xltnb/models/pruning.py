@@ -11,6 +11,7 @@ import copy
 import json
 import warnings
 from collections.abc import Callable, Iterable
+from functools import cache
 
 import numpy as np
 import torch
@@ -52,10 +53,8 @@ def choose_subwords(
     normalizer = tokenizer.backend_tokenizer.normalizer
     norm = normalizer.normalize_str if normalizer else str
     chars = set().union(*map(set, map(norm, labelled)), *map(set, map(norm, text)))
-    vocab = tokenizer.get_vocab()
-    for piece in (p for c in chars for p in (c, '▁'+c)):
-        if piece in vocab: keep[vocab[piece]] = True
-    keep[tokenizer.all_special_ids + [vocab[b] for b in _BARE if b in vocab]] = True
+    wanted = [*_BARE, *(p for c in chars for p in (c, '▁'+c))]
+    keep[tokenizer.all_special_ids + [i for i in map(tokenizer.backend_tokenizer.token_to_id, wanted) if i is not None]] = True
     return keep
 
 # %% ../../nbs/models/02_pruning.ipynb #abb5e5f6
@@ -103,10 +102,10 @@ def fraction_lost(
     texts:Iterable[str], # to read
 )->float: # 0..1
     "Fraction of a text's subwords that pruning took away"
-    known = set(small.get_vocab())
+    lacks = cache(lambda token: small.backend_tokenizer.token_to_id(token) is None)
     made = whole.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)
     found = [t for e in made for t,i in zip(e.tokens, e.ids) if i!=whole.unk_token_id] # an unknown token is told as it stands in the text
-    return sum(t not in known for t in found)/max(1, len(found))
+    return sum(map(lacks, found))/max(1, len(found))
 
 # %% ../../nbs/models/02_pruning.ipynb #d571deeb
 class PrunedTokenizer(PreTrainedTokenizerFast):
