@@ -410,7 +410,6 @@ def test_a_batch_is_read_where_the_model_is():
 
 
 def test_bfloat16_trains_weights_that_stay_float32(tmp_path):
-    c = corpus()
     full, half = make(tmp_path/'a'), make(tmp_path/'b', bf16='yes')
     half.model.load_state_dict(full.model.state_dict())
     for b in full.chunk(0)[:3]:

@@ -2175,6 +2175,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                         'xltnb/training/trainer.py'),
                                         'xltnb.training.trainer._Bar.on_train_end': ( 'training/trainer.html#_bar.on_train_end',
                                                                                       'xltnb/training/trainer.py'),
+                                        'xltnb.training.trainer._timed': ('training/trainer.html#_timed', 'xltnb/training/trainer.py'),
                                         'xltnb.training.trainer._told': ('training/trainer.html#_told', 'xltnb/training/trainer.py'),
                                         'xltnb.training.trainer.averaged': ('training/trainer.html#averaged', 'xltnb/training/trainer.py'),
                                         'xltnb.training.trainer.check_finite': ( 'training/trainer.html#check_finite',

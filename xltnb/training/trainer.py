@@ -41,7 +41,8 @@ from ..models.heads import add_head
 from .method_trainer import MethodTrainer
 from .settings import FineCfg, arguments, check_cfg, check_more, resolved
 from ..tasks.task import Task
-from .scores import Matrix, Transfer, bar, idle_cores, check_len, check_positions, generalized, zero_shot
+from .scores import Matrix, Transfer, bar, idle_cores, check_len, check_positions
+from .scores import generalized as score_pairs, zero_shot as score_languages
 
 # %% ../../nbs/training/07_trainer.ipynb #eea04c71
 @dataclass(frozen=True)
@@ -305,6 +306,16 @@ def fit(self:Finetuner)->Finetuner: # itself, trained
     return self
 
 # %% ../../nbs/training/07_trainer.ipynb #c5a52808
+def _timed(
+    net:nn.Module, # an encoder with a head
+    batch:dict, # with labels
+)->float: # seconds
+    "Time of one forward pass"
+    begin = time.perf_counter()
+    net(**batch).loss.item()
+    return time.perf_counter()-begin
+
+# %% ../../nbs/training/07_trainer.ipynb #32211b62
 @patch
 def estimate(self:Finetuner)->float: # seconds
     "Time that the updates will take at least, from one batch; methods that read a batch several times add to it"
@@ -313,12 +324,10 @@ def estimate(self:Finetuner)->float: # seconds
     batch = {k: v.to(self.args.device) for k,v in self._plain(self.data_collator(rows)).items()}
     was,net = self.model.training, self.model.eval()
     with torch.inference_mode(), torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
-        net(**batch)
-        begin = time.perf_counter()
-        net(**batch).loss.item()
+        spent = [_timed(net, batch) for _ in range(4)]
     net.train(was)
     passes = 1. if self.cfg.freeze=='body' else 3. # a backward pass costs two forward ones
-    return passes*(time.perf_counter()-begin)*self.args.max_steps*self.args.gradient_accumulation_steps
+    return passes*min(spent[1:])*self.args.max_steps*self.args.gradient_accumulation_steps
 
 # %% ../../nbs/training/07_trainer.ipynb #34c0158b
 @patch
@@ -344,7 +353,8 @@ def zero_shot(self:Finetuner,
 )->Transfer: # scores by language
     "Score the model in every language, in the precision of its training on a GPU, in float32 on a processor"
     shown = self.progress if progress is None else progress
-    with self._precision(): return zero_shot(self.model, self.processing_class, self.task, split, langs, limit, self.cfg.max_len, shown)
+    with self._precision():
+        return score_languages(self.model, self.processing_class, self.task, split, langs, limit, self.cfg.max_len, shown)
 
 # %% ../../nbs/training/07_trainer.ipynb #fa71acd4
 @patch
@@ -354,7 +364,7 @@ def generalized(self:Finetuner,
     split:str='test', # 'validation' or 'test'
 )->Matrix: # [P,Q]
     "Score every ordered pair of languages, in the precision of `zero_shot`"
-    with self._precision(): return generalized(self.model, self.processing_class, self.task, langs, split, limit, self.cfg.max_len)
+    with self._precision(): return score_pairs(self.model, self.processing_class, self.task, langs, split, limit, self.cfg.max_len)
 
 # %% ../../nbs/training/07_trainer.ipynb #ca158382
 def averaged(

@@ -97,7 +97,8 @@ def trained(
     encoder,out = encoder_of(cfg.encoder, cache=ctx.cache, task=task), out/f'{radius:g}'
     if any(isinstance(m, EAR) for m in methods): encoder[0].set_attn_implementation('eager') # it reads attention maps
     report = ctx.part(*part, f'radius {radius:g}' if cfg.grid else 'fine-tuning')
-    return paused_unless(finetune(task, cfg.fine, methods, encoder, seed, out=out, fast=False, use_cpu=ctx.device=='cpu', report=report, deadline=ctx.deadline))
+    return paused_unless(finetune(task, cfg.fine, methods, encoder, seed, out=out, fast=False, use_cpu=ctx.device=='cpu',
+                                  report=report, deadline=ctx.deadline))
 
 def _weights(model): return {n: p.detach().clone() for n,p in model.named_parameters() if p.requires_grad}
 
@@ -184,7 +185,8 @@ def run_around(
     far = rows[rows.kind=='translation']
     metrics = dict(texts=rows.text.nunique(), breaks=float(rows.groupby('text').breaks.first().clip(upper=2.).median()),
                    translation=float(far.moved.mean()), kept=float(far.kept.mean()), inside=float((far.moved<far.breaks).mean()))
-    return Result(metrics, curves=dict(around=means.assign(at=means['at'].map(str)).to_dict('list')), provenance=dict(data=task.fingerprint()))
+    return Result(metrics, curves=dict(around=means.assign(at=means['at'].map(str)).to_dict('list')),
+                  provenance=dict(data=task.fingerprint()))
 
 # %% ../../../nbs/papers/robust/03_experiments.ipynb #a098ba67
 _LOOSE = ', lower=True, punct=True' # looks words up in lower case and without punctuation
