@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SHARED_SEED', 'CONFIGS', 'Backbone', 'BottleneckCfg', 'LoraCfg', 'IA3Cfg', 'Bottleneck', 'NiceCoupling', 'LowRank',
-           'Factor', 'init_weights', 'Adapter', 'check_alike', 'Attached', 'attach', 'fingerprint', 'save_adapter',
-           'fill', 'open_tensors', 'read_header', 'load_adapter']
+           'Factor', 'start_of', 'fill', 'fingerprint', 'check_sums', 'Adapter', 'with_weights', 'check_alike',
+           'Attached', 'attach', 'save_adapter', 'open_tensors', 'read_header', 'load_adapter']
 
 # %% ../../nbs/models/05_adapters.ipynb #eea1c8ba
 import hashlib
@@ -165,26 +165,60 @@ class Factor(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.empty(n))
 
-# %% ../../nbs/models/05_adapters.ipynb #45308c7e
+# %% ../../nbs/models/05_adapters.ipynb #aa834527
 SHARED_SEED = 2147483647 # as in the authors' code
 
-@torch.no_grad()
-def init_weights(
-    adapter:nn.Module, # an `Adapter`, changed in place
+def start_of(
+    name:str, # of a tensor in an adapter
+    shape, # its shape
     init:str|int='shared', # 'shared', or a number that seeds each tensor for itself
+)->Tensor:
+    "What a tensor of an adapter holds before training"
+    part = name.rsplit('.',1)[-1]
+    if part=='scale': return torch.ones(shape)
+    if part in ('bias','B'): return torch.zeros(shape)
+    gen = torch.Generator().manual_seed(SHARED_SEED if init=='shared' else seed_for('adapter-init', init, name))
+    if part=='A': return (torch.rand(shape, generator=gen)*2-1)/math.sqrt(shape[1])
+    return torch.randn(shape, generator=gen)*.02
+
+# %% ../../nbs/models/05_adapters.ipynb #044eece6
+def fill(
+    adapter:nn.Module, # an `Adapter`, changed in place
+    weights:dict, # name -> tensor
 )->nn.Module: # the same
-    "Draw the start of an adapter"
-    for name,p in adapter.named_parameters():
-        gen = torch.Generator().manual_seed(SHARED_SEED if init=='shared' else seed_for('adapter-init', init, name))
-        part = name.rsplit('.',1)[-1]
-        if part=='scale': value = torch.ones(p.shape)
-        elif part in ('bias','B'): value = torch.zeros(p.shape)
-        elif part=='A': value = (torch.rand(p.shape, generator=gen)*2-1)/math.sqrt(p.shape[1])
-        else: value = torch.randn(p.shape, generator=gen)*.02
-        p.copy_(value)
+    "Copy weights into an adapter; raises `XltError` unless names and shapes are the adapter's, all of them"
+    own,called = dict(adapter.named_parameters()), adapter.name
+    lost,over = sorted(own.keys()-weights.keys()), sorted(weights.keys()-own.keys())
+    if lost or over: raise XltError(f'{called}: tensors missing {lost[:3]}, unknown {over[:3]} ({len(lost)} and {len(over)} in all)')
+    for k,p in own.items():
+        if p.shape!=weights[k].shape: raise XltError(f'{called}: {k} has shape {tuple(weights[k].shape)}, expected {tuple(p.shape)}')
+    with torch.no_grad():
+        for k,p in own.items(): p.copy_(weights[k])
     return adapter
 
-# %% ../../nbs/models/05_adapters.ipynb #4d4305a9
+# %% ../../nbs/models/05_adapters.ipynb #5ce20697
+def fingerprint(
+    weights:dict, # name -> tensor
+)->str: # 16 hex digits
+    "Hash of names, shapes and values, whatever file they come from"
+    h = hashlib.sha256()
+    for k in sorted(weights):
+        v = weights[k].detach().cpu().contiguous()
+        h.update(f'{k} {tuple(v.shape)} {v.dtype}'.encode())
+        h.update(v.view(torch.uint8).numpy() if v.dim() else bytes(v.numpy()))
+    return h.hexdigest()[:16]
+
+# %% ../../nbs/models/05_adapters.ipynb #969afa13
+def check_sums(
+    weights:dict, # name -> float32 tensor
+)->tuple: # two numbers a tensor
+    "What tells at the speed of reading whether weights have changed: a sum of their bits, and a sum weighted by position"
+    most = max((v.numel() for v in weights.values()), default=0)
+    ramp = torch.arange(1., most+1)/max(most, 1)
+    flat = [v.detach().cpu().contiguous().flatten() for v in weights.values()]
+    return tuple((int(v.view(torch.int32).sum()), float(torch.dot(v, ramp[:len(v)]))) for v in flat)
+
+# %% ../../nbs/models/05_adapters.ipynb #f41b4f3b
 CONFIGS = dict(bottleneck=BottleneckCfg, lora=LoraCfg, ia3=IA3Cfg) # kinds of adapters
 
 class Adapter(nn.Module):
@@ -204,7 +238,8 @@ class Adapter(nn.Module):
         if gone: raise XltError(f'leave_out names layer {gone[0]}, the model has layers 0 to {self.backbone.layers-1}')
         self.layer = nn.ModuleDict({str(i): nn.ModuleDict(_units(cfg, self.backbone)) for i in range(self.backbone.layers) if i not in cfg.leave_out})
         self.nice = NiceCoupling(self.backbone.width, cfg) if getattr(cfg,'nice',False) else None
-        if init is not None: init_weights(self, init)
+        self._seen = None # check sums and fingerprint of the weights, when last asked
+        if init is not None: fill(self, {k: start_of(k, p.shape, init) for k,p in self.named_parameters()})
 
     @property
     def kind(self)->str:
@@ -215,6 +250,13 @@ class Adapter(nn.Module):
         "Name -> tensor, without a copy and without gradients"
         return {k: v.detach() for k,v in self.named_parameters()}
 
+    @property
+    def fingerprint(self)->str: # 16 hex digits
+        "Hash of the weights, computed again only if a check sum says that they have changed"
+        sums = check_sums(self.weights())
+        if self._seen is None or self._seen[0]!=sums: self._seen = sums, fingerprint(self.weights())
+        return self._seen[1]
+
     def __repr__(self): return f'Adapter({self.name!r}, {self.kind}, {sum(p.numel() for p in self.parameters()):,} weights, {self.backbone.kind})'
 
 def _units(cfg, backbone):
@@ -223,6 +265,19 @@ def _units(cfg, backbone):
     if isinstance(cfg, BottleneckCfg): return {p: Bottleneck(d, max(1, int(d//cfg.reduction)), cfg) for p in cfg.places}
     if isinstance(cfg, LoraCfg): return {t: LowRank(d, d, cfg) for t in cfg.targets}
     return {t: Factor(d) for t in cfg.targets} | ({'ff': Factor(f)} if cfg.ff else {})
+
+# %% ../../nbs/models/05_adapters.ipynb #2338c320
+def with_weights(
+    like:Adapter, # an adapter of the same kind and shape
+    weights:dict, # name -> tensor; they are held as they are, without a copy
+    name:str|None=None, # of the adapter; the same if None
+    about:dict|None=None, # where it comes from
+)->Adapter: # a new one
+    "An adapter that holds given tensors; raises `XltError` unless they are all there in the right shape"
+    with torch.device('meta'): out = Adapter(name or like.name, like.cfg, like.backbone, init=None, about=about)
+    fill(out, {k: v.to('meta') for k,v in weights.items()})
+    out.load_state_dict(weights, assign=True)
+    return out.requires_grad_(True)
 
 # %% ../../nbs/models/05_adapters.ipynb #383fb245
 def check_alike(
@@ -359,18 +414,6 @@ def _freeze(model, base, train, head):
     for p in model.parameters(): p.requires_grad_(head and id(p) not in body)
     train.requires_grad_(True)
 
-# %% ../../nbs/models/05_adapters.ipynb #5ce20697
-def fingerprint(
-    weights:dict, # name -> tensor
-)->str: # 16 hex digits
-    "Hash of names, shapes and values, whatever file they come from"
-    h = hashlib.sha256()
-    for k in sorted(weights):
-        v = weights[k].detach().cpu().contiguous()
-        h.update(f'{k} {tuple(v.shape)} {v.dtype}'.encode())
-        h.update(v.view(torch.uint8).numpy() if v.dim() else bytes(v.numpy()))
-    return h.hexdigest()[:16]
-
 # %% ../../nbs/models/05_adapters.ipynb #6b1e8d37
 def save_adapter(
     adapter:Adapter, # to save
@@ -385,21 +428,6 @@ def save_adapter(
 def _check_finite(weights, name):
     bad = next((k for k,v in weights.items() if not v.isfinite().all()), None)
     if bad: raise XltError(f'{name}: {bad} holds values that are not finite; the training that made it diverged')
-
-# %% ../../nbs/models/05_adapters.ipynb #6440a514
-def fill(
-    adapter:Adapter, # changed in place
-    weights:dict, # name -> tensor
-)->Adapter: # the same
-    "Copy weights into an adapter; raises `XltError` unless names and shapes are the adapter's, all of them"
-    own = dict(adapter.named_parameters())
-    lost,over = sorted(own.keys()-weights.keys()), sorted(weights.keys()-own.keys())
-    if lost or over: raise XltError(f'{adapter.name}: tensors missing {lost[:3]}, unknown {over[:3]} ({len(lost)} and {len(over)} in all)')
-    for k,p in own.items():
-        if p.shape!=weights[k].shape: raise XltError(f'{adapter.name}: {k} has shape {tuple(weights[k].shape)}, expected {tuple(p.shape)}')
-    with torch.no_grad():
-        for k,p in own.items(): p.copy_(weights[k])
-    return adapter
 
 # %% ../../nbs/models/05_adapters.ipynb #3f3e2d41
 @contextmanager
