@@ -100,7 +100,11 @@ class IA3Cfg:
         for t in self.targets: check_name(t, ('query','key','value'), 'projection')
         check_name(self.ff, ('after','before',''), 'place of the feed-forward factors')
 
-# %% ../../nbs/models/05_adapters.ipynb #40835f2d
+# %% ../../nbs/models/05_adapters.ipynb #9571b018
+class _Linear(nn.Linear):
+    "A projection that is filled later"
+    def reset_parameters(self): pass
+
 class Bottleneck(nn.Module):
     "Down, non-linearity, up"
     def __init__(self,
@@ -109,13 +113,13 @@ class Bottleneck(nn.Module):
         cfg:BottleneckCfg, # activation, scaling and what is read
     ):
         super().__init__()
-        self.down,self.up,self.act,self.cfg = nn.Linear(width, inner), nn.Linear(inner, width), _activation(cfg.act), cfg
+        self.down,self.up,self.act,self.cfg = _Linear(width, inner), _Linear(inner, width), _activation(cfg.act), cfg
 
     def forward(self, x_B_T_D:Tensor)->Tensor:
         up = self.up(self.act(self.down(x_B_T_D)))
         return up if self.cfg.scaling==1 else up*self.cfg.scaling
 
-# %% ../../nbs/models/05_adapters.ipynb #c82c3287
+# %% ../../nbs/models/05_adapters.ipynb #05613679
 class NiceCoupling(nn.Module):
     "An additive coupling and its inverse"
     def __init__(self,
@@ -129,7 +133,7 @@ class NiceCoupling(nn.Module):
     @staticmethod
     def _net(n, out, cfg):
         inner = int(n//cfg.nice_reduction)
-        return nn.Sequential(nn.Linear(n, inner), _activation(cfg.act), nn.Linear(inner, out))
+        return nn.Sequential(_Linear(n, inner), _activation(cfg.act), _Linear(inner, out))
 
     def forward(self, x_B_T_D:Tensor)->Tensor:
         x1,x2 = x_B_T_D[...,:self.split], x_B_T_D[...,self.split:]
@@ -208,15 +212,15 @@ def fingerprint(
         h.update(v.view(torch.uint8).numpy() if v.dim() else bytes(v.numpy()))
     return h.hexdigest()[:16]
 
-# %% ../../nbs/models/05_adapters.ipynb #969afa13
+# %% ../../nbs/models/05_adapters.ipynb #892795d7
 def check_sums(
     weights:dict, # name -> float32 tensor
 )->tuple: # two numbers a tensor
     "What tells at the speed of reading whether weights have changed: a sum of their bits, and a sum weighted by position"
-    most = max((v.numel() for v in weights.values()), default=0)
-    ramp = torch.arange(1., most+1)/max(most, 1)
+    ramp = torch.arange(1., max((v.numel() for v in weights.values()), default=0)+1)
     flat = [v.detach().cpu().contiguous().flatten() for v in weights.values()]
-    return tuple((int(v.view(torch.int32).sum()), float(torch.dot(v, ramp[:len(v)]))) for v in flat)
+    bits = lambda v: int(v.view(torch.int64 if len(v)%2==0 else torch.int32).sum())
+    return tuple((bits(v), float(torch.dot(v, ramp[:len(v)]))) for v in flat)
 
 # %% ../../nbs/models/05_adapters.ipynb #f41b4f3b
 CONFIGS = dict(bottleneck=BottleneckCfg, lora=LoraCfg, ia3=IA3Cfg) # kinds of adapters

@@ -128,7 +128,7 @@ def settle_weights(
 
 def _at(w, name, normalised): return w[name] if normalised else weight_at(w, name)
 
-# %% ../../../nbs/papers/arithmetic/01_merges.ipynb #89350229
+# %% ../../../nbs/papers/arithmetic/01_merges.ipynb #9375ef6c
 def difference(
     source:Source, # an input
     start:Start, # where it started
@@ -144,7 +144,7 @@ def trim_threshold(
     density:float, # fraction to keep
 )->float: # least magnitude that is kept
     "Magnitude of the last entry that stays; needs memory for one copy"
-    sizes = [source.adapter.get_parameter(k).numel() for k in source.names]
+    sizes = [math.prod(source.shapes[k]) for k in source.names]
     size,at = np.empty(sum(sizes), np.float32), 0
     for k,n in zip(source.names, sizes):
         size[at:at+n] = difference(source, start, k).abs().float().flatten().numpy()
@@ -228,7 +228,7 @@ def elected_mean(
         mass += torch.where(agrees, abs(w), 0.)
     return torch.where(mass>0, total/mass.clamp(min=1e-300), 0.), sign
 
-# %% ../../../nbs/papers/arithmetic/01_merges.ipynb #229f7049
+# %% ../../../nbs/papers/arithmetic/01_merges.ipynb #11c22fea
 def _elect(cfg, sources, start, weight):
     "Tensors of a merge by election; those with a tie are done again once the majority is known"
     thin = _THIN[METHODS[cfg.method].thin](cfg, sources, start)
@@ -251,7 +251,7 @@ def _sum(cfg, sources, start, weight):
     if m.thin: thin = _THIN[m.thin](cfg, sources, start)
     for k in sources[0].names:
         ws = [w*scale for w in weight(k)]
-        if not m.thin: out[k] = weighted_sum([s[k] for s in sources], ws, lambda: start.tensor(k, sources[0][k].shape))
+        if not m.thin: out[k] = weighted_sum([s[k] for s in sources], ws, lambda: start.tensor(k, sources[0].shapes[k]))
         else:
             total = sum(thin(i, k, difference(s, start, k))*w for i,(s,w) in enumerate(zip(sources, ws)))
             out[k] = (start.tensor(k, total.shape).double()+total).float()

@@ -23,7 +23,7 @@ from ...core import XltError
 from ...figures.look import COLOURS, QUIET, dress
 from ...models.adapters import Adapter, check_alike, fingerprint, open_tensors, read_header, start_of, with_weights
 
-# %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #36c29865
+# %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #69bb3875
 class Source:
     "An adapter that is only read: one in memory, or a file"
     def __init__(self,
@@ -37,6 +37,7 @@ class Source:
         self.names = list(self.adapter.weights())
         if self._file and set(self._file.keys())!=set(self.names): raise XltError(f'{given} lacks tensors that its header names: copy it again')
         self._weights = None if self._file else self.adapter.weights()
+        self.shapes = {k: tuple(p.shape) for k,p in self.adapter.named_parameters()}
 
     @property
     def name(self)->str: return self.adapter.name
@@ -47,8 +48,9 @@ class Source:
         return self.adapter.fingerprint if self._weights is not None else fingerprint({k: self[k] for k in self.names})
 
     def __getitem__(self, k:str)->Tensor: # float32, not to be written to
-        v = (self._weights[k] if self._weights is not None else self._file.get_tensor(k)).cpu()
-        if v.shape!=self.adapter.get_parameter(k).shape: raise XltError(f'{self.name}: {k} has shape {tuple(v.shape)}, another than its header says')
+        if self._weights is not None: return self._weights[k].cpu().float()
+        v = self._file.get_tensor(k)
+        if v.shape!=self.shapes[k]: raise XltError(f'{self.name}: {k} has shape {tuple(v.shape)}, another than its header says')
         return v.float()
 
     def __eq__(self, other): return isinstance(other, Source) and (self.given is other.given or isinstance(self.given, Path) and self.given==other.given)
@@ -155,14 +157,14 @@ def language_vector(
     source = Source(adapter)
     return LanguageVector(((source, Fraction(1)),), Start(source, base))
 
-# %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #875f50df
+# %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #6ebf9e5c
 @patch
 def tensor(self:LanguageVector,
     name:str, # of a tensor
 )->Tensor: # float32, new
     "One tensor of the difference"
     first = self.terms[0][0]
-    start = self.start.tensor(name, first.adapter.get_parameter(name).shape)
+    start = self.start.tensor(name, first.shapes[name])
     return sum(((s[name]-start)*float(w) for s,w in self.terms if w), torch.zeros_like(start))
 
 @patch(as_prop=True)
@@ -178,7 +180,7 @@ def adapter(self:LanguageVector,
     terms = [self.terms[i] for i in content_order(*map(list, zip(*self.terms)))]
     first,weights = terms[0][0].adapter, [float(w) for _,w in terms]
     about = dict(formula=repr(self), base=self.start.about, inputs=[dict(name=s.name, fingerprint=s.fingerprint, weight=w) for (s,_),w in zip(terms, weights)])
-    start = lambda k: lambda: self.start.tensor(k, first.get_parameter(k).shape)
+    start = lambda k: lambda: self.start.tensor(k, terms[0][0].shapes[k])
     return with_weights(first, {k: weighted_sum([s[k] for s,_ in terms], weights, start(k)) for k in self.names}, name, about)
 
 # %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #08a14b82
