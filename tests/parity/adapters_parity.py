@@ -16,7 +16,7 @@ from adapters.composition import Stack
 from transformers import BertConfig, BertForMaskedLM, BertForTokenClassification, XLMRobertaConfig, XLMRobertaForMaskedLM, XLMRobertaForTokenClassification
 
 from xltnb.models.adapterhub import from_hub, hub_config, read_head, to_hub, unpickle, write_head
-from xltnb.models.adapters import attach
+from xltnb.models.attaching import attach
 
 SIZES = dict(vocab_size=120, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128, max_position_embeddings=40)
 KINDS = {

@@ -23,7 +23,7 @@ from ...core import XltError
 from ...figures.look import COLOURS, QUIET, dress
 from ...models.adapters import Adapter, check_alike, fingerprint, open_tensors, read_header, start_of, with_weights
 
-# %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #69bb3875
+# %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #0e75bb7a
 class Source:
     "An adapter that is only read: one in memory, or a file"
     def __init__(self,
@@ -35,7 +35,8 @@ class Source:
             self.adapter,self.given = read_header(given), Path(given).resolve()
             with open_tensors(given): self._file = safe_open(given, 'pt')
         self.names = list(self.adapter.weights())
-        if self._file and set(self._file.keys())!=set(self.names): raise XltError(f'{given} lacks tensors that its header names: copy it again')
+        if self._file and set(self._file.keys())!=set(self.names):
+            raise XltError(f'{given} lacks tensors that its header names: copy it again')
         self._weights = None if self._file else self.adapter.weights()
         self.shapes = {k: tuple(p.shape) for k,p in self.adapter.named_parameters()}
 
@@ -50,14 +51,16 @@ class Source:
     def __getitem__(self, k:str)->Tensor: # float32, not to be written to
         if self._weights is not None: return self._weights[k].cpu().float()
         v = self._file.get_tensor(k)
-        if v.shape!=self.shapes[k]: raise XltError(f'{self.name}: {k} has shape {tuple(v.shape)}, another than its header says')
+        if v.shape!=self.shapes[k]: raise XltError(f'{self.name}: {k} has shape {tuple(v.shape)}, its header says {self.shapes[k]}')
         return v.float()
 
-    def __eq__(self, other): return isinstance(other, Source) and (self.given is other.given or isinstance(self.given, Path) and self.given==other.given)
+    def __eq__(self, other):
+        if not isinstance(other, Source): return False
+        return self.given is other.given or isinstance(self.given, Path) and self.given==other.given
     def __hash__(self): return hash(self.given) if isinstance(self.given, Path) else id(self.given)
     def __repr__(self): return f'Source({self.name!r}, {"a file" if self._file else "in memory"})'
 
-# %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #e6e60b15
+# %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #1ddc5bfc
 class Start:
     "The point that vectors are counted from"
     def __init__(self,
@@ -71,7 +74,8 @@ class Start:
             self.source = Source(given)
             check_alike(like.adapter, self.source.adapter)
         elif self.init is None:
-            raise XltError(f"{like.name} does not say how it was initialised: give base=, an adapter before training, or 'zero' to count its weights themselves")
+            remedy = "give base=, an adapter before training, or 'zero' to count its weights themselves"
+            raise XltError(f'{like.name} does not say how it was initialised: {remedy}')
 
     def tensor(self,
         name:str, # of a tensor
@@ -88,7 +92,7 @@ class Start:
 
     def __eq__(self, other): return isinstance(other, Start) and self.about==other.about
 
-# %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #849f4936
+# %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #89b22503
 def content_order(
     sources:list, # of `Source`
     weights:list, # what belongs to each
@@ -99,6 +103,7 @@ def content_order(
     if len(set(keys))<len(keys): keys = [k+s.fingerprint.encode() for k,s in zip(keys, sources)]
     return sorted(range(len(sources)), key=lambda i: (keys[i], repr(weights[i])))
 
+# %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #cbdaf9eb
 def weighted_sum(
     tensors:list, # float32, in `content_order`
     weights:list, # a number each
@@ -114,7 +119,7 @@ def weighted_sum(
     for t,w in more: out.add_(t, alpha=w)
     return out
 
-# %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #ea496dfc
+# %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #96240919
 @dataclass(frozen=True, eq=False, repr=False)
 class LanguageVector:
     "A sum of differences between trained adapters and their start"
@@ -123,7 +128,9 @@ class LanguageVector:
 
     def __add__(self, other):
         check_alike(self.terms[0][0].adapter, other.terms[0][0].adapter)
-        if self.start!=other.start: raise XltError(f'{self} and {other} start at different points ({self.start.about} and {other.start.about}): their vectors cannot be added')
+        if self.start!=other.start:
+            points = f'{self.start.about} and {other.start.about}'
+            raise XltError(f'{self} and {other} start at different points ({points}): their vectors cannot be added')
         total = {}
         for s,w in (*self.terms, *other.terms): total[s] = total.get(s, 0)+w
         return LanguageVector(tuple(total.items()), self.start)
@@ -157,7 +164,7 @@ def language_vector(
     source = Source(adapter)
     return LanguageVector(((source, Fraction(1)),), Start(source, base))
 
-# %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #6ebf9e5c
+# %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #02b79730
 @patch
 def tensor(self:LanguageVector,
     name:str, # of a tensor
@@ -167,11 +174,13 @@ def tensor(self:LanguageVector,
     start = self.start.tensor(name, first.shapes[name])
     return sum(((s[name]-start)*float(w) for s,w in self.terms if w), torch.zeros_like(start))
 
+# %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #724cef83
 @patch(as_prop=True)
 def norm(self:LanguageVector)->float:
     "Euclidean length"
     return math.sqrt(math.fsum(float(self.tensor(k).double().square().sum()) for k in self.names))
 
+# %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #b6df7725
 @patch
 def adapter(self:LanguageVector,
     name:str='mix', # of the adapter
@@ -179,7 +188,8 @@ def adapter(self:LanguageVector,
     "The start plus the vector"
     terms = [self.terms[i] for i in content_order(*map(list, zip(*self.terms)))]
     first,weights = terms[0][0].adapter, [float(w) for _,w in terms]
-    about = dict(formula=repr(self), base=self.start.about, inputs=[dict(name=s.name, fingerprint=s.fingerprint, weight=w) for (s,_),w in zip(terms, weights)])
+    inputs = [dict(name=s.name, fingerprint=s.fingerprint, weight=w) for (s,_),w in zip(terms, weights)]
+    about = dict(formula=repr(self), base=self.start.about, inputs=inputs)
     start = lambda k: lambda: self.start.tensor(k, terms[0][0].shapes[k])
     return with_weights(first, {k: weighted_sum([s[k] for s,_ in terms], weights, start(k)) for k in self.names}, name, about)
 
@@ -191,7 +201,10 @@ def part_of(
     first,*rest = name.split('.')
     return f'layer {rest[0]}' if first=='layer' else first
 
-# %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #7660a650
+# %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #4849ee51
+_two = lambda x: '-' if math.isnan(x) else f'{x:.2f}'
+_percent = lambda x: '-' if math.isnan(x) else f'{100*x:.0f} %'
+
 @dataclass(frozen=True, repr=False)
 class Similarity:
     "Two vectors side by side, per part and as a whole"
@@ -210,16 +223,14 @@ class Similarity:
 
     def __str__(self): return f'{self!r}\n{self.table.round(3).to_string()}'
 
-def _two(x): return '-' if math.isnan(x) else f'{x:.2f}'
-def _percent(x): return '-' if math.isnan(x) else f'{100*x:.0f} %'
-
-# %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #f43c50db
+# %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #4d619675
 def _tally(x, y):
     "Sums that norms, cosine and conflict are made of"
     x,y = x.double().flatten(), y.double().flatten()
     both = (x!=0) & (y!=0)
     return torch.stack([x@x, y@y, x@y, ((x*y<0) & both).sum(), both.sum(), torch.tensor(float(len(x)))])
 
+# %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #1dfd4ca2
 def similarity(
     a:LanguageVector, # one vector
     b:LanguageVector, # another, of the same shape
@@ -235,7 +246,7 @@ def similarity(
         rows[p] = dict(norm_a=math.sqrt(xx), norm_b=math.sqrt(yy), cosine=cosine, conflict=against/both if both else math.nan, weights=n)
     return Similarity(repr(a), repr(b), pd.DataFrame.from_dict(rows, orient='index'))
 
-# %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #1b6e8b56
+# %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #9eb46a70
 def similarities(
     vectors:dict, # name -> vector
     what:str='cosine', # 'cosine' or 'conflict'
@@ -247,6 +258,7 @@ def similarities(
         for b in names[:i]: table.loc[a,b] = table.loc[b,a] = similarity(vectors[a], vectors[b]).table.loc['all',what]
     return table
 
+# %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #62a5e32d
 def similarity_fig(
     found:Similarity, # of two vectors
 )->go.Figure:
