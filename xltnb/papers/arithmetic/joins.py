@@ -88,23 +88,26 @@ def middle_part(
     mask[order[n-keep-top:n-top]] = True
     return torch.where(mask.view(d.shape), d, 0.)
 
-# %% ../../../nbs/papers/arithmetic/01_joins.ipynb #0f70eb4e
+# %% ../../../nbs/papers/arithmetic/01_joins.ipynb #1696fe96
 def elected_mean(
-    taus:list, # thinned differences of one tensor
+    taus, # thinned differences of one tensor; gone through twice, so that they need not all be in memory
     weights:list, # a number each
     elect:str='mass', # 'mass' or 'count'
     undecided:float=0., # sign where there is a tie
-)->tuple: # the mean of those that agree, and the elected signs
+)->tuple: # the mean of those that agree, the elected signs, and whether there was a tie
     "Elect signs, and average what agrees with them"
-    pulls = [t*w for t,w in zip(taus, weights)]
-    sign = torch.sign(sum(p if elect=='mass' else torch.sign(p) for p in pulls))
+    pull,moved = 0., torch.tensor(False)
+    for t,w in zip(taus, weights):
+        pull,moved = pull+(t*w if elect=='mass' else torch.sign(t*w)), (t!=0) | moved
+    sign = torch.sign(pull)
+    tied = bool(((sign==0) & moved).any())
     sign = torch.where(sign==0, undecided, sign)
-    total,mass = torch.zeros_like(taus[0]), torch.zeros_like(taus[0])
-    for p,w in zip(pulls, weights):
-        agrees = p*sign>0
-        total += torch.where(agrees, p, 0.)
-        mass += agrees.double()*abs(w)
-    return torch.where(mass>0, total/mass.clamp(min=1e-300), 0.), sign
+    total,mass = torch.zeros_like(sign), torch.zeros_like(sign)
+    for t,w in zip(taus, weights):
+        agrees = (t*w*sign>0).to(sign.dtype)
+        total += agrees*t*w
+        mass += agrees*abs(w)
+    return torch.where(mass>0, total/mass.clamp(min=1e-300), 0.), sign, tied
 
 # %% ../../../nbs/papers/arithmetic/01_joins.ipynb #c8d9c6ab
 def arc(

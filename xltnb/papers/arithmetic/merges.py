@@ -156,20 +156,24 @@ def _thinning(cfg, sources, start):
         return torch.where(flips(i, k, d)>=p, d/(1-p), 0.)
     return ranked
 
-# %% ../../../nbs/papers/arithmetic/02_merges.ipynb #141eda5e
+# %% ../../../nbs/papers/arithmetic/02_merges.ipynb #93aeff8b
+class _Each:
+    "The inputs' thinned differences at one tensor, made anew each time they are gone through"
+    def __init__(self, make, n): self.make,self.n = make, n
+    def __iter__(self): return (self.make(i) for i in range(self.n))
+
+# %% ../../../nbs/papers/arithmetic/02_merges.ipynb #1b695762
 def _elect(cfg, sources, start, weight):
     "Tensors of a merge by election; those with a tie are done again once the majority is known"
-    thin = _thinning(cfg, sources, start)
-    votes,out,again = 0., {}, []
+    thin,votes,out,again = _thinning(cfg, sources, start), 0., {}, []
     def one(k, undecided):
-        taus = [thin(i, k, difference(s, start, k)) for i,s in enumerate(sources)]
-        mean,sign = elected_mean(taus, weight(k), cfg.elect, undecided)
-        tie = bool(((sign==0) & (sum(t!=0 for t in taus)>0)).any())
-        return (start.tensor(k, mean.shape).double()+cfg.scale*mean).float(), float(sign.sum()), tie
+        taus = _Each(lambda i: thin(i, k, difference(sources[i], start, k)), len(sources))
+        mean,sign,tied = elected_mean(taus, weight(k), cfg.elect, undecided)
+        return (start.tensor(k, mean.shape).double()+cfg.scale*mean).float(), float(sign.sum()), tied
     for k in sources[0].names:
-        out[k],v,tie = one(k, 0.)
+        out[k],v,tied = one(k, 0.)
         votes += v
-        again += [k]*tie
+        again += [k]*tied
     for k in again: out[k] = one(k, float(np.sign(votes)))[0]
     return out
 
