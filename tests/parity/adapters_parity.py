@@ -1,7 +1,7 @@
 """Our adapters beside those of `adapters` 1.3.0, in an environment of its own (it needs transformers 4.57):
 
     uv venv parity-env --python 3.11
-    uv pip install -p parity-env/bin/python adapters==1.3.0 transformers==4.57.6 torch==2.13.0
+    uv pip install -p parity-env/bin/python adapters==1.3.0 transformers==4.57.6 torch==2.13.0 'fastcore<2' pandas plotly pyyaml scipy
     PYTHONPATH=. parity-env/bin/python tests/parity/adapters_parity.py
 
 Models are small and random; every line prints the largest difference between the two libraries and what it may be. Not part of CI."""

@@ -20,10 +20,11 @@ from safetensors.torch import save as tensor_bytes
 from ..core import XltError, atomic_write
 from .adapters import Adapter, Backbone, BottleneckCfg, IA3Cfg, LoraCfg, fill, fingerprint, open_tensors
 
-# %% ../../nbs/models/07_adapterhub.ipynb #908f8625
+# %% ../../nbs/models/07_adapterhub.ipynb #bcb572ef
 _PATTERNS = ( # what a key looks like, and what its tensor is called here
     (re.compile(r'(?P<pre>.*?)encoder\.layer\.(?P<i>\d+)\.(?P<at>attention\.)?output\.'
-        r'(?:adapters|(?:layer|attention)_text_(?:lang|task)_adapters)\.(?P<name>[^.]+)\.adapter_(?P<part>down\.0|up)\.(?P<kind>weight|bias)'),
+        r'(?:adapters|(?:layer|attention)_text_(?:lang|task)_adapters)\.(?P<name>[^.]+)\.'
+        r'adapter_(?P<part>down\.0|up)\.(?P<kind>weight|bias)'),
         lambda m: f"layer.{m['i']}.{'attention' if m['at'] else 'output'}.{m['part'].split('.')[0]}.{m['kind']}"),
     (re.compile(r'(?P<pre>.*?)invertible_(?:lang_)?adapters\.(?P<name>[^.]+)\.(?P<rest>[FG]\.[02]\.(?:weight|bias))'),
         lambda m: f"nice.{m['rest']}"),

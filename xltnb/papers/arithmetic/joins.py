@@ -6,7 +6,7 @@
 __all__ = ['difference', 'trim_threshold', 'coin_flips', 'dropped', 'drop_chances', 'middle_part', 'elected_mean', 'arc',
            'karcher_mean', 'stock_ratio']
 
-# %% ../../../nbs/papers/arithmetic/01_joins.ipynb #b896b0ae
+# %% ../../../nbs/papers/arithmetic/01_joins.ipynb #010e8d03
 import math
 
 import numpy as np
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from ...core import seed_for
-from .vectors import Source, Start
+from .vectors import AdapterSource, Start
 
-# %% ../../../nbs/papers/arithmetic/01_joins.ipynb #d0f1bca5
+# %% ../../../nbs/papers/arithmetic/01_joins.ipynb #06545ceb
 def difference(
-    source:Source, # an input
+    source:AdapterSource, # an input
     start:Start, # where it started
     name:str, # of a tensor
 )->Tensor: # float64
@@ -26,9 +26,9 @@ def difference(
     v = source[name]
     return v.double()-start.tensor(name, v.shape).double()
 
-# %% ../../../nbs/papers/arithmetic/01_joins.ipynb #2c433032
+# %% ../../../nbs/papers/arithmetic/01_joins.ipynb #cd8115be
 def trim_threshold(
-    source:Source, # an input
+    source:AdapterSource, # an input
     start:Start, # where it started
     density:float, # fraction to keep
 )->float: # least magnitude that is kept

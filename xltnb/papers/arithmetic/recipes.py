@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['open_adapter', 'explain', 'Recipe', 'read_recipe', 'write_merged', 'merge_recipe']
 
-# %% ../../../nbs/papers/arithmetic/04_recipes.ipynb #1bebbebb
+# %% ../../../nbs/papers/arithmetic/04_recipes.ipynb #33f300c0
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -16,25 +16,25 @@ from ...core import XltError, check_name, from_dict, stable_hash
 from ...models.adapterhub import from_hub, to_hub
 from ...models.adapters import Adapter, check_alike, save_adapter
 from .merges import MergeCfg, merge_with
-from .vectors import Source, language_vector, similarity
+from .vectors import AdapterSource, language_vector, similarity
 
-# %% ../../../nbs/papers/arithmetic/04_recipes.ipynb #88d372d4
+# %% ../../../nbs/papers/arithmetic/04_recipes.ipynb #b8fa3aed
 def open_adapter(
     path:str|Path, # a file, or an AdapterHub folder
-)->Source: # read tensor by tensor where it is a file
+)->AdapterSource: # read tensor by tensor where it is a file
     "An adapter by its path; raises `XltError` if there is none"
     path = Path(path).expanduser()
-    if path.is_dir(): return Source(from_hub(path))
-    return Source(path)
+    if path.is_dir(): return AdapterSource(from_hub(path))
+    return AdapterSource(path)
 
-# %% ../../../nbs/papers/arithmetic/04_recipes.ipynb #8cfd20ff
+# %% ../../../nbs/papers/arithmetic/04_recipes.ipynb #209915c2
 def explain(
     *inputs, # adapters, sources or paths, at least two
     base='auto', # where they started
 )->str: # markdown
     "How alike the inputs of a merge are"
-    sources = [i if isinstance(i, (Source,Adapter)) else open_adapter(i) for i in inputs]
-    sources = [Source(s) for s in sources]
+    sources = [i if isinstance(i, (AdapterSource,Adapter)) else open_adapter(i) for i in inputs]
+    sources = [AdapterSource(s) for s in sources]
     if len(sources)<2: raise XltError('a comparison needs at least two adapters')
     for s in sources[1:]: check_alike(sources[0].adapter, s.adapter)
     unknown = isinstance(base, str) and base=='auto' and any(s.adapter.init is None for s in sources)
@@ -45,12 +45,12 @@ def explain(
         said += [f'**{found!r}**', found._repr_markdown_()]
     return '\n\n'.join(said)
 
-# %% ../../../nbs/papers/arithmetic/04_recipes.ipynb #29168e8a
+# %% ../../../nbs/papers/arithmetic/04_recipes.ipynb #1e9b8dcb
 @dataclass(frozen=True)
 class Recipe:
     "What a recipe file says"
     inputs:tuple # one dict an input: adapter, and perhaps weight
-    method:str = 'linear' # a key of `METHODS`
+    method:str = 'linear' # a key of `MERGES`
     base:str = 'auto' # 'auto', 'zero', or the path of an adapter before training
     name:str = '' # of the result; the inputs' names joined if empty
     out:str = '' # file or folder to write; none if empty
@@ -74,7 +74,7 @@ class Recipe:
 
     @property
     def cfg(self)->MergeCfg:
-        "Method, weights and settings"
+        "MergeMethod, weights and settings"
         own = {k: getattr(self,k) for k in ('method','normalise','scale','density','gamma','epsilon','elect','seed')}
         return MergeCfg(weights=tuple(i['weight'] for i in self.inputs if 'weight' in i), **own)
 
