@@ -28,7 +28,7 @@ class MergeMethod:
     density:float = 1. # fraction of a vector that is kept, unless told otherwise
     source:str = '' # who proposed it
 
-# %% ../../../nbs/papers/arithmetic/02_merges.ipynb #57e053b8
+# %% ../../../nbs/papers/arithmetic/02_merges.ipynb #f41d301e
 MERGES = {
     'linear': MergeMethod('', 'sum', ('normalise',), source='the paper: interpolation'),
     'task_arithmetic': MergeMethod('', 'sum', ('normalise','scale'), source='Ilharco et al. 2023'),
@@ -37,7 +37,7 @@ MERGES = {
     'dare_linear': MergeMethod('drop', 'sum', ('normalise','scale','density','seed'), .5, 'Yu et al. 2023'),
     'dare_ties': MergeMethod('drop', 'elect', ('normalise','scale','density','seed','elect'), .5, 'Yu et al. 2023'),
     'della': MergeMethod('ranked', 'elect', ('normalise','scale','density','epsilon','seed','elect'), .5, 'Deep et al. 2024'),
-    'della_linear': MergeMethod('ranked', 'sum', ('normalise','scale','density','epsilon','seed'), .5, 'Deep et al. 2024, without the vote'),
+    'della_linear': MergeMethod('ranked', 'sum', ('normalise','scale','density','epsilon','seed'), .5, 'DELLA without the vote'),
     'breadcrumbs': MergeMethod('middle', 'sum', ('normalise','scale','density','gamma'), .9, 'Davari and Belilovsky 2023'),
     'breadcrumbs_ties': MergeMethod('middle', 'elect', ('normalise','scale','density','gamma','elect'), .9, 'the same, with the vote'),
     'slerp': MergeMethod('', 'slerp', (), source='Shoemake 1985'),
