@@ -9,6 +9,7 @@ from xltnb.papers.mothello import figures
 from xltnb.core import XltError
 from xltnb.figures.look import by_arm
 from xltnb.records.record import Record
+from xltnb.records.rules import VERDICTS
 
 
 def align(k, seed, **curves):
@@ -107,10 +108,10 @@ def test_turned_boards():
 
 
 def test_claims_of_every_verdict_have_a_row():
-    rows = [dict(claim=f'p.C{i}', preset='smoke', verdict=v, effect=np.nan if v in ('todo', 'open') else .1*i, low=np.nan, high=None, n=i, margin=None) for i, v in enumerate(verdicts.VERDICT_LOOK)]
+    rows = [dict(claim=f'p.C{i}', preset='smoke', verdict=v, effect=np.nan if v in ('untestable', 'todo', 'open') else .1*i, low=np.nan, high=None, n=i, margin=None) for i, v in enumerate(verdicts.VERDICT_LOOK)]
     fig = verdicts.claims_fig(rows)
     assert list(fig.layout.yaxis.categoryarray) == [r['claim'] for r in rows][::-1]
-    assert len(fig.layout.annotations) == 2 and fig.layout.title.text == 'Of 6 claims: 1 ok, 1 near, 1 off, 1 undecided, 1 open, 1 todo'
+    assert len(fig.layout.annotations) == 3 and fig.layout.title.text == f'Of 8 claims: {", ".join(f"1 {v}" for v in VERDICTS)}'
 
 
 @pytest.mark.parametrize('rule,inside', [('above', (.1, None)), ('below', (None, .1)), ('within', (-.1, .1))])

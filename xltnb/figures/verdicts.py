@@ -16,8 +16,9 @@ from ..core import check_name
 from .look import QUIET, dress, needed
 
 # %% ../../nbs/figures/02_verdicts.ipynb #b8d40097
-VERDICT_LOOK = dict(ok=('✓','#00795a'), near=('≈','#a86400'), off=('✗','#c04000'),
-    undecided=('?',QUIET), open=('–',QUIET), todo=('○',QUIET))
+VERDICT_LOOK = dict(ok=('✓','#007a5a'), smaller=('◐','#0a6fd0'), off=('✗','#c04000'), unclear=('≈','#9a3fa8'),
+    untestable=('⊘',QUIET), undecided=('?',QUIET), open=('–',QUIET), todo=('○',QUIET))
+_MARKERS = dict(ok='circle', smaller='triangle-down', off='x', unclear='diamond', untestable='square', undecided='circle-open')
 
 # %% ../../nbs/figures/02_verdicts.ipynb #f831b39a
 def number(
@@ -44,7 +45,7 @@ def claimed(
     return {'above':f'> {m:g}', 'below':f'< {m:g}', 'within':f'{-m:g} to {m:g}'}.get(row.get('rule'),'–').replace('-','−')
 
 def verdict_text(
-    verdict:str, # one of the six
+    verdict:str, # one of the words
 )->str: # '✓ ok'
     "A sign and the word"
     return f"{VERDICT_LOOK[check_name(verdict, VERDICT_LOOK, 'verdict')][0]} {verdict}"
@@ -73,7 +74,7 @@ def _claim_trace(verdict, rows):
     ends = dict(type='data', symmetric=False, array=high-x, arrayminus=x-low, color=colour, thickness=2, width=5)
     hover = '%{y}: %{x:.3f} (%{customdata[0]:.3f} to %{customdata[1]:.3f}), n = %{customdata[2]}<extra></extra>'
     return go.Scatter(x=x, y=[r['claim'] for r in rows], mode='markers', name=f'{sign} {verdict}', error_x=ends,
-        marker=dict(color=colour, size=10), customdata=[[r['low'],r['high'],r['n']] for r in rows], hovertemplate=hover)
+        marker=dict(color=colour, size=10, symbol=_MARKERS.get(verdict,'circle-open')), customdata=[[r['low'],r['high'],r['n']] for r in rows], hovertemplate=hover)
 
 def _claimed(row, low, high):
     "From where to where the effect is claimed to lie"
@@ -98,7 +99,8 @@ def _shade(fig, rows):
 
 def _say_why(fig, row):
     "In place of an effect: why there is none"
-    text = (row.get('note') or 'not run')[:40] if row['verdict']=='todo' else row['verdict']
+    said = dict(todo=row.get('note') or 'not run', untestable=f"untestable: {row.get('note') or ''}")
+    text = said.get(row['verdict'], row['verdict'])[:40]
     fig.add_annotation(x=0, y=row['claim'], text=text, showarrow=False, xanchor='left', xshift=6, font=dict(color=QUIET))
 
 def _claim_axes(fig, rows):
