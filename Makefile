@@ -2,6 +2,7 @@
 # make test        set up, run every test
 # make lab         open JupyterLab
 # make docs        build the site into _docs/ and README.md
+# make stills      draw the still picture beside each figure of the pages
 #
 # PRESET=laptop PAPER=mothello make reproduce   narrows it; UV_TORCH_BACKEND=cpu keeps a GPU-less machine from fetching CUDA
 
@@ -26,10 +27,10 @@ export TOKENIZERS_PARALLELISM ?= false
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test lab docs clean
+.PHONY: help setup reproduce test lab docs stills clean
 
 help:
-	@sed -n '1,6s/^# \{0,1\}//p' Makefile
+	@sed -n '1,7s/^# \{0,1\}//p' Makefile
 
 setup: $(STAMP)
 
@@ -49,13 +50,16 @@ reproduce: setup
 	@$(BIN)/xltnb reproduce $(PAPER) --preset $(PRESET) --store $(STORE)
 
 test: setup
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
+	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests
 
 lab: setup
 	@$(BIN)/xltnb lab
 
 docs: setup
 	@$(BIN)/python -c 'from xltnb.publish.docs import publish; print("the site:", publish())'
+
+stills: setup
+	@$(BIN)/python -c 'from xltnb.figures.still import add_stills; print(len(add_stills()), "pages changed")'
 
 clean:
 	rm -rf _docs _proc_* .pytest_cache .hypothesis .ruff_cache

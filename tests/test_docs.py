@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 from conftest import NBS, PAGES, ROOT
 
-from xltnb.cli import docs
+from xltnb.publish import docs
 
 WALKS = sorted((NBS/'papers').glob('*/*_walk.ipynb'))
 
@@ -66,7 +66,7 @@ def test_no_page_asks_another_host(site):
 
 
 def test_source_stands_on_the_page(site):
-    text = (site/'nbs'/'docs.html').read_text()
+    text = (site/'nbs'/'publish'/'docs.html').read_text()
     assert '<summary' in text and 'folder of the notebooks' in text
 
 
@@ -107,11 +107,51 @@ def test_figures_and_formulas_in_a_browser(browser, tmp_path_factory, monkeypatc
     root = tmp_path_factory.mktemp('tiny')
     (root/'nbs').mkdir()
     for f in ('settings.ini', '_quarto.yml'): shutil.copy2(ROOT/f, root)
-    shutil.copy2(NBS/'icon.svg', root/'nbs')
+    for f in ('icon.svg', 'site.css', 'search.js'): shutil.copy2(NBS/f, root/'nbs')
     out = nbformat.v4.new_output('display_data', data={docs.PLOTLY_MIME: json.loads(go.Figure(go.Bar(x=['a'], y=[1])).to_json())})
     cells = [nbformat.v4.new_markdown_cell('# A page\n\n> With a figure'), nbformat.v4.new_markdown_cell('The radius $\\rho \\le 1$'), nbformat.v4.new_code_cell('fig', outputs=[out])]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), root/'nbs'/'index.ipynb')
     page, wrong = visit(browser, (docs.build_docs(root)/'nbs'/'index.html').as_uri())
     page.locator('.js-plotly-plot .main-svg').first.wait_for(timeout=60000)
     assert page.locator('math').count() == 1 and not wrong, '\n'.join(wrong)
+    page.close()
+
+
+def test_readme_is_short_and_has_its_picture():
+    assert len((ROOT/'README.md').read_text().splitlines()) <= 70
+    picture = (NBS/'finding.svg').read_text()
+    assert len(picture) < 60_000 and 'prefers-color-scheme' in picture and 'finding.svg' in (ROOT/'README.md').read_text()
+
+
+def test_readme_counts_the_verdicts_of_the_results_page():
+    "The front page judges nothing itself: its counts are those of the long tables"
+    import json
+    import re
+    outputs = json.loads((NBS/'explain'/'results.ipynb').read_text())['cells']
+    text = '\n'.join(''.join(o.get('data', {}).get('text/markdown', '')) for c in outputs for o in c.get('outputs', ()))
+    lines = (ROOT/'README.md').read_text().splitlines()
+    for paper in ('mothello', 'robust'):
+        verdicts = [l.rstrip(' |').split('| ')[-1].split(':')[0].split()[-1] for l in text.splitlines() if l.startswith(f'| {paper}.')]
+        told, = [l for l in lines if l.startswith('- [') and f'{paper}_walk' in l and 'claims: ' in l]
+        counts = {v: int(k) for k, v in re.findall(r'(\d+) (\w+)', told.split('claims: ')[1])}
+        assert counts == {v: verdicts.count(v) for v in set(verdicts)}, paper
+
+
+def test_the_search_finds_words_in_any_order(browser, address):
+    page, wrong = visit(browser, f'{address}/nbs/index.html')
+    for query, title in (('language wrong', 'mOthello, Figure 5'), ('how do I add a training method', 'method')):
+        page.locator('input[type=search]').first.fill(query)
+        page.locator('.search-result-title').first.wait_for(timeout=30_000)
+        page.wait_for_timeout(500)
+        found = page.locator('.search-result-title').all_inner_texts()
+        assert any(title in t for t in found), (query, found)
+    assert not wrong, '\n'.join(wrong)
+    page.close()
+
+
+def test_a_page_fits_a_phone(browser, address):
+    page = browser.new_page(viewport={'width': 390, 'height': 844}, color_scheme='dark')
+    page.goto(f'{address}/nbs/papers/mothello/mothello_fig5.html')
+    assert page.evaluate('document.documentElement.scrollWidth') <= 390
+    assert page.locator('img.still').first.is_visible() and not page.locator('.plotly-graph-div').first.is_visible()
     page.close()

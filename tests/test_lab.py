@@ -8,9 +8,8 @@ import urllib.request
 from contextlib import contextmanager
 
 import pytest
-from conftest import LIB, ROOT
+from conftest import ROOT
 
-pytestmark = pytest.mark.skipif(not (LIB/'widgets.py').exists(), reason='no widgets yet')
 CHANGED = 'b => { const e = document.querySelector(".js-plotly-plot"); return e && JSON.stringify(e.data) + JSON.stringify(e.layout) !== b }'
 BOOKS = dict(explore=['from xltnb.papers.mothello.explorer import OthelloExplorer', 'OthelloExplorer()'],
              regions=['from xltnb.papers.robust.explorer import RegionExplorer', 'RegionExplorer(radius=.03)'])

@@ -6,7 +6,7 @@ import pytest
 
 from test_docs import visit
 
-from xltnb.publish.report import report as reports
+from xltnb.publish import report as reports
 from xltnb.core import XltError
 from xltnb.runs.experiments import load_jobs
 from xltnb.records.published import load_paper
@@ -105,7 +105,8 @@ def test_markdown_keeps_its_columns():
 
 def test_what_a_preset_changes_is_listed(full, empty):
     for text, board in ((full[0].read_text(), '6'), (empty.read_text(), '4')):
-        assert f'<td><code>world.n</code></td><td>8</td><td>{board}</td><td>all</td>' in text
+        cells = [('setting', '<code>world.n</code>'), ('as printed', 8), ('here', board), ('arms', 'all')]
+        assert ''.join(f'<td data-label="{k}">{v}</td>' for k, v in cells) in text
     jobs = load_jobs('mothello')('paper', None)
     assert reports.changed(jobs, jobs) == {}
 
@@ -119,4 +120,22 @@ def test_on_paper_the_origins_are_unfolded(browser, full):
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     page.wait_for_function("document.querySelector('.js-plotly-plot .main-svg').getBoundingClientRect().width > 680")
     assert not wrong, '\n'.join(wrong)
+    page.close()
+
+
+def test_a_planned_paper_leaves_the_file_alone(tmp_path, full):
+    out = tmp_path/'report.html'
+    out.write_text('mine')
+    with pytest.raises(XltError, match='salt: planned'): reports.report('salt', 'smoke', tmp_path, out)
+    assert out.read_text() == 'mine'
+
+
+def test_on_a_phone_the_verdict_is_in_sight(browser, full):
+    page = browser.new_page(viewport={'width': 390, 'height': 800}, color_scheme='dark')
+    page.goto(full[0].as_uri())
+    assert page.evaluate('document.documentElement.scrollWidth') <= 390
+    for b in page.locator('table.claims .verdict').all():
+        box = b.bounding_box()
+        assert 0 <= box['x'] and box['x']+box['width'] <= 390
+    assert page.evaluate('getComputedStyle(document.body).backgroundColor') == 'rgb(18, 23, 28)'
     page.close()

@@ -5,7 +5,8 @@ import pytest
 from xltnb.core import XltError
 from xltnb.runs.experiments import load_jobs
 from xltnb.runs.plan import Plan, make_plan
-from xltnb.publish.report import FIGURES
+from xltnb.figures.look import REPORT_FIGURES
+from xltnb.papers.baselines import figures as _ # registers them
 from xltnb.records.record import Record
 from xltnb.records.store import Store
 from xltnb.figures.transfer import answers_df, control_runs, costs_df, languages_fig, with_runs
@@ -13,12 +14,17 @@ from xltnb.figures.transfer import answers_df, control_runs, costs_df, languages
 LANGS = ('en', 'de', 'zh')
 
 
+def drawn_of(runs):
+    "What the baselines register for a report"
+    return [f for register in REPORT_FIGURES['baselines'].values() for f in register(runs)]
+
+
 def made_up(job, level=.8):
     "A record of the right shape for a job of the baselines"
     by_lang = {l: dict(f1=level-.1*i, em=level-.2*i, control_f1=.04, control_em=.01) for i, l in enumerate(LANGS)}
     curves = dict(matrix=dict(langs=list(LANGS), acc=[[level]*3]*3)) if job.arm == 'lo_pair' else {}
     facts = dict(peak_mem_mb=1024.*(1+job.seed), wall_s=120., device='cpu')
-    return Record(job.experiment, job.key, job.config, job.seed, {l: v['f1'] for l, v in by_lang.items()}, curves, by_lang, provenance=facts, arm=job.arm)
+    return Record(job.experiment, job.key, job.config, job.seed, {l: v['f1'] for l, v in by_lang.items()}, curves, by_lang, provenance=facts, arm=job.arm, labels=job.labels)
 
 
 @pytest.fixture(scope='module')
@@ -32,11 +38,11 @@ def store(tmp_path_factory):
 
 def test_the_report_draws_each_task_once_with_its_control(store):
     runs = [r for rs in make_plan('baselines', 'laptop', 2, store).records().values() for r in rs]
-    drawn = dict(FIGURES['baselines'](runs))
+    drawn = dict(drawn_of(runs))
     assert list(drawn) == ['cldr_cat by language', 'lo_pair by language', 'lo_pair, pairs of languages'], 'a control is no task'
     assert [t.name for t in drawn['cldr_cat by language']().data] == ['fine-tuned on English (2 seeds)', 'random weights', 'expected']
     assert len(drawn['lo_pair, pairs of languages']().data[0].z) == 3
-    assert FIGURES['baselines']([]) == []
+    assert drawn_of([]) == []
 
 
 def test_answers_stand_beside_random_words(store):
@@ -46,7 +52,7 @@ def test_answers_stand_beside_random_words(store):
     fig = languages_fig(runs, control_runs(runs), control_name='random words')
     assert set(fig.data[1].x) == {.04} and fig.data[1].name == 'random words'
     with pytest.raises(XltError, match='no runs'): answers_df([])
-    (drawn, draw), = FIGURES['baselines'](runs)
+    (drawn, draw), = drawn_of(runs)
     assert drawn == 'xquad by language' and draw().data[1].name == 'random words'
 
 

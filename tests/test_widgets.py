@@ -3,9 +3,6 @@ import json
 
 import numpy as np
 import pytest
-from conftest import LIB
-
-pytestmark = pytest.mark.skipif(not (LIB/'widgets.py').exists(), reason='no widgets yet')
 
 
 @pytest.fixture
@@ -14,14 +11,14 @@ def explorer():
     return OthelloExplorer()
 
 
-def look(ex): return json.dumps(ex.fig().to_plotly_json(), default=lambda a: np.asarray(a).tolist(), sort_keys=True)
+def drawn(ex): return json.dumps(ex.fig().to_plotly_json(), default=lambda a: np.asarray(a).tolist(), sort_keys=True)
 
 
 @pytest.mark.parametrize('name,value', [('model', 'anchors'), ('game', 3), ('move', 20), ('told', 1), ('probe', 1), ('layer', 0), ('symmetry', 1), ('swapped', True)])
 def test_a_control_changes_the_picture(explorer, name, value):
-    before = look(explorer)
+    before = drawn(explorer)
     explorer.controls[name].value = value
-    assert look(explorer) != before
+    assert drawn(explorer) != before
 
 
 def test_the_live_figure_follows(explorer):
@@ -64,22 +61,23 @@ def test_every_game_fits(explorer):
 
 
 def test_a_symmetry_is_read_as_the_measure_reads_it(explorer):
-    "Squares right under a symmetry agree with `probes.score`"
+    "Squares right under a symmetry agree with `board_accuracy`"
     import torch
 
     from xltnb.othello.replays import GameSet
     from xltnb.othello.games import board_classes, replay
-    from xltnb.othello.probes import score
-    from xltnb.papers.mothello.explorer import reading
+    from xltnb.tasks.task import score
+    from xltnb.othello.probes import board_accuracy
+    from xltnb.papers.mothello.explorer import probe_board
     d = explorer.demo('naive')
     game = d.games(1)
     s, r = d.states(game[0]), replay(game, d.n)
     boards = torch.from_numpy(board_classes(r)[:, :-1].copy()).long()
     gs = GameSet(torch.from_numpy(game), r, boards, torch.ones(boards.shape[:2], dtype=torch.bool))
-    acc = score(torch.from_numpy(s.probes[2, 1].argmax(-1))[None], gs)
+    acc = board_accuracy(torch.from_numpy(s.probes[2, 1].argmax(-1))[None], gs)
     for k in range(4):
         for flip in (False, True):
-            mine = np.mean([reading(d, s, t, 1, 2, k, flip).argmax(-1) == s.boards[t] for t in range(len(s.moves))])
+            mine = np.mean([probe_board(d, s, t, 1, 2, k, flip).argmax(-1) == s.boards[t] for t in range(len(s.moves))])
             assert abs(mine-float(acc[k, int(flip), 0])) < 1e-6
 
 
@@ -98,3 +96,19 @@ def test_a_broken_file_says_so(tmp_path):
     (tmp_path/'mothello_naive.json').write_text('{}')
     (tmp_path/'mothello_naive.safetensors').write_bytes(b'not weights')
     with pytest.raises(XltError, match='install the package again'): load_demo('naive', tmp_path)
+
+
+def test_without_a_kernel_the_plain_figure_is_shown_and_with_one_the_controls(explorer, monkeypatch):
+    import ipywidgets as W
+    import plotly.graph_objects as go
+
+    from xltnb.papers.mothello import explorer as page
+    shown = []
+    monkeypatch.setattr(page, 'display', shown.append)
+    explorer._ipython_display_()
+    monkeypatch.setattr(page, '_answers', lambda: True)
+    explorer._ipython_display_()
+    assert isinstance(shown[0], go.Figure) and not isinstance(shown[0], go.FigureWidget)
+    assert isinstance(shown[1].children[0].children[0], W.IntSlider) and isinstance(shown[1].children[-1], go.FigureWidget)
+    explorer.controls['move'].value = 20
+    assert shown[1].children[-1].layout.title.text == explorer.fig().layout.title.text

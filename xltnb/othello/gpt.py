@@ -31,6 +31,7 @@ class Linear(nn.Linear):
     def forward(self, x:Tensor)->Tensor:
         return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
+# %% ../../nbs/othello/04_gpt.ipynb #075a762d
 class LayerNorm(nn.LayerNorm):
     "A layer norm that computes in its input's dtype (statistics in float32)"
     def forward(self, x:Tensor)->Tensor:

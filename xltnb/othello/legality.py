@@ -28,14 +28,15 @@ class Trie:
     langs:np.ndarray # bool [nodes, languages] languages the word belongs to
     depth:int # tokens of the longest word
 
+# %% ../../nbs/othello/07_legality.ipynb #46244ce5
 def _word_owners(lex):
-    "Word to (square, languages); with a unified output space, only the output words, which belong to all"
-    owners,everybody = {}, range(len(lex.kinds))
-    for l,words in enumerate([[(t,) if t else () for t in lex.out]] if lex.unified else lex.words):
-        for sq,w in enumerate(words):
-            if w: owners.setdefault(w,(sq,set()))[1].update(everybody if lex.unified else [l])
+    "Word to (square, languages); with a unified output space the output words, which belong to all languages"
+    owners = {}
+    for l in range(len(lex.kinds)):
+        for w,sq in lex.outputs.square_of(l).items(): owners.setdefault(w,(sq,set()))[1].add(l)
     return owners
 
+# %% ../../nbs/othello/07_legality.ipynb #dd14ad0e
 @lru_cache
 def word_trie(
     lex:Lexicon, # the languages
@@ -50,6 +51,7 @@ def word_trie(
     for w,(sq,owners) in words.items(): square[nodes[w]],langs[nodes[w],list(owners)] = sq,True
     return Trie(step, square, langs, max(map(len,words)))
 
+# %% ../../nbs/othello/07_legality.ipynb #12d459e2
 def _walker(lex, device)->tuple: # [nodes,vocab] next node, bool [nodes] is a word unfinished here
     "The tree as tensors"
     trie = word_trie(lex)
@@ -70,11 +72,13 @@ def _tree_mask(ends_N_M:Tensor, T:int, drafts:int)->Tensor: # bool [N,1,T+drafts
         for e in range(d+1): mask[:,row,T+e*M:T+(e+1)*M] = own
     return mask[:,None]
 
+# %% ../../nbs/othello/07_legality.ipynb #5bbf5049
 def _places(ends_N_M:Tensor, T:int, drafts:int, block:int)->Tensor: # [N,T+drafts*M]
     "Positions of the originals, and of each draft behind its prefix"
     behind = [(ends_N_M+1+e).clamp(max=block-1) for e in range(drafts)]
     return torch.cat([torch.arange(T,device=ends_N_M.device).expand(len(ends_N_M),-1), *behind],1)
 
+# %% ../../nbs/othello/07_legality.ipynb #1b05c5dc
 @torch.no_grad()
 def greedy_nodes(
     model:GPT, # the model
@@ -85,28 +89,29 @@ def greedy_nodes(
 )->Tensor: # [N,M-1] node of `word_trie` that greedy decoding ends in
     "Decode one whole word after every prefix that ends a move"
     block,(step,unfinished) = model.cfg.block, _walker(enc.lex,games_N_M.device)
-    tok,ends = enc(games_N_M, lang)
-    tok = tok[:,:block]
-    T,ends = tok.shape[1], ends[:,:-1].clamp(0,tok.shape[1]-1)
-    pick = model(tok,dtype).gather(1, ends[...,None].expand(-1,-1,model.cfg.vocab)).argmax(-1)
-    node,drafts = step[0][pick], []
+    tok_N_T,ends_N_M = enc(games_N_M, lang)
+    tok_N_T = tok_N_T[:,:block]
+    T,ends_N_M = tok_N_T.shape[1], ends_N_M[:,:-1].clamp(0,tok_N_T.shape[1]-1)
+    pick_N_M = model(tok_N_T,dtype).gather(1, ends_N_M[...,None].expand(-1,-1,model.cfg.vocab)).argmax(-1)
+    node_N_M,drafts = step[0][pick_N_M], []
     for d in range(1,word_trie(enc.lex).depth):
-        if not (going := unfinished[node]).any(): break
-        drafts.append(pick)
-        logits = model(torch.cat([tok,*drafts],1), dtype, _places(ends,T,d,block), _tree_mask(ends,T,d))
-        pick = logits[:,-ends.shape[1]:].argmax(-1)
-        node = torch.where(going, step[node,pick], node)
-    return node
+        if not (going := unfinished[node_N_M]).any(): break
+        drafts.append(pick_N_M)
+        logits = model(torch.cat([tok_N_T,*drafts],1), dtype, _places(ends_N_M,T,d,block), _tree_mask(ends_N_M,T,d))
+        pick_N_M = logits[:,-ends_N_M.shape[1]:].argmax(-1)
+        node_N_M = torch.where(going, step[node_N_M,pick_N_M], node_N_M)
+    return node_N_M
 
 # %% ../../nbs/othello/07_legality.ipynb #e1602d1f
 @dataclass(frozen=True)
 class Legality:
-    "Shares of prefixes, per game"
+    "Fractions of prefixes, per game"
     strict:np.ndarray # [N] right language, legal for the side to move
     lax:np.ndarray # [N] right language, legal for either side
     wrong_language:np.ndarray # [N] another language's word for a legal square
     illegal:np.ndarray # [N] everything else
 
+# %% ../../nbs/othello/07_legality.ipynb #e0b07748
 def legality(
     model:GPT, # the model
     lex:Lexicon, # its languages
@@ -122,8 +127,8 @@ def legality(
     sq,right,valid = trie.square[node],trie.langs[node,lang],gs.valid.cpu().numpy()
     said = lambda bits: np.take_along_axis(unpack(bits[:,:-1],lex.n**2), np.maximum(sq,0)[...,None], -1)[...,0] & (sq>=0)
     own,opp = said(gs.replay.legal),said(gs.replay.legal_opp)
-    share = lambda x: (x&valid).sum(1)/valid.sum(1)
-    return Legality(strict=share(own&right), lax=share((own|opp)&right), wrong_language=share(own&~right), illegal=share(~own))
+    fraction = lambda x: (x&valid).sum(1)/valid.sum(1)
+    return Legality(strict=fraction(own&right), lax=fraction((own|opp)&right), wrong_language=fraction(own&~right), illegal=fraction(~own))
 
 # %% ../../nbs/othello/07_legality.ipynb #dc3e86ea
 def _decode_slowly(model, x_B_T, step, unfinished, depth):
@@ -136,6 +141,7 @@ def _decode_slowly(model, x_B_T, step, unfinished, depth):
         x_B_T = torch.cat([x_B_T,pick[:,None]],1)
     return node
 
+# %% ../../nbs/othello/07_legality.ipynb #842c9577
 @torch.no_grad()
 def greedy_nodes_slow(
     model:GPT, # the model

@@ -10,17 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .games import NONE, Replay, board_classes, random_games, replay
+from .games import NONE, ReplayedGames, board_classes, random_games, replay
 
 # %% ../../nbs/othello/02_replays.ipynb #0fddb5aa
 @dataclass(frozen=True)
 class GameSet:
     "Games and what is true after each of their moves"
     games:Tensor # uint8 [N,M+1]
-    replay:Replay # positions
+    replay:ReplayedGames # positions
     boards:Tensor # int64 [N,M,S]: 0 white, 1 empty, 2 black
     valid:Tensor # bool [N,M]: this move was played, and another follows
     @property
@@ -28,6 +27,7 @@ class GameSet:
         "Squares along one side"
         return self.replay.n
 
+# %% ../../nbs/othello/02_replays.ipynb #a7015c66
 def game_set(
     count:int, # games
     n:int=8, # squares along one side
@@ -46,7 +46,8 @@ def majority_levels(
     gs:GameSet, # games
 )->dict: # accuracy 0..1
     "Accuracy of the best constant guess per square, and per square and move number"
-    one_hot_N_M_S_C = F.one_hot(gs.boards,3).float()*gs.valid[...,None,None]
+    is_class = [(gs.boards==c)&gs.valid[...,None] for c in range(3)]
+    counts = lambda axes: torch.stack([x.sum(axes) for x in is_class],-1)
     total = gs.valid.sum()*gs.boards.shape[-1]
-    share = lambda counts: float(counts.amax(-1).sum()/total)
-    return dict(square=share(one_hot_N_M_S_C.sum((0,1))), square_and_move=share(one_hot_N_M_S_C.sum(0)))
+    accuracy = lambda axes: float(counts(axes).amax(-1).sum()/total)
+    return dict(square=accuracy((0,1)), square_and_move=accuracy(0))

@@ -15,7 +15,6 @@ from ..core import XltError
 
 # %% ../../nbs/othello/00_rules.ipynb #2c82c88a
 SIZES = (4, 6, 8) # sides of a board
-
 @dataclass(frozen=True)
 class Geometry:
     "What a board of `n`×`n` squares fixes: masks, shifts, start and names"
@@ -54,6 +53,7 @@ class Geometry:
         "`a1` to `h8`: row letter, column number"
         return f'{"abcdefgh"[sq//self.n]}{sq%self.n+1}'
 
+# %% ../../nbs/othello/00_rules.ipynb #0a7465aa
 @lru_cache
 def geometry(
     n:int, # squares along one side: 4, 6 or 8
@@ -69,12 +69,14 @@ def _ray(own:int, opp:int, step, inner:int)->int:
     for _ in range(5): run |= step(run) & inner
     return run
 
+# %% ../../nbs/othello/00_rules.ipynb #670107c0
 def _steps(g:Geometry):
     "The eight directions as (function that moves every disc one square, does it need inner columns)"
     for s,side in g.shifts:
         yield (lambda x,s=s: (x<<s) & g.full), side
         yield (lambda x,s=s: x>>s), side
 
+# %% ../../nbs/othello/00_rules.ipynb #89761d95
 @dataclass(frozen=True)
 class Position:
     "A position: both colours' discs as bits, and who moves"
@@ -116,6 +118,7 @@ def _flips(pos:Position, sq:int)->int:
         if step(run) & pos.own: turned |= run
     return turned
 
+# %% ../../nbs/othello/00_rules.ipynb #d23ecfed
 def play(
     pos:Position, # position before the move
     sq:int, # square to play
@@ -129,6 +132,7 @@ def play(
     nxt = Position(pos.n, own, opp, False) if pos.black_moves else Position(pos.n, opp, own, True)
     return nxt if nxt.legal_bits() or not nxt.other().legal_bits() else nxt.other()
 
+# %% ../../nbs/othello/00_rules.ipynb #d54334bb
 def opening_position(
     n:int, # squares along one side
     opening:tuple=(), # squares played before chance takes over
@@ -138,6 +142,7 @@ def opening_position(
     for sq in opening: p = play(p, sq)
     return p
 
+# %% ../../nbs/othello/00_rules.ipynb #acdec824
 def classes(
     pos:Position, # a position
 )->np.ndarray: # int8 [n*n]
@@ -145,6 +150,7 @@ def classes(
     bit = lambda x: np.array([x>>i & 1 for i in range(pos.n**2)], np.int8)
     return 1 + bit(pos.black) - bit(pos.white)
 
+# %% ../../nbs/othello/00_rules.ipynb #25a7adc1
 _SQUARE = ('width:26px;height:26px;text-align:center;background:#e4efe6;border:1px solid #9db8a3;'
     'font-size:18px;line-height:1')
 
@@ -159,7 +165,7 @@ def _position_html(self:Position)->str:
 Position._repr_html_ = _position_html
 
 # %% ../../nbs/othello/00_rules.ipynb #ab6ecf42
-SYMMETRIES = ('identity', 'half turn', 'main diagonal', 'other diagonal')
+SYMMETRIES = ('identity', 'rotation', 'main diagonal', 'other diagonal')
 
 def symmetries(
     n:int, # squares along one side

@@ -69,7 +69,7 @@ def read_call(
     try:
         found = ast.parse(text, mode='eval').body
         name = found.func.id
-        if found.args: raise ValueError('arguments need their names')
+        if found.args or any(k.arg is None for k in found.keywords): raise ValueError('arguments need their names')
         args = {k.arg: value(k.value) for k in found.keywords}
         if len(args)<len(found.keywords): raise ValueError('an argument is given twice')
     except (SyntaxError, ValueError, AttributeError) as e:

@@ -14,6 +14,7 @@ import lzma
 import unicodedata
 import zipfile
 from collections import Counter
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -185,7 +186,7 @@ def _apart(x_L_F, metric):
 
 # %% ../../nbs/tasks/00_languages.ipynb #bfccbbe7
 def distances(
-    langs, # keys of `CODES`
+    langs:Iterable, # keys of `CODES`
     kind:str='syntactic', # one of `DISTANCE_KINDS`
     metric:str='cosine', # 'cosine' or 'angular'; no difference for 'geographic'
 )->pd.DataFrame: # languages by languages, 0..1
@@ -214,7 +215,7 @@ def distance(
 # %% ../../nbs/tasks/00_languages.ipynb #d693adf5
 def nearest_languages(
     lang:str, # a key of `CODES`
-    among, # keys of `CODES`; `lang` itself is left out
+    among:Iterable, # keys of `CODES`; `lang` itself is left out
     kind:str='syntactic', # one of `DISTANCE_KINDS`
 )->list: # of `among`, nearest first
     "Sort other languages by their distance; raises `XltError` if there are none, or for an unknown language or kind"
@@ -225,7 +226,7 @@ def nearest_languages(
 
 # %% ../../nbs/tasks/00_languages.ipynb #05db147a
 def tree_order(
-    langs, # keys of `CODES`, at least two
+    langs:Iterable, # keys of `CODES`, at least two
     kind:str='syntactic', # one of `DISTANCE_KINDS`
 )->list: # the same languages
     "Sort languages as the leaves of a dendrogram; raises `XltError` for fewer than two"

@@ -10,6 +10,7 @@ from collections import Counter
 
 import numpy as np
 import pandas as pd
+from datasets import Dataset
 from scipy.sparse import hstack
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -21,7 +22,7 @@ from .task import Task
 # %% ../../nbs/tasks/10_ngrams.ipynb #197efc84
 def majority(
     task:Task, # any labelled task
-    rows, # rows to predict
+    rows:Dataset, # rows to predict
 )->list: # one prediction a row
     "Predict the source's most frequent label or bare tag, or `O` where there is one; raises `XltError` for other kinds"
     most = lambda labels: Counter(labels).most_common(1)[0][0]
@@ -36,7 +37,7 @@ def _vectors(least=2): return TfidfVectorizer(analyzer='char_wb', ngram_range=(1
 
 # %% ../../nbs/tasks/10_ngrams.ipynb #46bfa2d5
 def texts_of(
-    rows, # rows with `text`, and perhaps `text2`
+    rows:Dataset, # rows with `text`, and perhaps `text2`
 )->list: # one string a row
     "Join the texts of each row into one string"
     return [f'{a} ¶ {b}' for a,b in zip(rows['text'], rows['text2'])] if 'text2' in rows.features else rows['text'][:]
@@ -77,7 +78,7 @@ class NgramTagger:
         x = hstack([v.fit_transform([w[i] for w in _token_views(rows['tokens'][:])]) for i,v in enumerate(self.vec)]).tocsr()
         self.model = LogisticRegression(C=3, max_iter=25, tol=1e-2).fit(x, [t for ts in rows['tags'] for t in ts])
     def __call__(self,
-        rows, # rows with `tokens`
+        rows:Dataset, # rows with `tokens`
     )->list: # tag ids, one list a row
         "Tags of each row"
         views = _token_views(rows['tokens'][:])

@@ -1,0 +1,18 @@
+// The search of the site: an entry is found by the words of the query, in any order; titles count most, two entries a page.
+// The site builder asks for `Fuse`, whose fuzzy match misses words in another order and finds letters far apart.
+window.Fuse = class {
+  static plain(text) { return (text || '').normalize('NFKD').replace(/\p{M}/gu, '').toLowerCase().replace(/[^\p{L}\p{N}]+/gu, ' ').trim(); }
+  constructor(index) {
+    this.entries = index.map(item => ({ item, parts: [[8, item.title], [5, item.section], [1, item.text]].map(([w, t]) => [w, ' ' + window.Fuse.plain(t)]) }));
+  }
+  search(query, { limit = 20 } = {}) {
+    const words = window.Fuse.plain(query).split(' ').filter(Boolean), seen = {};
+    const scored = this.entries.map(e => {
+      const each = words.map(word => Math.max(...e.parts.map(([w, t]) => t.includes(' ' + word) ? 2 * w : t.includes(word) ? w : 0)));
+      return [each.filter(Boolean).length, each.reduce((a, b) => a + b, 0), e.item];
+    });
+    const most = Math.max(0, ...scored.map(([n]) => n)); // all words where an entry has them all, else as many as any has
+    return scored.filter(([n]) => n && n === most).sort((a, b) => b[1] - a[1])
+      .filter(([, , item]) => (seen[item.title] = (seen[item.title] || 0) + 1) < 3).slice(0, limit).map(([, , item]) => ({ item }));
+  }
+};
