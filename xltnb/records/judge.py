@@ -26,8 +26,8 @@ class Change:
     day:str # '2026-11-22'
     what:str # what is judged otherwise since
 
-JUDGING = (Change('2026-11-22', 'Words name where the interval lies: `near` became `smaller`, `off` or `unclear`; `untestable` is new. Rules and margins stayed. '
-    'A correction for the number of checks softens `smaller` as well as `off`, and its note stands at the claim.'),)
+JUDGING = (Change('2026-11-22', 'Words name where the interval lies: `near` became `smaller`, `off` or `unclear`; `untestable` is new. '
+    'Rules and margins stayed. A correction for the number of checks softens `smaller` as well as `off`, and its note stands at the claim.'),)
 
 # %% ../../nbs/records/06_judge.ipynb #b9967397
 def judging_since(
@@ -198,7 +198,7 @@ def _check_row(check, j):
     "One check, for the report"
     row = dict(effect=check.effect, rule=check.rule, margin=check.margin, why=check.why, verdict=j.verdict, value=j.effect)
     row |= dict(low=j.low, high=j.high, n=j.n, seeds=list(j.seeds), detectable=j.detectable)
-    row |= dict(alone=j.alone, need_seeds=j.need_seeds, need_rows=j.need_rows)
+    row |= dict(arms=dict(check.arms), alone=j.alone, need_seeds=j.need_seeds, need_rows=j.need_rows)
     return row | dict(keys=list(j.keys), note=_notes(what_decides(j.need_seeds, j.need_rows), j.note))
 
 # %% ../../nbs/records/06_judge.ipynb #00dc1811
