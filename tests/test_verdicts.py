@@ -15,6 +15,8 @@ from xltnb.records.record import Record
 from xltnb.records.rules import VERDICTS, Check, Claim, rows_to_decide, seeds_to_decide, verdict
 from xltnb.records.store import Store
 from xltnb.runs.experiments import Job, jobs_for
+from xltnb.runs.plan import make_plan
+from xltnb.runs.power import decide_text, plan_power, to_decide
 from xltnb.stats import mean_ci
 
 BEFORE = json.loads((Path(__file__).parent/'data'/'verdicts_laptop.json').read_text(encoding='utf-8'))
@@ -204,3 +206,27 @@ def test_seeds_cannot_free_the_interval_of_the_items(tmp_path):
     runs = [{'a': Record('p.x', f'k{s}', {}, s, dict(m=1/3+.001*s), items=dict(m=items))} for s in range(3)]
     j = judge._needs(judge._among(1, check, runs), check, 1)
     assert (j.verdict, j.need_seeds) == ('unclear', 3) and j.need_rows >= 1 and 'more seeds alone cannot decide' in judge.what_decides(j.need_seeds, j.need_rows)
+
+
+@pytest.mark.parametrize('paper', ['mothello', 'robust'])
+def test_a_plan_knows_the_half_width_that_its_records_gave(paper, tmp_path):
+    "Planned again with the seeds that it had, a check has the wider of its two intervals; items by first-order error for the bootstrap"
+    plan = make_plan(paper, 'laptop', store=tmp_path)
+    rows = {c['effect']+'/'.join(c['arms'].values()): c for r in claims(paper, 'laptop', plan.store, plan.jobs).rows for c in r['checks']}
+    power, checks = plan_power(plan), [c for claim in load_paper(paper).claims.values() for c in claim.at('laptop')]
+    assert len(power) == len(checks) and all(p['of'] == 'laptop' for p in power)
+    for p, c in zip(power, checks):
+        was = rows[c.effect+'/'.join(c.arms.values())]
+        if was['n'] == p['seeds']: assert p['half_width'] == pytest.approx((was['high']-was['low'])/2, rel=.12), c.effect
+
+
+@pytest.mark.parametrize('paper', ['mothello', 'robust'])
+def test_each_unclear_check_says_its_seeds_and_their_cost(paper, tmp_path):
+    plan = make_plan(paper, 'laptop', store=tmp_path)
+    found, judged = to_decide(plan), claims(paper, 'laptop', plan.store, plan.jobs).rows
+    unclear = [r for r in judged if r['verdict'] == 'unclear']
+    assert {r['claim'] for r in found} == {r['claim'] for r in unclear}
+    assert len(found) == sum(c['verdict'] == 'unclear' for r in unclear for c in r['checks'])
+    assert all((r['more'] is None) == (r['hours'] is None) and (not r['more'] or r['hours'] > 0) and r['says'] for r in found)
+    assert decide_text(found, plan).startswith(f'{paper} at laptop: {len(unclear)} claims are unclear')
+    assert not to_decide(make_plan(paper, 'paper', store=tmp_path))
