@@ -27,7 +27,8 @@ class Change:
     what:str # what is judged otherwise since
 
 JUDGING = (Change('2026-11-22', 'Words name where the interval lies: `near` became `smaller`, `off` or `unclear`; `untestable` is new. '
-    'Rules and margins stayed. A correction for the number of checks softens `smaller` as well as `off`, and its note stands at the claim.'),)
+    'Rules and margins stayed. A correction for the number of checks softens `smaller` as well as `off`, '
+    'and its note stands at the claim.'),)
 
 # %% ../../nbs/records/06_judge.ipynb #b9967397
 def judging_since(

@@ -119,8 +119,8 @@ def _to_decide(row, check, plan):
     more = max(0, int(need)-check['n']) if sure else None
     arms = sorted(check['arms'].values())
     hours = more*_seed_cost(arms, plan.jobs)/3600 if sure else None
-    return dict(claim=row['claim'], effect=_spelled(check['effect'], check['arms']), n=check['n'], seeds=int(need) if sure else None, more=more, hours=hours,
-        rows=rows if rows>=1 else None, arms=arms, says=what_decides(need, rows))
+    return dict(claim=row['claim'], effect=_spelled(check['effect'], check['arms']), n=check['n'],
+        seeds=int(need) if sure else None, more=more, hours=hours, rows=rows if rows>=1 else None, arms=arms, says=what_decides(need, rows))
 
 # %% ../../nbs/runs/10_power.ipynb #825b454e
 def to_decide(
