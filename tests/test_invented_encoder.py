@@ -66,7 +66,7 @@ def test_time_that_runs_out_midway_leaves_a_checkpoint(tmp_path):
     start = time.time()
     assert invented_encoder(SLOW, tmp_path, deadline=start+3) is None
     home = folder_of(SLOW, tmp_path)
-    assert not home.exists() and (home.with_name(f'{home.name}.part')/'state.json').is_file()
+    assert not home.exists() and (home.with_name(f'{home.name}.part')/'state.safetensors').is_file()
 
 
 ASK = '''

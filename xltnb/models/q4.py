@@ -31,6 +31,7 @@ def dequantise(
     out *= blocks['d'].astype(np.float32)[:,None]
     return out.reshape(-1)
 
+# %% ../../nbs/models/00_q4.ipynb #21f1e71e
 def quantise(
     w:np.ndarray, # any shape, a multiple of 32 weights
 )->bytes: # blocks of 18 bytes
@@ -94,6 +95,7 @@ class _Cursor:
     def unpack(self, form): return struct.unpack('<'+form, self.take(struct.calcsize('<'+form)))
     def array(self, kind, n): return np.frombuffer(self.take(np.dtype(kind).itemsize*n), kind)
 
+# %% ../../nbs/models/00_q4.ipynb #05028497
 def _pieces(cur, n):
     "Pieces and scores"
     size, = cur.unpack('Q')
@@ -104,6 +106,7 @@ def _pieces(cur, n):
         raise XltError(f'{cur.path}: the table of pieces does not add up; the file is damaged: install or copy it again')
     return tuple(blob[a:b].decode('utf-8','replace') for a,b in zip(ends[:-1].tolist(), ends[1:].tolist())), scores
 
+# %% ../../nbs/models/00_q4.ipynb #bcd97723
 def _index(cur):
     "Name, kind and place of every tensor"
     res = {}
@@ -120,13 +123,15 @@ def _index(cur):
         res[name] = (kind,n,start,size)
     return res
 
+# %% ../../nbs/models/00_q4.ipynb #2ada4047
 def _head(path):
     "The start of a file: where reading goes on, sizes, epsilon, number of pieces, special ids"
     if not path.is_file(): raise XltError(f'no file {path}: correct the path, or install or copy the file again')
     cur = _Cursor(np.memmap(path, np.uint8, 'r') if path.stat().st_size else np.zeros(0, np.uint8), path)
     magic = cur.take(4)
     if magic!=_MAGIC:
-        raise XltError(f'{path} starts with {magic!r}, not {_MAGIC!r}: not a file of four-bit weights; give another, or the folder of a model')
+        raise XltError(f'{path} starts with {magic!r}, not {_MAGIC!r}: not a file of four-bit weights; give another, or the '
+                       f'folder of a model')
     version,*sizes,eps,block = cur.unpack('I7ifi')
     if (version,block)!=(1,BLOCK):
         ours = f'this reads version 1 with blocks of {BLOCK}'
@@ -134,6 +139,7 @@ def _head(path):
     n,*special = cur.unpack('5i')
     return cur, sizes, eps, n, special
 
+# %% ../../nbs/models/00_q4.ipynb #cf91e4eb
 def is_q4(
     path:str|Path, # any path
 )->bool:
@@ -143,12 +149,14 @@ def is_q4(
     if path.suffix=='.bin': return True
     with open(path, 'rb') as f: return f.read(len(_MAGIC))==_MAGIC
 
+# %% ../../nbs/models/00_q4.ipynb #b7fad4a4
 def has_pieces(
     path:str|Path, # a file of four-bit weights
 )->bool:
     "Whether it holds a tokenizer's pieces, by its head alone; raises `XltError` as `read_q4`"
     return _head(Path(path))[3]>0
 
+# %% ../../nbs/models/00_q4.ipynb #382c354b
 def read_q4(
     path:str|Path, # a file of four-bit weights
 )->Q4File:
@@ -158,7 +166,8 @@ def read_q4(
     pieces,scores = _pieces(cur, n)
     _,size = cur.unpack('iI')
     normal = cur.take(size)
-    return Q4File(path, dict(zip(_SIZES,sizes)), eps, dict(zip(('bos','eos','pad','unk'),special)), pieces, scores, normal, _index(cur), cur.data)
+    return Q4File(path, dict(zip(_SIZES,sizes)), eps, dict(zip(('bos','eos','pad','unk'),special)), pieces, scores, normal,
+                  _index(cur), cur.data)
 
 # %% ../../nbs/models/00_q4.ipynb #456cf568
 def _ready(value, blocks):
@@ -167,6 +176,7 @@ def _ready(value, blocks):
     if blocks and value.ndim>1: return 1, value.size, quantise(value)
     return 0, value.size, np.ascontiguousarray(value, '<f4').tobytes()
 
+# %% ../../nbs/models/00_q4.ipynb #33ed26ec
 def _table(normal):
     "How many characters the normaliser's table has"
     at = count = 0
@@ -175,6 +185,7 @@ def _table(normal):
         count += 1
     return count
 
+# %% ../../nbs/models/00_q4.ipynb #5314fd57
 def write_q4(
     path:str|Path, # file to write
     tensors:dict, # name -> bytes of whole blocks, or an array

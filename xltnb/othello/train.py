@@ -6,23 +6,19 @@
 __all__ = ['LMCfg', 'lr_at', 'Games', 'languages_of', 'batch_groups', 'loss_sum', 'compute_dtype', 'save_checkpoint',
            'load_checkpoint', 'Trained', 'train', 'model_for']
 
-# %% ../../nbs/othello/05_train.ipynb #3a3d5f4a
-import json
+# %% ../../nbs/othello/05_train.ipynb #6d34f19d
 import math
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from uuid import uuid4
 
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..core import XltError, check_name, plain, seed_for, to_dict
+from ..records.checkpoints import check_run, newest_state, read_state, write_state
 from .gpt import GPT, GPTCfg
 from .lexicon import Encoder, Lexicon, inputs_targets
 from .games import random_games, random_games_torch
@@ -151,12 +147,7 @@ def compute_dtype(
     check_name(name, ('auto','float32','bfloat16'), 'dtype')
     return getattr(torch, ('bfloat16' if torch.device(device).type=='cuda' else 'float32') if name=='auto' else name)
 
-# %% ../../nbs/othello/05_train.ipynb #90cf9b74
-def _old(tmp, seconds=600):
-    "Remove what a killed process left; a file that is being written now is younger"
-    with suppress(FileNotFoundError):
-        if time.time()-tmp.stat().st_mtime>seconds: tmp.unlink()
-
+# %% ../../nbs/othello/05_train.ipynb #b60ce9c5
 def save_checkpoint(
     path:Path, # file to (re)place
     model:GPT, # weights
@@ -165,41 +156,34 @@ def save_checkpoint(
 ):
     "Write weights, optimiser state and `meta` to one file, whole or not at all"
     params = dict(model.named_parameters())
-    tensors = {f'model.{k}':v.detach().contiguous() for k,v in params.items()}
+    tensors = {f'model.{k}':v for k,v in params.items()}
     if opt: tensors |= {f'opt.{k}.{s}':v for k,p in params.items() for s,v in opt.state.get(p,{}).items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for old in path.parent.glob(f'{path.stem}.*.tmp'): _old(old)
-    tmp = path.with_suffix(f'.{uuid4().hex[:8]}.tmp')
-    try:
-        save_file(tensors, tmp, {'meta':json.dumps(meta)})
-        tmp.replace(path)
-    except Exception as e:
-        tmp.unlink(missing_ok=True)
-        raise XltError(f'could not write {path}: {e}; free some space and run the same command again') from e
+    write_state(path, tensors, meta)
 
+# %% ../../nbs/othello/05_train.ipynb #5e97aac2
+def _fill(path, held, meta, model, opt, run):
+    "Tensors of a checkpoint into `model` and `opt`, if they are theirs"
+    params = dict(model.named_parameters())
+    shapes = {k.removeprefix('model.'): v.shape for k,v in held.items() if k.startswith('model.')}
+    if shapes!={k: p.shape for k,p in params.items()}: raise XltError(f'{path} holds another model; delete it to start afresh')
+    check_run(meta.get('run') or {}, run or {}, path)
+    with torch.no_grad():
+        for k,p in params.items(): p.copy_(held[f'model.{k}'])
+    for k,p in params.items() if opt else ():
+        opt.state[p] = {s: held[f'opt.{k}.{s}'] for s in ('step','exp_avg','exp_avg_sq') if f'opt.{k}.{s}' in held}
+    return meta
+
+# %% ../../nbs/othello/05_train.ipynb #c91d45f5
 def load_checkpoint(
     path:Path, # file that `save_checkpoint` wrote
     model:GPT, # gets the weights
     opt:torch.optim.Optimizer|None=None, # gets its state
     run:dict|None=None, # what makes the run this one, compared with what `meta` says
 )->dict: # meta
-    "Read a checkpoint into `model` and `opt`; raises `XltError` if it belongs to another model or run"
-    with safe_open(path, 'pt', device=str(next(model.parameters()).device)) as f:
-        names,params = set(f.keys()), dict(model.named_parameters())
-        held = {k.removeprefix('model.') for k in names if k.startswith('model.')}
-        same = held==set(params) and all(f.get_slice(f'model.{k}').get_shape()==list(p.shape) for k,p in params.items())
-        if not same: raise XltError(f'{path} holds another model; delete it to start afresh')
-        meta = json.loads(f.metadata()['meta'])
-        there = meta.get('run') or {}
-        other = [f'{k} is {there[k]!r} there and {v!r} here' for k,v in (run or {}).items() if there.get(k, v)!=v]
-        if other: raise XltError(f'{path} holds another run: {"; ".join(other)}; give another file, or delete it to start afresh')
-        with torch.no_grad():
-            for k,p in params.items(): p.copy_(f.get_tensor(f'model.{k}'))
-        for k,p in params.items() if opt else ():
-            opt.state[p] = {s:f.get_tensor(f'opt.{k}.{s}') for s in ('step','exp_avg','exp_avg_sq') if f'opt.{k}.{s}' in names}
-        return meta
+    "Read a checkpoint into `model` and `opt`; raises `XltError` if it is damaged or belongs to another model or run"
+    return _fill(path, *read_state(path, str(next(model.parameters()).device)), model, opt, run)
 
-# %% ../../nbs/othello/05_train.ipynb #1bae9f6e
+# %% ../../nbs/othello/05_train.ipynb #500d3448
 @dataclass
 class Trained:
     "A model after training"
@@ -219,7 +203,8 @@ class _Run:
         self.games,self.enc,self.opt = Games(cfg, lex.n, seed, self.device), Encoder(lex, self.device), _adamw(model, cfg)
         run = plain(dict(seed=seed) | to_dict(cfg))
         self.meta = dict(step=0, tokens=[], loss=[], measured=[], seen=0, part=[0.,0.,0], run=run)
-        if ckpt and ckpt.exists(): self.meta = load_checkpoint(ckpt, model, self.opt, run) | dict(run=run)
+        found = newest_state(ckpt, str(self.device)) if ckpt else None
+        if found: self.meta = _fill(ckpt, *found, model, self.opt, run) | dict(run=run)
         self.net,self.rank,self.world = model,0,1
         if accelerator: self.share_out()
         self.step_loss = torch.compile(loss_sum) if self.device.type=='cuda' and model.cfg.width>=256 else loss_sum

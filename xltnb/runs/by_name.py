@@ -17,6 +17,7 @@ from ..invented.world import Invented
 from ..models.encoders import first_layers, load_encoder
 from ..tasks.hub import load_task, split_articles
 from ..tasks.task import Task
+from ..tasks.bench import BENCH
 
 # %% ../../nbs/runs/09_by_name.ipynb #12ad0306
 @cache
@@ -52,10 +53,12 @@ def encoder_of(
     random:bool=False, # random weights
     seed:int=0, # of the random weights
     cache:str|Path|None=None, # where the invented languages' encoder is kept
+    task:Task|None=None, # rows that it will read: their subwords stay beside those of the benchmark
 )->tuple: # encoder, tokenizer
     "An encoder and its tokenizer; the one of the invented languages is trained by whoever asks first"
     if name=='invented': return invented_encoder(cache=cache)
     before,_,n = name.rpartition(':')
     name,n = (before,int(n)) if n.isdecimal() and before else (name,0)
-    net,tok = load_encoder(name, random=random, seed=seed)
+    more = task is not None and task.name not in BENCH # the benchmark's own rows need nothing else
+    net,tok = load_encoder(name, ('benchmark', task) if more else 'benchmark', random, seed)
     return first_layers(net, n), tok

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAKERS', 'FILL', 'SCALARS', 'text_features', 'tag_features', 'span_features', 'make_features', 'pad_batch',
-           'by_length', 'best_span', 'decode', 'ByLength']
+           'by_length', 'ByLength', 'best_span', 'decode']
 
 # %% ../../nbs/training/00_features.ipynb #85dff250
 from collections.abc import Iterator, Sequence
@@ -13,15 +13,16 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor
+from torch.utils.data import Sampler
 
-from ..core import XltError, check_name
-from ..models.pieces import encode_words, glued
+from ..core import XltError, check_name, seed_for
+from ..models.subwords import encode_words, glued
 
 # %% ../../nbs/training/00_features.ipynb #f9eb0f49
 def text_features(
     rows:Dataset, # columns text, label; text2 too for pairs
     tokenizer, # a fast tokenizer
-    max_len:int=128, # pieces, specials included
+    max_len:int=128, # subwords, specials included
 )->dict: # columns input_ids, labels
     "A sentence, or two joined by separators, cut at `max_len` from the longer one"
     pair = rows['text2'] if 'text2' in rows.column_names else None
@@ -31,16 +32,16 @@ def text_features(
     return out
 
 def _types(enc):
-    "Which of two texts a piece is of, where the encoder tells them apart"
+    "Which of two texts a subword is of, where the encoder tells them apart"
     return dict(token_type_ids=enc['token_type_ids']) if any(map(any, enc.get('token_type_ids', []))) else {}
 
 # %% ../../nbs/training/00_features.ipynb #bcadf48b
 def tag_features(
     rows:Dataset, # columns tokens, tags
     tokenizer, # a fast tokenizer
-    max_len:int=128, # pieces, specials included
-)->dict: # columns input_ids, labels (-100 where no word starts), heads: piece of each word, -1 behind the cut
-    "Words with the tag at their first piece"
+    max_len:int=128, # subwords, specials included
+)->dict: # columns input_ids, labels (-100 where no word starts), heads: subword of each word, -1 behind the cut
+    "Words with the tag at their first subword"
     enc,heads = encode_words(tokenizer, list(rows['tokens']), max_len)
     out = dict(input_ids=enc['input_ids'], heads=heads)
     if 'tags' in rows.column_names:
@@ -54,9 +55,9 @@ def tag_features(
 def span_features(
     rows:Dataset, # columns question, context; answers too where there are labels
     tokenizer, # a fast tokenizer
-    max_len:int=256, # pieces of question, context and specials
-    stride:int=64, # pieces that neighbouring windows share; a quarter of `max_len` at most
-)->dict: # columns input_ids, start_positions and end_positions of answers, row, spans: character range of each context piece, (-1,-1) elsewhere
+    max_len:int=256, # subwords of question, context and specials
+    stride:int=64, # subwords that neighbouring windows share; a quarter of `max_len` at most
+)->dict: # columns input_ids, start_positions and end_positions of answers, row, spans: characters of each context subword, else (-1,-1)
     "A question and one window of its context"
     _check_room(rows, tokenizer, max_len, min(stride, max_len//4))
     enc = tokenizer(list(rows['question']), list(rows['context']), truncation='only_second', max_length=max_len,
@@ -70,6 +71,7 @@ def span_features(
         out.update(start_positions=[s for s,_ in ends], end_positions=[e for _,e in ends])
     return out | dict(row=row, spans=spans)
 
+# %% ../../nbs/training/00_features.ipynb #a5bc09b1
 def _check_room(rows, tokenizer, max_len, stride):
     "Raise `XltError` for a question so long that the windows of its context could not move on"
     pieces = lambda texts: [len(i) for i in tokenizer(texts, add_special_tokens=False)['input_ids']]
@@ -79,6 +81,7 @@ def _check_room(rows, tokenizer, max_len, stride):
             raise XltError(f'a question of {n} pieces leaves too little of max_len={max_len} to its context: raise max_len or shorten '
                            f'{rows[i]["question"]!r:.60}')
 
+# %% ../../nbs/training/00_features.ipynb #3e20599e
 def _window_label(spans, answer):
     "Pieces in which the first answer starts and ends, or (0, 0) where the window or the whole context lacks it"
     if not answer['text'] or answer['answer_start'][0]<0: return 0,0
@@ -94,7 +97,7 @@ def make_features(
     rows:Dataset, # rows of a task
     kind:str, # 'classify', 'pair', 'tag' or 'span'
     tokenizer, # a fast tokenizer
-    max_len:int=128, # pieces, specials included
+    max_len:int=128, # subwords, specials included
 )->Dataset: # one row a feature, with its length
     "Features of a whole split; raises `XltError` for an empty one"
     if not len(rows): raise XltError('no rows to make features of: check the language and the split')
@@ -122,8 +125,8 @@ def pad_batch(
 
 # %% ../../nbs/training/00_features.ipynb #477b93e7
 def by_length(
-    lengths:Sequence[int], # pieces of each row
-    tokens:int=8192, # padded pieces a batch may hold
+    lengths:Sequence[int], # subwords of each row
+    tokens:int=8192, # padded subwords a batch may hold
 )->Iterator[list[int]]: # row numbers of one batch
     "Batches of rows of like length, the longest first, for evaluation"
     rest = np.argsort(-np.asarray(lengths), kind='stable').tolist()
@@ -132,12 +135,42 @@ def by_length(
         yield rest[:n]
         rest = rest[n:]
 
+# %% ../../nbs/training/00_features.ipynb #d30da356
+class ByLength(Sampler):
+    "Rows in batches of like length, from a seed and the epoch alone"
+    def __init__(self,
+        lengths:Sequence[int], # subwords of each row
+        rows:int, # rows an update, over all micro-batches and processes
+        seed:int=0, # of the run
+        pool:int=50, # updates whose rows are sorted together
+    ):
+        self.lengths,self.rows,self.seed,self.pool,self.epoch = np.asarray(lengths), rows, seed, pool, 0
+
+    def __len__(self): return len(self.lengths)
+
+    def set_epoch(self,
+        epoch:int, # the trainer's count
+    ):
+        "Called by the trainer before each epoch"
+        self.epoch = epoch
+
+    def __iter__(self)->Iterator[int]:
+        "Row numbers; an incomplete batch comes last"
+        rng = np.random.default_rng(seed_for('rows', self.seed, self.epoch))
+        order = rng.permutation(len(self.lengths))
+        whole = len(order)//self.rows*self.rows
+        pools = [order[i:i+self.rows*self.pool] for i in range(0, whole, self.rows*self.pool)]
+        tail,pools = order[whole:], [p[:whole-i*self.rows*self.pool] for i,p in enumerate(pools)]
+        batches = [b for p in pools for b in p[np.argsort(self.lengths[p], kind='stable')].reshape(-1, self.rows)]
+        for i in rng.permutation(len(batches)): yield from rng.permutation(batches[i]).tolist()
+        yield from tail.tolist()
+
 # %% ../../nbs/training/00_features.ipynb #7a79caea
 def best_span(
     start:np.ndarray, # [T] logits
     end:np.ndarray, # [T] logits
-    spans:Sequence, # character range of each piece, (-1,-1) outside the context
-    longest:int=30, # pieces an answer may have
+    spans:Sequence, # character range of each subword, (-1,-1) outside the context
+    longest:int=30, # subwords an answer may have
 )->tuple[float,int,int]: # score, first and last character + 1
     "The best-scoring span inside one window's context"
     spans = np.asarray(spans)
@@ -164,6 +197,7 @@ def _continued(tags, words, names):
         if glue and tags[i-1] in (tags[i], inside.get(tags[i])): tags[i] = inside.get(tags[i], tags[i])
     return tags
 
+# %% ../../nbs/training/00_features.ipynb #71fad561
 def decode(
     logits:Sequence, # one a feature: [C], [T,C], or a pair of [T]
     feats:Dataset, # the features
@@ -179,41 +213,3 @@ def decode(
     best = {}
     for (s,e),spans,r in zip(logits, feats['spans'], feats['row']): best[r] = max(best.get(r, (-np.inf,0,0)), best_span(s, e, spans))
     return [c[best[r][1]:best[r][2]].strip() for r,c in enumerate(rows['context'])]
-
-# %% ../../nbs/training/00_features.ipynb #d1bb814e
-from collections.abc import Iterator, Sequence
-
-import numpy as np
-from torch.utils.data import Sampler
-
-from ..core import seed_for
-
-# %% ../../nbs/training/00_features.ipynb #d30da356
-class ByLength(Sampler):
-    "Rows in batches of like length, from a seed and the epoch alone"
-    def __init__(self,
-        lengths:Sequence[int], # pieces of each row
-        rows:int, # rows an update, over all micro-batches and processes
-        seed:int=0, # of the run
-        pool:int=50, # updates whose rows are sorted together
-    ):
-        self.lengths,self.rows,self.seed,self.pool,self.epoch = np.asarray(lengths), rows, seed, pool, 0
-
-    def __len__(self): return len(self.lengths)
-
-    def set_epoch(self,
-        epoch:int, # the trainer's count
-    ):
-        "Called by the trainer before each epoch"
-        self.epoch = epoch
-
-    def __iter__(self)->Iterator[int]:
-        "Row numbers; an incomplete batch comes last"
-        rng = np.random.default_rng(seed_for('rows', self.seed, self.epoch))
-        order = rng.permutation(len(self.lengths))
-        whole = len(order)//self.rows*self.rows
-        pools = [order[i:i+self.rows*self.pool] for i in range(0, whole, self.rows*self.pool)]
-        tail,pools = order[whole:], [p[:whole-i*self.rows*self.pool] for i,p in enumerate(pools)]
-        batches = [b for p in pools for b in p[np.argsort(self.lengths[p], kind='stable')].reshape(-1, self.rows)]
-        for i in rng.permutation(len(batches)): yield from rng.permutation(batches[i]).tolist()
-        yield from tail.tolist()

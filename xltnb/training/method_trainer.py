@@ -9,6 +9,7 @@ __all__ = ['MethodTrainer']
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastcore.basics import patch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import Trainer
@@ -51,20 +52,6 @@ class MethodTrainer(Trainer):
 
     def _plain(self, inputs): return {k: v for k,v in inputs.items() if k not in self.columns}
 
-    def step(self,
-        model:nn.Module, # as the trainer wraps it
-        inputs:dict, # a batch
-    )->Step: # what goes down the chain
-        "The batch as a step; raises `XltError` when a column is missing"
-        missing = [c for c in self.columns if c not in inputs]
-        if missing:
-            raise XltError(f'a method reads the column {missing[0]!r}, which the batch lacks: '
-                           'set remove_unused_columns=False and use a collator that pads it, such as `pad_batch`')
-        update = self.state.global_step
-        self._micro = (update, self._micro[1]+1 if self._micro[0]==update else 0)
-        axes = self.args.seed, *self._micro, self.args.process_index
-        return Step(model, self._plain(inputs), {c: inputs[c] for c in self.columns}, special=self._special, axes=axes)
-
     def compute_loss(self,
         model:nn.Module, # as the trainer wraps it
         inputs:dict, # a batch
@@ -87,3 +74,19 @@ class MethodTrainer(Trainer):
         file = Path(checkpoint or '.')/'methods.safetensors'
         state = load_file(file, str(self.args.device)) if checkpoint and file.exists() else {}
         for i,m in enumerate(self.methods): m.load({k.split('.',1)[1]: v for k,v in state.items() if k.split('.',1)[0]==str(i)})
+
+# %% ../../nbs/training/02_method_trainer.ipynb #6e0668a7
+@patch
+def step(self:MethodTrainer,
+    model:nn.Module, # as the trainer wraps it
+    inputs:dict, # a batch
+)->Step: # what goes down the chain
+    "The batch as a step; raises `XltError` when a column is missing"
+    missing = [c for c in self.columns if c not in inputs]
+    if missing:
+        raise XltError(f'a method reads the column {missing[0]!r}, which the batch lacks: '
+                       'set remove_unused_columns=False and use a collator that pads it, such as `pad_batch`')
+    update = self.state.global_step
+    self._micro = (update, self._micro[1]+1 if self._micro[0]==update else 0)
+    axes = self.args.seed, *self._micro, self.args.process_index
+    return Step(model, self._plain(inputs), {c: inputs[c] for c in self.columns}, special=self._special, axes=axes)

@@ -58,14 +58,17 @@ def word_table(
     "The table of word embeddings; raises `XltError` for a model without one"
     try: return net.get_input_embeddings()
     except (AttributeError, NotImplementedError):
-        raise XltError(f'{type(net).__name__} has no get_input_embeddings(): methods that displace words need one that returns the table') from None
+        raise XltError(f'{type(net).__name__} has no get_input_embeddings(): methods that displace words need one that '
+                       f'returns the table') from None
 
+# %% ../../nbs/training/01_methods.ipynb #54e1f311
 def embedded(
     step:Step, # any step
 )->Step: # the same with `emb` filled
     "Look up the word embeddings unless a method has done so already"
     return step if step.emb is not None else replace(step, emb=word_table(step.net)(step.ids))
 
+# %% ../../nbs/training/01_methods.ipynb #99e00f79
 def plus(
     step:Step, # any step
     delta:Tensor, # [B,T,D] what to add
@@ -77,11 +80,12 @@ def plus(
     if site=='last': return replace(step, last=delta if step.last is None else step.last+delta)
     return replace(full, emb=full.emb+delta)
 
+# %% ../../nbs/training/01_methods.ipynb #7ebdca59
 def draws(
     step:Step, # the update
     name:str, # who draws
 )->torch.Generator: # on the batch's device
-    "A generator that depends on the update and on `name` alone, so that a resumed run draws the same and other methods' dropout is not disturbed"
+    "A generator that depends on the update and on `name` alone, so that a resumed run draws the same, and no other draw is disturbed"
     return torch.Generator(step.ids.device).manual_seed(seed_for(name, *step.axes))
 
 # %% ../../nbs/training/01_methods.ipynb #3a23632e
@@ -92,6 +96,7 @@ class Out:
     logits:Tensor # [B,C], or [B,T,C] for tagging
     raw:object = None # the model's own output, for whoever asked for attentions or hidden states
 
+# %% ../../nbs/training/01_methods.ipynb #f99c494a
 def positions(
     net:nn.Module, # an encoder with a head
     ids:Tensor, # [B,T]
@@ -103,6 +108,7 @@ def positions(
     real = ids.ne(pad).long()
     return dict(position_ids=real.cumsum(1)*real + pad)
 
+# %% ../../nbs/training/01_methods.ipynb #a53a2d58
 def check_pooled(
     step:Step, # with `emb` filled
 ):
@@ -110,16 +116,20 @@ def check_pooled(
     net,pad = step.net, getattr(getattr(step.net, 'config', None), 'pad_token_id', None)
     if pad is None or not (type(net).__name__.endswith('ForSequenceClassification') and hasattr(net, 'score')): return
     if step.ids[:,-1].eq(pad).any():
-        raise XltError(f"{type(net).__name__} finds the token it classifies at by padding ids, which embeddings lack: pad with padding_side='left'")
+        raise XltError(f"{type(net).__name__} finds the token it classifies at by padding ids, which embeddings lack: pad "
+                       f"with padding_side='left'")
 
+# %% ../../nbs/training/01_methods.ipynb #fea93304
 def last_layer(
     net:nn.Module, # an encoder with a head
 )->nn.Module:
     "The encoder's last layer; raises `XltError` for an encoder that is not laid out like BERT"
     try: return net.base_model.encoder.layer[-1]
     except (AttributeError, TypeError, IndexError):
-        raise XltError(f"{type(net).__name__} has no encoder.layer as BERT has, so its final hidden states are not found: use site='word'") from None
+        raise XltError(f"{type(net).__name__} has no encoder.layer as BERT has, so its final hidden states are not found: use "
+                       f"site='word'") from None
 
+# %% ../../nbs/training/01_methods.ipynb #6374241e
 @contextmanager
 def added_last(
     net:nn.Module, # an encoder with a head
@@ -137,6 +147,7 @@ def added_last(
     try: yield
     finally: hook.remove()
 
+# %% ../../nbs/training/01_methods.ipynb #97023fd2
 def run_model(
     step:Step, # what to run
 )->Out: # loss and logits
@@ -213,6 +224,7 @@ def chain(
     for m in reversed(methods): end = partial(m.loss, rest=end)
     return end
 
+# %% ../../nbs/training/01_methods.ipynb #3f0129c2
 def check_methods(
     methods:Sequence, # what a user passed
 )->list[Method]:

@@ -25,7 +25,7 @@ from ..records.leases import built_once
 @dataclass(frozen=True)
 class Corpus:
     "Tokenised sentences of several languages"
-    ids:np.ndarray = field(repr=False) # int32, all pieces one after the other
+    ids:np.ndarray = field(repr=False) # int32, all subwords one after the other
     ends:np.ndarray = field(repr=False) # int64 [S+1], where each sentence starts and the last one ends
     lang:np.ndarray = field(repr=False) # uint8 [S], place in `langs`
     item:np.ndarray = field(repr=False) # int32 [S], number of the English sentence
@@ -34,7 +34,7 @@ class Corpus:
     def __len__(self)->int: return len(self.lang)
     def __getitem__(self, i:int)->np.ndarray: return self.ids[self.ends[i]:self.ends[i+1]]
     def tags(self, i:int)->np.ndarray: # as long as sentence `i`
-        "Place of its language in `langs`, at every piece"
+        "Place of its language in `langs`, at every subword"
         return np.full(len(self[i]), self.lang[i])
     @property
     def sizes(self)->np.ndarray: # int64 [S]
@@ -45,6 +45,7 @@ class Corpus:
         ok = (self.item%100==7)==held
         return np.flatnonzero(ok if lang is None else ok & (self.lang==self.langs.index(lang)))
 
+# %% ../../nbs/training/08_mlm.ipynb #acd8f3d7
 def tokenise(
     texts, # strings
     langs, # language of each
@@ -89,7 +90,7 @@ class MLMCfg:
     dual_mask:float = 0.4 # share of tokens to predict in the second showing
     tlm:float = 0. # share of sentences shown beside their English translation
     freeze:int = 0 # lowest layers that stay as they are, with the embeddings below them
-    often:int = 0 # most frequent pieces that compete at every update, with as many rare ones as a sixth of that; 0: all pieces compete
+    often:int = 0 # most frequent subwords that compete at every update, with as many rare ones as a sixth of that; 0: all subwords compete
     alpha:float = 0.7 # a language is drawn in proportion to its tokens to this power
     lr:float = 1e-4 # peak learning rate of the body
     head_lr:float = 1e-3 # of the head
@@ -99,7 +100,8 @@ class MLMCfg:
     seed:int = 0 # draws order, masks and the head
 
     def __post_init__(self):
-        for k,low in dict(tokens=1, batch=1, block=6, freeze=0, often=0, seed=-math.inf).items(): check_number(getattr(self,k), k, low, whole=True)
+        for k,low in dict(tokens=1, batch=1, block=6, freeze=0, often=0, seed=-math.inf).items():
+            check_number(getattr(self,k), k, low, whole=True)
         for k in ('minutes','lr','head_lr'): check_number(getattr(self,k), k, 0)
         check_number(self.alpha, 'alpha', 0, 10)
         check_number(self.clip, 'clip', 0, above=True)
@@ -117,6 +119,7 @@ def language_shares(
     size = np.bincount(corpus.lang, corpus.sizes, len(corpus.langs))**alpha
     return size/size.sum()
 
+# %% ../../nbs/training/08_mlm.ipynb #6c6f1fff
 def draw_order(
     corpus:Corpus, # the text
     cfg:MLMCfg, # `tokens`, `alpha` and `seed` matter
@@ -143,20 +146,22 @@ class Frame:
     eos:int # ends it
     pad:int # fills up
     mask:int # hides a token
-    vocab:int # number of pieces
+    vocab:int # number of subwords
     @classmethod
     def of(cls,
         tok:PreTrainedTokenizerFast, # a tokenizer
-        corpus:Corpus|None=None, # a text that must be in its pieces
+        corpus:Corpus|None=None, # a text that must be in its subwords
     ):
-        "Special ids; raises `XltError` if one is missing, or if the text has other pieces"
+        "Special ids; raises `XltError` if one is missing, or if the text has other subwords"
         ids = {k: getattr(tok, f'{k}_token_id') for k in ('mask','cls','sep','pad')}
         lost = [k for k,v in ids.items() if v is None]
         if lost: raise XltError(f'this tokenizer has no {lost[0]} token: masked words need one')
         most = -1 if corpus is None else int(corpus.ids.max(initial=-1))
-        if most>=len(tok): raise XltError(f'the text has piece {most}, but the tokenizer ends at {len(tok)-1}: tokenise the text with this tokenizer')
+        if most>=len(tok):
+            raise XltError(f'the text has piece {most}, but the tokenizer ends at {len(tok)-1}: tokenise the text with this tokenizer')
         return cls(ids['cls'], ids['sep'], ids['pad'], ids['mask'], len(tok))
 
+# %% ../../nbs/training/08_mlm.ipynb #b19843a3
 @dataclass(frozen=True)
 class Batch:
     "Rows with masks, and what stands under them"
@@ -167,6 +172,7 @@ class Batch:
     kind:str = 'plain' # 'plain', 'dual' or 'tlm'
     lang:np.ndarray|None = None # int64 [B,T] place of each token's language; -1 at special tokens
 
+# %% ../../nbs/training/08_mlm.ipynb #b3996175
 def hide(
     rows:np.ndarray, # int64 [B,T]
     free:np.ndarray, # bool [B,T], may this token be predicted?
@@ -194,9 +200,11 @@ def pack(
     block:int, # tokens in a row
 )->np.ndarray: # int64 [R,block]
     "Framed sentences one after the other, cut into rows; what fills no row is left"
-    flat = np.concatenate([x for s in sentences for x in ([frame.bos], s, [frame.eos])]).astype(np.int64) if sentences else np.zeros(0,np.int64)
+    flat = np.concatenate([x for s in sentences for x in ([frame.bos], s,
+                                                          [frame.eos])]).astype(np.int64) if sentences else np.zeros(0,np.int64)
     return flat[:len(flat)//block*block].reshape(-1,block)
 
+# %% ../../nbs/training/08_mlm.ipynb #4ad75391
 def pair_rows(
     pairs:list, # (first ids, second ids, is the first one visible as a whole?)
     frame:Frame, # special ids
@@ -216,6 +224,7 @@ def pair_rows(
         if not visible: free[i,1:n+1] = True
     return rows, free
 
+# %% ../../nbs/training/08_mlm.ipynb #ce3f22e3
 _NO_FRAME = Frame(-1, -1, -1, -1, 0) # where languages stand instead of ids
 
 def _plain(corpus, some, cfg, frame, rng):
@@ -226,6 +235,7 @@ def _plain(corpus, some, cfg, frame, rng):
         rows,lang = both[at:at+cfg.batch].swapaxes(0,1)
         yield hide(rows, (rows!=frame.bos)&(rows!=frame.eos), cfg.mask, frame, rng, lang=lang)
 
+# %% ../../nbs/training/08_mlm.ipynb #a6807500
 def _paired(corpus, pairs, cfg, frame, rng, kind):
     "Batches of sentences beside others, the longest first"
     long = lambda a,b: len(corpus[a])+len(corpus[b])
@@ -237,6 +247,7 @@ def _paired(corpus, pairs, cfg, frame, rng, kind):
         lang,_ = pair_rows([(corpus.tags(a),corpus.tags(b),True) for a,b in take], _NO_FRAME, cfg.block)
         yield hide(rows, free, cfg.dual_mask if kind=='dual' else cfg.mask, frame, rng, kind, lang)
 
+# %% ../../nbs/training/08_mlm.ipynb #b5b99c77
 def batches(
     corpus:Corpus, # the text
     order:np.ndarray, # sentences
@@ -284,6 +295,7 @@ class _TiedLoss(torch.autograd.Function):
         d_hid,d_bias,d_out = ctx.saved_tensors
         return g*d_hid, g*d_out if d_out is not None else None, g*d_bias, None, None
 
+# %% ../../nbs/training/08_mlm.ipynb #a49ac7f4
 def mlm_head(
     model:PreTrainedModel, # with a head for masked words
 )->tuple: # its transform, a function of hidden states, and the bias of its output
@@ -293,8 +305,10 @@ def mlm_head(
     head = getattr(model,'lm_head',None)
     if hasattr(head,'layer_norm'): return lambda hid: head.layer_norm(nn.functional.gelu(head.dense(hid))), head.bias
     known = 'bert, roberta, xlm-roberta or deberta-v2'
-    raise XltError(f'no head for masked words is known here for an encoder of type {model.config.model_type!r}: use one of the layout {known}')
+    raise XltError(f'no head for masked words is known here for an encoder of type {model.config.model_type!r}: use one of '
+                   f'the layout {known}')
 
+# %% ../../nbs/training/08_mlm.ipynb #5de2b433
 def masked_states(
     model:PreTrainedModel, # with a head for masked words
     batch:Batch, # what to read
@@ -304,10 +318,11 @@ def masked_states(
     hid_B_T_D = model.base_model(input_ids=ids, attention_mask=None if keep is None else keep.long()).last_hidden_state
     return mlm_head(model)[0](hid_B_T_D.flatten(0,1)[place])
 
+# %% ../../nbs/training/08_mlm.ipynb #0d8f5371
 def masked_loss(
     model:PreTrainedModel, # with a head for masked words
     batch:Batch, # what to read
-    rivals:tuple|None=None, # pieces that compete and their corrections, from `draw_rivals`; all pieces if None
+    rivals:tuple|None=None, # subwords that compete and their corrections, from `draw_rivals`; all subwords if None
     chunk:int=256, # positions at a time
     bf16:bool=False, # compute the hidden states in bfloat16; their loss stays in the precision of the weights
 )->tuple: # mean cross-entropy, share that the head puts first
@@ -321,8 +336,8 @@ def masked_loss(
 
 # %% ../../nbs/training/08_mlm.ipynb #242398ae
 def draw_rivals(
-    ranked:np.ndarray, # all pieces, the most frequent first
-    often:int, # pieces that always compete
+    ranked:np.ndarray, # all subwords, the most frequent first
+    often:int, # subwords that always compete
     target:Tensor, # [M] ids under the masks
     rng, # numpy generator
 )->tuple: # int64 ids, ascending, and float32 corrections

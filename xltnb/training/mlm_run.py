@@ -5,10 +5,8 @@
 # %% auto #0
 __all__ = ['mlm_model', 'schedule', 'Progress', 'MLMRun']
 
-# %% ../../nbs/training/09_mlm_run.ipynb #d9ae4a2b
-import json
+# %% ../../nbs/training/09_mlm_run.ipynb #fef00c8c
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,15 +14,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from fastcore.basics import patch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as tensor_bytes
 from torch import nn
 from transformers import AutoModelForMaskedLM
 
-from ..core import XltError, atomic_write, check_number, seed_for, sha256_of, stable_hash, to_dict
+from ..core import XltError, check_number, seed_for, sha256_of, stable_hash, to_dict
+from ..records.checkpoints import newest_state, write_state
 from ..models.encoders import load_encoder, load_tokenizer
-from .mlm import Batch, Corpus, Frame, MLMCfg, batches, bench_corpus, draw_order, draw_rivals, language_shares, masked_loss, mlm_head
+from .mlm import Batch, Corpus, Frame, MLMCfg, batches, bench_corpus, draw_order, draw_rivals
+from .mlm import language_shares, masked_loss, mlm_head
 from .scores import positions
 
 # %% ../../nbs/training/09_mlm_run.ipynb #cb532f1c
@@ -43,12 +40,13 @@ def _with_head(encoder, seed):
     model.tie_weights()
     return model
 
+# %% ../../nbs/training/09_mlm_run.ipynb #3b3e05be
 def mlm_model(
     cfg:MLMCfg, # names the encoder and the seed of the head
     corpus:Corpus|None=None, # its frequencies start the output's bias
 )->tuple: # a model with a fresh head over frozen word embeddings, and its tokenizer
     "The encoder with a head for masked words; raises `XltError` if encoder, tokenizer, text and settings do not fit together"
-    encoder,tok = load_encoder(cfg.encoder)
+    encoder,tok = load_encoder(cfg.encoder, 'benchmark')
     Frame.of(tok, corpus)
     model = _with_head(encoder, cfg.seed)
     body = model.base_model
@@ -63,13 +61,15 @@ def mlm_model(
         with torch.no_grad(): mlm_head(model)[1].copy_(torch.from_numpy(np.log(share+1e-7)).float())
     return model, tok
 
+# %% ../../nbs/training/09_mlm_run.ipynb #e36623ec
 def schedule(
-    progress:float, # share of the run that is done
+    progress:float, # fraction of the run that is done
     warmup:float, # share with a rising rate
 )->float: # factor of the peak rate
     "Up, then down to zero on a straight line"
     return min(1, (progress+1e-3)/max(warmup,1e-9)) * max(0, 1-progress)
 
+# %% ../../nbs/training/09_mlm_run.ipynb #1cc392fa
 @dataclass
 class Progress:
     "How far a run got, and what it saw"
@@ -81,7 +81,7 @@ class Progress:
     per_language:dict = field(default_factory=dict) # tokens read, special tokens not counted
     curve:list = field(default_factory=list) # (tokens, {kind: [loss, share right]})
 
-# %% ../../nbs/training/09_mlm_run.ipynb #119434a2
+# %% ../../nbs/training/09_mlm_run.ipynb #c3bb65e8
 class MLMRun:
     "A training run that can be stopped at any moment"
     def __init__(self,
@@ -91,8 +91,9 @@ class MLMRun:
         model:tuple|None=None, # (model, tokenizer), the model where it is to be trained; from `mlm_model` if None
         sentences:int=1024, # of the order, a chunk
     ):
-        corpus = bench_corpus(model[1] if model else load_tokenizer(cfg.encoder)) if corpus is None else corpus
-        if cfg.tlm and 'en' not in corpus.langs: raise XltError(f'tlm={cfg.tlm} shows English beside a sentence, but the text has none: set tlm=0')
+        corpus = bench_corpus(model[1] if model else load_tokenizer(cfg.encoder, 'benchmark')) if corpus is None else corpus
+        if cfg.tlm and 'en' not in corpus.langs:
+            raise XltError(f'tlm={cfg.tlm} shows English beside a sentence, but the text has none: set tlm=0')
         self.model,self.tok = model or mlm_model(cfg, corpus)
         check_number(cfg.block, 'block, for this encoder,', 6, positions(self.model))
         self.cfg,self.folder,self.corpus,self.sentences = cfg,Path(folder),corpus,sentences
@@ -105,8 +106,8 @@ class MLMRun:
         self.opt = torch.optim.AdamW(groups, betas=(.9,.98), weight_decay=.01, fused=True)
         self.bf16 = cfg.bf16=='yes' or cfg.bf16=='auto' and self.model.device.type=='cuda'
         self.drops = any(isinstance(m, nn.Dropout) and m.p>0 for m in self.model.modules())
-        self.weights = None # name of the newest checkpoint's tensors
-        if (self.folder/'state.json').is_file(): self.resume()
+        self.file,self.saved = self.folder/'state.safetensors', -1 # the newest checkpoint, and its update
+        self.resume()
 
     @property
     def progress(self)->float:
@@ -134,75 +135,66 @@ class MLMRun:
         lower = f'lower lr={self.cfg.lr:g} and head_lr={self.cfg.head_lr:g} and run again'
         if not finite: raise XltError(f'not finite after update {self.at.updates}; the checkpoint before in {self.folder} stands: {lower}')
 
-    def update(self, batch:Batch)->tuple:
-        "One step of the optimiser; loss and share right"
-        if self.drops: torch.manual_seed(seed_for('mlm-dropout', self.cfg.seed, self.at.updates))
-        for g in self.opt.param_groups: g['lr'] = g['peak']*schedule(self.progress, self.cfg.warmup)
-        rng = np.random.default_rng(seed_for('mlm-rivals', self.cfg.seed, self.at.updates))
-        rivals = draw_rivals(self.ranked, self.cfg.often, batch.target, rng) if self.cfg.often else None
-        put = lambda x: x.to(self.model.device) if torch.is_tensor(x) else x
-        batch,rivals = replace(batch, **{k: put(v) for k,v in vars(batch).items()}), rivals and tuple(map(put, rivals))
-        loss,share = masked_loss(self.model, batch, rivals, bf16=self.bf16)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.trained().values(), self.cfg.clip)
-        self.refuse_unless(norm.isfinite().item())
-        self.opt.step()
-        self.opt.zero_grad()
-        return loss.item(), share.item()
+# %% ../../nbs/training/09_mlm_run.ipynb #07ee8141
+@patch
+def update(self:MLMRun, batch:Batch)->tuple:
+    "One step of the optimiser; loss and share right"
+    if self.drops: torch.manual_seed(seed_for('mlm-dropout', self.cfg.seed, self.at.updates))
+    for g in self.opt.param_groups: g['lr'] = g['peak']*schedule(self.progress, self.cfg.warmup)
+    rng = np.random.default_rng(seed_for('mlm-rivals', self.cfg.seed, self.at.updates))
+    rivals = draw_rivals(self.ranked, self.cfg.often, batch.target, rng) if self.cfg.often else None
+    put = lambda x: x.to(self.model.device) if torch.is_tensor(x) else x
+    batch,rivals = replace(batch, **{k: put(v) for k,v in vars(batch).items()}), rivals and tuple(map(put, rivals))
+    loss,share = masked_loss(self.model, batch, rivals, bf16=self.bf16)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(self.trained().values(), self.cfg.clip)
+    self.refuse_unless(norm.isfinite().item())
+    self.opt.step()
+    self.opt.zero_grad()
+    return loss.item(), share.item()
 
-# %% ../../nbs/training/09_mlm_run.ipynb #0ab2eb28
+# %% ../../nbs/training/09_mlm_run.ipynb #cf77ee16
 @patch
 def save(self:MLMRun):
     "Write a checkpoint and keep the one before; raises `XltError` if the state is not finite"
     trained = self.trained()
-    name = f'weights-{self.at.updates}.safetensors'
     data = {n: p.detach() for n,p in trained.items()}
     for n,p in trained.items(): data |= {f'{k}:{n}': v for k,v in self.opt.state.get(p,{}).items()}
     self.refuse_unless(all(v.isfinite().all() for v in data.values()))
-    state,before = self.folder/'state.json', self.weights
-    atomic_write(self.folder/name, tensor_bytes({k: v.contiguous() for k,v in data.items()}))
-    if before not in (None, name): atomic_write(self.folder/'before.json', state.read_bytes())
-    atomic_write(state, json.dumps(dict(cfg=to_dict(self.cfg), reads=self.reads, weights=name, bf16=self.bf16, at=to_dict(self.at))))
-    self.weights = name
-    for p in self.folder.glob('weights-*.safetensors'):
-        if before!=name and p.name not in (name, before): p.unlink(missing_ok=True)
+    write_state(self.file, data, dict(cfg=to_dict(self.cfg), reads=self.reads, bf16=self.bf16, at=to_dict(self.at)),
+                before=self.saved!=self.at.updates)
+    self.saved = self.at.updates
 
+# %% ../../nbs/training/09_mlm_run.ipynb #c52dd937
 @patch
-def read_state(self:MLMRun,
-    path:Path, # of the small JSON
-)->tuple: # name of the tensors, progress, tensors by name
-    "A checkpoint; raises `XltError` if it belongs to other settings, another text or another model"
-    state = json.loads(path.read_text(encoding='utf-8'))
-    was = {k: v for k,v in state['cfg'].items() if v!=to_dict(self.cfg).get(k) and k not in ('minutes','bf16')}
+def check_state(self:MLMRun,
+    data:dict, # tensors of a checkpoint
+    meta:dict, # what it says of its run
+):
+    "Raise `XltError` if a checkpoint belongs to other settings, another text or another model"
+    was = {k: v for k,v in meta['cfg'].items() if v!=to_dict(self.cfg).get(k) and k not in ('minutes','bf16')}
     if was: raise XltError(f'{self.folder} holds a run with {was}: give another folder, or the same settings')
-    if state.get('bf16',False)!=self.bf16:
-        raise XltError(f'{self.folder} holds a run in the other precision: set bf16="{"no" if self.bf16 else "yes"}", or give another folder')
-    if state.get('reads')!=self.reads:
-        raise XltError(f'{self.folder} holds a run over another text or other pieces: give another folder')
-    at,data = Progress(**state['at']), load_file(self.folder/state['weights'])
+    if meta.get('bf16',False)!=self.bf16:
+        raise XltError(f'{self.folder} holds a run in the other precision: set bf16="{"no" if self.bf16 else "yes"}", or give '
+                       f'another folder')
+    if meta.get('reads')!=self.reads:
+        raise XltError(f'{self.folder} holds a run over another text or other subwords: give another folder')
     if any(n not in data or data[n].shape!=p.shape for n,p in self.trained().items()):
         raise XltError(f'{self.folder} holds a run of another model: give another folder')
-    return state['weights'], at, data
 
-_DAMAGE = OSError, UnicodeDecodeError, json.JSONDecodeError, SafetensorError, KeyError, TypeError, AttributeError
-
-@patch
-def last_state(self:MLMRun)->tuple: # as `read_state`
-    "The newest checkpoint that can be read; raises `XltError` if there is none"
-    state,before = self.folder/'state.json', self.folder/'before.json'
-    try: return self.read_state(state)
-    except _DAMAGE as e: why = f'the checkpoint in {self.folder} is damaged ({type(e).__name__}: {e})'
-    try: found = self.read_state(before)
-    except _DAMAGE: raise XltError(f'{why}: delete the folder to start again, or give another') from None
-    warnings.warn(f'{why}: the run goes on from the one before', stacklevel=4)
-    atomic_write(state, before.read_bytes())
-    return found
-
+# %% ../../nbs/training/09_mlm_run.ipynb #84a7842f
 @patch
 def resume(self:MLMRun):
-    "Continue from the folder's checkpoint; raises `XltError` if it is damaged or belongs to another run"
-    self.weights,self.at,data = self.last_state()
-    moments = {}
+    "Continue from the folder's newest whole checkpoint, if there is one; raises `XltError` if all are damaged, or belong to another run"
+    there = self.file.exists()
+    found = newest_state(self.file)
+    if not found:
+        if there: raise XltError(f'no checkpoint in {self.folder} can be read: delete the folder to start again, or give another')
+        return
+    data,meta = found
+    self.check_state(data, meta)
+    self.at,moments = Progress(**meta['at']), {}
+    self.saved = self.at.updates
     for k,v in data.items():
         kind,_,name = k.rpartition(':')
         if kind: moments.setdefault(name, {})[kind] = v
@@ -220,6 +212,7 @@ def chunk(self:MLMRun,
     rows = self.order[number%self.chunks*self.sentences:][:self.sentences]
     return batches(self.corpus, rows, self.cfg, self.frame, (number,), self.english)
 
+# %% ../../nbs/training/09_mlm_run.ipynb #23324d3b
 @patch
 def count(self:MLMRun,
     batch:Batch, # that was read
@@ -233,12 +226,14 @@ def count(self:MLMRun,
     self.at.updates += 1
     self.at.batch += 1
 
+# %% ../../nbs/training/09_mlm_run.ipynb #8a7e1fd9
 @patch
 def next_chunk(self:MLMRun):
     "Note that a chunk is done"
     self.at.chunk += 1
     self.at.batch = 0
 
+# %% ../../nbs/training/09_mlm_run.ipynb #cad5ffbf
 def _means(seen):
     "Kind of batch -> mean loss and share right, weighted by predictions"
     return {k: np.average([v[:2] for v in vs], 0, [v[2] for v in vs]).round(4).tolist() for k,vs in seen.items()}
@@ -251,9 +246,11 @@ def report(self:MLMRun,
     "Add a point to the curve, tell it, write a checkpoint"
     self.at.curve.append((self.at.tokens, _means(seen)))
     rate = self.at.tokens/max(self.at.seconds, 1e-9)
-    log(f'{100*self.progress:5.1f} %, update {self.at.updates}, {self.at.tokens/1e6:.2f} M tokens, {rate:.0f} tokens/s, {self.at.curve[-1][1]}')
+    log(f'{100*self.progress:5.1f} %, update {self.at.updates}, {self.at.tokens/1e6:.2f} M tokens, {rate:.0f} tokens/s, '
+        f'{self.at.curve[-1][1]}')
     self.save()
 
+# %% ../../nbs/training/09_mlm_run.ipynb #1ba7ea74
 @patch
 def train(self:MLMRun,
     every:float=180., # seconds between checkpoints

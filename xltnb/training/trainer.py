@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['Prepare', 'prepared', 'started', 'identity', 'unprepared', 'frozen', 'check_head', 'check_finite', 'Finetuner',
-           'averaged', 'finetune']
+           'averaged', 'subwords_read', 'finetune']
 
-# %% ../../nbs/training/07_trainer.ipynb #ef81653e
+# %% ../../nbs/training/07_trainer.ipynb #606d7f71
 import json
 import math
 import os
 import re
+import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +20,7 @@ from hashlib import sha256
 from pathlib import Path
 from shutil import rmtree
 
+import numpy as np
 import pandas as pd
 import torch
 from accelerate.utils import extract_model_from_parallel
@@ -25,33 +28,36 @@ from datasets import Dataset
 from fastcore.basics import patch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import PrinterCallback, TrainerState
+from transformers import PrinterCallback, TrainerCallback, TrainerState
 
 from .features import ByLength
-from .checkpoints import Between, claim, last_whole
+from .checkpoints import Between, claim, last_whole, load_random, load_training, save_random, save_training
 from .methods import Method, check_methods
 from ..core import XltError, cache_dir, plain, stable_hash, to_dict
 from ..models.encoders import load_encoder, quiet
+from ..models.pruning import task_subwords
 from .features import make_features, pad_batch
 from ..models.heads import add_head
 from .method_trainer import MethodTrainer
-from .settings import FineCfg, arguments, check_cfg, check_more
+from .settings import FineCfg, arguments, check_cfg, check_more, resolved
 from ..tasks.task import Task
-from .scores import Matrix, Transfer, check_len, check_positions, generalized, zero_shot
+from .scores import Matrix, Transfer, bar, idle_cores, check_len, check_positions
+from .scores import generalized as score_pairs, zero_shot as score_languages
 
-# %% ../../nbs/training/07_trainer.ipynb #915c1da9
+# %% ../../nbs/training/07_trainer.ipynb #eea04c71
 @dataclass(frozen=True)
 class Prepare:
     "What a method's `prepare` may use"
     task:Task # rows, labels, languages
     tokenizer:object # of the model
     seed:int # of the run
-    max_len:int=128 # pieces a feature may have
+    max_len:int=128 # subwords a feature may have
 
+# %% ../../nbs/training/07_trainer.ipynb #2552e85e
 def prepared(
     task:Task, # what to train on
     tokenizer, # of the model
-    max_len:int, # pieces, specials included
+    max_len:int, # subwords, specials included
     methods:Sequence[Method], # the outermost first
     seed:int, # of the run
 )->Dataset: # features
@@ -65,16 +71,20 @@ def prepared(
     for m in methods: feats = m.prepare(feats, ctx) if m.stage=='tokens' else feats
     return feats
 
-# %% ../../nbs/training/07_trainer.ipynb #441c7dec
+# %% ../../nbs/training/07_trainer.ipynb #20a03749
 def started(
     model:nn.Module, # before training
     feats:Dataset, # features
 )->tuple[str,str]: # hash of the weights, hash of the features
     "What a checkpoint belongs to, besides settings: another encoder, a random one or other rows must not go on from it"
     weights,rows = sha256(), sha256()
-    for k,v in model.state_dict().items(): weights.update(k.encode()+v.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    for k,v in model.state_dict().items():
+        weights.update(k.encode()+v.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     for part in feats.with_format(None).iter(4096): rows.update(json.dumps(part, sort_keys=True).encode())
     return weights.hexdigest()[:16], rows.hexdigest()[:16]
+
+# %% ../../nbs/training/07_trainer.ipynb #7599edf4
+def _told(x): return re.sub(' at 0x[0-9a-f]+', '', repr(x))
 
 def identity(
     cfg:FineCfg, # settings
@@ -89,12 +99,11 @@ def identity(
     weights,rows = started(model, feats)
     layout = {f'model.{k}': v for k,v in model.config.to_dict().items() if type(v) in (int, float, bool)}
     told = {k: _told(v) for k,v in more.items() if k!='use_cpu'}
-    return plain(dict(task=task.name, seed=seed, methods=[_told(m) for m in methods], processes=int(os.environ.get('WORLD_SIZE', 1)), arguments=told)
+    return plain(dict(task=task.name, seed=seed, methods=[_told(m) for m in methods],
+                      processes=int(os.environ.get('WORLD_SIZE', 1)), arguments=told)
                  | {f'FineCfg.{k}': v for k,v in to_dict(cfg).items()} | {'starting weights': weights, 'training rows': rows} | layout)
 
-def _told(x): return re.sub(' at 0x[0-9a-f]+', '', repr(x))
-
-# %% ../../nbs/training/07_trainer.ipynb #39eb6385
+# %% ../../nbs/training/07_trainer.ipynb #cc1d90bd
 def unprepared(
     model:nn.Module, # an encoder with a head
 )->nn.Module: # the same model
@@ -103,6 +112,7 @@ def unprepared(
     vars(model).pop('_is_accelerate_prepared', None)
     return model
 
+# %% ../../nbs/training/07_trainer.ipynb #f716748f
 def frozen(
     model:nn.Module, # an encoder with a head
     part:str, # one of `FREEZE`
@@ -113,6 +123,7 @@ def frozen(
     for n in getattr(model, 'fresh', ()): model.base_model.get_parameter(n).requires_grad_() # a pooler drawn with the head
     return model
 
+# %% ../../nbs/training/07_trainer.ipynb #22bb04bf
 def check_head(
     model:nn.Module, # an encoder with a head
     task:Task, # what to train on
@@ -120,8 +131,10 @@ def check_head(
     "Raise `XltError` for a head with more or fewer classes than the task"
     have,want = getattr(model.config, 'num_labels', 0), len(task.labels)
     if want and have!=want:
-        raise XltError(f'the head has {have} classes and {task.name} {want} labels: make it with add_head(encoder, {task.kind!r}, task.labels)')
+        raise XltError(f'the head has {have} classes and {task.name} {want} labels: make it with add_head(encoder, '
+                       f'{task.kind!r}, task.labels)')
 
+# %% ../../nbs/training/07_trainer.ipynb #9d8a2596
 def check_finite(
     model:nn.Module, # after training
 ):
@@ -129,7 +142,19 @@ def check_finite(
     bad = [n for n,p in model.named_parameters() if p.requires_grad and not p.isfinite().all()]
     if bad: raise XltError(f'training diverged: {bad[0]} is not finite; lower lr and head_lr, or clip gradients (clip=1)')
 
-# %% ../../nbs/training/07_trainer.ipynb #15d8de47
+# %% ../../nbs/training/07_trainer.ipynb #da261e3b
+class _Bar(TrainerCallback):
+    "Rows a second and the time left"
+    def __init__(self, rows, what, shown): self.rows,self.what,self.shown = rows, what, shown
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.bar = bar(args.max_steps*self.rows, self.what, self.shown)
+        self.bar.update(state.global_step*self.rows)
+
+    def on_step_end(self, args, state, control, **kwargs): self.bar.update(self.rows)
+    def on_train_end(self, args, state, control, **kwargs): self.bar.close()
+
+# %% ../../nbs/training/07_trainer.ipynb #8e7dd41f
 class Finetuner(MethodTrainer):
     "Fine-tune a model on a task's source language, and score it in every other"
     def __init__(self,
@@ -141,114 +166,205 @@ class Finetuner(MethodTrainer):
         seed:int=0, # of the run: rows' order, dropout, methods
         out:str|Path|None=None, # folder of this run's checkpoints, one every few minutes; default: in the cache, until training is done
         keep:bool=False, # keep the checkpoint of every look, for `oracle`
-        report:Callable=lambda share: None, # report(share of the updates that are made), with `out`
+        report:Callable=lambda share: None, # report(fraction of the updates that are made), with `out`
         deadline:float=math.inf, # `time.time()` at which to save in `out` and stop, not `done`
+        progress:bool=False, # an estimate before it starts, a bar while it trains and scores
         **kwargs, # more of `TrainingArguments`, such as use_cpu=True, but none that `FineCfg` decides
     ):
-        check_more(kwargs)
-        self.task,self.cfg,self.keep,self.passing,self.between = task, check_cfg(cfg), keep, out is None and not keep, Between(report, deadline)
-        if tokenizer is None: raise XltError('Finetuner needs tokenizer=..., the one that `load_encoder` returned beside the model')
-        if tokenizer.pad_token_id is None: raise XltError('the tokenizer has no padding token: set tokenizer.pad_token = tokenizer.eos_token')
-        if out is None and deadline<math.inf: raise XltError('a run that stops at a deadline needs out=..., the folder from which it goes on')
-        check_head(model, task)
-        check_len(cfg.max_len, tokenizer, task.kind)
-        methods = check_methods(methods)
-        feats = prepared(task, tokenizer, cfg.max_len, methods, seed)
-        check_positions(model, feats)
+        self.task,self.cfg,self.keep,self.passing = task, check_cfg(cfg), keep, out is None and not keep
+        self.between,self.progress = Between(report, deadline), progress
+        feats = self._checked(model, tokenizer, methods := check_methods(methods), seed, out, kwargs)
         for k in ('pad_token_id','bos_token_id','eos_token_id'): setattr(model.config, k, getattr(tokenizer, k))
         self.identity = identity(cfg, task, seed, methods, model, feats, kwargs)
         args = arguments(cfg, len(feats), seed, Path(out or cache_dir()/'finetune'/stable_hash(self.identity)), keep, **kwargs)
         super().__init__(frozen(unprepared(model), cfg.freeze), args, train_dataset=feats, methods=methods, prepared=True,
                          processing_class=tokenizer, eval_dataset=feats if cfg.looks else None, data_collator=None)
         self.remove_callback(PrinterCallback)
+        self.add_callback(_Bar(self.rows, f'Fine-tuning on {task.name}', progress))
         if out: self.add_callback(self.between)
         self.data_collator = partial(pad_batch, tokenizer=tokenizer, columns=self.columns)
 
-    def _get_train_sampler(self, train_dataset=None):
-        a = self.args
-        return ByLength(self.train_dataset['length'], a.per_device_train_batch_size*a.gradient_accumulation_steps*a.world_size, a.seed)
-
-    def create_optimizer(self, model=None):
-        "AdamW with a learning rate for the head and one for the encoder; biases and norms do not decay"
-        net = model or self.model
-        decay = set(self.get_decay_parameter_names(net))
-        body = {id(p) for p in net.base_model.parameters()}
-        groups = {}
-        for n,p in net.named_parameters():
-            if p.requires_grad: groups.setdefault((id(p) in body, n in decay), []).append(p)
-        groups = [dict(params=ps, lr=self.cfg.lr if enc else self.cfg.head_lr, weight_decay=self.cfg.decay*dec)
-                  for (enc,dec),ps in groups.items()]
-        self.optimizer = torch.optim.AdamW(groups, eps=1e-8, fused=True)
-        return self.optimizer
-
-    def evaluate(self, *args, **kwargs)->dict: # the library's hook at every look
-        "Score the source's dev split; no other language is looked at"
-        dev = self.zero_shot('validation', [self.task.source]).main(self.task.source)
-        metrics = dict(eval_dev=dev)
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+    def _checked(self, model, tokenizer, methods, seed, out, more):
+        "The features, once everything fits together"
+        check_more(more)
+        if tokenizer is None: raise XltError('Finetuner needs tokenizer=..., the one that `load_encoder` returned beside the model')
+        if tokenizer.pad_token_id is None:
+            raise XltError('the tokenizer has no padding token: set tokenizer.pad_token = tokenizer.eos_token')
+        if out is None and self.between.deadline<math.inf:
+            raise XltError('a run that stops at a deadline needs out=..., the folder from which it goes on')
+        check_head(model, self.task)
+        check_len(self.cfg.max_len, tokenizer, self.task.kind)
+        feats = prepared(self.task, tokenizer, self.cfg.max_len, methods, seed)
+        check_positions(model, feats)
+        return feats
 
     def _save(self, *args, **kwargs):
         with quiet(): super()._save(*args, **kwargs)
+        for f in Path(self.args.output_dir).glob('**/training_args.bin'): f.unlink(missing_ok=True) # a pickle that nothing here reads
+
+    def _save_optimizer_and_scheduler(self, folder):
+        if self.args.should_save: save_training(Path(folder)/'training.safetensors', self.optimizer, self.lr_scheduler, self.methods)
+
+    def _load_optimizer_and_scheduler(self, folder):
+        if folder:
+            load_training(Path(folder)/'training.safetensors', self.optimizer, self.lr_scheduler, self.methods, str(self.args.device))
+
+    def _save_rng_state(self, folder):
+        Path(folder).mkdir(parents=True, exist_ok=True) # the first process may be slower
+        save_random(Path(folder)/f'random-{self.args.process_index}.safetensors')
+
+    def _load_rng_state(self, folder):
+        if folder: load_random(Path(folder)/f'random-{self.args.process_index}.safetensors')
 
     def _get_output_dir(self, trial): return str(Path(super()._get_output_dir(trial), 'between' if self.between.due else ''))
 
     def _determine_best_metric(self, metrics, trial):
-        return self.args.load_best_model_at_end and super()._determine_best_metric(metrics, trial) # else the library keeps the best one alone
+        # else the library keeps the best one alone
+        return self.args.load_best_model_at_end and super()._determine_best_metric(metrics, trial)
 
-    def fit(self)->'Finetuner': # itself, trained
-        "Train, going on from the last whole checkpoint in the folder if there is one, and keep the selected model; nothing more once it is trained"
-        if self.done: return self
-        folder,a = Path(self.args.output_dir), self.args
-        with a.main_process_first(local=False):
-            claim(folder, self.identity, a.should_save)
-            last = last_whole(folder, a.world_size)
-        self._train_from(last)
-        unprepared(self.model) # scored alike, whether it was trained here or loaded
-        if not self.done: return self
-        if self.cfg.select=='average': self.model.load_state_dict(averaged(self._looks(folder)), strict=False)
-        check_finite(self.model.eval())
-        self.accelerator.wait_for_everyone()
-        if a.should_save and self.passing: rmtree(folder, ignore_errors=True)
-        return self
+# %% ../../nbs/training/07_trainer.ipynb #468fa862
+@patch(as_prop=True)
+def rows(self:Finetuner)->int:
+    "Rows an update, over all micro-batches and processes"
+    return self.args.per_device_train_batch_size*self.args.gradient_accumulation_steps*self.args.world_size
 
-    def _looks(self, folder):
-        "Checkpoints of all looks"
-        there,made = sorted(folder.glob('checkpoint-*')), math.ceil(self.args.max_steps/self.args.save_steps)
-        if len(there)<made: raise XltError(f'{folder} holds {len(there)} of the {made} looks to average: delete the folder to train again')
-        return there
+# %% ../../nbs/training/07_trainer.ipynb #c9c50b2d
+@patch
+def _get_train_sampler(self:Finetuner, train_dataset=None): return ByLength(self.train_dataset['length'], self.rows, self.args.seed)
 
-    @property
-    def done(self)->bool: # False: a deadline came first, and the same call goes on from there
-        "Has the last update been made?"
-        return self.state.global_step>=self.args.max_steps
+# %% ../../nbs/training/07_trainer.ipynb #f9ed30fb
+@patch
+def create_optimizer(self:Finetuner,
+    model:nn.Module|None=None, # default: the one that is trained
+)->torch.optim.Optimizer:
+    "AdamW with a learning rate for the head and one for the encoder; biases and norms do not decay"
+    net = model or self.model
+    decay = set(self.get_decay_parameter_names(net))
+    body = {id(p) for p in net.base_model.parameters()}
+    groups = {}
+    for n,p in net.named_parameters():
+        if p.requires_grad: groups.setdefault((id(p) in body, n in decay), []).append(p)
+    groups = [dict(params=ps, lr=self.cfg.lr if enc else self.cfg.head_lr, weight_decay=self.cfg.decay*dec) for (enc,dec),
+              ps in groups.items()]
+    self.optimizer = torch.optim.AdamW(groups, eps=1e-8, fused=True)
+    return self.optimizer
 
-    def _train_from(self, last):
-        "Train; the library would add an update to a run that had made its last one, whose model is only loaded"
-        state = TrainerState.load_from_json(str(last/'trainer_state.json')) if last else None
-        if not state or state.global_step<self.args.max_steps: return self.train(resume_from_checkpoint=str(last) if last else None)
-        self.state = state
-        self._load_from_checkpoint(str(last))
-        if self.args.load_best_model_at_end and state.best_model_checkpoint: self._load_best_model()
+# %% ../../nbs/training/07_trainer.ipynb #fb3cc660
+@patch
+def evaluate(self:Finetuner,
+    *args, # of the library, not used
+    **kwargs, # of the library, not used
+)->dict: # the library's hook at every look
+    "Score the source's dev split; no other language is looked at"
+    dev = self.zero_shot('validation', [self.task.source], progress=False).main(self.task.source)
+    metrics = dict(eval_dev=dev)
+    self.log(metrics)
+    self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+    return metrics
 
-    def _precision(self): return torch.autocast('cuda', torch.bfloat16, enabled=self.args.bf16 and self.args.device.type=='cuda')
+# %% ../../nbs/training/07_trainer.ipynb #f01d527c
+@patch(as_prop=True)
+def done(self:Finetuner)->bool: # False: a deadline came first, and the same call goes on from there
+    "Has the last update been made?"
+    return self.state.global_step>=self.args.max_steps
 
-    def zero_shot(self,
-        split:str='test', # 'validation' or 'test'
-        langs:Sequence[str]|None=None, # default: all of the task
-        limit:int|None=None, # rows a language
-    )->Transfer: # scores by language
-        "Score the model in every language, in the precision of its training"
-        with self._precision(): return zero_shot(self.model, self.processing_class, self.task, split, langs, limit, self.cfg.max_len)
+# %% ../../nbs/training/07_trainer.ipynb #282e690d
+@patch
+def _looks(self:Finetuner, folder):
+    "Checkpoints of all looks"
+    there,made = sorted(folder.glob('checkpoint-*')), math.ceil(self.args.max_steps/self.args.save_steps)
+    if len(there)<made: raise XltError(f'{folder} holds {len(there)} of the {made} looks to average: delete the folder to train again')
+    return there
 
-    def generalized(self,
-        langs:Sequence[str]|None=None, # default: all of the task
-        limit:int|None=None, # items
-        split:str='test', # 'validation' or 'test'
-    )->Matrix: # [P,Q]
-        "Score every ordered pair of languages, in the precision of its training"
-        with self._precision(): return generalized(self.model, self.processing_class, self.task, langs, split, limit, self.cfg.max_len)
+# %% ../../nbs/training/07_trainer.ipynb #e3f34ceb
+@patch
+def _train_from(self:Finetuner, last):
+    "Train; the library would add an update to a run that had made its last one, whose model is only loaded"
+    state = TrainerState.load_from_json(str(last/'trainer_state.json')) if last else None
+    if not state or state.global_step<self.args.max_steps: return self.train(resume_from_checkpoint=str(last) if last else None)
+    self.state = state
+    self._load_from_checkpoint(str(last))
+    if self.args.load_best_model_at_end and state.best_model_checkpoint: self._load_best_model()
+
+# %% ../../nbs/training/07_trainer.ipynb #abc6eaca
+@patch
+def fit(self:Finetuner)->Finetuner: # itself, trained
+    "Train, going on from the folder's last whole checkpoint if there is one, and keep the selected model; once trained, do nothing"
+    if self.done: return self
+    folder,a = Path(self.args.output_dir), self.args
+    with a.main_process_first(local=False):
+        claim(folder, self.identity, a.should_save)
+        last = last_whole(folder, a.world_size)
+    if self.progress: self._foretell(last)
+    self._train_from(last)
+    unprepared(self.model) # scored alike, whether it was trained here or loaded
+    if not self.done: return self
+    if self.cfg.select=='average': self.model.load_state_dict(averaged(self._looks(folder)), strict=False)
+    check_finite(self.model.eval())
+    self.accelerator.wait_for_everyone()
+    if a.should_save and self.passing: rmtree(folder, ignore_errors=True)
+    return self
+
+# %% ../../nbs/training/07_trainer.ipynb #c5a52808
+def _timed(
+    net:nn.Module, # an encoder with a head
+    batch:dict, # with labels
+)->float: # seconds
+    "Time of one forward pass"
+    begin = time.perf_counter()
+    net(**batch).loss.item()
+    return time.perf_counter()-begin
+
+# %% ../../nbs/training/07_trainer.ipynb #32211b62
+@patch
+def estimate(self:Finetuner)->float: # seconds
+    "Time that the updates will take at least, from one batch; methods that read a batch several times add to it"
+    rows = [self.train_dataset[i] for i in np.linspace(0, len(self.train_dataset)-1,
+                                                       min(self.args.per_device_train_batch_size, len(self.train_dataset))).astype(int)]
+    batch = {k: v.to(self.args.device) for k,v in self._plain(self.data_collator(rows)).items()}
+    was,net = self.model.training, self.model.eval()
+    with torch.inference_mode(), torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
+        spent = [_timed(net, batch) for _ in range(4)]
+    net.train(was)
+    passes = 1. if self.cfg.freeze=='body' else 3. # a backward pass costs two forward ones
+    return passes*min(spent[1:])*self.args.max_steps*self.args.gradient_accumulation_steps
+
+# %% ../../nbs/training/07_trainer.ipynb #34c0158b
+@patch
+def _foretell(self:Finetuner, last):
+    "Say what is to come"
+    spent,way = self.estimate(), 'bfloat16' if self.args.bf16 else 'float32'
+    about = f'about {spent/60:.0f} minutes' if spent>90 else f'about {max(1, spent):.0f} s'
+    gone = f', going on from {last.name}' if last else ''
+    print(f'Fine-tuning on {self.task.name}: {self.args.max_steps} updates of {self.rows} rows in {way}, {about}{gone}. '
+          f'{idle_cores()}'.rstrip(), file=sys.stderr)
+
+# %% ../../nbs/training/07_trainer.ipynb #5cd69cca
+@patch
+def _precision(self:Finetuner): return torch.autocast('cuda', torch.bfloat16, enabled=self.args.bf16 and self.args.device.type=='cuda')
+
+# %% ../../nbs/training/07_trainer.ipynb #0ee666ef
+@patch
+def zero_shot(self:Finetuner,
+    split:str='test', # 'validation' or 'test'
+    langs:Sequence[str]|None=None, # default: all of the task
+    limit:int|None=None, # rows a language
+    progress:bool|None=None, # a bar; default: as in training
+)->Transfer: # scores by language
+    "Score the model in every language, in the precision of its training on a GPU, in float32 on a processor"
+    shown = self.progress if progress is None else progress
+    with self._precision():
+        return score_languages(self.model, self.processing_class, self.task, split, langs, limit, self.cfg.max_len, shown)
+
+# %% ../../nbs/training/07_trainer.ipynb #fa71acd4
+@patch
+def generalized(self:Finetuner,
+    langs:Sequence[str]|None=None, # default: all of the task
+    limit:int|None=None, # items
+    split:str='test', # 'validation' or 'test'
+)->Matrix: # [P,Q]
+    "Score every ordered pair of languages, in the precision of `zero_shot`"
+    with self._precision(): return score_pairs(self.model, self.processing_class, self.task, langs, split, limit, self.cfg.max_len)
 
 # %% ../../nbs/training/07_trainer.ipynb #ca158382
 def averaged(
@@ -283,15 +399,38 @@ def oracle(self:Finetuner,
     finally: self.model.load_state_dict(kept)
     return dev, pd.DataFrame({k: dict(updates=u, **dev.loc[u], **test[u]) for k,u in chosen.items()}).T
 
-# %% ../../nbs/training/07_trainer.ipynb #fa3af3c1
+# %% ../../nbs/training/07_trainer.ipynb #3305f494
+def subwords_read(
+    task:Task, # rows in all its languages
+    tokenizer, # with all subwords
+    methods:Sequence[Method]=(), # the outermost first
+    seed:int=0, # of the run
+    max_len:int=128, # subwords, specials included
+)->np.ndarray: # bool, one a subword
+    "Which subwords a run reads: those of the task, and of what methods write before training"
+    keep = task_subwords(tokenizer, task)
+    if all(type(m).prepare is Method.prepare for m in methods): return keep
+    feats = prepared(task, tokenizer, max_len, methods, seed).with_format(None)
+    for c in (c for c in feats.column_names if c.endswith('_ids') and 'type' not in c):
+        for ids in feats[c]: keep[ids] = True
+    return keep
+
+# %% ../../nbs/training/07_trainer.ipynb #4df24e84
 def finetune(
     task:Task, # rows, kind, languages
     cfg:FineCfg=FineCfg(), # settings
     methods:Sequence[Method]=(), # the outermost first
     encoder:str|tuple='e5-small', # a name that `load_encoder` knows, or what it returned: an encoder and its tokenizer
     seed:int=0, # of the run: head, rows' order, dropout, methods
+    pruned=True, # subwords of a packaged encoder: True: those that this run reads; False: all; else as in `load_encoder`
+    fast:bool=True, # 'auto' is bfloat16 wherever the machine multiplies it; experiments pass False, their keys name the arithmetic
+    progress:bool|None=None, # an estimate and a bar; default: unless `report` is told
     **kwargs, # more of `Finetuner`
 )->Finetuner: # trained
     "Load an encoder, add the task's head, train"
-    net,tok = load_encoder(encoder) if isinstance(encoder, str) else encoder
-    return Finetuner(add_head(net, task.kind, task.labels, seed=seed), task, cfg, methods, tok, seed, **kwargs).fit()
+    if fast: cfg = resolved(check_cfg(cfg), torch.cuda.is_available() and not kwargs.get('use_cpu'))
+    if pruned is True: pruned = lambda tok: subwords_read(task, tok, check_methods(methods), seed, cfg.max_len)
+    net,tok = load_encoder(encoder, pruned or None) if isinstance(encoder, str) else encoder
+    model = add_head(net, task.kind, task.labels, seed=seed)
+    return Finetuner(model, task, cfg, methods, tok, seed, progress='report' not in kwargs if progress is None else progress,
+                     **kwargs).fit()

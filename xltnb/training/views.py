@@ -25,8 +25,10 @@ def checked_table(
     "The table as `Synonyms`; raises `XltError` for anything else"
     if isinstance(table, Synonyms): return table
     if isinstance(table, Mapping): return Synonyms(table)
-    raise XltError(f"{who} needs a table of synonyms, not {table!r:.60}: pass load_synonyms('wordnet'), or a dict {{'big': ('large', 'huge')}}")
+    raise XltError(f"{who} needs a table of synonyms, not {table!r:.60}: pass load_synonyms('wordnet'), or a dict "
+                   f"{{'big': ('large', 'huge')}}")
 
+# %% ../../nbs/training/03_views.ipynb #2d335b54
 def view_columns(
     n:int, # views a row
     kind:str='ids', # 'ids', or 'types' for the segments of pairs
@@ -34,19 +36,22 @@ def view_columns(
     "Names of the columns that hold the views' token ids, or their segments"
     return tuple(f'view{i}_{kind}' for i in range(n))
 
+# %% ../../nbs/training/03_views.ipynb #4782e7fe
 def swapped(
     rows:Dataset, # with text, text2 or tokens
     change:Callable, # change(text, rng) -> text; a word at a time for tokens
     *axes, # what distinguishes this draw: method, seed, copy
     shared:bool=False, # both sentences of a pair get the same generator
 )->Dataset: # the same columns and labels
-    "Every row once, its text changed; raises `XltError` for rows without text, with views of it, and for tasks whose answers are positions in it"
+    "Every row once, its text changed; raises `XltError` for rows without text or with views, and where answers are positions"
     if 'answers' in rows.column_names:
         raise XltError('changed words would move the text under the answers of a question: this is for sentences, pairs and tags')
     if view_columns(1)[0] in rows.column_names:
-        raise XltError('views were drawn from these words already: put the method that changes words first, [RSDA(...), OnlineSynonyms(...)]')
+        raise XltError('views were drawn from these words already: put the method that changes words first, [RSDA(...), '
+                       'OnlineSynonyms(...)]')
     cols = [c for c in ('text','text2','tokens') if c in rows.column_names]
-    if not cols: raise XltError(f'no words to change: the rows have the columns {", ".join(rows.column_names)}, and none is text, text2 or tokens')
+    if not cols:
+        raise XltError(f'no words to change: the rows have the columns {", ".join(rows.column_names)}, and none is text, text2 or tokens')
     new = {c: [] for c in cols}
     for i,row in enumerate(zip(*[rows[c] for c in cols])):
         for j,(c,x) in enumerate(zip(cols, row)):
@@ -59,7 +64,7 @@ def add_views(
     rows:Dataset, # sentences or pairs
     views:Sequence[Dataset], # the same rows, changed
     tokenizer, # of the model
-    max_len:int=128, # pieces, specials included
+    max_len:int=128, # subwords, specials included
 )->Dataset: # with one column of token ids a view, and one of segments if the tokenizer gives any
     "Tokenised views beside their rows; raises `XltError` for tasks with a label at every word"
     if 'text' not in rows.column_names: raise XltError('views are for sentences and pairs: a tag belongs to one reading of its words')
@@ -69,6 +74,7 @@ def add_views(
             if name in made: rows = rows.add_column(view_columns(i+1, kind)[i], made[name], feature=List(Value('int32')))
     return rows
 
+# %% ../../nbs/training/03_views.ipynb #68138e9d
 def view(
     step:Step, # whose extras hold the views
     i:int, # which one

@@ -9,7 +9,6 @@ __all__ = ['span_control', 'beside_control', 'run_baseline', 'retrieve', 'run_re
 from functools import cache
 from statistics import mean
 
-from ...models.encoders import load_encoder
 from ...models.heads import sentence_vectors
 from .rows import BaselineCfg, RetrieveCfg, baseline_jobs
 from ...runs.by_name import encoder_of, task_of
@@ -61,7 +60,8 @@ def run_baseline(
     "Plain fine-tuning and zero-shot scores"
     task = task_of(cfg.task, cfg.langs, cfg.train, seed)
     with ctx.scratch('baselines.finetune', _VERSION, cfg, seed) as out:
-        ft = finetune(task, cfg.fine, [], encoder_of(cfg.encoder, cfg.random, seed), seed, out=out, use_cpu=ctx.device=='cpu',
+        ft = finetune(task, cfg.fine, [], encoder_of(cfg.encoder, cfg.random, seed), seed, out=out, fast=False,
+                      use_cpu=ctx.device=='cpu',
                       report=ctx.part(0., .7, 'fine-tuning'), deadline=ctx.deadline)
         paused_unless(ft)
     ctx.report(.7, 'scoring')
@@ -98,7 +98,7 @@ def run_retrieve(
 )->Result:
     "Retrieval without training"
     task = load_bench(cfg.task, cfg.langs or None)
-    z = retrieve(*load_encoder(cfg.encoder, random=cfg.random, seed=seed), task, cfg.limit)
+    z = retrieve(*encoder_of(cfg.encoder, cfg.random, seed), task, cfg.limit)
     return Result(**transfer_fields(z), provenance=dict(data=task.fingerprint()))
 
 # %% ../../../nbs/papers/baselines/01_experiments.ipynb #3004e09d

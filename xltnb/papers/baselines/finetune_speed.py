@@ -80,7 +80,7 @@ def _headed(
 )->tuple: # model, tokenizer
     "The packaged encoder with a fresh head; the library says nothing but errors from here on"
     logging.set_verbosity_error()
-    net,tok = load_encoder('e5-small')
+    net,tok = load_encoder('e5-small', 'benchmark')
     return add_head(net, task.kind, task.labels, seed=seed), tok
 
 # %% ../../../nbs/papers/baselines/03_finetune_speed.ipynb #97a83426

@@ -90,7 +90,7 @@ def make_head(
 )->dict: # what the JSON says
     "Fit the shipped layer again, in about a minute"
     task = load_bench('cldr_cat', ('en',))
-    net,tok = load_encoder('e5-small')
+    net,tok = load_encoder('e5-small', 'benchmark')
     vectors = {s: sentence_vectors(net, tok, list(task.rows('en', s)['text']), _PREFIX) for s in ('train','validation')}
     head = fit_head(vectors['train'], task.rows('en','train')['label'], len(task.labels))
     right = (head(vectors['validation']).argmax(1)==torch.tensor(task.rows('en','validation')['label'])).float().mean().item()
@@ -107,7 +107,7 @@ def load_classifier()->Classifier: # of the categories of `cldr_cat`
     w = load_file(_HEAD_FILE)
     head = nn.Linear(*w['weight'].shape[::-1])
     head.load_state_dict(w)
-    return Classifier(*load_encoder('e5-small'), head)
+    return Classifier(*load_encoder('e5-small', 'benchmark'), head)
 
 # %% ../../../nbs/papers/robust/03_regions.ipynb #91877bd4
 @dataclass(frozen=True)

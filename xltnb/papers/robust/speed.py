@@ -28,7 +28,7 @@ def speed_adversarial(
     "Cost of an update with ADV (K = 1) and with the free variant, plain = 1; `ratio` is plain over ADV"
     task = load_bench('lo_pair', ['en']).take(50*batch)
     logging.set_verbosity_error()
-    net,tok = load_encoder('e5-small')
+    net,tok = load_encoder('e5-small', 'benchmark')
     model = add_head(net, task.kind, task.labels, seed=0)
     with tempfile.TemporaryDirectory() as d:
         def run(*methods:Method):

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from ...tasks.bench import BENCH_DIR, TEXT_FILE, read_table
 from ...core import XltError, atomic_write, plain, seed_for, sha256_of, to_dict
 from ...models.encoders import MLM_FILE, REQUIREMENT, load_mlm, save_mlm
-from ...models.pruning import MODELS_DIR
+from ...models.subwords import MODELS_DIR
 from ...training.mlm import Batch, Corpus, Frame, hide, masked_loss, masked_states, mlm_head, pair_rows
 from ...training.mlm_run import MLMRun
 from ...tasks.languages import script, scripts_of, spaced
