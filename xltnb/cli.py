@@ -183,7 +183,7 @@ def _quiet():
     return 0
 
 # %% ../nbs/02_cli.ipynb #9908302c
-VERDICT_STYLES = dict(ok='green', near='yellow', smaller='yellow', unclear='yellow', off='red', missing='red') # others are grey
+VERDICT_STYLES = dict(ok='green', smaller='blue', unclear='yellow', off='red', missing='red') # others are grey
 
 def _cell(v, col):
     "A value as it stands in a table"
