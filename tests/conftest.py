@@ -43,6 +43,29 @@ def copy_checkout(dst):
     return Path(shutil.copytree(ROOT, dst, ignore=skip, dirs_exist_ok=True))
 
 
+def write_paper(papers, name, published='', **parts):
+    "A paper's folder below `papers`: its published file, and a module for each of `parts`"
+    folder = papers/name
+    folder.mkdir(parents=True)
+    (folder/'published.yaml').write_text(published or f'paper: {name}\ncitation: {{title: {name}, authors: nobody, venue: none, year: 2026}}\nclaims: []\n')
+    for part, text in parts.items(): (folder/f'{part}.py').write_text(text)
+    return folder
+
+
+def pytest_collection_modifyitems(items):
+    "Two processes share the tests: a file stays in one of them, since its fixtures are made once; each page goes wherever there is time"
+    for item in items:
+        if item.path.name != 'test_notebooks.py' or 'path' not in getattr(getattr(item, 'callspec', None), 'params', {}):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+@pytest.fixture(scope='session')
+def shared(tmp_path_factory):
+    "A folder that all test processes of this run have in common"
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if os.environ.get('PYTEST_XDIST_WORKER') else base
+
+
 @pytest.fixture(scope='session')
 def browser():
     "A headless Chromium; without one the test is skipped, and in CI it fails"

@@ -1,15 +1,20 @@
 "The command line: wrong names are answered with the right one, exit codes and JSON are what programs expect"
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, write_paper
 
-from xltnb.cli import doctor
-from xltnb.cli import COMMANDS, command_parser
+from xltnb.runs import doctor
+from xltnb.cli import COMMANDS, command_parser, main, root_parser, show_rows
+from xltnb.records.record import Record
+from xltnb.records.store import Store
+from xltnb.runs.experiments import jobs_for
 
 STUDY = '''
 from xltnb.runs.experiments import Result, experiment, make_job, preset_jobs
@@ -25,16 +30,24 @@ def quick_jobs(preset, seeds=None): return [make_job(f'sum-{n}', 'quick.sum', {'
 @pytest.fixture(scope='module')
 def study(tmp_path_factory):
     tmp = tmp_path_factory.mktemp('study')
-    (tmp/'quick_study.py').write_text(STUDY)
-    return tmp, {**os.environ, 'XLTNB_PAPERS': 'quick:quick_study', 'XLTNB_CACHE': str(tmp/'cache'), 'PYTHONPATH': str(tmp)}
+    write_paper(tmp/'papers', 'quick', experiments=STUDY)
+    return tmp, dict(XLTNB_PAPERS=str(tmp/'papers'), XLTNB_CACHE=str(tmp/'cache'))
 
 
 def xltnb(study, *args, code=0):
-    "Output and errors of a command"
-    done = subprocess.run([sys.executable, '-m', 'xltnb.cli', *args], cwd=study[0], env=study[1], capture_output=True, text=True, timeout=120)
-    assert done.returncode==code, done.stdout+done.stderr
-    assert 'Traceback' not in done.stderr
-    return done.stdout, done.stderr
+    "Output and errors of a command, in this process: torch is imported once"
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as m, redirect_stdout(out), redirect_stderr(err):
+        for k, v in study[1].items(): m.setenv(k, v)
+        m.chdir(study[0])
+        with pytest.raises(SystemExit) as end: main(list(args))
+    assert end.value.code==code, out.getvalue()+err.getvalue()
+    return out.getvalue(), err.getvalue()
+
+
+def alone(study, *args):
+    "A command in a process of its own"
+    return subprocess.run([sys.executable, '-m', 'xltnb.cli', *args], cwd=study[0], env=os.environ | study[1], capture_output=True, text=True, timeout=240)
 
 
 @pytest.mark.parametrize('args, says', [
@@ -59,6 +72,11 @@ def xltnb(study, *args, code=0):
 def test_wrong_names(study, args, says):
     store = ['--store', str(study[0]/'none')] if args.startswith('run') else []
     assert says in xltnb(study, *args.split(), *store, code=2)[1]
+
+
+def test_a_process_of_its_own(study):
+    done = alone(study, 'run', 'quick', '--presets', 'smoke')
+    assert done.returncode==2 and 'did you mean --preset?' in done.stderr and not done.stdout and 'Traceback' not in done.stderr
 
 
 def test_nothing_was_started(study): assert not (study[0]/'none').exists()
@@ -132,7 +150,7 @@ def test_every_argument_is_explained(name):
 
 
 def test_the_reader_may_leave():
-    done = subprocess.run(f'{sys.executable} -m xltnb.cli doctor | head -1', shell=True, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(f'{sys.executable} -m xltnb.cli list --json | head -1', shell=True, cwd=ROOT, capture_output=True, text=True)
     assert 'Traceback' not in done.stderr and 'BrokenPipe' not in done.stderr
 
 
@@ -140,3 +158,51 @@ def test_console_script():
     exe = Path(sys.executable).parent/'xltnb'
     if not exe.exists(): pytest.skip('the package is not installed here')
     assert subprocess.run([exe, '--version'], capture_output=True, text=True).stdout.strip()
+
+
+def test_help_tells_all_exit_codes():
+    for text in (root_parser().format_help(), command_parser('claims').format_help()): assert '4 a claim or a number is off' in ' '.join(text.split())
+
+
+@pytest.mark.parametrize('env, coloured', [({'FORCE_COLOR': '1'}, True), ({'FORCE_COLOR': '1', 'NO_COLOR': '1'}, False), ({}, False)])
+def test_verdicts_have_colours_on_a_terminal(monkeypatch, env, coloured):
+    for k in ('FORCE_COLOR', 'NO_COLOR', 'TTY_COMPATIBLE'): monkeypatch.delenv(k, raising=False)
+    for k, v in (env | dict(TERM='xterm')).items(): monkeypatch.setenv(k, v)
+    out = io.StringIO()
+    with redirect_stdout(out): show_rows([dict(claim='a.C1', verdict='ok'), dict(claim='a.C2', verdict='off')])
+    assert ('\x1b[32mok' in out.getvalue() and '\x1b[31moff' in out.getvalue()) is coloured
+
+
+def test_a_narrow_table_keeps_its_first_columns(monkeypatch):
+    monkeypatch.setenv('COLUMNS', '80')
+    out = io.StringIO()
+    with redirect_stdout(out): show_rows([dict(claim='a.C1', verdict='ok', effect='0.1 (0.0 to 0.2)', text='word '*40)])
+    assert 'a.C1   ok       0.1 (0.0 to 0.2)' in out.getvalue() and max(map(len, out.getvalue().split('\n')))<=80
+
+
+@pytest.mark.parametrize('line, offered', [('xltnb cla', 'claims'), ('xltnb claims --pre', '--preset'), ('xltnb claims --preset lap', 'laptop'), ('xltnb plan qu', 'quick'),
+                                           ('xltnb plan mothello.C', 'mothello.C3'), ('xltnb page mothello_t', 'mothello_tab1'), ('xltnb data ch', 'check')])
+def test_the_shell_completes(study, tmp_path, line, offered):
+    env = os.environ | study[1] | dict(_ARGCOMPLETE='1', COMP_LINE=line, COMP_POINT=str(len(line)), _ARGCOMPLETE_STDOUT_FILENAME=str(tmp_path/'out'))
+    done = subprocess.run([sys.executable, '-m', 'xltnb.cli'], env=env, cwd=ROOT, capture_output=True, text=True)
+    assert offered in (tmp_path/'out').read_text().replace('\x0b', ' ').split(), done.stderr
+
+
+def test_completion_is_a_script(study): assert 'complete' in xltnb(study, 'completion', 'bash')[0]
+
+
+def test_the_best_runs_come_first_and_ours_beside(study):
+    "A fresh clone shows what it ships; the runs made here stand beside"
+    store = study[0]/'own'
+    text = xltnb(study, 'claims', 'mothello', '--store', str(store))[0]
+    assert 'laptop' in text and 'here' not in text and 'todo' not in text and '0.47-0.53 across' in text
+    job = jobs_for('mothello', 'smoke')[0]
+    Store(store, committed=False).put(Record(job.experiment, job.key, job.config, job.seed, {}, arm=job.arm))
+    assert 'here' in xltnb(study, 'claims', 'mothello', '--store', str(store))[0].split('\n')[0]
+    rows = json.loads(xltnb(study, 'claims', 'mothello', '--json')[0])
+    assert {r['preset'] for r in rows}=={'laptop'} and 'here' not in rows[0]
+
+
+def test_what_a_preset_does_not_have_is_not_left_to_do(study):
+    text = xltnb(study, 'claims', 'baselines', '--preset', 'smoke', '--check', '--store', str(study[0]/'empty'))[0]
+    assert 'not at smoke' in text and 'todo' not in text

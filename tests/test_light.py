@@ -7,7 +7,10 @@ import sys
 import pytest
 from conftest import LIB, ROOT
 
-LIMIT_S = 0.5
+from xltnb.names import TOP_NAMES
+
+LIMIT_S = 0.5  # of `xltnb --help`
+IMPORT_S = 0.2  # of `import xltnb`
 HEAVY = ('torch', 'transformers', 'datasets', 'pandas', 'numba', 'plotly', 'IPython')
 
 
@@ -32,10 +35,29 @@ def loaded(code):
 def test_import_is_light():
     assert loaded('import xltnb') == []
     s, done = fastest([sys.executable, '-c', 'import xltnb'])
-    assert done.returncode == 0 and s < LIMIT_S, f'import xltnb took {s:.2f} s'
+    assert done.returncode == 0 and s < IMPORT_S, f'import xltnb took {s:.2f} s'
 
 
-@pytest.mark.skipif(not (LIB/'cli.py').exists(), reason='no command line yet')
+def test_names_at_the_top():
+    "Each name is there, nothing heavy is loaded before one is asked for, and the wrong one is answered"
+    import xltnb
+    assert loaded('import xltnb; dir(xltnb)') == []
+    assert set(TOP_NAMES) <= set(dir(xltnb))
+    for name, module in TOP_NAMES.items(): assert getattr(xltnb, name).__module__ == f'xltnb.{module}', f'{name} is not defined in {module}'
+    with pytest.raises(AttributeError, match="did you mean 'finetune'"): xltnb.fintune
+    assert not hasattr(xltnb, '__wrapped__')
+
+
+@pytest.mark.parametrize('made', ['xltnb/nbs', 'xltnb/data', 'xltnb'])
+def test_a_folder_of_our_name_hides_nothing(tmp_path, made):
+    "From the parent of a clone, or beside a folder that is called xltnb"
+    (tmp_path/made).mkdir(parents=True)
+    code = 'import sys; sys.path.append(sys.argv[1]); from xltnb.core import package_data, project_root; print(package_data("bench").is_dir(), project_root())'
+    env = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
+    done = subprocess.run([sys.executable, '-c', code, str(ROOT)], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.stdout.split() == ['True', str(ROOT)], done.stderr
+
+
 def test_help_is_light():
     code = 'import sys\nsys.argv = ["xltnb", "--help"]\ntry:\n from xltnb.cli import main; main()\nexcept SystemExit: pass'
     assert loaded(code) == []
@@ -45,9 +67,9 @@ def test_help_is_light():
     assert s < LIMIT_S, f'xltnb --help took {s:.2f} s'
 
 
-@pytest.mark.skipif(not (LIB/'store.py').exists(), reason='no base floor yet')
-def test_base_floor_loads_no_torch():
-    names = [m for m in ('core', 'stats', 'store', 'published', 'compare') if (LIB/f'{m}.py').exists()]
+def test_first_rooms_load_no_torch():
+    names = ['core', 'stats', *(f'records.{p.stem}' for p in sorted((LIB/'records').glob('[!_]*.py')))]
+    assert len(names) > 7
     got = loaded('\n'.join(f'import xltnb.{m}' for m in names))
     assert not {'torch', 'transformers'} & set(got)
 

@@ -9,12 +9,12 @@ SKIP = {'slow', 'gpu'}  # `#| slow` and `#| gpu` cells: settings.ini, tst_flags
 
 
 @pytest.fixture(scope='module')
-def folders(tmp_path_factory): return tmp_path_factory.mktemp('cache'), tmp_path_factory.mktemp('results')
+def folders(shared): return shared/'pages-cache', shared/'pages-results'
 
 
 @pytest.fixture
 def as_found(folders):
-    "Pages share a cache and a store that are not the user's, and leave no environment behind"
+    "Pages share a cache and a store that are not the user's, in all processes, and leave no environment behind"
     env = dict(os.environ)
     os.environ['XLTNB_CACHE'] = str(folders[0])
     yield folders[1]

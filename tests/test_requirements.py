@@ -48,6 +48,13 @@ def test_constraints_fit_the_requirements():
         assert version in spec[name], f'constraints.txt pins {line}, outside {name}{spec[name]}'
 
 
+def test_what_is_installed():
+    "Published files go with the package, and an editable install is a folder on the path, which no namespace package hides"
+    tool = tomllib.loads((ROOT/'pyproject.toml').read_text())['tool']['setuptools']
+    assert {'data/**/*', 'papers/*/published.yaml'} <= set(tool['package-data']['xltnb'])
+    assert tool['package-dir'] == {'': '.'}
+
+
 def test_versions_agree():
     import xltnb
     assert settings()['version'] == xltnb.__version__

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
-from conftest import ROOT
+from conftest import ROOT, write_paper
 
 from xltnb.runs import mill
 from xltnb.core import XltError
@@ -50,9 +50,9 @@ def slow_jobs(preset, seeds=None):
 @pytest.fixture
 def study(tmp_path):
     "Environment in which `xltnb run slow` works, with folders of its own"
-    (tmp_path/'slow_study.py').write_text(STUDY)
+    write_paper(tmp_path/'papers', 'slow', experiments=STUDY)
     (tmp_path/'cache').mkdir()
-    return tmp_path, {**os.environ, 'XLTNB_PAPERS': 'slow:slow_study', 'XLTNB_CACHE': str(tmp_path/'cache'), 'PYTHONPATH': str(tmp_path)}
+    return tmp_path, {**os.environ, 'XLTNB_PAPERS': str(tmp_path/'papers'), 'XLTNB_CACHE': str(tmp_path/'cache')}
 
 
 def start(study, *args, store='store'):
@@ -201,8 +201,10 @@ def page(tmp_path, monkeypatch):
     cells = [nbformat.v4.new_code_cell("store:str = 'results' # records", metadata={'tags': ['parameters']})]
     nb, lib = tmp_path/'page.ipynb', tmp_path/'lib'
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={'kernelspec': {'name': 'python3', 'language': 'python', 'display_name': 'x'}}), nb)
-    (lib/'data'/'published').mkdir(parents=True)
-    monkeypatch.setattr(mill, '__file__', str(lib/'mill.py'))
+    (lib/'data').mkdir(parents=True)
+    write_paper(tmp_path/'papers', 'a')
+    monkeypatch.setenv('XLTNB_PAPERS', str(tmp_path/'papers'))
+    monkeypatch.setattr(mill, 'package_data', lambda: lib/'data')
     monkeypatch.setattr(mill, '_execute', lambda nb, tmp, params, timeout: tmp.write_text('done') and '')
     return lib, tmp_path/'store', lambda: mill.run_page(nb, dict(store=str(tmp_path/'store')), tmp_path/'pages').status
 
@@ -215,7 +217,7 @@ def test_a_page_is_done_though_it_made_records(page, tmp_path, monkeypatch):
     assert [page[2](), page[2]()]==['ok', 'cached']
 
 
-@pytest.mark.parametrize('what', ['lib/new.py', 'lib/data/published/a.yaml', 'store/pins.json'])
+@pytest.mark.parametrize('what', ['lib/new.py', 'papers/a/published.yaml', 'papers/a/speed.py', 'store/pins.json'])
 def test_a_page_is_run_again_when_a_rule_or_a_pin_changes(page, tmp_path, what):
     assert [page[2](), page[2]()]==['ok', 'cached']
     (tmp_path/'store').mkdir()

@@ -8,7 +8,6 @@ __all__ = ['XltError', 'nearest', 'check_name', 'check_number', 'about', 'from_d
 
 # %% ../nbs/00_core.ipynb #3593b13d
 import hashlib
-import importlib.util
 import json
 import lzma
 import math
@@ -19,10 +18,11 @@ import types
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 from uuid import uuid4
+
+import xltnb
 
 # %% ../nbs/00_core.ipynb #4f642fd2
 class XltError(ValueError):
@@ -201,9 +201,8 @@ def _holds_project(p): return (p/'settings.ini').is_file() and (p/'nbs').is_dir(
 def project_root()->Path: # the checkout, or the current folder
     "The checkout around the current folder, else the one xltnb was imported from, else the current folder"
     here = Path.cwd()
-    spec = importlib.util.find_spec('xltnb')
-    homes = [Path(spec.origin).resolve().parents[1]] if spec and spec.origin else []
-    return next((p for p in [here, *here.parents, *homes] if _holds_project(p)), here)
+    home = Path(xltnb.__file__).resolve().parents[1]
+    return next((p for p in [here, *here.parents, home] if _holds_project(p)), here)
 
 # %% ../nbs/00_core.ipynb #3c9457f2
 def cache_dir()->Path: # made if missing
@@ -224,7 +223,7 @@ def package_data(
     *parts, # names below `data`: 'bench', 'ha'
 )->Path: # it need not exist
     "A file or folder among the package's data"
-    return Path(str(files('xltnb'))).joinpath('data', *parts)
+    return Path(xltnb.__file__).resolve().parent.joinpath('data', *parts)
 
 # %% ../nbs/00_core.ipynb #46871de1
 def sha256_of(

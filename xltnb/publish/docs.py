@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['NUMBER', 'LINK', 'PLOTLY_MIME', 'CDN', 'MATH', 'KATEX', 'EXPORT', 'PRIVATE', 'NESTED', 'SOURCE_LINK', 'ROOMS',
-           'FIRST', 'PICTURES', 'FONT', 'LANDING', 'RAW', 'PAGE_LINK', 'find_pages', 'bare_name', 'bare_links',
-           'local_output', 'local_figures', 'mathml', 'show_source', 'fold', 'strip_source_links', 'stage_page',
-           'section_of', 'reading_order', 'sidebar', 'check_names', 'stage', 'builder', 'lay_out', 'finish',
-           'build_docs', 'read_refs', 'is_dead', 'dead_links', 'readme', 'papers_markdown', 'write_finding',
+           'FIRST', 'PICTURES', 'FONT', 'LANDING', 'RAW', 'PAGE_LINK', 'place_of', 'find_pages', 'bare_name',
+           'bare_links', 'local_output', 'local_figures', 'mathml', 'show_source', 'fold', 'strip_source_links',
+           'stage_page', 'section_of', 'reading_order', 'sidebar', 'check_names', 'stage', 'builder', 'lay_out',
+           'finish', 'build_docs', 'read_refs', 'is_dead', 'dead_links', 'readme', 'papers_markdown', 'write_finding',
            'write_readme', 'publish']
 
 # %% ../../nbs/publish/01_docs.ipynb #2813f43d
@@ -40,6 +40,15 @@ from ..records.published import find_papers, load_paper
 from ..runs.experiments import has_part, load_part
 from ..runs.plan import best_plan
 
+# %% ../../nbs/publish/01_docs.ipynb #897bab2b
+def place_of(
+    page:Path, # a notebook
+    nbs:Path, # folder of the notebooks
+)->Path: # relative to it
+    "Where a page stands; a page in the folder of an outside paper stands where that paper would be"
+    if page.is_relative_to(nbs): return page.relative_to(nbs)
+    return Path('papers')/page.parent.name/page.name
+
 # %% ../../nbs/publish/01_docs.ipynb #d6dee9e2
 def find_pages(
     nbs:Path, # folder of the notebooks
@@ -47,7 +56,8 @@ def find_pages(
     "The notebooks that are pages"
     def kept(parts): return parts[0]!='results' and not any(s[0] in '._' for s in parts)
     found = [p for p in Path(nbs).rglob('*.ipynb') if kept(p.relative_to(nbs).parts)]
-    return sorted(found, key=lambda p: (len(p.relative_to(nbs).parts), str(p)))
+    found += [p for home in find_papers().values() for p in home.glob('[!._]*.ipynb')] # of papers that XLTNB_PAPERS names
+    return sorted(found, key=lambda p: (len((rel := place_of(p, nbs)).parts), str(rel)))
 
 # %% ../../nbs/publish/01_docs.ipynb #4a3534b3
 NUMBER = re.compile(r'\d\d_(?=\w+)')
@@ -202,7 +212,7 @@ def stage_page(
 
 # %% ../../nbs/publish/01_docs.ipynb #3c70aeb0
 ROOMS = ('core','stats','records','tasks','othello','models','builder','training','invented','runs','figures','publish','papers',
-    'leaderboard','cli') # the order of folders: a page imports from earlier ones
+    'leaderboard','cli','names') # the order of folders: a page imports from earlier ones
 FIRST = ('walk','claims','deviations')
 
 # %% ../../nbs/publish/01_docs.ipynb #b33ab998
@@ -267,10 +277,11 @@ def stage(
 ):
     "Lay out everything that the site builder needs"
     nbs = root/'nbs'
-    rels = [Path(p).relative_to(nbs) for p in (pages or find_pages(nbs))]
+    found = [Path(p) for p in (pages or find_pages(nbs))]
+    rels = [place_of(p, nbs) for p in found]
     check_names(rels)
     with working_directory(root):
-        for rel in rels: stage_page(nbs/rel, folder/'nbs'/rel.with_name(bare_name(rel.name)), '../'*len(rel.parts)+'plotly.min.js')
+        for p,rel in zip(found, rels): stage_page(p, folder/'nbs'/rel.with_name(bare_name(rel.name)), '../'*len(rel.parts)+'plotly.min.js')
     pictures = (p for p in nbs.rglob('*') if p.suffix in PICTURES and 'results' not in p.relative_to(nbs).parts)
     for p in pictures: shutil.copy2(p, folder/p.relative_to(root))
     cfg = yaml.safe_load((root/'_quarto.yml').read_text(encoding='utf-8'))

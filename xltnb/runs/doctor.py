@@ -24,19 +24,22 @@ def _row(name, found, remedy='', needed=True, good=None):
     state = 'ok' if good else 'missing' if needed else 'absent'
     return dict(name=name, state=state, found=str(found or '-'), remedy='' if good else remedy)
 
+# %% ../../nbs/runs/08_doctor.ipynb #4dc13492
 def _version(p):
     try: return version(p)
     except PackageNotFoundError: return None
 
+# %% ../../nbs/runs/08_doctor.ipynb #4a1f80d7
 def _packages():
     "What is imported, and what can be"
-    need = ('torch', 'numba', 'transformers', 'accelerate', 'safetensors', 'papermill', 'jupyterlab', 'plotly', 'pandas', 'scipy', 'datasets',
-            'scikit-learn')
+    need = ('torch', 'numba', 'transformers', 'accelerate', 'safetensors', 'papermill', 'jupyterlab', 'plotly', 'pandas', 'scipy',
+            'datasets', 'scikit-learn')
     extra = {'nbdev':'dev', 'ray':'cluster', 'submitit':'cluster', 'playwright':'ui', 'rust-reversi':'peers'}
     use = {'rust-reversi':', for `xltnb speed othello-games`'}
     optional = [_row(p, _version(p), f'pip install -e .[{e}]{use.get(p, "")}', needed=False) for p,e in extra.items()]
     return [*[_row(p, _version(p), f'pip install {p}') for p in need], _encoder(), *optional]
 
+# %% ../../nbs/runs/08_doctor.ipynb #0ad54945
 def _encoder():
     "The packaged encoder, found as a run would find it"
     try:
@@ -51,11 +54,13 @@ def _gpu():
     import torch
     return f'{torch.cuda.get_device_name()}, {torch.cuda.mem_get_info()[0]/2**30:.0f} GB free' if torch.cuda.is_available() else None
 
+# %% ../../nbs/runs/08_doctor.ipynb #08f93fac
 def _free_gb(path):
     path = Path(path)
     while not path.exists(): path = path.parent
     return shutil.disk_usage(path).free/2**30
 
+# %% ../../nbs/runs/08_doctor.ipynb #f7bf6fb9
 def _memory_gb():
     "Memory of this machine (POSIX)"
     return os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')/2**30 if hasattr(os, 'sysconf') else None
@@ -71,6 +76,7 @@ def _machine(store):
             _row('disk', f'{disk:.0f} GB free', 'free some space, or set XLTNB_CACHE to a larger disk', good=disk>1),
             _row('gpu', _gpu(), 'not needed for smoke and laptop; preset gpu wants one', needed=False)]
 
+# %% ../../nbs/runs/08_doctor.ipynb #7988d6e0
 def _tools():
     "Programs beside Python"
     browsers = map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))
@@ -80,6 +86,7 @@ def _tools():
             _row('quarto', shutil.which('quarto'), site, needed=False),
             _row('git', shutil.which('git'), 'records will lack the commit', needed=False)]
 
+# %% ../../nbs/runs/08_doctor.ipynb #dd1635e2
 def _data_sets():
     "Published data sets that a folder is named for"
     named = [s for s in catalog_state() if s['folder']]
@@ -88,6 +95,7 @@ def _data_sets():
         return _row(s['name'], found, '; '.join(s['missing'][:2]), needed=False, good=not s['missing'])
     return [row(s) for s in named]
 
+# %% ../../nbs/runs/08_doctor.ipynb #148013e9
 def findings(
     store:str='results', # folder of run records, whose disk is looked at
 )->list[dict]: # name, state ('ok', 'missing' or, if it can be done without, 'absent'), found, remedy

@@ -98,10 +98,12 @@ class Ctx:
         "Folder for a run's own checkpoints, one run's at a time: it stays when the run is interrupted, and goes when the run is done"
         folder = self.cache/experiment/stable_hash([version, to_dict(cfg), seed])
         with Lease(folder.parent/'.claims'/f'{folder.name}.lock') as lease:
-            if not lease: raise XltError(f'{lease.owner()} is at this run in {folder}: wait until it ends, or set XLTNB_CACHE to another folder')
+            remedy = 'wait until it ends, or set XLTNB_CACHE to another folder'
+            if not lease: raise XltError(f'{lease.owner()} is at this run in {folder}: {remedy}')
             yield folder
             rmtree(folder, ignore_errors=True)
 
+# %% ../../nbs/runs/00_experiments.ipynb #00175d2f
 def paused_unless(
     run, # something trained, with `done`
 ): # the same
@@ -130,12 +132,18 @@ def experiment(
     cfg:type=dict, # the dataclass of its config
     fixed:Callable=lambda cfg: False, # fixed(cfg) -> does the seed decide nothing? such a run is judged by its test items alone
     waits:Callable=lambda cfg: '', # waits(cfg) -> environment variable that has to name its data first, or ''
+    where:str='', # 'module:function' that is imported when the first job runs; then there is nothing to decorate
 ): # decorator
     "Register `fn(cfg, seed, ctx)->Result` as an experiment"
     def deco(fn):
         EXPERIMENTS[name] = Experiment(name, version, cfg, fn, fixed, waits)
         return fn
-    return deco
+    return deco(_later(where)) if where else deco
+
+def _later(where):
+    "A function that is imported when it is called"
+    module,_,name = where.partition(':')
+    return lambda cfg, seed, ctx: getattr(import_module(module), name)(cfg, seed, ctx)
 
 # %% ../../nbs/runs/00_experiments.ipynb #dfac04fb
 PRESET_JOBS = {}
@@ -180,6 +188,7 @@ def has_part(
     folder = find_papers().get(paper)
     return any(folder.glob(f'*{part}.py')) if folder else part=='experiments' and paper in PRESET_JOBS
 
+# %% ../../nbs/runs/00_experiments.ipynb #cbc12837
 def load_part(
     paper:str, # its name
     part:str, # 'experiments', 'figures', 'explorer' or 'speed'

@@ -28,7 +28,7 @@ from .plan import Plan, cores, duration, pick_arms, plan_line
 from ..records.published import rule_hashes
 from ..records.record import Record, provenance
 from ..records.store import Store, open_store
-from .progress import Outcome, Progress
+from .progress import Outcome, JobProgress
 from ..records.presets import find_preset
 
 # %% ../../nbs/runs/03_run.ipynb #92c30907
@@ -60,6 +60,7 @@ def _reset_peak():
     try: Path('/proc/self/clear_refs').write_text('5')
     except OSError: pass
 
+# %% ../../nbs/runs/03_run.ipynb #a04efaab
 def _peak_mb():
     "Peak memory in MB since `_reset_peak`: of the GPU when torch uses one, else of the process"
     torch = sys.modules.get('torch')
@@ -73,6 +74,7 @@ def _seconds(file):
     try: return float(file.read_text(encoding='utf-8'))
     except (OSError, ValueError): return 0.
 
+# %% ../../nbs/runs/03_run.ipynb #fcbb2f2f
 @contextmanager
 def _clock(file):
     "A function that gives the seconds spent, those of paused sittings too, which `file` keeps beside the checkpoints"
@@ -84,6 +86,7 @@ def _clock(file):
         raise
     file.unlink(missing_ok=True)
 
+# %% ../../nbs/runs/03_run.ipynb #233da9d0
 def _record(job, setup, report):
     "Run the job and make its record"
     _reset_peak()
@@ -95,11 +98,13 @@ def _record(job, setup, report):
     return Record(job.experiment, job.key, job.config, job.seed, {k: float(v) for k,v in res.metrics.items()}, res.curves,
                   res.per_language, res.items, prov | res.provenance, job.version, job.arm, job.labels, res.source)
 
+# %% ../../nbs/runs/03_run.ipynb #2ca2fa36
 def _rules(paper):
     "Hashes of the paper's rules, so that a rule changed after the run is noticed"
     try: return rule_hashes(paper)
     except XltError: return {} # a study without a published file
 
+# %% ../../nbs/runs/03_run.ipynb #4f035509
 def _failed(job, store, text, e):
     "Keep the traceback in the store and say where"
     f = store.path/'.failed'/f'{job.key}.txt'
@@ -139,11 +144,12 @@ def _hold_threads(threads):
         torch.set_num_threads(threads)
     return stack
 
+# %% ../../nbs/runs/03_run.ipynb #67b2f094
 def inline(
     jobs:list[Job], # in order
     setup:Setup, # where and how
     workers:int, # ignored
-    progress:Progress, # told of everything
+    progress:JobProgress, # told of everything
 )->list[Outcome]: # one for each job
     "Run jobs in this process"
     out = []
@@ -166,6 +172,7 @@ def add_engine(
     "Make another way to run jobs known"
     ENGINES[name] = where
 
+# %% ../../nbs/runs/03_run.ipynb #d42f1a32
 def get_engine(
     name:str, # a registered engine
 )->Callable: # fn(jobs, setup, workers, progress) -> outcomes
@@ -210,6 +217,7 @@ def __repr__(self:RunReport):
     bad = [f'  {o.job.arm} seed {o.job.seed}: {o.note}' for o in self.outcomes if o.status=='failed']
     return '\n'.join([f'{self.plan.target} at {self.plan.preset}: {head}{rest} ({duration(self.wall_s)})']+bad)
 
+# %% ../../nbs/runs/03_run.ipynb #958ecbab
 @patch
 def _repr_html_(self:RunReport): return f'<pre>{escape(repr(self))}</pre>'
 
@@ -220,6 +228,7 @@ def _workers(jobs, device):
     if device!='cpu' or (cost and min(cost)>0 and sum(cost)<3): return 1
     return max(1, min(cores(), len(jobs)))
 
+# %% ../../nbs/runs/03_run.ipynb #6bfade38
 def _wait(jobs, store, deadline):
     "Wait until one of the jobs that others run has ended one way or the other"
     while time.time()<deadline and all(store.busy(j.key) and not store.has(j.key) for j in jobs): time.sleep(0.5)
@@ -249,8 +258,10 @@ def _check_options(workers, minutes, device, preset):
     if device=='cuda' and default_device()!='cuda':
         raise XltError("device 'cuda' was asked for and torch sees no GPU; use 'cpu', or see `xltnb doctor`")
     if not device and find_preset(preset).unit=='GPU' and default_device()!='cuda':
-        raise XltError(f"preset '{preset}' is counted in GPU-hours and torch sees no GPU: choose smoke or laptop, or ask for it with --device cpu")
+        remedy = 'choose smoke or laptop, or ask for it with --device cpu'
+        raise XltError(f"preset '{preset}' is counted in GPU-hours and torch sees no GPU: {remedy}")
 
+# %% ../../nbs/runs/03_run.ipynb #f120d0c4
 def _check_store(store):
     "The store can be written to"
     try: (store.path/'.claims').mkdir(parents=True, exist_ok=True)
@@ -279,9 +290,10 @@ def run_plan(
     if not todo: return RunReport(plan, [])
     _check_store(store)
     setup = Setup(str(store.path), len(store.folders)>1, device=device, deadline=start+60*minutes if minutes else inf)
-    progress = Progress(todo, workers, show=show)
+    progress = JobProgress(todo, show=show)
     try: outs = _rounds(todo, fn, setup, workers, progress)
     except KeyboardInterrupt:
+        progress.close()
         if show: print('stopped; the same command goes on from there', flush=True)
         raise
     finally: progress.close()
