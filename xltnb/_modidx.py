@@ -1114,6 +1114,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                                     'xltnb/papers/robust/explorer.py'),
                                               'xltnb.papers.robust.explorer.RegionExplorer.paint': ( 'papers/robust/explorer.html#regionexplorer.paint',
                                                                                                      'xltnb/papers/robust/explorer.py'),
+                                              'xltnb.papers.robust.explorer.RegionExplorer.ready': ( 'papers/robust/explorer.html#regionexplorer.ready',
+                                                                                                     'xltnb/papers/robust/explorer.py'),
                                               'xltnb.papers.robust.explorer.RegionExplorer.value': ( 'papers/robust/explorer.html#regionexplorer.value',
                                                                                                      'xltnb/papers/robust/explorer.py'),
                                               'xltnb.papers.robust.explorer.RegionExplorer.view': ( 'papers/robust/explorer.html#regionexplorer.view',

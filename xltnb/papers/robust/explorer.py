@@ -119,12 +119,19 @@ def fig(self:RegionExplorer)->go.Figure:
     "The picture without a running kernel behind it"
     return self.paint(_empty_region())
 
+# %% ../../../nbs/papers/robust/07_explorer.ipynb #a90b3c19
+@patch
+def ready(self:RegionExplorer):
+    "Compute the noise of every radius, so that a drag only draws"
+    for r in _RADII: self.once('noise', r, self.value('noise'))
+
 # %% ../../../nbs/papers/robust/07_explorer.ipynb #e8cb50a5
 @patch
 def changed(self:RegionExplorer):
     "A control moved: bring the figure up to date"
     if self.figure is not None:
         with self.figure.batch_update(): self.paint(self.figure)
+        self.ready()
 
 # %% ../../../nbs/papers/robust/07_explorer.ipynb #a90b3c12
 def _answers()->bool:
@@ -136,6 +143,7 @@ def _answers()->bool:
 def widget(self:RegionExplorer)->W.VBox:
     "Controls above, the figure below"
     if self.figure is None: self.figure = go.FigureWidget(self.fig())
+    self.ready()
     c = self.controls
     return W.VBox([W.HBox([c['text'],c['radius']]), W.HBox([c['noise'],c['steps']]), self.figure])
 
