@@ -1,22 +1,50 @@
 "Robust training as experiments: words to methods, the choice of a radius, and controls that are what they claim to be"
 import ast
+import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import LIB
+from datasets import DatasetDict
 
 from xltnb.papers.robust import experiments as exp
 import xltnb.papers.robust.rows as rows
 from xltnb.core import XltError, from_dict, to_dict
 from xltnb.papers.robust.rows import RobustCfg, robust_jobs
 from xltnb.papers.robust.experiments import run_robust
+from xltnb.models.encoders import first_layers, load_encoder
 from xltnb.runs.experiments import Ctx, Paused, call_job
 from xltnb.runs.plan import make_plan, plan_line
 from xltnb.runs.run import run_plan
 from xltnb.tasks.synonyms import load_synonyms
 from xltnb.runs.by_name import encoder_of
 from xltnb.runs.recipes import Call, make_methods, read_call
+
+
+@pytest.fixture(scope='module')
+def few_rows():
+    "Rows of four languages, 24 a split, and an encoder with their subwords alone: trainings cost little of loading and drawing"
+    task = exp.task_of('cldr_cat', ('en', 'de', 'zh', 'hi'), 48, 0)
+    cut = lambda d: DatasetDict({split: rows.select(range(min(len(rows), 48 if split == 'train' else 24))) for split, rows in d.items()})
+    task = replace(task, data={l: cut(d) for l, d in task.data.items()})
+    net, tok = load_encoder('e5-small', task)
+    net.config.drawn_vocab = None
+    return task, first_layers(net, 6), tok
+
+
+@pytest.fixture
+def few(few_rows, monkeypatch):
+    "Runs read these rows with this encoder"
+    task, net, tok = few_rows
+
+    def of(name, langs=(), train=0, seed=0):
+        assert name == task.name and train
+        return replace(task, data={l: DatasetDict(task.data[l]) for l in langs or task.languages}).take(train, seed=seed)
+    monkeypatch.setattr(exp, 'task_of', of)
+    monkeypatch.setattr(exp, 'encoder_of', lambda name, **kw: (first_layers(copy.deepcopy(net), int(name.split(':')[1])), tok))
+    return of
 
 
 def updates(cfg, copies):
@@ -46,7 +74,7 @@ def test_every_row_of_every_preset_can_be_made(preset):
 
 
 @pytest.mark.parametrize('row', ['online', 'consistency', 'ear', 'both', 'free', 'rsrp_last', 'adv_last', 'average'])
-def test_rows_that_wait_for_a_gpu_take_a_step(row, tmp_path):
+def test_rows_that_wait_for_a_gpu_take_a_step(row, tmp_path, few):
     cfg = rows.RobustCfg('cldr_cat', 8, 4, ('en', 'de'), 'e5-small:6', fine=rows.FineCfg(steps=2, batch=4))
     cfg = rows.row_cfg(cfg, row, 2)
     res = exp.run_robust(exp.replace(cfg, grid=cfg.grid[:1]), 0, Ctx(cache=tmp_path))
@@ -125,7 +153,7 @@ def test_only_a_number_behind_a_colon_is_one_of_layers(name):
     assert repr(name) in str(e.value)
 
 
-def test_a_search_keeps_the_model_it_chose(tmp_path):
+def test_a_search_keeps_the_model_it_chose(tmp_path, few):
     job = next(j for j in rows.robust_jobs('smoke') if j.arm == 'cldr-rsrp')
     cfg = from_dict(rows.RobustCfg, job.config | dict(grid=[.1, .3]))
     ctx = Ctx(cache=tmp_path)
@@ -136,9 +164,9 @@ def test_a_search_keeps_the_model_it_chose(tmp_path):
     assert res.items == alone.items and res.curves['grid']['radius'] == [.1, .3]
 
 
-def test_a_search_does_without_dev_rows_in_other_languages(tmp_path, monkeypatch):
+def test_a_search_does_without_dev_rows_in_other_languages(tmp_path, monkeypatch, few):
     job = next(j for j in rows.robust_jobs('smoke') if j.arm == 'cldr-rsrp')
-    task = exp.task_of('cldr_cat', ('en', 'de'), 24, 0)
+    task = few('cldr_cat', ('en', 'de'), 24)
     for l in task.targets: del task.data[l]['validation']
     monkeypatch.setattr(exp, 'task_of', lambda *args: task)
     res = exp.run_robust(from_dict(rows.RobustCfg, job.config | dict(langs=['en', 'de'], grid=[.1, .3])), 0, Ctx(cache=tmp_path))
@@ -164,7 +192,7 @@ def test_the_paper_preset_runs_on_published_files(monkeypatch, tmp_path):
         folder = tmp_path/'x-final'/lang
         folder.mkdir(parents=True)
         lines = lambda n: 'id\tsentence1\tsentence2\tlabel\n' + ''.join(f'{i}\tthe big house {i}\ta large home {i%7}\t{i%2}\n' for i in range(1, n+1))
-        for split in ('dev_2k', 'test_2k'): (folder/f'{split}.tsv').write_text(lines(12))
+        for split in ('dev_2k', 'test_2k'): (folder/f'{split}.tsv').write_text(lines(6))
         (folder/('train.tsv' if lang == 'en' else 'translated_train.tsv')).write_text(lines(24))
     monkeypatch.setenv('XLTNB_PAWSX', str(tmp_path))
     monkeypatch.setattr(exp, 'table_of', lambda name, task: load_synonyms('wordnet'))
@@ -174,9 +202,10 @@ def test_the_paper_preset_runs_on_published_files(monkeypatch, tmp_path):
     assert np.shape(res.curves['matrix']['acc']) == (7, 7)
     assert {'source', 'targets', 'avg', 'cross', 'all', 'slope', *rows.PAWSX} <= set(res.metrics)
 
+
 @pytest.mark.parametrize('arm', ['cldr-plain', 'cldr-rsrp'])
-def test_a_run_pauses_at_its_deadline_and_goes_on(tmp_path, arm):
-    job = next(j for j in robust_jobs('smoke') if j.arm==arm)
+def test_a_run_pauses_at_its_deadline_and_goes_on(tmp_path, few, arm):
+    job = next(j for j in robust_jobs('smoke') if j.arm == arm)
     said, cfg = [], from_dict(RobustCfg, job.config)
     with pytest.raises(Paused): run_robust(cfg, 0, Ctx(tmp_path/'a', report=lambda share, note: said.append(share), deadline=0.))
     assert len(said)==1 and 0<said[0]<.85

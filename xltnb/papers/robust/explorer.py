@@ -11,6 +11,7 @@ from functools import cache
 import ipywidgets as W
 import numpy as np
 import plotly.graph_objects as go
+from IPython import get_ipython
 from IPython.display import display
 from fastcore.basics import patch
 
@@ -65,7 +66,7 @@ class RegionExplorer:
         self.controls = dict(text=W.Dropdown(description='text', options=options, value=text, **wide),
             radius=W.SelectionSlider(description='radius', options=radii, value=.1, continuous_update=True, **wide),
             noise=W.Dropdown(description='noise', options=NOISES, **wide),
-            steps=W.IntSlider(description='steps', min=1, max=5, **wide))
+            steps=W.IntSlider(description='steps', min=1, max=5, continuous_update=False, **wide))
         for k,v in settings.items(): self.controls[check_name(k, self.controls, 'setting of RegionExplorer')].value = v
         for c in self.controls.values(): c.observe(lambda _: self.changed(), 'value')
 
@@ -88,15 +89,16 @@ class RegionExplorer:
 def view(self:RegionExplorer)->tuple: # data of each trace, title, subtitle
     "Trace data and titles for the current settings"
     around,rho = self.once('around'), self.value('radius')
-    path = [around.here, *(self.once('attack', r, self.value('steps')) for r in _RADII if 0<r<=rho)]
-    joined = (np.concatenate([getattr(p, f) for p in path]) for f in ('moved','right','answer'))
-    attack = Points(tuple(f'attack of {r:g}' for r in _RADII[:len(path)]), *joined)
+    path,n = self.once('path', _RADII[1:], self.value('steps')), _RADII.index(rho)
+    here = around.here
+    joined = (np.concatenate([getattr(here, f), getattr(path, f)[:n]]) for f in ('moved','right','answer'))
+    attack = Points(('attack of 0', *path.names[:n]), *joined)
     others,copies,noise = self.once('translations'), self.once('synonyms'), self.once('noise', rho, self.value('noise'))
     ok = others.answer==around.label
     read = lambda l: f'{l}: {around.texts[l]}'
-    data = [_data(others, ok, read), _data(others, ~ok, read), _data(copies), _data(noise), _data(attack), _data(around.here)]
-    lost = '' if path[-1].answer[0]==around.label else ', and the answer is lost'
-    title = f'An attack of {rho:g} moves the sentence by {path[-1].moved[0]:.2f}{lost}; '
+    data = [_data(others, ok, read), _data(others, ~ok, read), _data(copies), _data(noise), _data(attack), _data(here)]
+    lost = '' if attack.answer[-1]==around.label else ', and the answer is lost'
+    title = f'An attack of {rho:g} moves the sentence by {attack.moved[-1]:.2f}{lost}; '
     title += f'translations lie {others.moved.min():.2f} to {others.moved.max():.2f} away'
     return data, title, f'{ok.sum()} of {len(ok)} translations are read as {_task().labels[around.label]}: {around.text[:60]}'
 
@@ -117,17 +119,36 @@ def fig(self:RegionExplorer)->go.Figure:
     "The picture without a running kernel behind it"
     return self.paint(_empty_region())
 
+# %% ../../../nbs/papers/robust/07_explorer.ipynb #a90b3c19
+@patch
+def ready(self:RegionExplorer):
+    "Compute the noise of every radius, so that a drag only draws"
+    for r in _RADII: self.once('noise', r, self.value('noise'))
+
 # %% ../../../nbs/papers/robust/07_explorer.ipynb #e8cb50a5
 @patch
 def changed(self:RegionExplorer):
     "A control moved: bring the figure up to date"
     if self.figure is not None:
         with self.figure.batch_update(): self.paint(self.figure)
+        self.ready()
+
+# %% ../../../nbs/papers/robust/07_explorer.ipynb #a90b3c12
+def _answers()->bool:
+    "Does a kernel stand behind this page, so that a control can ask it?"
+    return getattr(get_ipython(), 'kernel', None) is not None
+
+# %% ../../../nbs/papers/robust/07_explorer.ipynb #a90b3c13
+@patch
+def widget(self:RegionExplorer)->W.VBox:
+    "Controls above, the figure below"
+    if self.figure is None: self.figure = go.FigureWidget(self.fig())
+    self.ready()
+    c = self.controls
+    return W.VBox([W.HBox([c['text'],c['radius']]), W.HBox([c['noise'],c['steps']]), self.figure])
 
 # %% ../../../nbs/papers/robust/07_explorer.ipynb #6387257d
 @patch
 def _ipython_display_(self:RegionExplorer):
-    "Controls above, the figure below"
-    if self.figure is None: self.figure = go.FigureWidget(self.fig())
-    c = self.controls
-    display(W.VBox([W.HBox([c['text'],c['radius']]), W.HBox([c['noise'],c['steps']]), self.figure]))
+    "The widget where a kernel answers, the plain figure elsewhere"
+    display(self.widget() if _answers() else self.fig())

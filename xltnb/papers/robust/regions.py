@@ -193,6 +193,25 @@ def attack(self:Around,
     delta = ADV(rho=rho, steps=steps).attack(step, run_model)
     return self.points(['attack'], plus(step, delta))
 
+# %% ../../../nbs/papers/robust/03_regions.ipynb #5e1f0a31
+class _Ladder(ADV):
+    "An attack whose rows have radii of their own"
+    def __init__(self, radii, steps):
+        super().__init__(1., steps)
+        self.radii = torch.tensor(radii)[:,None,None]
+
+    def radius(self, step): return super().radius(step)*self.radii.to(step.ids.device)
+
+# %% ../../../nbs/papers/robust/03_regions.ipynb #5e1f0a32
+@patch
+def path(self:Around,
+    radii:Sequence[float], # growing, as fractions of the mean norm of the words
+    steps:int=1, # of ascent
+)->Points: # one a radius
+    "The worst points of growing regions: what `attack` finds, read as one batch"
+    step = self.step([self.text]*len(radii))
+    return self.points([f'attack of {r:g}' for r in radii], plus(step, _Ladder(radii, steps).attack(step, run_model)))
+
 # %% ../../../nbs/papers/robust/03_regions.ipynb #d957612e
 @patch
 def synonyms(self:Around,
