@@ -1,5 +1,6 @@
 "In JupyterLab: the widget's notebook runs, a control moves, the picture changes"
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -73,16 +74,6 @@ def lab(tmp_path_factory):
 def picture(page): return page.locator(PLOT).first.evaluate('e => JSON.stringify(e.data) + JSON.stringify(e.layout)')
 
 
-def press_run_all(page, tries=3):
-    "The menu may close again while JupyterLab is still starting"
-    for left in range(tries)[::-1]:
-        page.get_by_role('menuitem', name='Run', exact=True).click()
-        try: return page.get_by_text('Run All Cells', exact=True).click(timeout=10_000)
-        except Exception:
-            if not left: raise
-            page.keyboard.press('Escape')
-
-
 @contextmanager
 def run_all(browser, address):
     "The notebook's page with all cells run and its picture drawn; nothing may go wrong on it"
@@ -94,7 +85,8 @@ def run_all(browser, address):
     page.goto(address)
     page.locator('.jp-Notebook').wait_for(timeout=60000)
     page.get_by_text('| Idle').first.wait_for(timeout=60000)
-    press_run_all(page)
+    page.get_by_role('menuitem', name='Run', exact=True).click()
+    page.locator('.lm-Menu-itemLabel', has_text=re.compile('^Run All Cells$')).click()
     page.locator(f'{PLOT} .main-svg').first.wait_for(timeout=240_000)
     yield page
     assert page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]').count() == 0
