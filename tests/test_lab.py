@@ -1,5 +1,6 @@
 "In JupyterLab: the widget's notebook runs, a control moves, the picture changes"
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -8,11 +9,12 @@ import urllib.request
 from contextlib import contextmanager
 
 import pytest
-from conftest import ROOT
+from conftest import NBS, ROOT
 
-CHANGED = 'b => { const e = document.querySelector(".js-plotly-plot"); return e && JSON.stringify(e.data) + JSON.stringify(e.layout) !== b }'
-BOOKS = dict(explore=['from xltnb.papers.mothello.explorer import OthelloExplorer', 'OthelloExplorer()'],
-             regions=['from xltnb.papers.robust.explorer import RegionExplorer', 'RegionExplorer(radius=.03)'])
+PLOT = '.jupyter-widgets .js-plotly-plot'
+CHANGED = f'b => {{ const e = document.querySelector("{PLOT}"); return e && JSON.stringify(e.data) + JSON.stringify(e.layout) !== b }}'
+BOOKS = dict(regions=['from xltnb.papers.robust.explorer import RegionExplorer', 'RegionExplorer(radius=.03)'])
+WIDGETS = {'mothello_explore': 1, '08_explorer': 1, 'mothello_walk': 2}  # a page, and how many widgets it leaves
 
 
 def free_port():
@@ -29,6 +31,22 @@ def wait_for(url, server, seconds=60):
     raise RuntimeError(f'JupyterLab did not answer at {url}')
 
 
+def set_option(home, extension, name, text):
+    "A setting of JupyterLab"
+    folder = home/'jupyterlab_settings_dir'/'@jupyterlab'/extension
+    folder.mkdir(parents=True)
+    (folder/f'{name}.jupyterlab-settings').write_text(text)
+
+
+def without_outputs(path):
+    "A page as it is before its first run"
+    import nbformat
+    book = nbformat.read(path, 4)
+    for c in book.cells:
+        if c.cell_type == 'code': c.update(outputs=[], execution_count=None)
+    return book
+
+
 @pytest.fixture(scope='module')
 def lab(tmp_path_factory):
     "JupyterLab over a folder with a notebook for each widget; address of a notebook"
@@ -37,10 +55,11 @@ def lab(tmp_path_factory):
     kernel = {'kernelspec': {'name': 'python3', 'display_name': 'python3', 'language': 'python'}}
     for name, code in BOOKS.items():
         nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in code], metadata=kernel), work/f'{name}.ipynb')
+    for name in WIDGETS: nbformat.write(without_outputs(NBS/'papers'/'mothello'/f'{name}.ipynb'), work/f'{name}.ipynb')
     names = ('JUPYTER_CONFIG_DIR', 'JUPYTERLAB_SETTINGS_DIR', 'JUPYTERLAB_WORKSPACES_DIR', 'JUPYTER_RUNTIME_DIR')
     env = {**os.environ, **{n: str(home/n.lower()) for n in names}, 'PYTHONPATH': str(ROOT)}
-    (home/'jupyterlab_settings_dir'/'@jupyterlab'/'apputils-extension').mkdir(parents=True)
-    (home/'jupyterlab_settings_dir'/'@jupyterlab'/'apputils-extension'/'notification.jupyterlab-settings').write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    set_option(home, 'apputils-extension', 'notification', '{"fetchNews": "false", "checkForUpdates": false}')
+    set_option(home, 'notebook-extension', 'tracker', '{"windowingMode": "none"}')  # cells out of sight are drawn too
     args = f'-m jupyter lab --no-browser --allow-root --port={port} --ip=127.0.0.1 --IdentityProvider.token= --ServerApp.root_dir={work}'
     with open(home/'log', 'w') as log:
         server = subprocess.Popen([sys.executable, *args.split()], env=env, stdout=log, stderr=log, cwd=work)
@@ -52,7 +71,7 @@ def lab(tmp_path_factory):
             server.wait(20)
 
 
-def picture(page): return page.locator('.js-plotly-plot').first.evaluate('e => JSON.stringify(e.data) + JSON.stringify(e.layout)')
+def picture(page): return page.locator(PLOT).first.evaluate('e => JSON.stringify(e.data) + JSON.stringify(e.layout)')
 
 
 @contextmanager
@@ -67,8 +86,8 @@ def run_all(browser, address):
     page.locator('.jp-Notebook').wait_for(timeout=60000)
     page.get_by_text('| Idle').first.wait_for(timeout=60000)
     page.get_by_role('menuitem', name='Run', exact=True).click()
-    page.get_by_text('Run All Cells', exact=True).click()
-    page.locator('.js-plotly-plot .main-svg').first.wait_for(timeout=240_000)
+    page.locator('.lm-Menu-itemLabel', has_text=re.compile('^Run All Cells$')).click()
+    page.locator(f'{PLOT} .main-svg').first.wait_for(timeout=240_000)
     yield page
     assert page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]').count() == 0
     assert not wrong, '\n'.join(wrong)
@@ -80,7 +99,7 @@ def changes(page, act, title=''):
     before = picture(page)
     act()
     page.wait_for_function(CHANGED, arg=before, timeout=60_000)
-    page.locator('.js-plotly-plot .gtitle', has_text=title).first.wait_for(timeout=60_000)
+    page.locator(f'{PLOT} .gtitle', has_text=title).first.wait_for(timeout=60_000)
 
 
 def drag(page, steps):
@@ -90,10 +109,17 @@ def drag(page, steps):
 
 
 def test_a_control_changes_the_picture(browser, lab):
-    with run_all(browser, lab('explore')) as page:
+    with run_all(browser, lab('mothello_explore')) as page:
         changes(page, lambda: drag(page, 3))
         changes(page, lambda: page.locator('.widget-dropdown select').nth(1).select_option('B'), 'told in B')
         changes(page, lambda: page.locator('.jupyter-widgets.widget-play button').first.click())
+
+
+@pytest.mark.parametrize('name', list(WIDGETS)[1:])
+def test_run_all_leaves_a_working_widget(browser, lab, name):
+    with run_all(browser, lab(name)) as page:
+        page.wait_for_function('n => document.querySelectorAll(".widget-slider").length == n', arg=WIDGETS[name], timeout=240_000)
+        changes(page, lambda: drag(page, 3))
 
 
 def test_a_region_grows(browser, lab):

@@ -103,12 +103,28 @@ def test_without_a_kernel_the_plain_figure_is_shown_and_with_one_the_controls(ex
     import plotly.graph_objects as go
 
     from xltnb.papers.mothello import explorer as page
-    shown = []
-    monkeypatch.setattr(page, 'display', shown.append)
+    shown, made, real = [], [], page.OthelloExplorer.widget
+    monkeypatch.setattr(page, 'display', lambda x, **_: shown.append(x))
+    monkeypatch.setattr(page.OthelloExplorer, 'widget', lambda self: made.append(real(self)) or made[-1])
     explorer._ipython_display_()
+    assert not made
     monkeypatch.setattr(page, '_answers', lambda: True)
     explorer._ipython_display_()
     assert isinstance(shown[0], go.Figure) and not isinstance(shown[0], go.FigureWidget)
-    assert isinstance(shown[1].children[0].children[0], W.IntSlider) and isinstance(shown[1].children[-1], go.FigureWidget)
+    assert shown[1]['application/vnd.jupyter.widget-view+json']['model_id'] == made[0].model_id
+    assert shown[1]['image/svg+xml'].startswith('<svg')  # for readers of the saved page
+    assert isinstance(made[0].children[0].children[0], W.IntSlider) and isinstance(made[0].children[-1], go.FigureWidget)
     explorer.controls['move'].value = 20
-    assert shown[1].children[-1].layout.title.text == explorer.fig().layout.title.text
+    assert made[0].children[-1].layout.title.text == explorer.fig().layout.title.text
+
+
+def test_a_drag_is_answered_at_once(explorer):
+    "Half of 50 moves of the slider within 150 ms each, figure included"
+    from time import perf_counter
+    explorer.widget()
+    took = []
+    for i in range(50):
+        start = perf_counter()
+        explorer.controls['move'].value = 11+i % 15
+        took.append(perf_counter()-start)
+    assert np.median(took) < .15, sorted(took)

@@ -16,6 +16,7 @@ from fastcore.basics import patch
 from ...core import check_name
 from .demo import ARMS, Demo, States, load_demo
 from ...figures.look import INK
+from ...figures.still import still
 from ...othello.rules import SYMMETRIES, geometry, symmetries
 
 # %% ../../../nbs/papers/mothello/08_explorer.ipynb #3eaa49cc
@@ -284,5 +285,7 @@ def widget(self:OthelloExplorer)->W.VBox:
 # %% ../../../nbs/papers/mothello/08_explorer.ipynb #5d12a92a
 @patch
 def _ipython_display_(self:OthelloExplorer):
-    "The widget where a kernel answers, the plain figure elsewhere"
-    display(self.widget() if _answers() else self.fig())
+    "The widget where a kernel answers, with a picture for readers of the saved page; the plain figure elsewhere"
+    if not _answers(): return display(self.fig())
+    view = self.widget()._repr_mimebundle_()
+    display(view | {'image/svg+xml': still(self.fig())}, raw=True)
