@@ -22,7 +22,7 @@ from ..records.checkpoints import newest_state, write_state
 from ..models.encoders import load_encoder, load_tokenizer
 from .mlm import Batch, Corpus, Frame, MLMCfg, batches, bench_corpus, draw_order, draw_rivals
 from .mlm import language_shares, masked_loss, mlm_head
-from .scores import positions
+from .scores import max_positions
 
 # %% ../../nbs/training/10_mlm_run.ipynb #cb532f1c
 def _with_head(encoder, seed):
@@ -95,7 +95,7 @@ class MLMRun:
         if cfg.tlm and 'en' not in corpus.langs:
             raise XltError(f'tlm={cfg.tlm} shows English beside a sentence, but the text has none: set tlm=0')
         self.model,self.tok = model or mlm_model(cfg, corpus)
-        check_number(cfg.block, 'block, for this encoder,', 6, positions(self.model))
+        check_number(cfg.block, 'block, for this encoder,', 6, max_positions(self.model))
         self.cfg,self.folder,self.corpus,self.sentences = cfg,Path(folder),corpus,sentences
         self.frame,self.order,self.at = Frame.of(self.tok, corpus), draw_order(corpus, cfg), Progress()
         self.ranked = np.argsort(-np.bincount(corpus.ids, minlength=len(self.tok)), kind='stable')

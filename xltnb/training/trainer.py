@@ -155,8 +155,35 @@ class _Bar(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs): self.bar.update(self.rows)
     def on_train_end(self, args, state, control, **kwargs): self.bar.close()
 
+# %% ../../nbs/training/08_trainer.ipynb #92efe8fa
+class _Checkpointed(MethodTrainer):
+    "Keeps a run's state without pickles, the checkpoints of a deadline apart from those of looks"
+    def _save(self, *args, **kwargs):
+        with quiet(): super()._save(*args, **kwargs)
+        for f in Path(self.args.output_dir).glob('**/training_args.bin'): f.unlink(missing_ok=True) # a pickle that nothing here reads
+
+    def _save_optimizer_and_scheduler(self, folder):
+        if self.args.should_save: save_training(Path(folder)/'training.safetensors', self.optimizer, self.lr_scheduler, self.methods)
+
+    def _load_optimizer_and_scheduler(self, folder):
+        if folder:
+            load_training(Path(folder)/'training.safetensors', self.optimizer, self.lr_scheduler, self.methods, str(self.args.device))
+
+    def _save_rng_state(self, folder):
+        Path(folder).mkdir(parents=True, exist_ok=True) # the first process may be slower
+        save_random(Path(folder)/f'random-{self.args.process_index}.safetensors')
+
+    def _load_rng_state(self, folder):
+        if folder: load_random(Path(folder)/f'random-{self.args.process_index}.safetensors')
+
+    def _get_output_dir(self, trial): return str(Path(super()._get_output_dir(trial), 'between' if self.between.due else ''))
+
+    def _determine_best_metric(self, metrics, trial):
+        # else the library keeps the best one alone
+        return self.args.load_best_model_at_end and super()._determine_best_metric(metrics, trial)
+
 # %% ../../nbs/training/08_trainer.ipynb #8e7dd41f
-class Finetuner(MethodTrainer):
+class Finetuner(_Checkpointed):
     "Fine-tune a model on a task's source language, and score it in every other"
     def __init__(self,
         model:nn.Module, # an encoder with a head
@@ -198,30 +225,6 @@ class Finetuner(MethodTrainer):
         feats = prepared(self.task, tokenizer, self.cfg.max_len, methods, seed)
         check_positions(model, feats)
         return feats
-
-    def _save(self, *args, **kwargs):
-        with quiet(): super()._save(*args, **kwargs)
-        for f in Path(self.args.output_dir).glob('**/training_args.bin'): f.unlink(missing_ok=True) # a pickle that nothing here reads
-
-    def _save_optimizer_and_scheduler(self, folder):
-        if self.args.should_save: save_training(Path(folder)/'training.safetensors', self.optimizer, self.lr_scheduler, self.methods)
-
-    def _load_optimizer_and_scheduler(self, folder):
-        if folder:
-            load_training(Path(folder)/'training.safetensors', self.optimizer, self.lr_scheduler, self.methods, str(self.args.device))
-
-    def _save_rng_state(self, folder):
-        Path(folder).mkdir(parents=True, exist_ok=True) # the first process may be slower
-        save_random(Path(folder)/f'random-{self.args.process_index}.safetensors')
-
-    def _load_rng_state(self, folder):
-        if folder: load_random(Path(folder)/f'random-{self.args.process_index}.safetensors')
-
-    def _get_output_dir(self, trial): return str(Path(super()._get_output_dir(trial), 'between' if self.between.due else ''))
-
-    def _determine_best_metric(self, metrics, trial):
-        # else the library keeps the best one alone
-        return self.args.load_best_model_at_end and super()._determine_best_metric(metrics, trial)
 
 # %% ../../nbs/training/08_trainer.ipynb #468fa862
 @patch(as_prop=True)

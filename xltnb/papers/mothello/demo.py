@@ -202,7 +202,7 @@ def _read_demo(name:str, path:Path)->tuple: # the JSON, the tensors
     for p in (path, path.with_suffix('.json')):
         if not p.exists():
             raise XltError(f'{p} is missing: install the package again, or build it from a finished run with make_demo({name!r})')
-    try: return json.loads(path.with_suffix('.json').read_text()), load_file(path)
+    try: return json.loads(path.with_suffix('.json').read_text(encoding='utf-8')), load_file(path)
     except Exception as e:
         remedy = f'install the package again, or build it with make_demo({name!r})'
         raise XltError(f'{path} or the JSON beside it cannot be read ({e}): {remedy}') from e
