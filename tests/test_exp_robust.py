@@ -9,11 +9,11 @@ import pytest
 from conftest import LIB
 from datasets import DatasetDict
 
-from xltnb.papers.robust import experiments as exp
-import xltnb.papers.robust.rows as rows
+from xltnb.papers.robust import training as exp
+import xltnb.papers.robust.experiments as rows
 from xltnb.core import XltError, from_dict, to_dict
-from xltnb.papers.robust.rows import RobustCfg, robust_jobs
-from xltnb.papers.robust.experiments import run_robust
+from xltnb.papers.robust.experiments import RobustCfg, robust_jobs
+from xltnb.papers.robust.training import run_robust
 from xltnb.models.encoders import first_layers, load_encoder
 from xltnb.runs.experiments import Ctx, Paused, call_job
 from xltnb.runs.plan import make_plan, plan_line

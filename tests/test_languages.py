@@ -5,10 +5,12 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from xltnb.core import XltError
-from xltnb.othello.lexicon import LANGUAGE_KINDS, Encoder, decode_game, draw_anchors, encode_game, inputs_targets, make_lexicon, relabel
+from xltnb.othello.lexicon import LANGUAGE_KINDS, decode_game, draw_anchors, encode_game, make_lexicon, relabel
+from xltnb.othello.tokens import Encoder, inputs_targets
 from xltnb.training.features import decode
 from xltnb.othello.rules import symmetries
-from xltnb.othello.games import NONE, random_games
+from xltnb.othello.rules import NONE
+from xltnb.othello.games import random_games
 
 worlds = st.fixed_dictionaries(dict(n=st.sampled_from([4,6,8]), kinds=st.lists(st.sampled_from(LANGUAGE_KINDS),min_size=1,max_size=5).map(tuple), anchors=st.integers(0,3), seed=st.integers(0,10**6), unified=st.booleans()))
 

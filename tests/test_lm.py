@@ -9,15 +9,18 @@ import pytest
 import torch
 
 from xltnb.core import XltError, seed_for
-from xltnb.othello.gpt import GPT, GPTCfg
+from xltnb.othello.gpt import GPT
+from xltnb.othello.settings import GPTCfg
 from xltnb.othello.lexicon import make_lexicon
-from xltnb.othello.train import LMCfg, load_checkpoint, loss_sum, model_for, save_checkpoint, train
+from xltnb.othello.settings import LMCfg
+from xltnb.othello.train import load_checkpoint, loss_sum, model_for, save_checkpoint, train
 
 SCRIPT = '''
 import json, sys, torch
 from accelerate import Accelerator
 from xltnb.othello.lexicon import make_lexicon
-from xltnb.othello.train import LMCfg, model_for, train
+from xltnb.othello.settings import LMCfg
+from xltnb.othello.train import model_for, train
 torch.set_num_threads(1)
 acc = Accelerator(cpu=True); lex = make_lexicon(('atomic','compositional'), n=4)
 run = train(model_for(lex, 2, 2, 32), lex, LMCfg(steps=30, batch=32, lr=5e-3, warmup=5), seed=1, accelerator=acc)
@@ -46,7 +49,7 @@ def test_bfloat16_stays_near_float32():
 
 def test_length_groups_equal_one_padded_batch():
     "Grouping rows by length changes speed, not the loss"
-    from xltnb.othello.lexicon import Encoder, inputs_targets
+    from xltnb.othello.tokens import Encoder, inputs_targets
     from xltnb.othello.train import batch_groups
     from xltnb.othello.games import random_games
     lex = make_lexicon(('atomic','compositional'), n=6); enc = Encoder(lex); games = torch.from_numpy(random_games(8,n=6)); langs = [0,1]*4; net = model_for(lex,2,2,32)

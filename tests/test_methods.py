@@ -13,7 +13,7 @@ from transformers import (BertConfig, BertForSequenceClassification, DebertaV2Co
 
 from xltnb.training.methods import Replay, Step, chain, check_methods, embedded, plus, run_model
 from xltnb.core import XltError
-from xltnb.papers.robust.experiments import METHODS
+from xltnb.papers.robust.training import METHODS
 from xltnb.training.method_trainer import MethodTrainer
 from xltnb.papers.robust.methods import ADV, RSRP, FreeADV, scale, vote
 from xltnb.papers.robust.augmentation import RSDA, Repeat

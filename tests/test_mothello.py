@@ -4,8 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from xltnb.othello.train import LMCfg
-from xltnb.papers.mothello.approaches import WorldCfg, pretrain, pretrain_key
+from xltnb.othello.settings import LMCfg
+from xltnb.papers.mothello.approaches import WorldCfg
+from xltnb.papers.mothello.training import pretrain, pretrain_key
 
 WORLD, CFG = WorldCfg(n=4, layers=1, heads=2, width=16), LMCfg(steps=400, batch=32, warmup=2)
 ASK = '''
@@ -13,7 +14,7 @@ import json, sys, torch
 from pathlib import Path
 torch.set_num_threads(1)
 from test_mothello import CFG, WORLD
-from xltnb.papers.mothello.approaches import pretrain
+from xltnb.papers.mothello.training import pretrain
 told = []
 run = pretrain(WORLD, CFG, 1, Path(sys.argv[1]), report=lambda done, note: told.append(note))
 print(json.dumps([run.done, run.curves['loss'][-1], len(told)]))

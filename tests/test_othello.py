@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from xltnb.othello.rules import SYMMETRIES, Position, geometry, play, symmetries
-from xltnb.othello.games import NONE, board_classes, perft, random_games, random_games_torch, replay, unpack
+from xltnb.othello.rules import NONE
+from xltnb.othello.games import board_classes, perft, random_games, random_games_torch, replay, unpack
 
 KNOWN = [4, 12, 56, 244, 1396, 8200, 55092, 390216, 3005288]
 

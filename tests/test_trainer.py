@@ -31,7 +31,8 @@ from xltnb.training.method_trainer import MethodTrainer
 from xltnb.papers.robust.methods import ADV, RSRP, FreeADV
 from xltnb.papers.robust.augmentation import Repeat  # noqa: F401
 from xltnb.papers.robust.views import OnlineSynonyms
-from xltnb.training.settings import SCHEDULE, FineCfg, arguments, check_cfg
+from xltnb.training.settings import SCHEDULE, FineCfg, check_cfg
+from xltnb.training.arguments import arguments
 from xltnb.tasks.bench import load_bench
 from xltnb.tasks.task import Task, make_rows
 from xltnb.training.trainer import Finetuner, averaged, prepared, subwords_read

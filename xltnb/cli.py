@@ -500,7 +500,7 @@ def cmd_page(
 # %% ../nbs/02_cli.ipynb #d203fe4b
 @command
 def cmd_lab(
-    page:str='mothello_walk', # page to open, or the path of a notebook
+    page:str='mothello_explore', # page to open, or the path of a notebook
     *,
     no_browser:bool=False, # print the address instead of opening a browser
 ):

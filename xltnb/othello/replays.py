@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .games import NONE, ReplayedGames, board_classes, random_games, replay
+from .rules import NONE
+from .games import ReplayedGames, board_classes, random_games, replay
 
 # %% ../../nbs/othello/02_replays.ipynb #0fddb5aa
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from ..records.presets import find_preset
 def cores()->int: # 1 or more
     "Cores this process may use: its affinity, and the container's quota where one is set"
     n = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    try: quota,period = Path('/sys/fs/cgroup/cpu.max').read_text().split()
+    try: quota,period = Path('/sys/fs/cgroup/cpu.max').read_text(encoding='utf-8').split()
     except (OSError, ValueError): return n
     return n if quota=='max' else max(1, min(n, int(quota)//int(period)))
 

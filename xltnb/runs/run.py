@@ -57,7 +57,7 @@ def _reset_peak():
     "Start a new measurement of peak memory: of the process (Linux), and of the GPU where torch uses one"
     torch = sys.modules.get('torch')
     if torch and torch.cuda.is_initialized(): torch.cuda.reset_peak_memory_stats()
-    try: Path('/proc/self/clear_refs').write_text('5')
+    try: Path('/proc/self/clear_refs').write_text('5', encoding='utf-8')
     except OSError: pass
 
 # %% ../../nbs/runs/03_run.ipynb #a04efaab
@@ -66,7 +66,7 @@ def _peak_mb():
     torch = sys.modules.get('torch')
     if torch and torch.cuda.is_available() and torch.cuda.max_memory_allocated(): return torch.cuda.max_memory_allocated()/2**20
     status = Path('/proc/self/status')
-    return int(re.search(r'VmHWM:\s*(\d+)', status.read_text())[1])/1024 if status.exists() else None
+    return int(re.search(r'VmHWM:\s*(\d+)', status.read_text(encoding='utf-8'))[1])/1024 if status.exists() else None
 
 # %% ../../nbs/runs/03_run.ipynb #f0423d82
 def _seconds(file):

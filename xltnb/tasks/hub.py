@@ -13,7 +13,7 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict, load_dataset
 
 from .bench import BENCH, load_bench
-from .catalog import PUBLISHED, Published, data_folder, find_files, folder_variable, missing
+from .catalog import PUBLISHED, PublishedData, data_folder, find_files, folder_variable, missing
 from ..core import XltError, check_name, hub_off, stable_hash
 from .formats import (
     mend_answers, read_bucc, read_conllu, read_jsonl, read_pairs, read_parallel, read_parquet, read_squad, read_tagged,
@@ -69,7 +69,7 @@ def _with_labels(rows, pub, where, notes):
 # %% ../../nbs/tasks/07_hub.ipynb #78071390
 def _tidy(
     rows:list, # as a reader returned them
-    pub:Published, # entry of the catalogue
+    pub:PublishedData, # entry of the catalogue
     where:str, # file, for messages
     notes:Counter, # counts what is dropped
     test:bool=False, # are the rows a test? there no question is lost

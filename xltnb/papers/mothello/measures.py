@@ -12,7 +12,8 @@ import numpy as np
 from ...core import seed_for
 from ...othello.replays import game_set, majority_levels
 from ...othello.interventions import make_cases, misses, next_logits
-from ...othello.lexicon import Encoder, Lexicon
+from ...othello.tokens import Encoder
+from ...othello.lexicon import Lexicon
 from ...othello.legality import legality
 from ...othello.train import Trained
 from ...othello.probes import align
