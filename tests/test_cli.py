@@ -119,7 +119,7 @@ def test_claims_json(study):
     rows = json.loads(xltnb(study, 'claims', 'mothello', '--preset', 'laptop', '--store', str(study[0]/'empty'), '--json')[0])
     assert [r['claim'] for r in rows][:3]==['mothello.C1', 'mothello.C2', 'mothello.C3']
     assert all(list(r)==['paper', 'claim', 'preset', 'verdict', 'effect', 'low', 'high', 'n'] for r in rows)
-    assert {r['verdict'] for r in rows}<={'ok', 'near', 'off', 'undecided', 'open', 'todo'} and {r['preset'] for r in rows}=={'laptop'}
+    assert {r['verdict'] for r in rows}<={'ok', 'smaller', 'off', 'unclear', 'untestable', 'undecided', 'open', 'todo'} and {r['preset'] for r in rows}=={'laptop'}
 
 
 def test_compare_json_and_check(study):

@@ -146,6 +146,8 @@ SHAPES = [ # what a small file holds, and what the message must say
     ('claims: [{id: C1, text: t, place: p, checks: [{presets: smoke, arms: {a: x}, effect: a.m, rule: above, margin: 0, why: w}]}]',
      "Check.presets must be a list, not str 'smoke'"),
     ('claims: [{id: 7, text: t, place: p}]', 'Claim.id must be str, not int 7'),
+    ('claims: [{id: C1, text: t, place: p, untestable: {labtop: why}}]', "unknown preset 'labtop'; did you mean 'laptop'"),
+    ('claims: [{id: C1, text: t, place: p, untestable: laptop}]', 'Claim.untestable must be a mapping'),
 ]
 
 

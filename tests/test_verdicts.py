@@ -1,28 +1,232 @@
-"Verdicts and intervals of the shipped records are what they were before the move into rooms, bit for bit"
+"Words for verdicts: planted intervals, the shipped records, what a correction and a change of judging say, and what would decide"
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from xltnb.core import plain
-from xltnb.records.judge import claims
+from xltnb.core import XltError, plain
+from xltnb.records import judge
+from xltnb.records.compare import _cell_verdict
+from xltnb.records.judge import JUDGING, Change, claims, judge_claim, judging_since
+from xltnb.records.published import load_paper
+from xltnb.records.record import Record
+from xltnb.records.rules import VERDICTS, Check, Claim, rows_to_decide, seeds_to_decide, verdict
 from xltnb.records.store import Store
-from xltnb.runs.experiments import jobs_for
+from xltnb.runs.experiments import Job, jobs_for
+from xltnb.runs.plan import make_plan
+from xltnb.runs.power import decide_text, plan_power, to_decide
+from xltnb.stats import mean_ci
 
 BEFORE = json.loads((Path(__file__).parent/'data'/'verdicts_laptop.json').read_text(encoding='utf-8'))
-CHECK = 'effect', 'verdict', 'value', 'low', 'high', 'n', 'seeds', 'keys', 'note'
+SAME = 'effect', 'value', 'low', 'high', 'n', 'seeds', 'keys' # what no change of words may move
+ORDER = ['off', 'todo', 'undecided', 'unclear', 'smaller', 'untestable', 'ok']
 
 
-@pytest.mark.parametrize('paper', BEFORE)
-def test_verdicts_are_what_they_were(paper, tmp_path):
-    now = {r['claim']: r for r in plain(claims(paper, 'laptop', Store(tmp_path), jobs_for(paper, 'laptop')).rows)}
-    assert list(now) == [old['claim'] for old in BEFORE[paper]]
-    for old in BEFORE[paper]:
-        row = now[old['claim']]
-        assert {k: row[k] for k in old if k != 'checks'} == {k: v for k, v in old.items() if k != 'checks'}, old['claim']
-        assert [{k: c[k] for k in CHECK} for c in row['checks']] == old['checks'], old['claim']
+def word(low, high, rule, margin):
+    "The word of an interval, derived again: distances from the range, positive where an end lies outside"
+    if low is None or high is None: return 'undecided'
+    if rule == 'below': return word(-high, -low, 'above', -margin)
+    if rule == 'within':
+        if max(abs(low), abs(high)) <= margin: return 'ok'
+        return 'off' if min(abs(low), abs(high)) > margin and low*high > 0 else 'unclear'
+    if margin < low: return 'ok'
+    if high >= margin: return 'unclear'
+    return 'smaller' if 0 < low else 'off' # high < margin: a low end above zero needs a margin above zero
 
 
-def test_a_moved_interval_is_seen():
-    row = dict(BEFORE['mothello'][0])
-    assert row | dict(low=row['low']*(1+1e-15)) != row
+def of_old(old, rule, margin, softer):
+    "The new word of an old check: what it said alone, unless a correction says that it may not"
+    new = word(old['low'], old['high'], rule, margin)
+    allowed = dict(ok={'ok'}, off={'off'}, near={'smaller', 'off', 'unclear'}, undecided={'undecided'}, todo={'todo'})[old['verdict']]
+    got = 'unclear' if softer else new if old['n'] >= 3 or old['verdict'] == 'ok' else old['verdict']
+    assert got in allowed and (not softer or new in ('off', 'smaller'))
+    return got
+
+
+@pytest.fixture(scope='module', params=BEFORE)
+def both(request, tmp_path_factory):
+    "Claims of a paper as they were, and as they are judged now"
+    paper = request.param
+    now = plain(claims(paper, 'laptop', Store(tmp_path_factory.mktemp('none')), jobs_for(paper, 'laptop')).rows)
+    return BEFORE[paper], {r['claim']: r for r in now}
+
+
+def test_numbers_are_what_they_were(both):
+    "Bit for bit, check by check"
+    before, now = both
+    assert list(now) == [old['claim'] for old in before]
+    for old in before:
+        ours = {json.dumps([c[k] for k in SAME]) for c in now[old['claim']]['checks']}
+        assert ours == {json.dumps([c[k] for k in SAME]) for c in old['checks']}, old['claim']
+
+
+def test_new_words_follow_from_the_old_intervals(both):
+    before, now = both
+    for old in before:
+        row, pairs = now[old['claim']], []
+        for c in row['checks']:
+            was, = (x for x in old['checks'] if [x[k] for k in SAME] == [c[k] for k in SAME])
+            pairs.append((c, of_old(was, c['rule'], c['margin'], bool(c['alone']))))
+            kept = was['note'].replace('off alone, but', f"{c['alone']} alone, but") if c['alone'] else was['note']
+            assert kept in c['note'], (old['claim'], c['note'])
+        assert [c['verdict'] for c, _ in pairs] == [w for _, w in pairs], old['claim']
+        worst = min((w for _, w in pairs), key=ORDER.index, default=row['verdict'])
+        assert row['verdict'] == worst and (not pairs or row['effect'] == row['checks'][0]['value']), old['claim']
+
+
+def test_a_softer_verdict_has_a_reason(both):
+    "Widened for the number of checks, Student's interval or that of the items contains an edge; the claim says so"
+    for row in both[1].values():
+        for c in row['checks']:
+            if not c['alone']: continue
+            wide = mean_ci(c['seeds'], 1-.05/len(row['checks']))[1:]
+            assert word(*wide, c['rule'], c['margin']) == 'unclear' or c['need_rows'] >= 1
+            assert f"{c['alone']} alone, but not as one of {len(row['checks'])} checks" in row['note']
+
+
+def test_what_is_unclear_says_what_would_decide(both):
+    says = lambda r: any(s in r['note'] for s in ('would decide', 'more seeds alone cannot decide'))
+    for row in both[1].values(): assert [says(r) for r in (row, *row['checks'])] == [r['verdict'] == 'unclear' for r in (row, *row['checks'])], row['claim']
+
+
+PLANTED = [ # rule, margin, low, high, seeds, word
+    ('above', .2, .25, .4, 3, 'ok'), ('above', .2, .2, .4, 3, 'unclear'), ('above', .2, .1, .4, 3, 'unclear'), ('above', .2, .1, .2, 3, 'unclear'),
+    ('above', .2, .05, .15, 3, 'smaller'), ('above', .2, 0., .15, 3, 'off'), ('above', .2, -.17, .01, 3, 'off'), ('above', .2, -.3, -.1, 3, 'off'),
+    ('above', .2, -.3, .4, 3, 'unclear'), ('above', 0., .1, .2, 3, 'ok'), ('above', 0., 0., .2, 3, 'unclear'), ('above', 0., -.2, -.1, 3, 'off'),
+    ('above', -.03, -.02, .2, 3, 'ok'), ('above', -.03, -.1, -.04, 3, 'off'), ('above', -.03, -.1, 0., 3, 'unclear'),
+    ('below', -.2, -.4, -.25, 3, 'ok'), ('below', -.2, -.15, -.05, 3, 'smaller'), ('below', -.2, -.15, 0., 3, 'off'), ('below', -.2, .1, .3, 3, 'off'),
+    ('below', -.2, -.3, -.1, 3, 'unclear'), ('below', .03, -.2, .02, 3, 'ok'), ('below', .03, -.2, .03, 3, 'unclear'), ('below', .03, .04, .1, 3, 'off'),
+    ('within', .1, -.05, .05, 3, 'ok'), ('within', .1, -.1, .1, 3, 'ok'), ('within', .1, .05, .2, 3, 'unclear'), ('within', .1, -.3, .3, 3, 'unclear'),
+    ('within', .1, .1, .2, 3, 'unclear'), ('within', .1, .11, .2, 3, 'off'), ('within', .1, -.2, -.11, 3, 'off'),
+    ('above', .2, .25, .4, 2, 'undecided'), ('above', .2, math.nan, math.nan, 5, 'undecided'),
+]
+
+
+@pytest.mark.parametrize('rule,margin,low,high,n,says', PLANTED)
+def test_planted_interval(rule, margin, low, high, n, says):
+    assert verdict(low, high, n, rule, margin) == says
+    if n >= 3 and math.isfinite(low): assert word(low, high, rule, margin) == says
+    if rule != 'within': assert verdict(-high, -low, n, dict(above='below', below='above')[rule], -margin) == says, 'a mirrored rule says the same'
+
+
+def planted(tmp_path, seeds, rule='above', margin=.2, others=(), days=None, **fields):
+    "Judge a claim with one check on planted effects of seeds, and with more checks of the same arm"
+    check = Check(('laptop',), {'a': 'x'}, 'a.m', rule, margin, 'made up', **fields)
+    claim = Claim('p.C1', 'made up', 'nowhere', checks=(check, *others))
+    store, jobs = Store(tmp_path, committed=False), [Job('p', 'x', 'p.x', 1, {}, s) for s in range(max(3, len(seeds)))]
+    for j, m in zip(jobs, seeds):
+        store.put(Record(j.experiment, j.key, j.config, j.seed, dict(m=m), arm='x', provenance=dict(started=days) if days else {}))
+    judged = judge_claim(claim, 'laptop', jobs, store)
+    return judge._claim_row('p', claim, 'laptop', judged)
+
+
+RUNS = dict(ok=(.30, .31, .32), smaller=(.10, .11, .12), off=(-.10, -.11, -.12), unclear=(.10, .20, .33), undecided=(.30, .31), todo=())
+
+
+@pytest.mark.parametrize('says', RUNS)
+def test_planted_runs_for_every_word_of_a_claim(tmp_path, says):
+    assert planted(tmp_path, RUNS[says])['verdict'] == says
+
+
+def test_untestable_hides_nothing(tmp_path):
+    "The reason comes first, and the word that the interval would have; records and rules stay as they are"
+    row = planted(tmp_path, RUNS['off'], untestable={'laptop': 'three layers'})
+    assert row['verdict'] == 'untestable' and row['note'] == 'three layers; the interval would read off' and row['effect'] == pytest.approx(-.11)
+    assert planted(tmp_path/'none', (), untestable={'laptop': 'three layers'})['note'] == 'three layers'
+    assert planted(tmp_path/'else', RUNS['off'], untestable={'paper': 'three layers'})['verdict'] == 'off'
+    whole = Claim('p.C1', 'made up', 'nowhere', untestable={'laptop': 'no such data'})
+    assert judge._claim_row('p', whole, 'laptop', [])['verdict'] == 'untestable' and judge._claim_row('p', whole, 'paper', [])['verdict'] == 'todo'
+    with pytest.raises(XltError, match="did you mean 'laptop'"): Claim('p.C1', 'made up', 'nowhere', untestable={'labtop': 'why'})
+
+
+def test_no_rule_changed_its_hash_for_the_new_field():
+    check = load_paper('mothello').claims['C1'].at('laptop')[0]
+    assert replace(check, untestable={'laptop': 'why'}).hash == check.hash
+
+
+def test_open_and_todo_of_cells():
+    cell = replace(load_paper('mothello').tables['T1'].cells[0], tolerance=.03)
+    assert _cell_verdict(replace(cell, value=None), .5, .6, 3, 'paper') == 'open' and _cell_verdict(cell, .5, .6, 3, 'laptop') == 'todo'
+    at = cell.value
+    says = [_cell_verdict(cell, at+a, at+b, 3, 'paper') for a, b in ((-.02, .02), (.02, .05), (.05, .09))]
+    assert says == ['ok', 'unclear', 'off']
+
+
+def test_every_word_is_planted_somewhere():
+    assert set(RUNS) | {'untestable', 'open'} == set(VERDICTS) and {x[-1] for x in PLANTED} == set(VERDICTS)-{'untestable', 'open', 'todo'}
+
+
+def test_worst_check_decides_and_hides_no_other(tmp_path):
+    "Two targets, one ok and one off: their mean would be ok"
+    other = Check(('laptop',), {'a': 'x'}, 'a.m - 0.45', 'above', .2, 'another target')
+    row = planted(tmp_path, RUNS['ok'], others=(other,))
+    assert row['verdict'] == 'off' and [c['verdict'] for c in row['checks']] == ['off', 'ok']
+    assert list(judge._WORST) == ORDER
+
+
+@pytest.mark.parametrize('seeds,alone', [((-.03, -.02, -.028), 'off'), ((.03, .02, .028), 'smaller')])
+def test_a_correction_that_softens_is_shown(tmp_path, seeds, alone):
+    margin = 0. if alone == 'off' else .04
+    more = [Check(('laptop',), {'a': 'x'}, f'a.m + {i+1}', 'above', .5, 'easy') for i in range(7)]
+    assert planted(tmp_path/'one', seeds, margin=margin)['verdict'] == alone
+    row = planted(tmp_path/'many', seeds, margin=margin, others=more)
+    assert row['verdict'] == 'unclear' and f'{alone} alone, but not as one of 8 checks' in row['note'] and row['checks'][0]['alone'] == alone
+
+
+def test_a_change_of_judging_is_seen(tmp_path):
+    old, new = '2026-01-05T10:00:00+0000', '2099-01-05T10:00:00+0000'
+    assert f'runs older than the judging of {JUDGING[-1].day}' in planted(tmp_path/'old', RUNS['ok'], days=old)['note']
+    assert not planted(tmp_path/'new', RUNS['ok'], days=new)['note'] and not planted(tmp_path/'undated', RUNS['ok'])['note']
+    recs = [Record('p.x', 'k', {}, 0, provenance=dict(started=d)) for d in (new, old)]
+    assert judging_since(recs, (Change('2026-01-05', 'the same day'),)) == '' and judging_since(recs, (Change('2026-01-06', 'a day later'),))
+    assert [c.day for c in JUDGING] == sorted(c.day for c in JUDGING)
+
+
+@pytest.mark.parametrize('rule,margin', [('above', .2), ('below', .4), ('within', .4)])
+@pytest.mark.parametrize('level', [.95, .99])
+def test_so_many_seeds_decide_and_one_fewer_does_not(rule, margin, level):
+    "Planted seeds with the very mean and standard deviation"
+    xs = [.25, .32, .36]
+    n = int(seeds_to_decide(xs, rule, margin, level))
+    def alike(n):
+        z = [math.cos(math.pi*(i+.5)/n) for i in range(n)] # any n numbers of mean zero
+        sd = math.sqrt(sum(v*v for v in z)/(n-1))
+        return [sum(xs)/3+v/sd*math.sqrt(sum((x-sum(xs)/3)**2 for x in xs)/2) for v in z]
+    assert n > 3 and verdict(*mean_ci(alike(n), level)[1:], n, rule, margin) == 'ok'
+    assert verdict(*mean_ci(alike(n-1), level)[1:], n-1, rule, margin) == 'unclear'
+
+
+def test_seeds_cannot_free_the_interval_of_the_items(tmp_path):
+    assert rows_to_decide(.3, .1, .5, 'above', .2) == pytest.approx(4) and rows_to_decide(.3, .25, .35, 'above', .2) < 1
+    assert seeds_to_decide([.2, .2, .2000001], 'above', .2) > 10 and math.isnan(seeds_to_decide([.2], 'above', .2))
+    items = [1., 0., 0., 1., 0., 0.]*4
+    check = Check(('laptop',), {'a': 'x'}, 'a.m', 'above', .2, 'made up')
+    runs = [{'a': Record('p.x', f'k{s}', {}, s, dict(m=1/3+.001*s), items=dict(m=items))} for s in range(3)]
+    j = judge._needs(judge._among(1, check, runs), check, 1)
+    assert (j.verdict, j.need_seeds) == ('unclear', 3) and j.need_rows >= 1 and 'more seeds alone cannot decide' in judge.what_decides(j.need_seeds, j.need_rows)
+
+
+@pytest.mark.parametrize('paper', ['mothello', 'robust'])
+def test_a_plan_knows_the_half_width_that_its_records_gave(paper, tmp_path):
+    "Planned again with the seeds that it had, a check has the wider of its two intervals; items by first-order error for the bootstrap"
+    plan = make_plan(paper, 'laptop', store=tmp_path)
+    rows = {c['effect']+'/'.join(c['arms'].values()): c for r in claims(paper, 'laptop', plan.store, plan.jobs).rows for c in r['checks']}
+    power, checks = plan_power(plan), [c for claim in load_paper(paper).claims.values() for c in claim.at('laptop')]
+    assert len(power) == len(checks) and all(p['of'] == 'laptop' for p in power)
+    for p, c in zip(power, checks):
+        was = rows[c.effect+'/'.join(c.arms.values())]
+        if was['n'] == p['seeds']: assert p['half_width'] == pytest.approx((was['high']-was['low'])/2, rel=.12), c.effect
+
+
+@pytest.mark.parametrize('paper', ['mothello', 'robust'])
+def test_each_unclear_check_says_its_seeds_and_their_cost(paper, tmp_path):
+    plan = make_plan(paper, 'laptop', store=tmp_path)
+    found, judged = to_decide(plan), claims(paper, 'laptop', plan.store, plan.jobs).rows
+    unclear = [r for r in judged if r['verdict'] == 'unclear']
+    assert {r['claim'] for r in found} == {r['claim'] for r in unclear}
+    assert len(found) == sum(c['verdict'] == 'unclear' for r in unclear for c in r['checks'])
+    assert all((r['more'] is None) == (r['hours'] is None) and (not r['more'] or r['hours'] > 0) and r['says'] for r in found)
+    assert decide_text(found, plan).startswith(f'{paper} at laptop: {len(unclear)} claims are unclear')
+    assert not to_decide(make_plan(paper, 'paper', store=tmp_path))

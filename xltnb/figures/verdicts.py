@@ -7,18 +7,20 @@ __all__ = ['VERDICT_LOOK', 'number', 'interval', 'claimed', 'verdict_text', 'cla
 
 # %% ../../nbs/figures/03_verdicts.ipynb #0969245e
 from html import escape
-from math import isfinite
+from math import inf, isfinite
 from textwrap import wrap
 
 import numpy as np
 import plotly.graph_objects as go
 
 from ..core import check_name
+from ..records.rules import claimed_range
 from .look import QUIET, dress, needed
 
 # %% ../../nbs/figures/03_verdicts.ipynb #3f41d05c
-VERDICT_LOOK = dict(ok=('✓','#00795a'), near=('≈','#a86400'), smaller=('<','#a86400'), unclear=('≈','#a86400'), off=('✗','#c04000'),
-    undecided=('?',QUIET), untestable=('∅',QUIET), open=('–',QUIET), todo=('○',QUIET))
+VERDICT_LOOK = dict(ok=('✓','#007a5a'), smaller=('◐','#0a6fd0'), off=('✗','#c04000'), unclear=('≈','#9a3fa8'),
+    untestable=('⊘',QUIET), undecided=('?',QUIET), open=('–',QUIET), todo=('○',QUIET))
+_MARKERS = dict(ok='circle', smaller='square', off='x', unclear='diamond')
 
 # %% ../../nbs/figures/03_verdicts.ipynb #168c474e
 def number(
@@ -79,13 +81,14 @@ def _claim_trace(verdict, rows):
     ends = dict(type='data', symmetric=False, array=high-x, arrayminus=x-low, color=colour, thickness=2, width=5)
     hover = '%{y}: %{x:.3f} (%{customdata[0]:.3f} to %{customdata[1]:.3f}), n = %{customdata[2]}<extra></extra>'
     return go.Scatter(x=x, y=[r['claim'] for r in rows], mode='markers', name=f'{sign} {verdict}', error_x=ends,
-        marker=dict(color=colour, size=10), customdata=[[r['low'],r['high'],r['n']] for r in rows], hovertemplate=hover)
+        marker=dict(color=colour, size=10, symbol=_MARKERS.get(verdict,'circle-open')),
+        customdata=[[r['low'],r['high'],r['n']] for r in rows], hovertemplate=hover)
 
 # %% ../../nbs/figures/03_verdicts.ipynb #a50a7ed2
-def _claimed(row, low, high):
-    "From where to where the effect is claimed to lie"
-    m = row['margin']
-    return dict(within=(-m,m), below=(low,m)).get(row.get('rule'), (m,high))
+def _claimed(row, low=-inf, high=inf):
+    "From where to where the effect is claimed to lie, at most from `low` to `high`"
+    a,b = claimed_range(row.get('rule') or 'above', row['margin'])
+    return max(a,low), min(b,high)
 
 # %% ../../nbs/figures/03_verdicts.ipynb #e72f9beb
 def _claim_name(row):
@@ -96,7 +99,8 @@ def _claim_name(row):
 # %% ../../nbs/figures/03_verdicts.ipynb #d43a50f2
 def _shade(fig, rows):
     "The claimed side of each row, behind its effect"
-    ends = [r[k] for r in rows for k in ('effect','low','high','margin') if _finite(r.get(k))]+[0]
+    ends = [r[k] for r in rows for k in ('effect','low','high') if _finite(r.get(k))]+[0]
+    ends += [x for r in rows if _finite(r.get('margin')) for x in _claimed(r) if _finite(x)]
     pad = .06*(max(ends)-min(ends) or 1)
     low,high = min(ends)-pad,max(ends)+pad
     for i,r in enumerate(reversed(rows)):
@@ -108,7 +112,8 @@ def _shade(fig, rows):
 # %% ../../nbs/figures/03_verdicts.ipynb #45e9e61a
 def _say_why(fig, row):
     "In place of an effect: why there is none"
-    text = (row.get('note') or 'not run')[:40] if row['verdict']=='todo' else row['verdict']
+    said = dict(todo=row.get('note') or 'not run', untestable=f"untestable: {row.get('note') or ''}")
+    text = said.get(row['verdict'], row['verdict'])[:40]
     fig.add_annotation(x=0, y=row['claim'], text=text, showarrow=False, xanchor='left', xshift=6, font=dict(color=QUIET))
 
 # %% ../../nbs/figures/03_verdicts.ipynb #d7713f67

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ..core import XltError, atomic_write, check_name, project_root
-from .judge import _html, claims, verdict
+from .judge import _html, claims
 from .presets import find_preset
 from .published import Printed, item_name, load_paper
+from .rules import verdict
 from .store import Store, open_store
 from ..stats import mean_ci
 

@@ -184,5 +184,5 @@ VERDICT_CODES = dict(off=4, todo=3)
 def verdict_code(
     verdicts:Iterable[str], # of claims or table cells
 )->int: # 4: one is off; 3: one is not run yet; else 0
-    "What a command should exit with, given verdicts; `undecided`, `open` and `near` are honest results and no failure"
+    "What a command should exit with, given verdicts; only `off` is a failure, and only `todo` is left to do"
     return max([VERDICT_CODES.get(v, 0) for v in verdicts], default=0)
