@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONTEXTS', 'word_pieces', 'word_places', 'context_batch', 'sentence_room', 'context_scores', 'folded',
-           'english_pieces', 'english_ids', 'proposable', 'Proposals', 'propose', 'kept_proposals']
+           'english_pieces', 'english_ids', 'english_like', 'proposable', 'Proposals', 'propose', 'kept_proposals']
 
 # %% ../../../nbs/papers/salt/00_proposals.ipynb #274031e9
 import unicodedata
@@ -114,11 +114,11 @@ def folded(
     names = {}
     return np.array([names.setdefault(p.casefold(), len(names)) for p in pieces])
 
-# %% ../../../nbs/papers/salt/00_proposals.ipynb #4784530d
+# %% ../../../nbs/papers/salt/00_proposals.ipynb #402fda4a
 def english_pieces(
     pieces:Sequence, # of `word_pieces`
     *texts:np.ndarray, # ids of English texts: the task's own, and any other
-    least:float=1e-5, # fraction of a text that makes a subword English
+    least:float=5e-6, # fraction of a text that makes a subword English
 )->np.ndarray: # bool [V]
     "Mark the subwords that count as English; raises `XltError` for a text without words"
     check_number(least, 'least fraction of an English subword', 0, 1, above=True)
@@ -138,6 +138,25 @@ def english_ids(
     "Ids of the English text in a corpus"
     if 'en' not in corpus.langs: raise XltError(f'this text has no English; it has {", ".join(corpus.langs)}')
     return corpus.ids[np.repeat(corpus.lang==corpus.langs.index('en'), corpus.sizes)]
+
+# %% ../../../nbs/papers/salt/00_proposals.ipynb #cea0b02d
+def english_like(
+    vectors:torch.Tensor, # [V,D] word embeddings
+    pieces:Sequence, # of `word_pieces`
+    english:np.ndarray, # bool [V], of `english_pieces`
+    ridge:float=1e-2, # shrinks the classifier
+)->np.ndarray: # bool [V], `english` and what resembles it
+    "Add the Latin words whose embeddings look English"
+    latin = np.array([p[:1]=='▁' and len(p)>2 and _letters(p[1:]) and script(p)=='LATIN' for p in pieces])
+    yes = english[latin]
+    if not yes.any() or yes.all(): return english
+    x = vectors.detach().cpu().float().numpy()[latin]
+    x = np.c_[(x-x.mean(0))/(x.std(0)+1e-9), np.ones(len(x), np.float32)]
+    weight = np.where(yes, .5/yes.sum(), .5/(~yes).sum()).astype(np.float32)
+    line = np.linalg.solve((x*weight[:,None]).T@x + ridge*np.eye(x.shape[1]), x.T@(weight*np.where(yes, 1., -1.)))
+    found = english.copy()
+    found[latin] |= x@line>0
+    return found
 
 # %% ../../../nbs/papers/salt/00_proposals.ipynb #5fee298d
 _NO_SPACES = frozenset(s for l in UNSPACED for s in scripts_of(l))
