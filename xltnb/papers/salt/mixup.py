@@ -36,7 +36,7 @@ def mix(
     "Mix two representations; with features of a frozen encoder this is the ablation at the features"
     return a+(1-lam)*(b-a)
 
-# %% ../../../nbs/papers/salt/03_mixup.ipynb #cddf03d6
+# %% ../../../nbs/papers/salt/03_mixup.ipynb #a3000b7f
 MIXES = dict(pair=('switched_ids',), soft=('soft_ids','soft_at','soft_probs'), classic=())
 
 class EmbedMixup(Method):
@@ -52,7 +52,8 @@ class EmbedMixup(Method):
     ):
         check_name(kind, MIXES, 'kind of mixing')
         check_name(site, ('word','last'), 'site')
-        if site=='last' and kind!='pair': raise XltError(f"site='last' mixes a row with its switched version: set kind='pair', not {kind!r}")
+        if site=='last' and kind!='pair':
+            raise XltError(f"site='last' mixes a row with its switched version: set kind='pair', not {kind!r}")
         if token and kind=='classic': raise XltError("kind='classic' mixes labels, and a token has none: set token=False")
         check_number(alpha, 'alpha of EmbedMixup', 0, above=True)
         check_number(clean, 'clean of EmbedMixup', 0, 1)
@@ -73,18 +74,19 @@ class EmbedMixup(Method):
         mixed = self.classic(step, rest, lam) if self.kind=='classic' else rest(plus(step, (1-lam)*self.way(step), self.site))
         return replace(mixed, loss=(1-self.clean)*mixed.loss+self.clean*rest(step).loss) if self.clean else mixed
 
-# %% ../../../nbs/papers/salt/03_mixup.ipynb #9886fe50
+# %% ../../../nbs/papers/salt/03_mixup.ipynb #a92837dd
 @patch
 def drawn(self:EmbedMixup,
     step:Step, # this update
 )->Tensor: # [B,1,1] or [B,T,1]; for 'classic' one number
     "λ of this update"
     shape = () if self.kind=='classic' else (*step.ids.shape[:2 if self.token else 1], *(1,)*(1 if self.token else 2))
-    lam = beta_draws(shape, self.alpha, draws(step, 'EmbedMixup')) if self.lam is None else torch.full(shape, float(self.lam), device=step.ids.device)
+    if self.lam is None: lam = beta_draws(shape, self.alpha, draws(step, 'EmbedMixup'))
+    else: lam = torch.full(shape, float(self.lam), device=step.ids.device)
     part = min(1., step.axes[1]/self.anneal) if self.anneal and len(step.axes)>1 else 1.
     return 1-part*(1-lam)
 
-# %% ../../../nbs/papers/salt/03_mixup.ipynb #c54ced80
+# %% ../../../nbs/papers/salt/03_mixup.ipynb #acecb59f
 @patch
 def way(self:EmbedMixup,
     step:Step, # this update
@@ -93,7 +95,8 @@ def way(self:EmbedMixup,
     if self.kind=='soft': return soft_way(step)
     other = step.extras['switched_ids']
     if other.shape!=step.ids.shape:
-        raise XltError(f'switched rows have {other.shape[1]} places and the batch {step.ids.shape[1]}: pad both on the right and to the same length')
+        raise XltError(f'switched rows have {other.shape[1]} places and the batch {step.ids.shape[1]}: '
+                       'pad both on the right and to the same length')
     if self.site=='last': return state_way(step, other)
     table = word_table(step.net)
     return table(other)-table(step.ids)

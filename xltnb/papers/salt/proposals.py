@@ -73,7 +73,8 @@ def context_batch(
     gold = x.ravel()[flat].copy()
     if context!='unmasked': x.ravel()[flat] = frame.mask
     pad = x==frame.pad
-    return Batch(torch.from_numpy(x), torch.from_numpy(~pad) if pad.any() else None, torch.from_numpy(flat), torch.from_numpy(gold), context)
+    keep = torch.from_numpy(~pad) if pad.any() else None
+    return Batch(torch.from_numpy(x), keep, torch.from_numpy(flat), torch.from_numpy(gold), context)
 
 def sentence_room(
     block:int, # tokens a row may have
@@ -125,7 +126,8 @@ def english_pieces(
     group = folded(pieces)
     found = np.zeros(len(pieces), bool)
     for ids in texts:
-        if not len(ids): raise XltError('an English text is empty: without English text every English word would be proposed; pass sentences')
+        if not len(ids):
+            raise XltError('an English text is empty: without English text every English word would be proposed; pass sentences')
         uses = np.bincount(group[np.asarray(ids)], minlength=len(pieces))[group]
         found |= uses>=max(1, least*len(ids))
     if not texts: raise XltError('no English text: pass the ids of the task text, or of any English sentences')

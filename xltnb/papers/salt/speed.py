@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['proposal_flops', 'stock_proposals', 'speed_candidates']
 
-# %% ../../../nbs/papers/salt/04_speed.ipynb #5acd4125
+# %% ../../../nbs/papers/salt/04_speed.ipynb #01d130e1
 import numpy as np
 from transformers import FillMaskPipeline, PreTrainedModel
 
 from ...models.encoders import load_mlm, quiet
-from .proposals import english_ids, english_like, english_pieces, propose, proposable, word_pieces, word_places
+from .proposals import context_batch, english_ids, english_like, english_pieces, propose, proposable, word_pieces, word_places
 from ...runs.speed import alternate, best_device, figure, matmul_rate, rate, speed_figure
 from ...tasks.bench import load_bench
-from ...training.mlm import bench_corpus
+from ...training.mlm import Frame, bench_corpus
 
 # %% ../../../nbs/papers/salt/04_speed.ipynb #bae249b3
 def proposal_flops(
@@ -29,7 +29,14 @@ def proposal_flops(
     body = rows*sum(c.num_hidden_layers*(layer*t+4*c.hidden_size*t**2) for t in tokens)
     return body+words*2*c.hidden_size*(c.vocab_size+c.hidden_size)
 
-# %% ../../../nbs/papers/salt/04_speed.ipynb #032ed41e
+# %% ../../../nbs/papers/salt/04_speed.ipynb #8eaaafaa
+class _FromIds(FillMaskPipeline):
+    "The stock pipeline, given ids in place of text"
+    def preprocess(self, inputs, **kwargs):
+        "One row"
+        return dict(input_ids=inputs['ids'], attention_mask=inputs['ids'].new_ones(inputs['ids'].shape))
+
+# %% ../../../nbs/papers/salt/04_speed.ipynb #543bf5b6
 def stock_proposals(
     model:PreTrainedModel, # with a head for masked words
     tokenizer, # its tokenizer
@@ -39,15 +46,11 @@ def stock_proposals(
     batch:int=32, # rows at a time
 ): # callable without arguments -> list of lists of ids
     "Prepare the stock pipeline for the same work"
-    pieces = word_pieces(tokenizer)
-    pipe = FillMaskPipeline(model=model, tokenizer=tokenizer, device=best_device())
+    pieces,frame = word_pieces(tokenizer), Frame.of(tokenizer)
+    pipe = _FromIds(model=model, tokenizer=tokenizer, device=best_device())
     targets = [pieces[i] for i in np.flatnonzero(allowed)]
-    def shown(ids): return ''.join(pieces[i] for i in ids).replace('▁', ' ').strip()
-    rows = []
-    for ids in sentences:
-        for p in word_places([pieces[i] for i in ids]):
-            after = ''.join(pieces[i] for i in ids[p+1:]).replace('▁', ' ')
-            rows.append(f'{shown(ids)}{tokenizer.sep_token}{tokenizer.sep_token}{shown(ids[:p])} {tokenizer.mask_token}{after}')
+    asked = [(ids,p) for ids in sentences for p in word_places([pieces[i] for i in ids])]
+    rows = [dict(ids=context_batch([one], frame).ids) for one in asked]
     return lambda: [[o['token'] for o in r] for r in pipe(rows, targets=targets, top_k=k, batch_size=batch)]
 
 # %% ../../../nbs/papers/salt/04_speed.ipynb #56148f9d

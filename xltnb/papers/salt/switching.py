@@ -36,7 +36,7 @@ def switched_words(
     some = rng.permutation(len(p))[:math.floor(rate*len(p)+rng.random())]
     return np.sort(some[p.probs[some].sum(1)>=trust])
 
-# %% ../../../nbs/papers/salt/02_switching.ipynb #df0aeedf
+# %% ../../../nbs/papers/salt/02_switching.ipynb #8091e3bd
 def drawn_proposals(
     p:Proposals, # of one sentence
     some:np.ndarray, # places in `p`, of `switched_words`
@@ -44,7 +44,8 @@ def drawn_proposals(
     temperature:float=1., # 1: in proportion to their probability; infinite: uniform
 )->np.ndarray: # ids, one a word
     "Draw one proposal for each chosen word"
-    with np.errstate(divide='ignore'): score = np.log(p.probs[some])/temperature if math.isfinite(temperature) else np.zeros(p.probs[some].shape)
+    with np.errstate(divide='ignore'): score = np.log(p.probs[some])/temperature
+    if not math.isfinite(temperature): score = np.zeros(score.shape)
     return p.ids[some, (score+rng.gumbel(size=score.shape)).argmax(1)] if len(some) else np.zeros(0, np.int32)
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #be41ca37
@@ -85,7 +86,7 @@ def context_cosine(
         found += [c[:len(r)].cpu().numpy() for c,r in zip(torch.cosine_similarity(a, b, -1), rows)]
     return found
 
-# %% ../../../nbs/papers/salt/02_switching.ipynb #84d648bc
+# %% ../../../nbs/papers/salt/02_switching.ipynb #230625f3
 class SelfSwitch(Method):
     "Add copies of the rows with words switched for the model's own proposals, and as many originals"
     stage = 'tokens'
@@ -109,9 +110,11 @@ class SelfSwitch(Method):
         for n,v in dict(originals=originals, trust=trust).items(): check_number(v, f'{n} of SelfSwitch', 0)
         if similar is not None: check_number(similar, 'similar of SelfSwitch', -1, 1)
         if not temperature>0: raise XltError(f'temperature of SelfSwitch is {temperature!r}: give a number above 0, or math.inf')
-        if english is not None and not len(english): raise XltError('english of SelfSwitch is empty: pass English sentences, or None for the task text alone')
+        if english is not None and not len(english):
+            raise XltError('english of SelfSwitch is empty: pass English sentences, or None for the task text alone')
         self.rate,self.k,self.copies,self.originals,self.rows,self.context = rate, k, copies, originals, rows, context
-        self.temperature,self.trust,self.similar,self.scripts,self.kind = temperature, trust, similar, scripts, check_name(kind, KINDS, 'kind of switching')
+        self.temperature,self.trust,self.similar,self.scripts = temperature, trust, similar, scripts
+        self.kind = check_name(kind, KINDS, 'kind of switching')
         self.model = model if isinstance(model, str) else type(model[0]).__name__
         self._model,self._english = model,english
 
@@ -144,7 +147,7 @@ def sentences_of(
         where.append([(numbers.setdefault(ids[a:b].tobytes(), len(numbers)), int(a)) for a,b in spans])
     return [np.frombuffer(b, np.int32) for b in numbers], where
 
-# %% ../../../nbs/papers/salt/02_switching.ipynb #79f992b5
+# %% ../../../nbs/papers/salt/02_switching.ipynb #85cecdff
 @patch
 def proposed(self:SelfSwitch,
     data, # features
@@ -153,13 +156,14 @@ def proposed(self:SelfSwitch,
     "Ask the model about all sentences of the rows; raises `XltError` for another tokenizer than the model's"
     model,own = load_mlm(self._model) if isinstance(self._model, str) else self._model
     tok,pieces = ctx.tokenizer, word_pieces(ctx.tokenizer)
-    if pieces!=word_pieces(own): raise XltError(f'the tokenizer of {self.model} has other subwords than the encoder in training: use one model for both')
+    if pieces!=word_pieces(own):
+        raise XltError(f'the tokenizer of {self.model} has other subwords than the encoder in training: use one model for both')
     sentences,where = sentences_of(data['input_ids'], tok.all_special_ids)
     english,allowed = self.vocabulary(model, tok, sentences)
     if self.kind=='english': allowed = proposable(pieces, ~english, tok.all_special_ids)
     return kept_proposals(model.eval(), tok, sentences, allowed, context=self.context, k=self.k), allowed, where
 
-# %% ../../../nbs/papers/salt/02_switching.ipynb #25ee1b13
+# %% ../../../nbs/papers/salt/02_switching.ipynb #5f1c0af4
 @patch
 def versions(self:SelfSwitch,
     data, # features
@@ -170,11 +174,13 @@ def versions(self:SelfSwitch,
     tok,pieces,may = ctx.tokenizer, word_pieces(ctx.tokenizer), np.flatnonzero(allowed)
     pools = pd.Series(may).groupby([script(pieces[i]) for i in may]).apply(np.array).to_dict()
     before = list(data['input_ids'])
-    made = [[self._version(row, at, p, pools, pieces, tok, (ctx.seed, j, i)) for i,(row,at) in enumerate(zip(before, where))] for j in range(self.copies)]
+    def version(i, j): return self._version(before[i], where[i], p, pools, pieces, tok, (ctx.seed, j, i))
+    made = [[version(i, j) for i in range(len(before))] for j in range(self.copies)]
     if self.similar is None: return made
     model = load_mlm(self._model)[0] if isinstance(self._model, str) else self._model[0]
     return [self._near(model, tok, before, rows) for rows in made]
 
+# %% ../../../nbs/papers/salt/02_switching.ipynb #5d5a2f57
 @patch
 def _version(self:SelfSwitch, row, at, p, pools, pieces, tok, axes):
     "One switched version of a row"
@@ -184,16 +190,18 @@ def _version(self:SelfSwitch, row, at, p, pools, pieces, tok, axes):
         words,draw = (np.random.default_rng(seed_for('SelfSwitch', what, *axes, n)) for what in ('words','draw'))
         some = switched_words(of, self.rate, self.trust if self.kind in ('self','random') else 0., words)
         place = of.place[some]+start
-        new[place] = controlled(drawn_proposals(of, some, draw, self.temperature), self.kind, new[place], pools, pieces, tok.mask_token_id, draw)
+        drawn = drawn_proposals(of, some, draw, self.temperature)
+        new[place] = controlled(drawn, self.kind, new[place], pools, pieces, tok.mask_token_id, draw)
     return new.tolist()
 
+# %% ../../../nbs/papers/salt/02_switching.ipynb #764e8beb
 @patch
 def _near(self:SelfSwitch, model, tok, before, after):
     "Take back substitutions that moved the state too far"
     cos = context_cosine(model, list(before), after, tok.pad_token_id)
     return [np.where(c>=self.similar, b, a).tolist() for a,b,c in zip(before, after, cos)]
 
-# %% ../../../nbs/papers/salt/02_switching.ipynb #83dc0454
+# %% ../../../nbs/papers/salt/02_switching.ipynb #83c2e96a
 @patch
 def vocabulary(self:SelfSwitch,
     model:PreTrainedModel, # with a head for masked words
@@ -204,11 +212,11 @@ def vocabulary(self:SelfSwitch,
     pieces,given = word_pieces(tokenizer), self._english
     texts = [np.concatenate(sentences)]
     if isinstance(given, str): texts.append(english_ids(bench_corpus(tokenizer, ('en',))))
-    elif given is not None: texts.append(np.concatenate([np.array(x, np.int64) for x in tokenizer(list(given), add_special_tokens=False)['input_ids']]))
+    elif given is not None: texts.append(np.array(sum(tokenizer(list(given), add_special_tokens=False)['input_ids'], []), np.int64))
     english = english_like(model.get_input_embeddings().weight, pieces, english_pieces(pieces, *texts))
     return english, proposable(pieces, english, tokenizer.all_special_ids, self.scripts)
 
-# %% ../../../nbs/papers/salt/02_switching.ipynb #cd8a63f2
+# %% ../../../nbs/papers/salt/02_switching.ipynb #6b75e209
 class SelfProposals(SelfSwitch):
     "Write each word's proposals beside its row, for soft mixing; the rows stay as they are"
     def prepare(self,
@@ -220,7 +228,8 @@ class SelfProposals(SelfSwitch):
         found = [[(of, start) for sentence,start in at for of in [p.of(sentence)]] for at in where]
         column = lambda one: [[v for of,start in at for v in one(of, start).ravel().tolist()] for at in found]
         scaled = lambda of: of.probs/of.probs.sum(1, keepdims=True).clip(1e-30)
-        cols = dict(soft_ids=lambda of, start: of.ids, soft_at=lambda of, start: np.repeat(of.place+start, self.k), soft_probs=lambda of, start: scaled(of))
+        at = lambda of, start: np.repeat(of.place+start, self.k)
+        cols = dict(soft_ids=lambda of, _: of.ids, soft_at=at, soft_probs=lambda of, _: scaled(of))
         for name,one in cols.items(): data = data.add_column(name, column(one))
         return data
 
