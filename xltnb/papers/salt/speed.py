@@ -10,7 +10,8 @@ import numpy as np
 from transformers import FillMaskPipeline, PreTrainedModel
 
 from ...models.encoders import load_mlm, quiet
-from .proposals import context_batch, english_ids, english_like, english_pieces, propose, proposable, word_pieces, word_places
+from .proposals import context_batch, english_ids, english_like, english_pieces
+from .proposals import proposable, propose, word_pieces, word_places
 from ...runs.speed import alternate, best_device, figure, matmul_rate, rate, speed_figure
 from ...tasks.bench import load_bench
 from ...training.mlm import Frame, bench_corpus

@@ -20,7 +20,8 @@ from transformers import PreTrainedModel
 from ...core import XltError, check_name, check_number, seed_for
 from ...models.encoders import load_mlm
 from .gate import name_items
-from .proposals import Proposals, english_ids, english_like, english_pieces, kept_proposals, proposable, propose, word_pieces
+from .proposals import Proposals, english_ids, english_like, english_pieces, kept_proposals
+from .proposals import proposable, propose, word_pieces
 from ...tasks.languages import script
 from ...training.methods import Method
 from ...training.mlm import bench_corpus
