@@ -1,0 +1,201 @@
+"SALT: what may be proposed, what switching leaves in place, mixing that changes nothing at λ = 1, composition, and bad input"
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
+
+from xltnb.core import XltError
+from xltnb.models.encoders import MLM_FILE, load_mlm
+from xltnb.papers.salt.mixup import MIXES, EmbedMixup
+from xltnb.papers.salt.proposals import english_ids, english_pieces, folded, proposable, propose, word_pieces, word_places
+from xltnb.papers.salt.switching import SWITCHES, SelfProposals, SelfSwitch, sentences_of
+from xltnb.tasks.bench import load_bench
+from xltnb.tasks.languages import UNSPACED, script, scripts_of
+from xltnb.tasks.synonyms import load_synonyms
+from xltnb.training.features import make_features, pad_batch
+from xltnb.training.methods import Method, Replay, Step, chain, draws, embedded, plus
+from xltnb.training.mlm import bench_corpus
+
+pytestmark = pytest.mark.skipif(not MLM_FILE.is_file(), reason='the shipped model is missing')
+CPU = torch.device('cpu')
+
+
+@pytest.fixture(scope='module')
+def mlm(): return load_mlm()
+
+
+@pytest.fixture(scope='module')
+def ctx(mlm): return SimpleNamespace(tokenizer=mlm[1], seed=0)
+
+
+@pytest.fixture(scope='module')
+def feats(mlm):
+    texts = ['Press the button, then close the door.', 'A tool for the garden', 'seven', '7 + 3', 'The elephant drinks water from the river.']
+    return make_features(Dataset.from_dict(dict(text=texts, label=[0,1,0,1,0])), 'classify', mlm[1])
+
+
+def substitutes(before, after): return [b for x,y in zip(before, after) for a,b in zip(x, y) if a!=b]
+
+
+@pytest.fixture(scope='module')
+def switched(mlm, ctx, feats): return SelfSwitch(1., copies=2, model=mlm).versions(feats, ctx)
+
+
+# proposals
+
+def test_a_sign_behind_a_word_hides_it_no_more():
+    assert word_places(['▁wait', ',', '▁do', "n", "'", 't', '▁river', '.']) == [0, 6]
+    assert word_places(['▁www', '.', 'site', '▁a', '▁dog', "'", 's']) == []
+
+
+def test_nothing_english_special_or_inside_a_word_is_proposed(mlm, feats, switched):
+    tok = mlm[1]
+    pieces = word_pieces(tok)
+    task = np.concatenate(sentences_of(feats['input_ids'], tok.all_special_ids)[0])
+    english = english_pieces(pieces, task, english_ids(bench_corpus(tok, ('en',))))
+    group, unspaced = folded(pieces), {s for l in UNSPACED for s in scripts_of(l)}
+    found = [i for rows in switched for i in substitutes(feats['input_ids'], rows)]
+    assert len(found)>10
+    for i in found:
+        assert not english[i] and group[i] not in set(group[english]) and i not in tok.all_special_ids
+        assert pieces[i][0]=='▁' or script(pieces[i]) in unspaced
+
+
+def test_few_substitutes_are_english_lemmas(mlm, ctx):
+    tok = mlm[1]
+    pieces, lemmas = word_pieces(tok), set(load_synonyms())
+    c, group = bench_corpus(tok), folded(word_pieces(tok))
+    V, here = len(pieces), np.repeat(c.lang.astype(np.int64), c.sizes)
+    uses = np.bincount(here*V+group[c.ids], minlength=len(c.langs)*V).reshape(-1, V)[:,group]
+    uses, en = uses/np.bincount(here)[:,None], c.langs.index('en')
+    foreign = np.delete(uses, en, 0).max(0)>uses[en]
+    task = load_bench('cldr_cat', ['en']).take(40)
+    rows = make_features(task.rows('en','train'), task.kind, tok)
+    found = np.array(substitutes(rows['input_ids'], SelfSwitch(1., copies=1, model=mlm).versions(rows, ctx)[0]))
+    bad = [pieces[i] for i in found if pieces[i][1:].casefold() in lemmas and not foreign[i]]
+    assert len(bad)/len(found)<.02, (len(bad), len(found), bad)
+
+
+# switching
+
+def test_positions_stay(mlm, feats, switched):
+    special = mlm[1].all_special_ids
+    for rows in switched:
+        for a,b in zip(feats['input_ids'], rows):
+            assert len(a)==len(b) and [x in special for x in a]==[x in special for x in b]
+    assert switched[0][3]==list(feats['input_ids'][3]), 'a row without words is not changed'
+
+
+def test_the_seed_decides(mlm, ctx, feats, switched):
+    m = SelfSwitch(1., copies=2, model=mlm)
+    assert m.versions(feats, ctx)==switched
+    assert m.versions(feats, SimpleNamespace(tokenizer=ctx.tokenizer, seed=1))!=switched
+
+
+@pytest.mark.parametrize('copies,originals,rows,want', [(1,1.,True,2), (3,1.,True,6), (3,0.,True,3), (2,2.,True,6), (3,1.,False,3)])
+def test_copies_and_originals(mlm, ctx, feats, copies, originals, rows, want):
+    made = SelfSwitch(.5, copies=copies, originals=originals, rows=rows, model=mlm).prepare(feats, ctx)
+    assert len(made)==want*len(feats) and made['labels']==list(feats['labels'])*want
+    assert all(len(a)==len(b) for a,b in zip(made['input_ids'], made['switched_ids']))
+
+
+@pytest.mark.parametrize('kind', SWITCHES)
+def test_controls_choose_the_same_words(mlm, ctx, feats, kind):
+    tok, before = mlm[1], list(feats['input_ids'])
+    pieces = word_pieces(tok)
+    own, other = (SelfSwitch(.6, copies=1, trust=0., kind=k, model=mlm).versions(feats, ctx)[0] for k in ('self', kind))
+    where = lambda rows: [[i for i,(x,y) in enumerate(zip(a, b)) if x!=y] for a,b in zip(before, rows)]
+    if kind=='repeat': assert other==[list(r) for r in before]
+    else: assert where(own)==where(other)
+    if kind=='mask': assert set(substitutes(before, other))=={tok.mask_token_id}
+    if kind=='random': assert [script(pieces[i]) for i in substitutes(before, own)]==[script(pieces[i]) for i in substitutes(before, other)]
+
+
+def test_rate_zero_is_plain(ctx, feats):
+    made = SelfSwitch(0.).prepare(feats, ctx)
+    assert made.remove_columns('switched_ids').to_dict()==feats.to_dict()
+
+
+def test_the_gate_of_similarity_takes_back(mlm, ctx, feats):
+    assert SelfSwitch(1., copies=1, similar=1., model=mlm).versions(feats, ctx)[0]==[list(r) for r in feats['input_ids']]
+
+
+# mixing and composing
+
+class Noise(Method):
+    "Uniform noise on the words"
+    def loss(self, step, rest):
+        step = embedded(step)
+        return rest(plus(step, .1*(torch.rand(step.emb.shape, generator=draws(step, 'noise'))*2-1)))
+
+
+def net(vocab):
+    torch.manual_seed(0)
+    return BertForSequenceClassification(BertConfig(vocab_size=vocab, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                                                    intermediate_size=32, num_labels=2, pad_token_id=1)).train()
+
+
+def grad(model, methods, step):
+    torch.manual_seed(1)
+    model.zero_grad()
+    chain(methods, Replay(CPU))(step).loss.backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize('kind', MIXES)
+def test_lambda_one_is_plain_alone_and_composed(mlm, ctx, feats, kind):
+    tok = mlm[1]
+    maker = SelfProposals(model=mlm) if kind=='soft' else SelfSwitch(1., copies=1, originals=1., rows=False, model=mlm)
+    rows = maker.prepare(feats, ctx)
+    mixup = EmbedMixup(kind, lam=1.)
+    x = pad_batch([rows[i] for i in range(len(rows))], tok, mixup.columns)
+    extras = {c: x.pop(c) for c in mixup.columns}
+    model = net(len(tok))
+    step = Step(model, x, extras, special=tuple(tok.all_special_ids), axes=(0,3))
+    assert torch.equal(grad(model, [mixup], step), grad(model, [], step))
+    half = EmbedMixup(kind, lam=.5)
+    assert not torch.equal(grad(model, [half], step), grad(model, [], step))
+    for order in ([mixup, Noise()], [Noise(), mixup]): assert torch.equal(grad(model, order, step), grad(model, [Noise()], step))
+    assert grad(model, [half, Noise()], step).isfinite().all() and grad(model, [Noise(), EmbedMixup(kind, clean=.5)], step).isfinite().all()
+
+
+# bad input
+
+@pytest.mark.parametrize('kw,said', [(dict(rate=2), 'rate'), (dict(rate=-1), 'rate'), (dict(rate=math.nan), 'rate'), (dict(k=0), 'k of'), (dict(copies=0), 'copies'),
+                                     (dict(english=[]), 'english'), (dict(kind='rand'), 'random'), (dict(temperature=0), 'temperature')])
+def test_settings_that_cannot_be_meant(kw, said):
+    with pytest.raises(XltError, match=said): SelfSwitch(**kw)
+
+
+@pytest.mark.parametrize('kw', [dict(alpha=0), dict(lam=2), dict(kind='soft', site='last'), dict(kind='classic', token=True), dict(clean=-1)])
+def test_mixing_that_cannot_be_meant(kw):
+    with pytest.raises(XltError): EmbedMixup(**kw)
+
+
+def test_a_model_without_a_head(mlm, feats):
+    with pytest.raises(XltError, match='no head for masked words'):
+        propose(mlm[0].bert, mlm[1], [np.array([10,11])], np.ones(len(mlm[1]), bool), k=1)
+
+
+def test_a_tokenizer_without_marks():
+    class Bytes:
+        def __len__(self): return 2
+        def convert_ids_to_tokens(self, ids): return ['a', 'Ġa']
+    with pytest.raises(XltError, match='where words start'): word_pieces(Bytes())
+
+
+def test_another_tokenizer_than_the_models(mlm, feats):
+    class Other:
+        all_special_ids, mask_token_id = [0], 1
+        def __len__(self): return 3
+        def convert_ids_to_tokens(self, ids): return ['[PAD]', 'wo', '##rd']
+    with pytest.raises(XltError, match='other subwords'): SelfSwitch(model=mlm).versions(feats, SimpleNamespace(tokenizer=Other(), seed=0))
+
+
+def test_english_needs_text():
+    with pytest.raises(XltError, match='no English text'): english_pieces(['▁a'])
+    with pytest.raises(XltError, match='is empty'): english_pieces(['▁a'], [])
