@@ -197,7 +197,7 @@ def test_the_best_runs_come_first_and_ours_beside(study):
     text = xltnb(study, 'claims', 'mothello', '--store', str(store))[0]
     assert 'laptop' in text and 'here' not in text and 'todo' not in text and '0.47-0.53 across' in text
     job = jobs_for('mothello', 'smoke')[0]
-    Store(store, committed=False).put(Record(job.experiment, job.key, job.config, job.seed, {}, arm=job.arm))
+    Store(store, committed=False).put(Record(job.experiment, job.key, job.config, job.seed, {}, arm=job.arm, provenance=dict(cpu='x')))
     assert 'here' in xltnb(study, 'claims', 'mothello', '--store', str(store))[0].split('\n')[0]
     rows = json.loads(xltnb(study, 'claims', 'mothello', '--json')[0])
     assert {r['preset'] for r in rows}=={'laptop'} and 'here' not in rows[0]

@@ -211,7 +211,7 @@ def page(tmp_path, monkeypatch):
 
 def test_a_page_is_done_though_it_made_records(page, tmp_path, monkeypatch):
     def made(nb, tmp, params, timeout):
-        Store(tmp_path/'store', committed=False).put(Record('slow.sum', 'k', {}, 0, {}))
+        Store(tmp_path/'store', committed=False).put(Record('slow.sum', 'k', {}, 0, {}, provenance=dict(cpu='x')))
         return tmp.write_text('done') and ''
     monkeypatch.setattr(mill, '_execute', made)
     assert [page[2](), page[2]()]==['ok', 'cached']

@@ -169,14 +169,15 @@ def plain(
     obj, # dataclasses, tuples, sets, paths, numpy scalars and arrays are welcome
 ): # the same in dicts, lists, strings and numbers
     "`obj` as plain JSON data"
-    if is_dataclass(obj) and not isinstance(obj, type): return to_dict(obj)
+    if obj is None or type(obj) in (str, bool, int): return obj # most are
     if isinstance(obj, dict): return {str(k): plain(v) for k,v in obj.items()}
+    if is_dataclass(obj) and not isinstance(obj, type): return to_dict(obj)
     if isinstance(obj, (list, tuple)): return [plain(v) for v in obj]
     if isinstance(obj, (set, frozenset)): return sorted(plain(v) for v in obj)
     if isinstance(obj, Path): return str(obj)
+    if isinstance(obj, float): return obj if math.isfinite(obj) else None
+    if isinstance(obj, (str, int)): return obj
     if hasattr(obj, 'tolist'): return plain(obj.tolist())
-    if isinstance(obj, float) and not math.isfinite(obj): return None
-    if obj is None or isinstance(obj, (str, bool, int, float)): return obj
     raise XltError(f"cannot write a {type(obj).__name__} as plain data: {obj!r:.80}")
 
 # %% ../nbs/00_core.ipynb #7d125eea

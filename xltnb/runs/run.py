@@ -96,7 +96,7 @@ def _record(job, setup, report):
         res = call_job(job, Ctx(cache, setup.device, report, setup.deadline))
         prov |= provenance() | dict(started=prov['started'], rules=_rules(job.paper), wall_s=spent(), peak_mem_mb=_peak_mb())
     return Record(job.experiment, job.key, job.config, job.seed, {k: float(v) for k,v in res.metrics.items()}, res.curves,
-                  res.per_language, res.items, prov | res.provenance, job.version, job.arm, job.labels, res.source)
+                  res.per_language, res.items, prov | res.provenance, job.version, job.arm, job.labels, res.source, job.inputs)
 
 # %% ../../nbs/runs/03_run.ipynb #2ca2fa36
 def _rules(paper):

@@ -1,0 +1,130 @@
+"What cannot be right is refused, with the file or the value and what to do about it"
+import base64
+import json
+import os
+import zlib
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from xltnb.core import XltError
+from xltnb.records.record import Record, RunKey, read_record, record_json
+from xltnb.records.store import Store
+from xltnb.runs.experiments import EXPERIMENTS, PRESET_JOBS, experiment, Result, make_job, preset_jobs
+from xltnb.runs.plan import make_plan
+from xltnb.runs.run import run_plan
+
+
+def a_record(i=0, **kw):
+    key = RunKey('demo.align', 1, {'i': i}, 0)
+    return Record(key.experiment, key.key, key.config, 0, {'acc': .5}, provenance=dict(cpu='x'), source='en', **kw)
+
+
+@pytest.fixture
+def store(tmp_path): return Store(tmp_path/'store', committed=False)
+
+
+def packed(n, data): return dict(n=n, low=0., scale=1., u16=base64.b64encode(zlib.compress(data, 9)).decode())
+
+
+BROKEN = dict(
+    another_config=dict(config={'i': 1}), another_seed=dict(seed=1), another_key=dict(key='0'*16), version_99=dict(version=99), text_version=dict(version='1'),
+    words=dict(metrics={'acc': '0.5'}), truth=dict(metrics={'acc': True}), infinite=dict(metrics={'acc': 1e999}), a_list=dict(metrics=[1]), nowhere=dict(provenance={}),
+    no_place=dict(provenance=None), items_gone=dict(items={'acc': packed(3, b'\0\0')}), a_bomb=dict(items={'acc': packed(1, bytes(10**8))}),
+    a_large_bomb=dict(items={'acc': packed(5*10**8, bytes(10**6))}), negative=dict(items={'acc': packed(-1, b'')}), endless=dict(items={'acc': packed(1, b'\0\0') | dict(scale=1e999)}),
+    many=dict(items={f'm{i}': packed(2**21, bytes(2**22)) for i in range(3)}))
+
+
+@pytest.mark.parametrize('what', BROKEN)
+def test_a_record_is_what_its_name_says(store, what):
+    f = store.put(a_record())
+    fields = json.loads(f.read_text()) | BROKEN[what]
+    f.write_text(json.dumps(fields))
+    for read in (lambda: read_record(f), lambda: store.get(f.stem), lambda: store.getter()(f.stem)):
+        with pytest.raises(XltError, match='delete the file and run again') as e: read()
+        assert str(f) in str(e.value)
+    assert not store.has(f.stem)
+    with pytest.warns(UserWarning, match='broken record'): assert store.records() == []
+    if 'items' not in BROKEN[what]:
+        with pytest.warns(UserWarning, match='broken record'): assert store.frame().empty
+
+
+@pytest.mark.parametrize('where', ['demo.align/0123456789abcdef.json', 'other/{}.json'])
+def test_a_copy_under_another_name_is_refused(store, where):
+    f = store.put(a_record())
+    copy = store.path/where.format(f.stem)
+    copy.parent.mkdir(exist_ok=True)
+    copy.write_bytes(f.read_bytes())
+    with pytest.raises(XltError, match='broken record'): read_record(copy)
+
+
+def test_a_record_that_is_no_file_does_not_hang(store):
+    f = store.put(a_record())
+    f.unlink()
+    os.mkfifo(f)
+    with pytest.raises(XltError, match='broken record'): store.get(f.stem)
+
+
+def test_all_shipped_records_are_what_their_names_say():
+    files = sorted((ROOT/'nbs'/'results').glob('*/*.json'))
+    assert len(files) > 200 and {read_record(f).key for f in files} == {f.stem for f in files}
+
+
+@pytest.mark.parametrize('key', ['*', '', '../x', 'a/b', '.hidden', '[a-z]*', None, 3])
+def test_a_key_is_a_name(store, key):
+    store.put(a_record())
+    for ask in (store.has, store.get):
+        with pytest.raises(XltError, match='cannot be a file name'): ask(key)
+
+
+@pytest.fixture
+def study():
+    @experiment('bad_input.sum')
+    def total(cfg, seed, ctx): return Result(metrics={'sum': float(sum(range(cfg['n'])))}, items={'parts': [seed*.5, 1.]})
+
+    @preset_jobs('bad_input')
+    def jobs(preset, seeds=None): return [make_job('sum-10', 'bad_input.sum', {'n': 10}, s, cost_s=.1) for s in range(seeds or 3)]
+    yield 'bad_input'
+    del EXPERIMENTS['bad_input.sum'], PRESET_JOBS['bad_input']
+
+
+def test_a_broken_record_counts_as_missing_and_is_made_again(study, store):
+    run_plan(make_plan(study, store=store), show=False)
+    whole = {f: json.loads(f.read_text()) for f in store.path.glob('*/*.json')}
+    assert 'all 3 runs are done' in str(make_plan(study, store=store))
+    f = next(iter(whole))
+    f.write_bytes(f.read_bytes()[:200])
+    plan = make_plan(study, store=store)
+    assert '1 of 3 runs to do' in str(plan) and '1 record cannot be read and counts as missing' in str(plan) and str(f) in str(plan)
+    assert sorted(plan.df.status) == ['broken', 'done', 'done']
+    rep = run_plan(plan, show=False)
+    assert rep.exit_code == 0 and [o.status for o in rep.outcomes] == ['done'] and 'all 3 runs are done' in str(make_plan(study, store=store))
+    same = lambda d: {k: v for k, v in d.items() if k != 'provenance'}
+    assert {f: same(json.loads(f.read_text())) for f in whole} == {f: same(d) for f, d in whole.items()}
+    assert (f.parent/f'.damaged-{f.name}').stat().st_size == 200, 'what was broken is still there'
+
+
+def test_a_whole_record_stands_in_for_a_broken_committed_one(tmp_path, monkeypatch):
+    monkeypatch.setattr('xltnb.records.store.project_root', lambda: tmp_path)
+    (tmp_path/'nbs').mkdir()
+    f = Store('nbs/results').put(a_record())
+    f.write_text('{')
+    mine = Store('results')
+    assert not mine.has(f.stem)
+    mine.put(a_record())
+    assert mine.has(f.stem) and mine.get(f.stem).metrics == {'acc': .5} == mine.getter()(f.stem).metrics
+
+
+def test_inputs_are_part_of_a_record(store):
+    key = RunKey('demo.align', 1, {}, 0, {'data': 'abc'})
+    f = store.put(Record(key.experiment, key.key, {}, 0, {}, provenance=dict(cpu='x'), inputs=key.inputs))
+    assert read_record(f).inputs == {'data': 'abc'} and '"inputs"' not in record_json(a_record())
+
+
+def test_a_table_of_many_records_reads_what_it_needs(store, monkeypatch):
+    for i in range(300): store.put(a_record(i, items=dict(acc=[0., 1.]*500), curves=dict(loss=dict(epoch=list(range(300)))), arm=f'a{i%3}'))
+    want = store.records()
+    monkeypatch.setattr('xltnb.records.record.unpack_items', lambda d: pytest.fail('items are not needed'))
+    df = store.frame()
+    assert len(df) == 300 and list(df.key) == [r.key for r in want] and list(df['cfg.i']) == [r.config['i'] for r in want]
