@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT
 
 from xltnb.core import XltError
+from xltnb.records.published import read_published
 from xltnb.records.record import Record, RunKey, read_record, record_json
 from xltnb.records.store import Store
 from xltnb.runs.experiments import EXPERIMENTS, PRESET_JOBS, experiment, Result, make_job, preset_jobs
@@ -128,3 +129,28 @@ def test_a_table_of_many_records_reads_what_it_needs(store, monkeypatch):
     monkeypatch.setattr('xltnb.records.record.unpack_items', lambda d: pytest.fail('items are not needed'))
     df = store.frame()
     assert len(df) == 300 and list(df.key) == [r.key for r in want] and list(df['cfg.i']) == [r.config['i'] for r in want]
+
+
+PAGE = '''paper: mini
+citation: {{title: A paper}}
+claims:
+  - id: C1
+    text: A claim
+    place: Section 1
+    checks:
+      - {{presets: [smoke], arms: {{a: x}}, effect: a.m, rule: above, margin: {margin}, why: because}}
+tables:
+  T1: {{caption: A table, place: Table 1, source: printed, tolerance: {tolerance}, blocks: [{{arm: x, metric: m, rows: [r], columns: [c], values: [[{value}]]}}]}}
+{more}'''
+
+
+@pytest.mark.parametrize('change, says', [
+    (dict(more='claims: []\n'), r"yaml:3: the key 'claims' stands twice"), (dict(more='claims: []'), "'claims' stands twice"),
+    (dict(margin='.1, margin: .2'), r"yaml:8: the key 'margin' stands twice"), (dict(margin='.nan'), 'yaml:8: margin is nan'), (dict(margin='-.inf'), 'margin is -inf'),
+    (dict(tolerance='.nan'), 'tolerance is nan'), (dict(tolerance='.inf'), 'tolerance is inf'), (dict(value='.nan'), "a value of row 'r' is nan"), (dict(value='[1, .inf]'), 'is inf')])
+def test_a_published_file_says_everything_once_and_in_numbers(tmp_path, change, says):
+    f = tmp_path/'published.yaml'
+    f.write_text(PAGE.format(**dict(margin='.1', tolerance='1', value='5.', more='')))
+    assert len(read_published(f).claims) == 1
+    f.write_text(PAGE.format(**dict(margin='.1', tolerance='1', value='5.', more='') | change))
+    with pytest.raises(XltError, match=says): read_published(f)

@@ -1527,6 +1527,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                          'xltnb.records.published._cell': ('records/published.html#_cell', 'xltnb/records/published.py'),
                                          'xltnb.records.published._line': ('records/published.html#_line', 'xltnb/records/published.py'),
                                          'xltnb.records.published._load': ('records/published.html#_load', 'xltnb/records/published.py'),
+                                         'xltnb.records.published._once': ('records/published.html#_once', 'xltnb/records/published.py'),
                                          'xltnb.records.published._order': ('records/published.html#_order', 'xltnb/records/published.py'),
                                          'xltnb.records.published._table': ('records/published.html#_table', 'xltnb/records/published.py'),
                                          'xltnb.records.published.find_papers': ( 'records/published.html#find_papers',

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..core import XltError, about, check_name, stable_hash
+from ..core import XltError, about, check_name, check_number, stable_hash
 from .presets import PRESETS
 
 # %% ../../nbs/records/01_rules.ipynb #c0f59136
@@ -74,6 +74,7 @@ class Check:
         for p in self.presets:
             with about('presets'): check_name(p, PRESETS, 'preset')
         with about('rule'): check_name(self.rule, RULES, 'rule')
+        with about('margin'): check_number(self.margin, 'margin')
         with about('effect'):
             if lost := sorted({arm for arm,_ in names_in(self.effect)}-set(self.arms)):
                 raise XltError(f'{", ".join(lost)} in the effect is not among the arms {", ".join(self.arms)}: name it there')
