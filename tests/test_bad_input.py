@@ -154,3 +154,33 @@ def test_a_published_file_says_everything_once_and_in_numbers(tmp_path, change, 
     assert len(read_published(f).claims) == 1
     f.write_text(PAGE.format(**dict(margin='.1', tolerance='1', value='5.', more='') | change))
     with pytest.raises(XltError, match=says): read_published(f)
+
+
+EVIL = '<img src=x onerror=alert(1)>'
+
+
+def test_names_from_data_are_escaped_where_they_are_shown():
+    import numpy as np
+    from xltnb.records.compare import Comparison
+    from xltnb.records.judge import Claims
+    from xltnb.training.scores import Matrix, Transfer
+    row = dict.fromkeys(('paper', 'claim', 'preset', 'verdict', 'effect', 'low', 'high', 'n', 'note', 'text'), EVIL)
+    cell = dict.fromkeys(('cell', 'source', 'paper', 'command', 'keys', 'verdict'), EVIL) | dict(n=1, now=.5)
+    shown = [Transfer(EVIL, EVIL, 'acc', {EVIL: dict(acc=.5)}, {}, majority={EVIL: .5}), Matrix((EVIL, 'de'), np.ones((2, 2, 3))), Claims([row]), Comparison([cell])]
+    for x in shown: assert '<img' not in x._repr_html_() and '&lt;img' in x._repr_html_()
+
+
+def test_a_figure_on_the_site_cannot_leave_its_script():
+    from xltnb.publish.docs import _figure
+    page = _figure(dict(data=[dict(type='bar', x=['<!--<script>', '</script>'], y=[1, 2])], layout={}), 'fig')
+    assert page.count('<script>') == page.count('</script>') == 1 and '<!--' not in page
+
+
+def test_no_code_of_an_encoder_is_run(tmp_path, monkeypatch):
+    from xltnb.models import encoders
+    asked = []
+    monkeypatch.setattr(encoders.AutoConfig, 'from_pretrained', lambda home, **kw: asked.append(kw) or (_ for _ in ()).throw(XltError('enough')))
+    monkeypatch.setattr(encoders, '_tokenizer_at', lambda home: None)
+    monkeypatch.setattr(encoders, '_home', lambda name, pruned: tmp_path)
+    with pytest.raises(XltError, match='enough'): encoders.load_encoder('some/encoder', random=True)
+    assert asked == [dict(trust_remote_code=False)]

@@ -2241,6 +2241,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                    'xltnb/training/scores.py'),
                                        'xltnb.training.scores._cut': ('training/scores.html#_cut', 'xltnb/training/scores.py'),
                                        'xltnb.training.scores._hits': ('training/scores.html#_hits', 'xltnb/training/scores.py'),
+                                       'xltnb.training.scores._html': ('training/scores.html#_html', 'xltnb/training/scores.py'),
                                        'xltnb.training.scores._langs': ('training/scores.html#_langs', 'xltnb/training/scores.py'),
                                        'xltnb.training.scores._majority': ('training/scores.html#_majority', 'xltnb/training/scores.py'),
                                        'xltnb.training.scores._place': ('training/scores.html#_place', 'xltnb/training/scores.py'),
