@@ -2,13 +2,15 @@
 import base64
 import json
 import os
+import subprocess
+import sys
 import zlib
-from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
-from xltnb.core import XltError
+from xltnb.cli import main
+from xltnb.core import XltError, atomic_write, cache_dir
 from xltnb.records.published import read_published
 from xltnb.records.record import Record, RunKey, read_record, record_json
 from xltnb.records.store import Store
@@ -184,3 +186,65 @@ def test_no_code_of_an_encoder_is_run(tmp_path, monkeypatch):
     monkeypatch.setattr(encoders, '_home', lambda name, pruned: tmp_path)
     with pytest.raises(XltError, match='enough'): encoders.load_encoder('some/encoder', random=True)
     assert asked == [dict(trust_remote_code=False)]
+
+
+@pytest.mark.parametrize('kind', ['link', 'folder', 'pipe', 'dangling'])
+def test_only_a_file_is_replaced(tmp_path, kind):
+    at, other = tmp_path/'out.html', tmp_path/'other'
+    other.write_text('mine')
+    dict(link=lambda: at.symlink_to(other), folder=at.mkdir, pipe=lambda: os.mkfifo(at), dangling=lambda: at.symlink_to('nowhere'))[kind]()
+    with pytest.raises(XltError, match='only a file is replaced; name another one'): atomic_write(at, 'new')
+    assert other.read_text() == 'mine' and sorted(p.name for p in tmp_path.iterdir()) == ['other', 'out.html']
+
+
+def said(capsys, *args):
+    "What a command says to standard error; it exits with 2"
+    with pytest.raises(SystemExit) as e: main(list(args))
+    err = capsys.readouterr().err
+    assert e.value.code == 2 and 'Traceback' not in err, err
+    return err
+
+
+STORES = ['~nouser/x', '/'+'x'*5000, '', '{loop}', '{file}/x', '{file}']
+
+
+@pytest.mark.parametrize('store', STORES)
+def test_a_store_that_cannot_be_is_refused(capsys, tmp_path, store):
+    (tmp_path/'loop').symlink_to('loop')
+    (tmp_path/'file').write_text('')
+    err = said(capsys, 'plan', 'mothello', f'--store={store.format(loop=tmp_path/"loop", file=tmp_path/"file")}')
+    assert 'name another' in err or 'name a f' in err
+
+
+def test_a_cache_that_cannot_be_is_said_before_anything_runs(capsys, tmp_path, monkeypatch):
+    (tmp_path/'file').write_text('')
+    monkeypatch.setenv('XLTNB_CACHE', str(tmp_path/'file'/'cache'))
+    assert 'XLTNB_CACHE' in said(capsys, 'run', 'mothello', '--store', str(tmp_path/'store'), '--engine', 'inline')
+    assert not list((tmp_path/'store').glob('*/*.json'))
+    with pytest.raises(XltError, match='XLTNB_CACHE'): cache_dir()
+    monkeypatch.setenv('XLTNB_CACHE', '~/x')
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert cache_dir() == tmp_path/'x'
+
+
+@pytest.mark.parametrize('args, says', [
+    (('plan', 'mothello', '--jobs', ','), "',' names no arm"), (('plan', 'mothello', '--jobs='), 'names no arm'), (('plan', 'mothello', '--seeds=2147483648'), 'at most 10000'),
+    (('run', 'mothello', '--minutes', 'NaN', '--store', '{tmp}/s'), 'more than 0 and finite, not nan'), (('run', 'mothello', '--minutes', 'inf', '--store', '{tmp}/s'), 'finite, not inf'),
+    (('page', '{tmp}/broken.ipynb'), 'is no notebook'), (('page', '{tmp}/empty.ipynb'), 'is no notebook'), (('page', '{tmp}/none.ipynb'), 'no notebook at'),
+    (('page', '~nouser/a.ipynb'), 'name another one'), (('page', 'mothello_fig8', '--out', '{tmp}/broken.ipynb/x'), 'name another one'),
+    (('report', 'mothello', '--store', '{tmp}/s', '--out', '{tmp}/broken.ipynb/x.html'), 'name another one'), (('report', 'mothello', '--store', '{tmp}/s', '--out', '{tmp}/folder'), 'a folder')])
+def test_a_wrong_word_on_the_command_line_is_named(capsys, tmp_path, args, says):
+    (tmp_path/'folder').mkdir()
+    (tmp_path/'broken.ipynb').write_text('{"cells": ')
+    (tmp_path/'empty.ipynb').write_text('')
+    assert says in said(capsys, *(a.format(tmp=tmp_path) for a in args))
+
+
+def test_a_page_whose_writer_was_killed_leaves_nothing_after_the_next(tmp_path):
+    from xltnb.runs.mill import _clear_partial
+    gone = subprocess.Popen([sys.executable, '-c', ''])
+    gone.wait()
+    for pid in (gone.pid, os.getpid()): (tmp_path/f'page-1.{pid}-abcd.partial.ipynb').write_text('')
+    (tmp_path/'page-1.ipynb').write_text('')
+    _clear_partial(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([f'page-1.{os.getpid()}-abcd.partial.ipynb', 'page-1.ipynb'])

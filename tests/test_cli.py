@@ -65,7 +65,7 @@ def alone(study, *args):
     ('plan mothello.tab99', 'unknown table, figure or claim of mothello'),
     ('claims motello', "did you mean 'mothello'?"),
     ('compare mothello.C22', "did you mean 'C2'?"),
-    ('pin mothello.tab1 --store /dev/null/x', 'nothing to pin'),
+    ('pin mothello.tab1 --store /dev/null/x', 'cannot be used (Not a directory)'),
     ('speed othello-game', "did you mean 'othello-games'?"),
     ('page mothello_tab99', 'unknown page'),
 ])

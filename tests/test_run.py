@@ -137,10 +137,11 @@ def test_minutes_pause_and_resume(study):
     assert not list((study[0]/'cache'/'.paused').iterdir())
 
 
-def test_ctrl_c_is_quiet(study):
+@pytest.mark.parametrize('sent', [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_is_quiet(study, sent):
     p = start(study, '--workers', '2', '--seeds', '9')
     wait_for(lambda: (study[0]/'cache'/'log.txt').exists())
-    p.send_signal(signal.SIGINT)
+    p.send_signal(sent)
     out = finish(p, code=130)
     assert 'the same command goes on' in out and 'Traceback' not in out
     finish(start(study, '--workers', '2', '--seeds', '9'))

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 from fastcore.basics import patch
 
-from ..core import XltError, atomic_write, project_root
+from ..core import XltError, atomic_write, project_root, typed_path
 from .leases import Lease
 from .record import OldRecord, Record, read_numbers, read_record, record_json
 
@@ -30,7 +30,7 @@ class Store:
     ):
         committed = committed and os.environ.get('XLTNB_FRESH','0') in ('','0')
         root = project_root()
-        self.path = (root/Path(path).expanduser()).resolve()
+        self.path = typed_path(root/typed_path(path, 'store'), 'store').resolve()
         if self.path.exists() and not self.path.is_dir(): raise XltError(f'store {self.path} is a file; name a folder')
         shipped = root/'nbs'/'results'
         self.folders = list(dict.fromkeys(([shipped] if committed else []) + [self.path]))

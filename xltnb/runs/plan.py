@@ -178,6 +178,7 @@ def pick_arms(
 )->list[Job]: # those whose arm matches
     "Keep the jobs whose arm matches a pattern"
     pats = [p.strip() for p in pattern.split(',') if p.strip()]
+    if not pats: raise XltError(f'{pattern!r} names no arm: give names with wildcards, such as \'align-*\'')
     arms = list(dict.fromkeys(j.arm for j in jobs))
     for p in pats:
         if not any(fnmatch(a, p) for a in arms):
@@ -196,7 +197,7 @@ def make_plan(
     "Plan a target: names are checked, nothing runs"
     check_name(preset, PRESETS, 'preset')
     found = jobs_for(target, preset, seeds)
-    if jobs and found: found = pick_arms(found, jobs)
+    if jobs is not None and found: found = pick_arms(found, jobs)
     return Plan(target, preset, found, open_store(store), seeds)
 
 # %% ../../nbs/runs/01_plan.ipynb #c85eb6e7
