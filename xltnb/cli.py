@@ -19,7 +19,6 @@ import subprocess
 import sys
 from importlib.metadata import version
 from math import isfinite
-from pathlib import Path
 from textwrap import shorten
 from threading import current_thread, main_thread
 from types import NoneType

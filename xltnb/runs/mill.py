@@ -186,7 +186,8 @@ def run_page(
     spec = page_params(nb)
     check_values(params, {k: p['type'] for k,p in spec.items()})
     dst = project_root()/typed_path(out, 'out')/f'{nb.stem}-{stable_hash(params, 8)}.ipynb'
-    mark, tmp = dst.with_suffix('.json'), dst.with_suffix(f'.{os.getpid()}-{uuid4().hex[:8]}.partial.ipynb') # two runs of a page at once do not meet
+    mark = dst.with_suffix('.json')
+    tmp = dst.with_suffix(f'.{os.getpid()}-{uuid4().hex[:8]}.partial.ipynb') # two runs of a page at once do not meet
     _clear_partial(dst.parent)
     state, start = _state(nb, params, spec), time.time()
     if not force and dst.exists() and _marked(mark)==state: return PageRun('cached', str(dst), params)
