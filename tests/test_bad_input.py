@@ -11,6 +11,7 @@ from conftest import ROOT
 
 from xltnb.cli import main
 from xltnb.core import XltError, atomic_write, cache_dir
+from xltnb.records.leases import Lease
 from xltnb.records.published import read_published
 from xltnb.records.record import Record, RunKey, read_record, record_json
 from xltnb.records.store import Store
@@ -248,3 +249,10 @@ def test_a_page_whose_writer_was_killed_leaves_nothing_after_the_next(tmp_path):
     (tmp_path/'page-1.ipynb').write_text('')
     _clear_partial(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([f'page-1.{os.getpid()}-abcd.partial.ipynb', 'page-1.ipynb'])
+
+
+def test_a_lock_that_cannot_be_written_is_told_and_not_left(tmp_path, monkeypatch):
+    def full(*args): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr('xltnb.records.leases.json.dump', full)
+    with pytest.raises(XltError, match='could not write the lock .*No space left.*free some space'): Lease(tmp_path/'k.lock').take()
+    assert not (tmp_path/'k.lock').exists()
