@@ -65,7 +65,7 @@ def alone(study, *args):
     ('plan mothello.tab99', 'unknown table, figure or claim of mothello'),
     ('claims motello', "did you mean 'mothello'?"),
     ('compare mothello.C22', "did you mean 'C2'?"),
-    ('pin mothello.tab1 --store /dev/null/x', 'nothing to pin'),
+    ('pin mothello.tab1 --store /dev/null/x', 'cannot be used (Not a directory)'),
     ('speed othello-game', "did you mean 'othello-games'?"),
     ('page mothello_tab99', 'unknown page'),
 ])
@@ -197,7 +197,7 @@ def test_the_best_runs_come_first_and_ours_beside(study):
     text = xltnb(study, 'claims', 'mothello', '--store', str(store))[0]
     assert 'laptop' in text and 'here' not in text and 'todo' not in text and '0.47-0.53 across' in text
     job = jobs_for('mothello', 'smoke')[0]
-    Store(store, committed=False).put(Record(job.experiment, job.key, job.config, job.seed, {}, arm=job.arm))
+    Store(store, committed=False).put(Record(job.experiment, job.key, job.config, job.seed, {}, arm=job.arm, provenance=dict(cpu='x')))
     assert 'here' in xltnb(study, 'claims', 'mothello', '--store', str(store))[0].split('\n')[0]
     rows = json.loads(xltnb(study, 'claims', 'mothello', '--json')[0])
     assert {r['preset'] for r in rows}=={'laptop'} and 'here' not in rows[0]

@@ -259,7 +259,7 @@ def test_what_is_not_drawn_is_judged_by_its_items(tmp_path):
     claim = load_paper('robust').claims['C1']
     store = Store(tmp_path, committed=False)
     jobs = [Job('robust', arm, 'robust.finetune', 1, {'arm': arm}, s, fixed=arm == 'x') for arm, n in (('x', 1), ('y', 3)) for s in range(n)]
-    for j in jobs: store.put(Record(j.experiment, j.key, j.config, j.seed, dict(avg=.75-.3*(j.arm == 'y')-.01*j.seed), items=dict(avg=SCORES) if j.arm == 'x' else {}, arm=j.arm))
+    for j in jobs: store.put(Record(j.experiment, j.key, j.config, j.seed, dict(avg=.75-.3*(j.arm == 'y')-.01*j.seed), items=dict(avg=SCORES) if j.arm == 'x' else {}, provenance=dict(cpu='x'), arm=j.arm))
     def judged(arms, effect, jobs=jobs):
         check = replace(claim.checks[0], presets=('laptop',), arms=arms, effect=effect, rule='above', margin=0.)
         return judge.judge_claim(replace(claim, checks=(check,)), 'laptop', jobs, store)[0][1]

@@ -137,10 +137,11 @@ def test_minutes_pause_and_resume(study):
     assert not list((study[0]/'cache'/'.paused').iterdir())
 
 
-def test_ctrl_c_is_quiet(study):
+@pytest.mark.parametrize('sent', [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_is_quiet(study, sent):
     p = start(study, '--workers', '2', '--seeds', '9')
     wait_for(lambda: (study[0]/'cache'/'log.txt').exists())
-    p.send_signal(signal.SIGINT)
+    p.send_signal(sent)
     out = finish(p, code=130)
     assert 'the same command goes on' in out and 'Traceback' not in out
     finish(start(study, '--workers', '2', '--seeds', '9'))
@@ -211,7 +212,7 @@ def page(tmp_path, monkeypatch):
 
 def test_a_page_is_done_though_it_made_records(page, tmp_path, monkeypatch):
     def made(nb, tmp, params, timeout):
-        Store(tmp_path/'store', committed=False).put(Record('slow.sum', 'k', {}, 0, {}))
+        Store(tmp_path/'store', committed=False).put(Record('slow.sum', 'k', {}, 0, {}, provenance=dict(cpu='x')))
         return tmp.write_text('done') and ''
     monkeypatch.setattr(mill, '_execute', made)
     assert [page[2](), page[2]()]==['ok', 'cached']

@@ -43,7 +43,7 @@ def empty(tmp_path): return Store(tmp_path/'store', committed=False)
 
 def a_record(i=0, **kw):
     key = RunKey('demo.align', 1, {'i': i}, 0)
-    return Record(key.experiment, key.key, key.config, 0, **kw)
+    return Record(key.experiment, key.key, key.config, 0, **dict(provenance=dict(cpu='x')) | kw)
 
 
 @given(configs, st.randoms())
@@ -245,7 +245,7 @@ def test_records_can_vanish_while_being_read(empty):
     f = empty.put(a_record())
     files = empty._files()
     f.unlink()
-    empty._files = lambda *a, **k: files
+    empty._places = lambda *a, **k: {k: [f] for k, f in files.items()}
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         assert empty.records()==[]
@@ -280,7 +280,7 @@ def test_a_migrated_record_has_the_verdict_of_its_languages(tmp_path, langs, sou
     for s in range(3):
         items = {l: rng.integers(0, 2, 60).tolist() for l in langs}
         metrics = {l: float(np.mean(items[l])) for l in langs}
-        rec = Record('demo', f'k{s}', {}, s, metrics | dict(targets=float(np.mean([metrics[l] for l in rest]))), per_language={l: {} for l in langs}, items=items)
+        rec = Record('demo', RunKey('demo', 1, {}, s).key, {}, s, metrics | dict(targets=float(np.mean([metrics[l] for l in rest]))), per_language={l: {} for l in langs}, items=items, provenance=dict(cpu='x'))
         f = Store(tmp_path, committed=False).put(rec)
         f.write_text(record_text(older(json.loads(f.read_text()))), encoding='utf-8')
         with pytest.raises(XltError, match='run `xltnb migrate --store'): read_record(f)

@@ -24,7 +24,7 @@ def made_up(job, level=.8):
     by_lang = {l: dict(f1=level-.1*i, em=level-.2*i, control_f1=.04, control_em=.01) for i, l in enumerate(LANGS)}
     curves = dict(matrix=dict(langs=list(LANGS), acc=[[level]*3]*3)) if job.arm == 'lo_pair' else {}
     facts = dict(peak_mem_mb=1024.*(1+job.seed), wall_s=120., device='cpu')
-    return Record(job.experiment, job.key, job.config, job.seed, {l: v['f1'] for l, v in by_lang.items()}, curves, by_lang, provenance=facts, arm=job.arm, labels=job.labels)
+    return Record(job.experiment, job.key, job.config, job.seed, {l: v['f1'] for l, v in by_lang.items()}, curves, by_lang, provenance=facts, version=job.version, arm=job.arm, labels=job.labels)
 
 
 @pytest.fixture(scope='module')

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['XltError', 'nearest', 'check_name', 'check_number', 'about', 'from_dict', 'to_dict', 'plain', 'stable_hash',
-           'seed_for', 'project_root', 'cache_dir', 'hub_off', 'package_data', 'sha256_of', 'read_xz', 'atomic_write']
+           'seed_for', 'project_root', 'typed_path', 'cache_dir', 'hub_off', 'package_data', 'sha256_of', 'read_xz',
+           'atomic_write']
 
 # %% ../nbs/00_core.ipynb #3593b13d
 import hashlib
@@ -14,6 +15,7 @@ import math
 import numbers
 import os
 import shutil
+import stat
 import types
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields, is_dataclass
@@ -169,14 +171,15 @@ def plain(
     obj, # dataclasses, tuples, sets, paths, numpy scalars and arrays are welcome
 ): # the same in dicts, lists, strings and numbers
     "`obj` as plain JSON data"
-    if is_dataclass(obj) and not isinstance(obj, type): return to_dict(obj)
+    if obj is None or type(obj) in (str, bool, int): return obj # most are
     if isinstance(obj, dict): return {str(k): plain(v) for k,v in obj.items()}
+    if is_dataclass(obj) and not isinstance(obj, type): return to_dict(obj)
     if isinstance(obj, (list, tuple)): return [plain(v) for v in obj]
     if isinstance(obj, (set, frozenset)): return sorted(plain(v) for v in obj)
     if isinstance(obj, Path): return str(obj)
+    if isinstance(obj, float): return obj if math.isfinite(obj) else None
+    if isinstance(obj, (str, int)): return obj
     if hasattr(obj, 'tolist'): return plain(obj.tolist())
-    if isinstance(obj, float) and not math.isfinite(obj): return None
-    if obj is None or isinstance(obj, (str, bool, int, float)): return obj
     raise XltError(f"cannot write a {type(obj).__name__} as plain data: {obj!r:.80}")
 
 # %% ../nbs/00_core.ipynb #7d125eea
@@ -204,10 +207,25 @@ def project_root()->Path: # the checkout, or the current folder
     home = Path(xltnb.__file__).resolve().parents[1]
     return next((p for p in [here, *here.parents, home] if _holds_project(p)), here)
 
+# %% ../nbs/00_core.ipynb #f3eac372
+def typed_path(
+    path:str|Path, # as typed; it need not exist
+    what:str='path', # what it stands for, for the error
+)->Path: # with `~` expanded
+    "A path that a user gave; raises `XltError` for one that can never be used"
+    if not str(path).strip(): raise XltError(f'{what} is empty: name a file or folder')
+    try:
+        p = Path(path).expanduser()
+        os.stat(p)
+    except FileNotFoundError: pass
+    except (OSError, RuntimeError, ValueError) as e: # over-long, a loop of links, through a file; no such user; a null byte
+        raise XltError(f'{what} {str(path)!r:.120} cannot be used ({getattr(e, "strerror", None) or e}): name another one') from e
+    return p
+
 # %% ../nbs/00_core.ipynb #3c9457f2
 def cache_dir()->Path: # made if missing
     "Where what can be built again is kept: `XLTNB_CACHE`, else `.cache` in the project; raises `XltError` if it cannot be made"
-    p = Path(os.environ.get('XLTNB_CACHE') or project_root()/'.cache')
+    p = typed_path(os.environ.get('XLTNB_CACHE') or project_root()/'.cache', 'XLTNB_CACHE')
     try: p.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise XltError(f'could not make the cache folder {p} ({e.strerror or e}): set XLTNB_CACHE to a folder that can be written') from e
@@ -257,6 +275,14 @@ def _write_all(fd, data):
     while view: view = view[os.write(fd, view):]
     os.fsync(fd)
 
+# %% ../nbs/00_core.ipynb #5f24d7d7
+def _check_file(path):
+    "Raise `XltError` where something stands that a file must not replace: a link, a folder, a device"
+    try: mode = os.lstat(path).st_mode
+    except OSError: return # nothing there; what else is wrong is told when it is written
+    kind = 'a link' if stat.S_ISLNK(mode) else 'a folder' if stat.S_ISDIR(mode) else 'a device or a pipe'
+    if not stat.S_ISREG(mode): raise XltError(f'could not write {path}: it is {kind}, and only a file is replaced; name another one')
+
 # %% ../nbs/00_core.ipynb #3be3f495
 def atomic_write(
     path:str|Path, # file to write; folders are made
@@ -264,6 +290,7 @@ def atomic_write(
 )->Path: # `path`
     "Write `data` so that `path` holds either its old content or all of the new one"
     path = Path(path)
+    _check_file(path)
     tmp = path.with_name(f'.{path.name}.{uuid4().hex[:8]}.tmp')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

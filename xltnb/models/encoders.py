@@ -303,7 +303,7 @@ def load_encoder(
     home = _home(str(name), bool(pruned))
     tok = _tokenizer_at(home)
     if not isinstance(home, Path): own = {}
-    if random: return _noted(_random(AutoConfig.from_pretrained(home), seed, **own), str(name)), tok
+    if random: return _noted(_random(AutoConfig.from_pretrained(home, trust_remote_code=False), seed, **own), str(name)), tok
     model,lost = _hf(AutoModel, home, **own)
     if lost: raise XltError(f'{name} lacks weights for {", ".join(lost[:3])} ({len(lost)} in all): is this a whole encoder?')
     return _noted(model, str(name)), tok

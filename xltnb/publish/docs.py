@@ -87,7 +87,7 @@ def _figure(
 )->str: # HTML that draws it
     "A stored plotly figure as HTML"
     layout = dict(data.get('layout', {}), autosize=True)
-    args = [json.dumps(a).replace('</', '<\\/') for a in (data.get('data', []), layout, {'responsive': True, 'displaylogo': False})]
+    args = [json.dumps(a).replace('<', '\\u003c') for a in (data.get('data', []), layout, {'responsive': True, 'displaylogo': False})]
     height = int(layout.get('height', 450))
     narrow = b64encode(still(data, 390).encode()).decode()
     title = escape(re.sub('<[^>]+>', ' ', (layout.get('title') or {}).get('text') or 'figure'))

@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from ..core import XltError, atomic_write, check_name, package_data
+from ..core import XltError, atomic_write, check_name, package_data, typed_path
 from ..figures.look import REPORT_FIGURES
 from ..figures.verdicts import VERDICT_LOOK, claimed, claims_fig, interval, number
 from ..records.compare import compare
@@ -244,6 +244,6 @@ def report(
     if not any(has_part(p, 'experiments') for p in papers):
         raise XltError(f'{", ".join(papers)}: planned; there are no experiments to report yet, and no file was written')
     store = open_store(store)
-    out = Path(out) if out else store.path/f'report-{preset}.html'
+    out = typed_path(out, 'out') if out else store.path/f'report-{preset}.html'
     out.parent.mkdir(parents=True, exist_ok=True)
     return atomic_write(out, page_html([paper_values(p, preset, store) for p in papers], preset))

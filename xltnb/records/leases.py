@@ -92,7 +92,11 @@ class Lease:
 
     def _write(self):
         self.lock.unlink(missing_ok=True)
-        with open(self.lock, 'x', encoding='utf-8') as f: json.dump(_me() | dict(token=self.token), f)
+        try:
+            with open(self.lock, 'x', encoding='utf-8') as f: json.dump(_me() | dict(token=self.token), f)
+        except OSError as e: # no room: half a lock would hold others up
+            self.lock.unlink(missing_ok=True)
+            raise XltError(f'could not write the lock {self.lock} ({e.strerror or e}): free some space or choose another folder') from e
         self.held = True
 
     def _beat(self):

@@ -50,8 +50,11 @@ class Block:
         rows,values,width = self.rows,self.values,len(self.columns)
         if len(values)!=len(rows): raise XltError(f'{len(values)} rows of values for {len(rows)} row names: give one list a row')
         for i,(row,vs) in enumerate(zip(rows,values)):
-            if len(vs)==width: continue
-            with about(i): raise XltError(f'row {row!r} has {len(vs)} values for {width} columns: write null for what could not be read')
+            with about(i):
+                for v in vs:
+                    for x in v if isinstance(v, tuple) else (v,)*(v is not None): check_number(x, f'a value of row {row!r}')
+                if len(vs)!=width:
+                    raise XltError(f'row {row!r} has {len(vs)} values for {width} columns: write null for what could not be read')
 
 # %% ../../nbs/records/02_published.ipynb #2e6bbdea
 SOURCES = ('printed', 'abstract', "authors' code", 'second-hand', 'read off', 'pilot', 'not at hand')
@@ -160,6 +163,14 @@ def _line(node, path):
     return node.start_mark.line+1 if node else 1
 
 # %% ../../nbs/records/02_published.ipynb #c327c895
+def _once(node, path):
+    "Raise `XltError` where a mapping has a key twice: YAML keeps the last and says nothing"
+    for k,v in node.value if isinstance(node, yaml.MappingNode) else ():
+        if sum(k.value==other.value for other,_ in node.value)>1:
+            raise XltError(f'{path}:{k.start_mark.line+1}: the key {k.value!r} stands twice in one mapping: keep one of them')
+        _once(v, path)
+    for v in node.value if isinstance(node, yaml.SequenceNode) else (): _once(v, path)
+
 _Loader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader) # the first reads ten times as fast
 
 def _load(path):
@@ -167,6 +178,7 @@ def _load(path):
     loader = _Loader(Path(path).read_text(encoding='utf-8'))
     try:
         node = loader.get_single_node()
+        _once(node, path)
         return (loader.construct_document(node) if node else None), node
     except yaml.YAMLError as e:
         mark = getattr(e,'problem_mark',None)

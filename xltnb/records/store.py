@@ -10,15 +10,15 @@ import os
 import re
 import warnings
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import pandas as pd
 from fastcore.basics import patch
 
-from ..core import XltError, atomic_write, project_root
+from ..core import XltError, atomic_write, project_root, typed_path
 from .leases import Lease
-from .record import Record, read_record, record_json
+from .record import OldRecord, Record, read_numbers, read_record, record_json
 
 # %% ../../nbs/records/05_store.ipynb #8f2c8698
 class Store:
@@ -30,25 +30,27 @@ class Store:
     ):
         committed = committed and os.environ.get('XLTNB_FRESH','0') in ('','0')
         root = project_root()
-        self.path = (root/Path(path).expanduser()).resolve()
+        self.path = typed_path(root/typed_path(path, 'store'), 'store').resolve()
         if self.path.exists() and not self.path.is_dir(): raise XltError(f'store {self.path} is a file; name a folder')
         shipped = root/'nbs'/'results'
         self.folders = list(dict.fromkeys(([shipped] if committed else []) + [self.path]))
 
     def __repr__(self): return f'Store({str(self.path)!r}: {len(self._files())} records)'
 
-    def _files(self, experiment=None, key=None):
-        "Record files by key; a committed one hides a later one"
+    def _places(self, experiment=None, key=None):
+        "Record files by key, several where more than one folder has it: a committed one comes first"
         out = {}
         for d in self.folders:
-            for f in sorted(d.glob(f"{experiment or '[!.]*'}/{key or '[!.]*'}.json")): out.setdefault(f.stem, f)
+            for f in sorted(d.glob(f"{experiment or '[!.]*'}/{key or '[!.]*'}.json")): out.setdefault(f.stem, []).append(f)
         return out
+
+    def _files(self): return {k: fs[0] for k,fs in self._places().items()}
 
 # %% ../../nbs/records/05_store.ipynb #9fed6857
 def _check_part(name, what):
     "The name of a file or folder; raises `XltError` for anything else"
-    if not re.fullmatch(r'[A-Za-z0-9_][\w.-]*', name): raise XltError(f'{what} {name!r} cannot be a file name')
-    return name
+    if isinstance(name, str) and re.fullmatch(r'[A-Za-z0-9_][\w.-]*', name): return name
+    raise XltError(f'{what} {name!r} cannot be a file name')
 
 # %% ../../nbs/records/05_store.ipynb #a9992164
 @patch
@@ -60,14 +62,40 @@ def file(
     "The file of a run's record"
     return self.path/_check_part(experiment, 'experiment')/f"{_check_part(key, 'key')}.json"
 
+# %% ../../nbs/records/05_store.ipynb #d7216a8b
+@lru_cache(2**16)
+def _fault_of(path, mtime_ns, size):
+    try: read_record(path)
+    except OldRecord: return '' # whole, and told when it is read
+    except (XltError, FileNotFoundError) as e: return str(e)
+    return ''
+
+def _fault(path):
+    "Why a record's file cannot be read, '' if it can"
+    try: now = path.stat()
+    except OSError as e: return f'{path}: {e.strerror}'
+    return _fault_of(path, now.st_mtime_ns, now.st_size)
+
+# %% ../../nbs/records/05_store.ipynb #07c83cce
+def _first_whole(paths, read=None):
+    "What `read` makes of the first file that is whole; the error of the first if none is, None if there is none"
+    errors = []
+    for f in paths:
+        try: return (read or read_record)(f)
+        except XltError as e: errors.append(e)
+        except FileNotFoundError: pass # removed while we looked
+    if errors: raise errors[0]
+
 # %% ../../nbs/records/05_store.ipynb #9de89800
 @patch
 def put(
     self:Store,
     record:Record, # a finished run
 )->Path: # its file
-    "Write a record, all of it or nothing"
-    return atomic_write(self.file(record.experiment, record.key), record_json(record))
+    "Write a record, all of it or nothing; a broken one that was there is kept as `.damaged-...`"
+    f = self.file(record.experiment, record.key)
+    if f.is_file() and _fault(f): f.rename(f.with_name(f'.damaged-{f.name}'))
+    return atomic_write(f, record_json(record))
 
 # %% ../../nbs/records/05_store.ipynb #5025b2f7
 @patch
@@ -75,8 +103,8 @@ def has(
     self:Store,
     key:str, # a `RunKey.key`
 )->bool: # whether the run is done
-    "Whether a record with this key exists"
-    return bool(self._files(key=key))
+    "Whether a record with this key exists and can be read"
+    return any(not _fault(f) for f in self._places(key=_check_part(key, 'key')).get(key, ()))
 
 # %% ../../nbs/records/05_store.ipynb #777dbd12
 @patch
@@ -85,8 +113,7 @@ def get(
     key:str, # a `RunKey.key`
 )->Record|None: # the run, or None
     "The record with this key"
-    found = self._files(key=key).get(key)
-    return read_record(found) if found else None
+    return _first_whole(self._places(key=_check_part(key, 'key')).get(key, ()))
 
 # %% ../../nbs/records/05_store.ipynb #30f2402d
 @patch
@@ -94,14 +121,35 @@ def keys(self:Store)->set[str]: # keys of all finished runs
     "The keys of all finished runs, from one listing of the folders"
     return set(self._files())
 
+# %% ../../nbs/records/05_store.ipynb #aac6cfc8
+@patch
+def broken(
+    self:Store,
+    keys, # `RunKey.key`s
+)->dict[str,str]: # key -> what is wrong and what to do
+    "Those of `keys` that have files but none that can be read: they count as missing"
+    places = self._places()
+    faults = {k: [_fault(f) for f in places[k]] for k in keys if k in places}
+    return {k: fs[0] for k,fs in faults.items() if all(fs)}
+
 # %% ../../nbs/records/05_store.ipynb #9a693489
 @patch
 def getter(self:Store)->Callable: # get(key) -> the run, or None
     "A `get` for many keys: it lists the folders once and reads each record once; later records are not seen"
-    files = self._files()
+    places = self._places()
     @cache
-    def get(key): return read_record(files[key]) if key in files else None
+    def get(key): return _first_whole(places.get(key, ()))
     return get
+
+# %% ../../nbs/records/05_store.ipynb #dcf3bf3e
+@patch
+def _each(self:Store, read, experiment=None):
+    "What `read` makes of each record; a broken one is skipped with a warning"
+    for paths in self._places(experiment and _check_part(experiment, 'experiment')).values():
+        try: found = _first_whole(paths, read)
+        except XltError as e: warnings.warn(str(e), stacklevel=3)
+        else:
+            if found is not None: yield found
 
 # %% ../../nbs/records/05_store.ipynb #94b45f99
 @patch
@@ -110,12 +158,7 @@ def records(
     experiment:str|None=None, # registered name; default: all
 )->list[Record]: # whole records, ordered by experiment, arm and seed
     "All records; a broken file is skipped with a warning"
-    out = []
-    for f in self._files(experiment).values():
-        try: out.append(read_record(f))
-        except XltError as e: warnings.warn(str(e), stacklevel=2)
-        except FileNotFoundError: pass
-    return sorted(out, key=lambda r: (r.experiment, r.arm, r.seed, r.key))
+    return sorted(self._each(read_record, experiment), key=lambda r: (r.experiment, r.arm, r.seed, r.key))
 
 # %% ../../nbs/records/05_store.ipynb #51163ff7
 @patch
@@ -123,10 +166,11 @@ def frame(
     self:Store,
     experiment:str|None=None, # registered name; default: all
 )->pd.DataFrame: # one row a record; config columns start with `cfg.`
-    "The records as a table"
-    return pd.DataFrame([dict(experiment=r.experiment, arm=r.arm, seed=r.seed, key=r.key,
-        **{f'cfg.{k}': v for k,v in r.config.items()}, **r.metrics, wall_s=r.provenance.get('wall_s'))
-        for r in self.records(experiment)])
+    "The records as a table; their items and curves are not read"
+    row = lambda d: dict(experiment=d['experiment'], arm=d['arm'], seed=d['seed'], key=d['key'],
+        **{f'cfg.{k}': v for k,v in d['config'].items()}, **d['metrics'], wall_s=d['provenance'].get('wall_s'))
+    found = [row(d) for d in self._each(read_numbers, experiment)]
+    return pd.DataFrame(sorted(found, key=lambda r: (r['experiment'], r['arm'], r['seed'], r['key'])))
 
 # %% ../../nbs/records/05_store.ipynb #64f18c3f
 @patch

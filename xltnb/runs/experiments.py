@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EXPERIMENTS', 'PRESET_JOBS', 'Job', 'Paused', 'Result', 'no_report', 'Ctx', 'paused_unless', 'Experiment',
            'experiment', 'preset_jobs', 'make_job', 'papers', 'has_part', 'load_part', 'load_jobs', 'call_job',
-           'split_target', 'target_arms', 'jobs_for']
+           'split_target', 'target_arms', 'check_seeds', 'jobs_for']
 
 # %% ../../nbs/runs/00_experiments.ipynb #295d1d63
 import time
@@ -240,6 +240,14 @@ def target_arms(
     if not item: return None
     return load_paper(paper).arms(item, preset)
 
+# %% ../../nbs/runs/00_experiments.ipynb #e9f88953
+def check_seeds(
+    seeds:int, # repeats that were asked for
+)->int: # the same
+    "Raise `XltError` for a number of repeats that nobody means"
+    if 1<=seeds<=10_000: return seeds
+    raise XltError(f'seeds must be {"1 or more" if seeds<1 else "at most 10000"}, not {seeds}')
+
 # %% ../../nbs/runs/00_experiments.ipynb #bc54579f
 def jobs_for(
     target:str, # a paper, or one of its tables, figures or claims
@@ -248,7 +256,7 @@ def jobs_for(
 )->list[Job]: # most telling first
     "What has to run for `target`"
     check_name(preset, PRESETS, 'preset')
-    if seeds is not None and seeds<1: raise XltError(f'seeds must be 1 or more, not {seeds}')
+    if seeds is not None: check_seeds(seeds)
     paper,_ = split_target(target)
     arms = target_arms(target, preset)
     return [j for j in load_jobs(paper)(preset, seeds) if arms is None or j.arm in arms]

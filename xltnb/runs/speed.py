@@ -130,8 +130,8 @@ def keep_speed(
 )->Path: # the record's file
     "Keep a figure as a record of the experiment `speed.NAME`"
     facts = provenance()
-    key = RunKey(f"speed.{line['name']}", 1, dict(started=facts['started'], device=line['device']), 0).key
-    return open_store(store).put(Record(f"speed.{line['name']}", key, {}, 0, line, provenance=facts, arm=line['name']))
+    key = RunKey(f"speed.{line['name']}", 1, dict(started=facts['started'], device=line['device']), 0)
+    return open_store(store).put(Record(key.experiment, key.key, key.config, 0, line, provenance=facts, arm=line['name']))
 
 # %% ../../nbs/runs/07_speed.ipynb #ea5f6c36
 def measured(

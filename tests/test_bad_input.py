@@ -1,0 +1,258 @@
+"What cannot be right is refused, with the file or the value and what to do about it"
+import base64
+import json
+import os
+import subprocess
+import sys
+import zlib
+
+import pytest
+from conftest import ROOT
+
+from xltnb.cli import main
+from xltnb.core import XltError, atomic_write, cache_dir
+from xltnb.records.leases import Lease
+from xltnb.records.published import read_published
+from xltnb.records.record import Record, RunKey, read_record, record_json
+from xltnb.records.store import Store
+from xltnb.runs.experiments import EXPERIMENTS, PRESET_JOBS, experiment, Result, make_job, preset_jobs
+from xltnb.runs.plan import make_plan
+from xltnb.runs.run import run_plan
+
+
+def a_record(i=0, **kw):
+    key = RunKey('demo.align', 1, {'i': i}, 0)
+    return Record(key.experiment, key.key, key.config, 0, {'acc': .5}, provenance=dict(cpu='x'), source='en', **kw)
+
+
+@pytest.fixture
+def store(tmp_path): return Store(tmp_path/'store', committed=False)
+
+
+def packed(n, data): return dict(n=n, low=0., scale=1., u16=base64.b64encode(zlib.compress(data, 9)).decode())
+
+
+BROKEN = dict(
+    another_config=dict(config={'i': 1}), another_seed=dict(seed=1), another_key=dict(key='0'*16), version_99=dict(version=99), text_version=dict(version='1'),
+    words=dict(metrics={'acc': '0.5'}), truth=dict(metrics={'acc': True}), infinite=dict(metrics={'acc': 1e999}), a_list=dict(metrics=[1]), nowhere=dict(provenance={}),
+    no_place=dict(provenance=None), items_gone=dict(items={'acc': packed(3, b'\0\0')}), a_bomb=dict(items={'acc': packed(1, bytes(10**8))}),
+    a_large_bomb=dict(items={'acc': packed(5*10**8, bytes(10**6))}), negative=dict(items={'acc': packed(-1, b'')}), endless=dict(items={'acc': packed(1, b'\0\0') | dict(scale=1e999)}),
+    many=dict(items={f'm{i}': packed(2**21, bytes(2**22)) for i in range(3)}))
+
+
+@pytest.mark.parametrize('what', BROKEN)
+def test_a_record_is_what_its_name_says(store, what):
+    f = store.put(a_record())
+    fields = json.loads(f.read_text()) | BROKEN[what]
+    f.write_text(json.dumps(fields))
+    for read in (lambda: read_record(f), lambda: store.get(f.stem), lambda: store.getter()(f.stem)):
+        with pytest.raises(XltError, match='delete the file and run again') as e: read()
+        assert str(f) in str(e.value)
+    assert not store.has(f.stem)
+    with pytest.warns(UserWarning, match='broken record'): assert store.records() == []
+    if 'items' not in BROKEN[what]:
+        with pytest.warns(UserWarning, match='broken record'): assert store.frame().empty
+
+
+@pytest.mark.parametrize('where', ['demo.align/0123456789abcdef.json', 'other/{}.json'])
+def test_a_copy_under_another_name_is_refused(store, where):
+    f = store.put(a_record())
+    copy = store.path/where.format(f.stem)
+    copy.parent.mkdir(exist_ok=True)
+    copy.write_bytes(f.read_bytes())
+    with pytest.raises(XltError, match='broken record'): read_record(copy)
+
+
+def test_a_record_that_is_no_file_does_not_hang(store):
+    f = store.put(a_record())
+    f.unlink()
+    os.mkfifo(f)
+    with pytest.raises(XltError, match='broken record'): store.get(f.stem)
+
+
+def test_all_shipped_records_are_what_their_names_say():
+    files = sorted((ROOT/'nbs'/'results').glob('*/*.json'))
+    assert len(files) > 200 and {read_record(f).key for f in files} == {f.stem for f in files}
+
+
+@pytest.mark.parametrize('key', ['*', '', '../x', 'a/b', '.hidden', '[a-z]*', None, 3])
+def test_a_key_is_a_name(store, key):
+    store.put(a_record())
+    for ask in (store.has, store.get):
+        with pytest.raises(XltError, match='cannot be a file name'): ask(key)
+
+
+@pytest.fixture
+def study():
+    @experiment('bad_input.sum')
+    def total(cfg, seed, ctx): return Result(metrics={'sum': float(sum(range(cfg['n'])))}, items={'parts': [seed*.5, 1.]})
+
+    @preset_jobs('bad_input')
+    def jobs(preset, seeds=None): return [make_job('sum-10', 'bad_input.sum', {'n': 10}, s, cost_s=.1) for s in range(seeds or 3)]
+    yield 'bad_input'
+    del EXPERIMENTS['bad_input.sum'], PRESET_JOBS['bad_input']
+
+
+def test_a_broken_record_counts_as_missing_and_is_made_again(study, store):
+    run_plan(make_plan(study, store=store), show=False)
+    whole = {f: json.loads(f.read_text()) for f in store.path.glob('*/*.json')}
+    assert 'all 3 runs are done' in str(make_plan(study, store=store))
+    f = next(iter(whole))
+    f.write_bytes(f.read_bytes()[:200])
+    plan = make_plan(study, store=store)
+    assert '1 of 3 runs to do' in str(plan) and '1 record cannot be read and counts as missing' in str(plan) and str(f) in str(plan)
+    assert sorted(plan.df.status) == ['broken', 'done', 'done']
+    rep = run_plan(plan, show=False)
+    assert rep.exit_code == 0 and [o.status for o in rep.outcomes] == ['done'] and 'all 3 runs are done' in str(make_plan(study, store=store))
+    same = lambda d: {k: v for k, v in d.items() if k != 'provenance'}
+    assert {f: same(json.loads(f.read_text())) for f in whole} == {f: same(d) for f, d in whole.items()}
+    assert (f.parent/f'.damaged-{f.name}').stat().st_size == 200, 'what was broken is still there'
+
+
+def test_a_whole_record_stands_in_for_a_broken_committed_one(tmp_path, monkeypatch):
+    monkeypatch.setattr('xltnb.records.store.project_root', lambda: tmp_path)
+    (tmp_path/'nbs').mkdir()
+    f = Store('nbs/results').put(a_record())
+    f.write_text('{')
+    mine = Store('results')
+    assert not mine.has(f.stem)
+    mine.put(a_record())
+    assert mine.has(f.stem) and mine.get(f.stem).metrics == {'acc': .5} == mine.getter()(f.stem).metrics
+
+
+def test_inputs_are_part_of_a_record(store):
+    key = RunKey('demo.align', 1, {}, 0, {'data': 'abc'})
+    f = store.put(Record(key.experiment, key.key, {}, 0, {}, provenance=dict(cpu='x'), inputs=key.inputs))
+    assert read_record(f).inputs == {'data': 'abc'} and '"inputs"' not in record_json(a_record())
+
+
+def test_a_table_of_many_records_reads_what_it_needs(store, monkeypatch):
+    for i in range(300): store.put(a_record(i, items=dict(acc=[0., 1.]*500), curves=dict(loss=dict(epoch=list(range(300)))), arm=f'a{i%3}'))
+    want = store.records()
+    monkeypatch.setattr('xltnb.records.record.unpack_items', lambda d: pytest.fail('items are not needed'))
+    df = store.frame()
+    assert len(df) == 300 and list(df.key) == [r.key for r in want] and list(df['cfg.i']) == [r.config['i'] for r in want]
+
+
+PAGE = '''paper: mini
+citation: {{title: A paper}}
+claims:
+  - id: C1
+    text: A claim
+    place: Section 1
+    checks:
+      - {{presets: [smoke], arms: {{a: x}}, effect: a.m, rule: above, margin: {margin}, why: because}}
+tables:
+  T1: {{caption: A table, place: Table 1, source: printed, tolerance: {tolerance}, blocks: [{{arm: x, metric: m, rows: [r], columns: [c], values: [[{value}]]}}]}}
+{more}'''
+
+
+@pytest.mark.parametrize('change, says', [
+    (dict(more='claims: []\n'), r"yaml:3: the key 'claims' stands twice"), (dict(more='claims: []'), "'claims' stands twice"),
+    (dict(margin='.1, margin: .2'), r"yaml:8: the key 'margin' stands twice"), (dict(margin='.nan'), 'yaml:8: margin is nan'), (dict(margin='-.inf'), 'margin is -inf'),
+    (dict(tolerance='.nan'), 'tolerance is nan'), (dict(tolerance='.inf'), 'tolerance is inf'), (dict(value='.nan'), "a value of row 'r' is nan"), (dict(value='[1, .inf]'), 'is inf')])
+def test_a_published_file_says_everything_once_and_in_numbers(tmp_path, change, says):
+    f = tmp_path/'published.yaml'
+    f.write_text(PAGE.format(**dict(margin='.1', tolerance='1', value='5.', more='')))
+    assert len(read_published(f).claims) == 1
+    f.write_text(PAGE.format(**dict(margin='.1', tolerance='1', value='5.', more='') | change))
+    with pytest.raises(XltError, match=says): read_published(f)
+
+
+EVIL = '<img src=x onerror=alert(1)>'
+
+
+def test_names_from_data_are_escaped_where_they_are_shown():
+    import numpy as np
+    from xltnb.records.compare import Comparison
+    from xltnb.records.judge import Claims
+    from xltnb.training.scores import Matrix, Transfer
+    row = dict.fromkeys(('paper', 'claim', 'preset', 'verdict', 'effect', 'low', 'high', 'n', 'note', 'text'), EVIL)
+    cell = dict.fromkeys(('cell', 'source', 'paper', 'command', 'keys', 'verdict'), EVIL) | dict(n=1, now=.5)
+    shown = [Transfer(EVIL, EVIL, 'acc', {EVIL: dict(acc=.5)}, {}, majority={EVIL: .5}), Matrix((EVIL, 'de'), np.ones((2, 2, 3))), Claims([row]), Comparison([cell])]
+    for x in shown: assert '<img' not in x._repr_html_() and '&lt;img' in x._repr_html_()
+
+
+def test_a_figure_on_the_site_cannot_leave_its_script():
+    from xltnb.publish.docs import _figure
+    page = _figure(dict(data=[dict(type='bar', x=['<!--<script>', '</script>'], y=[1, 2])], layout={}), 'fig')
+    assert page.count('<script>') == page.count('</script>') == 1 and '<!--' not in page
+
+
+def test_no_code_of_an_encoder_is_run(tmp_path, monkeypatch):
+    from xltnb.models import encoders
+    asked = []
+    monkeypatch.setattr(encoders.AutoConfig, 'from_pretrained', lambda home, **kw: asked.append(kw) or (_ for _ in ()).throw(XltError('enough')))
+    monkeypatch.setattr(encoders, '_tokenizer_at', lambda home: None)
+    monkeypatch.setattr(encoders, '_home', lambda name, pruned: tmp_path)
+    with pytest.raises(XltError, match='enough'): encoders.load_encoder('some/encoder', random=True)
+    assert asked == [dict(trust_remote_code=False)]
+
+
+@pytest.mark.parametrize('kind', ['link', 'folder', 'pipe', 'dangling'])
+def test_only_a_file_is_replaced(tmp_path, kind):
+    at, other = tmp_path/'out.html', tmp_path/'other'
+    other.write_text('mine')
+    dict(link=lambda: at.symlink_to(other), folder=at.mkdir, pipe=lambda: os.mkfifo(at), dangling=lambda: at.symlink_to('nowhere'))[kind]()
+    with pytest.raises(XltError, match='only a file is replaced; name another one'): atomic_write(at, 'new')
+    assert other.read_text() == 'mine' and sorted(p.name for p in tmp_path.iterdir()) == ['other', 'out.html']
+
+
+def said(capsys, *args):
+    "What a command says to standard error; it exits with 2"
+    with pytest.raises(SystemExit) as e: main(list(args))
+    err = capsys.readouterr().err
+    assert e.value.code == 2 and 'Traceback' not in err, err
+    return err
+
+
+STORES = ['~nouser/x', '/'+'x'*5000, '', '{loop}', '{file}/x', '{file}']
+
+
+@pytest.mark.parametrize('store', STORES)
+def test_a_store_that_cannot_be_is_refused(capsys, tmp_path, store):
+    (tmp_path/'loop').symlink_to('loop')
+    (tmp_path/'file').write_text('')
+    err = said(capsys, 'plan', 'mothello', f'--store={store.format(loop=tmp_path/"loop", file=tmp_path/"file")}')
+    assert 'name another' in err or 'name a f' in err
+
+
+def test_a_cache_that_cannot_be_is_said_before_anything_runs(capsys, tmp_path, monkeypatch):
+    (tmp_path/'file').write_text('')
+    monkeypatch.setenv('XLTNB_CACHE', str(tmp_path/'file'/'cache'))
+    assert 'XLTNB_CACHE' in said(capsys, 'run', 'mothello', '--store', str(tmp_path/'store'), '--engine', 'inline')
+    assert not list((tmp_path/'store').glob('*/*.json'))
+    with pytest.raises(XltError, match='XLTNB_CACHE'): cache_dir()
+    monkeypatch.setenv('XLTNB_CACHE', '~/x')
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert cache_dir() == tmp_path/'x'
+
+
+@pytest.mark.parametrize('args, says', [
+    (('plan', 'mothello', '--jobs', ','), "',' names no arm"), (('plan', 'mothello', '--jobs='), 'names no arm'), (('plan', 'mothello', '--seeds=2147483648'), 'at most 10000'),
+    (('run', 'mothello', '--minutes', 'NaN', '--store', '{tmp}/s'), 'more than 0 and finite, not nan'), (('run', 'mothello', '--minutes', 'inf', '--store', '{tmp}/s'), 'finite, not inf'),
+    (('page', '{tmp}/broken.ipynb'), 'is no notebook'), (('page', '{tmp}/empty.ipynb'), 'is no notebook'), (('page', '{tmp}/none.ipynb'), 'no notebook at'),
+    (('page', '~nouser/a.ipynb'), 'name another one'), (('page', 'mothello_fig8', '--out', '{tmp}/broken.ipynb/x'), 'name another one'),
+    (('report', 'mothello', '--store', '{tmp}/s', '--out', '{tmp}/broken.ipynb/x.html'), 'name another one'), (('report', 'mothello', '--store', '{tmp}/s', '--out', '{tmp}/folder'), 'a folder')])
+def test_a_wrong_word_on_the_command_line_is_named(capsys, tmp_path, args, says):
+    (tmp_path/'folder').mkdir()
+    (tmp_path/'broken.ipynb').write_text('{"cells": ')
+    (tmp_path/'empty.ipynb').write_text('')
+    assert says in said(capsys, *(a.format(tmp=tmp_path) for a in args))
+
+
+def test_a_page_whose_writer_was_killed_leaves_nothing_after_the_next(tmp_path):
+    from xltnb.runs.mill import _clear_partial
+    gone = subprocess.Popen([sys.executable, '-c', ''])
+    gone.wait()
+    for pid in (gone.pid, os.getpid()): (tmp_path/f'page-1.{pid}-abcd.partial.ipynb').write_text('')
+    (tmp_path/'page-1.ipynb').write_text('')
+    _clear_partial(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([f'page-1.{os.getpid()}-abcd.partial.ipynb', 'page-1.ipynb'])
+
+
+def test_a_lock_that_cannot_be_written_is_told_and_not_left(tmp_path, monkeypatch):
+    def full(*args): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr('xltnb.records.leases.json.dump', full)
+    with pytest.raises(XltError, match='could not write the lock .*No space left.*free some space'): Lease(tmp_path/'k.lock').take()
+    assert not (tmp_path/'k.lock').exists()
