@@ -14,12 +14,13 @@ import inspect
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
 from math import isfinite
-from pathlib import Path
 from textwrap import shorten
+from threading import current_thread, main_thread
 from types import NoneType
 from typing import get_args
 
@@ -30,7 +31,7 @@ from rich.table import Table
 from rich.text import Text
 from rich_argparse import RichHelpFormatter
 
-from .core import XltError, cache_dir, check_name, nearest, plain, project_root
+from .core import XltError, cache_dir, check_name, nearest, plain, project_root, typed_path
 
 # %% ../nbs/02_cli.ipynb #314db078
 COMMANDS = {}
@@ -165,11 +166,16 @@ def main(
 ): # exits
     "The command line: exit code 2 and one clear line for what the user can mend"
     if '_ARGCOMPLETE' in os.environ: argcomplete.autocomplete(root_parser()) # the shell asks; this exits
+    if current_thread() is main_thread(): signal.signal(signal.SIGTERM, _interrupt) # it says what Ctrl-C says
     try: code = _call(sys.argv[1:] if argv is None else argv)
     except XltError as e: code = _say(e)
     except KeyboardInterrupt: code = 130
     except BrokenPipeError: code = _quiet()
+    except OSError as e: code = _say(f'{e.filename or "a file"}: {e.strerror or e}; name another file or folder')
     raise SystemExit(code)
+
+# %% ../nbs/02_cli.ipynb #fe5bf833
+def _interrupt(*_): raise KeyboardInterrupt
 
 # %% ../nbs/02_cli.ipynb #fbd4888c
 def _say(e):
@@ -462,7 +468,7 @@ def cmd_report(
 ):
     "Write one HTML file with claims, figures and the run behind each number"
     from xltnb.publish.report import report
-    papers, out = _judged_papers(paper), out or str(project_root()/store/f'report-{preset}.html')
+    papers, out = _judged_papers(paper), typed_path(out or project_root()/typed_path(store, 'store')/f'report-{preset}.html', 'out')
     print(f'report: {report(papers, preset, store, out)}')
 
 # %% ../nbs/02_cli.ipynb #5f8092ee
@@ -540,9 +546,9 @@ def _data_build(out, sources):
     from xltnb.builder.build import build_bench
     from xltnb.builder.sources import fetch_sources
     from xltnb.tasks.bench import BENCH_DIR
-    folder = Path(sources) if sources else cache_dir()/'sources'
+    folder = typed_path(sources, 'sources') if sources else cache_dir()/'sources'
     fetch_sources(folder)
-    print(build_bench(folder, Path(out) if out else BENCH_DIR))
+    print(build_bench(folder, typed_path(out, 'out') if out else BENCH_DIR))
 
 # %% ../nbs/02_cli.ipynb #5aed6b22
 def _data_check():
@@ -554,7 +560,8 @@ def _data_check():
 # %% ../nbs/02_cli.ipynb #01ec6e7a
 def _data_encoder(export):
     from xltnb.models.encoders import encoder_file, export_encoder
-    print(f'the encoder: {export_encoder(export) if export else encoder_file()}')
+    where = export_encoder(typed_path(export, 'export')) if export else encoder_file()
+    print(f'the encoder: {where}')
 
 # %% ../nbs/02_cli.ipynb #65d250b5
 DATA = ('check', 'build', 'encoder')

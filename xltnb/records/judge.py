@@ -235,7 +235,7 @@ def _claim_row(paper, claim, preset, checks):
     return row | dict(keys=keys, note=_claim_note(checks, j, need), checks=[_check_row(*x) for x in checks])
 
 # %% ../../nbs/records/06_judge.ipynb #a4985769
-def _html(df): return df.style.format(precision=3, na_rep='–').hide(axis='index').to_html()
+def _html(df): return df.style.format(precision=3, na_rep='–', escape='html').hide(axis='index').to_html()
 
 @dataclass
 class Claims:

@@ -17,7 +17,7 @@ from statistics import mean, stdev
 import numpy as np
 from scipy.special import stdtrit
 
-from ..core import XltError, about, check_name, stable_hash
+from ..core import XltError, about, check_name, check_number, stable_hash
 from .presets import PRESETS
 
 # %% ../../nbs/records/01_rules.ipynb #c0f59136
@@ -80,6 +80,7 @@ class Check:
             for p in getattr(self, f):
                 with about(f): check_name(p, PRESETS, 'preset')
         with about('rule'): check_name(self.rule, RULES, 'rule')
+        with about('margin'): check_number(self.margin, 'margin')
         with about('effect'):
             if lost := sorted({arm for arm,_ in names_in(self.effect)}-set(self.arms)):
                 raise XltError(f'{", ".join(lost)} in the effect is not among the arms {", ".join(self.arms)}: name it there')

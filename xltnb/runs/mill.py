@@ -12,6 +12,7 @@ import os
 import time
 import types
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -19,7 +20,8 @@ from uuid import uuid4
 
 from ..tasks.catalog import PUBLISHED, folder_variable
 from ..records.compare import pins
-from ..core import XltError, atomic_write, check_name, nearest, package_data, project_root, stable_hash
+from .experiments import check_seeds
+from ..core import XltError, atomic_write, check_name, nearest, package_data, project_root, stable_hash, typed_path
 from ..records.presets import PRESETS
 from ..records.store import Store
 from ..records.published import find_papers
@@ -38,7 +40,7 @@ def _type_ok(val, kind):
 def _check_value(name, val):
     "Rules for the parameters that all pages share"
     if name=='preset': check_name(val, PRESETS, 'preset')
-    if name=='seeds' and val is not None and val<1: raise XltError(f'parameter seeds must be 1 or more, not {val}')
+    if name=='seeds' and val is not None: check_seeds(val)
     if name=='store': Store(val)
 
 # %% ../../nbs/runs/05_mill.ipynb #dc9511c8
@@ -84,8 +86,8 @@ def find_page(
 )->Path: # the notebook
     "A page by its path, or by its name among the papers' pages"
     if Path(name).suffix=='.ipynb':
-        if not Path(name).is_file(): raise XltError(f'no notebook at {name}')
-        return Path(name)
+        if not (p := typed_path(name, 'notebook')).is_file(): raise XltError(f'no notebook at {name}')
+        return p
     found = {p.stem: p for p in sorted((project_root()/'nbs'/'papers').rglob('[!._]*.ipynb'))}
     return found[check_name(str(name), found, 'page')]
 
@@ -94,7 +96,9 @@ def page_params(
     nb:str|Path, # a page
 )->dict[str,dict]: # name -> type, default, help
     "The parameters of a page, as its `parameters` cell declares them"
-    spec = import_module('papermill').inspect_notebook(str(find_page(nb)))
+    page = find_page(nb)
+    try: spec = import_module('papermill').inspect_notebook(str(page))
+    except Exception as e: raise XltError(f'{page} is no notebook ({type(e).__name__}: {e!s:.200}): open it, or take another one') from e
     if not spec: raise XltError(f'{nb} has no cell tagged `parameters`, so it cannot be run with others')
     return {k: dict(type=p['inferred_type_name'].replace(' ', ''), default=p['default'], help=p['help']) for k,p in spec.items()}
 
@@ -152,6 +156,23 @@ def _execute(nb, tmp, params, timeout):
     except Exception as e: return f'{type(e).__name__}: {str(e)[-2000:]}' # a time-out and a dead kernel are not papermill's own errors
     return ''
 
+# %% ../../nbs/runs/05_mill.ipynb #3b5fe5b6
+def _clear_partial(folder):
+    "Make the folder of executed pages, and remove what killed runs left there"
+    try: folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise XltError(f'could not make the folder {folder} ({e.strerror}): name another one with --out') from e
+    for old in folder.glob('*.partial.ipynb'):
+        with suppress(OSError):
+            if _ended(old): old.unlink()
+
+def _ended(file):
+    "Is the process that was writing a page gone? Its id stands in the name"
+    pid = file.name.split('.')[-3].partition('-')[0]
+    try: os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError, OverflowError): return True
+    except OSError: pass
+    return False
+
 # %% ../../nbs/runs/05_mill.ipynb #032620e5
 def run_page(
     nb:str|Path, # a page: its name or its path
@@ -164,9 +185,10 @@ def run_page(
     nb, params = find_page(nb), params or {}
     spec = page_params(nb)
     check_values(params, {k: p['type'] for k,p in spec.items()})
-    dst = project_root()/out/f'{nb.stem}-{stable_hash(params, 8)}.ipynb'
-    mark, tmp = dst.with_suffix('.json'), dst.with_suffix(f'.{uuid4().hex[:8]}.partial.ipynb') # two runs of a page at once do not meet
-    dst.parent.mkdir(parents=True, exist_ok=True)
+    dst = project_root()/typed_path(out, 'out')/f'{nb.stem}-{stable_hash(params, 8)}.ipynb'
+    mark = dst.with_suffix('.json')
+    tmp = dst.with_suffix(f'.{os.getpid()}-{uuid4().hex[:8]}.partial.ipynb') # two runs of a page at once do not meet
+    _clear_partial(dst.parent)
     state, start = _state(nb, params, spec), time.time()
     if not force and dst.exists() and _marked(mark)==state: return PageRun('cached', str(dst), params)
     err = _execute(nb, tmp, params, timeout)

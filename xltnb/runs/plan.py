@@ -60,8 +60,13 @@ class Plan:
     seeds:int|None = None # repeats asked for; None: the preset's
 
     def done(self)->set[str]: # keys
-        "Keys of this plan that the store holds now"
-        return self.store.keys() & {j.key for j in self.jobs}
+        "Keys of this plan whose records the store holds now, and can read"
+        there = self.store.keys() & {j.key for j in self.jobs}
+        return there - self.store.broken(there).keys()
+
+    def broken(self)->dict[str,str]: # key -> what is wrong
+        "Records of this plan that cannot be read: they count as missing"
+        return self.store.broken({j.key for j in self.jobs})
 
     def left(self)->list[Job]: # each key once, in order
         "The jobs that the store lacks now"
@@ -97,8 +102,9 @@ def wall_s(
 @patch(as_prop=True)
 def df(self:Plan)->pd.DataFrame: # arm, seed, key, status, cost_s
     "The plan as a table, one row a job"
-    done = self.done()
-    row = lambda j: (j.arm, j.seed, j.key, 'done' if j.key in done else 'waits' if j.waits else 'todo', j.cost_s)
+    done, broken = self.done(), self.broken()
+    status = lambda j: 'done' if j.key in done else 'waits' if j.waits else 'broken' if j.key in broken else 'todo'
+    row = lambda j: (j.arm, j.seed, j.key, status(j), j.cost_s)
     return pd.DataFrame([row(j) for j in self.jobs], columns=['arm','seed','key','status','cost_s'])
 
 # %% ../../nbs/runs/01_plan.ipynb #994768ea
@@ -122,6 +128,13 @@ def _waiting(plan):
     names = ' and '.join(sorted({j.waits for j in jobs}))
     return f'; {len(jobs)} ({cost}) wait for data: set {names} to where they are, or HF_HUB_OFFLINE=0 to fetch them' if jobs else ''
 
+# %% ../../nbs/runs/01_plan.ipynb #471f6d65
+def _damage(plan):
+    "How many records cannot be read, and what is wrong with the first"
+    faults = sorted(plan.broken().values())
+    n = len(faults)
+    return f'; {n} record{"s"*(n>1)} cannot be read and count{"s"*(n==1)} as missing: {faults[0]}' if n else ''
+
 # %% ../../nbs/runs/01_plan.ipynb #468fae6a
 def plan_line(
     plan:Plan, # the plan
@@ -131,7 +144,7 @@ def plan_line(
     todo, u = plan.todo(), find_preset(plan.preset).unit
     n = len({j.key for j in plan.jobs})
     if not n: return f'{plan.target} has no runs at {plan.preset}: it is measured at a larger preset'
-    wait = _waiting(plan)
+    wait = _waiting(plan) + _damage(plan)
     if not todo: return f'{plan.target} at {plan.preset}: {f"{len(plan.done())} of" if wait else "all"} {n} runs are done{wait}'
     workers = workers or (cores() if u=='core' else 1)
     wall = duration(wall_s(todo, workers))
@@ -165,6 +178,7 @@ def pick_arms(
 )->list[Job]: # those whose arm matches
     "Keep the jobs whose arm matches a pattern"
     pats = [p.strip() for p in pattern.split(',') if p.strip()]
+    if not pats: raise XltError(f'{pattern!r} names no arm: give names with wildcards, such as \'align-*\'')
     arms = list(dict.fromkeys(j.arm for j in jobs))
     for p in pats:
         if not any(fnmatch(a, p) for a in arms):
@@ -183,7 +197,7 @@ def make_plan(
     "Plan a target: names are checked, nothing runs"
     check_name(preset, PRESETS, 'preset')
     found = jobs_for(target, preset, seeds)
-    if jobs and found: found = pick_arms(found, jobs)
+    if jobs is not None and found: found = pick_arms(found, jobs)
     return Plan(target, preset, found, open_store(store), seeds)
 
 # %% ../../nbs/runs/01_plan.ipynb #c85eb6e7

@@ -96,7 +96,7 @@ def _record(job, setup, report):
         res = call_job(job, Ctx(cache, setup.device, report, setup.deadline))
         prov |= provenance() | dict(started=prov['started'], rules=_rules(job.paper), wall_s=spent(), peak_mem_mb=_peak_mb())
     return Record(job.experiment, job.key, job.config, job.seed, {k: float(v) for k,v in res.metrics.items()}, res.curves,
-                  res.per_language, res.items, prov | res.provenance, job.version, job.arm, job.labels, res.source)
+                  res.per_language, res.items, prov | res.provenance, job.version, job.arm, job.labels, res.source, job.inputs)
 
 # %% ../../nbs/runs/03_run.ipynb #2ca2fa36
 def _rules(paper):
@@ -253,7 +253,7 @@ def _rounds(jobs, engine, setup, workers, progress):
 def _check_options(workers, minutes, device, preset):
     "Wrong numbers and names stop here"
     if workers is not None and workers<1: raise XltError(f'workers must be 1 or more, not {workers}')
-    if minutes is not None and minutes<=0: raise XltError(f'minutes must be more than 0, not {minutes}')
+    if minutes is not None and not 0<minutes<inf: raise XltError(f'minutes must be more than 0 and finite, not {minutes}')
     if device: check_name(device, ('cpu','cuda'), 'device')
     if device=='cuda' and default_device()!='cuda':
         raise XltError("device 'cuda' was asked for and torch sees no GPU; use 'cpu', or see `xltnb doctor`")
@@ -283,12 +283,13 @@ def run_plan(
     _check_options(workers, minutes, device, plan.preset)
     fn, start = get_engine(engine), time.time()
     store = plan.store if store is None else open_store(store)
-    plan = Plan(plan.target, plan.preset, pick_arms(plan.jobs, jobs) if jobs else plan.jobs, store, plan.seeds)
+    plan = Plan(plan.target, plan.preset, pick_arms(plan.jobs, jobs) if jobs is not None else plan.jobs, store, plan.seeds)
     todo, device = plan.todo(), device or ('cuda' if find_preset(plan.preset).unit=='GPU' else 'cpu')
     workers = workers or _workers(todo, device)
     if show: print(plan_line(plan, workers), flush=True)
     if not todo: return RunReport(plan, [])
     _check_store(store)
+    cache_dir()
     setup = Setup(str(store.path), len(store.folders)>1, device=device, deadline=start+60*minutes if minutes else inf)
     progress = JobProgress(todo, show=show)
     try: outs = _rounds(todo, fn, setup, workers, progress)

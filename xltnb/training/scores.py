@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from html import escape
 
 import numpy as np
 import pandas as pd
@@ -139,6 +140,11 @@ def spread(
     ids = rows['id']
     return rows.select(sorted(sorted(range(len(ids)), key=lambda i: _place(ids[i]))[:n]))
 
+# %% ../../nbs/training/07_scores.ipynb #ed95b52e
+def _html(what, table):
+    "What an object says of itself above its table; names from data are escaped"
+    return f'<p>{escape(repr(what))}</p>' + table.format_index(escape='html').format_index(escape='html', axis=1).to_html()
+
 # %% ../../nbs/training/07_scores.ipynb #353822ce
 @dataclass(frozen=True, repr=False)
 class Transfer:
@@ -175,7 +181,7 @@ class Transfer:
         return f'{head} {self.source} {self.main(self.source):.3f}, mean of {len(self.scores)-1} others {self.targets:.3f}'
 
     def __str__(self): return f'{self!r}\n{self.table.to_string(float_format="{:.3f}".format, na_rep="")}'
-    def _repr_html_(self): return f'<p>{self!r}</p>' + self.table.style.format('{:.3f}', na_rep='').to_html()
+    def _repr_html_(self): return _html(self, self.table.style.format('{:.3f}', na_rep=''))
 
 # %% ../../nbs/training/07_scores.ipynb #6b0fee76
 _NAMES = dict(pair.split(':') for pair in (
@@ -272,7 +278,7 @@ class Matrix:
         n,items = len(self.langs), self.hits.shape[2]
         return f'{n}×{n} languages, {items} items: same {self.same:.3f}, cross {self.cross:.3f}, all {self.all:.3f}'
 
-    def _repr_html_(self): return f'<p>{self!r}</p>' + self.df.style.format('{:.2f}').to_html()
+    def _repr_html_(self): return _html(self, self.df.style.format('{:.2f}'))
 
 # %% ../../nbs/training/07_scores.ipynb #42fe7d0d
 def generalized(
