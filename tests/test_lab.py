@@ -14,7 +14,7 @@ from conftest import NBS, ROOT
 PLOT = '.jupyter-widgets .js-plotly-plot'
 CHANGED = f'b => {{ const e = document.querySelector("{PLOT}"); return e && JSON.stringify(e.data) + JSON.stringify(e.layout) !== b }}'
 BOOKS = dict(regions=['from xltnb.papers.robust.explorer import RegionExplorer', 'RegionExplorer(radius=.03)'])
-WIDGETS = {'mothello_explore': 1, '08_explorer': 1, 'mothello_walk': 2}  # a page, and how many widgets it leaves
+WIDGETS = {'mothello_explore': 1, '09_explorer': 1, 'mothello_walk': 2}  # a page, and how many widgets it leaves
 
 
 def free_port():
