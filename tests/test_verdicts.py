@@ -117,7 +117,7 @@ def planted(tmp_path, seeds, rule='above', margin=.2, others=(), days=None, **fi
     claim = Claim('p.C1', 'made up', 'nowhere', checks=(check, *others))
     store, jobs = Store(tmp_path, committed=False), [Job('p', 'x', 'p.x', 1, {}, s) for s in range(max(3, len(seeds)))]
     for j, m in zip(jobs, seeds):
-        store.put(Record(j.experiment, j.key, j.config, j.seed, dict(m=m), arm='x', provenance=dict(started=days) if days else {}))
+        store.put(Record(j.experiment, j.key, j.config, j.seed, dict(m=m), arm='x', provenance=dict(started=days) if days else dict(cpu='x')))
     judged = judge_claim(claim, 'laptop', jobs, store)
     return judge._claim_row('p', claim, 'laptop', judged)
 

@@ -192,7 +192,8 @@ def judge_claim(
 )->list: # (check, Judged), the deciding one first
     "Judge every check of a claim"
     get = get or store.getter()
-    return sorted([(c, _judge_check(claim, c, preset, jobs, get)) for c in claim.at(preset)], key=lambda x: _WORST.index(x[1].verdict))
+    judged = [(c, _judge_check(claim, c, preset, jobs, get)) for c in claim.at(preset)]
+    return sorted(judged, key=lambda x: (_WORST.index(x[1].verdict), not x[0].tells))
 
 # %% ../../nbs/records/06_judge.ipynb #04327ccd
 def _check_row(check, j):

@@ -74,6 +74,7 @@ class Check:
     margin:float # where the rule draws its line
     why:str # how the margin came about
     untestable:dict[str,str] = field(default_factory=dict) # preset that cannot show it -> why
+    tells:bool = False # its effect is what the claim speaks of: shown as *ours* before other checks of the same verdict
 
     def __post_init__(self):
         for f in ('presets','untestable'):
@@ -87,7 +88,7 @@ class Check:
 
     @property
     def hash(self)->str: # 16 hex digits
-        "Changes with anything that decides the verdict; not with its wording, nor with what a preset cannot show"
+        "Changes with anything that decides the verdict; not with its wording, nor with what is shown"
         return stable_hash([self.arms, self.effect, self.rule, self.margin])
 
 # %% ../../nbs/records/01_rules.ipynb #d0bbb504
