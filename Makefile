@@ -50,7 +50,7 @@ reproduce: setup
 	@$(BIN)/xltnb reproduce $(PAPER) --preset $(PRESET) --store $(STORE)
 
 test: setup
-	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests
+	@$(BIN)/python -m pytest -q -n 2 --dist loadscope tests
 
 lab: setup
 	@$(BIN)/xltnb lab

@@ -52,11 +52,13 @@ def write_paper(papers, name, published='', **parts):
     return folder
 
 
-def pytest_collection_modifyitems(items):
+def pytest_xdist_make_scheduler(config, log):
     "Two processes share the tests: a file stays in one of them, since its fixtures are made once; each page goes wherever there is time"
-    for item in items:
-        if item.path.name != 'test_notebooks.py' or 'path' not in getattr(getattr(item, 'callspec', None), 'params', {}):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class FilesAndPages(LoadScopeScheduling):
+        def _split_scope(self, nodeid): return nodeid if '::test_page[' in nodeid else nodeid.split('::')[0]
+    return FilesAndPages(config, log)
 
 
 @pytest.fixture(scope='session')

@@ -84,6 +84,7 @@ def toy(tmp_path_factory):
     with pytest.MonkeyPatch.context() as m:
         m.setenv('XLTNB_PAPERS', str(tmp/'papers'))
         m.setenv('XLTNB_CACHE', str(tmp/'cache'))
+        m.setenv('COLUMNS', '200')
         yield tmp
 
 
