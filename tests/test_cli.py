@@ -191,8 +191,9 @@ def test_the_shell_completes(study, tmp_path, line, offered):
 def test_completion_is_a_script(study): assert 'complete' in xltnb(study, 'completion', 'bash')[0]
 
 
-def test_the_best_runs_come_first_and_ours_beside(study):
+def test_the_best_runs_come_first_and_ours_beside(study, monkeypatch):
     "A fresh clone shows what it ships; the runs made here stand beside"
+    monkeypatch.setenv("COLUMNS", "200")
     store = study[0]/'own'
     text = xltnb(study, 'claims', 'mothello', '--store', str(store))[0]
     assert 'laptop' in text and 'here' not in text and 'todo' not in text and '0.47-0.53 across' in text

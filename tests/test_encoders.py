@@ -321,7 +321,7 @@ def test_a_damaged_folder_of_the_cache_is_made_again(name, how, tmp_path, monkey
 @pytest.mark.parametrize('where', ['/dev/null/x', '/proc/nope'])
 def test_a_cache_that_cannot_be_made_is_named(where, monkeypatch):
     monkeypatch.setenv('XLTNB_CACHE', where)
-    with pytest.raises(XltError, match=f'{where}.*XLTNB_CACHE'): cache_dir()
+    with pytest.raises(XltError, match=f'XLTNB_CACHE.*{where}|{where}.*XLTNB_CACHE'): cache_dir()
 
 
 def test_pruning_any_unigram_model():

@@ -4,6 +4,8 @@ import json
 import numpy as np
 import pytest
 
+from xltnb.core import XltError
+
 
 @pytest.fixture
 def explorer():
@@ -128,3 +130,9 @@ def test_a_drag_is_answered_at_once(explorer):
         explorer.controls['move'].value = 11+i % 15
         took.append(perf_counter()-start)
     assert np.median(took) < .15, sorted(took)
+
+
+def test_a_paper_brings_its_widget():
+    from xltnb import explore
+    assert type(explore('mothello')).__name__ == 'OthelloExplorer'
+    with pytest.raises(XltError, match='mothello'): explore('motello')

@@ -506,14 +506,20 @@ def cmd_page(
 # %% ../nbs/02_cli.ipynb #d203fe4b
 @command
 def cmd_lab(
-    page:str='mothello_explore', # page to open, or the path of a notebook
+    page:str='', # page to open, or the path of a notebook; default: the first paper's widget
     *,
     no_browser:bool=False, # print the address instead of opening a browser
 ):
     "Open JupyterLab on a page"
     from xltnb.runs.mill import find_page
+    page = page or _first_widget()
     root = ['--allow-root'] if hasattr(os, 'geteuid') and os.geteuid()==0 else []
     return subprocess.call([sys.executable, '-m', 'jupyterlab', str(find_page(page)), *root, *['--no-browser']*no_browser])
+
+def _first_widget():
+    "The page with the widget of the first paper that has one"
+    from xltnb.records.published import find_papers
+    return next(str(f) for p in find_papers() for f in sorted((project_root()/'nbs'/'papers'/p).glob('*_explore.ipynb')))
 
 # %% ../nbs/02_cli.ipynb #8a4176a1
 @command

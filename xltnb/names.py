@@ -24,7 +24,8 @@ MODULES = {
     'records.compare': ('compare',),
     'records.store': ('open_store',),
     'runs.plan': ('best_plan', 'make_plan'),
-    'runs.run': ('run_plan',)}
+    'runs.run': ('run_plan',),
+    'figures.look': ('explore',)}
 TOP_NAMES = {name: module for module,names in MODULES.items() for name in names}
 
 # %% ../nbs/03_names.ipynb #43a11c4b

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['INK', 'QUIET', 'GRID', 'COLOURS', 'REPORT_FIGURES', 'dress', 'panels', 'fade', 'needed', 'grouped', 'by_arm',
-           'seed_lines', 'each_arm', 'printed_points', 'pairs_matrix', 'pairs_fig', 'report_figures']
+           'seed_lines', 'each_arm', 'printed_points', 'pairs_matrix', 'pairs_fig', 'report_figures', 'widget',
+           'explore']
 
 # %% ../../nbs/figures/01_look.ipynb #8be23770
 from collections.abc import Callable, Iterable, Sequence
@@ -14,10 +15,11 @@ import plotly.graph_objects as go
 import plotly.io as pio
 from plotly.subplots import make_subplots
 
-from ..core import XltError
+from ..core import XltError, check_name
 from .still import StillRenderer
 from ..records.published import load_paper
 from ..records.record import Record
+from ..runs.experiments import has_part, load_part, papers
 
 # %% ../../nbs/figures/01_look.ipynb #b5280c51
 INK, QUIET, GRID = '#1f2933', '#616e7c', '#e4e7eb'
@@ -176,3 +178,25 @@ def report_figures(
         REPORT_FIGURES.setdefault(paper, {})[fn.__qualname__] = fn # once, however often its module is loaded
         return fn
     return deco
+
+# %% ../../nbs/figures/01_look.ipynb #cbb73841
+_WIDGETS = {} # paper to its widget's class
+
+def widget(
+    paper:str, # its name
+): # decorator
+    "Register a class as the paper's widget: it shows itself in a notebook, and `fig()` gives its picture"
+    def deco(cls):
+        _WIDGETS[paper] = cls
+        return cls
+    return deco
+
+# %% ../../nbs/figures/01_look.ipynb #8263e768
+def explore(
+    paper:str, # its name
+    **settings, # of the widget's controls
+): # the widget
+    "The widget of a paper; raises `XltError` for a paper without one, and names those that have one"
+    if paper not in _WIDGETS: check_name(paper, [p for p in papers() if has_part(p, 'explorer')], 'paper with a widget')
+    if paper not in _WIDGETS: load_part(paper, 'explorer')
+    return _WIDGETS[paper](**settings)

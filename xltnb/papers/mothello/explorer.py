@@ -15,7 +15,7 @@ from fastcore.basics import patch
 
 from ...core import check_name
 from .demo import ARMS, Demo, States, load_demo
-from ...figures.look import INK
+from ...figures.look import INK, widget
 from ...figures.still import still
 from ...othello.rules import SYMMETRIES, geometry, symmetries
 
@@ -165,6 +165,7 @@ def _title_of(
     return f'{first}<br><span style="font-size:12px">{second}</span>'
 
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #61232ffd
+@widget('mothello')
 class OthelloExplorer:
     "A game, the board that a probe predicts from the model's states, and the model's next move; change any control"
     def __init__(self,

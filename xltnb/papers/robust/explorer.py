@@ -17,7 +17,7 @@ from fastcore.basics import patch
 
 from ...tasks.bench import load_bench
 from ...core import check_name
-from ...figures.look import COLOURS, INK, QUIET, dress, fade
+from ...figures.look import COLOURS, INK, QUIET, dress, fade, widget
 from .regions import Around, Points, load_classifier
 from .methods import NOISES
 
@@ -51,6 +51,7 @@ def _data(p:Points, keep=slice(None), label=None)->dict:
 @cache
 def _task(): return load_bench('cldr_cat')
 
+@widget('robust')
 class RegionExplorer:
     "An English text and what lies around it; change any control"
     def __init__(self,
