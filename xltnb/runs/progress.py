@@ -9,6 +9,8 @@ __all__ = ['Outcome', 'JobProgress']
 import sys
 from dataclasses import dataclass
 from fastcore.basics import patch
+from threading import RLock
+
 from tqdm import tqdm
 from .experiments import Job
 
@@ -33,6 +35,7 @@ class JobProgress:
         self.jobs, self.frac, self.notes, self.ended, self.seen = jobs, {}, {}, {}, set()
         every = 0.2 if sys.stdout.isatty() else 1. if 'ipykernel' in sys.modules else every
         form = '{percentage:3.0f}%|{bar:20}| {desc} [{elapsed}<{remaining}{postfix}]'
+        tqdm.set_lock(RLock()) # one process draws; a lock between processes would be left behind by workers that are stopped
         self.bar = tqdm(total=sum(map(_weight, jobs)), disable=not show, file=sys.stdout, mininterval=every, miniters=0, smoothing=0,
                         dynamic_ncols=True, bar_format=form, desc=f'0/{len(jobs)} jobs')
         self.draw()
