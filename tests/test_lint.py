@@ -158,3 +158,11 @@ def test_a_bare_reading_is_seen(tmp_path):
     nb = dict(cells=[dict(cell_type='code', source=["p.read_text()\np.read_text(encoding='utf-8')\np.write_text('x')"])])
     (tmp_path/'a.ipynb').write_text(json.dumps(nb))
     assert list(bare(tmp_path/'a.ipynb')) == ['p.read_text()', "p.write_text('x')"]
+
+
+@pytest.mark.parametrize('path', PAGES, ids=lambda p: p.name)
+def test_committed_outputs_are_whole(path):
+    "No traceback of a run that failed, no output that carries a library along"
+    outputs = [o for c in json.loads(path.read_text())['cells'] for o in c.get('outputs', [])]
+    assert not [o['evalue'] for o in outputs if o['output_type'] == 'error']
+    assert max((len(json.dumps(o)) for o in outputs), default=0) < 1_000_000
