@@ -49,8 +49,9 @@ $(STAMP): pyproject.toml constraints.txt overrides.txt
 reproduce: setup
 	@$(BIN)/xltnb reproduce $(PAPER) --preset $(PRESET) --store $(STORE)
 
+# three processes on two cores: some tests wait for others that they started
 test: setup
-	@$(BIN)/python -m pytest -q -n 2 --dist loadscope tests
+	@$(BIN)/python -m pytest -q -n 3 --dist loadscope tests
 
 lab: setup
 	@$(BIN)/xltnb lab
