@@ -110,7 +110,7 @@ def test_without_a_kernel_the_plain_figure_is_shown_and_with_one_the_controls(ex
     monkeypatch.setattr(page.OthelloExplorer, 'widget', lambda self: made.append(real(self)) or made[-1])
     explorer._ipython_display_()
     assert not made
-    monkeypatch.setattr(page, '_answers', lambda: True)
+    monkeypatch.setattr(page, 'kernel_answers', lambda: True)
     explorer._ipython_display_()
     assert isinstance(shown[0], go.Figure) and not isinstance(shown[0], go.FigureWidget)
     assert shown[1]['application/vnd.jupyter.widget-view+json']['model_id'] == made[0].model_id

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['INK', 'QUIET', 'GRID', 'COLOURS', 'REPORT_FIGURES', 'dress', 'panels', 'fade', 'needed', 'grouped', 'by_arm',
            'seed_lines', 'each_arm', 'printed_points', 'pairs_matrix', 'pairs_fig', 'report_figures', 'widget',
-           'explore']
+           'kernel_answers', 'explore']
 
 # %% ../../nbs/figures/01_look.ipynb #8be23770
 from collections.abc import Callable, Iterable, Sequence
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import plotly.graph_objects as go
 import plotly.io as pio
+from IPython import get_ipython
 from plotly.subplots import make_subplots
 
 from ..core import XltError, check_name
@@ -190,6 +191,11 @@ def widget(
         _WIDGETS[paper] = cls
         return cls
     return deco
+
+# %% ../../nbs/figures/01_look.ipynb #d566a48b
+def kernel_answers()->bool:
+    "Does a kernel stand behind this page, so that a control can ask it?"
+    return getattr(get_ipython(), 'kernel', None) is not None
 
 # %% ../../nbs/figures/01_look.ipynb #8263e768
 def explore(

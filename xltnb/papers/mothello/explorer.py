@@ -9,13 +9,12 @@ __all__ = ['probe_board', 'empty_boards', 'board_data', 'OthelloExplorer']
 import ipywidgets as W
 import numpy as np
 import plotly.graph_objects as go
-from IPython import get_ipython
 from IPython.display import display
 from fastcore.basics import patch
 
 from ...core import check_name
 from .demo import ARMS, Demo, States, load_demo
-from ...figures.look import INK, widget
+from ...figures.look import INK, kernel_answers, widget
 from ...figures.still import still
 from ...othello.rules import SYMMETRIES, geometry, symmetries
 
@@ -266,11 +265,6 @@ def changed(self:OthelloExplorer,
     if self.boards is not None:
         with self.boards.batch_update(): self.paint(self.boards)
 
-# %% ../../../nbs/papers/mothello/09_explorer.ipynb #e7e1c951
-def _answers()->bool:
-    "Does a kernel stand behind this page, so that a control can ask it?"
-    return getattr(get_ipython(), 'kernel', None) is not None
-
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #7df99186
 @patch
 def widget(self:OthelloExplorer)->W.VBox:
@@ -287,6 +281,6 @@ def widget(self:OthelloExplorer)->W.VBox:
 @patch
 def _ipython_display_(self:OthelloExplorer):
     "The widget where a kernel answers, with a picture for readers of the saved page; the plain figure elsewhere"
-    if not _answers(): return display(self.fig())
+    if not kernel_answers(): return display(self.fig())
     view = self.widget()._repr_mimebundle_()
     display(view | {'image/svg+xml': still(self.fig())}, raw=True)

@@ -11,13 +11,12 @@ from functools import cache
 import ipywidgets as W
 import numpy as np
 import plotly.graph_objects as go
-from IPython import get_ipython
 from IPython.display import display
 from fastcore.basics import patch
 
 from ...tasks.bench import load_bench
 from ...core import check_name
-from ...figures.look import COLOURS, INK, QUIET, dress, fade, widget
+from ...figures.look import COLOURS, INK, QUIET, dress, fade, kernel_answers, widget
 from .regions import Around, Points, load_classifier
 from .methods import NOISES
 
@@ -134,11 +133,6 @@ def changed(self:RegionExplorer):
         with self.figure.batch_update(): self.paint(self.figure)
         self.ready()
 
-# %% ../../../nbs/papers/robust/07_explorer.ipynb #a90b3c12
-def _answers()->bool:
-    "Does a kernel stand behind this page, so that a control can ask it?"
-    return getattr(get_ipython(), 'kernel', None) is not None
-
 # %% ../../../nbs/papers/robust/07_explorer.ipynb #a90b3c13
 @patch
 def widget(self:RegionExplorer)->W.VBox:
@@ -152,4 +146,4 @@ def widget(self:RegionExplorer)->W.VBox:
 @patch
 def _ipython_display_(self:RegionExplorer):
     "The widget where a kernel answers, the plain figure elsewhere"
-    display(self.widget() if _answers() else self.fig())
+    display(self.widget() if kernel_answers() else self.fig())
