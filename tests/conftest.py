@@ -52,6 +52,7 @@ def write_paper(papers, name, published='', **parts):
     return folder
 
 
+@pytest.hookimpl(optionalhook=True)  # pytest runs without xdist too
 def pytest_xdist_make_scheduler(config, log):
     "Two processes share the tests: a file stays in one of them, since its fixtures are made once; each page goes wherever there is time"
     from xdist.scheduler import LoadScopeScheduling

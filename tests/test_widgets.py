@@ -25,12 +25,12 @@ def test_a_control_changes_the_picture(explorer, name, value):
 
 def test_the_live_figure_follows(explorer):
     import plotly.graph_objects as go
-    explorer.boards = go.FigureWidget(explorer.fig())
+    explorer.live = go.FigureWidget(explorer.fig())
     for name, value in (('move', 15), ('told', 1), ('model', 'anchors'), ('game', 7), ('symmetry', 2)):
         explorer.controls[name].value = value
         fig = explorer.fig()
-        assert explorer.boards.layout.title.text == fig.layout.title.text
-        for a, b in zip(explorer.boards.data, fig.data):
+        assert explorer.live.layout.title.text == fig.layout.title.text
+        for a, b in zip(explorer.live.data, fig.data):
             assert np.array_equal(a.x, b.x) if a.type == 'scatter' else np.array_equal(a.z, b.z)
 
 
@@ -104,10 +104,11 @@ def test_without_a_kernel_the_plain_figure_is_shown_and_with_one_the_controls(ex
     import ipywidgets as W
     import plotly.graph_objects as go
 
-    from xltnb.papers.mothello import explorer as page
-    shown, made, real = [], [], page.OthelloExplorer.widget
+    from xltnb.figures import explorer as page
+    kind = type(explorer)
+    shown, made, real = [], [], kind.widget
     monkeypatch.setattr(page, 'display', lambda x, **_: shown.append(x))
-    monkeypatch.setattr(page.OthelloExplorer, 'widget', lambda self: made.append(real(self)) or made[-1])
+    monkeypatch.setattr(kind, 'widget', lambda self: made.append(real(self)) or made[-1])
     explorer._ipython_display_()
     assert not made
     monkeypatch.setattr(page, 'kernel_answers', lambda: True)
@@ -136,3 +137,14 @@ def test_a_paper_brings_its_widget():
     from xltnb import explore
     assert type(explore('mothello')).__name__ == 'OthelloExplorer'
     with pytest.raises(XltError, match='mothello'): explore('motello')
+
+
+def test_every_explorer_leaves_a_picture_beside_its_widget(monkeypatch):
+    "One mechanism for all papers: no widget shows itself in another way"
+    from xltnb.figures.explorer import Explorer
+    from xltnb.figures.look import _WIDGETS
+    from xltnb.runs.experiments import has_part, load_part, papers
+    for p in (p for p in papers() if has_part(p, 'explorer')): load_part(p, 'explorer')
+    assert len(_WIDGETS) > 1
+    for paper, kind in _WIDGETS.items():
+        assert issubclass(kind, Explorer) and kind._ipython_display_ is Explorer._ipython_display_, f'{paper}: {kind.__name__} is no Explorer'

@@ -9,13 +9,11 @@ __all__ = ['probe_board', 'empty_boards', 'board_data', 'OthelloExplorer']
 import ipywidgets as W
 import numpy as np
 import plotly.graph_objects as go
-from IPython.display import display
 from fastcore.basics import patch
 
-from ...core import check_name
 from .demo import ARMS, Demo, States, load_demo
-from ...figures.look import INK, kernel_answers, widget
-from ...figures.still import still
+from ...figures.explorer import Explorer
+from ...figures.look import INK, widget
 from ...othello.rules import SYMMETRIES, geometry, symmetries
 
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #3eaa49cc
@@ -165,27 +163,25 @@ def _title_of(
 
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #61232ffd
 @widget('mothello')
-class OthelloExplorer:
+class OthelloExplorer(Explorer):
     "A game, the board that a probe predicts from the model's states, and the model's next move; change any control"
+    rows = ('model','game','told','probe'), ('layer','symmetry','swapped')
+
     def __init__(self,
         model:str='naive', # 'naive' or 'anchors'
         **settings, # any other control: move=14, told=1, probe=0, layer=2, symmetry=1
     ):
-        self.demos,self.games,self.boards = {},{},None
+        self.demos,self.games = {},{}
         self.controls = _controls(list(ARMS), self.demo(model).n**2-5)
-        settings = dict(move=10)|settings
-        for k in settings: check_name(k, self.controls, 'setting of OthelloExplorer')
         self.controls['model'].value = model
         self.fit()
-        for k,v in settings.items(): self.controls[k].value = v
-        for k,c in self.controls.items(): c.observe(lambda _,k=k: self.changed(k), 'value')
+        self.start(self.controls, dict(move=10)|settings)
+
     def demo(self, name:str)->Demo:
         "A shipped model, loaded once"
         if name not in self.demos: self.demos[name] = load_demo(name)
         return self.demos[name]
-    def value(self, name:str):
-        "What a control is set to"
-        return self.controls[name].value
+
     def states(self)->States:
         "The chosen game in the chosen language, computed once"
         model,game,told = key = tuple(map(self.value, ('model','game','told')))
@@ -193,6 +189,7 @@ class OthelloExplorer:
             demo = self.demo(model)
             self.games[key] = demo.states(demo.games(_GAMES)[game], told)
         return self.games[key]
+
     def fit(self):
         "Let the controls offer what the model and the game have"
         d = self.demo(self.value('model'))
@@ -200,6 +197,10 @@ class OthelloExplorer:
         for k,options in dict(told=langs, probe=langs, layer=layers).items():
             if tuple(options)!=tuple(self.controls[k].options): self.controls[k].options = options
         self.controls['move'].max = len(self.states().moves)
+
+    def follow(self, name:str):
+        "Another model has other layers, another game other moves"
+        if name in ('model','game'): self.fit()
 
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #c337281e
 def _how(symmetry:int, swapped:bool)->str:
@@ -222,7 +223,7 @@ def right(self:OthelloExplorer)->int:
 
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #ba542f45
 @patch
-def view(self:OthelloExplorer)->tuple:
+def view(self:OthelloExplorer)->tuple[list[dict],dict]: # of each trace, of the layout
     "Trace data and title for the current settings"
     d,s,m = self.demo(self.value('model')), self.states(), self.value('move')-1
     layer,probe,symmetry,swapped = map(self.value, ('layer','probe','symmetry','swapped'))
@@ -230,57 +231,40 @@ def view(self:OthelloExplorer)->tuple:
         word=f'{geometry(d.n).name(s.moves[m])} (token {s.tokens[m]})', black=s.black_moves[m],
         told=d.languages[self.value('told')], probe=d.languages[probe], layer=layer,
         how=_how(symmetry,swapped), legal=float(s.next[m]@s.legal[m]))
-    return board_data(d.n, s, m, self.seen()), title
-
-# %% ../../../nbs/papers/mothello/09_explorer.ipynb #af195f95
-@patch
-def paint(self:OthelloExplorer,
-    fig, # of `empty_boards`
-)->go.Figure: # the same
-    "Put the current position into a figure"
-    data,title = self.view()
-    for trace,d in zip(fig.data, data): trace.update(d)
-    fig.layout.title.text = title
-    return fig
+    return board_data(d.n, s, m, self.seen()), dict(title_text=title)
 
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #8fa07258
+@patch
+def blank(self:OthelloExplorer)->go.Figure: # with every trace
+    "Boards of the model's size"
+    return empty_boards(self.demo(self.value('model')).n)
+
+# %% ../../../nbs/papers/mothello/09_explorer.ipynb #bf1f2c9b
 @patch
 def fig(self:OthelloExplorer,
     width:int=660, # pixels; a page's column
 )->go.Figure:
     "The current picture as a plain figure, for pages and files"
-    f = self.paint(empty_boards(self.demo(self.value('model')).n))
+    f = self.paint(self.blank())
     k = width/f.layout.width
     for t in f.data:
         if t.type=='scatter': t.marker.size *= k
     return f.update_layout(width=width, height=112+(f.layout.height-112)*k)
 
-# %% ../../../nbs/papers/mothello/09_explorer.ipynb #a1129be7
-@patch
-def changed(self:OthelloExplorer,
-    name:str, # of the control
-):
-    "A control moved: bring the figure up to date"
-    if name in ('model','game'): self.fit()
-    if self.boards is not None:
-        with self.boards.batch_update(): self.paint(self.boards)
-
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #7df99186
 @patch
-def widget(self:OthelloExplorer)->W.VBox:
-    "Controls above, boards below"
-    if self.boards is None: self.boards = go.FigureWidget(self.fig(940))
-    c = self.controls
-    player = W.Play(min=1, max=c['move'].max, value=self.value('move'), interval=700)
-    W.jslink((player,'value'),(c['move'],'value'))
-    W.jslink((c['move'],'max'),(player,'max'))
-    rows = [('model','game','told','probe'), ('layer','symmetry','swapped')]
-    return W.VBox([W.HBox([c['move'],player]), *[W.HBox([c[k] for k in r]) for r in rows], self.boards])
+def bars(self:OthelloExplorer)->list[W.Widget]: # one a row
+    "The move with a player beside it, then the other controls"
+    move = self.controls['move']
+    player = W.Play(min=1, max=move.max, value=move.value, interval=700)
+    W.jslink((player,'value'),(move,'value'))
+    W.jslink((move,'max'),(player,'max'))
+    rest = [W.HBox([self.controls[k] for k in r]) for r in self.rows]
+    return [W.HBox([move,player]), *rest]
 
-# %% ../../../nbs/papers/mothello/09_explorer.ipynb #5d12a92a
+# %% ../../../nbs/papers/mothello/09_explorer.ipynb #b71ce0a8
 @patch
-def _ipython_display_(self:OthelloExplorer):
-    "The widget where a kernel answers, with a picture for readers of the saved page; the plain figure elsewhere"
-    if not kernel_answers(): return display(self.fig())
-    view = self.widget()._repr_mimebundle_()
-    display(view | {'image/svg+xml': still(self.fig())}, raw=True)
+def widget(self:OthelloExplorer)->W.VBox:
+    "Controls above, boards as wide as a screen's column below"
+    if self.live is None: self.live = go.FigureWidget(self.fig(940))
+    return W.VBox([*self.bars(), self.live])

@@ -11,12 +11,12 @@ from functools import cache
 import ipywidgets as W
 import numpy as np
 import plotly.graph_objects as go
-from IPython.display import display
 from fastcore.basics import patch
 
 from ...tasks.bench import load_bench
 from ...core import check_name
-from ...figures.look import COLOURS, INK, QUIET, dress, fade, kernel_answers, widget
+from ...figures.explorer import Explorer
+from ...figures.look import COLOURS, INK, QUIET, dress, fade, widget
 from .regions import Around, Points, load_classifier
 from .methods import NOISES
 
@@ -51,28 +51,25 @@ def _data(p:Points, keep=slice(None), label=None)->dict:
 def _task(): return load_bench('cldr_cat')
 
 @widget('robust')
-class RegionExplorer:
+class RegionExplorer(Explorer):
     "An English text and what lies around it; change any control"
+    rows = ('text','radius'), ('noise','steps')
+
     def __init__(self,
         text:str='⛹', # an emoji whose name and keywords are the text
         **settings, # any other control: radius=.1, noise='gaussian', steps=1
     ):
-        self.classifier,self.seen,self.figure = load_classifier(), {}, None
+        self.classifier,self.seen = load_classifier(), {}
         rows = _task().rows('en', 'validation')
         options = [(f"{r['id']} {r['text'].split(':')[0]}", r['id']) for r in rows]
         radii = [(f'{r:g}', r) for r in _RADII]
         check_name(text, dict(zip(rows['id'], rows['text'])), 'text')
         wide = dict(layout=dict(width='360px'), style=dict(description_width='60px'))
-        self.controls = dict(text=W.Dropdown(description='text', options=options, value=text, **wide),
+        controls = dict(text=W.Dropdown(description='text', options=options, value=text, **wide),
             radius=W.SelectionSlider(description='radius', options=radii, value=.1, continuous_update=True, **wide),
             noise=W.Dropdown(description='noise', options=NOISES, **wide),
             steps=W.IntSlider(description='steps', min=1, max=5, continuous_update=False, **wide))
-        for k,v in settings.items(): self.controls[check_name(k, self.controls, 'setting of RegionExplorer')].value = v
-        for c in self.controls.values(): c.observe(lambda _: self.changed(), 'value')
-
-    def value(self, name:str):
-        "What a control is set to"
-        return self.controls[name].value
+        self.start(controls, settings)
 
     def once(self,
         what:str, # 'around', or a method of `Around`
@@ -86,7 +83,7 @@ class RegionExplorer:
 
 # %% ../../../nbs/papers/robust/07_explorer.ipynb #8980926c
 @patch
-def view(self:RegionExplorer)->tuple: # data of each trace, title, subtitle
+def view(self:RegionExplorer)->tuple[list[dict],dict]: # of each trace, of the layout
     "Trace data and titles for the current settings"
     around,rho = self.once('around'), self.value('radius')
     path,n = self.once('path', _RADII[1:], self.value('steps')), _RADII.index(rho)
@@ -100,24 +97,14 @@ def view(self:RegionExplorer)->tuple: # data of each trace, title, subtitle
     lost = '' if attack.answer[-1]==around.label else ', and the answer is lost'
     title = f'An attack of {rho:g} moves the sentence by {attack.moved[-1]:.2f}{lost}; '
     title += f'translations lie {others.moved.min():.2f} to {others.moved.max():.2f} away'
-    return data, title, f'{ok.sum()} of {len(ok)} translations are read as {_task().labels[around.label]}: {around.text[:60]}'
-
-# %% ../../../nbs/papers/robust/07_explorer.ipynb #8e5377bf
-@patch
-def paint(self:RegionExplorer,
-    fig, # of `_empty_region`
-)->go.Figure: # the same
-    "Put the current settings into a figure"
-    data,title,sub = self.view()
-    for trace,d in zip(fig.data, data): trace.update(d)
-    fig.layout.title.text,fig.layout.title.subtitle.text = title,sub
-    return fig
+    sub = f'{ok.sum()} of {len(ok)} translations are read as {_task().labels[around.label]}: {around.text[:60]}'
+    return data, dict(title_text=title, title_subtitle_text=sub)
 
 # %% ../../../nbs/papers/robust/07_explorer.ipynb #cb7b5b27
 @patch
-def fig(self:RegionExplorer)->go.Figure:
-    "The picture without a running kernel behind it"
-    return self.paint(_empty_region())
+def blank(self:RegionExplorer)->go.Figure: # with every trace
+    "Every trace in its place, without points"
+    return _empty_region()
 
 # %% ../../../nbs/papers/robust/07_explorer.ipynb #a90b3c19
 @patch
@@ -127,23 +114,16 @@ def ready(self:RegionExplorer):
 
 # %% ../../../nbs/papers/robust/07_explorer.ipynb #e8cb50a5
 @patch
-def changed(self:RegionExplorer):
-    "A control moved: bring the figure up to date"
-    if self.figure is not None:
-        with self.figure.batch_update(): self.paint(self.figure)
-        self.ready()
+def changed(self:RegionExplorer,
+    name:str, # of the control that moved
+):
+    "A control moved: draw first, then compute what a drag of the radius will ask for"
+    Explorer.changed(self, name)
+    if self.live is not None and name!='radius': self.ready()
 
 # %% ../../../nbs/papers/robust/07_explorer.ipynb #a90b3c13
 @patch
 def widget(self:RegionExplorer)->W.VBox:
     "Controls above, the figure below"
-    if self.figure is None: self.figure = go.FigureWidget(self.fig())
     self.ready()
-    c = self.controls
-    return W.VBox([W.HBox([c['text'],c['radius']]), W.HBox([c['noise'],c['steps']]), self.figure])
-
-# %% ../../../nbs/papers/robust/07_explorer.ipynb #6387257d
-@patch
-def _ipython_display_(self:RegionExplorer):
-    "The widget where a kernel answers, the plain figure elsewhere"
-    display(self.widget() if kernel_answers() else self.fig())
+    return Explorer.widget(self)
