@@ -146,6 +146,24 @@ def test_no_rule_changed_its_hash_for_the_new_field():
     assert replace(check, untestable={'laptop': 'why'}).hash == check.hash
 
 
+def test_a_changed_rule_judges_older_runs_only_where_the_change_is_declared(tmp_path):
+    old, new = (Check(('laptop',), {'a': 'x'}, 'a.m', 'above', m, 'made up') for m in (.4, .2))
+    was, now = (Claim('p.C1', 'made up', 'nowhere', checks=(c,)) for c in (old, new))
+    why = '2026-11-22: the margin was read off the wrong row'
+    said = replace(now, formerly={'laptop': (was.hash_at('laptop'),)}, changed={'laptop': why})
+    store, jobs = Store(tmp_path, committed=False), [Job('p', 'x', 'p.x', 1, {}, s) for s in range(3)]
+    for j, m in zip(jobs, RUNS['ok']):
+        store.put(Record(j.experiment, j.key, j.config, j.seed, dict(m=m), arm='x', provenance=dict(rules={'C1/laptop': was.hash_at('laptop')})))
+    row = lambda c: judge._claim_row('p', c, 'laptop', judge_claim(c, 'laptop', jobs, store))
+    assert row(was)['verdict'] == 'smaller' and row(now)['verdict'] == 'todo' and 'rule was changed after these runs' in row(now)['note']
+    assert row(said)['verdict'] == 'ok' and why in row(said)['note'] and row(said)['changed'] == why
+    assert row(replace(said, formerly={'laptop': ('0'*16,)}))['verdict'] == 'todo', 'another rule is not excused'
+    assert row(replace(said, formerly={'paper': said.formerly['laptop']}, changed=said.changed | {'paper': why}))['verdict'] == 'todo'
+    for bad in (dict(formerly={'laptop': ('0'*16,)}), dict(formerly={'laptop': ('x',)}, changed={'laptop': why}), dict(changed={'laptop': 'better so'}),
+                dict(changed={'labtop': why})):
+        with pytest.raises(XltError): replace(now, **bad)
+
+
 def test_open_and_todo_of_cells():
     cell = replace(load_paper('mothello').tables['T1'].cells[0], tolerance=.03)
     assert _cell_verdict(replace(cell, value=None), .5, .6, 3, 'paper') == 'open' and _cell_verdict(cell, .5, .6, 3, 'laptop') == 'todo'

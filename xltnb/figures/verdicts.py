@@ -66,7 +66,8 @@ def claims_markdown(
     text = lambda r: [cell(r['claim']), cell(r['text']), cell(r.get('printed'))]
     began = lambda r: r['verdict']=='todo' and r.get('note') and any(c['verdict']!='todo' for c in r.get('checks',()))
     partly = lambda r: f": {r['note']}" if began(r) else ''
-    ours = lambda r: [interval(r), claimed(r), str(r['n']), verdict_text(r['verdict'])+partly(r)]
+    changed = lambda r: ' (rule changed)' if r.get('changed') else ''
+    ours = lambda r: [interval(r), claimed(r), str(r['n']), verdict_text(r['verdict'])+partly(r)+changed(r)]
     return '\n'.join([line(head), '|---'*len(head)+'|', *[line(text(r)+ours(r)) for r in rows]])
 
 # %% ../../nbs/figures/03_verdicts.ipynb #661dbf22

@@ -124,9 +124,9 @@ def _planned(check, jobs):
 
 # %% ../../nbs/records/06_judge.ipynb #142fd932
 def _stale(claim, preset, runs):
-    "Was the claim's rule changed, or written, after these runs?"
-    now,key = claim.hash_at(preset), f'{claim.id.split(".",1)[1]}/{preset}'
-    return any(r.provenance['rules'].get(key)!=now for x in runs for r in x.values() if 'rules' in r.provenance)
+    "Was the claim's rule changed, or written, after these runs, without a word about it?"
+    key = f'{claim.id.split(".",1)[1]}/{preset}'
+    return any(not claim.allows(preset, r.provenance['rules'].get(key)) for x in runs for r in x.values() if 'rules' in r.provenance)
 
 # %% ../../nbs/records/06_judge.ipynb #418b39e3
 _EXCLUDED = ('off', 'smaller') # words that say: not in the claimed range
@@ -232,8 +232,9 @@ def _claim_row(paper, claim, preset, checks):
     row = dict(paper=paper, claim=claim.id, text=claim.text, place=claim.place, printed=claim.paper, ours=claim.ours)
     row |= dict(preset=preset, verdict=j.verdict, effect=j.effect, low=j.low, high=j.high, n=j.n) | _rule(check, j)
     row |= dict(seeds=list(j.seeds), detectable=j.detectable, arms=sorted(check.arms.values()) if check else []) | need
-    keys = sorted({key for _,x in checks for key in x.keys})
-    return row | dict(keys=keys, note=_claim_note(checks, j, need), checks=[_check_row(*x) for x in checks])
+    keys,changed = sorted({key for _,x in checks for key in x.keys}), claim.changed.get(preset, '')
+    note = _notes(_claim_note(checks, j, need), changed and f'rule changed on {changed}')
+    return row | dict(keys=keys, note=note, changed=changed, checks=[_check_row(*x) for x in checks])
 
 # %% ../../nbs/records/06_judge.ipynb #a4985769
 def _html(df): return df.style.format(precision=3, na_rep='–', escape='html').hide(axis='index').to_html()

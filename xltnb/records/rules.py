@@ -8,6 +8,7 @@ __all__ = ['RULES', 'VERDICTS', 'evaluate', 'names_in', 'Check', 'claimed_range'
 
 # %% ../../nbs/records/01_rules.ipynb #2565d572
 import ast
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -144,6 +145,19 @@ def rows_to_decide(
     half = lambda e: (high if e>effect else low)-effect
     return max((half(e)/(e-effect))**2 if e!=effect else inf for e in _edges(rule, margin))
 
+# %% ../../nbs/records/01_rules.ipynb #cd2cf501
+def _check_changes(formerly, changed):
+    "Raise `XltError` for a change without its day, for an earlier hash without a reason, and for what is no hash"
+    for p,says in changed.items():
+        with about('changed'):
+            if not re.match(r'\d{4}-\d\d-\d\d: .', says):
+                raise XltError(f'{says!r:.60} has no day: write "2026-11-22: what was changed, and why"')
+    for p,hashes in formerly.items():
+        with about('formerly'):
+            if p not in changed: raise XltError(f'rules of {p} were changed, and nothing says why: write it under `changed`')
+            if odd := [h for h in hashes if not re.fullmatch('[0-9a-f]{16}', h)]:
+                raise XltError(f'{odd[0]!r} is no hash of rules: take the 16 digits that a record keeps under provenance, rules')
+
 # %% ../../nbs/records/01_rules.ipynb #c7d7b864
 @dataclass(frozen=True)
 class Claim:
@@ -155,10 +169,14 @@ class Claim:
     checks:tuple[Check,...] = () # all of them have to hold
     ours:bool = False # a claim of this companion, not of the paper
     untestable:dict[str,str] = field(default_factory=dict) # preset that cannot show it -> why
+    formerly:dict[str,tuple[str,...]] = field(default_factory=dict) # preset -> `hash_at` of its earlier rules, whose runs still count
+    changed:dict[str,str] = field(default_factory=dict) # preset -> '2026-11-22: what was changed, and why'
 
     def __post_init__(self):
-        for p in self.untestable:
-            with about('untestable'): check_name(p, PRESETS, 'preset')
+        for f in ('untestable','formerly','changed'):
+            for p in getattr(self, f):
+                with about(f): check_name(p, PRESETS, 'preset')
+        _check_changes(self.formerly, self.changed)
 
     def at(self,
         preset:str, # one of `PRESETS`
@@ -178,3 +196,10 @@ class Claim:
     )->str: # 16 hex digits
         "Changes with any rule that judges a preset"
         return stable_hash([c.hash for c in self.at(preset)])
+
+    def allows(self,
+        preset:str, # one of `PRESETS`
+        rules:str|None, # `hash_at` that stood when a run was made
+    )->bool:
+        "May a run be judged: were today's rules written before it, or is their change declared?"
+        return rules in (self.hash_at(preset), *self.formerly.get(preset, ()))
