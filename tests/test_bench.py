@@ -22,8 +22,8 @@ from xltnb.core import XltError
 from xltnb.tasks.metrics import spans
 from xltnb.tasks.task import columns
 
-FOLDERS = ('cldr_cat', 'ha', 'lo_pair', 'lo_tag', 'lo_ret', 'lo_text')
-HELP = ('lo_pair', 'lo_tag', 'lo_ret')
+FOLDERS = ('cldr_cat', 'ha', 'lo_pair', 'lo_tag', 'lo_ret', 'lo_topic', 'lo_text')
+HELP = ('lo_pair', 'lo_tag', 'lo_ret', 'lo_topic')
 
 
 def held(task): return [s for s in ('validation', 'test') if s in task.data['en']]
@@ -49,10 +49,11 @@ def test_columns_and_labels(name):
 
 def test_counts_are_those_of_the_recipe():
     "Languages, and rows of English, German and Chinese"
-    assert [len(bench_languages(n)) for n in BENCH] == [30, 15, 13, 34, 34, 15]
+    assert [len(bench_languages(n)) for n in BENCH] == [30, 15, 13, 34, 34, 15, 15]
     sizes = {n: {s: len(r) for s, r in load_bench(n, ['de']).data['en'].items()} for n in BENCH}
     assert sizes['cldr_cat'] == dict(train=959, validation=142, test=479)
     assert sizes['lo_ret'] == dict(validation=500, test=1000)
+    assert sizes['lo_topic'] == dict(train=1190, validation=174, test=488)
     assert 3500 < sizes['lo_pair']['train'] < 4500 and sizes['lo_pair']['test'] > 450
     assert 5000 < sizes['lo_tag']['train'] < 6000 and sizes['lo_tag']['test'] > 500
     assert 4000 < sizes['ha_intent']['train'] < 5300 and sizes['ha_intent'] == sizes['ha_slot']
@@ -65,7 +66,7 @@ def test_help_items_are_the_same_in_every_language(name):
         ids = task.rows('en', split)['id'][:]
         for lang in task.targets:
             assert task.rows(lang, split)['id'][:] == ids
-            if name == 'lo_pair': assert task.rows(lang, split)['label'][:] == task.rows('en', split)['label'][:]
+            if name in ('lo_pair', 'lo_topic'): assert task.rows(lang, split)['label'][:] == task.rows('en', split)['label'][:]
 
 
 def test_emoji_keep_split_and_label_in_every_language():
@@ -93,6 +94,24 @@ def test_slots_lie_in_the_sentence():
 def test_pair_labels_are_balanced():
     rows = load_bench('lo_pair', ['de'])
     for split in ('train', *held(rows)): assert .45 < sum(rows.rows('en', split)['label'])/len(rows.rows('en', split)) < .55
+
+
+def test_topics_are_told_by_the_page_and_not_by_a_name():
+    task = load_bench('lo_topic')
+    folders = list(bench_build._APPS)
+    for split, rows in task.data['en'].items():
+        counts = Counter(rows['label'])
+        assert len(counts) == 6 and max(counts.values()) < .2*len(rows), (split, counts)
+        for i, text, y in zip(rows['id'], rows['text'], rows['label']):
+            assert i.split('/')[0] == folders[y] and bench_build._plain_sentence(text)
+            assert not any(name in text for name in ('Writer', 'Calc', 'Impress', 'Basic', 'Math')), text
+
+
+def test_topics_lose_no_subword_of_the_pruned_encoder():
+    task = load_bench('lo_topic', ['ja', 'km', 'hu'])
+    texts = {f'{lang}-{split}-{i}': [t] for lang in task.languages for split in task.data[lang] for i, t in zip(task.rows(lang, split)['id'], task.rows(lang, split)['text'])}
+    assert bench_build.read_whole(texts) == set(texts)
+    assert bench_build.read_whole(dict(a=['ਪੰਜਾਬ ਦੇ ਕਿਸਾਨ'], b=['Save'])) == {'b'}
 
 
 # -- nothing in two splits --
