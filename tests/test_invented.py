@@ -200,10 +200,15 @@ def test_tokenizer_is_saved_and_loaded(tmp_path):
 
 
 @pytest.mark.parametrize('changes, why', [(dict(languages=()), 'different names'), (dict(languages=(Lang('a'), Lang('a'))), 'different names'),
-    (dict(languages=(Lang('a', order='VSO'),)), "unknown order of words of a 'VSO'"), (dict(languages=(Lang('a'), Lang('b', -.1))), 'share from 0 to 1'), (dict(classes=1), 'classes is 1'),
+    (dict(classes=1), 'classes is 1'),
     (dict(groups=()), 'groups'), (dict(negated=1.5), 'negated is 1.5')])
 def test_settings_that_cannot_be(changes, why):
     with pytest.raises(XltError, match=why): invented('tiny', **changes)
+
+
+@pytest.mark.parametrize('changes, why', [(dict(order='VSO'), "unknown Lang.order 'VSO'; did you mean 'SVO'"), (dict(anchors=-.1), 'Lang.anchors is -0.1: give a number from 0 to 1')])
+def test_a_language_that_cannot_be(changes, why):
+    with pytest.raises(XltError, match=why): Lang('a', **changes)
 
 
 def test_names():

@@ -174,7 +174,7 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path):
 
 
 def test_settings_are_checked():
-    with pytest.raises(XltError, match='between 0 and 1'): MLMCfg(mask=1.5)
+    with pytest.raises(XltError, match='MLMCfg.mask is 1.5: give a number from 0 to 1'): MLMCfg(mask=1.5)
     with pytest.raises(XltError, match='exceed 1'): MLMCfg(dual=.7, tlm=.7)
     nan = float('nan')
     wrong = dict(tokens=(-5, 0, 9.), batch=(-1, 0), block=(0, 4), freeze=(-1,), often=(-5,), minutes=(nan, -1), alpha=(nan,), lr=(nan, -1, float('inf')),

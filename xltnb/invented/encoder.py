@@ -20,7 +20,7 @@ from safetensors.torch import save_model
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
 
-from ..core import XltError, cache_dir, seed_for, stable_hash, to_dict
+from ..core import Config, XltError, cache_dir, seed_for, stable_hash, to_dict, within
 from ..models.encoders import has_weights, load_mlm
 from .world import Invented
 from .words import NEAR_TO_FAR, InventedCfg
@@ -30,27 +30,25 @@ from ..records.leases import built_once
 
 # %% ../../nbs/invented/04_encoder.ipynb #7fc6943d
 @dataclass(frozen=True)
-class InventedEncoderCfg:
+class InventedEncoderCfg(Config):
     "Everything that decides what the encoder knows; raises `XltError` for what cannot be trained"
     world:InventedCfg = field(default=NEAR_TO_FAR) # languages and their words
-    sentences:int = 20_000 # of each language
-    layers:int = 2 # transformer blocks
-    width:int = 64 # of hidden states
-    heads:int = 4 # of attention, in each block
-    tokens:int = 6_000_000 # visible and masked tokens to read, over all languages
-    block:int = 32 # tokens in a row
-    batch:int = 32 # rows an update
-    mask:float = 0.25 # fraction of tokens to predict in packed rows
-    dual:float = 0.5 # fraction of sentences shown twice, the second time with masks
-    lr:float = 4e-3 # peak learning rate
-    warmup:float = 0.05 # fraction of the run with a rising rate
+    sentences:int = within(20_000, 1) # of each language
+    layers:int = within(2, 1) # transformer blocks
+    width:int = within(64, 1) # of hidden states
+    heads:int = within(4, 1) # of attention, in each block
+    tokens:int = within(6_000_000, 1) # visible and masked tokens to read, over all languages
+    block:int = within(32, 16, 64) # tokens in a row
+    batch:int = within(32, 1) # rows an update
+    mask:float = within(.25, 0, 1) # fraction of tokens to predict in packed rows
+    dual:float = within(.5, 0, 1) # fraction of sentences shown twice, the second time with masks
+    lr:float = within(4e-3, 0, above=True) # peak learning rate
+    warmup:float = within(.05, 0, 1) # fraction of the run with a rising rate
     seed:int = 0 # draws text, first weights, order and masks
 
     def __post_init__(self):
-        low = [k for k in ('sentences','layers','width','heads','tokens','batch','lr') if getattr(self, k)<=0]
-        if low: raise XltError(f'{low[0]} is {getattr(self, low[0])}: give a number above 0')
+        super().__post_init__()
         if self.width%self.heads: raise XltError(f'width {self.width} cannot be shared by {self.heads} heads: make it a multiple')
-        if not 16<=self.block<=64: raise XltError(f'block is {self.block}: rows have 16 to 64 tokens')
         Invented(self.world)
         self.mlm
 

@@ -12,7 +12,7 @@ import pandas as pd
 from fastcore.basics import patch
 
 from ..core import XltError, check_name, stable_hash
-from .words import FUNCTION, NOUNS, InventedCfg, checked, concepts_of, vocabularies
+from .words import FUNCTION, NOUNS, InventedCfg, concepts_of, vocabularies
 
 # %% ../../nbs/invented/01_grammar.ipynb #86e3d605
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Grammar:
     def __init__(self,
         cfg:InventedCfg=InventedCfg(), # sizes, languages, seed
     ):
-        self.cfg = checked(cfg)
+        self.cfg = cfg
         self.concepts = concepts_of(cfg)
         self.of = [i for i,c in enumerate(self.concepts) for _ in c.words] # word number -> concept number
         self.kinds = [self.concepts[i].kind for i in self.of] # word number -> kind

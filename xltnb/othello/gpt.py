@@ -60,7 +60,6 @@ class GPT(nn.Module):
         cfg:GPTCfg, # shape
     ):
         super().__init__()
-        if cfg.width%cfg.heads: raise XltError(f'width {cfg.width} is not a multiple of heads {cfg.heads}')
         self.cfg = cfg
         self.tok,self.pos = nn.Embedding(cfg.vocab,cfg.width),nn.Parameter(torch.zeros(cfg.block,cfg.width))
         self.blocks = nn.ModuleList(TransformerBlock(cfg) for _ in range(cfg.layers))

@@ -27,8 +27,6 @@ from .games import random_games, random_games_torch
 from .settings import LMCfg
 
 # %% ../../nbs/othello/07_train.ipynb #5bb38c6f
-_SCHEDULES = ('cosine', 'as_coded')
-
 def lr_at(
     step:int, # update, from 0
     cfg:LMCfg, # training configuration
@@ -288,8 +286,6 @@ def train(
     accelerator=None, # an `accelerate.Accelerator`: data-parallel, rows of an update shared out
 )->Trained:
     "Train, measure, save, resume; the same numbers come out however often it was interrupted"
-    check_name(cfg.schedule, _SCHEDULES, 'schedule')
-    check_name(cfg.draw, ('fetch','game'), 'language draw')
     run = _Run(model, lex, cfg, seed, ckpt, accelerator)
     if measure and run.step==0 and 0 in at and not run.meta['measured']: run.evaluate(measure)
     run.start()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ..tasks.bench import TEXT_FILE, read_table
-from ..core import XltError, atomic_write, cache_dir, check_name, check_number, seed_for, sha256_of, stable_hash
+from ..core import Config, XltError, atomic_write, cache_dir, one_of, seed_for, sha256_of, stable_hash, within
 from ..records.leases import built_once
 
 # %% ../../nbs/training/09_mlm.ipynb #f2ebb9fe
@@ -78,36 +78,29 @@ def bench_corpus(
 
 # %% ../../nbs/training/09_mlm.ipynb #acd6e1d4
 @dataclass(frozen=True)
-class MLMCfg:
+class MLMCfg(Config):
     "Everything that decides what a run computes"
     encoder:str = 'e5-small' # name for `load_encoder`
-    tokens:int = 5_000_000 # visible and masked tokens to read
-    minutes:float = 0. # if set, the learning rate falls to zero by then, whatever was read
-    block:int = 128 # tokens in a row
-    batch:int = 16 # rows an update
-    mask:float = 0.25 # share of tokens to predict in packed blocks
-    dual:float = 0.35 # share of sentences shown twice, the second time with masks (dual context)
-    dual_mask:float = 0.4 # share of tokens to predict in the second showing
-    tlm:float = 0. # share of sentences shown beside their English translation
-    freeze:int = 0 # lowest layers that stay as they are, with the embeddings below them
-    often:int = 0 # most frequent subwords that compete at every update, with as many rare ones as a sixth of that; 0: all subwords compete
-    alpha:float = 0.7 # a language is drawn in proportion to its tokens to this power
-    lr:float = 1e-4 # peak learning rate of the body
-    head_lr:float = 1e-3 # of the head
-    warmup:float = 0.03 # share of the run with a rising rate
-    clip:float = 1. # largest norm of the gradient
-    bf16:str = 'auto' # bfloat16 in the body: 'auto': on a GPU; 'yes', also on processors that multiply it (AVX512-BF16, AMX); 'no'
+    tokens:int = within(5_000_000, 1) # visible and masked tokens to read
+    minutes:float = within(0., 0) # if set, the learning rate falls to zero by then, whatever was read
+    block:int = within(128, 6) # tokens in a row
+    batch:int = within(16, 1) # rows an update
+    mask:float = within(.25, 0, 1) # share of tokens to predict in packed blocks
+    dual:float = within(.35, 0, 1) # share of sentences shown twice, the second time with masks (dual context)
+    dual_mask:float = within(.4, 0, 1) # share of tokens to predict in the second showing
+    tlm:float = within(0., 0, 1) # share of sentences shown beside their English translation
+    freeze:int = within(0, 0) # lowest layers that stay as they are, with the embeddings below them
+    often:int = within(0, 0) # most frequent subwords that compete at every update, with a sixth as many rare ones; 0: all compete
+    alpha:float = within(.7, 0, 10) # a language is drawn in proportion to its tokens to this power
+    lr:float = within(1e-4, 0) # peak learning rate of the body
+    head_lr:float = within(1e-3, 0) # of the head
+    warmup:float = within(.03, 0, 1) # share of the run with a rising rate
+    clip:float = within(1., 0, above=True) # largest norm of the gradient
+    bf16:str = one_of('auto', ('auto','yes','no')) # bfloat16 in the body: 'auto': on a GPU; 'yes': on processors that multiply it too
     seed:int = 0 # draws order, masks and the head
 
     def __post_init__(self):
-        for k,low in dict(tokens=1, batch=1, block=6, freeze=0, often=0, seed=-math.inf).items():
-            check_number(getattr(self,k), k, low, whole=True)
-        for k in ('minutes','lr','head_lr'): check_number(getattr(self,k), k, 0)
-        check_number(self.alpha, 'alpha', 0, 10)
-        check_number(self.clip, 'clip', 0, above=True)
-        check_name(self.bf16, ('auto','yes','no'), 'bf16')
-        for k in ('mask','dual','dual_mask','tlm','warmup'):
-            if not 0<=getattr(self,k)<=1: raise XltError(f'{k}={getattr(self,k)} must be a share between 0 and 1')
+        super().__post_init__()
         if self.dual+self.tlm>1: raise XltError(f'dual={self.dual} and tlm={self.tlm} together exceed 1')
 
 # %% ../../nbs/training/09_mlm.ipynb #5aa376c4

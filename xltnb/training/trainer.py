@@ -39,7 +39,7 @@ from ..models.pruning import task_subwords
 from .features import make_features, pad_batch
 from ..models.heads import add_head
 from .method_trainer import MethodTrainer
-from .settings import FineCfg, check_cfg, resolved
+from .settings import FineCfg, resolved
 from .arguments import arguments, check_more
 from ..tasks.task import Task
 from .scores import Matrix, Transfer, bar, idle_cores, check_len, check_positions
@@ -199,7 +199,7 @@ class Finetuner(_Checkpointed):
         progress:bool=False, # an estimate before it starts, a bar while it trains and scores
         **kwargs, # more of `TrainingArguments`, such as use_cpu=True, but none that `FineCfg` decides
     ):
-        self.task,self.cfg,self.keep,self.passing = task, check_cfg(cfg), keep, out is None and not keep
+        self.task,self.cfg,self.keep,self.passing = task, cfg, keep, out is None and not keep
         self.between,self.progress = Between(report, deadline), progress
         feats = self._checked(model, tokenizer, methods := check_methods(methods), seed, out, kwargs)
         for k in ('pad_token_id','bos_token_id','eos_token_id'): setattr(model.config, k, getattr(tokenizer, k))
@@ -432,7 +432,7 @@ def finetune(
     **kwargs, # more of `Finetuner`
 )->Finetuner: # trained
     "Load an encoder, add the task's head, train"
-    if fast: cfg = resolved(check_cfg(cfg), torch.cuda.is_available() and not kwargs.get('use_cpu'))
+    if fast: cfg = resolved(cfg, torch.cuda.is_available() and not kwargs.get('use_cpu'))
     if pruned is True: pruned = lambda tok: subwords_read(task, tok, check_methods(methods), seed, cfg.max_len)
     net,tok = load_encoder(encoder, pruned or None) if isinstance(encoder, str) else encoder
     model = add_head(net, task.kind, task.labels, seed=seed)

@@ -8,6 +8,7 @@ __all__ = ['TRAINED', 'BaselineCfg', 'RetrieveCfg', 'baseline_cfg', 'baseline_jo
 # %% ../../../nbs/papers/baselines/00_experiments.ipynb #6fab4365
 from dataclasses import dataclass, replace
 
+from ...core import Config, within
 from ...records.presets import find_preset
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
 from ...runs.recipes import PAIR_RECIPE
@@ -16,24 +17,24 @@ from ...training.settings import FineCfg
 
 # %% ../../../nbs/papers/baselines/00_experiments.ipynb #5155e518
 @dataclass(frozen=True)
-class BaselineCfg:
+class BaselineCfg(Config):
     "Fine-tune on the source language, score in all"
     task:str = 'cldr_cat' # embedded task, or 'xquad' from a local folder
-    train:int = 0 # source rows; 0: all
-    limit:int = 200 # test rows a language
+    train:int = within(0, 0) # source rows; 0: all
+    limit:int = within(200, 0) # test rows a language; 0: all
     langs:tuple[str,...] = () # languages scored; (): all
     encoder:str = 'e5-small' # a name that `load_encoder` knows; ':2' behind it keeps the two lowest layers
     random:bool = False # the control: random weights
     matrix:tuple[str,...] = () # languages of the generalized matrix; (): none
-    matrix_items:int = 100 # items of each of its cells
+    matrix_items:int = within(100, 0) # items of each of its cells; 0: all
     fine:FineCfg = FineCfg() # training
 
 # %% ../../../nbs/papers/baselines/00_experiments.ipynb #5956a326
 @dataclass(frozen=True)
-class RetrieveCfg:
+class RetrieveCfg(Config):
     "Find each sentence's English original"
     task:str = 'lo_ret' # a retrieval task
-    limit:int = 400 # candidates
+    limit:int = within(400, 0) # candidates; 0: all
     langs:tuple[str,...] = () # (): all
     encoder:str = 'e5-small' # a name that `load_encoder` knows
     random:bool = False # the control: random weights

@@ -8,24 +8,31 @@ __all__ = ['APPROACHES', 'OPENINGS', 'WorldCfg', 'lexicon_of']
 # %% ../../../nbs/papers/mothello/00_approaches.ipynb #f2a7623b
 from dataclasses import dataclass
 
-from ...core import XltError, check_name
-from ...othello.lexicon import Lexicon, draw_anchors, make_lexicon
+from ...core import Config, XltError, check_name, one_of, within
+from ...othello.lexicon import LANGUAGE_KINDS, Lexicon, draw_anchors, make_lexicon
+from ...othello.rules import SIZES
+from ...othello.settings import check_heads
 
 # %% ../../../nbs/papers/mothello/00_approaches.ipynb #adc749f5
 APPROACHES = ('naive', 'anchors', 'unified')
 
 @dataclass(frozen=True)
-class WorldCfg:
+class WorldCfg(Config):
     "Languages and model of one run"
-    n:int = 8 # squares along one side
+    n:int = one_of(8, SIZES) # squares along one side
     kinds:tuple[str,...] = ('atomic','atomic') # kind of each language
-    approach:str = 'naive' # 'naive', 'anchors' (paper §3.3) or 'unified' (§5.4)
-    anchors:int = 0 # anchored squares a group
-    groups:tuple[tuple[int,...],...] = () # languages that share them; (): all in one group
-    layers:int = 8 # transformer blocks
-    heads:int = 8 # attention heads
-    width:int = 512 # residual stream
-    dropout:float = 0.0 # the paper's 0.1
+    approach:str = one_of('naive', APPROACHES) # 'naive', 'anchors' (paper §3.3) or 'unified' (§5.4)
+    anchors:int = within(0, 0) # anchored squares a group
+    groups:tuple[tuple[int,...],...] = within((), 0) # languages that share them; (): all in one group
+    layers:int = within(8, 1) # transformer blocks
+    heads:int = within(8, 1) # attention heads
+    width:int = within(512, 1) # residual stream
+    dropout:float = within(0., 0, 1) # the paper's 0.1
+
+    def __post_init__(self):
+        super().__post_init__()
+        for kind in self.kinds: check_name(kind, LANGUAGE_KINDS, 'language kind')
+        check_heads(self)
 
 # %% ../../../nbs/papers/mothello/00_approaches.ipynb #baa213e6
 def lexicon_of(
@@ -33,7 +40,6 @@ def lexicon_of(
     seed:int, # draws anchors and split words
 )->Lexicon:
     "The languages of a world; raises `XltError` if approach and anchors contradict each other"
-    check_name(world.approach, APPROACHES, 'approach')
     if (world.approach=='anchors')!=(world.anchors>0):
         what = f'approach {world.approach!r} with {world.anchors} anchors'
         raise XltError(f'{what}: give anchors with the approach of that name, and only there')

@@ -10,40 +10,58 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ...core import check_name
+from ...core import Config, check_name, check_number, within
 from ...othello.settings import GPTCfg, LMCfg, flops_per_token
 from .approaches import APPROACHES, OPENINGS, WorldCfg, lexicon_of
 from ...runs.experiments import experiment, make_job, preset_jobs
 
+# %% ../../../nbs/papers/mothello/02_experiments.ipynb #b573ec6a
+def _check_fit(cfg, **runs):
+    "Raise `XltError` unless layers and languages of an arm are those of its world"
+    kind, world = type(cfg).__name__, cfg.world
+    check_number(cfg.probe_layer, f'{kind}.probe_layer', 0, world.layers, whole=True)
+    for name,lm in runs.items():
+        check_number(lm.only, f'{kind}.{name}.only', -1, len(world.kinds)-1, whole=True)
+        for sq in lm.opening: check_number(sq, f'a square of {kind}.{name}.opening', 0, world.n**2-1, whole=True)
+
 # %% ../../../nbs/papers/mothello/02_experiments.ipynb #1731a59d
 @dataclass(frozen=True)
-class AlignCfg:
+class AlignCfg(Config):
     "Pretrain on general games, then probe"
     world:WorldCfg = WorldCfg() # languages and model
     lm:LMCfg = LMCfg() # training
-    probe_layer:int = 6 # the layer that the comparison quotes
+    probe_layer:int = within(6, 0) # the layer that the comparison quotes
     all_layers:bool = True # probe every layer, or only that one
-    probe_games:int = 800 # games the probes learn from
-    probe_batch:int = 1024 # positions an update of the probes
-    test_games:int = 200 # games everything is measured on
-    looks:int = 0 # evaluations during training; the last one is at the end
-    cases:int = 0 # interventions; 0: none
-    edit_from:int = 4 # first layer to edit
-    edit_steps:int = 1000 # Adam updates an edit
+    probe_games:int = within(800, 1) # games the probes learn from
+    probe_batch:int = within(1024, 1) # positions an update of the probes
+    test_games:int = within(200, 1) # games everything is measured on
+    looks:int = within(0, 0) # evaluations during training; the last one is at the end
+    cases:int = within(0, 0) # interventions; 0: none
+    edit_from:int = within(4, 0) # first layer to edit
+    edit_steps:int = within(1000, 0) # Adam updates an edit
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_fit(self, lm=self.lm)
+        if self.cases: check_number(self.edit_from, 'AlignCfg.edit_from', 0, self.world.layers, whole=True)
 
 # %% ../../../nbs/papers/mothello/02_experiments.ipynb #1786e005
 @dataclass(frozen=True)
-class TransferCfg:
+class TransferCfg(Config):
     "Pretrain on one opening, finetune on general games in language 0, follow every language"
     world:WorldCfg = WorldCfg() # languages and model
     lm:LMCfg = LMCfg(opening=OPENINGS[8]) # pretraining
     ft:LMCfg = LMCfg(only=0) # finetuning
-    ft_epochs:float = 4.0 # what the finetuning's length is called on the x axis
-    points:int = 21 # measurements, the start included
-    probe_layer:int = 6 # layer of the probe
-    probe_games:int = 800 # games the probes learn from
-    probe_batch:int = 1024 # positions an update of the probes
-    test_games:int = 200 # general games everything is measured on
+    ft_epochs:float = within(4., 0) # what the finetuning's length is called on the x axis
+    points:int = within(21, 2) # measurements, the start included
+    probe_layer:int = within(6, 0) # layer of the probe
+    probe_games:int = within(800, 1) # games the probes learn from
+    probe_batch:int = within(1024, 1) # positions an update of the probes
+    test_games:int = within(200, 1) # general games everything is measured on
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_fit(self, lm=self.lm, ft=self.ft)
 
 # %% ../../../nbs/papers/mothello/02_experiments.ipynb #d14ea040
 experiment('mothello.align', version=1, cfg=AlignCfg, where='xltnb.papers.mothello.training:run_align')

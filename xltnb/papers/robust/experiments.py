@@ -9,7 +9,7 @@ __all__ = ['ROWS', 'CORE', 'BEYOND', 'LANGS', 'PAWSX', 'XNLI', 'RobustCfg', 'Aro
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #26b824b2
 from dataclasses import dataclass, replace
 
-from ...core import check_name
+from ...core import Config, check_name, one_of, within
 from ...invented.words import NEAR_TO_FAR
 from ...records.presets import find_preset
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
@@ -19,28 +19,28 @@ from ...training.settings import FineCfg
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #84cf7185
 @dataclass(frozen=True)
-class RobustCfg:
+class RobustCfg(Config):
     "Fine-tune with methods on the source language, score in all"
     task:str = 'cldr_cat' # a name that `task_of` knows
-    train:int = 0 # source rows; 0: all
-    limit:int = 150 # test rows a language
+    train:int = within(0, 0) # source rows; 0: all
+    limit:int = within(150, 0) # test rows a language; 0: all
     langs:tuple[str,...] = () # languages scored; (): all
     encoder:str = 'e5-small' # a name that `load_encoder` knows; ':2' behind it keeps two layers; 'invented' for the invented languages
     methods:tuple[str,...] = () # in words, the outermost first; 'RHO' stands for a value of the grid
-    grid:tuple[float,...] = () # radii to choose from
-    synonyms:str = 'wordnet' # 'wordnet', 'counterfitted', or 'english': the second without its foreign words
+    grid:tuple[float,...] = within((), 0) # radii to choose from
+    synonyms:str = one_of('wordnet', ('wordnet','counterfitted','english')) # their source; 'english': the second without its foreign words
     matrix:tuple[str,...] = () # languages of the generalized matrix; (): none
-    matrix_items:int = 100 # items of each of its cells
+    matrix_items:int = within(100, 0) # items of each of its cells; 0: all
     fine:FineCfg = FineCfg() # training
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #d0d9c6b4
 @dataclass(frozen=True)
-class AroundCfg:
+class AroundCfg(Config):
     "What lies around English texts of `cldr_cat`"
-    texts:int = 60 # texts drawn; those that the classifier gets wrong are left out
+    texts:int = within(60, 1) # texts drawn; those that the classifier gets wrong are left out
     langs:tuple[str,...] = () # languages of the translations; (): all
-    noise:tuple[float,...] = (.1,.3,1.,3.) # radii of random points, as fractions of the mean norm of the words
-    attack:tuple[float,...] = (.003,.01,.03,.1,.3) # radii of worst points
+    noise:tuple[float,...] = within((.1,.3,1.,3.), 0) # radii of random points, as fractions of the mean norm of the words
+    attack:tuple[float,...] = within((.003,.01,.03,.1,.3), 0) # radii of worst points
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #e75fc934
 experiment('robust.finetune', version=2, cfg=RobustCfg, waits=lambda cfg: lacks(cfg.task),
