@@ -174,8 +174,8 @@ def test_names_from_data_are_escaped_where_they_are_shown():
 
 
 def test_a_figure_on_the_site_cannot_leave_its_script():
-    from xltnb.publish.docs import _figure
-    page = _figure(dict(data=[dict(type='bar', x=['<!--<script>', '</script>'], y=[1, 2])], layout={}), 'fig')
+    from xltnb.publish.staging import figure_html
+    page = figure_html(dict(data=[dict(type='bar', x=['<!--<script>', '</script>'], y=[1, 2])], layout={}), 'fig')
     assert page.count('<script>') == page.count('</script>') == 1 and '<!--' not in page
 
 

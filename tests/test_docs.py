@@ -8,6 +8,10 @@ import pytest
 from conftest import NBS, PAGES, ROOT
 
 from xltnb.publish import docs
+from xltnb.publish.links import dead_links, read_refs
+from xltnb.publish.pages import bare_name
+from xltnb.publish.readme import readme
+from xltnb.publish.staging import PLOTLY_MIME
 
 WALKS = sorted((NBS/'papers').glob('*/*_walk.ipynb'))
 
@@ -28,7 +32,7 @@ def address(site):
 
 def html_of(page):
     rel = page.relative_to(NBS)
-    return 'nbs/' + str(rel.with_name(docs.bare_name(rel.name)).with_suffix('.html').as_posix())
+    return 'nbs/' + str(rel.with_name(bare_name(rel.name)).with_suffix('.html').as_posix())
 
 
 def visit(browser, url):
@@ -49,35 +53,35 @@ def test_every_page_is_on_the_site(site):
 
 
 def test_no_dead_link(site):
-    dead = docs.dead_links(site)
+    dead = dead_links(site)
     assert not dead, '\n'.join(dead)
 
 
 def test_a_dead_link_is_seen(site, tmp_path):
     copy = shutil.copytree(site, tmp_path/'site')
     (copy/'nbs'/'index.html').write_text((copy/'nbs'/'index.html').read_text().replace('</main>', '<a href="gone.html">x</a></main>'))
-    assert 'nbs/index.html: gone.html' in docs.dead_links(copy)
+    assert 'nbs/index.html: gone.html' in dead_links(copy)
 
 
 def test_no_page_asks_another_host(site):
     for p in site.rglob('*.html'):
-        refs = [r for r in docs.read_refs(p)[1] if r.startswith(('http', '//')) and r.rsplit('.')[-1] in ('js', 'css', 'mjs')]
+        refs = [r for r in read_refs(p)[1] if r.startswith(('http', '//')) and r.rsplit('.')[-1] in ('js', 'css', 'mjs')]
         assert not refs, f'{p.relative_to(site)} loads {refs}'
 
 
 def test_source_stands_on_the_page(site):
-    text = (site/'nbs'/'publish'/'docs.html').read_text()
+    text = (site/'nbs'/'publish'/'pages.html').read_text()
     assert '<summary' in text and 'folder of the notebooks' in text
 
 
 def test_readme_is_the_front_page():
-    want = docs.readme(NBS/'index.ipynb')
+    want = readme(NBS/'index.ipynb')
     assert (ROOT/'README.md').read_text() == want, 'README.md is out of date: make docs'
 
 
 def test_readme_links_hold():
     import re
-    for target in re.findall(r'\]\((?!https?:|#)([^)#]+)', docs.readme(NBS/'index.ipynb')):
+    for target in re.findall(r'\]\((?!https?:|#)([^)#]+)', readme(NBS/'index.ipynb')):
         assert (ROOT/target).exists(), f'README links to {target}'
 
 
@@ -108,7 +112,7 @@ def test_figures_and_formulas_in_a_browser(browser, tmp_path_factory, monkeypatc
     (root/'nbs').mkdir()
     for f in ('settings.ini', '_quarto.yml'): shutil.copy2(ROOT/f, root)
     for f in ('icon.svg', 'site.css', 'search.js'): shutil.copy2(NBS/f, root/'nbs')
-    out = nbformat.v4.new_output('display_data', data={docs.PLOTLY_MIME: json.loads(go.Figure(go.Bar(x=['a'], y=[1])).to_json())})
+    out = nbformat.v4.new_output('display_data', data={PLOTLY_MIME: json.loads(go.Figure(go.Bar(x=['a'], y=[1])).to_json())})
     cells = [nbformat.v4.new_markdown_cell('# A page\n\n> With a figure'), nbformat.v4.new_markdown_cell('The radius $\\rho \\le 1$'), nbformat.v4.new_code_cell('fig', outputs=[out])]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), root/'nbs'/'index.ipynb')
     page, wrong = visit(browser, (docs.build_docs(root)/'nbs'/'index.html').as_uri())

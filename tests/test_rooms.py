@@ -6,7 +6,7 @@ from functools import cache
 import pytest
 from conftest import LIB, MODULES, NBS, PAGES
 
-from xltnb.publish.docs import ROOMS
+from xltnb.publish.pages import ROOMS
 
 LIGHT = 'core', 'stats', 'records'  # rooms that load no torch
 

@@ -138,7 +138,7 @@ def test_site(toy):
 
 
 def test_the_site_finds_it(toy):
-    from xltnb.publish.docs import find_pages
+    from xltnb.publish.pages import find_pages
     assert toy/'papers'/'toy'/'toy_walk.ipynb' in find_pages(ROOT/'nbs')
 
 
