@@ -166,7 +166,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                             'xltnb.core.to_dict': ('core.html#to_dict', 'xltnb/core.py'),
                             'xltnb.core.typed_path': ('core.html#typed_path', 'xltnb/core.py'),
                             'xltnb.core.within': ('core.html#within', 'xltnb/core.py')},
-                            'xltnb.core.typed_path': ('core.html#typed_path', 'xltnb/core.py')},
             'xltnb.figures.axes': { 'xltnb.figures.axes.Axis': ('figures/axes.html#axis', 'xltnb/figures/axes.py'),
                                     'xltnb.figures.axes.Axis.px': ('figures/axes.html#axis.px', 'xltnb/figures/axes.py'),
                                     'xltnb.figures.axes.Axis.units': ('figures/axes.html#axis.units', 'xltnb/figures/axes.py'),
