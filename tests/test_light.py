@@ -12,7 +12,7 @@ from xltnb.names import TOP_NAMES
 LIMIT_S = 0.5  # of `xltnb --help`
 IMPORT_S = 0.2  # of `import xltnb`
 ANSWER_S = 4.  # of a command that plans or judges: twice what it takes with all shipped records
-SHIPPED = 'mothello', 'robust', 'baselines'
+SHIPPED = 'mothello', 'robust', 'baselines', 'arithmetic'
 HEAVY = ('torch', 'transformers', 'datasets', 'pandas', 'numba', 'plotly', 'IPython')
 
 
@@ -103,6 +103,6 @@ def test_a_job_still_finds_its_function():
     from xltnb.runs.experiments import EXPERIMENTS, load_jobs
     for paper in SHIPPED: load_jobs(paper)
     shipped = {n: e for n, e in EXPERIMENTS.items() if n.split('.')[0] in SHIPPED}
-    assert len(shipped) == 6
+    assert len(shipped) == 8
     for name, exp in shipped.items():
         with pytest.raises(AttributeError, match="'NoneType' object"): exp.fn(None, None, None)

@@ -15,6 +15,8 @@ from xltnb.records.published import find_papers
 PUBLISHED = '''
 paper: toy
 order: 60
+commands:
+  flip: {where: 'commands:flip', about: Flip a coin}
 citation: {title: Coins that remember, authors: A. Toy, venue: Journal of Toys, year: 2026}
 tables:
   T1:
@@ -72,12 +74,22 @@ from xltnb.runs.speed import figure, speed_figure
 def toy_throws(): return figure('toy-throws', 'throws/s', 2., 1., 2., 4.)
 '''
 
+COMMANDS = '''
+def flip(
+    coin:str='fair', # which coin
+    *,
+    times:int=1, # how often
+):
+    "Flip a coin"
+    print(f'{coin} fell {times} times')
+'''
+
 
 @pytest.fixture(scope='module')
 def toy(tmp_path_factory):
     "A folder with a toy paper and a planned one, named by XLTNB_PAPERS"
     tmp = tmp_path_factory.mktemp('sixth')
-    home = write_paper(tmp/'papers', 'toy', PUBLISHED, experiments=EXPERIMENTS, training=TRAINING, figures=FIGURES, speed=SPEED)
+    home = write_paper(tmp/'papers', 'toy', PUBLISHED, experiments=EXPERIMENTS, training=TRAINING, figures=FIGURES, speed=SPEED, commands=COMMANDS)
     write_paper(tmp/'papers', 'someday')
     page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell('# Coins, the walk\n\n> How a coin falls'), nbformat.v4.new_code_cell('1+1')])
     nbformat.write(page, home/'toy_walk.ipynb')
@@ -128,6 +140,28 @@ def test_run_claims_compare_report(toy):
 
 def test_speed(toy):
     assert json.loads(xltnb('speed', 'toy-throws', '--json'))['ratio']==2
+
+
+def test_its_command(toy):
+    from xltnb.cli import COMMANDS as ours
+    assert 'Flip a coin' in xltnb('--help') and 'flip' not in ours  # the overview imports nothing
+    assert xltnb('flip', 'bent', '--times', 3)=='bent fell 3 times\n'
+    assert '--times TIMES' in (said := xltnb('flip', '--help')) and 'how often' in said
+    assert "did you mean 'flip'" in xltnb('flp', code=2)
+    ours.pop('flip')
+
+
+@pytest.mark.parametrize('old, new, says', [("flip:", "run:", 'toy offers a command called run, which is one of ours'),
+    ("'commands:flip'", "'commands:flop'", 'toy offers flip, but commands:flop is not there'), ("'commands:flip'", 'flip', "write 'module:function'")])
+def test_a_wrong_offer_is_told(toy, monkeypatch, old, new, says):
+    from xltnb.cli import COMMANDS as ours
+    ours.pop('flip', None)
+    file = toy/'papers'/'toy'/'published.yaml'
+    text = file.read_text()
+    try:
+        file.write_text(text.replace(old, new))
+        assert says in xltnb('flip' if 'flip:' in file.read_text() else 'frun', code=2)
+    finally: file.write_text(text)
 
 
 def test_site(toy):

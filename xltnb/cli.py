@@ -125,6 +125,25 @@ def _fill(parser, name):
     for par in inspect.signature(COMMANDS[name]).parameters.values(): _add_param(parser, par, docs.get(par.name))
     return parser
 
+# %% ../nbs/02_cli.ipynb #c0ffe012
+def _offered():
+    "Commands that papers bring: name -> (paper, `Offered`)"
+    from xltnb.records.published import find_commands
+    found = find_commands()
+    for name,(paper,_) in found.items():
+        if f'cmd_{name}' in globals(): raise XltError(f'{paper} offers a command called {name}, which is one of ours: rename it')
+    return found
+
+# %% ../nbs/02_cli.ipynb #c0ffe013
+def _learn(name):
+    "Import a command that a paper brings"
+    from xltnb.runs.experiments import load_part
+    paper,offered = _offered()[name]
+    module,_,function = offered.where.partition(':')
+    home = next((m for m in load_part(paper, module) if m.__name__.endswith(f'.{module}')), None)
+    if not hasattr(home, function): raise XltError(f'{paper} offers {name}, but {offered.where} is not there')
+    COMMANDS[name] = getattr(home, function)
+
 # %% ../nbs/02_cli.ipynb #f0fbf038
 def command_parser(
     name:str, # a command
@@ -141,6 +160,10 @@ def root_parser(
                epilog=f'`xltnb COMMAND --help` explains one. {EXIT_CODES}')
     p.add_argument('-V', '--version', action='store_true', help='print the version')
     subs = p.add_subparsers(title='commands', metavar='COMMAND')
+    asked = os.environ.get('COMP_LINE', '').split()[1:2]
+    for n in _offered().keys() & asked: _learn(n) # the shell asks for its parameters
+    for n,(_,offered) in _offered().items():
+        if n not in COMMANDS: subs.add_parser(n, help=offered.about, description=offered.about)
     for n,f in COMMANDS.items():
         sub = subs.add_parser(n, help=inspect.getdoc(f).splitlines()[0], description=inspect.getdoc(f), epilog=EXIT_CODES)
         if full: _fill(sub, n)
@@ -152,9 +175,11 @@ def _call(argv):
     name = argv[0] if argv else '--help'
     if name in ('-h','--help','help'): return root_parser(False).print_help() or 0
     if name in ('-V','--version'): return print(version('xltnb')) or 0
+    if name not in COMMANDS and name in _offered(): _learn(name)
     if name not in COMMANDS:
-        close = nearest(name, COMMANDS)
-        raise XltError(f"unknown command {name!r};{f' did you mean {close!r}?' if close else ''} choose from: {', '.join(COMMANDS)}")
+        known = [*COMMANDS, *(n for n in _offered() if n not in COMMANDS)]
+        close = nearest(name, known)
+        raise XltError(f"unknown command {name!r};{f' did you mean {close!r}?' if close else ''} choose from: {', '.join(known)}")
     args = vars(command_parser(name).parse_args(argv[1:]))
     fn = COMMANDS[name]
     pos = [p.name for p in inspect.signature(fn).parameters.values() if p.kind is not p.KEYWORD_ONLY]
