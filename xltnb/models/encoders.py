@@ -8,7 +8,6 @@ __all__ = ['MLM_FILE', 'HEAD', 'bert_name', 'bert_config', 'bert_state', 'export
 
 # %% ../../nbs/models/03_encoders.ipynb #7fa4d71d
 import json
-import os
 import sys
 from contextlib import contextmanager
 from functools import lru_cache
