@@ -1,0 +1,112 @@
+"The frozen-encoder study: what a chain's points are, and what a head may learn from"
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, DatasetDict
+from transformers import BertConfig, BertModel
+
+from xltnb.core import XltError
+from xltnb.papers.robust.augmentation import RSDA, Repeat
+from xltnb.papers.robust.methods import ADV, RSRP, FreeADV
+from xltnb.papers.robust.views import Consistency
+from xltnb.tasks.task import Task, make_rows
+from xltnb.training.frozen import Reader, displaced_points, fitted, frozen_encoder, frozen_study, Points
+from xltnb.training.settings import FrozenCfg
+
+WORDS = 'big small red green cat dog runs sleeps'.split()
+TABLE = {'big': ('small',), 'cat': ('dog',)}
+CFG = FrozenCfg(train=30, strengths=(.1, 1.), max_len=16)
+
+
+class Tok:
+    "Words as ids, as a fast tokenizer gives them"
+    pad_token_id, all_special_ids = 0, [0, 1, 2]
+    ids = {w: i+3 for i, w in enumerate(WORDS)}
+
+    def __call__(self, texts, pairs=None, **kw):
+        return dict(input_ids=[[1, *[self.ids[w] for w in t.split()], 2] for t in texts])
+
+
+@pytest.fixture(scope='module')
+def task():
+    rng = np.random.default_rng(0)
+
+    def rows(n, seed):
+        rng = np.random.default_rng(seed)
+        texts = [' '.join(rng.choice(WORDS, 4)) for _ in range(n)]
+        return make_rows([dict(id=str(i), text=t, label=int('cat' in t)) for i, t in enumerate(texts)], 'classify', ('no', 'yes'))
+    en = DatasetDict(train=rows(40, 1), validation=rows(20, 2), test=rows(25, 3))
+    return Task('toy', 'classify', dict(en=en, xx=DatasetDict(test=rows(25, 4))), ('no', 'yes'))
+
+
+@pytest.fixture
+def reader(tmp_path):
+    torch.manual_seed(0)
+    cfg = BertConfig(vocab_size=12, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, pad_token_id=0)
+    return Reader(frozen_encoder(BertModel(cfg, add_pooling_layer=False), bf16=False), Tok(), tmp_path)
+
+
+def test_repeated_rows_are_plain_rows(task, reader):
+    plain, _ = frozen_study(task, (), 0, CFG, reader)
+    assert frozen_study(task, [Repeat(3)], 0, CFG, reader)[0].scores == plain.scores
+
+
+def test_radius_zero_is_plain(task, reader):
+    plain, _ = frozen_study(task, (), 0, CFG, reader)
+    for m in (RSRP(rho=0.), ADV(rho=0.)): assert frozen_study(task, [m], 0, CFG, reader)[0].items == plain.items
+
+
+def test_one_point_a_pass_and_none_for_the_search(task, reader):
+    "Adversarial training looks for its displacement with passes that ask a gradient: they are no points"
+    for m, points in ((RSRP(rho=.1), 30), (ADV(rho=.1, steps=3), 30), (ADV(rho=.1, clean=.5), 60), (RSDA(TABLE, copies=2), 60)):
+        assert frozen_study(task, [m], 0, CFG, reader)[1]['points'] == points, m
+    assert frozen_study(task, [RSRP(rho=.1)], 0, FrozenCfg(train=30, readings=3, max_len=16), reader)[1]['points'] == 90
+    assert frozen_study(task, [ADV(rho=.1), RSDA(TABLE, copies=2)], 0, CFG, reader)[1]['points'] == 60
+
+
+def test_adversarial_points_are_worse_than_random_ones(task, reader):
+    "At the same radius the head of the undisplaced points errs more on them"
+    feats = reader.features(task.rows('en', 'train'), 'classify')
+    from xltnb.training.frozen import vectors
+    x, y = vectors(reader, feats), np.array(feats['labels'])
+    head = fitted(Points(x, y, np.ones(len(y))), (x, y), (x.mean(0), x.std(0)), (1.,), 2)
+
+    def loss(m):
+        p = displaced_points(reader, feats, [m], head, seed=0)
+        return torch.nn.functional.cross_entropy(head(torch.from_numpy(p.x)), torch.from_numpy(p.y)).item()
+    assert loss(ADV(rho=.3)) > loss(RSRP(rho=.3)) > 0
+
+
+def test_the_head_in_torch_is_the_head(task, reader):
+    rng = np.random.default_rng(0)
+    for classes in (2, 3):
+        x, y = rng.normal(size=(60, 5)).astype(np.float32), rng.integers(classes, size=60)
+        head = fitted(Points(x, y, np.ones(60)), (x, y), (x.mean(0), x.std(0)), (.1, 1.), classes+1)
+        assert (head(torch.from_numpy(x)).argmax(1).numpy() == head.predict(x)).all()
+
+
+def test_originals_weigh_as_said(task, reader):
+    "With all weight on the originals, any method is plain training"
+    plain, _ = frozen_study(task, (), 0, CFG, reader)
+    near, _ = frozen_study(task, [RSRP(rho=5.)], 0, FrozenCfg(train=30, strengths=(.1, 1.), max_len=16, originals=1e9), reader)
+    far, _ = frozen_study(task, [RSRP(rho=5.)], 0, CFG, reader)
+    assert near.scores == plain.scores != far.scores
+
+
+def test_draws_differ_and_repeat(task, reader):
+    a, b, again = (frozen_study(task, [RSDA(TABLE, copies=2)], s, CFG, reader)[0] for s in (0, 1, 0))
+    assert a.items == again.items and a.items != b.items
+
+
+def test_rows_are_read_once(task, reader):
+    frozen_study(task, (), 0, CFG, reader)
+    before = reader.read
+    fresh = Reader(reader.net, Tok(), reader.home.parent)
+    frozen_study(task, [Repeat(4)], 1, CFG, fresh)
+    assert fresh.read == 0 and before > 0  # another process finds the vectors in the cache folder
+
+
+def test_what_a_frozen_encoder_cannot_judge_is_refused(task, reader):
+    with pytest.raises(XltError, match='needs fine-tuning'): frozen_study(task, [FreeADV(.1)], 0, CFG, reader)
+    tags = Task('t', 'tag', dict(en=DatasetDict({s: make_rows([dict(id='0', tokens=['cat'], tags=[0])], 'tag', ('O',)) for s in ('train', 'validation', 'test')})), ('O',))
+    with pytest.raises(XltError, match='classify and pair'): frozen_study(tags, (), 0, CFG, reader)
