@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import DatasetDict
 from transformers import BertConfig, BertModel
 
 from xltnb.core import XltError
@@ -10,7 +10,7 @@ from xltnb.papers.robust.augmentation import RSDA, Repeat
 from xltnb.papers.robust.methods import ADV, RSRP, FreeADV
 from xltnb.papers.robust.views import Consistency
 from xltnb.tasks.task import Task, make_rows
-from xltnb.training.frozen import Reader, displaced_points, fitted, frozen_encoder, frozen_study, Points
+from xltnb.training.frozen import Points, Reader, displaced_points, fitted, frozen_encoder, frozen_study, vectors
 from xltnb.training.settings import FrozenCfg
 
 WORDS = 'big small red green cat dog runs sleeps'.split()
@@ -29,8 +29,6 @@ class Tok:
 
 @pytest.fixture(scope='module')
 def task():
-    rng = np.random.default_rng(0)
-
     def rows(n, seed):
         rng = np.random.default_rng(seed)
         texts = [' '.join(rng.choice(WORDS, 4)) for _ in range(n)]
@@ -67,7 +65,6 @@ def test_one_point_a_pass_and_none_for_the_search(task, reader):
 def test_adversarial_points_are_worse_than_random_ones(task, reader):
     "At the same radius the head of the undisplaced points errs more on them"
     feats = reader.features(task.rows('en', 'train'), 'classify')
-    from xltnb.training.frozen import vectors
     x, y = vectors(reader, feats), np.array(feats['labels'])
     head = fitted(Points(x, y, np.ones(len(y))), (x, y), (x.mean(0), x.std(0)), (1.,), 2)
 
