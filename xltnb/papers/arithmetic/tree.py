@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from ...core import XltError, check_name, seed_for
-from ...invented.words import InventedCfg, Lang, WORLDS, checked, vocabularies
+from ...invented.words import InventedCfg, Lang, WORLDS, vocabularies
 
 # %% ../../../nbs/papers/arithmetic/06_tree.ipynb #0a683ac6
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class FamilyCfg:
             if bool(b.parent)!=bool(i): raise XltError(f'{b.name}: the root alone has no parent, and it stands first')
             if b.parent: check_name(b.parent, seen, f'parent of {b.name} before it')
             seen.append(b.name)
-        checked(self.grammar)
+        _ = self.grammar # made once here, so that its own checks speak
 
     @property
     def grammar(self)->InventedCfg:

@@ -18,7 +18,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ...tasks.bench import BENCH_DIR, TEXT_FILE, read_table
 from ...core import XltError, atomic_write, plain, seed_for, sha256_of, to_dict
-from ...models.encoders import MLM_FILE, REQUIREMENT, load_mlm, save_mlm
+from ...models.encoders import MLM_FILE, load_mlm, save_mlm
+from ...models.q4 import REQUIREMENT
 from ...models.subwords import MODELS_DIR
 from .proposals import context_scores, english_ids, english_pieces, word_pieces, word_places
 from ...training.mlm import Corpus, Frame, hide, masked_loss
