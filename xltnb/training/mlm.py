@@ -268,7 +268,7 @@ class _TiedLoss(torch.autograd.Function):
         d_out = torch.zeros_like(out) if out.requires_grad else None
         for at in range(0, len(hid), chunk):
             h,t = hid[at:at+chunk], target[at:at+chunk]
-            p = torch.addmm(bias, h, out.T)
+            p = torch.addmm(bias, h, out.T) if out.dtype==bias.dtype else (h.to(out.dtype)@out.T).to(bias.dtype).add_(bias)
             top,best = p.max(1)
             gold = p.gather(1, t[:,None])[:,0]
             hits += int((best==t).sum())
@@ -277,7 +277,8 @@ class _TiedLoss(torch.autograd.Function):
             total += (mass.log()+top-gold).sum()
             p.div_((mass*len(hid))[:,None])
             p[torch.arange(len(t),device=t.device), t] -= 1/len(hid)
-            torch.mm(p, out, out=d_hid[at:at+chunk])
+            if out.dtype==p.dtype: torch.mm(p, out, out=d_hid[at:at+chunk])
+            else: d_hid[at:at+chunk] = p.to(out.dtype)@out
             d_bias += p.sum(0)
             if d_out is not None: d_out.addmm_(p.T, h)
         ctx.save_for_backward(d_hid, d_bias, d_out)
@@ -318,14 +319,16 @@ def masked_loss(
     rivals:tuple|None=None, # subwords that compete and their corrections, from `draw_rivals`; all subwords if None
     chunk:int=256, # positions at a time
     bf16:bool=False, # compute the hidden states in bfloat16; their loss stays in the precision of the weights
+    half:Tensor|None=None, # bfloat16 copy of frozen output weights, to multiply with in their place
 )->tuple: # mean cross-entropy, share that the head puts first
     "The loss of one batch"
-    out,bias,target = model.get_output_embeddings().weight, mlm_head(model)[1], batch.target.to(model.device)
+    out = model.get_output_embeddings().weight if half is None else half
+    bias,target = mlm_head(model)[1], batch.target.to(model.device)
     if rivals:
         ids,shift = rivals
         out,bias,target = out[ids], bias[ids]+shift, torch.searchsorted(ids, target)
     with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16): hid = masked_states(model, batch)
-    return _TiedLoss.apply(hid.to(out.dtype), out, bias, target, chunk)
+    return _TiedLoss.apply(hid.to(bias.dtype), out, bias, target, chunk)
 
 # %% ../../nbs/training/09_mlm.ipynb #242398ae
 def draw_rivals(

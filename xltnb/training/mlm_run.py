@@ -90,6 +90,7 @@ class MLMRun:
         corpus:Corpus|None=None, # the text; the benchmark's if None
         model:tuple|None=None, # (model, tokenizer), the model where it is to be trained; from `mlm_model` if None
         sentences:int=1024, # of the order, a chunk
+        half_out:bool=False, # where the body runs in bfloat16, multiply with frozen output weights in bfloat16 too
     ):
         corpus = bench_corpus(model[1] if model else load_tokenizer(cfg.encoder, 'benchmark')) if corpus is None else corpus
         if cfg.tlm and 'en' not in corpus.langs:
@@ -105,6 +106,8 @@ class MLMRun:
         groups = [dict(params=body, peak=cfg.lr), dict(params=head, peak=cfg.head_lr)]
         self.opt = torch.optim.AdamW(groups, betas=(.9,.98), weight_decay=.01, fused=True)
         self.bf16 = cfg.bf16=='yes' or cfg.bf16=='auto' and self.model.device.type=='cuda'
+        out = self.model.get_output_embeddings().weight
+        self.half = out.detach().bfloat16() if half_out and self.bf16 and not out.requires_grad else None
         self.drops = any(isinstance(m, nn.Dropout) and m.p>0 for m in self.model.modules())
         self.file,self.saved = self.folder/'state.safetensors', -1 # the newest checkpoint, and its update
         self.resume()
@@ -145,7 +148,7 @@ def update(self:MLMRun, batch:Batch)->tuple:
     rivals = draw_rivals(self.ranked, self.cfg.often, batch.target, rng) if self.cfg.often else None
     put = lambda x: x.to(self.model.device) if torch.is_tensor(x) else x
     batch,rivals = replace(batch, **{k: put(v) for k,v in vars(batch).items()}), rivals and tuple(map(put, rivals))
-    loss,share = masked_loss(self.model, batch, rivals, bf16=self.bf16)
+    loss,share = masked_loss(self.model, batch, rivals, bf16=self.bf16, half=self.half)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(self.trained().values(), self.cfg.clip)
     self.refuse_unless(norm.isfinite().item())

@@ -22,11 +22,11 @@ class FamilyRunCfg:
     world:str = 'tiny' # size of the world, a key of `WORLDS`
     sentences:int = 12_000 # of the source, to pretrain on
     share:float = .1 # sentences of each other language, as a fraction of those
-    tokens:int = 2_000_000 # to pretrain on
+    tokens:int = 1_500_000 # to pretrain on
     width:int = 96 # of hidden states
     layers:int = 2 # transformer blocks
     lr:float = 3e-3 # peak rate of pretraining
-    adapter_tokens:int = 500_000 # each language adapter reads
+    adapter_tokens:int = 300_000 # each language adapter reads
     adapter_lr:float = 2e-3 # its peak rate
     weak_tokens:int = 20_000 # the target's own adapter reads in the low-resource scheme
     reduction:float = 2. # width of the model over width of a language adapter's bottleneck

@@ -35,7 +35,8 @@ def train_language(
 )->MLMRun: # its `progress` is 1 when all was read
     "Train a language adapter by masked words on a frozen encoder"
     with attach(model, adapter, train=adapter):
-        run = MLMRun(cfg, folder, corpus, (model,tokenizer), sentences=4096).train(every=60., log=lambda line: None, stop=stop)
+        run = MLMRun(cfg, folder, corpus, (model,tokenizer), sentences=4096, half_out=True)
+        run.train(every=60., log=lambda line: None, stop=stop)
     adapter.requires_grad_(False)
     return run
 
