@@ -59,13 +59,26 @@ def test_held_out_sentences_are_never_drawn_and_shares_follow_alpha():
 @pytest.mark.parametrize('often', [0, 12])
 def test_an_update_reads_where_the_model_is(tmp_path, often, monkeypatch):
     run, seen = make(tmp_path, often=often), []
-    def loss(model, batch, rivals, bf16):
+    def loss(model, batch, rivals, bf16, half):
         seen.extend([batch.ids, batch.place, batch.target, *(rivals or ())])
         raise EOFError
     monkeypatch.setattr('xltnb.training.mlm_run.masked_loss', loss)
     run.model.to('meta')
     with pytest.raises(EOFError): run.update(run.chunk(0)[0])
     assert {x.device.type for x in seen} == {'meta'} and len(seen) == (5 if often else 3)
+
+
+def test_a_bfloat16_output_layer_gives_nearly_the_same_gradient(tmp_path):
+    "With frozen output weights: the loss to three digits, the direction of the gradient almost exactly"
+    run = make(tmp_path)
+    out, batch = run.model.get_output_embeddings().weight.requires_grad_(False), run.chunk(0)[0]
+    def grads(half):
+        run.model.zero_grad()
+        loss, _ = masked_loss(run.model, batch, half=half)
+        loss.backward()
+        return loss.item(), torch.cat([p.grad.flatten() for p in run.model.parameters() if p.grad is not None])
+    (a, g), (b, h) = grads(None), grads(out.detach().bfloat16())
+    assert abs(a-b) < 5e-3*abs(a) and torch.cosine_similarity(g, h, 0) > .999
 
 
 def test_packing_loses_less_than_a_row():
