@@ -8,40 +8,38 @@ __all__ = ['FamilyRunCfg', 'RealCfg', 'arithmetic_jobs']
 # %% ../../../nbs/papers/arithmetic/07_experiments.ipynb #1ff272be
 from dataclasses import dataclass
 
-from ...core import XltError, check_name, check_number
+from ...core import Config, XltError, check_name, one_of, within
 from ...invented.words import WORLDS
 from .tree import TREE, Branch, FamilyCfg, known_words
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
 
-# %% ../../../nbs/papers/arithmetic/07_experiments.ipynb #5c94a21a
+# %% ../../../nbs/papers/arithmetic/07_experiments.ipynb #4c41cc87
 @dataclass(frozen=True)
-class FamilyRunCfg:
+class FamilyRunCfg(Config):
     "One world: pretraining, language adapters, task adapter, arithmetic; raises `XltError` for what cannot be run"
     tree:tuple[Branch,...] = TREE # parents before children
     targets:tuple[str,...] = ('b2','c2') # languages without text of their own
-    world:str = 'tiny' # size of the world, a key of `WORLDS`
-    sentences:int = 12_000 # of the source, to pretrain on
-    share:float = .1 # sentences of each other language, as a fraction of those
-    tokens:int = 1_500_000 # to pretrain on
-    width:int = 96 # of hidden states
-    layers:int = 2 # transformer blocks
-    lr:float = 3e-3 # peak rate of pretraining
-    adapter_tokens:int = 300_000 # each language adapter reads
-    adapter_lr:float = 2e-3 # its peak rate
-    weak_tokens:int = 20_000 # the target's own adapter reads in the low-resource scheme
-    reduction:float = 2. # width of the model over width of a language adapter's bottleneck
-    rows:int = 2000 # of the task, in the source
-    epochs:int = 6 # passes over them
-    task_lr:float = 1e-3 # peak rate of the task adapter
-    valid:int = 200 # validation sentences of each target, which choose λ
-    test:int = 400 # test sentences
-    steps:int = 20 # intervals of λ between 0 and 1
-    triangle:int = 8 # intervals along the edges of the triangle of three adapters
+    world:str = one_of('tiny', WORLDS) # size of the world, a key of `WORLDS`
+    sentences:int = within(12_000, 1) # of the source, to pretrain on
+    share:float = within(.1, 0, 1) # sentences of each other language, as a fraction of those
+    tokens:int = within(1_500_000, 1) # to pretrain on
+    width:int = within(96, 1) # of hidden states
+    layers:int = within(2, 1) # transformer blocks
+    lr:float = within(3e-3, 0, above=True) # peak rate of pretraining
+    adapter_tokens:int = within(300_000, 1) # each language adapter reads
+    adapter_lr:float = within(2e-3, 0, above=True) # its peak rate
+    weak_tokens:int = within(20_000, 1) # the target's own adapter reads in the low-resource scheme
+    reduction:float = within(2., 0, above=True) # width of the model over width of a language adapter's bottleneck
+    rows:int = within(2000, 1) # of the task, in the source
+    epochs:int = within(6, 1) # passes over them
+    task_lr:float = within(1e-3, 0, above=True) # peak rate of the task adapter
+    valid:int = within(200, 1) # validation sentences of each target, which choose λ
+    test:int = within(400, 1) # test sentences
+    steps:int = within(20, 1) # intervals of λ between 0 and 1
+    triangle:int = within(8, 1) # intervals along the edges of the triangle of three adapters
 
     def __post_init__(self):
-        for k in ('sentences','tokens','adapter_tokens','weak_tokens','rows','epochs','valid','test','steps','triangle'):
-            check_number(getattr(self,k), k, 1, whole=True)
-        check_number(self.share, 'share', 0, 1)
+        super().__post_init__()
         if self.steps%2: raise XltError(f'steps is {self.steps}: one half has to be among the weights, so give an even number')
         for t in self.targets: check_name(t, self.family(0).languages, 'language of the tree')
         if not self.targets or self.source in self.targets:
@@ -51,7 +49,7 @@ class FamilyRunCfg:
         seed:int, # of the world
     )->FamilyCfg:
         "The tree of a seed"
-        return FamilyCfg(self.tree, WORLDS[check_name(self.world, WORLDS, 'size of invented languages')], seed)
+        return FamilyCfg(self.tree, WORLDS[self.world], seed)
 
     @property
     def source(self)->str: return self.family(0).languages[0]
@@ -74,24 +72,24 @@ class FamilyRunCfg:
         after = self.targets[(self.targets.index(target)+1)%len(self.targets)]
         return self.related(after) if self.related(after)!=self.related(target) else self.known[-1]
 
-# %% ../../../nbs/papers/arithmetic/07_experiments.ipynb #eba4b9d4
+# %% ../../../nbs/papers/arithmetic/07_experiments.ipynb #3329bea8
 @dataclass(frozen=True)
-class RealCfg:
+class RealCfg(Config):
     "Adapters of real languages on one encoder, and a task"
     encoder:str = 'e5-small-mlm' # name for `load_mlm`
-    layers:int = 0 # lowest layers to keep; 0: all
+    layers:int = within(0, 0) # lowest layers to keep; 0: all
     partner:str = 'es' # language with an adapter besides English
     targets:tuple[str,...] = ('pt','ro') # languages without an adapter: one has help pages, one has none
-    tokens:int = 150_000 # each adapter reads
-    lr:float = 1e-3 # its peak rate
-    reduction:float = 2. # width of the model over width of the bottleneck
+    tokens:int = within(150_000, 1) # each adapter reads
+    lr:float = within(1e-3, 0, above=True) # its peak rate
+    reduction:float = within(2., 0, above=True) # width of the model over width of the bottleneck
     task:str = 'ha_intent' # a name that `load_bench` knows
-    rows:int = 960 # English rows; 0: all
-    epochs:int = 6 # passes over them
-    reduction_task:float = 16. # width of the model over width of the task adapter's bottleneck
-    seeds:int = 3 # task adapters, each with its own head and order
-    limit:int = 300 # test rows a language; 0: all
-    held:int = 400 # held-out sentences of the go or no-go
+    rows:int = within(960, 0) # English rows; 0: all
+    epochs:int = within(6, 1) # passes over them
+    reduction_task:float = within(16., 0, above=True) # width of the model over width of the task adapter's bottleneck
+    seeds:int = within(3, 1) # task adapters, each with its own head and order
+    limit:int = within(300, 0) # test rows a language; 0: all
+    held:int = within(400, 1) # held-out sentences of the go or no-go
 
 # %% ../../../nbs/papers/arithmetic/07_experiments.ipynb #befb1bb1
 experiment('arithmetic.family', version=1, cfg=FamilyRunCfg, where='xltnb.papers.arithmetic.training:run_family')

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from ...core import XltError, check_number, seed_for
+from ...core import Config, XltError, seed_for, within
 from ...models.adapters import Adapter, BottleneckCfg
 from ...models.attaching import attach
 from ...models.heads import add_head
@@ -62,19 +62,15 @@ def held_out_accuracy(
     share,n = zip(*found)
     return float(np.average(share, weights=n))
 
-# %% ../../../nbs/papers/arithmetic/09_pipeline.ipynb #0da48eeb
+# %% ../../../nbs/papers/arithmetic/09_pipeline.ipynb #eb70eda6
 @dataclass(frozen=True)
-class TaskCfg:
+class TaskCfg(Config):
     "How a task adapter and its head are trained; raises `XltError` for values that make no sense"
-    epochs:int = 6 # passes over the rows
-    batch:int = 32 # rows an update
-    lr:float = 1e-3 # peak rate; it falls to zero on a straight line
-    reduction:float = 4. # width of the model over width of the bottleneck; the paper's is 16 at width 768
+    epochs:int = within(6, 1) # passes over the rows
+    batch:int = within(32, 1) # rows an update
+    lr:float = within(1e-3, 0, above=True) # peak rate; it falls to zero on a straight line
+    reduction:float = within(4., 0, above=True) # width of the model over width of the bottleneck; the paper's is 16 at width 768
     bf16:bool = False # compute in bfloat16
-
-    def __post_init__(self):
-        for k in ('epochs','batch'): check_number(getattr(self,k), k, 1, whole=True)
-        for k in ('lr','reduction'): check_number(getattr(self,k), k, 0, above=True)
 
 # %% ../../../nbs/papers/arithmetic/09_pipeline.ipynb #e1882e81
 def _cut(ids, labels, rows, pad):

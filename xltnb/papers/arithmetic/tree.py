@@ -10,23 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from ...core import XltError, check_name, seed_for
+from ...core import Config, XltError, check_name, one_of, seed_for, within
 from ...invented.words import InventedCfg, Lang, WORLDS, vocabularies
 
-# %% ../../../nbs/papers/arithmetic/06_tree.ipynb #0a683ac6
+# %% ../../../nbs/papers/arithmetic/06_tree.ipynb #18d4ca50
 @dataclass(frozen=True)
-class Branch:
+class Branch(Config):
     "One language of a tree; raises `XltError` for fractions that are none"
     name:str # as a key of scores: 'b1'
     parent:str = '' # name of the language that it descends from; '' for the root
-    replaced:float = 0. # fraction of inherited words that new ones replace
-    shifts:int = 0 # consonants that change, wherever they stand
-    order:str = 'SVO' # order of words: 'SVO' or 'SOV'
+    replaced:float = within(0., 0, 1) # fraction of inherited words that new ones replace
+    shifts:int = within(0, 0, 8) # consonants that change, wherever they stand
+    order:str = one_of('SVO', ('SVO','SOV')) # order of words
     spoken:bool = True # has it speakers today? Those that have none are steps on the way
-
-    def __post_init__(self):
-        if not 0<=self.replaced<=1: raise XltError(f'{self.name} replaces {self.replaced} of its words: give a fraction from 0 to 1')
-        if self.shifts<0: raise XltError(f'{self.name} has {self.shifts} sound shifts: give 0 or more')
 
 # %% ../../../nbs/papers/arithmetic/06_tree.ipynb #ffd873c6
 TREE = (Branch('root', spoken=False), Branch('s', 'root', .3, 1),
@@ -34,21 +30,22 @@ TREE = (Branch('root', spoken=False), Branch('s', 'root', .3, 1),
     Branch('c', 'root', .3, 1, spoken=False), Branch('c1', 'c', .1, 1), Branch('c2', 'c', .1, 1),
     Branch('d', 'root', .5, 2, 'SOV')) # parents before children; the first that is spoken is the source
 
-# %% ../../../nbs/papers/arithmetic/06_tree.ipynb #995c1fc0
+# %% ../../../nbs/papers/arithmetic/06_tree.ipynb #270766b5
 @dataclass(frozen=True)
-class FamilyCfg:
+class FamilyCfg(Config):
     "A tree of languages over one world; raises `XltError` for a tree that is none"
     tree:tuple[Branch,...] = TREE # parents before children
     world:InventedCfg = WORLDS['tiny'] # meanings and grammar; its languages are those of the tree
     seed:int = 0 # draws world, words and shifts
 
     def __post_init__(self):
+        super().__post_init__()
         seen = []
         for i,b in enumerate(self.tree):
             if bool(b.parent)!=bool(i): raise XltError(f'{b.name}: the root alone has no parent, and it stands first')
             if b.parent: check_name(b.parent, seen, f'parent of {b.name} before it')
             seen.append(b.name)
-        _ = self.grammar # made once here, so that its own checks speak
+        self.grammar # refuses two languages of one name
 
     @property
     def grammar(self)->InventedCfg:
