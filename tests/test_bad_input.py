@@ -253,6 +253,8 @@ def test_a_page_whose_writer_was_killed_leaves_nothing_after_the_next(tmp_path):
 
 def test_a_lock_that_cannot_be_written_is_told_and_not_left(tmp_path, monkeypatch):
     def full(*args): raise OSError(28, 'No space left on device')
-    monkeypatch.setattr('xltnb.records.leases.json.dump', full)
-    with pytest.raises(XltError, match='could not write the lock .*No space left.*free some space'): Lease(tmp_path/'k.lock').take()
-    assert not (tmp_path/'k.lock').exists()
+    monkeypatch.setattr('xltnb.core.os.write', full)
+    with pytest.raises(XltError, match='could not write .*k.lock: No space left.*free some space'): Lease(tmp_path/'k.lock').take()
+    assert [p.name for p in tmp_path.iterdir()] == ['.mutex']
+    monkeypatch.undo()
+    with Lease(tmp_path/'k.lock') as mine: assert mine

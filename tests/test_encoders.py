@@ -301,8 +301,8 @@ def test_heads_are_seeded_and_leave_the_encoder_alone():
     with pytest.raises(XltError, match='does not fit'): add_head(BertForMaskedLM(BertConfig(**SIZE)), 'classify', 'ab')
 
 
-@pytest.mark.parametrize('name', ['tokenizer.json', 'model.safetensors', 'sizes.json'])
-@pytest.mark.parametrize('how', ['cut', 'gone'])
+@pytest.mark.parametrize('name', ['tokenizer.json', 'model.safetensors', 'config.json'])
+@pytest.mark.parametrize('how', ['cut', 'gone', 'altered'])
 def test_a_damaged_folder_of_the_cache_is_made_again(name, how, tmp_path, monkeypatch):
     monkeypatch.setenv('XLTNB_CACHE', str(tmp_path))
     torch.manual_seed(0)
@@ -313,8 +313,9 @@ def test_a_damaged_folder_of_the_cache_is_made_again(name, how, tmp_path, monkey
     home = encoders._cached('toy', make)
     whole = {p.name: p.read_bytes() for p in home.iterdir()}
     assert encoders._cached('toy', make) == home and made == [1]
-    (home/name).unlink() if how == 'gone' else (home/name).write_bytes(whole[name][:20])
-    assert encoders._cached('toy', make) == home and made == [1, 1]
+    (home/name).unlink() if how == 'gone' else (home/name).write_bytes(whole[name][:20] if how == 'cut' else whole[name][:-9]+b'x'+whole[name][-8:])
+    with pytest.warns(UserWarning, match=f'{name}.*damaged-toy, and is made again'): assert encoders._cached('toy', make) == home
+    assert made == [1, 1] and (home.parent/'damaged-toy').is_dir()
     assert {p.name: p.read_bytes() for p in home.iterdir()} == whole
 
 

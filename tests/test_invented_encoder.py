@@ -90,8 +90,8 @@ def test_of_two_at_once_one_trains_and_the_other_follows_when_it_is_killed(tmp_p
     assert any('updates' in t for t in told) and not folder_of(SLOW, tmp_path).exists()
 
 
-@pytest.mark.parametrize('change,word', [(dict(heads=5), 'multiple'), (dict(tokens=0), 'above 0'), (dict(block=200), '16 to 64'),
-                                         (dict(mask=2.), 'share'), (dict(world=replace(TWO, negated=3.)), 'share')])
+@pytest.mark.parametrize('change,word', [(dict(heads=5), 'multiple'), (dict(tokens=0), 'InventedEncoderCfg.tokens is 0'), (dict(block=200), '16 to 64'),
+                                         (dict(mask=2.), 'mask is 2.0: give a number from 0 to 1'), (dict(world=dict(negated=3.)), 'InventedCfg.negated is 3.0')])
 def test_bad_settings_are_named(change, word):
     with pytest.raises(XltError, match=word): replace(TINY, **change)
 

@@ -345,7 +345,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(how, tmp_path):
     one = make(d).train(stop=lambda r: r.at.updates >= 2, log=lambda s: None)
     shutil.copytree(d, tmp_path/'b')
     spoil(make(tmp_path/'b'))
-    with pytest.warns(UserWarning, match='damaged-state'), pytest.raises(XltError, match='delete the folder'): make(tmp_path/'b')
+    with pytest.warns(UserWarning, match='damaged-state.*from the start'): assert make(tmp_path/'b').at.updates == 0
     two = make(d).train(stop=lambda r: r.at.updates >= 5, log=lambda s: None)
     assert {p.name for p in d.iterdir()} == {'state.safetensors', 'before-state.safetensors'}
     spoil(two)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['XltError', 'nearest', 'check_name', 'check_number', 'about', 'within', 'one_of', 'Config', 'from_dict', 'to_dict',
            'plain', 'stable_hash', 'seed_for', 'project_root', 'typed_path', 'cache_dir', 'hub_off', 'package_data',
-           'sha256_of', 'read_xz', 'atomic_write']
+           'sha256_of', 'read_xz', 'atomic_write', 'set_aside']
 
 # %% ../nbs/00_core.ipynb #3593b13d
 import hashlib
@@ -294,9 +294,10 @@ def typed_path(
 def cache_dir()->Path: # made if missing
     "Where what can be built again is kept: `XLTNB_CACHE`, else `.cache` in the project; raises `XltError` if it cannot be made"
     p = typed_path(os.environ.get('XLTNB_CACHE') or project_root()/'.cache', 'XLTNB_CACHE')
+    remedy = 'set XLTNB_CACHE to a folder that can be written'
     try: p.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise XltError(f'could not make the cache folder {p} ({e.strerror or e}): set XLTNB_CACHE to a folder that can be written') from e
+    except OSError as e: raise XltError(f'could not make the cache folder {p} ({e.strerror or e}): {remedy}') from e
+    if not os.access(p, os.W_OK): raise XltError(f'the cache folder {p} cannot be written: {remedy}')
     return p
 
 # %% ../nbs/00_core.ipynb #a1b7c3d1
@@ -370,3 +371,14 @@ def atomic_write(
         with suppress(OSError): tmp.unlink(missing_ok=True)
         raise XltError(f"could not write {path}: {e.strerror or e} ({_free(path.parent)}); free some space or choose another folder") from e
     return path
+
+# %% ../nbs/00_core.ipynb #1bcbee27
+def set_aside(
+    path:Path, # a file or a folder
+)->Path: # where it lies now
+    "Rename what is damaged, for whoever wants to look at it"
+    aside = path.with_name(f'damaged-{path.name}')
+    for i in range(2, 1000):
+        if not aside.exists(): break
+        aside = path.with_name(f'damaged-{i}-{path.name}')
+    return path.rename(aside)

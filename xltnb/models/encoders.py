@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokeni
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging as hf_logging
 
-from ..core import XltError, atomic_write, cache_dir, check_number, hub_off, seed_for, sha256_of, stable_hash
+from ..core import XltError, cache_dir, check_number, hub_off, seed_for, sha256_of, stable_hash
 from ..records.leases import built_once
 from .q4 import Q4File, dequantise, encoder_file, has_pieces, is_q4, read_q4, write_q4
 from .subwords import MODELS_DIR, tokenizer_of
@@ -121,13 +121,6 @@ def has_weights(
     return (folder/'model.safetensors').is_file()
 
 # %% ../../nbs/models/03_encoders.ipynb #ffa6ede8
-def _sizes(folder): return {p.name: p.stat().st_size for p in folder.iterdir() if p.name!='sizes.json'}
-
-def _whole(folder):
-    "Whether a cached folder holds the files that were written, none of them cut"
-    try: return json.loads((folder/'sizes.json').read_text(encoding='utf-8'))==_sizes(folder)
-    except (OSError, ValueError): return False
-
 def _cached(key, make):
     "Folder of a model and its tokenizer, made once, and again if it is damaged"
     def write(folder):
@@ -136,8 +129,7 @@ def _cached(key, make):
             model,tok = make()
             tok.save_pretrained(folder)
             model.save_pretrained(folder)
-        atomic_write(folder/'sizes.json', json.dumps(_sizes(folder)))
-    return built_once(cache_dir()/'encoders'/key, write, _whole)
+    return built_once(cache_dir()/'encoders'/key, write, has_weights)
 
 # %% ../../nbs/models/03_encoders.ipynb #48e966c2
 def _stamp(path):

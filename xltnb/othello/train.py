@@ -200,7 +200,7 @@ class _Run:
     def start(self):
         "The clock starts here; a measurement before the first update is not part of the time"
         self.model.train()
-        self.begin = self.saved = time.time()
+        self.begin = self.saved = time.monotonic()
         self.before,self.spent = self.meta['seen'],0.
     @property
     def step(self): return self.meta['step']
@@ -250,11 +250,11 @@ def note(self:_Run, report):
 @patch
 def evaluate(self:_Run, measure):
     "Append what `measure` says of the model; gives the seconds that it took"
-    begin,lr = time.time(),lr_at(max(0,self.step-1),self.cfg)
+    begin,lr = time.monotonic(),lr_at(max(0,self.step-1),self.cfg)
     seen = measure(self.model.eval(), self.step, lr)
     self.meta['measured'].append(dict(step=self.step, tokens=self.meta['seen'], **seen))
     self.model.train()
-    return time.time()-begin
+    return time.monotonic()-begin
 
 # %% ../../nbs/othello/07_train.ipynb #64fa3980
 @patch
@@ -262,13 +262,13 @@ def save(self:_Run):
     "Write the checkpoint, if there is to be one"
     self.meta['part'] = self.part.tolist()
     if self.ckpt and self.rank==0: save_checkpoint(self.ckpt, self.model, self.opt, self.meta)
-    self.saved = time.time()
+    self.saved = time.monotonic()
 
 # %% ../../nbs/othello/07_train.ipynb #1d95160b
 @patch
 def trained(self:_Run):
     "What `train` returns"
-    speed = (self.meta['seen']-self.before)/max(1e-9, time.time()-self.begin-self.spent)
+    speed = (self.meta['seen']-self.before)/max(1e-9, time.monotonic()-self.begin-self.spent)
     return Trained(self.model.eval(), self.lex, {k:self.meta[k] for k in ('tokens','loss','measured')}, self.done, speed)
 
 # %% ../../nbs/othello/07_train.ipynb #dd52b050
@@ -294,7 +294,7 @@ def train(
         if run.step%max(1,cfg.steps//200)==0 or run.step in at or run.done: run.note(report)
         if measure and run.step in at: run.spent += run.evaluate(measure)
         late = time.time()>deadline
-        if late or time.time()>run.saved+every or run.done: run.save()
+        if late or time.monotonic()>run.saved+every or run.done: run.save()
         if late: break
     return run.trained()
 

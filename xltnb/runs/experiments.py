@@ -95,13 +95,19 @@ class Ctx:
         cfg, # of the run
         seed:int, # of the run
     ): # a folder
-        "Folder for a run's own checkpoints, one run's at a time: it stays when the run is interrupted, and goes when the run is done"
+        "Folder for a run's own checkpoints, one run's at a time, whatever the store: it stays when the run is interrupted, and goes when the run is done"
         folder = self.cache/experiment/stable_hash([version, to_dict(cfg), seed])
-        with Lease(folder.parent/'.claims'/f'{folder.name}.lock') as lease:
-            remedy = 'wait until it ends, or set XLTNB_CACHE to another folder'
-            if not lease: raise XltError(f'{lease.owner()} is at this run in {folder}: {remedy}')
+        with self._turn(Lease(folder.parent/'.claims'/f'{folder.name}.lock')):
             yield folder
             rmtree(folder, ignore_errors=True)
+
+    def _turn(self, lease):
+        "The lease, once whoever has it is done; `Paused` if time is up first"
+        while not lease.take():
+            if self.left()<=0: raise Paused(f'{lease.owner()} is at the same run for another store; the same command goes on from there')
+            self.report(0., f'waits for {lease.owner()}')
+            time.sleep(.2)
+        return lease
 
 # %% ../../nbs/runs/00_experiments.ipynb #00175d2f
 def paused_unless(

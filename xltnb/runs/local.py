@@ -32,8 +32,8 @@ def _reporter(conn, every=0.3):
     "A `report` that sends at most a few messages a second"
     last = [0.]
     def report(fraction, note=''):
-        if time.time()-last[0]<every: return
-        last[0] = time.time()
+        if time.monotonic()-last[0]<every: return
+        last[0] = time.monotonic()
         conn.send((float(fraction), str(note)))
     return report
 
@@ -81,7 +81,7 @@ class Worker:
         job:Job, # what to run next
     ):
         "Send a job"
-        self.job, self.start = job, time.time()
+        self.job, self.start = job, time.monotonic()
         try: self.conn.send(job)
         except OSError: pass # it died: `hear` will tell
 
@@ -99,7 +99,7 @@ class Worker:
         self.proc.join(5)
         code = self.proc.exitcode
         why = 'killed, perhaps for want of memory' if code==-signal.SIGKILL else f'exit code {code}'
-        return Outcome(self.job, 'failed', time.time()-self.start, f'the worker process died ({why})')
+        return Outcome(self.job, 'failed', time.monotonic()-self.start, f'the worker process died ({why})')
 
     def stop(self):
         "End the process; what it was doing can be claimed again"

@@ -189,13 +189,13 @@ def run_page(
     mark = dst.with_suffix('.json')
     tmp = dst.with_suffix(f'.{os.getpid()}-{uuid4().hex[:8]}.partial.ipynb') # two runs of a page at once do not meet
     _clear_partial(dst.parent)
-    state, start = _state(nb, params, spec), time.time()
+    state, start = _state(nb, params, spec), time.monotonic()
     if not force and dst.exists() and _marked(mark)==state: return PageRun('cached', str(dst), params)
     err = _execute(nb, tmp, params, timeout)
     final = dst.with_suffix('.failed.ipynb') if err else dst
     if not err: mark.unlink(missing_ok=True)
     if tmp.exists(): os.replace(tmp, final)
-    run = PageRun('error' if err else 'ok', str(final), params, round(time.time()-start, 1), err)
+    run = PageRun('error' if err else 'ok', str(final), params, round(time.monotonic()-start, 1), err)
     after = _state(nb, params, spec) # with the records that the page made
     if not err and after[0]==state[0]: atomic_write(mark, json.dumps(asdict(run) | {'state': after}))
     return run

@@ -78,8 +78,8 @@ def _seconds(file):
 @contextmanager
 def _clock(file):
     "A function that gives the seconds spent, those of paused sittings too, which `file` keeps beside the checkpoints"
-    start, before = time.time(), _seconds(file)
-    spent = lambda: round(before+time.time()-start, 2)
+    start, before = time.monotonic(), _seconds(file)
+    spent = lambda: round(before+time.monotonic()-start, 2)
     try: yield spent
     except Paused:
         atomic_write(file, str(spent()))
@@ -120,10 +120,12 @@ def run_job(
     output:io.StringIO|None=None, # what the job printed, if it was caught
 )->Outcome: # how it ended; the record is in the store if it is 'done'
     "Run one job unless it is done or somebody is at it"
-    store, start = setup.open(), time.time()
-    end = lambda status, note='': Outcome(job, status, time.time()-start, note)
+    store, start = setup.open(), time.monotonic()
+    end = lambda status, note='': Outcome(job, status, time.monotonic()-start, note)
     if store.has(job.key): return end('there')
-    with store.lease(job.key) as mine:
+    try: mine = store.lease(job.key).take()
+    except XltError as e: return end('failed', str(e))
+    with mine:
         if store.has(job.key): return end('there')
         if not mine: return end('busy')
         try: store.put(_record(job, setup, report))
@@ -281,7 +283,7 @@ def run_plan(
 )->RunReport: # what was done
     "Run the jobs of a plan that its store lacks, but for those that wait for data"
     _check_options(workers, minutes, device, plan.preset)
-    fn, start = get_engine(engine), time.time()
+    fn, start = get_engine(engine), time.monotonic()
     store = plan.store if store is None else open_store(store)
     plan = Plan(plan.target, plan.preset, pick_arms(plan.jobs, jobs) if jobs is not None else plan.jobs, store, plan.seeds)
     todo, device = plan.todo(), device or ('cuda' if find_preset(plan.preset).unit=='GPU' else 'cpu')
@@ -290,7 +292,7 @@ def run_plan(
     if not todo: return RunReport(plan, [])
     _check_store(store)
     cache_dir()
-    setup = Setup(str(store.path), len(store.folders)>1, device=device, deadline=start+60*minutes if minutes else inf)
+    setup = Setup(str(store.path), len(store.folders)>1, device=device, deadline=time.time()+60*minutes if minutes else inf)
     progress = JobProgress(todo, show=show)
     try: outs = _rounds(todo, fn, setup, workers, progress)
     except KeyboardInterrupt:
@@ -298,4 +300,4 @@ def run_plan(
         if show: print('stopped; the same command goes on from there', flush=True)
         raise
     finally: progress.close()
-    return RunReport(plan, outs, time.time()-start)
+    return RunReport(plan, outs, time.monotonic()-start)

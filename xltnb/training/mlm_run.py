@@ -188,12 +188,9 @@ def check_state(self:MLMRun,
 # %% ../../nbs/training/10_mlm_run.ipynb #84a7842f
 @patch
 def resume(self:MLMRun):
-    "Continue from the folder's newest whole checkpoint, if there is one; raises `XltError` if all are damaged, or belong to another run"
-    there = self.file.exists()
+    "Continue from the folder's newest whole checkpoint, if there is one; raises `XltError` if it belongs to another run"
     found = newest_state(self.file)
-    if not found:
-        if there: raise XltError(f'no checkpoint in {self.folder} can be read: delete the folder to start again, or give another')
-        return
+    if not found: return
     data,meta = found
     self.check_state(data, meta)
     self.at,moments = Progress(**meta['at']), {}
@@ -262,18 +259,18 @@ def train(self:MLMRun,
 )->MLMRun:
     "Train to the end of the run"
     self.model.train()
-    seen,told,stopped = {}, time.time(), False
+    seen,told,stopped = {}, time.monotonic(), False
     while self.progress<1 and (self.at.tokens or self.at.chunk<self.chunks) and not stopped: # a text that fills no row is read once
         for b in self.chunk(self.at.chunk)[self.at.batch:]:
             stopped = self.progress>=1 or bool(stop and stop(self))
             if stopped: break
-            start = time.time()
+            start = time.monotonic()
             loss,share = self.update(b)
-            self.count(b, time.time()-start)
+            self.count(b, time.monotonic()-start)
             seen.setdefault(b.kind,[]).append((loss,share,len(b.place)))
-            if time.time()-told>every:
+            if time.monotonic()-told>every:
                 self.report(seen, log)
-                seen,told = {}, time.time()
+                seen,told = {}, time.monotonic()
         else: self.next_chunk()
     if seen: self.report(seen, log)
     else: self.save()

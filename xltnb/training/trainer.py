@@ -31,7 +31,7 @@ from torch import nn
 from transformers import PrinterCallback, TrainerCallback, TrainerState
 
 from .features import ByLength
-from .checkpoints import Between, claim, last_whole, load_random, load_training, save_random, save_training
+from .checkpoints import Between, claim, last_whole, load_random, load_training, save_random, save_training, whole
 from .methods import Method, check_methods
 from ..core import XltError, cache_dir, plain, stable_hash, to_dict
 from ..models.encoders import load_encoder, quiet
@@ -277,8 +277,18 @@ def done(self:Finetuner)->bool: # False: a deadline came first, and the same cal
 def _looks(self:Finetuner, folder):
     "Checkpoints of all looks"
     there,made = sorted(folder.glob('checkpoint-*')), math.ceil(self.args.max_steps/self.args.save_steps)
+    for f in there:
+        if not whole(f): raise XltError(f'the look {f} is damaged: delete the folder to train again')
     if len(there)<made: raise XltError(f'{folder} holds {len(there)} of the {made} looks to average: delete the folder to train again')
     return there
+
+# %% ../../nbs/training/08_trainer.ipynb #47525896
+@patch
+def _load_best_model(self:Finetuner):
+    "The library's hook at the end of training; what it reads is looked at first"
+    best = Path(self.state.best_model_checkpoint)
+    if not whole(best): raise XltError(f'the best look {best} is damaged: delete the folder to train again')
+    super(Finetuner, self)._load_best_model()
 
 # %% ../../nbs/training/08_trainer.ipynb #e3f34ceb
 @patch

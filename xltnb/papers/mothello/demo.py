@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ...core import XltError, atomic_write, cache_dir, check_name, from_dict, seed_for, to_dict
+from ...records.checkpoints import read_state, write_state
 from .experiments import SCALES, AlignCfg, align_arms
 from .training import probe_steps
 from ...othello.gpt import GPT
@@ -61,8 +61,7 @@ def _save_demo(
     for i,(weight,bias) in enumerate(zip(probes.params[::2],probes.params[1::2]),1):
         q,scale = _to_bytes(weight)
         tensors |= {f'probe.w{i}':q, f'probe.s{i}':scale, f'probe.b{i}':bias.half()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, save(tensors, {'meta':json.dumps(dict(key=about['training']['key']))}))
+    write_state(path, tensors, dict(key=about['training']['key']))
     atomic_write(path.with_suffix('.json'), json.dumps(about, indent=1)+'\n')
 
 # %% ../../../nbs/papers/mothello/04_demo.ipynb #eac4f9e3
@@ -202,7 +201,7 @@ def _read_demo(name:str, path:Path)->tuple: # the JSON, the tensors
     for p in (path, path.with_suffix('.json')):
         if not p.exists():
             raise XltError(f'{p} is missing: install the package again, or build it from a finished run with make_demo({name!r})')
-    try: return json.loads(path.with_suffix('.json').read_text(encoding='utf-8')), load_file(path)
+    try: return json.loads(path.with_suffix('.json').read_text(encoding='utf-8')), read_state(path)[0]
     except Exception as e:
         remedy = f'install the package again, or build it with make_demo({name!r})'
         raise XltError(f'{path} or the JSON beside it cannot be read ({e}): {remedy}') from e

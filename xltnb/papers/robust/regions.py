@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ...tasks.bench import load_bench
 from ...training.methods import Step, embedded, plus, run_model
-from ...core import XltError, atomic_write, check_name, package_data, seed_for
+from ...core import XltError, atomic_write, check_name, package_data, seed_for, sha256_of
 from ...models.encoders import load_encoder
 from ...models.heads import sentence_vectors
 from ...tasks.replacing import replace_words
@@ -96,6 +96,7 @@ def make_head(
     right = (head(vectors['validation']).argmax(1)==torch.tensor(task.rows('en','validation')['label'])).float().mean().item()
     about = dict(task=task.name, data=task.fingerprint(), encoder='e5-small', rows=len(vectors['train']), dev_accuracy=round(right, 4))
     atomic_write(path, save({k: p.contiguous() for k,p in head.named_parameters()}))
+    about['sha256'] = sha256_of(path)
     atomic_write(path.with_suffix('.json'), json.dumps(about, indent=1)+'\n')
     return about
 
@@ -104,6 +105,8 @@ def make_head(
 def load_classifier()->Classifier: # of the categories of `cldr_cat`
     "The packaged encoder with the shipped layer; raises `XltError` without its file"
     if not _HEAD_FILE.exists(): raise XltError(f'{_HEAD_FILE} is missing: install the package again, or call make_head()')
+    if sha256_of(_HEAD_FILE)!=json.loads(_HEAD_FILE.with_suffix('.json').read_text(encoding='utf-8'))['sha256']:
+        raise XltError(f'{_HEAD_FILE} is damaged: install the package again, or call make_head()')
     w = load_file(_HEAD_FILE)
     head = nn.Linear(*w['weight'].shape[::-1])
     head.load_state_dict(w)

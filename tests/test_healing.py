@@ -1,0 +1,109 @@
+"Caches heal by content, whoever waits for a cache gets its turn"
+import json
+import threading
+import time
+
+import pytest
+
+from xltnb.core import XltError, stable_hash, to_dict
+from xltnb.othello.settings import GPTCfg
+from xltnb.records.leases import Lease, built_once
+from xltnb.runs.experiments import Ctx, Paused
+
+
+def cut(f): f.write_bytes(f.read_bytes()[:-10])
+def flip(f): f.write_bytes(f.read_bytes()[:-1]+bytes([f.read_bytes()[-1]^1]))
+def empty(f): f.write_bytes(b'')
+
+
+@pytest.mark.parametrize('harm', [cut, flip, empty])
+def test_a_damaged_model_is_trained_again(tmp_path, harm):
+    "mOthello's pretrained models: the job that needs one trains it again, and gets the same"
+    from xltnb.othello.settings import LMCfg
+    from xltnb.papers.mothello.approaches import WorldCfg
+    from xltnb.papers.mothello.training import pretrain
+    world, lm = WorldCfg(n=4, layers=1, heads=1, width=8), LMCfg(steps=3, batch=4, warmup=1)
+    want = {k: v.tolist() for k, v in pretrain(world, lm, 0, tmp_path).model.state_dict().items()}
+    file, = (tmp_path/'models').glob('*.safetensors')
+    harm(file)
+    with pytest.warns(UserWarning, match=rf'{file.name} was cut or changed.*now damaged-{file.name}, and is made again'): again = pretrain(world, lm, 0, tmp_path)
+    assert {k: v.tolist() for k, v in again.model.state_dict().items()} == want
+    assert sorted(p.name for p in file.parent.iterdir()) == sorted(['.claims', f'damaged-{file.name}', file.name, f'{file.name}.seal'])
+
+
+@pytest.mark.parametrize('harm', [cut, flip, empty])
+def test_a_damaged_seal_costs_the_thing_and_no_more(tmp_path, harm):
+    home = built_once(tmp_path/'a', lambda path: path.write_text('x'))
+    harm(tmp_path/'a.seal')
+    with pytest.warns(UserWarning, match='is damaged'): assert built_once(home, lambda path: path.write_text('x')).read_text() == 'x'
+    assert built_once(home, lambda path: pytest.fail('it is there')) == home
+
+
+def test_what_an_older_version_left_is_sealed(tmp_path):
+    (tmp_path/'a').write_text('old')
+    assert built_once(tmp_path/'a', lambda path: pytest.fail('it is there')).read_text() == 'old'
+    flip(tmp_path/'a')
+    with pytest.warns(UserWarning, match='is damaged'): assert built_once(tmp_path/'a', lambda path: path.write_text('new')).read_text() == 'new'
+
+
+def test_a_seal_that_cannot_be_written_leaves_nothing_half(tmp_path, monkeypatch):
+    def full(*args): raise OSError(28, 'No space left on device')
+    def make(path):
+        path.write_text('x')
+        monkeypatch.setattr('xltnb.core.os.write', full)
+    with pytest.raises(XltError, match='No space left.*free some space'): built_once(tmp_path/'a', make)
+    monkeypatch.undo()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['.claims']
+
+
+def test_two_stores_that_share_a_cache_take_turns(tmp_path):
+    "Fine-tuning's own folder: the second driver waits for the first, and then has the folder to itself"
+    ctx, seen = Ctx(cache=tmp_path), []
+    def job(i):
+        with ctx.scratch('demo', 1, GPTCfg(), 0) as folder:
+            seen.append(('in', i, folder.exists()))
+            folder.mkdir(parents=True)
+            time.sleep(.3)
+            seen.append(('out', i, True))
+    both = [threading.Thread(target=job, args=(i,)) for i in range(2)]
+    for t in both: t.start()
+    for t in both: t.join()
+    assert [s[0] for s in seen] == ['in', 'out', 'in', 'out'] and not any(s[2] for s in seen if s[0] == 'in')
+
+
+def test_who_waits_too_long_is_paused(tmp_path):
+    ctx = Ctx(cache=tmp_path, deadline=time.time()+.3)
+    with Lease(tmp_path/'demo'/'.claims'/f"{stable_hash([1, to_dict(GPTCfg()), 0])}.lock"), pytest.raises(Paused, match='is at the same run for another store'):
+        with ctx.scratch('demo', 1, GPTCfg(), 0): pytest.fail('it is taken')
+
+
+def test_a_job_whose_lock_cannot_be_written_fails_alone(tmp_path, monkeypatch):
+    from xltnb.runs.experiments import EXPERIMENTS, Result, experiment, make_job
+    from xltnb.runs.run import Setup, run_job
+    experiment('healing.sum')(lambda cfg, seed, ctx: Result(metrics={}))
+    try:
+        job = make_job('a', 'healing.sum', {}, 0)
+        def full(*args): raise OSError(28, 'No space left on device')
+        monkeypatch.setattr('xltnb.core.os.write', full)
+        out = run_job(job, Setup(str(tmp_path/'store'), committed=False), lambda *a: None)
+        assert out.status == 'failed' and 'No space left' in out.note and 'free some space' in out.note
+        assert not list((tmp_path/'store'/'.claims').glob('*.lock*'))
+    finally: del EXPERIMENTS['healing.sum']
+
+
+def test_a_checkpoint_vouches_for_what_it_says_too(tmp_path):
+    import torch
+
+    from xltnb.records.checkpoints import Damaged, read_state, write_state
+    f = tmp_path/'a.safetensors'
+    write_state(f, dict(w=torch.ones(3)), dict(step=7, note='x'*50))
+    raw = f.read_bytes()
+    for at in range(8, len(raw), 7):
+        f.write_bytes(raw[:at]+bytes([raw[at]^4])+raw[at+1:])
+        with pytest.raises(Damaged): read_state(f)
+    n = int.from_bytes(raw[:8], 'little')
+    head = json.loads(raw[8:8+n])
+    del head['__metadata__']['digest']
+    text = json.dumps(head).encode()
+    f.write_bytes(len(text).to_bytes(8, 'little')+text+raw[8+n:])
+    with pytest.raises(Damaged): read_state(f)
