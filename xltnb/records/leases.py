@@ -87,7 +87,8 @@ def _mutex(path):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         f = open(path, 'a')
-    except OSError as e: raise XltError(f'could not write the lock {path} ({e.strerror or e}): free some space or choose another folder') from e
+    except OSError as e:
+        raise XltError(f'could not write the lock {path} ({e.strerror or e}): free some space or choose another folder') from e
     with f:
         if fcntl: fcntl.flock(f, fcntl.LOCK_EX)
         yield

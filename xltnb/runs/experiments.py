@@ -95,7 +95,7 @@ class Ctx:
         cfg, # of the run
         seed:int, # of the run
     ): # a folder
-        "Folder for a run's own checkpoints, one run's at a time, whatever the store: it stays when the run is interrupted, and goes when the run is done"
+        "Folder for a run's checkpoints, one run's at a time for all stores: it stays when the run is interrupted, and goes when it is done"
         folder = self.cache/experiment/stable_hash([version, to_dict(cfg), seed])
         with self._turn(Lease(folder.parent/'.claims'/f'{folder.name}.lock')):
             yield folder
