@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['masked_accuracy', 'copy_share', 'name_items', 'candidates', 'name_share', 'passing', 'gate', 'gate_table', 'release',
-           'mlm_record']
+           'judge_again', 'mlm_record']
 
 # %% ../../../nbs/papers/salt/01_gate.ipynb #647a68dc
 import json
@@ -22,7 +22,7 @@ from ...models.encoders import MLM_FILE, load_mlm, save_mlm
 from ...models.q4 import REQUIREMENT
 from ...models.subwords import MODELS_DIR
 from .proposals import context_scores, english_ids, english_pieces, word_pieces, word_places
-from ...training.mlm import Corpus, Frame, hide, masked_loss
+from ...training.mlm import Corpus, Frame, bench_corpus, hide, masked_loss
 from ...training.mlm_run import MLMRun
 from ...tasks.languages import script, scripts_of, spaced
 from ...records.record import provenance
@@ -207,6 +207,19 @@ def release(
     record = made | dict(note=note, config=to_dict(run.cfg), read=at, gate=report, provenance=provenance())
     atomic_write(path.with_suffix('.json'), json.dumps(plain(record), indent=1, ensure_ascii=False)+'\n')
     return record
+
+# %% ../../../nbs/papers/salt/01_gate.ipynb #29fdb5a4
+def judge_again(
+    path:Path=MLM_FILE, # a shipped file, its record beside it
+)->dict: # the record
+    "Judge a shipped file by this page's rules, and put the report and its date into the record"
+    at = path.with_suffix('.json')
+    record,(model,tok) = json.loads(at.read_text(encoding='utf-8')), load_mlm(path)
+    if record['sha256']!=sha256_of(path): raise XltError(f'{at} is the record of another file than {path}: install the package again')
+    record |= dict(gate=gate(model, tok, bench_corpus(tok)), judged=provenance()['started'])
+    atomic_write(at, json.dumps(plain(record), indent=1, ensure_ascii=False)+'\n')
+    return record
+
 
 # %% ../../../nbs/papers/salt/01_gate.ipynb #8a4c4761
 def mlm_record()->dict: # as `release` wrote it

@@ -105,6 +105,9 @@ class SelfSwitch(Method):
         kind:str='self', # 'self', or a control: one of `SWITCHES`
         model='e5-small-mlm', # name for `load_mlm`, or a model and its tokenizer
         english:Sequence|str='bench', # English sentences beside the task's own; 'bench': those of the benchmark; None: no others
+        like:bool=True, # words whose embeddings look English are not proposed either
+        also:Sequence=(), # texts to ask about in the same pass: draws of rows from one split then share one artefact
+        pool:int=0, # draw a row's copies from this many versions of it, whatever the seed: states of versions can be kept; 0: new ones
     ):
         check_number(rate, 'rate of SelfSwitch', 0, 1)
         for n,v in dict(k=k, copies=copies).items(): check_number(v, f'{n} of SelfSwitch', 1, whole=True)
@@ -114,10 +117,11 @@ class SelfSwitch(Method):
         if english is not None and not len(english):
             raise XltError('english of SelfSwitch is empty: pass English sentences, or None for the task text alone')
         self.rate,self.k,self.copies,self.originals,self.rows,self.context = rate, k, copies, originals, rows, context
-        self.temperature,self.trust,self.similar,self.scripts = temperature, trust, similar, scripts
+        self.temperature,self.trust,self.similar,self.scripts,self.like = temperature, trust, similar, scripts, like
         self.kind = check_name(kind, SWITCHES, 'kind of switching')
         self.model = model if isinstance(model, str) else type(model[0]).__name__
-        self._model,self._english = model,english
+        if pool: check_number(pool, 'pool of SelfSwitch', copies, whole=True)
+        self._model,self._english,self._also,self.pool = model, english, list(also), pool
 
     def prepare(self,
         data, # features
@@ -159,10 +163,11 @@ def proposed(self:SelfSwitch,
     tok,pieces = ctx.tokenizer, word_pieces(ctx.tokenizer)
     if pieces!=word_pieces(own):
         raise XltError(f'the tokenizer of {self.model} has other subwords than the encoder in training: use one model for both')
-    sentences,where = sentences_of(data['input_ids'], tok.all_special_ids)
+    also = [] if not self._also else tok(self._also, truncation=True, max_length=getattr(ctx, 'max_len', 128))['input_ids']
+    sentences,where = sentences_of([*also, *data['input_ids']], tok.all_special_ids)
     english,allowed = self.vocabulary(model, tok, sentences)
     if self.kind=='english': allowed = proposable(pieces, ~english, tok.all_special_ids)
-    return kept_proposals(model.eval(), tok, sentences, allowed, context=self.context, k=self.k), allowed, where
+    return kept_proposals(model.eval(), tok, sentences, allowed, context=self.context, k=self.k), allowed, where[len(also):]
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #5f1c0af4
 @patch
@@ -175,7 +180,7 @@ def versions(self:SelfSwitch,
     tok,pieces,may = ctx.tokenizer, word_pieces(ctx.tokenizer), np.flatnonzero(allowed)
     pools = pd.Series(may).groupby([script(pieces[i]) for i in may]).apply(np.array).to_dict()
     before = list(data['input_ids'])
-    def version(i, j): return self._version(before[i], where[i], p, pools, pieces, tok, (ctx.seed, j, i))
+    def version(i, j): return self._version(before[i], where[i], p, pools, pieces, tok, self._axes(before[i], ctx.seed, j, i))
     made = [[version(i, j) for i in range(len(before))] for j in range(self.copies)]
     if self.similar is None: return made
     model = load_mlm(self._model)[0] if isinstance(self._model, str) else self._model[0]
@@ -194,6 +199,15 @@ def _version(self:SelfSwitch, row, at, p, pools, pieces, tok, axes):
         drawn = drawn_proposals(of, some, draw, self.temperature)
         new[place] = controlled(drawn, self.kind, new[place], pools, pieces, tok.mask_token_id, draw)
     return new.tolist()
+
+# %% ../../../nbs/papers/salt/02_switching.ipynb #b7c1a902
+@patch
+def _axes(self:SelfSwitch, row, seed, j, i):
+    "What the draw of copy `j` of row `i` depends on: with a pool, the row itself and the number of a version"
+    if not self.pool: return seed, j, i
+    text = np.asarray(row, np.int32).tobytes().hex()
+    order = np.random.default_rng(seed_for('SelfSwitch pool', seed, text)).permutation(self.pool)
+    return 'pool', int(order[j]), text
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #764e8beb
 @patch
@@ -214,7 +228,8 @@ def vocabulary(self:SelfSwitch,
     texts = [np.concatenate(sentences)]
     if isinstance(given, str): texts.append(english_ids(bench_corpus(tokenizer, ('en',))))
     elif given is not None: texts.append(np.array(sum(tokenizer(list(given), add_special_tokens=False)['input_ids'], []), np.int64))
-    english = english_like(model.get_input_embeddings().weight, pieces, english_pieces(pieces, *texts))
+    english = english_pieces(pieces, *texts)
+    if self.like: english = english_like(model.get_input_embeddings().weight, pieces, english)
     return english, proposable(pieces, english, tokenizer.all_special_ids, self.scripts)
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #6b75e209
