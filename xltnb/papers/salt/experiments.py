@@ -9,7 +9,7 @@ __all__ = ['ROWS', 'CORE', 'ABLATIONS', 'LANGS', 'CONTROLS', 'PAWSX', 'XNLI', 'F
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #a332311a
 from dataclasses import dataclass, replace
 
-from ...core import check_name
+from ...core import Config, check_name, within
 from ...records.presets import find_preset
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
 from ...runs.recipes import N, PAIR_RECIPE, Call, call
@@ -18,41 +18,41 @@ from ...training.settings import FineCfg
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #884fe478
 @dataclass(frozen=True)
-class FrozenSaltCfg:
+class FrozenSaltCfg(Config):
     "Train a logistic head on frozen features of English rows and their copies"
     task:str = 'cldr_cat' # a name that `task_of` knows
-    rows:int = 0 # source rows that all draws are taken from; 0: all
-    train:int = 480 # rows of a draw
-    limit:int = 0 # test rows a language; 0: all
+    rows:int = within(0, 0) # source rows that all draws are taken from; 0: all
+    train:int = within(480, 2) # rows of a draw
+    limit:int = within(0, 0) # test rows a language; 0: all
     langs:tuple[str,...] = () # languages scored; (): all
     encoder:str = 'e5-small' # a name that `encoder_of` knows
     mlm:str = 'e5-small-mlm' # a name that `load_mlm` knows: who proposes
     methods:tuple[str,...] = () # in words, the outermost first
-    strengths:tuple[float,...] = (.01,.1,1.) # C of the head, chosen on English validation rows
+    strengths:tuple[float,...] = within((.01,.1,1.), 0, above=True) # C of the head, chosen on English validation rows
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #33da3c34
 @dataclass(frozen=True)
-class SaltCfg:
+class SaltCfg(Config):
     "Fine-tune with methods on English, score in all languages"
     task:str = 'cldr_cat' # a name that `task_of` knows
-    train:int = 0 # source rows; 0: all
-    limit:int = 0 # test rows a language; 0: all
+    train:int = within(0, 0) # source rows; 0: all
+    limit:int = within(0, 0) # test rows a language; 0: all
     langs:tuple[str,...] = () # languages scored; (): all
     encoder:str = 'e5-small' # a name that `encoder_of` knows
     mlm:str = 'e5-small-mlm' # a name that `load_mlm` knows: who proposes
     methods:tuple[str,...] = () # in words, the outermost first
     matrix:tuple[str,...] = () # languages of the generalized matrix; (): none
-    matrix_items:int = 100 # items of each of its cells
+    matrix_items:int = within(100, 1) # items of each of its cells
     fine:FineCfg = FineCfg() # training
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #dfd4c921
 @dataclass(frozen=True)
-class WorldCfg:
+class WorldCfg(Config):
     "Pretrain an invented world, fine-tune in its source language, score in the others"
-    anchors:float = .3 # fraction of words that the languages share with the source
-    tokens:int = 2_000_000 # tokens that the world's model reads
-    train:int = 400 # source rows
-    test:int = 600 # test rows a language
+    anchors:float = within(.3, 0, 1) # fraction of words that the languages share with the source
+    tokens:int = within(2_000_000, 1) # tokens that the world's model reads
+    train:int = within(400, 8) # source rows
+    test:int = within(600, 8) # test rows a language
     methods:tuple[str,...] = () # in words, the outermost first
     fine:FineCfg = FineCfg() # training
 
@@ -91,7 +91,7 @@ ABLATIONS = dict(
     rate={f'rate{r:g}': salted({}, rate=r) for r in (.2,.8)},
     k={f'k{k}': salted({}, k=k) for k in (1,50)},
     context={c: salted({}, context=c) for c in ('masked','unmasked')},
-    lam={f'lam{x:g}': salted(dict(lam=x)) for x in (0.,.25,.5,.75)},
+    lam={f'lam{x:g}': salted(dict(lam=x)) for x in (.5,.75)},
     originals=dict(alone=salted({}, originals=0.)))
 ROWS |= {row: methods for group in ABLATIONS.values() for row,methods in group.items()}
 
