@@ -9,7 +9,7 @@ __all__ = ['mean_pooled', 'frozen_encoder', 'Reader', 'vectors', 'split_vectors'
 # %% ../../nbs/training/11_frozen.ipynb #a45367bb
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -234,7 +234,9 @@ def _drawn_points(reader, task, methods, cfg, seed, fit):
     whole = Points(vectors(reader, plain), np.array(plain['labels']), np.ones(len(plain)))
     if not methods: return whole, whole
     feats = prepared(task, reader.tokenizer, cfg.max_len, methods, seed)
-    if acts_in_training(methods): made = displaced_points(reader, feats, methods, fit(whole), seed, cfg.readings)
+    own = [m for m in methods if hasattr(m, 'vectors')]
+    if own: made = Points(own[0].vectors(partial(vectors, reader), feats, seed), np.array(feats['labels']), np.ones(len(feats)))
+    elif acts_in_training(methods): made = displaced_points(reader, feats, methods, fit(whole), seed, cfg.readings)
     else: made = Points(vectors(reader, feats), np.array(feats['labels']), np.ones(len(feats)))
     return made, made.scaled(1.)+whole.scaled(cfg.originals) if cfg.originals else made
 

@@ -10,6 +10,7 @@ __all__ = ['CONTEXTS', 'word_pieces', 'word_places', 'context_batch', 'sentence_
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 
 import numpy as np
@@ -21,6 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from ...core import XltError, atomic_write, cache_dir, check_name, check_number, stable_hash
 from ...records.leases import built_once
 from ...tasks.languages import UNSPACED, script, scripts_of
+from ...training.settings import multiplies_bf16
 from ...training.mlm import Batch, Corpus, Frame, masked_states, mlm_head, pair_rows
 
 # %% ../../../nbs/papers/salt/00_proposals.ipynb #14590f39
@@ -28,7 +30,12 @@ def word_pieces(
     tokenizer:PreTrainedTokenizerFast, # of the model
 )->list: # of strings, one a subword, the first of a word marked `▁`
     "Name all subwords in one notation; raises `XltError` for a tokenizer that does not mark words"
-    pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    return list(_named(tokenizer, len(tokenizer)))
+
+@lru_cache(8)
+def _named(tokenizer, size):
+    "The subwords of a tokenizer of this size, named once"
+    pieces = tokenizer.convert_ids_to_tokens(list(range(size)))
     if any(p[:1]=='▁' and len(p)>2 for p in pieces): return pieces
     if any(p[:2]=='##' for p in pieces):
         return [p[2:] if p[:2]=='##' and len(p)>2 else '▁'+p if _letters(p) else p for p in pieces]
@@ -103,6 +110,7 @@ def context_scores(
     batch:int=32, # rows at a time
     context:str='dual', # one of `CONTEXTS`
     block:int=256, # tokens a row may have
+    bf16:bool=False, # hidden states in bfloat16; the head stays in the precision of its weights
 )->Iterator: # yields (places in `rows`, [n,V] scores, [n] ids of the words)
     "Scores of every subword at the words asked about"
     bias,out = mlm_head(model)[1], model.get_output_embeddings().weight.T
@@ -110,7 +118,8 @@ def context_scores(
     for k in range(0, len(order), batch):
         some = order[k:k+batch]
         b = context_batch([rows[i] for i in some], frame, context, block)
-        yield some, torch.addmm(bias, masked_states(model, b), out), b.target
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16): hid = masked_states(model, b)
+        yield some, torch.addmm(bias, hid.to(out.dtype), out), b.target
 
 # %% ../../../nbs/papers/salt/00_proposals.ipynb #a84d9025
 def folded(
@@ -207,6 +216,7 @@ def propose(
     k:int=10, # proposals a word
     batch:int=32, # rows at a time
     block:int=256, # tokens a row may have
+    bf16:bool|None=None, # hidden states in bfloat16; None: on a GPU, and where the processor multiplies it
 )->Proposals:
     "Ask the head about every single-subword word"
     check_number(k, 'k', 1, int(allowed.sum()), whole=True)
@@ -216,7 +226,8 @@ def propose(
     ids,probs = np.zeros((len(asked),k), np.int32), np.zeros((len(asked),k), np.float32)
     may = torch.from_numpy(np.flatnonzero(allowed))
     rows = [(sentences[i],p) for i,p in asked]
-    for some,scores,gold in context_scores(model, rows, frame, batch, context, block):
+    if bf16 is None: bf16 = model.device.type=='cuda' or multiplies_bf16()
+    for some,scores,gold in context_scores(model, rows, frame, batch, context, block, bf16):
         total,scores = scores.logsumexp(1, keepdim=True).cpu(), scores[:,may.to(scores.device)].cpu()
         best = scores.masked_fill(group[may]==group[gold][:,None], -torch.inf).topk(k)
         ids[some],probs[some] = may[best.indices].numpy(), (best.values-total).exp().numpy()
@@ -238,7 +249,7 @@ def kept_proposals(
     tokenizer:PreTrainedTokenizerFast, # its tokenizer
     sentences:Sequence, # arrays of ids, without special tokens
     allowed:np.ndarray, # bool [V], of `proposable`
-    **settings, # `context`, `k`, `batch` and `block` of `propose`
+    **settings, # `context`, `k`, `batch`, `block` and `bf16` of `propose`
 )->Proposals:
     "Read the proposals from the cache folder, where the first who needs them puts them"
     text = sha256(b''.join(len(s).to_bytes(4,'little')+np.asarray(s, np.int32).tobytes() for s in sentences)).hexdigest()

@@ -165,9 +165,24 @@ def proposed(self:SelfSwitch,
         raise XltError(f'the tokenizer of {self.model} has other subwords than the encoder in training: use one model for both')
     also = [] if not self._also else tok(self._also, truncation=True, max_length=getattr(ctx, 'max_len', 128))['input_ids']
     sentences,where = sentences_of([*also, *data['input_ids']], tok.all_special_ids)
-    english,allowed = self.vocabulary(model, tok, sentences)
-    if self.kind=='english': allowed = proposable(pieces, ~english, tok.all_special_ids)
-    return kept_proposals(model.eval(), tok, sentences, allowed, context=self.context, k=self.k), allowed, where[len(also):]
+    p,allowed = self._asked(model, tok, pieces, sentences)
+    return p, allowed, where[len(also):]
+
+# %% ../../../nbs/papers/salt/02_switching.ipynb #b7c1a903
+_KNOWN = {} # what was asked in this process, the latest last
+
+@patch
+def _asked(self:SelfSwitch, model, tok, pieces, sentences):
+    "Proposals for sentences and what may be proposed, once a process"
+    asks = self.kind=='english', self.context, self.k, self.like, self.scripts, self._english if isinstance(self._english, str) else id(self._english)
+    key = id(model), *asks, hash(b'|'.join(s.tobytes() for s in sentences))
+    if key not in _KNOWN:
+        english,allowed = self.vocabulary(model, tok, sentences)
+        if self.kind=='english': allowed = proposable(pieces, ~english, tok.all_special_ids)
+        p = kept_proposals(model.eval(), tok, sentences, allowed, context=self.context, k=self.k)
+        while len(_KNOWN)>7: _KNOWN.pop(next(iter(_KNOWN)))
+        _KNOWN[key] = model, self._english, p, allowed # both are held, so that their ids stay theirs
+    return _KNOWN[key][2:]
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #5f1c0af4
 @patch
