@@ -165,7 +165,8 @@ class VectorMixup(Method):
     ): # float32 [N,D]
         "One mixed vector a row"
         other = rows.remove_columns('input_ids').rename_column('switched_ids', 'input_ids')
-        lam = np.random.default_rng(seed_for('VectorMixup', seed)).beta(self.alpha, self.alpha, (len(rows),1)) if self.lam is None else self.lam
+        rng,lam = np.random.default_rng(seed_for('VectorMixup', seed)), self.lam
+        if lam is None: lam = rng.beta(self.alpha, self.alpha, (len(rows),1))
         return mix(read(rows), read(other), lam).astype(np.float32)
 
     def loss(self,

@@ -174,7 +174,8 @@ _KNOWN = {} # what was asked in this process, the latest last
 @patch
 def _asked(self:SelfSwitch, model, tok, pieces, sentences):
     "Proposals for sentences and what may be proposed, once a process"
-    asks = self.kind=='english', self.context, self.k, self.like, self.scripts, self._english if isinstance(self._english, str) else id(self._english)
+    text = self._english if isinstance(self._english, str) else id(self._english)
+    asks = self.kind=='english', self.context, self.k, self.like, self.scripts, text
     key = id(model), *asks, hash(b'|'.join(s.tobytes() for s in sentences))
     if key not in _KNOWN:
         english,allowed = self.vocabulary(model, tok, sentences)

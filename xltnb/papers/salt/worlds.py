@@ -16,9 +16,8 @@ import numpy as np
 from datasets import DatasetDict
 from transformers import BertForMaskedLM, PreTrainedTokenizerFast
 
-from ...core import XltError, seed_for
+from ...core import seed_for
 from ...invented.encoder import InventedEncoderCfg, folder_of, invented_encoder
-from ...invented.grammar import Clause
 from ...invented.words import FUNCTION, WORLDS, Lang
 from ...invented.world import Invented
 from ...models.encoders import load_mlm
