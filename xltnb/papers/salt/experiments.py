@@ -165,10 +165,11 @@ def _gpu_studies():
 def _smoke_studies():
     "Every path in a few updates"
     fine = FineCfg(steps=3, batch=8, lr=1e-4)
-    frozen = SaltStudy('salt.frozen', FrozenSaltCfg(rows=40, train=32, limit=12, langs=('en','de','zh'), encoder='e5-small:2'), SALT_CORE, 1, 8., 1)
-    tuned = SaltStudy('salt.finetune', SaltCfg('cldr_cat', 24, 12, ('en','de','zh'), 'e5-small:2', fine=fine), SALT_CORE, 1, 8., 1)
-    world = SaltStudy('salt.world', PretrainedWorldCfg(tokens=30_000, train=24, test=24, fine=replace(fine, bf16='no')), (*SALT_CORE,'oracle'), 1, 3., 1)
-    return dict(frozen_cldr=frozen, cldr=tuned, world=world)
+    few,world = ('en','de','zh'), PretrainedWorldCfg(tokens=30_000, train=24, test=24, fine=replace(fine, bf16='no'))
+    frozen = FrozenSaltCfg(rows=40, train=32, limit=12, langs=few, encoder='e5-small:2')
+    tuned = SaltCfg('cldr_cat', 24, 12, few, 'e5-small:2', fine=fine)
+    return dict(frozen_cldr=SaltStudy('salt.frozen', frozen, SALT_CORE, 1, 8., 1), cldr=SaltStudy('salt.finetune', tuned, SALT_CORE, 1, 8., 1),
+                world=SaltStudy('salt.world', world, (*SALT_CORE,'oracle'), 1, 3., 1))
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #974dde34
 _PAWSX = ('en','de','es','fr','ja','ko','zh')

@@ -107,7 +107,8 @@ def scales_df(
     return pd.concat(found)[['study','base','gain','low','high','n']].reset_index(drop=True) if found else pd.DataFrame()
 
 # %% ../../../nbs/papers/salt/08_figures.ipynb #c4d4c615
-_BASES = (('plain','over plain training',COLOURS['target'],.13), ('random','over random words',COLOURS['probe'],-.13)) # base, name, colour, shift
+_BASES = (('plain', 'over plain training', COLOURS['target'], .13),
+          ('random', 'over random words', COLOURS['probe'], -.13)) # base, name, colour, shift
 
 def scales_fig(
     studies:Mapping[str,Mapping], # study -> row -> runs
@@ -167,4 +168,5 @@ def salt_figures(
     "SALT at every scale, then every row of each study"
     studies = by_study(runs)
     figs = [('all scales', lambda: scales_fig(studies))]*any('salt' in rows for rows in studies.values())
-    return figs + [(STUDY_NAMES.get(s, s), lambda rows=rows, s=s: salt_gains_fig(rows, name=STUDY_NAMES.get(s, s))) for s,rows in studies.items()]
+    named = [(STUDY_NAMES.get(s, s), rows) for s,rows in studies.items()]
+    return figs + [(name, lambda rows=rows, name=name: salt_gains_fig(rows, name=name)) for name,rows in named]
