@@ -66,7 +66,7 @@ class GPT(nn.Module):
         self.ln,self.head = LayerNorm(cfg.width),Linear(cfg.width,cfg.vocab,bias=False)
         for m in self.modules():
             if isinstance(m,(nn.Linear,nn.Embedding)): nn.init.normal_(m.weight, std=.02)
-            if isinstance(m,nn.Linear) and m.bias is not None: nn.init.zeros_(m.bias)
+            if isinstance(m,nn.Linear) and m.bias is not None and cfg.biases=='zero': nn.init.zeros_(m.bias)
     def embed(self,
         tok_B_T:Tensor, # token ids
         dtype:torch.dtype=torch.float32, # of the residual stream

@@ -119,17 +119,19 @@ def board_accuracy(
     return torch.stack([torch.stack([accuracy(true), accuracy(2-true)]) for true in images])
 
 # %% ../../nbs/othello/08_probes.ipynb #3706fb81
+def _orbits(n):
+    "Orbit of each square: the squares that the board's symmetries carry it to, named by the smallest"
+    return symmetries(n).min(0)
+
 def control_relabellings(
     n:int, # squares along one side
     seed:int=0, # which draw
 )->np.ndarray: # [4, n*n]
-    "As many random relabellings as there are symmetries; each shuffles squares within their ring, so that edges stay edges"
-    rng,i = np.random.default_rng(seed_for('control',n,seed)), np.arange(n*n)
-    row,col = i//n, i%n
-    ring = np.minimum.reduce([row, col, n-1-row, n-1-col])
-    res = np.tile(i,(4,1))
+    "As many random relabellings as there are symmetries; each shuffles squares within their orbit"
+    rng,orbit = np.random.default_rng(seed_for('orbits',n,seed)), _orbits(n)
+    res = np.tile(np.arange(n*n),(4,1))
     for p in res:
-        for k in range(n//2): p[ring==k] = rng.permutation(i[ring==k])
+        for k in np.unique(orbit): p[orbit==k] = rng.permutation(np.flatnonzero(orbit==k))
     return res
 
 # %% ../../nbs/othello/08_probes.ipynb #ce8c2a99
@@ -164,10 +166,10 @@ def read_boards(
     return probes(x_K_N_M_D.reshape(K,N*M,D).float()).view(K,N,M,-1,3).argmax(-1)
 
 # %% ../../nbs/othello/08_probes.ipynb #6e1d37d4
-def _probes_for(model, enc, layers, gs, sources, kind, relative, seed, batch):
+def _probes_for(model, enc, layers, gs, sources, hidden, relative, seed, batch):
     "A probe for every layer and source language"
     x = torch.stack([move_states(model,enc,gs.games,i,layers) for i in sources],1).flatten(0,1)
-    return train_probes(*valid_states(gs,x,relative), model.cfg.width if kind=='mlp' else 0, seed, batch=batch)
+    return train_probes(*valid_states(gs,x,relative), hidden, seed, batch=batch)
 
 # %% ../../nbs/othello/08_probes.ipynb #8616cbeb
 def align(
@@ -181,12 +183,14 @@ def align(
     kind:str='mlp', # 'mlp' as in the paper, or 'linear'
     relative:bool=False, # mine/yours instead of black/white
     batch:int=1024, # positions an update of the probes
+    hidden:int=0, # units of an 'mlp'; 0: the model's width, as in the paper
 )->tuple: # Alignment, Probes (layer-major: probe of layer l and source i is l*len(sources)+i)
     "Train a probe for every layer and source language, and read every language with each"
     check_name(kind, ('mlp','linear'), 'probe kind')
     enc,targets = Encoder(lex,next(model.parameters()).device), range(len(lex.kinds))
     layers,sources = tuple(layers), tuple(targets if sources is None else sources)
-    probes = _probes_for(model, enc, layers, train_set, sources, kind, relative, seed, batch)
+    units = (hidden or model.cfg.width) if kind=='mlp' else 0
+    probes = _probes_for(model, enc, layers, train_set, sources, units, relative, seed, batch)
     acc = np.zeros((len(layers),len(sources),len(targets),4,2,len(test_set.games)),np.float32)
     control,random = np.zeros(acc.shape[:3],np.float32), control_relabellings(lex.n)
     truth = replace(test_set, boards=_mover_side(test_set)) if relative else test_set

@@ -307,8 +307,9 @@ def model_for(
     dropout:float=0., # as in `GPTCfg`
     seed:int=0, # draws the initial weights
     device:str='cpu', # where the model lives
+    biases:str='zero', # as in `GPTCfg`
 )->GPT:
     "A fresh model of the right size for `lex`; the same weights on every device"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for('init', seed))
-        return GPT(GPTCfg(lex.vocab, lex.block, layers, heads, width, dropout)).to(device)
+        return GPT(GPTCfg(lex.vocab, lex.block, layers, heads, width, dropout, biases)).to(device)

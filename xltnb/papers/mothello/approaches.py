@@ -8,10 +8,10 @@ __all__ = ['APPROACHES', 'OPENINGS', 'WorldCfg', 'lexicon_of']
 # %% ../../../nbs/papers/mothello/00_approaches.ipynb #f2a7623b
 from dataclasses import dataclass
 
-from ...core import Config, XltError, check_name, one_of, within
+from ...core import Config, XltError, check_name, later, one_of, within
 from ...othello.lexicon import LANGUAGE_KINDS, Lexicon, draw_anchors, make_lexicon
 from ...othello.rules import SIZES
-from ...othello.settings import check_heads
+from ...othello.settings import BIASES, check_heads
 
 # %% ../../../nbs/papers/mothello/00_approaches.ipynb #adc749f5
 APPROACHES = ('naive', 'anchors', 'unified')
@@ -28,6 +28,7 @@ class WorldCfg(Config):
     heads:int = within(8, 1) # attention heads
     width:int = within(512, 1) # residual stream
     dropout:float = within(0., 0, 1) # the paper's 0.1
+    biases:str = later(one_of('zero', BIASES)) # of linear layers at the start: 'zero', or 'uniform' as torch draws them
 
     def __post_init__(self):
         super().__post_init__()

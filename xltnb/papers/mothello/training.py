@@ -16,8 +16,8 @@ from ...othello.settings import LMCfg
 from ...othello.train import Trained, load_checkpoint, model_for, save_checkpoint, train
 from .approaches import WorldCfg, lexicon_of
 from .experiments import AlignCfg, TransferCfg
-from .measures import alignment_items, intervene, measure_alignment, measure_while_finetuning
-from .measures import probe_and_test_games, transfer_metrics
+from .measures import alignment_items, chosen_edits, intervene, measure_alignment, measure_while_finetuning
+from .measures import probe_and_test_games, transfer_metrics, wide_probe
 from ...records.leases import built_once
 from ...runs.experiments import Ctx, Result, paused_unless
 
@@ -45,7 +45,7 @@ def pretrain(
 )->Trained:
     "The trained model of a world: from the cache, or from its checkpoint, or from scratch"
     lex = lexicon_of(world, seed)
-    model = model_for(lex, world.layers, world.heads, world.width, world.dropout, seed, device)
+    model = model_for(lex, world.layers, world.heads, world.width, world.dropout, seed, device, world.biases)
     key = pretrain_key(world, lm, seed, kw.get('at',()), about)
     part,runs = cache/'checkpoints'/f'{key}.safetensors', []
     def make(file):
@@ -127,7 +127,9 @@ def run_align(
     when = dict(report=ctx.report, deadline=ctx.deadline)
     run = paused_unless(pretrain(cfg.world, cfg.lm, seed, ctx.cache, ctx.device, **when, **_probe_while_training(cfg,seed,ctx.device)))
     metrics,items,curves,(_,probes,_) = measure_alignment(run, cfg, seed, ctx.device)
+    if cfg.wide: metrics |= wide_probe(run, cfg, seed, ctx.device)
     if cfg.cases: metrics |= {k:float(v.mean()) for k,v in intervene(run, cfg, probes, seed, ctx.device).items()}
+    if cfg.edit_lrs: metrics |= chosen_edits(run, cfg, probes, seed, ctx.device)
     return Result(metrics=metrics, curves=curves|_align_curves(run), items=items,
         per_language=_legality(run.lex,metrics), provenance=_provenance(run))
 
@@ -147,7 +149,7 @@ def run_transfer(
     before = cfg.lm.steps/(cfg.lm.steps+cfg.ft.steps) # fraction of the run that is pretraining
     run = paused_unless(pretrain(cfg.world, cfg.lm, seed, ctx.cache, ctx.device, report=ctx.part(0, before), deadline=ctx.deadline))
     key = 'ft-'+stable_hash(dict(cfg=to_dict(cfg), seed=seed))
-    when = dict(at=even_steps(cfg.ft.steps,cfg.points), report=ctx.part(before, 1), deadline=ctx.deadline)
+    when = dict(at=cfg.looks or even_steps(cfg.ft.steps,cfg.points), report=ctx.part(before, 1), deadline=ctx.deadline)
     measure = measure_while_finetuning(cfg, run.lex, seed, ctx.device)
     done = paused_unless(finetune_source(run, cfg.ft, seed, ctx.cache, key, measure=measure, **when))
     rows = done.curves['measured']
