@@ -356,4 +356,4 @@ def perft(
 )->int:
     "How many different sequences of `depth` moves there are"
     g = geometry(n)
-    return _perft(*map(np.uint64, g.start), depth, *_masks(g))
+    return int(_perft(*map(np.uint64, g.start), depth, *_masks(g)))

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 from ...core import XltError
 from ...figures.look import COLOURS, QUIET, dress, each_arm, fade, needed, panels, report_figures
-from .alignment_figures import ACCURACY, add_levels, anchors_fig, by_title, layers_fig
+from .alignment_figures import ACCURACY, add_levels, anchors_fig, by_title, control_name, layers_fig
 from .alignment_figures import mean_of, probe_curve_fig
 from ...records.record import Record
 from ...stats import cluster_labels
@@ -65,19 +65,22 @@ def _scores(record, i, show):
         marker=dict(size=9, color=colour, symbol=symbol), hovertemplate='%{x}: %{y:.3f}')
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #bc893b25
+def _control(record): return record.metrics[control_name(record)]
+
 def _controls(records, show):
     "The best of as many random relabellings, a cross a run"
-    return go.Scatter(x=['control']*len(records), y=[r.metrics['control'] for r in records], mode='markers',
+    return go.Scatter(x=['control']*len(records), y=[_control(r) for r in records], mode='markers',
         name='random relabellings', legendgroup='control', showlegend=show,
         marker=dict(symbol='x-thin', size=9, line=dict(color=QUIET, width=2)), hovertemplate='control: %{y:.3f}')
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #fa6be4ba
 def _symmetry_title(arms):
     "What one arm scores as it is, under the best symmetry, and at random; of several, by how much the best symmetry beats the random ones"
-    gain = lambda rs: f"{mean_of(rs,'across_sym')-mean_of(rs,'control'):+.2f}"
+    chance = lambda rs: mean_of(rs, control_name(rs[0]))
+    gain = lambda rs: f"{mean_of(rs,'across_sym')-chance(rs):+.2f}"
     if len(arms)>1: return 'The best symmetry beats the control by '+each_arm(arms, gain, str)
     (title,records), = arms.items()
-    plain,best,control = (mean_of(records,m) for m in ('across','across_sym','control'))
+    plain,best,control = mean_of(records,'across'), mean_of(records,'across_sym'), chance(records)
     who = title.split(', ')[-1]
     return f'{who[:1].upper()+who[1:]}: {plain:.2f} as it is, {best:.2f} under the best symmetry, control {control:.2f}'
 
@@ -86,7 +89,7 @@ def symmetry_fig(
     records:Iterable[Record], # alignment runs
 )->go.Figure:
     "Score across languages under each symmetry of the board, a line for each seed, a panel for each arm"
-    arms = by_title(r for r in needed(records,'symmetries') if {'across_s0','control'} <= set(r.metrics))
+    arms = by_title(r for r in needed(records,'symmetries') if 'across_s0' in r.metrics and control_name(r) in r.metrics)
     fig = panels(needed(arms,'symmetries'))
     for c,rs in enumerate(arms.values(),1):
         for i,r in enumerate(rs): fig.add_trace(_scores(r, i, c==1),1,c)
@@ -106,24 +109,33 @@ def _edit_traces(y, name, colour):
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #1a1fcd20
 def _left(records, metric):
     "Errors after an edit, as a fraction of those without"
-    return [r.metrics[metric]/r.metrics['err_null'] for r in records]
+    null = lambda r: r.metrics[metric.rsplit('_',1)[0]+'_null'] # err_cross beside err_null, linear_err_own beside linear_err_null
+    return [r.metrics[metric]/null(r) for r in records]
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #389f5b2b
+_WAYS = dict(own=('own probe','within'), cross=("other language's probe",'across'))
+
+def _ways(record):
+    "Edits of a record: metric of the errors left, name, colour; at a chosen strength, or at the paper's"
+    if 'edit_err_own' not in record.metrics: return [('err_original','own probe','within'), ('err_cross',"other language's probe",'across')]
+    kinds = dict(edit='', linear=', linear, mine and yours')
+    return [(f'{kind}_err_{k}', name.replace(' probe',f' probe{said}'), colour) for kind,said in kinds.items() for k,(name,colour) in _WAYS.items()]
+
+# %% ../../../nbs/papers/mothello/07_figures.ipynb #d00609cb
 def intervention_fig(
     records:Iterable[Record], # alignment runs with interventions
 )->go.Figure:
     "Errors after editing through the own probe and through the other language's, a dot for each seed"
     arms = by_title(r for r in needed(records,'interventions') if 'err_null' in r.metrics)
     fig = panels(needed(arms,'interventions'))
-    ways = {'err_original':('own probe','within'), 'err_cross':("other language's probe",'across')}
     for c,rs in enumerate(arms.values(),1):
-        for m,(name,colour) in ways.items():
-            for t in _edit_traces(_left(rs,m), name, COLOURS[colour]): fig.add_trace(t,1,c)
+        for m,name,colour in _ways(rs[0]):
+            for t in _edit_traces(_left(rs,m), name.replace(', linear',',<br>linear'), COLOURS[colour]): fig.add_trace(t,1,c)
         fig.add_hline(y=1, line=dict(color=QUIET,dash='dot'), row=1, col=c)
     fig.update_yaxes(rangemode='tozero').update_yaxes(title='errors, as a fraction of those without', col=1)
-    change = lambda rs: f"{np.mean([x-1 for x in _left(rs,'err_cross')]):+.0%}".replace('-','−')
+    change = lambda rs: f"{np.mean([x-1 for x in _left(rs,_ways(rs[0])[1][0])]):+.0%}".replace('-','−')
     title = 'Errors after editing through the other probe: '+each_arm(arms, change, str)
-    return dress(fig, title, 'fraction of wrong moves left after the edit; dotted: no edit')
+    return dress(fig, title, 'fraction of wrong moves left after the edit; dotted: no edit', 420)
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #f5d5e045
 def _ends(pairs):
@@ -144,12 +156,13 @@ def mothello_figures(
     runs:list[Record], # the preset's records, with the labels of their jobs
 )->list: # (name, how to draw it)
     "What is drawn of alignment"
-    pairs,longer = ([r for r in runs if r.labels.get('study')==s] for s in ('pairs','longer'))
+    pairs,longer,boards,deep = ([r for r in runs if r.labels.get('study')==s] for s in ('pairs','longer','boards','deep'))
     ends,evaluated = _ends(pairs), [r for r in runs if 'probe' in r.curves]
     return [('alignment by anchors', lambda: anchors_fig(pairs)),
         ('alignment by layer', lambda: layers_fig(ends)),
-        ('symmetries', lambda: symmetry_fig([*ends, *longer])),
+        ('symmetries', lambda: symmetry_fig([*(boards or ends), *longer])),
         *[('the longer pair, by layer', lambda: layers_fig(longer))]*bool(longer),
+        *[('a deeper model, by layer', lambda: layers_fig(deep))]*bool(deep),
         *[('alignment during training', lambda: probe_curve_fig(evaluated))]*bool(evaluated),
         *[('many languages', lambda r=r: matrix_fig(r)) for r in _largest(runs)],
-        ('interventions', lambda: intervention_fig(pairs))]
+        ('interventions', lambda: intervention_fig(boards or pairs))]

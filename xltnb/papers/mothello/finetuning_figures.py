@@ -40,9 +40,15 @@ def by_approach(
     return {a:by[a] for a in APPROACHES if a in by}
 
 # %% ../../../nbs/papers/mothello/08_finetuning_figures.ipynb #e6787cdd
+def _curve(record, column):
+    "A column of the curves; `any`, legal in any language, is the sum of its parts in older records"
+    curves = record.curves['finetune']
+    if column!='any' or 'any' in curves: return curves[column]
+    return [a+b for a,b in zip(curves['target'], curves['wrong_language'])]
+
 def _epochs(records, column):
     "Epochs, and one row of values a seed"
-    return records[0].curves['finetune']['epoch'], [r.curves['finetune'][column] for r in records]
+    return records[0].curves['finetune']['epoch'], [_curve(r,column) for r in records]
 
 # %% ../../../nbs/papers/mothello/08_finetuning_figures.ipynb #1e34e900
 def _targets(record):
@@ -52,6 +58,8 @@ def _targets(record):
     return [(f'target_{j}', ('solid','dashdot','dot')[(j-1)%3], f'legal moves, {kinds[j]} target') for j in js]
 
 # %% ../../../nbs/papers/mothello/08_finetuning_figures.ipynb #ca0955a4
+_COLOUR = COLOURS | dict(any=COLOURS['sym'])
+
 def _lax(column):
     "The column that counts moves legal for either side"
     return column.replace('target','target_lax').replace('source','source_lax')
@@ -59,9 +67,10 @@ def _lax(column):
 def _curves_panel(fig, c, records, lax, show):
     "Source, targets and probe of one arm"
     targets = _targets(records[0]) or [('target','solid','legal moves, target language')]
-    for k,dash,name in [('source','solid','legal moves, source language'), *targets, ('probe','solid','probe, source to target')]:
+    anyhow = [] if lax else [('any','dash','target prompts, legal square in any language')]
+    for k,dash,name in [('source','solid','legal moves, source language'), *targets, *anyhow, ('probe','solid','probe, source to target')]:
         x,rows = _epochs(records, _lax(k) if lax else k)
-        for t in seed_lines(x, rows, name, COLOURS[k.split('_')[0]], show, dash=dash): fig.add_trace(t,1,c)
+        for t in seed_lines(x, rows, name, _COLOUR[k.split('_')[0]], show, dash=dash): fig.add_trace(t,1,c)
 
 # %% ../../../nbs/papers/mothello/08_finetuning_figures.ipynb #6afddfab
 def _dashed(x, y, colour, show):
@@ -134,10 +143,12 @@ def finetuning_figures(
     runs:list[Record], # the preset's records, with the labels of their jobs
 )->list: # (name, how to draw it)
     "What is drawn of finetuning"
-    moved = [r for r in runs if r.labels.get('study')=='transfer' and r.labels['second']=='atomic']
-    four = [r for r in runs if r.labels.get('study')=='four']
+    of = lambda study: [r for r in runs if r.labels.get('study')==study]
+    moved,gentle,four,four_gentle = [r for r in of('transfer') if r.labels['second']=='atomic'], of('follow'), of('four'), of('follow4')
     beside = lambda records,table: transfer_fig(records, printed_curves(table=table))
-    return [('transfer', lambda: transfer_fig(moved)),
+    return [*[('transfer, gently finetuned', lambda: transfer_fig(gentle))]*bool(gentle),
+        ('transfer', lambda: transfer_fig(moved)),
         ('transfer beside the paper', lambda: beside(moved,'F5')),
         ('wrong language', lambda: wrong_language_fig(moved)),
+        *[('four languages, gently finetuned', lambda: transfer_fig(four_gentle))]*bool(four_gentle),
         *[('four languages', lambda: beside(four,'F6'))]*bool(four)]
