@@ -35,3 +35,14 @@ def test_time_that_is_up_leaves_no_model(tmp_path):
 def test_keys_of_cached_models_stay_and_what_is_measured_can_change_them():
     assert pretrain_key(WORLD, CFG, 1) == pretrain_key(WORLD, CFG, 1, about='') == 'da3b094822f52e38'
     assert pretrain_key(WORLD, CFG, 1, about='x') != pretrain_key(WORLD, CFG, 1)
+
+
+def test_keys_of_shipped_records_are_those_of_jobs():
+    "Fields that came later left no older run behind"
+    from xltnb.records.store import Store
+    from xltnb.runs.experiments import jobs_for
+    store = Store(committed=True)
+    shipped = {k for k in store.keys() if (r := store.get(k)).experiment.startswith('mothello.')}
+    jobs = {j.key: j for j in jobs_for('mothello', 'laptop')}
+    assert len(shipped) >= 46 and not shipped - set(jobs)
+    assert {j.arm for k, j in jobs.items() if k in shipped} >= {'align-atomic-0', 'long-atomic-0', 'transfer4-naive'}

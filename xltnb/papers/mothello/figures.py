@@ -117,9 +117,9 @@ _WAYS = dict(own=('own probe','within'), cross=("other language's probe",'across
 
 def _ways(record):
     "Edits of a record: metric of the errors left, name, colour; at a chosen strength, or at the paper's"
-    if 'edit_err_own' not in record.metrics: return [('err_original','own probe','within'), ('err_cross',"other language's probe",'across')]
-    kinds = dict(edit='', linear=', linear, mine and yours')
-    return [(f'{kind}_err_{k}', name.replace(' probe',f' probe{said}'), colour) for kind,said in kinds.items() for k,(name,colour) in _WAYS.items()]
+    if 'edit_err_own' not in record.metrics: return [(m,*_WAYS[k]) for m,k in (('err_original','own'), ('err_cross','cross'))]
+    kinds = dict(edit='', linear=',<br>linear, mine and yours')
+    return [(f'{kind}_err_{k}', name+said, colour) for kind,said in kinds.items() for k,(name,colour) in _WAYS.items()]
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #d00609cb
 def intervention_fig(
@@ -130,7 +130,7 @@ def intervention_fig(
     fig = panels(needed(arms,'interventions'))
     for c,rs in enumerate(arms.values(),1):
         for m,name,colour in _ways(rs[0]):
-            for t in _edit_traces(_left(rs,m), name.replace(', linear',',<br>linear'), COLOURS[colour]): fig.add_trace(t,1,c)
+            for t in _edit_traces(_left(rs,m), name, COLOURS[colour]): fig.add_trace(t,1,c)
         fig.add_hline(y=1, line=dict(color=QUIET,dash='dot'), row=1, col=c)
     fig.update_yaxes(rangemode='tozero').update_yaxes(title='errors, as a fraction of those without', col=1)
     change = lambda rs: f"{np.mean([x-1 for x in _left(rs,_ways(rs[0])[1][0])]):+.0%}".replace('-','−')
