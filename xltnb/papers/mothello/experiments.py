@@ -168,8 +168,9 @@ def _board_arms(s:Scale)->dict:
     ways = dict(looks=0, cases=s.cases) | s.edit | s.board
     arm = lambda k: Arm(_align_cfg(s, world(k), **ways), dict(study='boards', second='atomic', anchors=k), NEW)
     arms = {f'board-atomic-{k}':arm(k) for k in (max(s.anchors),0)} if s.board else {}
+    if not s.deep: return arms
     deeper = _align_cfg(s, replace(world(0), layers=s.deep), looks=0)
-    return arms | ({'deep-atomic-0': Arm(deeper, dict(study='deep', layers=s.deep), NEW, 1)} if s.deep else {})
+    return arms | {'deep-atomic-0': Arm(deeper, dict(study='deep', layers=s.deep), NEW, 1)}
 
 def align_arms(
     s:Scale, # what the preset means
