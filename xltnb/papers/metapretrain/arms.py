@@ -6,8 +6,8 @@
 __all__ = ['CARRIES', 'FAIR', 'ARMS', 'COMPARISONS', 'LAB_ARMS', 'NetCfg', 'PhaseCfg', 'MetaCfg', 'rows_read', 'tokens_read',
            'check_fair', 'Size', 'arm_cfg', 'check_arms', 'LabCfg']
 
-# %% ../../../nbs/papers/metapretrain/00_arms.ipynb #30c71ba8
-from dataclasses import dataclass, field, replace
+# %% ../../../nbs/papers/metapretrain/00_arms.ipynb #c76f96a1
+from dataclasses import dataclass, field
 
 from ...core import XltError, check_name, check_number
 

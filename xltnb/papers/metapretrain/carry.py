@@ -5,17 +5,15 @@
 # %% auto #0
 __all__ = ['meta_model', 'check_tied', 'common_rows', 'sparsemax', 'neighbour_space', 'new_rows', 'carry']
 
-# %% ../../../nbs/papers/metapretrain/02_carry.ipynb #ae2abf23
-from collections.abc import Sequence
-
+# %% ../../../nbs/papers/metapretrain/02_carry.ipynb #c71d9aba
 import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import svds
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaForMaskedLM
 
-from ...core import XltError, check_name, check_number, seed_for
+from ...core import XltError, check_name, seed_for
 from .arms import CARRIES, NetCfg
 
 # %% ../../../nbs/papers/metapretrain/02_carry.ipynb #e0c4f8a5

@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['MAIN', 'SEARCH_SEEDS', 'SCALES', 'ShapeCfg', 'Scale', 'search_cfg', 'cost_of', 'metapretrain_jobs']
 
-# %% ../../../nbs/papers/metapretrain/05_experiments.ipynb #a2325dc3
+# %% ../../../nbs/papers/metapretrain/05_experiments.ipynb #5eb18bdc
 from dataclasses import dataclass, replace
 
-from ...core import XltError, check_name
-from .arms import ARMS, LAB_ARMS, LabCfg, MetaCfg, NetCfg, Size, arm_cfg, check_arms, tokens_read
-from ...records.presets import PRESETS
+from ...core import check_name
+from .arms import LAB_ARMS, LabCfg, MetaCfg, NetCfg, Size, arm_cfg, check_arms
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
 
 # %% ../../../nbs/papers/metapretrain/05_experiments.ipynb #c1654ec6

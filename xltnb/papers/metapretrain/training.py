@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...core import XltError, atomic_write, check_name, seed_for, stable_hash, to_dict
-from ...models.alignment import MEASURES, alignment, layer_vectors, lexical_hits, retrieval_hits
-from ...models.encoders import load_encoder, load_mlm
+from ...core import XltError, atomic_write, seed_for, stable_hash, to_dict
+from ...models.alignment import MEASURES, alignment, layer_vectors, retrieval_hits
+from ...models.encoders import load_mlm
 from ...models.subwords import encode_words
-from .arms import LabCfg, MetaCfg, rows_read, tokens_read
-from .carry import meta_model
+from .arms import LabCfg, MetaCfg, rows_read
 from .corpus import load_vocab, meta_corpus, part_of
 from .experiments import ShapeCfg
 from .phases import Pretraining
