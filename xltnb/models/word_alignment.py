@@ -42,7 +42,8 @@ def aer(
     "Alignment error rate over all pairs; raises `XltError` for lists of unequal length"
     links,sure = list(links), list(sure)
     possible = list(possible) or sure
-    if not len(links)==len(sure)==len(possible): raise XltError(f'{len(links)} sets of links, {len(sure)} sure, {len(possible)} possible: give one each a pair')
+    if not len(links)==len(sure)==len(possible):
+        raise XltError(f'{len(links)} sets of links, {len(sure)} sure, {len(possible)} possible: give one each a pair')
     hit = sum(len(a&(p|s))+len(a&s) for a,s,p in zip(links,sure,possible))
     n = sum(map(len,links))+sum(map(len,sure))
     return 1-hit/n if n else 0.
@@ -71,7 +72,8 @@ def pair_states(
     net,was = model.base_model, model.training
     net.eval()
     ids = torch.tensor([row], device=net.device)
-    hid_L_T_D = torch.stack(net(input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True).hidden_states)[:,0].float().cpu()
+    states = net(input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True).hidden_states
+    hid_L_T_D = torch.stack(states)[:,0].float().cpu()
     net.train(was)
     return hid_L_T_D[:,1:1+len(a)], hid_L_T_D[:,2+len(a):-1], wa, wb
 

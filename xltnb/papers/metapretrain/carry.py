@@ -26,7 +26,8 @@ def meta_model(
     "A fresh encoder with a tied head for masked words"
     config = XLMRobertaConfig(vocab_size=vocab, hidden_size=net.width, num_hidden_layers=net.layers, num_attention_heads=net.heads,
         intermediate_size=4*net.width, max_position_embeddings=net.block+pad+1, hidden_dropout_prob=net.dropout,
-        attention_probs_dropout_prob=net.dropout, type_vocab_size=1, pad_token_id=pad, initializer_range=net.width**-.5 if net.width<512 else .02)
+        attention_probs_dropout_prob=net.dropout, type_vocab_size=1, pad_token_id=pad,
+        initializer_range=net.width**-.5 if net.width<512 else .02)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for('meta-model', seed))
         model = XLMRobertaForMaskedLM(config)
@@ -112,7 +113,8 @@ def new_rows(
 )->Tensor: # [V,D]
     "Embeddings of the second phase; the row of padding is zero"
     check_name(mode, CARRIES[1:], 'carry')
-    if mode=='focus' and space is None: raise XltError("carry='focus' needs the auxiliary space of the new vocabulary: make it by `neighbour_space`")
+    if mode=='focus' and space is None:
+        raise XltError("carry='focus' needs the auxiliary space of the new vocabulary: make it by `neighbour_space`")
     D = old_V_D.shape[1]
     if mode=='body': rows = torch.randn(size, D, generator=torch.Generator().manual_seed(seed_for('carry-rows', seed)))*D**-.5
     else:
@@ -142,8 +144,10 @@ def carry(
     odd = [k for k in ours if k not in _OWN and ours[k].shape!=theirs[k].shape]
     if odd: raise XltError(f'the body does not fit: {odd[0]} is {tuple(theirs[odd[0]].shape)} before and {tuple(ours[odd[0]].shape)} after')
     if mode=='shared' and theirs[_OWN[0]].shape!=ours[_OWN[0]].shape:
-        raise XltError(f"carry='shared' needs one vocabulary: {len(theirs[_OWN[0]])} subwords before, {len(ours[_OWN[0]])} after; use body, overlap or focus")
-    if mode in ('overlap','focus') and common is None: raise XltError(f'carry={mode!r} needs the subwords of both vocabularies: make them by `common_rows`')
+        raise XltError(f"carry='shared' needs one vocabulary: {len(theirs[_OWN[0]])} subwords before, {len(ours[_OWN[0]])} after; "
+                       'use body, overlap or focus')
+    if mode in ('overlap','focus') and common is None:
+        raise XltError(f'carry={mode!r} needs the subwords of both vocabularies: make them by `common_rows`')
     with torch.no_grad():
         for k,v in ours.items():
             if k not in _OWN or mode=='shared': v.copy_(theirs[k])

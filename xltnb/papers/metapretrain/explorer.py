@@ -14,7 +14,7 @@ from IPython.display import display
 from ...core import XltError, check_name
 from ...figures.look import QUIET, dress, kernel_answers, panels, widget
 from ...figures.still import still
-from .arms import ARMS
+from .arms import META_ARMS
 from .figures import ARM_COLOURS, CURVES, _curve, boundary, of_study
 from ...records.record import Record
 from ...runs.plan import best_plan
@@ -25,8 +25,8 @@ _LAYERS = ('centred','raw','margin','cka')
 def _mean_line(x, rows, arm, show, **more):
     "The mean of an arm over seeds"
     y = [sum(v)/len(v) for v in zip(*rows)]
-    return go.Scatter(x=x, y=y, mode='lines+markers', name=ARMS[arm], legendgroup=arm, showlegend=show, line=dict(color=ARM_COLOURS[arm], width=2.5),
-        marker=dict(size=5), hovertemplate='%{y:.3f}<extra>'+arm+'</extra>', **more)
+    return go.Scatter(x=x, y=y, mode='lines+markers', name=META_ARMS[arm], legendgroup=arm, showlegend=show,
+        line=dict(color=ARM_COLOURS[arm], width=2.5), marker=dict(size=5), hovertemplate='%{y:.3f}<extra>'+arm+'</extra>', **more)
 
 # %% ../../../nbs/papers/metapretrain/08_explorer.ipynb #3245944e
 @widget('metapretrain')
@@ -40,10 +40,11 @@ class PhasesExplorer:
         runs = [r for rs in best_plan('metapretrain').records().values() for r in rs] if records is None else records
         self.runs = {a: rs for a,rs in of_study(runs,'arms').items() if rs[0].curves.get('dev')}
         if not self.runs: raise XltError('no runs to explore: `xltnb run metapretrain --preset laptop` makes them')
-        for a in arms: check_name(a, ARMS, 'arm')
+        for a in arms: check_name(a, META_ARMS, 'arm')
         self.controls = {a: W.Checkbox(value=a in arms, description=a, indent=False, layout=W.Layout(width='120px')) for a in self.runs}
         self.controls |= dict(measure=W.Dropdown(options=_LAYERS, value='centred', description='by layer', layout=W.Layout(width='220px')),
-            cursor=W.FloatSlider(value=1., min=0., max=1., step=.01, description='training', readout_format='.0%', layout=W.Layout(width='420px')))
+            cursor=W.FloatSlider(value=1., min=0., max=1., step=.01, description='training',
+                readout_format='.0%', layout=W.Layout(width='420px')))
         for k,v in settings.items(): self.controls[check_name(k, self.controls, 'setting of PhasesExplorer')].value = v
         self.live = None
         for c in self.controls.values(): c.observe(self.changed, 'value')
@@ -89,8 +90,9 @@ def _cursor(self:PhasesExplorer):
 def shapes(self:PhasesExplorer)->list:
     "Lines of cursor and boundary in the first two panels"
     now,cut = self._cursor()
-    line = lambda x,c,dash: dict(type='line', x0=x, x1=x, y0=0, y1=1, xref='x' if c==1 else f'x{c}', yref=('y' if c==1 else f'y{c}')+' domain',
-        line=dict(color=QUIET, width=1, dash=dash))
+    ref = lambda a,c: a if c==1 else f'{a}{c}'
+    line = lambda x,c,dash: dict(type='line', x0=x, x1=x, y0=0, y1=1, xref=ref('x',c), yref=ref('y',c)+' domain',
+                                 line=dict(color=QUIET, width=1, dash=dash))
     return [line(now,c,'dot') for c in (1,2)]+([line(cut,c,'dash') for c in (1,2)] if cut else [])
 
 # %% ../../../nbs/papers/metapretrain/08_explorer.ipynb #0dcb18a1
@@ -124,7 +126,8 @@ def widget(self:PhasesExplorer)->W.VBox:
     "Controls above, picture below"
     if self.live is None: self.live = go.FigureWidget(self.fig(960))
     arms = [self.controls[a] for a in self.runs]
-    return W.VBox([W.HBox(arms, layout=W.Layout(flex_flow='row wrap')), W.HBox([self.controls['cursor'], self.controls['measure']]), self.live])
+    below = W.HBox([self.controls['cursor'], self.controls['measure']])
+    return W.VBox([W.HBox(arms, layout=W.Layout(flex_flow='row wrap')), below, self.live])
 
 @patch
 def _ipython_display_(self:PhasesExplorer):

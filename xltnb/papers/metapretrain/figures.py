@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ARM_COLOURS', 'CURVES', 'ARM_METRICS', 'SHAPES', 'LAB_CURVES', 'of_study', 'boundary', 'curves_fig', 'arms_fig',
-           'arms_df', 'layers_fig', 'lab_fig', 'metapretrain_figures']
+           'arms_table', 'alignment_fig', 'lab_fig', 'metapretrain_figures']
 
 # %% ../../../nbs/papers/metapretrain/07_figures.ipynb #218d84e8
 from collections.abc import Iterable
@@ -15,22 +15,23 @@ import plotly.graph_objects as go
 
 from ...core import check_name
 from ...figures.look import INK, QUIET, dress, fade, grouped, needed, panels, report_figures, seed_lines
-from .arms import ARMS, LAB_ARMS
+from .arms import META_ARMS, LAB_ARMS
 from ...records.record import Record
 from ...stats import mean_ci
 
 # %% ../../../nbs/papers/metapretrain/07_figures.ipynb #323f0286
-ARM_COLOURS = dict(META='#D55E00', JOINT='#0072B2', JOINT_EN='#56B4E9', XPHASE='#009E73', body='#CC79A7', overlap='#B79F00', focus='#8C6BB1',
-    META_rev='#E69F00', MONO='#44546A', META_tlm='#A6440A', JOINT_tlm='#08519C', UNTRAINED=QUIET, JOINT_apart='#56B4E9')
+ARM_COLOURS = dict(META='#D55E00', JOINT='#0072B2', JOINT_EN='#56B4E9', XPHASE='#009E73', body='#CC79A7',
+    overlap='#B79F00', focus='#8C6BB1', META_rev='#E69F00', MONO='#44546A',
+    META_tlm='#A6440A', JOINT_tlm='#08519C', UNTRAINED=QUIET, JOINT_apart='#56B4E9')
 
 def of_study(
     records:Iterable[Record], # runs of the paper
     study:str, # 'arms', 'lab', 'shape' or 'search'
-)->dict: # arm -> its records, in the order of `ARMS`
+)->dict: # arm -> its records, in the order of `META_ARMS`
     "Runs of one study by arm"
     check_name(study, ('arms','lab','shape','search'), 'study')
     found = grouped((r for r in records if r.labels.get('study')==study), lambda r: r.labels['row'])
-    order = [a for a in (ARMS if study=='arms' else LAB_ARMS if study=='lab' else found) if a in found]
+    order = [a for a in (META_ARMS if study=='arms' else LAB_ARMS if study=='lab' else found) if a in found]
     return {a: found[a] for a in order}
 
 # %% ../../../nbs/papers/metapretrain/07_figures.ipynb #efec72d4
@@ -55,8 +56,9 @@ def boundary(
 def _level(fig, y, text, col, colour=QUIET):
     "A dotted line of a control"
     fig.add_hline(y, line=dict(color=colour, width=1, dash='dot'), row=1, col=col)
-    fig.add_annotation(text=text, x=1, xref='x domain' if col==1 else f'x{col} domain', y=y, yref='y' if col==1 else f'y{col}', xanchor='right',
-        yanchor='bottom', showarrow=False, font=dict(size=11, color=colour))
+    n = '' if col==1 else col
+    fig.add_annotation(text=text, x=1, xref=f'x{n} domain', y=y, yref=f'y{n}', xanchor='right', yanchor='bottom', showarrow=False,
+        font=dict(size=11, color=colour))
 
 # %% ../../../nbs/papers/metapretrain/07_figures.ipynb #d4ca4cb8
 def curves_fig(
@@ -70,11 +72,12 @@ def curves_fig(
     for c,name in enumerate(CURVES, 1):
         for a,rs in found.items():
             x = [t/1e6 for t in rs[0].curves['dev']['tokens']]
-            for t in seed_lines(x, [_curve(r,name) for r in rs], ARMS[a], ARM_COLOURS[a], c==1): fig.add_trace(t, 1, c)
+            for t in seed_lines(x, [_curve(r,name) for r in rs], META_ARMS[a], ARM_COLOURS[a], c==1): fig.add_trace(t, 1, c)
         cut = next((b for rs in found.values() if (b := boundary(rs))), None)
         if cut: fig.add_vline(cut/1e6, line=dict(color=QUIET, width=1, dash='dash'), row=1, col=c)
     fig.update_xaxes(title='million tokens read')
-    return dress(fig, _curves_title(found), 'development text; dashed: the second phase begins; thin lines are seeds', 400, legend=dict(y=-.3))
+    sub = 'development text; dashed: the second phase begins; thin lines are seeds'
+    return dress(fig, _curves_title(found), sub, 400, legend=dict(y=-.3))
 
 # %% ../../../nbs/papers/metapretrain/07_figures.ipynb #1917153d
 def _curves_title(found):
@@ -83,20 +86,22 @@ def _curves_title(found):
     end = lambda a,n: float(np.mean([_curve(r,n)[-1] for r in found[a]]))
     word = lambda d: 'lower' if d<0 else 'higher'
     diff = {n: end('META',n)-end('JOINT',n) for n in CURVES}
-    return f"English first ends {abs(diff['loss_en']):.3f} nats {word(diff['loss_en'])} in English, {abs(diff['loss_others']):.3f} {word(diff['loss_others'])} elsewhere"
+    en,rest = (f"{abs(diff[k]):.3f}" for k in ('loss_en','loss_others'))
+    return f"English first ends {en} nats {word(diff['loss_en'])} in English, {rest} {word(diff['loss_others'])} elsewhere"
 
 # %% ../../../nbs/papers/metapretrain/07_figures.ipynb #6f8f3f22
 def _points(fig, a, rs, metric, c):
     "Mean with its interval, and a dot a seed"
     ys = [r.metrics[metric] for r in rs]
     m,lo,hi = mean_ci(ys) if len(ys)>1 else (ys[0],ys[0],ys[0])
-    fig.add_trace(go.Scatter(x=[m], y=[a], error_x=dict(type='data', symmetric=False, array=[hi-m], arrayminus=[m-lo], color=ARM_COLOURS[a]), mode='markers',
-        marker=dict(color=ARM_COLOURS[a], size=10, symbol='diamond'), showlegend=False, hovertemplate='%{x:.3f}<extra>'+a+'</extra>'), 1, c)
-    fig.add_trace(go.Scatter(x=ys, y=[a]*len(ys), mode='markers', marker=dict(color=fade(ARM_COLOURS[a],.4), size=6), showlegend=False,
-        hovertemplate='%{x:.3f}<extra>one seed</extra>'), 1, c)
+    colour,told = ARM_COLOURS[a], lambda who: dict(showlegend=False, mode='markers', hovertemplate='%{x:.3f}<extra>'+who+'</extra>')
+    half = dict(type='data', symmetric=False, array=[hi-m], arrayminus=[m-lo], color=colour)
+    fig.add_trace(go.Scatter(x=[m], y=[a], error_x=half, marker=dict(color=colour, size=10, symbol='diamond'), **told(a)), 1, c)
+    fig.add_trace(go.Scatter(x=ys, y=[a]*len(ys), marker=dict(color=fade(colour,.4), size=6), **told('one seed')), 1, c)
 
 # %% ../../../nbs/papers/metapretrain/07_figures.ipynb #4a7f56ff
-ARM_METRICS = dict(loss_en='loss in English', loss_others='loss in the others', probe_G='probe in English (F1)', retrieval='retrieval (P@1)')
+ARM_METRICS = dict(loss_en='loss in English', loss_others='loss in the others', probe_G='probe in English (F1)',
+    retrieval='retrieval (P@1)')
 
 def arms_fig(
     records:Iterable[Record], # runs of the paper
@@ -107,11 +112,11 @@ def arms_fig(
     "Arms by measure: diamonds are means with 95 % intervals, dots are seeds"
     found = {a: rs for a,rs in of_study(records,'arms').items() if not only or a in only}
     needed(found, 'arms')
-    fig = panels(metrics.values(), True, .03)
+    fig,lexical = panels(metrics.values(), True, .03), next(iter(found.values()))[0].metrics['lexical']
     for c,m in enumerate(metrics, 1):
         for a,rs in found.items():
             if not (a=='UNTRAINED' and m.startswith('loss')): _points(fig, a, rs, m, c)
-        if m=='retrieval': fig.add_vline(next(iter(found.values()))[0].metrics['lexical'], line=dict(color=INK, width=1, dash='dot'), row=1, col=c)
+        if m=='retrieval': fig.add_vline(lexical, line=dict(color=INK, width=1, dash='dot'), row=1, col=c)
     fig.update_yaxes(type='category', autorange='reversed', showgrid=False)
     sub = 'test text; the untrained model has no bar for loss; dotted: lexical retrieval, which needs no model'
     return dress(fig, title or _arms_title(found), sub, 150+34*len(found))
@@ -123,18 +128,19 @@ def _arms_title(found):
     at,lex = (np.mean([r.metrics[k] for r in found[best]]) for k in ('retrieval','lexical'))
     return f'Retrieval is best in {best} ({at:.2f}); lexical retrieval finds {lex:.2f}'
 
-# %% ../../../nbs/papers/metapretrain/07_figures.ipynb #ff25e8bd
-def arms_df(
+# %% ../../../nbs/papers/metapretrain/07_figures.ipynb #5ef07a2d
+def arms_table(
     records:Iterable[Record], # runs of the paper
     metrics:tuple=('loss_en','loss_others','probe_G','probe_X','probe_gap','probe_rate','retrieval','lexical','chance'), # columns
 )->pd.DataFrame: # one row an arm
     "Means over seeds"
     found = of_study(records, 'arms')
-    row = lambda rs: dict(seeds=len(rs), tokens=f"{rs[0].metrics['tokens']/1e6:.2f} M") | {m: float(np.mean([r.metrics[m] for r in rs])) for m in metrics}
+    read = lambda rs: dict(seeds=len(rs), tokens=f"{rs[0].metrics['tokens']/1e6:.2f} M")
+    row = lambda rs: read(rs) | {m: float(np.mean([r.metrics[m] for r in rs])) for m in metrics}
     return pd.DataFrame({a: row(rs) for a,rs in found.items()}).T
 
-# %% ../../../nbs/papers/metapretrain/07_figures.ipynb #1d29753e
-def layers_fig(
+# %% ../../../nbs/papers/metapretrain/07_figures.ipynb #0fcd1987
+def alignment_fig(
     records:Iterable[Record], # runs of the paper
     study:str='arms', # or 'shape'
     measure:str='centred', # 'raw', 'centred', 'margin' or 'cka'
@@ -151,7 +157,8 @@ def layers_fig(
         colour = ARM_COLOURS.get(a) or ('#0072B2','#D55E00',QUIET)[i%3]
         for t in seed_lines(x, rows, SHAPES.get(a,a), colour, True): fig.add_trace(t, 1, 1)
     if measure in ('raw','centred'): _controls(fig, next(iter(found.values()))[0])
-    fig.update_xaxes(title='depth (0: embeddings, 1: last layer)' if study=='shape' else 'layer (0: embeddings)').update_yaxes(title=f'{measure}')
+    fig.update_xaxes(title='depth (0: embeddings, 1: last layer)' if study=='shape' else 'layer (0: embeddings)')
+    fig.update_yaxes(title=measure)
     return dress(fig, _layers_title(found, measure), 'mean over languages of held-out sentence pairs', 420, legend=dict(y=-.28))
 
 # %% ../../../nbs/papers/metapretrain/07_figures.ipynb #9d2dac4b
@@ -189,7 +196,8 @@ def lab_fig(
     fig.update_xaxes(title='updates')
     at = {a: np.mean([r.metrics['words'] for r in rs]) for a,rs in found.items()}
     title = 'Words translated: '+', '.join(f'{a} {v:.1%}' for a,v in at.items())
-    return dress(fig, title, f'{len(next(iter(found.values())))} seeds an arm, trained side by side; chance {some.metrics["chance"]:.1%}', 400, legend=dict(y=-.3))
+    sub = f'{len(next(iter(found.values())))} seeds an arm, trained side by side; chance {some.metrics["chance"]:.1%}'
+    return dress(fig, title, sub, 400, legend=dict(y=-.3))
 
 # %% ../../../nbs/papers/metapretrain/07_figures.ipynb #1b6faa36
 @report_figures('metapretrain')
@@ -197,5 +205,6 @@ def metapretrain_figures(
     runs:list, # records of the paper
 )->list: # (name, draw)
     "Figures of the report"
-    return [('Both abilities', lambda: curves_fig(runs)), ('Arms', lambda: arms_fig(runs)), ('Alignment by layer', lambda: layers_fig(runs)),
-        ('Laboratory', lambda: lab_fig(runs)), ('Packaged encoders', lambda: layers_fig(runs,'shape'))]
+    return [('Both abilities', lambda: curves_fig(runs)), ('Arms', lambda: arms_fig(runs)),
+        ('Alignment by layer', lambda: alignment_fig(runs)),
+        ('Laboratory', lambda: lab_fig(runs)), ('Packaged encoders', lambda: alignment_fig(runs,'shape'))]

@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from .arms import MetaCfg, Size, arm_cfg
 from .carry import meta_model
-from .corpus import load_vocab, meta_corpus, part_of
+from .corpus import load_vocab, meta_corpus, split_of
 from .phases import Pretraining
 from ...runs.speed import alternate, best_device, figure, matmul_rate, rate, speed_figure, timed
 
@@ -35,7 +35,7 @@ def ours(
 def _sentences(cfg, langs, n):
     "Training sentences of all languages as rows of the stock recipe, and their tokens"
     corpus,tok = meta_corpus(cfg.net.vocab, tuple(sorted(langs))), load_vocab(cfg.net.vocab)
-    at = np.random.default_rng(0).permutation(np.concatenate([part_of(corpus,'train',l) for l in langs]))[:n]
+    at = np.random.default_rng(0).permutation(np.concatenate([split_of(corpus,'train',l) for l in langs]))[:n]
     return [dict(input_ids=[tok.cls_token_id, *corpus[i][:cfg.net.block-2].tolist(), tok.sep_token_id]) for i in at]
 
 # %% ../../../nbs/papers/metapretrain/09_speed.ipynb #ac45bc28
@@ -83,4 +83,5 @@ def speed_pretrain(
         a,b,ratio = alternate(lambda: ours(run, steps), lambda: stock(cfg, size.langs, steps), rounds)
     floor = matmul_rate(torch.bfloat16 if best_device()=='cuda' else torch.float32)/flops_a_token(cfg, len(load_vocab(cfg.net.vocab)))
     tokens = float(np.mean([len(r['input_ids']) for r in _sentences(cfg, size.langs, 2000)]))
-    return figure('pretrain', 'tokens/s', a, b, ratio, floor, tokens_a_sentence=tokens, model=f'{cfg.net.layers}×{cfg.net.width}, batch {cfg.batch}×{cfg.net.block}')
+    what = f'{cfg.net.layers}×{cfg.net.width}, batch {cfg.batch}×{cfg.net.block}'
+    return figure('pretrain', 'tokens/s', a, b, ratio, floor, tokens_a_sentence=tokens, model=what)

@@ -21,7 +21,7 @@ from ...models.alignment import MEASURES, alignment, layer_vectors, retrieval_hi
 from ...models.encoders import load_mlm
 from ...models.subwords import encode_words
 from .arms import LabCfg, MetaCfg, rows_read
-from .corpus import load_vocab, meta_corpus, part_of
+from .corpus import load_vocab, meta_corpus, split_of
 from .experiments import ShapeCfg
 from .phases import Pretraining
 from .shifted import train_lab
@@ -41,7 +41,7 @@ def held_batches(
     draws:int=3, # of masks
 )->list: # of `Batch`
     "Masked rows of held-out sentences, the same for every model"
-    rows = pack([corpus[i] for i in part_of(corpus, split, lang)], frame, block)
+    rows = pack([corpus[i] for i in split_of(corpus, split, lang)], frame, block)
     if not len(rows): raise XltError(f'the held-out text of {lang!r} does not fill a row of {block} tokens: give more text')
     free = ~np.isin(rows, (frame.bos, frame.eos))
     return [hide(rows, free, .15, frame, np.random.default_rng(seed_for('meta-held', split, lang, d))) for d in range(draws)]
@@ -223,10 +223,12 @@ def measure(
     for l,h in hits.items(): per[l] |= dict(retrieval=float(h.mean()), raw=found.layers[l][layer]['raw'], lexical=found.lexical[l])
     metrics = {f'{k}_{l}': x for l,d in per.items() for k,x in d.items()} | {f'probe_{k}': x for k,x in abilities(f1).items()}
     mean_of = lambda k: mean(per[l][k] for l in rest)
-    metrics |= dict(loss_others=mean(loss[l] for l in langs[1:]), retrieval=mean_of('retrieval'), lexical=mean_of('lexical'), raw=mean_of('raw'),
-        chance=found.chance, layer=layer) | {f'centred_L{h}': x for h,x in enumerate(found.mean())}
+    metrics |= {k: mean_of(k) for k in ('retrieval','lexical','raw')}
+    metrics |= dict(loss_others=mean(loss[l] for l in langs[1:]), chance=found.chance, layer=layer)
+    metrics |= {f'centred_L{h}': x for h,x in enumerate(found.mean())}
     layers = {m: found.mean(m) for m in MEASURES}
-    return metrics, per, {f'retrieval_{l}': h.tolist() for l,h in hits.items()}, dict(layers=dict(layer=list(range(len(layers['raw']))), **layers))
+    items = {f'retrieval_{l}': h.tolist() for l,h in hits.items()}
+    return metrics, per, items, dict(layers=dict(layer=list(range(len(layers['raw']))), **layers))
 
 # %% ../../../nbs/papers/metapretrain/06_training.ipynb #fd9888ae
 def _columns(curve):
