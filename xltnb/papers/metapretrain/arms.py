@@ -193,7 +193,7 @@ class LabCfg:
     width:int = 64 # units of a hidden state
     block:int = 32 # tokens in a row
     batch:int = 16 # rows an update
-    steps:int = 2000 # updates of a run over both phases
+    steps:int = 1200 # updates of a run over both phases
     mask:float = .2 # fraction of tokens to predict
     lr:float = 4e-3 # peak learning rate
     pairs:int = 500 # held-out sentences and their copies

@@ -59,7 +59,7 @@ META_SCALES = dict(
     smoke=MetaScale(_TINY, 1, ('META','JOINT','XPHASE','body','UNTRAINED'),
         LabCfg(width=16, layers=1, block=16, steps=40, pairs=60, looks=2), 2,
         (ShapeCfg('e5-small:2', langs=('de',), pairs=24),), 2e4, 2.),
-    laptop=MetaScale(Size(), 4, MAIN, LabCfg(), 5, (ShapeCfg(), ShapeCfg('e5-small-mlm'), ShapeCfg(random=True)), 2.5e4, 12.,
+    laptop=MetaScale(Size(), 4, MAIN, LabCfg(), 3, (ShapeCfg(), ShapeCfg('e5-small-mlm'), ShapeCfg(random=True)), 2.5e4, 12.,
         search=(1e-3,2e-3,4e-3), ablations=('META_rev','MONO','overlap','focus')),
     gpu=MetaScale(_GPU, 3, (*MAIN,'META_tlm','JOINT_tlm','MONO','META_rev'), LabCfg(steps=20_000), 5, (ShapeCfg(),), 1e6, 60.,
         search=(5e-4,1e-3,2e-3), ablations=('overlap','focus')),
@@ -104,7 +104,7 @@ def _lab_jobs(s, seeds):
     "Arms of the laboratory; the first job of an arm trains all of its seeds"
     cfg = lambda a: replace(s.lab, arm=a, stack=seeds)
     cost = s.lab.steps*s.lab.batch*s.lab.block/s.tokens_s
-    return [make_job(f'lab-{a}', 'metapretrain.lab', cfg(a), i, cost, study='lab', row=a) for a in LAB_ARMS for i in range(seeds)]
+    return [make_job(f'lab-{a}', 'metapretrain.lab', cfg(a), i, cost, study='lab', row=a) for i in range(seeds) for a in LAB_ARMS]
 
 # %% ../../../nbs/papers/metapretrain/05_experiments.ipynb #49c6964b
 def _shape_jobs(s):
