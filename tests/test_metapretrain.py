@@ -1,0 +1,185 @@
+"Meta-pretraining: what was planted is refused, what was stopped goes on, what is carried stays tied"
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from xltnb.core import XltError
+from xltnb.papers.metapretrain.arms import COMPARISONS, LabCfg, MetaCfg, NetCfg, PhaseCfg, Size, arm_cfg, check_arms, check_fair, tokens_read
+from xltnb.papers.metapretrain.experiments import META_SCALES, metapretrain_jobs
+
+TINY = Size(NetCfg(layers=1, width=16, heads=2, block=16), ('en', 'de'), 128, rest=dict(batch=16, looks=2, pairs=20, probe_rows=20))
+
+
+def weights(run): return torch.cat([p.detach().flatten() for p in run.model.parameters()])
+
+
+@pytest.mark.parametrize('preset', META_SCALES)
+def test_comparisons_are_fair_at_every_preset(preset):
+    size = META_SCALES[preset].size
+    check_arms(size)
+    meta, joint, skewed = (tokens_read(arm_cfg(a, size)) for a in ('META', 'JOINT', 'JOINT_EN'))
+    assert sum(meta.values()) == sum(joint.values()) and meta == skewed != joint
+
+
+@pytest.mark.parametrize('a,b,how', COMPARISONS)
+def test_a_planted_row_is_refused(a, b, how):
+    one, two = arm_cfg(a, TINY), arm_cfg(b, TINY)
+    last = two.phases[-1]
+    more = replace(last, rows=tuple((s, n+1) for s, n in last.rows))
+    with pytest.raises(XltError, match='must read'): check_fair(one, replace(two, phases=(*two.phases[:-1], more)), how, (a, b))
+
+
+@pytest.mark.parametrize('change', [dict(update=1), dict(phase=1)])
+def test_counts_that_are_not_the_plan_are_refused(change, tmp_path):
+    from xltnb.papers.metapretrain.phases import Pretraining
+    run = Pretraining(arm_cfg('JOINT', TINY), 0, tmp_path).run()
+    run.check_counts()
+    if 'update' in change: run.at.tokens['en'] -= 1
+    else: run.at.rows['de'] += 1
+    with pytest.raises(XltError, match='run again'): run.check_counts()
+
+
+def test_a_leaked_test_string_is_refused():
+    from xltnb.papers.metapretrain.corpus import check_clean, clean_text, test_strings as held
+    rows, told = clean_text(('en', 'de'))
+    check_clean(rows['text'])
+    leak = next(iter(sorted(held())))
+    with pytest.raises(XltError, match='is a test string'): check_clean([*rows['text'][:5], leak])
+    assert (told['kept'] == told['sentences']-told['repeated']-told['test_strings']).all() and told['kept'].min() > 1000
+
+
+def test_parts_of_the_text_share_no_sentence():
+    from xltnb.papers.metapretrain.corpus import meta_corpus, split_of
+    c = meta_corpus('shared4k', ('de', 'en'))
+    for a, b in (('train', 'dev'), ('train', 'test'), ('dev', 'test')):
+        items = [set(np.concatenate([c.item[split_of(c, k, l)] for l in ('en', 'de')])) for k in (a, b)]
+        assert not items[0] & items[1]
+
+
+def test_an_untied_head_is_refused(tmp_path):
+    from xltnb.papers.metapretrain.carry import carry, meta_model
+    from xltnb.papers.metapretrain.phases import Pretraining
+    net = TINY.net
+    broken = meta_model(net, 40)
+    broken.lm_head.decoder.weight = torch.nn.Parameter(broken.lm_head.decoder.weight.clone())
+    with pytest.raises(XltError, match='not tied'): carry(broken, meta_model(net, 40))
+    run = Pretraining(arm_cfg('META', TINY), 0, tmp_path)
+    run.model.lm_head.decoder.weight = torch.nn.Parameter(run.model.lm_head.decoder.weight.clone())
+    with pytest.raises(XltError, match='not tied'): run.run()
+
+
+@pytest.mark.parametrize('mode', ['shared', 'body', 'overlap', 'focus'])
+def test_carry_keeps_what_it_must(mode):
+    from xltnb.papers.metapretrain.carry import carry, meta_model
+    old, new = meta_model(TINY.net, 60, seed=1), meta_model(TINY.net, 60 if mode == 'shared' else 80, seed=2)
+    common = np.stack([np.arange(40), np.arange(40)[::-1]+10], 1)
+    common = np.concatenate([[[1, 1]], common[common[:, 0] != 1]])
+    space = np.random.default_rng(0).normal(size=(80, 8))
+    carry(old, new, mode, common, space)
+    rows, before = new.get_input_embeddings().weight, old.get_input_embeddings().weight
+    assert rows is new.get_output_embeddings().weight and not rows[1].any() and rows.isfinite().all()
+    if mode in ('overlap', 'focus'): assert all((rows[n] == before[o]).all() for o, n in common)
+    body = {k: v for k, v in new.state_dict().items() if 'encoder.layer' in k or 'dense' in k}
+    assert all((v == old.state_dict()[k]).all() for k, v in body.items())
+
+
+def stop_and_go_on(cfg, folder, at, seed=0):
+    from xltnb.papers.metapretrain.phases import Pretraining
+    run = Pretraining(cfg, seed, folder)
+    while (run.at.phase, run.at.update) != at:
+        run.update()
+        if run.at.update == run.reader.updates: run.end_phase()
+    run.save()
+    again = Pretraining(cfg, seed, folder)
+    assert (again.at.phase, again.at.update) == at
+    return again.run()
+
+
+@pytest.mark.parametrize('at', [(0, 1), (0, 3), (1, 0), (1, 2)])
+@pytest.mark.parametrize('arm', ['META', 'body'])
+def test_a_stopped_run_ends_in_the_same_weights(arm, at, tmp_path):
+    from xltnb.papers.metapretrain.phases import Pretraining
+    cfg = arm_cfg(arm, TINY)
+    whole = Pretraining(cfg, 0, tmp_path/'whole').run()
+    again = stop_and_go_on(cfg, tmp_path/'stopped', at)
+    assert (weights(again) == weights(whole)).all() and again.at.tokens == whole.at.tokens
+
+
+@pytest.mark.parametrize('more', [dict(optimizer='kept'), dict(freeze=2), dict(forget_every=2)])
+def test_switches_change_the_run_and_survive_a_stop(more, tmp_path):
+    from xltnb.papers.metapretrain.phases import Pretraining
+    plain = arm_cfg('META', TINY)
+    where = 0 if 'forget_every' in more else 1
+    cfg = replace(plain, phases=tuple(replace(p, **more) if i == where else p for i, p in enumerate(plain.phases)))
+    whole = Pretraining(cfg, 0, tmp_path/'whole').run()
+    assert not (weights(whole) == weights(Pretraining(plain, 0, tmp_path/'plain').run())).all()
+    assert (weights(stop_and_go_on(cfg, tmp_path/'stopped', (where, 3))) == weights(whole)).all()
+
+
+def test_a_damaged_checkpoint_is_not_believed(tmp_path):
+    from xltnb.papers.metapretrain.phases import Pretraining
+    cfg = arm_cfg('META', TINY)
+    run = Pretraining(cfg, 0, tmp_path)
+    for _ in range(2): run.update()
+    run.save()
+    data = bytearray(run.file.read_bytes())
+    data[-3] ^= 255
+    run.file.write_bytes(bytes(data))
+    with pytest.warns(UserWarning): fresh = Pretraining(cfg, 0, tmp_path)
+    assert fresh.at.update == 0
+
+
+def test_the_second_phase_reads_what_xphase_reads():
+    from xltnb.papers.metapretrain.corpus import load_vocab, meta_corpus
+    from xltnb.papers.metapretrain.phases import RowReader
+    from xltnb.training.mlm import Frame
+    c = meta_corpus('shared4k', ('de', 'en'))
+    frame = Frame.of(load_vocab('shared4k'), c)
+    meta, alone = arm_cfg('META', TINY), arm_cfg('XPHASE', TINY)
+    a, b = RowReader(meta.phases[1], c, meta, frame, (0, 1)), RowReader(alone.phases[0], c, alone, frame, (0, 1))
+    assert (a(2)[0] == b(2)[0]).all()
+
+
+def test_an_aligned_encoder_scores_one_and_a_drawn_one_chance():
+    "The laboratory knows the truth of every token"
+    from xltnb.papers.metapretrain.shifted import SPECIAL, lab_measures, stack_weights
+    cfg, V = LabCfg(width=32, layers=1, block=16, pairs=60), 256
+    w = stack_weights(cfg, 2*V-SPECIAL, (0, 1))
+    drawn = lab_measures(w, cfg, V)
+    with torch.no_grad(): w['emb'][:, V:] = w['emb'][:, SPECIAL:V]
+    copied = lab_measures(w, cfg, V)
+    for d, c in zip(drawn, copied):
+        assert c['words'] == c['raw_L0'] == c['raw_L1'] == 1 and abs(c['cka_L1']-1) < 1e-3 and abs(c['loss_en']-c['loss_copy']) < 1e-3
+        assert d['words'] < .03 and d['centred_L1'] < .2
+
+
+def test_seeds_side_by_side_are_seeds_alone():
+    from xltnb.papers.metapretrain.shifted import train_lab
+    cfg = LabCfg(width=16, layers=1, block=16, steps=6, pairs=30, looks=1)
+    both, alone = train_lab(cfg, (3, 4)), train_lab(cfg, (4,))
+    assert both.metrics[1]['loss_en'] == pytest.approx(alone.metrics[0]['loss_en'], abs=1e-3)
+    assert both.metrics[0] != both.metrics[1]
+
+
+def test_the_search_is_as_long_for_both():
+    jobs = [j for j in metapretrain_jobs('laptop') if j.labels['study'] == 'search']
+    rows = {a: sum(sum(n for p in j.config['phases'] for _, n in p['rows']) for j in jobs if j.labels['row'] == a) for a in ('META', 'JOINT')}
+    assert rows['META'] == rows['JOINT'] > 0 and all(j.seed >= 900 and j.config['measure'] == 'dev' for j in jobs)
+
+
+def test_judged_seeds_are_not_those_of_the_search():
+    jobs = metapretrain_jobs('laptop')
+    assert not {j.seed for j in jobs if j.labels['study'] == 'arms'} & {j.seed for j in jobs if j.labels['study'] == 'search'}
+
+
+@pytest.mark.parametrize('bad', [dict(rows=()), dict(rows=(('de', 0),)), dict(rows=(('de', 1), ('de', 2))), dict(rows=(('en+de+fr', 1),)),
+                                 dict(rows=(('de', 1),), lr=0), dict(rows=(('de', 1),), lr=float('nan')), dict(rows=(('de', 1),), freeze=-1)])
+def test_bad_phases_are_refused(bad):
+    with pytest.raises(XltError): PhaseCfg(**bad)
+
+
+@pytest.mark.parametrize('bad', [dict(carry='soul'), dict(mask=0), dict(batch=0), dict(looks=1.5), dict(text='web'), dict(measure='some')])
+def test_bad_runs_are_refused(bad):
+    with pytest.raises(XltError): MetaCfg(**bad)
