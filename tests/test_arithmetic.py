@@ -1,0 +1,201 @@
+"The family tree, the pipeline, the judged records and the widget"
+import json
+from dataclasses import replace
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+import torch
+
+from xltnb.core import XltError
+from xltnb.models.adapters import Adapter, BottleneckCfg
+from xltnb.papers.arithmetic.experiments import FamilyRunCfg, arithmetic_jobs
+from xltnb.papers.arithmetic.tree import TREE, Branch, FamilyCfg, family_words, known_words, shifted, sound_shifts
+from xltnb.records.record import Record
+
+
+@pytest.fixture(scope='module')
+def world():
+    from xltnb.papers.arithmetic.family import Family
+    return Family()
+
+
+def kinds_of(cfg):
+    from xltnb.invented.words import concepts_of
+    return [c.kind for c in concepts_of(cfg.grammar) for _ in c.words]
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_words_descend(seed):
+    "A word is the parent's after its sounds have shifted, the parent's as it was, or one of the language's own; none stands twice"
+    cfg = FamilyCfg(seed=seed)
+    kinds = kinds_of(cfg)
+    words = family_words(cfg, kinds)
+    for b in TREE[1:]:
+        old, new, shifts = words[b.parent], words[b.name], sound_shifts(b, seed)
+        assert len(set(new)) == len(new)
+        kept = [n in (o, shifted(o, shifts)) for o, n in zip(old, new)]
+        open_ = [k for k, kind in zip(kept, kinds) if kind not in ('name', 'digit')]
+        assert abs((1-np.mean(open_))-b.replaced) < .06
+        assert all(n == o for o, n, kind in zip(old, new, kinds) if kind in ('name', 'digit'))
+
+
+def test_relatedness_follows_the_tree():
+    cfg = FamilyCfg()
+    assert known_words(cfg, 'b1', 'b2') == pytest.approx(.9*.9)
+    assert known_words(cfg, 'b2', 's') == pytest.approx(.9*.7*.7) == known_words(cfg, 's', 'b2')
+    assert known_words(cfg, 'b2', 'c2') == pytest.approx(.9*.7*.7*.9)
+
+
+def test_the_next_family_is_another():
+    one, two = (family_words(FamilyCfg(seed=s), kinds_of(FamilyCfg(seed=s))) for s in (0, 1))
+    assert one['s'] != two['s']
+
+
+@pytest.mark.parametrize('tree, says', [((Branch('a', 'b'),), 'the root alone'), ((Branch('a'), Branch('b', 'c')), 'parent of b'), ((Branch('a'), Branch('a', 'a')), 'different names')])
+def test_trees_that_are_none(tree, says):
+    with pytest.raises(XltError, match=says): FamilyCfg(tree)
+
+
+@pytest.mark.parametrize('wrong, says', [(dict(steps=5), 'even number'), (dict(targets=('s',)), 'other than the source'), (dict(targets=('b3',)), 'b3'), (dict(world='huge'), 'world'), (dict(share=2.), 'share')])
+def test_runs_that_cannot_be(wrong, says):
+    with pytest.raises(XltError, match=says): replace(FamilyRunCfg(), **wrong)
+
+
+def test_every_language_reads_what_it_writes(world):
+    from random import Random
+    rng = Random(0)
+    for _ in range(40):
+        s = world.say(world.draw('test', rng), rng)
+        for l in world.languages: assert world.read(world.write(s, l), l) == s
+
+
+def test_syllables_make_the_text_again(world):
+    from xltnb.papers.arithmetic.family import syllables
+    tok = world.tokenizer()
+    for l in world.languages:
+        for text in world.corpus(l, 20):
+            assert ''.join(syllables(text)).replace('▁', ' ').strip() == text
+            assert tok.tokenize(text) == syllables(text)
+
+
+def test_labels_are_those_of_the_words(world):
+    "The same tags in every language, at the first syllable of the same meanings"
+    tok = world.tokenizer()
+    tags = {l: world.tag_rows('test', 30, tok, l)[1] for l in world.languages}
+    for l, y in tags.items():
+        assert [sorted(r[r >= 0]) for r in y] == [sorted(r[r >= 0]) for r in tags['s']]
+        assert ((y > 0).sum(1) >= 2).all()
+    ids, _ = world.tag_rows('train', 200, tok, 's')
+    test, _ = world.tag_rows('test', 200, tok, 's')
+    assert not {tuple(r[r > 0]) for r in ids} & {tuple(r[r > 0]) for r in test}
+
+
+def test_targets_are_not_read_before_the_merge():
+    cfg = FamilyRunCfg()
+    assert not set(cfg.known) & set(cfg.targets) and cfg.known[0] == cfg.source
+
+
+def test_judged_seeds_are_not_those_of_the_pilots():
+    for preset in ('smoke', 'laptop', 'gpu'): assert all(j.seed < 100 for j in arithmetic_jobs(preset))
+
+
+def test_the_entropy_mixture_lowers_entropy():
+    from xltnb.papers.arithmetic.pipeline import entropy_mixture
+    torch.manual_seed(0)
+    logits = torch.randn(3, 5, 7, 4)
+    h = lambda p: -(p*p.clamp_min(1e-9).log()).sum(-1).mean(1)
+    uniform, mixed = logits.softmax(-1).mean(0), entropy_mixture(logits, steps=30)
+    assert torch.allclose(mixed.sum(-1), torch.ones(5, 7), atol=1e-5) and (h(mixed) < h(uniform)).all()
+    keep = np.ones((5, 7), bool)
+    keep[:, 4:] = False
+    padded = logits.clone()
+    padded[:, :, 4:] = 9*torch.randn(3, 5, 3, 4)
+    assert torch.allclose(entropy_mixture(padded, keep)[:, :4], entropy_mixture(logits[:, :, :4]), atol=1e-5)
+
+
+def small(world):
+    from transformers import BertConfig, BertForMaskedLM
+    tok = world.tokenizer()
+    torch.manual_seed(0)
+    return BertForMaskedLM(BertConfig(vocab_size=len(tok), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, max_position_embeddings=64, pad_token_id=tok.pad_token_id)).eval(), tok
+
+
+def test_training_a_task_leaves_encoder_and_language_alone(world):
+    from xltnb.papers.arithmetic.family import tags_of
+    from xltnb.papers.arithmetic.pipeline import TaskCfg, train_task
+    model, tok = small(world)
+    lang = Adapter('s', BottleneckCfg(), model).requires_grad_(False)
+    before = {k: v.clone() for k, v in model.state_dict().items()}, lang.fingerprint
+    tagger, task = train_task(model.bert, 'tag', tags_of(), world.tag_rows('train', 16, tok, 's'), tok.pad_token_id, lang, TaskCfg(1, 8))
+    assert lang.fingerprint == before[1] and all(torch.equal(v, before[0][k]) for k, v in model.state_dict().items())
+    assert all(torch.equal(p, before[0][f'bert.{n}']) for n, p in tagger.bert.named_parameters())
+    assert task.fingerprint != Adapter('task', task.cfg, model).fingerprint and not hasattr(tagger.bert, 'attached_adapters')
+
+
+def test_a_sweep_reads_the_ends_and_leaves_the_inputs(world):
+    from xltnb.papers.arithmetic.family import tags_of
+    from xltnb.papers.arithmetic.pipeline import TaskCfg, answers, sweep, train_task
+    model, tok = small(world)
+    a, b = (Adapter(n, BottleneckCfg(), model, init=i).requires_grad_(False) for i, n in enumerate('ab'))
+    rows = world.tag_rows('train', 8, tok, 's')
+    tagger, task = train_task(model.bert, 'tag', tags_of(), rows, tok.pad_token_id, a, TaskCfg(1, 8))
+    prints = a.fingerprint, b.fingerprint
+    got = dict(sweep(tagger, task, a, b, lambda: answers(tagger, rows[0], tok.pad_token_id), 4))
+    assert torch.equal(got[1.], answers(tagger, rows[0], tok.pad_token_id, a, task)) and torch.equal(got[0.], answers(tagger, rows[0], tok.pad_token_id, b, task))
+    assert (a.fingerprint, b.fingerprint) == prints
+
+
+def run(seed=0, shift=0.):
+    points = [(i/4, j/4, (4-i-j)/4) for i in range(5) for j in range(5-i)]
+    land = {c: [p[k] for p in points] for k, c in enumerate(('s', 'b1', 'c1'))} | {f'in {l}': [.4+.1*k*p[k % 3]+shift for p in points] for k, l in enumerate(('s', 'b1', 'b2', 'c2'))}
+    w = [i/20 for i in range(21)]
+    layers = dict(a=['s', 's', 'b1', 'c1'], b=['b1', 'c1', 'b2', 'c2'], part=['layer 0']*4, cosine=[.1, .2, .3, .4], conflict=[.5]*4)
+    near = dict(target=['b2', 'b2', 'c2', 'c2'], partner=['b1', 'c1']*2, known=[.8, .4, .4, .8], cosine=[.3, .1]*2, half=[.6, .5]*2)
+    curves = dict(triangle=land, zero_shot=dict(weight=w, b2=[.5+x+shift for x in w], c2=[.6-x/2 for x in w]), layers=layers, relatedness=near)
+    return Record('arithmetic.family', f'{seed:016x}', {}, seed, dict(source=.5, half=.6+shift), curves=curves, per_language=dict(b2=dict(source=.5), c2=dict(source=.4)), source='s', arm='family')
+
+
+def drawn(ex): return json.dumps(ex.fig().to_plotly_json(), default=lambda a: np.asarray(a).tolist(), sort_keys=True)
+
+
+@pytest.mark.parametrize('name, value', [('world', 1), ('target', 'c2'), ('lam', .9), ('share', .25)])
+def test_a_control_changes_the_picture(name, value):
+    from xltnb.papers.arithmetic.explorer import LambdaExplorer
+    ex = LambdaExplorer([run(), run(1, .05)])
+    before = drawn(ex)
+    ex.controls[name].value = value
+    assert drawn(ex) != before
+
+
+def test_the_live_figure_follows():
+    from xltnb.papers.arithmetic.explorer import LambdaExplorer
+    ex = LambdaExplorer([run(), run(1, .05)])
+    ex.live = go.FigureWidget(ex.fig())
+    for name, value in (('lam', .3), ('share', .5), ('target', 'c2'), ('world', 1)):
+        ex.controls[name].value = value
+        fig = ex.fig()
+        assert ex.live.layout.title.text == fig.layout.title.text
+        for a, b in zip(ex.live.data, fig.data):
+            assert np.array_equal(a.x, b.x)
+            if a.y is not None and b.y is not None: assert np.allclose(a.y, b.y)
+
+
+def test_the_mixture_is_a_mixture():
+    from xltnb.papers.arithmetic.explorer import LambdaExplorer
+    ex = LambdaExplorer([run()], target='c2', lam=.2, share=.75)
+    assert ex.relative == 'c1' and ex.weights == pytest.approx([.2, .2, .6])
+
+
+def test_committed_records_are_whole():
+    "What pages quote: every planned seed of the family at laptop, with the metrics that the rules name"
+    from xltnb.records.published import load_paper
+    from xltnb.records.rules import names_in
+    from xltnb.runs.plan import make_plan
+    found = make_plan('arithmetic', 'laptop').records().get('family', [])
+    if not found: pytest.skip('no committed runs of the family')
+    need = {m for c in load_paper('arithmetic').claims.values() for k in c.at('laptop') for _, m in names_in(k.effect)}
+    for r in found:
+        assert need <= r.metrics.keys()
+        for m in ('half', 'source', 'tuned'): assert np.mean(r.items[m]) == pytest.approx(r.metrics[m], abs=1e-3)
+        assert all(len(v) == len(r.curves['zero_shot']['weight']) for v in r.curves['zero_shot'].values())
