@@ -199,3 +199,13 @@ def test_committed_records_are_whole():
         assert need <= r.metrics.keys()
         for m in ('half', 'source', 'tuned'): assert np.mean(r.items[m]) == pytest.approx(r.metrics[m], abs=1e-3)
         assert all(len(v) == len(r.curves['zero_shot']['weight']) for v in r.curves['zero_shot'].values())
+
+
+def test_figures_follow_the_records():
+    "Gains are paired by world, the title says where the maximum lies, and relatedness is counted over the source"
+    from xltnb.papers.arithmetic.figures import arm_gains, lambda_fig, relatedness_df
+    runs = [run(), run(1, .05)]
+    gains = arm_gains(runs, 'source', ('half',))
+    assert gains.gain['half'] == pytest.approx(12.5) and gains.n['half'] == 2
+    assert lambda_fig(runs[:1]).layout.title.text == 'The mean curve has its maximum at an end'
+    assert relatedness_df(runs[:1]).gain.tolist() == pytest.approx([10, 0, 20, 10])
