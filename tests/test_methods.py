@@ -17,7 +17,7 @@ from xltnb.papers.robust.training import METHODS
 from xltnb.training.method_trainer import MethodTrainer
 from xltnb.papers.robust.methods import ADV, RSRP, FreeADV, scale, vote
 from xltnb.papers.robust.augmentation import RSDA, Repeat
-from xltnb.papers.robust.views import EAR, Consistency, OnlineSynonyms
+from xltnb.papers.robust.views import EAR, Consistency, PreparedViews
 from xltnb.tasks.synonyms import Synonyms
 from xltnb.runs.recipes import make_methods
 from xltnb.training.views import swapped
@@ -108,7 +108,7 @@ def test_a_model_without_a_table_of_words():
 # lists
 
 @pytest.mark.parametrize('first', [ADV(.1), RSRP(.1), RSRP(.1, site='last'), FreeADV(.1)], ids=repr)
-@pytest.mark.parametrize('view', [OnlineSynonyms, Consistency, EAR])
+@pytest.mark.parametrize('view', [PreparedViews, Consistency, EAR])
 def test_view_methods_come_first(first, view):
     m, = ready(view(TABLE, views=1, **(dict(layer=1) if view is EAR else {})))
     net = model(); net.set_attn_implementation('eager'); step = batch(net, views=1)
@@ -117,8 +117,8 @@ def test_view_methods_come_first(first, view):
     with pytest.raises(XltError, match='put the view method first'): run([first, m], step)
 
 def test_two_that_write_the_same_columns():
-    with pytest.raises(XltError, match="OnlineSynonyms and Consistency would both write the column 'view0_ids'"):
-        check_methods([OnlineSynonyms(TABLE), RSRP(.1), Consistency(TABLE, views=2)])
+    with pytest.raises(XltError, match="PreparedViews and Consistency would both write the column 'view0_ids'"):
+        check_methods([PreparedViews(TABLE), RSRP(.1), Consistency(TABLE, views=2)])
 
 def test_frozen_words_cannot_be_pushed():
     m,free = ready(EAR(TABLE, views=1, layer=1), EAR(TABLE, views=1, layer=1, push=0)); net = model(); net.set_attn_implementation('eager')
@@ -151,15 +151,15 @@ def test_rows_and_features_that_do_not_fit():
 @pytest.mark.parametrize('cls,bad', [
     (ADV, dict(rho='0.1')), (ADV, dict(rho=float('inf'))), (ADV, dict(rho=-1)), (ADV, dict(steps=1.5)), (ADV, dict(steps=True)), (ADV, dict(clean=2)),
     (FreeADV, dict(rho=float('nan'))), (FreeADV, dict(keep=1)), (RSRP, dict(rho=float('nan'))), (RSRP, dict(samples=0)), (RSRP, dict(samples=1.5)),
-    (Repeat, dict(copies=0)), (Repeat, dict(copies=-2)), (RSDA, dict(copies=2.5)), (RSDA, dict(copies=0)), (OnlineSynonyms, dict(views=2.5)),
-    (OnlineSynonyms, dict(views=0)), (Consistency, dict(weight=float('nan'))), (Consistency, dict(weight=-1)), (EAR, dict(push=float('nan'))),
+    (Repeat, dict(copies=0)), (Repeat, dict(copies=-2)), (RSDA, dict(copies=2.5)), (RSDA, dict(copies=0)), (PreparedViews, dict(views=2.5)),
+    (PreparedViews, dict(views=0)), (Consistency, dict(weight=float('nan'))), (Consistency, dict(weight=-1)), (EAR, dict(push=float('nan'))),
     (EAR, dict(pull=-1)), (EAR, dict(layer=1.5))])
 def test_numbers_that_cannot_be_meant(cls, bad):
     given = {} if cls in (ADV, FreeADV, RSRP, Repeat) else dict(table=TABLE)
     (name,value), = bad.items()
     with pytest.raises(XltError, match=f'{name} of {cls.__name__} is {value!r}'.replace('.', r'\.')): cls(**given, **bad)
 
-@pytest.mark.parametrize('cls', [RSDA, OnlineSynonyms])
+@pytest.mark.parametrize('cls', [RSDA, PreparedViews])
 def test_a_table_is_a_table(cls):
     assert isinstance(cls(TABLE).table, Synonyms)
     for bad in (None, 'wordnet', ['big'], {'big': 'large'}, {}):

@@ -30,7 +30,7 @@ from xltnb.models.heads import add_head
 from xltnb.training.method_trainer import MethodTrainer
 from xltnb.papers.robust.methods import ADV, RSRP, FreeADV
 from xltnb.papers.robust.augmentation import Repeat  # noqa: F401
-from xltnb.papers.robust.views import OnlineSynonyms
+from xltnb.papers.robust.views import PreparedViews
 from xltnb.training.settings import SCHEDULE, FineCfg
 from xltnb.training.arguments import arguments
 from xltnb.tasks.bench import load_bench
@@ -309,7 +309,7 @@ def test_scores_are_as_precise_as_the_training(tmp_path, monkeypatch, bf16):
     t.zero_shot(); assert seen[-1]==('cuda', torch.bfloat16, bf16) and len(seen)==2
 
 def test_a_view_of_a_pair_keeps_its_segments():
-    tok,task,m = tokenizer(), toy_task(24, 'pair'), OnlineSynonyms({'never seen': ('x',)}, views=2)
+    tok,task,m = tokenizer(), toy_task(24, 'pair'), PreparedViews({'never seen': ('x',)}, views=2)
     tok.model_input_names = ['input_ids','token_type_ids','attention_mask']
     tok.backend_tokenizer.post_processor = processors.TemplateProcessing(single='<s> $A </s>', pair='<s> $A </s> $B:1 </s>:1', special_tokens=[('<s>',1),('</s>',2)])
     feats = prepared(task, tok, 32, [m], 0); rows = pad_batch([feats[i] for i in range(4)], tok, m.columns)

@@ -111,15 +111,13 @@ SCALARS = ('labels', 'start_positions', 'end_positions') # one number a row, exc
 def pad_batch(
     features:Sequence[dict], # rows of features
     tokenizer, # whose padding id is used
-    columns:tuple=(), # further columns of numbers that methods asked for; those called ..._ids are padded with the padding id
+    columns:tuple=(), # further columns of numbers that methods read, where the rows have them; ..._ids are padded with the padding id
 )->dict[str,Tensor]: # [B,T] token columns, [B] labels of sentences, [B,own length] further columns
     "A batch padded to its own longest row; columns that neither the model nor a method reads are left out"
     fill = lambda k: tokenizer.pad_token_id if k.endswith('_ids') and k!='token_type_ids' else FILL.get(k, 0)
     widest = lambda k: max(len(f[k]) for f in features)
     stack = lambda k: torch.tensor([[*f[k], *[fill(k)]*(widest(k)-len(f[k]))] if isinstance(f[k], Sequence) else f[k] for f in features])
-    missing = [c for c in columns if c not in features[0]]
-    if missing: raise XltError(f'a method reads the column {missing[0]!r}, which the features lack; they have {", ".join(features[0])}')
-    names = ['input_ids', *[k for k in ('token_type_ids', *SCALARS) if k in features[0]], *columns]
+    names = ['input_ids', *[k for k in ('token_type_ids', *SCALARS, *columns) if k in features[0]]]
     lengths = torch.tensor([len(f['input_ids']) for f in features])
     return {k: stack(k) for k in names} | dict(attention_mask=(torch.arange(int(lengths.max()))<lengths[:,None]).long())
 

@@ -17,6 +17,14 @@ from transformers import Trainer
 from .methods import Method, Replay, Step, chain, check_methods
 from ..core import XltError
 
+# %% ../../nbs/training/02_method_trainer.ipynb #6fc17c34
+def _owner(cls): return next(c.__name__ for c in cls.__mro__ if 'compute_loss' in vars(c))
+
+def _second_loss(cls):
+    "Name of the class behind `MethodTrainer` whose loss would be dropped; '' if there is none"
+    behind = cls.__mro__[cls.__mro__.index(MethodTrainer)+1:]
+    return next((c.__name__ for c in behind if 'compute_loss' in vars(c) and c is not Trainer), '')
+
 # %% ../../nbs/training/02_method_trainer.ipynb #3667fbe6
 class MethodTrainer(Trainer):
     "`transformers.Trainer` whose loss is folded over `methods`; everything else is the library's"
@@ -28,6 +36,9 @@ class MethodTrainer(Trainer):
     ):
         self.methods = check_methods(methods)
         before = [type(m).__name__ for m in self.methods if type(m).prepare is not Method.prepare]
+        if self.methods and (other := _second_loss(type(self))):
+            raise XltError(f'{type(self).__name__} has two losses, and the one of {other} would be dropped: make it a method, whose '
+                           'loss(step, rest) adds to rest(step).loss, or train without methods')
         if before and not prepared:
             raise XltError(f'{before[0]} works on the rows before training, and nothing here calls its `prepare`: '
                            'rows = method.prepare(rows, Prepare(task, tokenizer, seed)), and pass prepared=True')
@@ -60,9 +71,22 @@ class MethodTrainer(Trainer):
     ): # the loss, or (loss, outputs)
         "The chain's loss in training, the model's own in evaluation"
         if not self.methods or not model.training: return super().compute_loss(model, self._plain(inputs), return_outputs)
-        step = self.step(model, inputs)
-        out = chain(self.methods, Replay(step.ids.device))(step)
+        step,self._chained = self.step(model, inputs), True
+        try: out = chain(self.methods, Replay(step.ids.device))(step)
+        except RuntimeError as e:
+            if 'use_reentrant' not in str(e) and 'Checkpointing is not compatible' not in str(e): raise
+            raise XltError('a method asks for gradients on the way, which reentrant checkpointing cannot give: '
+                           "set gradient_checkpointing_kwargs=dict(use_reentrant=False)") from e
         return (out.loss, dict(loss=out.loss, logits=out.logits)) if return_outputs else out.loss
+
+    def training_step(self, *args, **kwargs):
+        "The library's step; raises `XltError` when a subclass computed another loss in place of the chain's"
+        self._chained = not self.methods
+        loss = super().training_step(*args, **kwargs)
+        if not self._chained:
+            raise XltError(f'compute_loss of {_owner(type(self))} never called super().compute_loss, so the methods had no part in '
+                           'the loss: make it a method, whose loss(step, rest) adds to rest(step).loss')
+        return loss
 
     def _save_optimizer_and_scheduler(self, output_dir):
         super()._save_optimizer_and_scheduler(output_dir)

@@ -204,6 +204,10 @@ class Method:
         "Every update: what is minimised"
         return rest(step)
 
+    def facts(self)->dict: # name -> number
+        "What a run's record should say of what `prepare` did; most have nothing to say"
+        return vars(self).get('_facts', {})
+
     def state(self)->dict: # name -> tensor
         "What a checkpoint has to keep of the method; most keep nothing"
         return {}

@@ -17,7 +17,7 @@ from ...core import check_number
 from ...tasks.replacing import random_words, replace_words, words_to_draw
 from ...tasks.synonyms import Synonyms
 from ...training.methods import Method
-from ...training.views import checked_table, swapped
+from ...training.views import checked_table, fraction_swapped, swapped
 
 # %% ../../../nbs/papers/robust/01_augmentation.ipynb #e02dfa42
 def _texts_of(data):
@@ -47,8 +47,9 @@ class RSDA(Method):
     ): # rows
         "The copies, in order: all rows once, then all rows again"
         if self.random: self._words = words_to_draw(_texts_of(data), self.lower, self.punct)
-        parts = [data]*self.originals + [self.copy(data, ctx.seed, i) for i in range(self.copies)]
-        return concatenate_datasets(parts)
+        copies = [self.copy(data, ctx.seed, i) for i in range(self.copies)]
+        self._facts = dict(swapped=float(np.mean([fraction_swapped(data, c) for c in copies])))
+        return concatenate_datasets([data]*self.originals + copies)
 
     def copy(self,
         data, # rows

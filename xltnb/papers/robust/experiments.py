@@ -81,7 +81,7 @@ ROWS = dict(
     released=Row((_RSDA.without(*_LOOSE),)),
     lookup=Row((_RSDA,), loose=True),
     originals=Row((call('RSDA', copies=N, **_LOOSE, originals=True),)),
-    online=Row((call('OnlineSynonyms', views=N, **_LOOSE),)),
+    online=Row((call('OnlineSynonyms', views=N, **_LOOSE),)), # `PreparedViews`, under the name that its records hold
     consistency=Row((call('Consistency', views=N, **_LOOSE),), cost=1.9),
     ear=Row((call('EAR', views=N, **_LOOSE, push=0),), cost=2.2),
     both=Row((call('ADV', rho=.03), _RSDA), cost=1.6),
@@ -91,6 +91,8 @@ ROWS = dict(
     average=Row(cost=1.1, average=True),
     shared=Row((call('RSDA', copies=N, **_LOOSE, shared=True),)),
     matched=Row((call('Repeat', copies=N),)),
+    senses=Row((call('SenseDA', dose=.3, copies=N),)),
+    senses_random=Row((call('SenseDA', dose=.3, copies=N, random=True),)),
     english=Row((_RSDA,), synonyms='english'))
 CORE = ('plain','rsda','random','rsrp','adv') # the paper's methods and their controls
 BEYOND = ('consistency','online','both','average','free','ear') # not in the paper

@@ -18,7 +18,7 @@ from .augmentation import RSDA, Repeat
 from .methods import ADV, FreeADV, RSRP
 from .regions import Around, load_classifier, survey
 from .experiments import AroundCfg, RobustCfg
-from .views import EAR, Consistency, OnlineSynonyms
+from .views import EAR, Consistency, PreparedViews
 from ...runs.by_name import encoder_of, invented_world, is_invented, task_of
 from ...runs.experiments import EXPERIMENTS, Ctx, Result, paused_unless
 from ...runs.recipes import make_methods, read_call, transfer_fields
@@ -26,10 +26,13 @@ from ...tasks.bench import load_bench
 from ...tasks.languages import distance
 from ...tasks.synonyms import Synonyms, english_only, load_synonyms
 from ...training.scores import Transfer
+from ...training.senses import SenseDA
 from ...training.trainer import Finetuner, finetune
 
 # %% ../../../nbs/papers/robust/05_training.ipynb #9804e89c
-METHODS = {m.__name__: m for m in (ADV, FreeADV, RSRP, RSDA, Repeat, OnlineSynonyms, Consistency, EAR)} # what a configuration may name
+_MADE = ADV, FreeADV, RSRP, RSDA, SenseDA, Repeat, PreparedViews, Consistency, EAR
+METHODS = {m.__name__: m for m in _MADE} # what a configuration may name
+METHODS['OnlineSynonyms'] = PreparedViews # its name in earlier records, whose keys hold it
 
 # %% ../../../nbs/papers/robust/05_training.ipynb #ba1d1427
 def table_of(
@@ -136,6 +139,7 @@ def run_robust(
     z = ft.zero_shot('test', limit=cfg.limit)
     pairs = ft.generalized(cfg.matrix, cfg.matrix_items) if cfg.matrix else None
     dev,avg = ft.zero_shot('validation', [task.source]).main(task.source), float(np.mean([z.main(l) for l in z.scores]))
+    for m in ft.methods: facts |= m.facts()
     res = Result(**transfer_fields(z, pairs, source=z.main(z.source), avg=avg, dev=dev, slope=slope(z), **facts))
     if grid: res.curves['grid'] = grid
     res.provenance |= dict(data=task.fingerprint(), updates=ft.state.global_step, train_s=ft.state.log_history[-1].get('train_runtime'))
