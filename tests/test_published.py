@@ -73,13 +73,16 @@ def test_ours_are_called_a_pilot(paper):
     assert all(c.ours for c in p.claims.values())
 
 
+PILOT = [t for t in BENCH if t != 'lo_topic']  # built after the pilot whose numbers the tables hold
+
+
 def test_baseline_tables_are_the_embedded_tasks():
     tables = load_paper('baselines').tables
-    assert set(tables) == set(BENCH)
-    assert all(c.arm == t and 0 < c.value <= 100 for t in BENCH for c in tables[t].cells)
+    assert set(tables) == set(PILOT)
+    assert all(c.arm == t and 0 < c.value <= 100 for t in PILOT for c in tables[t].cells)
 
 
-@pytest.mark.parametrize('task', BENCH)
+@pytest.mark.parametrize('task', PILOT)
 def test_baseline_margins_are_the_means_of_the_cells(task):
     "Each check compares a group of languages with the number that the table gives for it, and the groups cover the table"
     cell, seen = {c.metric: c.value/100 for c in load_paper('baselines').tables[task].cells}, []

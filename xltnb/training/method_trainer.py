@@ -25,6 +25,15 @@ def _second_loss(cls):
     behind = cls.__mro__[cls.__mro__.index(MethodTrainer)+1:]
     return next((c.__name__ for c in behind if 'compute_loss' in vars(c) and c is not Trainer), '')
 
+# %% ../../nbs/training/02_method_trainer.ipynb #bbc414fd
+def _run(methods, step):
+    "The chain's loss and logits"
+    try: return chain(methods, Replay(step.ids.device))(step)
+    except RuntimeError as e:
+        if 'use_reentrant' not in str(e) and 'Checkpointing is not compatible' not in str(e): raise
+        raise XltError('a method asks for gradients on the way, which reentrant checkpointing cannot give: '
+                       "set gradient_checkpointing_kwargs=dict(use_reentrant=False)") from e
+
 # %% ../../nbs/training/02_method_trainer.ipynb #3667fbe6
 class MethodTrainer(Trainer):
     "`transformers.Trainer` whose loss is folded over `methods`; everything else is the library's"
@@ -72,21 +81,8 @@ class MethodTrainer(Trainer):
         "The chain's loss in training, the model's own in evaluation"
         if not self.methods or not model.training: return super().compute_loss(model, self._plain(inputs), return_outputs)
         step,self._chained = self.step(model, inputs), True
-        try: out = chain(self.methods, Replay(step.ids.device))(step)
-        except RuntimeError as e:
-            if 'use_reentrant' not in str(e) and 'Checkpointing is not compatible' not in str(e): raise
-            raise XltError('a method asks for gradients on the way, which reentrant checkpointing cannot give: '
-                           "set gradient_checkpointing_kwargs=dict(use_reentrant=False)") from e
+        out = _run(self.methods, step)
         return (out.loss, dict(loss=out.loss, logits=out.logits)) if return_outputs else out.loss
-
-    def training_step(self, *args, **kwargs):
-        "The library's step; raises `XltError` when a subclass computed another loss in place of the chain's"
-        self._chained = not self.methods
-        loss = super().training_step(*args, **kwargs)
-        if not self._chained:
-            raise XltError(f'compute_loss of {_owner(type(self))} never called super().compute_loss, so the methods had no part in '
-                           'the loss: make it a method, whose loss(step, rest) adds to rest(step).loss')
-        return loss
 
     def _save_optimizer_and_scheduler(self, output_dir):
         super()._save_optimizer_and_scheduler(output_dir)
@@ -98,6 +94,20 @@ class MethodTrainer(Trainer):
         file = Path(checkpoint or '.')/'methods.safetensors'
         state = load_file(file, str(self.args.device)) if checkpoint and file.exists() else {}
         for i,m in enumerate(self.methods): m.load({k.split('.',1)[1]: v for k,v in state.items() if k.split('.',1)[0]==str(i)})
+
+# %% ../../nbs/training/02_method_trainer.ipynb #1625b8f8
+@patch
+def training_step(self:MethodTrainer,
+    *args, # as for `Trainer`
+    **kwargs, # as for `Trainer`
+): # the loss
+    "The library's step; raises `XltError` when a subclass computed another loss in place of the chain's"
+    self._chained = not self.methods
+    loss = super(MethodTrainer, self).training_step(*args, **kwargs)
+    if not self._chained:
+        raise XltError(f'compute_loss of {_owner(type(self))} never called super().compute_loss, so the methods had no part in '
+                       'the loss: make it a method, whose loss(step, rest) adds to rest(step).loss')
+    return loss
 
 # %% ../../nbs/training/02_method_trainer.ipynb #6e0668a7
 @patch
