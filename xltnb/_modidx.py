@@ -2515,6 +2515,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                      'xltnb/papers/salt/speed.py'),
                                          'xltnb.papers.salt.speed.speed_candidates': ( 'papers/salt/speed.html#speed_candidates',
                                                                                        'xltnb/papers/salt/speed.py'),
+                                         'xltnb.papers.salt.speed.stock_flops': ( 'papers/salt/speed.html#stock_flops',
+                                                                                  'xltnb/papers/salt/speed.py'),
                                          'xltnb.papers.salt.speed.stock_proposals': ( 'papers/salt/speed.html#stock_proposals',
                                                                                       'xltnb/papers/salt/speed.py')},
             'xltnb.papers.salt.switching': { 'xltnb.papers.salt.switching.SelfProposals': ( 'papers/salt/switching.html#selfproposals',

@@ -83,7 +83,7 @@ class Sentence:
         self.place = self.p.place+len(self.ids)-1-len(ids) # behind the prefix, before the last special token
         self.words = [at['pieces'][i][1:] for i in self.ids[self.place]]
         self.names = [[at['pieces'][i].removeprefix('▁') for i in row] for row in self.p.ids]
-        self.langs = [[at['langs'][i] or script(at['pieces'][i]).lower()[:4] for i in row] for row in self.p.ids]
+        self.langs = [[at['langs'][i] or script(at['pieces'][i]).lower() for i in row] for row in self.p.ids]
 
     def version(self,
         chosen:dict, # number of a word -> number of its proposal
@@ -110,7 +110,7 @@ class Sentence:
 
 # %% ../../../nbs/papers/salt/09_explorer.ipynb #157b5f8e
 SHOWN,LAMS = 6,(1.,.75,.5,.25,0.) # proposals under each word; points on each line
-LANGUAGES = ('de','es','fr','ru','tr','hi') # of the lines
+LANGUAGES = ('de','es','fr','nl','ru','tr') # of the lines
 _LINES = dict(zip(LANGUAGES, ('#0072B2','#E69F00','#009E73','#CC79A7','#56B4E9','#D55E00')))
 
 def _blank()->go.Figure:
@@ -132,7 +132,7 @@ class SaltExplorer(Explorer):
     rows = ('text',), ('word','proposal'), ('lam',)
 
     def __init__(self,
-        text:str='elephant: animal, large, forest', # English
+        text:str='book: library, read, school, paper', # English
         switched:dict|None=None, # number of a word -> number of its proposal; None: every word for its best
         **settings, # any other control: lam=.5, word=0
     ):
