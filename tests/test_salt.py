@@ -11,7 +11,7 @@ from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassificat
 from xltnb.core import XltError
 from xltnb.models.encoders import MLM_FILE, load_mlm
 from xltnb.papers.salt.mixup import MIXES, EmbedMixup
-from xltnb.papers.salt.proposals import english_ids, english_pieces, folded, proposable, propose, word_pieces, word_places
+from xltnb.papers.salt.proposals import english_ids, english_pieces, folded, propose, word_pieces, word_places
 from xltnb.papers.salt.switching import SWITCHES, SelfProposals, SelfSwitch, sentences_of
 from xltnb.tasks.bench import load_bench
 from xltnb.tasks.languages import UNSPACED, script, scripts_of

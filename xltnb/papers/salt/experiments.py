@@ -168,7 +168,8 @@ def _smoke_studies():
     few,world = ('en','de','zh'), PretrainedWorldCfg(tokens=30_000, train=24, test=24, fine=replace(fine, bf16='no'))
     frozen = FrozenSaltCfg(rows=40, train=32, limit=12, langs=few, encoder='e5-small:2')
     tuned = SaltCfg('cldr_cat', 24, 12, few, 'e5-small:2', fine=fine)
-    return dict(frozen_cldr=SaltStudy('salt.frozen', frozen, SALT_CORE, 1, 8., 1), cldr=SaltStudy('salt.finetune', tuned, SALT_CORE, 1, 8., 1),
+    return dict(frozen_cldr=SaltStudy('salt.frozen', frozen, SALT_CORE, 1, 8., 1),
+                cldr=SaltStudy('salt.finetune', tuned, SALT_CORE, 1, 8., 1),
                 world=SaltStudy('salt.world', world, (*SALT_CORE,'oracle'), 1, 3., 1))
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #974dde34
