@@ -39,7 +39,7 @@ class AlignCfg(Config):
     cases:int = within(0, 0) # interventions; 0: none
     edit_from:int = within(4, 0) # first layer to edit
     edit_steps:int = within(1000, 0) # Adam updates an edit
-    edit_lrs:tuple[float,...] = later(within((), 0, above=True)) # strengths to choose an edit's from, by the own probe; (): only the paper's
+    edit_lrs:tuple[float,...] = later(within((), 0, above=True)) # strengths of an edit to choose from; (): only the paper's
     wide:int = later(within(0, 0)) # units of a wider probe beside the quoted one; 0: none
 
     def __post_init__(self):
