@@ -37,6 +37,10 @@ def chromium():
     return os.environ.get('XLTNB_CHROMIUM') or next((p for p in map(shutil.which, names) if p), None)
 
 
+def pytest_addoption(parser):
+    parser.addoption('--drag', type=int, default=0, metavar='N', help="tests/test_lab.py: measure N moves of each widget's slider in JupyterLab")
+
+
 def copy_checkout(dst):
     "A copy of what a test may change: sources, without environments, caches or runs"
     skip = shutil.ignore_patterns('.git', '.venv', '.cache', 'results', '_docs', '_proc*', '__pycache__', '*.egg-info', '.pytest_cache', '.hypothesis', '.ruff_cache', '.ipynb_checkpoints')

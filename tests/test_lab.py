@@ -1,4 +1,9 @@
-"In JupyterLab: the widget's notebook runs, a control moves, the picture changes"
+"""In JupyterLab: the widget's notebook runs, a control moves, the picture changes
+
+`pytest tests/test_lab.py -k answers --drag 50` measures a drag of every paper's widget instead: milliseconds from a key press on the
+first slider to the redrawn picture, median and 95th percentile. Run it on an idle machine; on a busy one read the processor time
+beside it: of browser, server and kernel together, which idle cores would need at most. It fails where nothing is redrawn.
+"""
 import os
 import re
 import socket
@@ -11,9 +16,11 @@ from contextlib import contextmanager
 import pytest
 from conftest import NBS, ROOT
 
+from xltnb.runs.experiments import has_part, papers
+
 PLOT = '.jupyter-widgets .js-plotly-plot'
 CHANGED = f'b => {{ const e = document.querySelector("{PLOT}"); return e && JSON.stringify(e.data) + JSON.stringify(e.layout) !== b }}'
-BOOKS = dict(regions=['from xltnb.papers.robust.explorer import RegionExplorer', 'RegionExplorer(radius=.03)'])
+BOOKS = {f'explore_{p}': [f'from xltnb import explore\nexplore({p!r})'] for p in papers() if has_part(p, 'explorer')} | dict(regions=['from xltnb.papers.robust.explorer import RegionExplorer', 'RegionExplorer(radius=.03)'])
 WIDGETS = {'mothello_explore': 1, '09_explorer': 1, 'mothello_walk': 2}  # a page, and how many widgets it leaves
 
 
@@ -126,3 +133,50 @@ def test_a_region_grows(browser, lab):
     with run_all(browser, lab('regions')) as page:
         changes(page, lambda: drag(page, 1), 'attack of 0.1 ')
         changes(page, lambda: page.locator('.widget-dropdown select').first.select_option('🍑 peach'))
+
+
+WATCH = """e => { window.took = [];
+    const plot = document.querySelector('PLOT'), done = () => requestAnimationFrame(() => setTimeout(() => took.push(performance.now() - window.pressed)));
+    e.addEventListener('keydown', k => { window.pressed = k.timeStamp }, true);
+    for (const told of ['plotly_update', 'plotly_restyle', 'plotly_relayout']) plot.on(told, done) }""".replace('PLOT', PLOT)
+
+
+def spent():
+    "Processor time of everything that this process started, in milliseconds"
+    import psutil
+    total = 0.
+    for p in psutil.Process().children(recursive=True):
+        try: total += 1000*sum(p.cpu_times()[:2])
+        except psutil.NoSuchProcess: pass
+    return total
+
+
+def milliseconds(page, moves):
+    "From a key press on the first slider to the redrawn picture, for each of `moves` presses; at the slider's end they turn back"
+    handle, key = page.locator('.widget-slider .noUi-handle').first, 'ArrowRight'
+    handle.focus()
+    handle.evaluate(WATCH)
+    at = lambda name: float(handle.get_attribute(f'aria-value{name}'))
+    for i in range(moves):
+        if at('now') >= at('max'): key = 'ArrowLeft'
+        elif at('now') <= at('min'): key = 'ArrowRight'
+        page.evaluate('took.length = 0')
+        handle.press(key)
+        page.wait_for_function('took.length > 0', timeout=10_000)
+        yield page.evaluate('took[0]')
+        page.wait_for_timeout(50)  # the kernel comes to rest
+
+
+@pytest.mark.parametrize('paper', [p for p in papers() if has_part(p, 'explorer')])
+def test_a_drag_answers(browser, lab, pytestconfig, capsys, paper):
+    if not (moves := pytestconfig.getoption('--drag')): pytest.skip('a measurement: name a number of moves with --drag 50')
+    import numpy as np
+    with run_all(browser, lab(f'explore_{paper}')) as page:
+        drag(page, 2)  # warm
+        page.wait_for_timeout(1000)
+        before = spent()
+        took = list(milliseconds(page, moves))
+        cpu = (spent() - before)/moves
+    with capsys.disabled():
+        load = os.getloadavg()[0]
+        print(f'\n{paper}: {len(took)} moves, median {np.median(took):.0f} ms, 95th percentile {np.percentile(took, 95):.0f} ms, processor {cpu:.0f} ms a move, load {load:.1f}')

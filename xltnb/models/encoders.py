@@ -124,7 +124,8 @@ def has_weights(
 def _cached(key, make):
     "Folder of a model and its tokenizer, made once, and again if it is damaged"
     def write(folder):
-        print('Preparing the encoder, once: this takes about half a minute.', file=sys.stderr)
+        where = sys.stdout if 'ipykernel' in sys.modules else sys.stderr # a notebook shows what stands in stderr as an error
+        print('Preparing the encoder, once: this takes about half a minute.', file=where)
         with quiet():
             model,tok = make()
             tok.save_pretrained(folder)
