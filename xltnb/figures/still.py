@@ -195,6 +195,7 @@ def still(
     bar = next((t for t in traces if t['type']=='heatmap' and t.get('showscale', True)), None)
     place_axes(axes, (64, 60, wide-20, tall-60))
     m = _margins(layout, axes, entries, bar)
+    wide = max(wide, 2*m['l']) # long labels beside the plot leave it half the width; a phone scales the picture
     head,more = _head(layout, wide, m['l'])
     below = layout.get('legend', {}).get('orientation')=='h'
     rows = _rows(entries, wide-m['l']-10) if below else [[(0,t,c)] for t,c in entries]

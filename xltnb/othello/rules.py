@@ -152,7 +152,7 @@ def classes(
     return 1 + bit(pos.black) - bit(pos.white)
 
 # %% ../../nbs/othello/00_rules.ipynb #25a7adc1
-_SQUARE = ('width:26px;height:26px;text-align:center;background:#e4efe6;border:1px solid #9db8a3;'
+_SQUARE = ('width:26px;height:26px;text-align:center;background:#e4efe6;color:#17191c;border:1px solid #9db8a3;'
     'font-size:18px;line-height:1')
 
 def _position_html(self:Position)->str:
