@@ -52,11 +52,12 @@ def _blank(corners):
     titles = ['score of the target over λ', 'the triangle of three adapters', 'score by language, here', 'cosine of vectors, by part']
     fig = make_subplots(2, 2, subplot_titles=titles, horizontal_spacing=.1, vertical_spacing=.16)
     fig.add_trace(go.Scatter(mode='lines', showlegend=False, line=dict(color=COLOURS['target'], width=2.5)), 1, 1)
-    here = dict(mode='markers', showlegend=False, marker=dict(size=14, symbol='circle-open', color=INK, line=dict(width=3)))
-    fig.add_trace(go.Scatter(**here), 1, 1)
-    look = dict(size=20, symbol='hexagon', colorscale='Viridis')
-    fig.add_trace(go.Scatter(mode='markers', showlegend=False, marker=look, hovertemplate='%{customdata}<extra></extra>'), 1, 2)
-    fig.add_trace(go.Scatter(**here), 1, 2)
+    look = dict(symbol='circle-open', color=INK, line=dict(width=3))
+    ring = lambda size: go.Scatter(mode='markers', showlegend=False, marker=dict(look, size=size))
+    fig.add_trace(ring(14), 1, 1)
+    cells = dict(size=20, symbol='hexagon', colorscale='Viridis')
+    fig.add_trace(go.Scatter(mode='markers', showlegend=False, marker=cells, hovertemplate='%{customdata}<extra></extra>'), 1, 2)
+    fig.add_trace(ring(30), 1, 2)
     x,y = zip(*(_flat(*p) for p in np.eye(3)))
     under = ['top center','bottom center','bottom center']
     fig.add_trace(go.Scatter(x=x, y=y, mode='text', text=corners, textposition=under, showlegend=False, hoverinfo='skip',
