@@ -108,3 +108,16 @@ def test_measures(tmp_path):
     assert neighbours(net, tok, world).loc['x1', ['translation', 'synonym', 'kind']].tolist() == [1, 1, 1]
     run = encoder_run(TINY, tmp_path/'fresh')
     assert masked_words(run.model, run.tok, world, 50).right.max() < .1
+
+
+def test_a_number_behind_the_name_is_another_world_and_encoder(monkeypatch):
+    "The seed draws the words and the pre-training; without a number everything is as its records have it"
+    from xltnb.invented import encoder
+    from xltnb.runs import by_name
+    asked = []
+    monkeypatch.setattr(by_name, 'invented_encoder', lambda cfg=encoder.InventedEncoderCfg(), cache=None: asked.append(cfg))
+    for name in ('invented', 'invented:2'): by_name.encoder_of(name)
+    assert asked[0] == encoder.InventedEncoderCfg() and (asked[1].seed, asked[1].world.seed) == (2, 2)
+    assert encoder.folder_of(asked[0]) != encoder.folder_of(asked[1])
+    zero, two = (by_name.task_of(f'invented_paraphrase{s}', train=50) for s in ('', ':2'))
+    assert zero.fingerprint() != two.fingerprint() and zero.labels == two.labels and zero.languages == two.languages

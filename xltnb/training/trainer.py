@@ -39,7 +39,7 @@ from ..models.pruning import task_subwords
 from .features import make_features, pad_batch
 from ..models.heads import add_head
 from .method_trainer import MethodTrainer
-from .settings import FineCfg, resolved
+from .settings import FineCfg, multiplies_bf16, resolved
 from .arguments import arguments, check_more
 from ..tasks.task import Task
 from .scores import Matrix, Transfer, bar, idle_cores, check_len, check_positions
@@ -355,7 +355,10 @@ def _foretell(self:Finetuner, last):
 
 # %% ../../nbs/training/08_trainer.ipynb #5cd69cca
 @patch
-def _precision(self:Finetuner): return torch.autocast('cuda', torch.bfloat16, enabled=self.args.bf16 and self.args.device.type=='cuda')
+def _precision(self:Finetuner, half=False):
+    "Arithmetic of scoring"
+    kind = self.args.device.type
+    return torch.autocast(kind, torch.bfloat16, enabled=self.args.bf16 if kind=='cuda' else half and multiplies_bf16())
 
 # %% ../../nbs/training/08_trainer.ipynb #0ee666ef
 @patch
@@ -364,10 +367,11 @@ def zero_shot(self:Finetuner,
     langs:Sequence[str]|None=None, # default: all of the task
     limit:int|None=None, # rows a language
     progress:bool|None=None, # a bar; default: as in training
+    half:bool=False, # on a processor that multiplies bfloat16, score in it; experiments with records score in float32
 )->Transfer: # scores by language
-    "Score the model in every language, in the precision of its training on a GPU, in float32 on a processor"
+    "Score the model in every language, in the precision of its training on a GPU, in float32 on a processor unless `half`"
     shown = self.progress if progress is None else progress
-    with self._precision():
+    with self._precision(half):
         return score_languages(self.model, self.processing_class, self.task, split, langs, limit, self.cfg.max_len, shown)
 
 # %% ../../nbs/training/08_trainer.ipynb #fa71acd4

@@ -19,7 +19,7 @@ from .methods import ADV, FreeADV, RSRP
 from .regions import Around, load_classifier, survey
 from .experiments import AroundCfg, RobustCfg
 from .views import EAR, Consistency, PreparedViews
-from ...runs.by_name import encoder_of, invented_world, is_invented, task_of
+from ...runs.by_name import encoder_of, invented_world, is_invented, task_of, world_seed
 from ...runs.experiments import EXPERIMENTS, Ctx, Result, paused_unless
 from ...runs.recipes import make_methods, read_call, transfer_fields
 from ...tasks.bench import load_bench
@@ -40,7 +40,7 @@ def table_of(
     task:str, # invented tasks bring their own
 )->Synonyms:
     "Load the synonyms of a run; `XLTNB_SYNONYMS` names the published file"
-    if is_invented(task): return invented_world().synonyms()
+    if is_invented(task): return invented_world(world_seed(task)).synonyms()
     check_name(name, ('wordnet','counterfitted','english'), 'source of synonyms')
     path = os.environ.get('XLTNB_SYNONYMS')
     if name!='wordnet' and not path:
