@@ -10,7 +10,7 @@ from xltnb.papers.robust.augmentation import RSDA, Repeat
 from xltnb.papers.robust.methods import ADV, RSRP, FreeADV
 from xltnb.papers.robust.views import Consistency
 from xltnb.tasks.task import Task, make_rows
-from xltnb.training.frozen import Points, Reader, displaced_points, fitted, frozen_encoder, frozen_study, vectors
+from xltnb.training.frozen import FrozenPoints, Reader, displaced_points, fitted, frozen_encoder, frozen_study, vectors
 from xltnb.training.settings import FrozenCfg
 
 WORDS = 'big small red green cat dog runs sleeps'.split()
@@ -66,7 +66,7 @@ def test_adversarial_points_are_worse_than_random_ones(task, reader):
     "At the same radius the head of the undisplaced points errs more on them"
     feats = reader.features(task.rows('en', 'train'), 'classify')
     x, y = vectors(reader, feats), np.array(feats['labels'])
-    head = fitted(Points(x, y, np.ones(len(y))), (x, y), (x.mean(0), x.std(0)), (1.,), 2)
+    head = fitted(FrozenPoints(x, y, np.ones(len(y))), (x, y), (x.mean(0), x.std(0)), (1.,), 2)
 
     def loss(m):
         p = displaced_points(reader, feats, [m], head, seed=0)
@@ -78,7 +78,7 @@ def test_the_head_in_torch_is_the_head(task, reader):
     rng = np.random.default_rng(0)
     for classes in (2, 3):
         x, y = rng.normal(size=(60, 5)).astype(np.float32), rng.integers(classes, size=60)
-        head = fitted(Points(x, y, np.ones(60)), (x, y), (x.mean(0), x.std(0)), (.1, 1.), classes+1)
+        head = fitted(FrozenPoints(x, y, np.ones(60)), (x, y), (x.mean(0), x.std(0)), (.1, 1.), classes+1)
         assert (head(torch.from_numpy(x)).argmax(1).numpy() == head.predict(x)).all()
 
 

@@ -6,7 +6,7 @@
 __all__ = ['COMMANDS', 'EXIT_CODES', 'OFFERS', 'VERDICT_STYLES', 'DATA', 'SHELLS', 'command', 'Parser', 'command_parser',
            'root_parser', 'main', 'text_table', 'show_rows', 'cmd_list', 'cmd_plan', 'cmd_run', 'cmd_claims',
            'cmd_compare', 'cmd_pin', 'cmd_migrate', 'cmd_report', 'cmd_reproduce', 'cmd_page', 'cmd_lab', 'cmd_docs',
-           'cmd_speed', 'cmd_data', 'cmd_doctor', 'cmd_completion']
+           'cmd_speed', 'cmd_leaderboard', 'cmd_data', 'cmd_doctor', 'cmd_completion']
 
 # %% ../nbs/02_cli.ipynb #d36d1bc2
 import argparse
@@ -87,7 +87,8 @@ def _pages(): return [p.stem for p in (project_root()/'nbs'/'papers').rglob('[!.
 
 # %% ../nbs/02_cli.ipynb #0ea57653
 OFFERS = dict(paper=_papers, target=_targets_of, preset=_presets, page=_pages, engine=lambda: ('local', 'inline'),
-    device=lambda: ('cpu', 'cuda'), what=lambda: DATA, shell=lambda: SHELLS) # parameter -> what the shell may offer
+    device=lambda: ('cpu', 'cuda'), what=lambda: DATA,
+    scale=lambda: ('frozen', 'finetune'), shell=lambda: SHELLS) # parameter -> what the shell may offer
 
 # %% ../nbs/02_cli.ipynb #c74d2a74
 def _type(tp):
@@ -313,6 +314,16 @@ def cmd_list(
     show_rows([dict(paper=p, state='ready' if p in built else 'planned') | _about(p) for p in papers()], json)
 
 # %% ../nbs/02_cli.ipynb #17f10418
+def _show_decide(plan, as_json):
+    "What would decide the unclear claims of a plan"
+    from xltnb.runs.power import decide_text, to_decide
+    rows = to_decide(plan)
+    if as_json: return rows
+    hours = lambda r: '-' if r['hours'] is None else f"{r['hours']:.2f}"
+    show_rows([dict(claim=r['claim'], seeds=r['n'], more=r['more'], hours=hours(r), says=r['says'], effect=r['effect']) for r in rows])
+    print(decide_text(rows, plan))
+    return rows
+
 @command
 def cmd_plan(
     target:str='', # a paper, or 'paper.tab1', 'paper.fig5', 'paper.C3'; default: all papers
@@ -321,13 +332,24 @@ def cmd_plan(
     seeds:int|None=None, # repeats per arm; default: the preset's
     store:str='results', # folder of run records
     jobs:str|None=None, # only arms that match: 'align-*,naive5'
+    decide:bool=False, # for each unclear claim: the seeds that would decide it, and what they cost
     json:bool=False, # print JSON
 ):
-    "What will run and what it costs; nothing starts"
+    "What will run, what it costs and, for one target, how narrow its intervals will be; nothing starts"
     from xltnb.runs.plan import make_plan
     plans = [make_plan(t, preset, seeds, store, jobs) for t in _targets(target)]
-    if json: show_rows([r for p in plans for r in p.df.to_dict('records')], True)
-    else: print('\n\n'.join(map(str, plans)))
+    if decide:
+        rows = [r for p in plans for r in _show_decide(p, json)]
+        if json: show_rows(rows, True)
+    elif json: show_rows([r for p in plans for r in p.df.to_dict('records')], True)
+    else: print('\n\n'.join([_with_power(p) if target else str(p) for p in plans]))
+
+def _with_power(plan):
+    "A plan, and the half-width that its seeds and test rows give each check"
+    from xltnb.records.published import find_papers
+    from xltnb.runs.power import plan_power, power_text
+    rows = plan_power(plan) if plan.target.partition('.')[0] in find_papers() else []
+    return f'{plan}\n\nHalf-widths of the intervals, from earlier records:\n{power_text(rows)}' if rows else str(plan)
 
 # %% ../nbs/02_cli.ipynb #719a49a0
 def _run_all(targets, preset, seeds, store, jobs, **options):
@@ -570,6 +592,52 @@ def cmd_speed(
     if store: keep_speed(got, store)
     if json: show_rows(got, True)
     else: show_rows([dict(what=k, value=v) for k,v in got.items()])
+
+# %% ../nbs/02_cli.ipynb #ldb00002
+def _proposes(encoder):
+    "Has an encoder a head for masked words? Without one a line on the error stream says what is left out"
+    from xltnb.models.encoders import load_mlm
+    try: return bool(load_mlm(encoder))
+    except XltError as e: print(f'the rows of SALT are left out: {e}', file=sys.stderr)
+    return False
+
+def _board_plan(preset, seeds, methods, encoder, rows, scale, store):
+    "The jobs of the table"
+    from xltnb.leaderboard.rows import board_jobs
+    from xltnb.records.store import open_store
+    from xltnb.runs.plan import Plan
+    jobs = board_jobs(preset, seeds, methods, encoder, not encoder or _proposes(encoder), [r for r in rows.split(',') if r])
+    return Plan('leaderboard', preset, [j for j in jobs if scale in ('', j.labels['scale'])], open_store(store))
+
+@command
+def cmd_leaderboard(
+    *,
+    method:list=[], # a method of yours, FILE.py:CLASS or FILE.py:CLASS(rho=0.1), again for each; the file is executed
+    encoder:str='', # an encoder of yours, a folder that save_pretrained wrote; default: the packaged one
+    rows:str='', # only these rows, such as plain,salt,words; default: all
+    scale:str='', # frozen | finetune; default: both
+    preset:str='smoke', # smoke | laptop | gpu
+    seeds:int|None=None, # repeats per row; default: the preset's
+    store:str='results', # folder of run records
+    minutes:float|None=None, # stop after this time; the same command goes on
+    show:bool=False, # run nothing, show what is there
+    json:bool=False, # print JSON
+):
+    "Methods of several papers and your own in one table, under one protocol"
+    from xltnb.leaderboard.table import board_table, comparisons
+    from xltnb.runs.run import run_plan
+    check_name(scale or 'frozen', ('frozen','finetune'), 'scale')
+    plan = _board_plan(preset, seeds, method, encoder, rows, scale, store)
+    report = None if show else run_plan(plan, minutes=minutes, engine='inline', show=not json)
+    runs = [r for rs in plan.records().values() for r in rs]
+    there = sorted({(r.labels['scale'],r.labels['task']) for r in runs}, reverse=True)
+    tables = [dict(scale=s, task=t) | line for s,t in there for line in board_table(runs, t, s).round(2).to_dict('records')]
+    if json:
+        show_rows(tables, True)
+        return report.exit_code if report else None
+    show_rows([{k: v for k,v in r.items() if k!='control'} for r in tables])
+    if not encoder and preset!='smoke': show_rows(comparisons(runs).round(3).to_dict('records'))
+    return report.exit_code if report else None
 
 # %% ../nbs/02_cli.ipynb #ced5b74b
 def _data_build(out, sources):

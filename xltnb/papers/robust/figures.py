@@ -22,11 +22,13 @@ from ...stats import holm, mean_ci, paired_diff
 # %% ../../../nbs/papers/robust/06_figures.ipynb #496341fe
 def by_task(
     records:Iterable[Record], # with the labels of their jobs; those that serve no row are left out
+    scale:str='finetune', # 'finetune', or 'frozen' for the frozen-encoder study
 )->dict[str,dict[str,list[Record]]]: # task -> row -> runs
     "Sort runs by task and row"
     found = {}
     for r in records:
-        if 'row' in r.labels: found.setdefault(r.labels['task'], {}).setdefault(r.labels['row'], []).append(r)
+        if 'row' not in r.labels or r.labels.get('scale', 'finetune')!=scale: continue
+        found.setdefault(r.labels['task'], {}).setdefault(r.labels['row'], []).append(r)
     return found
 
 # %% ../../../nbs/papers/robust/06_figures.ipynb #58be25e3
@@ -216,6 +218,8 @@ def robust_figures(
     "What regions contain, gains of every task's rows over plain training, radii, and what synonyms change in pairs of languages"
     around = [r for r in runs if 'around' in r.curves]
     figs = [('regions', lambda: regions_fig(around))]*bool(around)
+    for t,rows in by_task(runs, 'frozen').items():
+        figs.append((f'{t}, frozen encoder', lambda rows=rows, t=t: gains_fig(rows, title=f'{t}, frozen encoder')))
     for t,rows in by_task(runs).items():
         figs.append((f'{t}, gains', lambda rows=rows, t=t: gains_fig(rows, title=t)))
         grids = {k: rs for k,rs in rows.items() if rs[0].curves.get('grid')}

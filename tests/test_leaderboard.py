@@ -1,0 +1,102 @@
+"The leaderboard: one protocol for all rows, comparisons named before the runs, methods from a user's file"
+import json
+
+import numpy as np
+import pytest
+
+from xltnb.core import XltError, from_dict
+from xltnb.leaderboard.board import BOARD_METHODS, board_methods, load_own
+from xltnb.leaderboard.rows import BOARD_CONTROLS, BOARD_PLANNED, BOARD_ROWS, BoardCfg, board_jobs, board_studies, own_call
+from xltnb.leaderboard.table import board_table, comparisons
+from xltnb.records.record import Record
+from xltnb.stats import holm
+from xltnb.training.methods import Method
+
+MINE = '''from xltnb.training.methods import Method
+class Mine(Method):
+    "Does nothing"
+    def __init__(self, size=1.): self.size = size
+'''
+
+
+@pytest.fixture
+def mine(tmp_path):
+    path = tmp_path/'mine.py'
+    path.write_text(MINE)
+    return path
+
+
+@pytest.mark.parametrize('preset', ['smoke', 'laptop', 'gpu'])
+def test_rows_differ_in_their_methods_alone(preset):
+    "Same rows, encoder, head and updates; the weight of the originals follows from the kind of method"
+    for scale, task in {(j.labels['scale'], j.labels['task']) for j in board_jobs(preset)}:
+        jobs = [j for j in board_jobs(preset) if (j.labels['scale'], j.labels['task']) == (scale, task)]
+        rest = {json.dumps({k: v for k, v in j.config.items() if k not in ('methods', 'frozen')}, sort_keys=True) for j in jobs}
+        heads = {json.dumps({k: v for k, v in j.config['frozen'].items() if k != 'originals'}) for j in jobs}
+        assert len(rest) == len(heads) == 1
+        seeds = {j.labels['row']: 0 for j in jobs}
+        for j in jobs: seeds[j.labels['row']] += 1
+        assert len(set(seeds.values())) == 1, seeds
+        if scale == 'finetune': assert jobs[0].config['fine']['steps'] > 0  # updates, not passes: a copy costs no row more training
+
+
+def test_every_row_can_be_made():
+    for row, calls in BOARD_ROWS.items():
+        made = board_methods(BoardCfg(methods=tuple(map(str, calls))), ['one sentence']) if not any('Self' in str(c) for c in calls) else []
+        assert all(isinstance(m, Method) for m in made) and all(c.name in BOARD_METHODS for c in calls), row
+
+
+def test_originals_weigh_half_in_every_row():
+    for j in board_jobs('laptop'):
+        words, beside = ' '.join(j.config['methods']), j.config['frozen']['originals']
+        acts = any(k in words for k in ('ADV', 'RSRP', 'EmbedMixup'))
+        assert beside == float(acts and j.labels['scale'] == 'frozen')
+        if words and not acts: assert 'originals=True' in words or 'originals=1.0' in words
+
+
+def test_planned_comparisons_are_six_and_are_run():
+    runs = {(j.labels['task'], j.labels['row']) for j in board_jobs('laptop') if j.labels['scale'] == 'frozen'}
+    assert len(BOARD_PLANNED) == 6 and {(t, r) for t, *ab in BOARD_PLANNED for r in ab} <= runs and set(BOARD_CONTROLS) <= set(BOARD_ROWS)
+
+
+def test_a_method_of_ones_own(mine):
+    "Its file's content is part of the key; it runs beside plain training; its arguments are read"
+    one, = {j.key for j in board_jobs('smoke', methods=[f'{mine}:Mine(size=2.0)'], rows=['plain']) if j.labels['row'] == 'Mine' and j.labels['scale'] == 'frozen'}
+    job = next(j for j in board_jobs('smoke', methods=[f'{mine}:Mine(size=2.0)']) if j.labels['row'] == 'Mine')
+    made, = board_methods(from_dict(BoardCfg, job.config), [])
+    assert made.size == 2. and job.key == one and job.config['frozen']['originals'] == 1.
+    mine.write_text(MINE+'# changed\n')
+    two, = {j.key for j in board_jobs('smoke', methods=[f'{mine}:Mine(size=2.0)'], rows=['plain']) if j.labels['row'] == 'Mine' and j.labels['scale'] == 'frozen'}
+    assert one != two
+
+
+def test_bad_input_is_answered(mine):
+    for text, said in (('mine:Mine', 'FILE.py:CLASS'), ('nowhere.py:Mine', 'not there'), (f'{mine}:Mine(2.0)', 'arguments need their names')):
+        with pytest.raises(XltError, match=said): own_call(text)
+    with pytest.raises(XltError, match='it has Mine'): load_own(mine, 'Yours')
+    with pytest.raises(XltError, match='did you mean'): board_jobs('smoke', rows=['slat'])
+    with pytest.raises(XltError, match='use smoke, laptop or gpu'): board_studies('paper')
+    mine.write_text(MINE.replace('Mine', 'salt'))
+    with pytest.raises(XltError, match='another name'): board_jobs('smoke', methods=[f'{mine}:salt'])
+
+
+def test_an_encoder_without_a_head_gets_no_rows_of_salt():
+    rows = {j.labels['row'] for j in board_jobs('laptop', encoder='mine', mlm=False)}
+    assert rows == {'plain', 'rsrp', 'adv', 'rsda', 'words'}
+    assert all(j.config['encoder'] == j.config['mlm'] == 'mine' for j in board_jobs('laptop', encoder='mine'))
+
+
+def run(task, row, seed, targets):
+    m = dict(targets=targets, source=.7, seconds=1.)
+    return Record('leaderboard.run', f'{task}{row}{seed}', {}, seed, m, provenance=dict(peak_mem_mb=500.), labels=dict(task=task, row=row, scale='frozen'))
+
+
+def test_planted_gains_are_found_and_corrected():
+    rng = np.random.default_rng(0)
+    gain = dict(plain=0., salt=.05, salt_adv=.05, switch=.01, subwords=.01)
+    runs = [run(t, r, s, .5+g+rng.normal(0, .004)) for t in ('cldr_cat', 'ha_intent') for r, g in gain.items() for s in range(12)]
+    t = comparisons(runs)
+    assert t[t.method == 'salt'].p_holm.max() < .001 < .05 < t[t.method != 'salt'].p_holm.min()
+    assert t.p_holm.tolist() == pytest.approx(holm(t.p.tolist()))
+    table = board_table(runs, 'ha_intent')
+    assert set(table.method[:2]) == {'salt', 'salt_adv'} and table.gain[0] == pytest.approx(5., abs=.5) and set(table[table.control].method) == {'plain', 'subwords'}
