@@ -40,7 +40,8 @@ BOARD_ROWS = dict(
 BOARD_CONTROLS = ('plain', 'words', 'subwords')
 
 # %% ../../nbs/leaderboard/00_rows.ipynb #283e6f5b
-BOARD_PLANNED = tuple((task, a, b) for task in ('cldr_cat','ha_intent') for a,b in (('salt','plain'), ('salt_adv','salt'), ('switch','subwords')))
+_PAIRS = ('salt','plain'), ('salt_adv','salt'), ('switch','subwords')
+BOARD_PLANNED = tuple((task, a, b) for task in ('cldr_cat','ha_intent') for a,b in _PAIRS)
 
 # %% ../../nbs/leaderboard/00_rows.ipynb #157147a4
 BOARD_SCALES = ('frozen', 'finetune')
@@ -88,7 +89,8 @@ def board_studies(
     intents = BoardCfg('ha_intent', langs=BOARD_LANGS, train=960, frozen=wide)
     frozen = [(cfg, tuple(BOARD_ROWS), 12, 12.) for cfg in (BoardCfg(langs=BOARD_LANGS), intents)]
     few = ('plain','adv','rsda','switch','salt','salt_adv')
-    fine = BoardCfg(scale='finetune', langs=BOARD_LANGS, limit=150 if preset=='laptop' else 0, fine=FineCfg(steps=120, batch=16, bf16='yes'))
+    tuned = FineCfg(steps=120, batch=16, bf16='yes')
+    fine = BoardCfg(scale='finetune', langs=BOARD_LANGS, limit=150 if preset=='laptop' else 0, fine=tuned)
     return [*frozen, (fine, few if preset=='laptop' else tuple(BOARD_ROWS), 3 if preset=='laptop' else 5, 130.)]
 
 # %% ../../nbs/leaderboard/00_rows.ipynb #43bfcb0f

@@ -56,7 +56,7 @@ class RobustFrozenCfg(Config):
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #e75fc934
 experiment('robust.finetune', version=2, cfg=RobustCfg, waits=lambda cfg: lacks(cfg.task),
            where='xltnb.papers.robust.training:run_robust')
-experiment('robust.frozen', version=1, cfg=RobustFrozenCfg, where='xltnb.papers.robust.training:run_frozen')
+experiment('robust.frozen', version=1, cfg=RobustFrozenCfg, where='xltnb.papers.robust.training:run_robust_frozen')
 experiment('robust.around', version=1, cfg=AroundCfg, where='xltnb.papers.robust.training:run_around');
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #6a83d3a9
