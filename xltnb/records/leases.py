@@ -117,6 +117,7 @@ class Lease:
     def _write(self):
         "Write the lock, whole or not at all: half a lock would hold others up"
         if self.lock.exists() and not _owner(self.lock): warnings.warn(f'the lock {self.lock} cannot be read: it is taken', stacklevel=4)
+        for old in self.lock.parent.glob(f'.{self.lock.name}.*.tmp'): old.unlink(missing_ok=True) # a killed process left it
         try: atomic_write(self.lock, json.dumps(_me() | dict(token=self.token)))
         except XltError as e: raise XltError(f'no lock, no run: {e}') from e
         self.held = True

@@ -94,6 +94,7 @@ def put(
 )->Path: # its file
     "Write a record, all of it or nothing; a broken one that was there is kept as `.damaged-...`"
     f = self.file(record.experiment, record.key)
+    for old in f.parent.glob(f'.{f.name}.*.tmp'): old.unlink(missing_ok=True) # a killed process left it
     if f.is_file() and _fault(f): f.rename(f.with_name(f'.damaged-{f.name}'))
     return atomic_write(f, record_json(record))
 
