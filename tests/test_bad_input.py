@@ -13,7 +13,7 @@ from xltnb.cli import main
 from xltnb.core import XltError, atomic_write, cache_dir
 from xltnb.records.leases import Lease
 from xltnb.records.published import read_published
-from xltnb.records.record import Record, RunKey, read_record, record_json
+from xltnb.records.record import Record, RunKey, read_numbers, read_record, record_json
 from xltnb.records.store import Store
 from xltnb.runs.experiments import EXPERIMENTS, PRESET_JOBS, experiment, Result, make_job, preset_jobs
 from xltnb.runs.plan import make_plan
@@ -43,7 +43,7 @@ BROKEN = dict(
 @pytest.mark.parametrize('what', BROKEN)
 def test_a_record_is_what_its_name_says(store, what):
     f = store.put(a_record())
-    fields = json.loads(f.read_text()) | BROKEN[what]
+    fields = {k: v for k, v in json.loads(f.read_text()).items() if k != 'sha256'} | BROKEN[what]  # as if there were no hash
     f.write_text(json.dumps(fields))
     for read in (lambda: read_record(f), lambda: store.get(f.stem), lambda: store.getter()(f.stem)):
         with pytest.raises(XltError, match='delete the file and run again') as e: read()
@@ -52,6 +52,20 @@ def test_a_record_is_what_its_name_says(store, what):
     with pytest.warns(UserWarning, match='broken record'): assert store.records() == []
     if 'items' not in BROKEN[what]:
         with pytest.warns(UserWarning, match='broken record'): assert store.frame().empty
+
+
+@pytest.mark.filterwarnings('ignore:broken record')
+def test_every_changed_byte_of_a_record_is_noticed(store):
+    f = store.put(a_record(items=dict(acc=[0., 1.]), curves=dict(loss=dict(epoch=[1, 2]))))
+    raw = f.read_bytes()
+    for at in range(len(raw)):
+        f.write_bytes(raw[:at]+bytes([raw[at]^1])+raw[at+1:])
+        for read in (lambda: store.get(f.stem), lambda: next(iter(store._each(read_numbers)), None)):
+            try: got = read()
+            except XltError as e: got = str(f) in str(e) and None
+            assert got is None, (at, raw[max(0, at-9):at+9])
+    f.write_bytes(raw)
+    assert store.get(f.stem).metrics == {'acc': .5}
 
 
 @pytest.mark.parametrize('where', ['demo.align/0123456789abcdef.json', 'other/{}.json'])
@@ -104,7 +118,7 @@ def test_a_broken_record_counts_as_missing_and_is_made_again(study, store):
     assert sorted(plan.df.status) == ['broken', 'done', 'done']
     rep = run_plan(plan, show=False)
     assert rep.exit_code == 0 and [o.status for o in rep.outcomes] == ['done'] and 'all 3 runs are done' in str(make_plan(study, store=store))
-    same = lambda d: {k: v for k, v in d.items() if k != 'provenance'}
+    same = lambda d: {k: v for k, v in d.items() if k not in ('provenance', 'sha256')}
     assert {f: same(json.loads(f.read_text())) for f in whole} == {f: same(d) for f, d in whole.items()}
     assert (f.parent/f'.damaged-{f.name}').stat().st_size == 200, 'what was broken is still there'
 

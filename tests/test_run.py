@@ -71,7 +71,7 @@ def finish(proc, code=0):
 
 def numbers(study, store='store'):
     "What the records say, without where and when"
-    return {f.stem: {k: v for k, v in json.loads(f.read_text()).items() if k!='provenance'} for f in (study[0]/store).glob('slow.sum/*.json')}
+    return {f.stem: {k: v for k, v in json.loads(f.read_text()).items() if k not in ('provenance', 'sha256')} for f in (study[0]/store).glob('slow.sum/*.json')}
 
 
 def steps(study):

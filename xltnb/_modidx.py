@@ -2907,6 +2907,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                       'xltnb.records.record.RunKey.key': ('records/record.html#runkey.key', 'xltnb/records/record.py'),
                                       'xltnb.records.record._check_fields': ( 'records/record.html#_check_fields',
                                                                               'xltnb/records/record.py'),
+                                      'xltnb.records.record._check_seal': ('records/record.html#_check_seal', 'xltnb/records/record.py'),
                                       'xltnb.records.record._cpu': ('records/record.html#_cpu', 'xltnb/records/record.py'),
                                       'xltnb.records.record._device': ('records/record.html#_device', 'xltnb/records/record.py'),
                                       'xltnb.records.record._git': ('records/record.html#_git', 'xltnb/records/record.py'),

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from ..core import XltError, check_number, plain, project_root, stable_hash
+from ..core import XltError, check_number, plain, project_root, sha256_of, stable_hash
 
 # %% ../../nbs/records/03_record.ipynb #dcee745d
 @dataclass(frozen=True)
@@ -125,12 +125,15 @@ def record_text(
     return '{\n' + ',\n'.join(f'{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}' for k,v in fields.items()) + '\n}\n'
 
 # %% ../../nbs/records/03_record.ipynb #60c374f1
+_SEAL = ',\n"sha256": "' # begins the last line of a record's file: the hash of all above it
+
 def record_json(
     rec:Record, # a finished run
 )->str: # JSON, one field a line
-    "The text of a record's file"
+    "The text of a record's file; its last line is a hash of the others"
     fields = {k: v for k,v in vars(rec).items() if k!='items' and (k!='inputs' or v)}
-    return record_text(plain(fields) | {'items': {k: _pack(v) for k,v in rec.items.items()}})
+    above = record_text(plain(fields) | {'items': {k: _pack(v) for k,v in rec.items.items()}}).removesuffix('\n}\n')
+    return f'{above}{_SEAL}{sha256_of(above.encode())}"\n}}\n'
 
 # %% ../../nbs/records/03_record.ipynb #dbf0dc71
 def _keys_of(d):
@@ -165,7 +168,13 @@ def _text(path):
     about = path.stat()
     if not stat.S_ISREG(about.st_mode): raise ValueError('it is no file')
     if about.st_size>_BYTES: raise ValueError(f'it has {about.st_size/2**20:.0f} MB')
-    return path.read_text(encoding='utf-8')
+    return _check_seal(path.read_text(encoding='utf-8'))
+
+def _check_seal(text):
+    "The text of a record; raises `ValueError` if it is not what was written. Records of earlier versions have no hash"
+    above,_,seal = text.rpartition(_SEAL)
+    if '"sha256": ' in text[-90:] and seal!=f'{sha256_of(above.encode())}"\n}}\n': raise ValueError('its content was changed by hand, or damaged')
+    return text
 
 # %% ../../nbs/records/03_record.ipynb #2f0f4326
 class OldRecord(XltError):
@@ -179,6 +188,7 @@ def read_record(
     path = Path(path)
     try:
         d = json.loads(_text(path))
+        d.pop('sha256', None)
         numbers = {k: nan if v is None else v for k,v in d['metrics'].items()}
         rec = Record(**d | dict(items=_unpack(d.get('items', {})), metrics=numbers))
         if 'source' in d: _check_fields(d, path)
@@ -201,6 +211,7 @@ def read_numbers(
     try:
         lines = [l.removesuffix(',') for l in _text(path).split('\n')[1:-2]]
         d = json.loads('{' + ','.join([l for l in lines if not l.startswith(_STARTS)]) + '}')
+        d.pop('sha256', None)
         if 'source' not in d: raise ValueError('it has no source')
         _check_fields(d, path)
     except FileNotFoundError: raise
