@@ -186,7 +186,8 @@ _Loader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader) # the first reads ten ti
 
 def _load(path):
     "Content of a YAML file, and the nodes that know its lines"
-    loader = _Loader(Path(path).read_text(encoding='utf-8'))
+    try: loader = _Loader(Path(path).read_text(encoding='utf-8')) # which refuses characters that YAML forbids
+    except (UnicodeDecodeError, yaml.YAMLError) as e: raise XltError(f'{path} is no text ({e}): write it in UTF-8') from e
     try:
         node = loader.get_single_node()
         _once(node, path)

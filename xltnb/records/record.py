@@ -172,6 +172,7 @@ def _text(path):
 
 def _check_seal(text):
     "The text of a record; raises `ValueError` if it is not what was written. Records of earlier versions have no hash"
+    if '\0' in text: raise ValueError('it holds zeros: a disk has lost a part of it')
     above,_,seal = text.rpartition(_SEAL)
     if '"sha256": ' in text[-90:] and seal!=f'{sha256_of(above.encode())}"\n}}\n': raise ValueError('its content was changed by hand, or damaged')
     return text
@@ -209,7 +210,9 @@ def read_numbers(
     "The short fields of a record, checked as `read_record` checks them; the long ones are not looked at"
     path = Path(path)
     try:
-        lines = [l.removesuffix(',') for l in _text(path).split('\n')[1:-2]]
+        text = _text(path)
+        if not text.endswith('\n}\n'): raise ValueError('it was cut')
+        lines = [l.removesuffix(',') for l in text.split('\n')[1:-2]]
         d = json.loads('{' + ','.join([l for l in lines if not l.startswith(_STARTS)]) + '}')
         d.pop('sha256', None)
         if 'source' not in d: raise ValueError('it has no source')
