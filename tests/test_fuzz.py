@@ -1,4 +1,4 @@
-"1,000 bad inputs, always the same ones: each is refused with a word about it, or does no harm; the harms stand on the page runs/11_spoil"
+"1,000 bad inputs, always the same: each is refused with a word about it, or does no harm; the harms stand on the page runs/11_spoil"
 import csv
 import dataclasses
 import io
