@@ -107,3 +107,11 @@ def test_what_a_frozen_encoder_cannot_judge_is_refused(task, reader):
     with pytest.raises(XltError, match='needs fine-tuning'): frozen_study(task, [FreeADV(.1)], 0, CFG, reader)
     tags = Task('t', 'tag', dict(en=DatasetDict({s: make_rows([dict(id='0', tokens=['cat'], tags=[0])], 'tag', ('O',)) for s in ('train', 'validation', 'test')})), ('O',))
     with pytest.raises(XltError, match='classify and pair'): frozen_study(tags, (), 0, CFG, reader)
+
+
+def test_copies_are_read_once(task, reader):
+    "An arm with originals beside its copies finds their vectors in the cache folder, in another process too"
+    alone, _ = frozen_study(task, [RSDA(TABLE, copies=1)], 0, CFG, reader)
+    fresh = Reader(reader.net, Tok(), reader.home.parent)
+    again, facts = frozen_study(task, [RSDA(TABLE, copies=1)], 0, CFG, fresh)
+    assert facts['read'] == fresh.read == 0 and again.items == alone.items
