@@ -183,3 +183,35 @@ def test_bad_phases_are_refused(bad):
 @pytest.mark.parametrize('bad', [dict(carry='soul'), dict(mask=0), dict(batch=0), dict(looks=1.5), dict(text='web'), dict(measure='some')])
 def test_bad_runs_are_refused(bad):
     with pytest.raises(XltError): MetaCfg(**bad)
+
+
+@pytest.fixture
+def explorer():
+    from xltnb.papers.metapretrain.explorer import PhasesExplorer
+    return PhasesExplorer()
+
+
+def test_every_control_changes_the_picture(explorer):
+    import json
+    drawn = lambda: json.dumps(explorer.fig().to_plotly_json(), default=lambda a: np.asarray(a).tolist(), sort_keys=True)
+    for name, value in (('META', False), ('body', True), ('measure', 'cka'), ('cursor', .3)):
+        before = drawn()
+        explorer.controls[name].value = value
+        assert drawn() != before, name
+
+
+def test_the_live_figure_follows(explorer):
+    explorer.widget()
+    for name, value in (('META', False), ('measure', 'raw'), ('cursor', .4), ('META', True)):
+        explorer.controls[name].value = value
+        fig = explorer.fig()
+        assert explorer.live.layout.title.text == fig.layout.title.text and len(explorer.live.layout.shapes) == len(fig.layout.shapes)
+        for a, b in zip(explorer.live.data, fig.data): assert a.visible == b.visible and np.allclose(a.y, b.y)
+
+
+def test_the_boundary_is_marked(explorer):
+    explorer.controls['cursor'].value = 1.
+    x = {s.x0 for s in explorer.fig().layout.shapes}
+    assert len(x) == 2  # the cursor at the end, the boundary in the middle
+    explorer.controls['META'].value = False
+    assert len({s.x0 for s in explorer.fig().layout.shapes}) == 1
