@@ -42,6 +42,7 @@ class MetaScale:
     tokens_s:float # tokens a second of training
     measure_s:float # seconds of measuring a run
     search:tuple[float,...] = () # learning rates that are tried
+    search_rows:int = 0 # rows of a run of the search
     ablations:tuple[str,...] = () # arms of the end of the list, with three seeds
 
 # %% ../../../nbs/papers/metapretrain/05_experiments.ipynb #856acd12
@@ -59,10 +60,10 @@ META_SCALES = dict(
     smoke=MetaScale(_TINY, 1, ('META','JOINT','XPHASE','body','UNTRAINED'),
         LabCfg(width=16, layers=1, block=16, steps=40, pairs=60, looks=2), 2,
         (ShapeCfg('e5-small:2', langs=('de',), pairs=24),), 2e4, 2.),
-    laptop=MetaScale(Size(), 4, MAIN, LabCfg(), 3, (ShapeCfg(), ShapeCfg('e5-small-mlm'), ShapeCfg(random=True)), 2.5e4, 12.,
-        search=(1e-3,2e-3,4e-3), ablations=('META_rev','MONO','overlap','focus')),
+    laptop=MetaScale(Size(rows=11_712, rest=dict(looks=4, pairs=300, probe_rows=400)), 3, MAIN, LabCfg(steps=600), 3, (ShapeCfg(), ShapeCfg('e5-small-mlm'), ShapeCfg(random=True)), 2.5e4, 12.,
+        search=(1e-3,2e-3,4e-3), search_rows=4672, ablations=('META_rev','MONO','overlap','focus')),
     gpu=MetaScale(_GPU, 3, (*MAIN,'META_tlm','JOINT_tlm','MONO','META_rev'), LabCfg(steps=20_000), 5, (ShapeCfg(),), 1e6, 60.,
-        search=(5e-4,1e-3,2e-3), ablations=('overlap','focus')),
+        search=(5e-4,1e-3,2e-3), search_rows=156_160, ablations=('overlap','focus')),
     paper=MetaScale(_PAPER, 5, (*MAIN,'META_tlm','JOINT_tlm'), LabCfg('JOINT','english1k',steps=100_000), 5, (ShapeCfg(),), 4e5, 600.))
 META_SCALES['cluster'] = META_SCALES['paper']
 
@@ -71,11 +72,12 @@ def search_cfg(
     arm:str, # 'META' or 'JOINT'
     lr:float, # peak learning rate
     size:Size, # of the judged arms
+    rows:int, # of a run
 )->MetaCfg:
-    "A run of the search: a fifth of the rows, development loss alone"
+    "A run of the search: few rows, development loss alone"
     check_name(arm, ('META','JOINT'), 'arm of the search')
-    n = 8*len(size.langs)
-    short = replace(size, rows=size.rows//5//n*n, lr={arm: lr}, rest=dict(size.rest)|dict(looks=2, measure='dev'))
+    rest = {k: v for k,v in size.rest.items() if k not in ('pairs','probe_rows')} # which it does not use
+    short = replace(size, rows=rows, lr={arm: lr}, rest=rest|dict(looks=2, measure='dev'))
     return arm_cfg(arm, short)
 
 # %% ../../../nbs/papers/metapretrain/05_experiments.ipynb #3e9aeccf
@@ -89,7 +91,7 @@ def cost_of(
 # %% ../../../nbs/papers/metapretrain/05_experiments.ipynb #af0b73f2
 def _search_jobs(s):
     "Every rate of both arms, as many runs for each"
-    cfgs = [(a,lr,search_cfg(a,lr,s.size)) for lr in s.search for a in ('META','JOINT')]
+    cfgs = [(a,lr,search_cfg(a,lr,s.size,s.search_rows)) for lr in s.search for a in ('META','JOINT')]
     return [make_job(f'search-{a}-{lr:g}', 'metapretrain.pretrain', c, i, cost_of(c,s), study='search', row=a, lr=lr)
             for i in SEARCH_SEEDS for a,lr,c in cfgs]
 

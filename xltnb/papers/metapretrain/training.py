@@ -174,7 +174,7 @@ class Look:
         "Numbers by name"
         loss = {f'loss_{l}': held_loss(model, b) for l,b in self.batches.items()}
         if self.cfg.measure=='dev': return loss
-        layers = centred_by_layer(language_vectors(model, self.tok, 'validation', known(self.langs), 200, self.cfg.net.block))
+        layers = centred_by_layer(language_vectors(model, self.tok, 'validation', known(self.langs), 100, self.cfg.net.block))
         return loss | dict(retrieval=float(layers.max()), layer=int(layers.argmax()))
 
 def known(
