@@ -262,7 +262,7 @@ def run_meta(
         return Result(dict(dev_loss=mean(last.values()), **{f'dev_{k}': v for k,v in last.items()}), curves, provenance=facts)
     metrics,per,items,more = measure(run.model, cfg, langs)
     read = {f'tokens_{l}': n for l,n in run.at.tokens.items() if '+' not in l}
-    return Result(metrics|dict(tokens=sum(run.at.tokens.values()))|read, curves|more, per, items, facts, langs[0])
+    return Result(metrics|dict(tokens=sum(run.at.tokens.values()))|read, curves|more, per, items, facts)
 
 # %% ../../../nbs/papers/metapretrain/06_training.ipynb #48958c92
 def run_lab(
@@ -302,4 +302,4 @@ def run_shape(
     metrics = dict(best_layer=best, depth=best/n, layers=n, retrieval=layers['centred'][best], embeddings=layers['centred'][0],
         last=layers['centred'][-1], lexical=mean(found.lexical.values()), chance=found.chance)
     per = {l: dict(retrieval=ms[best]['centred'], lexical=found.lexical[l]) for l,ms in found.layers.items()}
-    return Result(metrics, dict(layers=dict(layer=list(range(n+1)), **layers)), per, source='en')
+    return Result(metrics, dict(layers=dict(layer=list(range(n+1)), **layers)), per)
