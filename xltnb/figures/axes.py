@@ -163,7 +163,8 @@ def draw_axis(
         ends = (a.start,hi,a.end,hi) if x else (lo,a.start,lo,a.end)
         out.append('<path d="M{} {}L{} {}" stroke="{}"/>'.format(*map(num, ends), s.get('linecolor', '#9aa5b1')))
     title = s.get('title', {}).get('text')
-    if title and x: out.append(svg_text((a.start+a.end)/2, hi+36+_below(a), title, 13, 'middle'))
+    small = min(13, 13*1.05*abs(a.end-a.start)/max(text_width(title or '', 13), 1)) if x else 13 # it fits its own panel
+    if title and x: out.append(svg_text((a.start+a.end)/2, hi+36+_below(a), title, max(small, 8), 'middle'))
     if title and not x:
         room = 16+max([text_width(t, size) for _,t in every if s.get('showticklabels', True) is not False], default=0)
         out.append(svg_text(lo-room, (a.start+a.end)/2, title, 13, 'middle', turn=-90))

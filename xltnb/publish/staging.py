@@ -41,6 +41,8 @@ def figure_html(
 )->str: # HTML that draws it
     "A stored plotly figure as HTML"
     layout = dict(data.get('layout', {}), autosize=True)
+    if (said := layout.get('title') or {}).get('text'): # from the left edge: long labels beside the plot take no room from it
+        layout['title'] = said | dict(x=.02, xref='container', xanchor='left')
     args = [json.dumps(a).replace('<', '\\u003c') for a in (data.get('data', []), layout, {'responsive': True, 'displaylogo': False})]
     height = int(layout.get('height', 450))
     narrow = b64encode(still(data, 390).encode()).decode()
