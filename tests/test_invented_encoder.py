@@ -59,7 +59,7 @@ def test_a_stopped_run_is_not_taken_for_finished_and_goes_on_to_the_same_weights
     assert 0 < part.progress < 1 and not home.exists()
     got, _ = invented_encoder(TINY, tmp_path)
     whole, _ = invented_encoder(TINY, tmp_path/'whole')
-    assert same(got, whole) and sorted(p.name for p in home.parent.iterdir()) == ['.claims', home.name]
+    assert same(got, whole) and sorted(p.name for p in home.parent.iterdir()) == ['.claims', home.name, f'{home.name}.seal']
 
 
 def test_time_that_runs_out_midway_leaves_a_checkpoint(tmp_path):

