@@ -92,9 +92,10 @@ def test_a_job_says_what_it_is(preset):
     "Labels, so that nobody parses an arm's name; a text that a record holds is read back as the value it was written from"
     for job in rows.robust_jobs(preset, 1):
         if job.experiment == 'robust.around': assert 'row' not in job.labels; continue
-        assert job.arm == f"{job.labels['task']}-{job.labels['row']}"
+        frozen = job.experiment == 'robust.frozen'
+        assert job.arm == f"{job.labels['task']}{'_frozen'*frozen}-{job.labels['row']}" and (job.labels.get('scale') == 'frozen') == frozen
         assert all(str(read_call(w)) == w for w in job.config['methods'])
-        assert [c.name for c in map(read_call, job.config['methods'])] == [c.name for c in rows.ROWS[job.labels['row']].methods]
+        assert [c.name for c in map(read_call, job.config['methods'])] == [c.name for c in (rows.FROZEN_ROWS if frozen else rows.ROWS)[job.labels['row']].methods]
 
 
 @pytest.mark.parametrize('text', ['ADV(rho=RHO)', 'RSRP(rho=RHO, site="last")', 'RSDA(copies=10)', 'EAR(views=4, lower=True, punct=True, push=0)', 'ADV(rho=0.03)'])
