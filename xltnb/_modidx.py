@@ -2965,6 +2965,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                      'xltnb.records.store.Store.lease': ('records/store.html#store.lease', 'xltnb/records/store.py'),
                                      'xltnb.records.store.Store.put': ('records/store.html#store.put', 'xltnb/records/store.py'),
                                      'xltnb.records.store.Store.records': ('records/store.html#store.records', 'xltnb/records/store.py'),
+                                     'xltnb.records.store.Store.whole': ('records/store.html#store.whole', 'xltnb/records/store.py'),
                                      'xltnb.records.store._check_part': ('records/store.html#_check_part', 'xltnb/records/store.py'),
                                      'xltnb.records.store._fault': ('records/store.html#_fault', 'xltnb/records/store.py'),
                                      'xltnb.records.store._fault_of': ('records/store.html#_fault_of', 'xltnb/records/store.py'),

@@ -71,7 +71,7 @@ def _weights(n, n_boot, strata, rng):
     return w/n
 
 # %% ../nbs/01_stats.ipynb #f5c2b979
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _draws(sizes, n_boot, strata, seed):
     "Resamples in batches of a hundred: for each number of items its weights"
     rng = np.random.default_rng(seed_for('bootstrap', seed))

@@ -122,6 +122,16 @@ def keys(self:Store)->set[str]: # keys of all finished runs
     "The keys of all finished runs, from one listing of the folders"
     return set(self._files())
 
+# %% ../../nbs/records/05_store.ipynb #1e2d91cf
+@patch
+def whole(
+    self:Store,
+    keys:set[str], # `RunKey.key`s
+)->set[str]: # those of them whose record exists and can be read
+    "Which of many runs are done, from one listing of the folders"
+    places = self._places()
+    return {k for k in keys if any(not _fault(f) for f in places.get(k, ()))}
+
 # %% ../../nbs/records/05_store.ipynb #aac6cfc8
 @patch
 def broken(

@@ -61,8 +61,7 @@ class Plan:
 
     def done(self)->set[str]: # keys
         "Keys of this plan whose records the store holds now, and can read"
-        there = self.store.keys() & {j.key for j in self.jobs}
-        return there - self.store.broken(there).keys()
+        return self.store.whole({j.key for j in self.jobs})
 
     def broken(self)->dict[str,str]: # key -> what is wrong
         "Records of this plan that cannot be read: they count as missing"
@@ -206,12 +205,13 @@ def best_plan(
     store:str|Path|Store='results', # folder of run records
 )->Plan: # of the largest preset that the store has runs of its own of, else of `smoke`
     "The plan whose records are most worth looking at"
-    best = make_plan(target, 'smoke', store=store)
-    smaller = {j.key for j in best.jobs}
-    for preset in ('laptop','gpu','paper'):
-        plan = make_plan(target, preset, store=best.store)
-        if plan.done()-smaller: best = plan
-        smaller |= {j.key for j in plan.jobs}
+    plans = [make_plan(target, preset, store=store) for preset in ('smoke','laptop','gpu','paper')]
+    keys = [{j.key for j in p.jobs} for p in plans]
+    there = plans[0].store.whole(set().union(*keys)) # one look at the folders
+    best,smaller = plans[0],keys[0]
+    for plan,mine in zip(plans[1:], keys[1:]):
+        if mine & there - smaller: best = plan
+        smaller = smaller | mine
     return best
 
 # %% ../../nbs/runs/01_plan.ipynb #1f38a3df
