@@ -219,7 +219,7 @@ def _claim_note(checks, j, need):
     "What would decide, what is missing, what a correction made softer, and what the deciding check says"
     done,unsure = sum(x.verdict!='todo' for _,x in checks), sum(x.verdict=='unclear' for _,x in checks)
     part = '' if done in (0,len(checks)) else f'{done} of {len(checks)} checks measured'
-    softer = '' if j.alone else '; '.join(f'a check is {x.note.split("; ")[0]}' for _,x in checks if x.alone)
+    softer = '' if j.alone else '; '.join(f'a check is {s}' for _,x in checks if x.alone for s in x.note.split('; ') if 'alone, but' in s)
     would = what_decides(**need)
     would += f' ({unsure} checks)'*bool(would and unsure>1)
     return _notes(would, part, softer, j.note if j.note!='not run' or not part else '')
