@@ -1532,8 +1532,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                                                     'xltnb/papers/metapretrain/explorer.py'),
                                                     'xltnb.papers.metapretrain.explorer.PhasesExplorer._cursor': ( 'papers/metapretrain/explorer.html#phasesexplorer._cursor',
                                                                                                                    'xltnb/papers/metapretrain/explorer.py'),
-                                                    'xltnb.papers.metapretrain.explorer.PhasesExplorer._ipython_display_': ( 'papers/metapretrain/explorer.html#phasesexplorer._ipython_display_',
-                                                                                                                             'xltnb/papers/metapretrain/explorer.py'),
                                                     'xltnb.papers.metapretrain.explorer.PhasesExplorer.changed': ( 'papers/metapretrain/explorer.html#phasesexplorer.changed',
                                                                                                                    'xltnb/papers/metapretrain/explorer.py'),
                                                     'xltnb.papers.metapretrain.explorer.PhasesExplorer.chosen': ( 'papers/metapretrain/explorer.html#phasesexplorer.chosen',

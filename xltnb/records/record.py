@@ -174,7 +174,8 @@ def _check_seal(text):
     "The text of a record; raises `ValueError` if it is not what was written. Records of earlier versions have no hash"
     if '\0' in text: raise ValueError('it holds zeros: a disk has lost a part of it')
     above,_,seal = text.rpartition(_SEAL)
-    if '"sha256": ' in text[-90:] and seal!=f'{sha256_of(above.encode())}"\n}}\n': raise ValueError('its content was changed by hand, or damaged')
+    sealed,right = '"sha256": ' in text[-90:], f'{sha256_of(above.encode())}"\n}}\n'
+    if sealed and seal!=right: raise ValueError('its content was changed by hand, or damaged')
     return text
 
 # %% ../../nbs/records/03_record.ipynb #2f0f4326

@@ -9,11 +9,10 @@ __all__ = ['PhasesExplorer']
 import ipywidgets as W
 import plotly.graph_objects as go
 from fastcore.basics import patch
-from IPython.display import display
 
 from ...core import XltError, check_name
-from ...figures.look import QUIET, dress, kernel_answers, panels, widget
-from ...figures.still import still
+from ...figures.explorer import Explorer
+from ...figures.look import QUIET, dress, panels, widget
 from .arms import META_ARMS
 from .figures import ARM_COLOURS, CURVES, _curve, boundary, of_study
 from ...records.record import Record
@@ -30,7 +29,7 @@ def _mean_line(x, rows, arm, show, **more):
 
 # %% ../../../nbs/papers/metapretrain/08_explorer.ipynb #3245944e
 @widget('metapretrain')
-class PhasesExplorer:
+class PhasesExplorer(Explorer):
     "Arms of meta-pretraining, on and off"
     def __init__(self,
         arms:tuple=('META','JOINT','XPHASE'), # that are shown at first
@@ -41,13 +40,11 @@ class PhasesExplorer:
         self.runs = {a: rs for a,rs in of_study(runs,'arms').items() if rs[0].curves.get('dev')}
         if not self.runs: raise XltError('no runs to explore: `xltnb run metapretrain --preset laptop` makes them')
         for a in arms: check_name(a, META_ARMS, 'arm')
-        self.controls = {a: W.Checkbox(value=a in arms, description=a, indent=False, layout=W.Layout(width='120px')) for a in self.runs}
-        self.controls |= dict(measure=W.Dropdown(options=_LAYERS, value='centred', description='by layer', layout=W.Layout(width='220px')),
+        controls = {a: W.Checkbox(value=a in arms, description=a, indent=False, layout=W.Layout(width='120px')) for a in self.runs}
+        controls |= dict(measure=W.Dropdown(options=_LAYERS, value='centred', description='by layer', layout=W.Layout(width='220px')),
             cursor=W.FloatSlider(value=1., min=0., max=1., step=.01, description='training',
                 readout_format='.0%', layout=W.Layout(width='420px')))
-        for k,v in settings.items(): self.controls[check_name(k, self.controls, 'setting of PhasesExplorer')].value = v
-        self.live = None
-        for c in self.controls.values(): c.observe(self.changed, 'value')
+        self.start(controls, settings)
 
     def chosen(self)->list:
         "Arms that are on"
@@ -110,7 +107,7 @@ def fig(self:PhasesExplorer,
 # %% ../../../nbs/papers/metapretrain/08_explorer.ipynb #673e1c96
 @patch
 def changed(self:PhasesExplorer,
-    _change=None, # of a control
+    name:str, # of the control that moved
 ):
     "A control moved: bring the figure up to date"
     if self.live is None: return
@@ -128,9 +125,3 @@ def widget(self:PhasesExplorer)->W.VBox:
     arms = [self.controls[a] for a in self.runs]
     below = W.HBox([self.controls['cursor'], self.controls['measure']])
     return W.VBox([W.HBox(arms, layout=W.Layout(flex_flow='row wrap')), below, self.live])
-
-@patch
-def _ipython_display_(self:PhasesExplorer):
-    "The widget where a kernel answers, with a picture for readers of the saved page; the plain figure elsewhere"
-    if not kernel_answers(): return display(self.fig())
-    display(self.widget()._repr_mimebundle_() | {'image/svg+xml': still(self.fig())}, raw=True)
