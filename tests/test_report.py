@@ -4,6 +4,7 @@ import re
 import numpy as np
 import pytest
 
+from conftest import write_paper
 from test_docs import visit
 
 from xltnb.publish import report as reports
@@ -23,6 +24,7 @@ def made_up(job):
     wanted = {m for c in load_paper('mothello').claims.values() for k in c.checks for _, m in names_in(k.effect)}
     m = {k: .6+.01*job.seed for k in wanted} | dict(within=.7, across=.6, control=.5, majority_square=.55) | {f'across_s{s}': .5+.02*s for s in range(4)}
     m |= {f'{w}_L{layer}': .6+.05*layer for w in ('within', 'across') for layer in range(4)}
+    m |= {f'{edit}_err_{k}': .6 for edit in ('edit', 'linear') for k in ('own', 'cross', 'null') if any(x.startswith('edit_err') for x in m)}
     t = [0., 2., 4.]
     cols = ('source', 'target', 'source_lax', 'target_lax', 'probe', 'probe_within', 'wrong_language')
     curves = dict(finetune=dict(epoch=t, **{c: [.5, .6, .7] for c in cols})) if job.experiment.endswith('transfer') else dict(probe=dict(tokens=t, within=t, across=t))
@@ -72,7 +74,7 @@ def test_full_report_in_a_browser(browser, full):
     page, wrong = visit(browser, full[0].as_uri())
     page.locator('.js-plotly-plot .main-svg').first.wait_for(timeout=60000)
     page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length == document.querySelectorAll('.plotly-graph-div').length")
-    assert page.locator('.js-plotly-plot').count() == 12
+    assert page.locator('.js-plotly-plot').count() == 15
     assert page.locator('table.claims tbody tr').count() == len(full[1])
     assert 'Not drawn' not in page.inner_text('body') and page.title() == 'xltnb report, laptop'
     page.locator('table.claims a').first.click()
@@ -123,10 +125,12 @@ def test_on_paper_the_origins_are_unfolded(browser, full):
     page.close()
 
 
-def test_a_planned_paper_leaves_the_file_alone(tmp_path, full):
+def test_a_planned_paper_leaves_the_file_alone(tmp_path, monkeypatch):
     out = tmp_path/'report.html'
     out.write_text('mine')
-    with pytest.raises(XltError, match='salt: planned'): reports.report('salt', 'smoke', tmp_path, out)
+    write_paper(tmp_path/'papers', 'sixth')
+    monkeypatch.setenv('XLTNB_PAPERS', str(tmp_path/'papers'))
+    with pytest.raises(XltError, match='sixth: planned'): reports.report('sixth', 'smoke', tmp_path, out)
     assert out.read_text() == 'mine'
 
 
