@@ -25,7 +25,7 @@ class ShapeCfg:
 # %% ../../../nbs/papers/metapretrain/05_experiments.ipynb #026e2e2b
 experiment('metapretrain.pretrain', version=1, cfg=MetaCfg, where='xltnb.papers.metapretrain.training:run_meta',
            waits=lambda cfg: 'XLTNB_METATEXT' if cfg.text=='folder' else '')
-experiment('metapretrain.lab', version=1, cfg=LabCfg, where='xltnb.papers.metapretrain.training:run_lab')
+experiment('metapretrain.lab', version=2, cfg=LabCfg, where='xltnb.papers.metapretrain.training:run_lab')
 experiment('metapretrain.shape', version=1, cfg=ShapeCfg, fixed=lambda cfg: not cfg.random,
            where='xltnb.papers.metapretrain.training:run_shape');
 
@@ -60,9 +60,9 @@ META_SCALES = dict(
     smoke=MetaScale(_TINY, 1, ('META','JOINT','XPHASE','body','UNTRAINED'),
         LabCfg(width=16, layers=1, block=16, steps=40, pairs=60, looks=2), 2,
         (ShapeCfg('e5-small:2', langs=('de',), pairs=24),), 2e4, 2.),
-    laptop=MetaScale(Size(rows=11_712, rest=dict(looks=4, pairs=300, probe_rows=400)), 3, MAIN,
-        LabCfg(steps=600), 3, (ShapeCfg(), ShapeCfg('e5-small-mlm'), ShapeCfg(random=True)), 2.5e4, 12.,
-        search=(1e-3,2e-3,4e-3), search_rows=4672, ablations=('META_rev','MONO','overlap','focus')),
+    laptop=MetaScale(Size(rows=46_848, rest=dict(looks=8, pairs=300, probe_rows=400)), 5, MAIN,
+        LabCfg(steps=4800), 5, (ShapeCfg(), ShapeCfg('e5-small-mlm'), ShapeCfg(random=True)), 2.5e4, 12.,
+        search=(1e-3,2e-3,4e-3), search_rows=18_688, ablations=('META_rev','MONO','overlap','focus')),
     gpu=MetaScale(_GPU, 3, (*MAIN,'META_tlm','JOINT_tlm','MONO','META_rev'), LabCfg(steps=20_000), 5, (ShapeCfg(),), 1e6, 60.,
         search=(5e-4,1e-3,2e-3), search_rows=156_160, ablations=('overlap','focus')),
     paper=MetaScale(_PAPER, 5, (*MAIN,'META_tlm','JOINT_tlm'), LabCfg('JOINT','english1k',steps=100_000), 5, (ShapeCfg(),), 4e5, 600.))

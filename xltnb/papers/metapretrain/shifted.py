@@ -100,7 +100,7 @@ def stack_states(
     out = [h]
     for l in range(cfg.layers):
         h = h+_attend(w, l, h, _bias(w, l, cfg, T, copy_S_B, keep_B_T), cfg.heads)
-        h = h+_dense(w, f'{l}.down', F.gelu(_dense(w, f'{l}.up', _norm(h)), approximate='tanh'))
+        h = h+_dense(w, f'{l}.down', F.gelu(_dense(w, f'{l}.up', _norm(h))))
         out.append(h)
     return out
 
@@ -117,7 +117,7 @@ def stack_losses(
     "Mean loss of each seed at its masked positions"
     h = stack_states(w, ids_S_B_T, cfg, copy_S_B, keep_B_T)[-1]
     h = h.gather(1, place_S_M[...,None].expand(-1,-1,cfg.width))
-    h = _norm(F.gelu(_dense(w, 'head', _norm(h)), approximate='tanh'))
+    h = _norm(F.gelu(_dense(w, 'head', _norm(h))))
     logits = torch.baddbmm(w['bias'], h, w['emb'].transpose(1,2))
     return F.cross_entropy(logits.flatten(0,1), target_S_M.flatten(), reduction='none').view(len(h),-1).mean(1)
 
