@@ -3035,6 +3035,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                   'xltnb.runs.local.Worker._died': ('runs/local.html#worker._died', 'xltnb/runs/local.py'),
                                   'xltnb.runs.local.Worker.give': ('runs/local.html#worker.give', 'xltnb/runs/local.py'),
                                   'xltnb.runs.local.Worker.hear': ('runs/local.html#worker.hear', 'xltnb/runs/local.py'),
+                                  'xltnb.runs.local.Worker.leave': ('runs/local.html#worker.leave', 'xltnb/runs/local.py'),
                                   'xltnb.runs.local.Worker.stop': ('runs/local.html#worker.stop', 'xltnb/runs/local.py'),
                                   'xltnb.runs.local._die_with_parent': ('runs/local.html#_die_with_parent', 'xltnb/runs/local.py'),
                                   'xltnb.runs.local._reporter': ('runs/local.html#_reporter', 'xltnb/runs/local.py'),

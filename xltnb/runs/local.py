@@ -10,7 +10,7 @@ import io
 import os
 import signal
 import time
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from threading import Thread
@@ -101,6 +101,12 @@ class Worker:
         why = 'killed, perhaps for want of memory' if code==-signal.SIGKILL else f'exit code {code}'
         return Outcome(self.job, 'failed', time.monotonic()-self.start, f'the worker process died ({why})')
 
+    def leave(self):
+        "Let an idle process end by itself, so that it gives its semaphores back"
+        with suppress(OSError): self.conn.send(None)
+        self.proc.join(5)
+        self.stop()
+
     def stop(self):
         "End the process; what it was doing can be claimed again"
         self.proc.kill()
@@ -149,7 +155,7 @@ class Crew:
     ):
         "Let a worker go"
         if w is None: return
-        w.stop()
+        w.leave()
         self.workers.remove(w)
 
 # %% ../../nbs/runs/04_local.ipynb #79de31db
