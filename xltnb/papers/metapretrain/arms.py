@@ -129,7 +129,7 @@ class Size:
     net:NetCfg = NetCfg() # the model
     langs:tuple[str,...] = ('en','de','fr','es') # the source language first
     rows:int = 23_424 # R
-    lr:dict = field(default_factory=lambda: dict(META=0.002, JOINT=0.001)) # chosen on development loss, with as many runs for each
+    lr:dict = field(default_factory=lambda: dict(META=0.002, JOINT=0.002)) # chosen on development loss, with as many runs for each
     tlm:float = .25 # fraction of the second phase's rows that are pairs, in the arms with translation pairs
     rest:dict = field(default_factory=dict) # further fields of `MetaCfg`
 
