@@ -34,9 +34,10 @@ VOCABS = dict( # name -> SHA-256 of its list
 
 @lru_cache
 def load_vocab(
-    name:str, # one of `VOCABS`, or a tokenizer that `load_tokenizer` knows
+    name:str, # one of `VOCABS`, a folder that `train_vocab` wrote, or a tokenizer that `load_tokenizer` knows
 )->PreTrainedTokenizerFast:
     "A shipped vocabulary as a fast tokenizer"
+    if Path(name,'tokenizer.json').is_file(): return PreTrainedTokenizerFast.from_pretrained(name, local_files_only=True)
     if name not in VOCABS: return load_tokenizer(name)
     pieces = json.loads(read_xz(package_data('unigram', f'{name}.json.xz'), VOCABS[name]))
     tok = build_tokenizer([p for p,_ in pieces], [s for _,s in pieces], dict(bos=0, pad=1, eos=2, unk=3))
