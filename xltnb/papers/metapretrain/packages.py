@@ -28,7 +28,8 @@ from ...tasks.languages import in_script
 # %% ../../../nbs/papers/metapretrain/10_packages.ipynb #pk06
 _INLINE = re.compile(r'^\.(?:B|I|BR|IR|BI|IB|RB|RI|SM|SB|UR|MT)\s+(.*)')
 _SHUT = {'.TS': '.TE', '.nf': '.fi', '.EX': '.EE', '.SY': '.YS'} # what opens a block without sentences, and what closes it
-_GLYPHS = {r'\-': '-', r'\(aq': "'", r'\(cq': '’', r'\(oq': '‘', r'\(lq': '“', r'\(rq': '”', r'\(bu': '•', r'\e': '\\', r'\ ': ' ', r'\~': ' ', r'\(em': '—', r'\(en': '–'}
+_GLYPHS = {r'\-': '-', r'\(aq': "'", r'\(cq': '’', r'\(oq': '‘', r'\(lq': '“', r'\(rq': '”', r'\(bu': '•',
+    r'\e': '\\', r'\ ': ' ', r'\~': ' ', r'\(em': '—', r'\(en': '–'}
 
 def _plain(line):
     "Text of a line without fonts, sizes and names of glyphs"
@@ -84,7 +85,8 @@ def package_names(
 def _apt(folder, *words):
     "Run apt-get with lists of our own; its last words if it fails"
     (folder/'lists'/'partial').mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(['apt-get','-q','-o',f'Dir::State::lists={folder.resolve()/"lists"}',*words], cwd=folder, capture_output=True, text=True)
+    own = f'Dir::State::lists={folder.resolve()/"lists"}'
+    done = subprocess.run(['apt-get','-q','-o',own,*words], cwd=folder, capture_output=True, text=True)
     return '' if done.returncode==0 else (done.stderr or done.stdout).strip()[-300:]
 
 def fetch_packages(
@@ -93,7 +95,8 @@ def fetch_packages(
 )->list: # packages that the archive does not have
     "Fetch lists and packages of the languages; raises `XltError` without the tool, or if nothing can be fetched"
     folder = Path(folder).expanduser()
-    if not shutil.which('apt-get'): raise XltError(f'apt-get is not installed: fetch the packages elsewhere, put the .deb files into {folder}, and leave out --fetch')
+    if not shutil.which('apt-get'):
+        raise XltError(f'apt-get is not installed: fetch the packages elsewhere, put the .deb files into {folder}, and leave out --fetch')
     folder.mkdir(parents=True, exist_ok=True)
     if why := _apt(folder, '-o', f'Acquire::Languages={",".join(langs)}', 'update'): raise XltError(f'apt-get update: {why}')
     names = [n for l in langs for n in package_names(l)]
@@ -114,7 +117,8 @@ def _list_text(path):
     if path.suffix=='': return path.read_text(encoding='utf-8', errors='replace')
     helper = '/usr/lib/apt/apt-helper'
     done = subprocess.run([helper,'cat-file',str(path)], capture_output=True, text=True) if Path(helper).exists() else None
-    if done is None or done.returncode: raise XltError(f'{path} cannot be unpacked here: unpack it, so that its name ends in Translation-{path.stem[-2:]}')
+    if done is None or done.returncode:
+        raise XltError(f'{path} cannot be unpacked here: unpack it, so that its name is {path.stem}')
     return done.stdout
 
 # %% ../../../nbs/papers/metapretrain/10_packages.ipynb #pk17
@@ -138,7 +142,8 @@ def package_rows(
     folder,english,parts = Path(folder).expanduser(), set(), []
     for lang in sorted(langs, key=lambda l: l!='en'):
         found = [(k,t) for k,t in _texts(folder, lang) if natural(t, lang) and t not in english]
-        if not found: raise XltError(f'{folder} holds no text of {lang!r}: fetch {" or ".join(package_names(lang))} into it, or add --fetch')
+        if not found:
+            raise XltError(f'{folder} holds no text of {lang!r}: fetch {" or ".join(package_names(lang))} into it, or add --fetch')
         if lang=='en': english = {t for _,t in found}
         parts.append(pd.DataFrame(found, columns=['kind','text']).assign(lang=lang, id=range(len(found))))
     return pd.concat(parts, ignore_index=True)
@@ -157,7 +162,8 @@ def train_vocab(
     few = pd.concat([g[g['text'].str.len().cumsum()<=least] for _,g in rows.groupby('lang')])
     tok = Tokenizer(models.Unigram())
     tok.normalizer,tok.pre_tokenizer = normalizers.NFKC(), pre_tokenizers.Metaspace()
-    tok.train_from_iterator(few['text'], trainers.UnigramTrainer(vocab_size=size, special_tokens=list(_SPECIAL), unk_token='<unk>', show_progress=False))
+    trainer = trainers.UnigramTrainer(vocab_size=size, special_tokens=list(_SPECIAL), unk_token='<unk>', show_progress=False)
+    tok.train_from_iterator(few['text'], trainer)
     scores = dict(json.loads(tok.to_str())['model']['vocab'])
     pieces = [*_SPECIAL, *(p for p in scores if p not in _SPECIAL)]
     build_tokenizer(pieces, [scores[p] for p in pieces], dict(bos=0, pad=1, eos=2, unk=3, mask=4)).save_pretrained(out)
@@ -178,7 +184,8 @@ def write_corpus(
     for lang,g in rows.groupby('lang'): atomic_write(out/f'{lang}.txt', '\n'.join(g['text'])+'\n')
     if vocab: train_vocab(rows, vocab, out/'vocab')
     told = told.rename(columns=dict(sentences='paragraphs')).join(size.add_suffix('_characters'))
-    used = {p.name: sha256_of(p) for p in sorted(Path(folder).expanduser().rglob('*')) if p.is_file() and (p.suffix=='.deb' or 'Translation-' in p.name)}
+    read = [p for p in sorted(Path(folder).expanduser().rglob('*')) if p.is_file() and (p.suffix=='.deb' or 'Translation-' in p.name)]
+    used = {p.name: sha256_of(p) for p in read}
     atomic_write(out/'corpus.json', json.dumps(dict(languages=told.T.to_dict(), files=used), indent=1, ensure_ascii=False)+'\n')
     return told
 
