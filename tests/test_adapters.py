@@ -37,7 +37,7 @@ def shaken(name, cfg, model, seed=1):
 
 
 def by_hand(model, ids, lang, task=None, inverse=True):
-    "The dossier's equations: o1, o2, LN(o2+a), NICE at the embeddings, its inverse before the decoder"
+    "The paper's equations, written out: o1, o2, LN(o2+a), NICE at the embeddings, its inverse before the decoder"
     body = model.base_model
     x = body.embeddings(ids)
     if lang.nice is not None: x = lang.nice(x)
