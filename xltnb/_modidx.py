@@ -172,6 +172,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                             'xltnb.core.set_aside': ('core.html#set_aside', 'xltnb/core.py'),
                             'xltnb.core.sha256_of': ('core.html#sha256_of', 'xltnb/core.py'),
                             'xltnb.core.stable_hash': ('core.html#stable_hash', 'xltnb/core.py'),
+                            'xltnb.core.table_html': ('core.html#table_html', 'xltnb/core.py'),
                             'xltnb.core.to_dict': ('core.html#to_dict', 'xltnb/core.py'),
                             'xltnb.core.typed_path': ('core.html#typed_path', 'xltnb/core.py'),
                             'xltnb.core.within': ('core.html#within', 'xltnb/core.py')},

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['XltError', 'nearest', 'check_name', 'check_number', 'about', 'within', 'one_of', 'Config', 'from_dict', 'later',
-           'to_dict', 'plain', 'stable_hash', 'seed_for', 'project_root', 'typed_path', 'cache_dir', 'hub_off',
-           'package_data', 'sha256_of', 'read_xz', 'atomic_write', 'set_aside']
+           'to_dict', 'plain', 'stable_hash', 'table_html', 'seed_for', 'project_root', 'typed_path', 'cache_dir',
+           'hub_off', 'package_data', 'sha256_of', 'read_xz', 'atomic_write', 'set_aside']
 
 # %% ../nbs/00_core.ipynb #3593b13d
 import hashlib
@@ -267,6 +267,13 @@ def stable_hash(
     "Hash of `obj` written as canonical JSON: key order, tuples and numpy types make no difference; NaN is not None"
     text = json.dumps(plain(obj, nan=True), sort_keys=True, separators=(',',':'), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:n]
+
+# %% ../nbs/00_core.ipynb #tblid02
+def table_html(
+    styler, # a pandas Styler
+)->str:
+    "HTML of a styled table, its ids a hash of its content"
+    return styler.set_uuid(stable_hash(styler.data.to_csv(), 8)).to_html()
 
 # %% ../nbs/00_core.ipynb #bc709a2a
 def seed_for(

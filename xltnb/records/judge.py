@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
+from ..core import table_html
 from .published import load_paper
 from .rules import Check, Claim, claimed_range, evaluate, names_in, rows_to_decide, seeds_to_decide, verdict
 from .store import Store, open_store
@@ -237,7 +238,7 @@ def _claim_row(paper, claim, preset, checks):
     return row | dict(keys=keys, note=note, changed=changed, checks=[_check_row(*x) for x in checks])
 
 # %% ../../nbs/records/06_judge.ipynb #a4985769
-def _html(df): return df.style.format(precision=3, na_rep='–', escape='html').hide(axis='index').to_html()
+def _html(df): return table_html(df.style.format(precision=3, na_rep='–', escape='html').hide(axis='index'))
 
 @dataclass
 class Claims:

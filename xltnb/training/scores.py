@@ -24,7 +24,7 @@ from fastcore.basics import patch
 from torch import nn
 from tqdm import tqdm
 
-from ..core import XltError, check_name, check_number
+from ..core import XltError, check_name, check_number, table_html
 from .features import by_length, decode, make_features, pad_batch
 from ..tasks.task import Task
 
@@ -143,7 +143,7 @@ def spread(
 # %% ../../nbs/training/07_scores.ipynb #ed95b52e
 def _html(what, table):
     "What an object says of itself above its table; names from data are escaped"
-    return f'<p>{escape(repr(what))}</p>' + table.format_index(escape='html').format_index(escape='html', axis=1).to_html()
+    return f'<p>{escape(repr(what))}</p>' + table_html(table.format_index(escape='html').format_index(escape='html', axis=1))
 
 # %% ../../nbs/training/07_scores.ipynb #353822ce
 @dataclass(frozen=True, repr=False)
