@@ -421,9 +421,10 @@ def _beside(plan, own):
 # %% ../nbs/02_cli.ipynb #b7267433
 def _claim_rows(paper, preset, store, ran=''):
     "Judged claims of a paper at a preset, or at the best one and beside it at the one that ran here"
-    from xltnb.runs.plan import best_plan, make_plan, own_plan
-    best = make_plan(paper, preset, store=store) if preset else best_plan(paper, store)
-    own = make_plan(paper, ran, store=store) if ran else None if preset else own_plan(paper, store)
+    from xltnb.runs.plan import all_jobs, best_plan, make_plan, own_plan
+    jobs = None if preset else all_jobs(paper)
+    best = make_plan(paper, preset, store=store) if preset else best_plan(paper, store, jobs)
+    own = make_plan(paper, ran, store=store) if ran else None if preset else own_plan(paper, store, jobs)
     here = _beside(best, own)
     return [r | dict(here=here.get(r['claim'], '')) for r in _judged(best)]
 

@@ -17,7 +17,7 @@ import os
 import shutil
 import stat
 import types
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import MISSING, Field, field, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -66,7 +66,7 @@ def check_number(
     whole:bool=False, # must it be an integer?
 ): # the same
     "Raise `XltError` for anything but a finite number within its bounds"
-    is_whole = isinstance(x, numbers.Integral) and not isinstance(x, bool)
+    is_whole = type(x) is int or isinstance(x, numbers.Integral) and not isinstance(x, bool)
     ok = is_whole or not whole and isinstance(x, numbers.Real) and not isinstance(x, bool) and math.isfinite(x)
     if ok and low<=x<=high and not (above and x==low): return x
     raise XltError(f'{what} is {_shown(x)}: give {"an integer" if whole else "a number"}{_span(low, high, above)}')
@@ -84,15 +84,16 @@ def _shown(x):
 
 
 # %% ../nbs/00_core.ipynb #140366f2
-@contextmanager
-def about(
-    *keys, # where the value stands: field names and positions
-):
+class about:
     "An `XltError` raised inside is about what stands under `keys`"
-    try: yield
-    except XltError as e:
-        e.path = (*keys, *e.path)
-        raise
+    def __init__(self,
+        *keys, # where the value stands: field names and positions
+    ): self.keys = keys
+
+    def __enter__(self): return self
+
+    def __exit__(self, kind, e, trace):
+        if isinstance(e, XltError): e.path = (*self.keys, *e.path)
 
 # %% ../nbs/00_core.ipynb #158d12e9
 _KINDS = {list: 'a list', tuple: 'a list', dict: 'a mapping'}
@@ -116,7 +117,7 @@ _NUMBERS = {int: numbers.Integral, float: numbers.Real}
 
 def _convert(val, tp, where):
     "`val` as a `tp`, or an error that names `where`"
-    if tp is Any: return val
+    if tp is Any or type(val) is tp: return val # as most are
     if _is_union(tp): return _convert_any(val, tp, where)
     base, args = get_origin(tp) or tp, get_args(tp)
     if is_dataclass(base) and isinstance(val, dict): return from_dict(base, val)
@@ -184,6 +185,7 @@ def one_of(
     return field(default=default, metadata=dict(options=tuple(options)))
 
 # %% ../nbs/00_core.ipynb #232f8c0d
+@cache
 def _leaves(tp):
     "The types of the values inside a type: int, of `tuple[int,...]`"
     return set().union(*map(_leaves, get_args(tp))) if get_args(tp) else {tp}-{Ellipsis}
@@ -202,7 +204,8 @@ class Config:
     "Base of frozen dataclasses that check the types and ranges of their fields when they are made"
     def __post_init__(self):
         for f in fields(self):
-            with about(f.name): object.__setattr__(self, f.name, self._checked(f))
+            with about(f.name): val = self._checked(f)
+            if val is not getattr(self, f.name): object.__setattr__(self, f.name, val)
 
     def _checked(self, f):
         "The value of a field, a tuple for a list; an integer in place of a float stays one, since keys tell 1 from 1.0"
@@ -250,8 +253,8 @@ def plain(
     "`obj` as plain JSON data"
     if obj is None or type(obj) in (str, bool, int): return obj # most are
     if isinstance(obj, dict): return {str(k): plain(v, nan) for k,v in obj.items()}
-    if is_dataclass(obj) and not isinstance(obj, type): return to_dict(obj, nan)
     if isinstance(obj, (list, tuple)): return [plain(v, nan) for v in obj]
+    if is_dataclass(obj) and not isinstance(obj, type): return to_dict(obj, nan)
     if isinstance(obj, (set, frozenset)): return sorted(plain(v, nan) for v in obj)
     if isinstance(obj, Path): return str(obj)
     if isinstance(obj, float): return obj if nan or math.isfinite(obj) else None

@@ -10,8 +10,6 @@ import json
 import math
 from dataclasses import dataclass
 
-import pandas as pd
-
 from ..core import XltError, atomic_write, check_name, project_root
 from .judge import _html, claims
 from .presets import find_preset
@@ -81,14 +79,15 @@ class Comparison:
     rows:list # one dict a cell
 
     @property
-    def df(self)->pd.DataFrame:
+    def df(self): # a pandas DataFrame
         "cell, paper, source, pinned, now, n, low, high, verdict, command, keys"
+        import pandas as pd
         return pd.DataFrame(self.rows)
 
     def _repr_html_(self):
         "Without cells that were neither read nor run, which one line counts"
         shown = [r for r in self.rows if r['n'] or r['paper']!='–']
-        table = _html(pd.DataFrame(shown).drop(columns=['command','keys'])) if shown else ''
+        table = _html(type(self)(shown).df.drop(columns=['command','keys'])) if shown else ''
         lost = len(self.rows)-len(shown)
         return table + (f'<p>{lost} cells of the table could not be read and were not run.</p>' if lost else '')
 

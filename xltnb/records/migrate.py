@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import mean
 
 from ..core import XltError, atomic_write
-from .record import record_text
+from .record import record_text, sealed_text
 from .store import Store
 
 # %% ../../nbs/records/09_migrate.ipynb #d8a93ce9
@@ -60,7 +60,9 @@ def migrate(
     for f in Store(folder, committed=False)._files().values():
         try:
             was = f.read_text(encoding='utf-8')
-            now = record_text(migrate_record(json.loads(was), labels.get(f.stem)))
+            fields = json.loads(was)
+            write = sealed_text if fields.pop('sha256', None) else record_text
+            now = write(migrate_record(fields, labels.get(f.stem)))
         except (ValueError, TypeError, KeyError, AttributeError) as e:
             warnings.warn(f'{f} stays as it is: {type(e).__name__} {e}', stacklevel=2)
             continue

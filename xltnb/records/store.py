@@ -13,7 +13,6 @@ from collections.abc import Callable
 from functools import cache, lru_cache
 from pathlib import Path
 
-import pandas as pd
 from fastcore.basics import patch
 
 from ..core import XltError, atomic_write, project_root, typed_path
@@ -41,7 +40,7 @@ class Store:
         "Record files by key, several where more than one folder has it: a committed one comes first"
         out = {}
         for d in self.folders:
-            for f in sorted(d.glob(f"{experiment or '[!.]*'}/{key or '[!.]*'}.json")): out.setdefault(f.stem, []).append(f)
+            for f in sorted(d.glob(f"{experiment or '[!.]*'}/{key or '[!.]*'}.json"), key=str): out.setdefault(f.stem, []).append(f)
         return out
 
     def _files(self): return {k: fs[0] for k,fs in self._places().items()}
@@ -176,8 +175,9 @@ def records(
 def frame(
     self:Store,
     experiment:str|None=None, # registered name; default: all
-)->pd.DataFrame: # one row a record; config columns start with `cfg.`
+): # a pandas DataFrame, one row a record; config columns start with `cfg.`
     "The records as a table; their items and curves are not read"
+    import pandas as pd
     row = lambda d: dict(experiment=d['experiment'], arm=d['arm'], seed=d['seed'], key=d['key'],
         **{f'cfg.{k}': v for k,v in d['config'].items()}, **d['metrics'], wall_s=d['provenance'].get('wall_s'))
     found = [row(d) for d in self._each(read_numbers, experiment)]

@@ -263,13 +263,14 @@ def frozen_jobs(
     seeds:int|None=None, # draws; None: the preset's own
 )->list[Job]: # draw by draw
     "All rows of the frozen-encoder study"
-    def job(name, cfg, row, i):
+    def draws(name, cfg, row, n):
         r = FROZEN_ROWS[row]
         cfg = replace(cfg, methods=tuple(map(str, r.methods)), frozen=replace(cfg.frozen, originals=r.originals))
-        return make_job(f'{name}-{row}', 'robust.frozen', cfg, i, 3.+8.*bool(r.methods), task=name.split('_')[0], row=row, scale='frozen')
-    found = [(i, t, job(name, cfg, row, i)) for t,(name,(cfg,rows,n)) in enumerate(frozen_studies(preset).items())
-             for row in rows for i in range(seeds or n)]
-    return [j for *_,j in sorted(found, key=lambda f: (f[0]//5, f[1], f[0]))]
+        of = dict(cost_s=3.+8.*bool(r.methods), task=name.split('_')[0], row=row, scale='frozen')
+        return [make_job(f'{name}-{row}', 'robust.frozen', cfg, i, **of) for i in range(n)]
+    found = [(t, j) for t,(name,(cfg,rows,n)) in enumerate(frozen_studies(preset).items())
+             for row in rows for j in draws(name, cfg, row, seeds or n)]
+    return [j for _,j in sorted(found, key=lambda f: (f[1].seed//5, f[0], f[1].seed))]
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #4f5efc35
 @preset_jobs('robust')
