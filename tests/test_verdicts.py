@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from xltnb.core import XltError, plain
+from xltnb.core import XltError, plain, stable_hash
 from xltnb.records import judge
-from xltnb.records.compare import _cell_verdict
+from xltnb.records.compare import _cell_verdict, compare
 from xltnb.records.judge import JUDGING, Change, claims, judge_claim, judging_since
-from xltnb.records.published import load_paper
-from xltnb.records.record import Record
+from xltnb.records.published import load_paper, rule_hashes
+from xltnb.records.record import Record, RunKey
 from xltnb.records.rules import VERDICTS, Check, Claim, rows_to_decide, seeds_to_decide, verdict
 from xltnb.records.store import Store
 from xltnb.runs.experiments import Job, jobs_for
@@ -195,6 +195,78 @@ def test_open_and_todo_of_cells():
     at = cell.value
     says = [_cell_verdict(cell, at+a, at+b, 3, 'paper') for a, b in ((-.02, .02), (.02, .05), (.05, .09))]
     assert says == ['ok', 'unclear', 'off']
+
+
+CLAIM = '  - {id: %s, text: t, place: p, checks: [{presets: [laptop], arms: {a: "%s"}, effect: a.m, rule: above, margin: %s, why: planted%s}]}'
+CELL = '      - {arm: "%s", metric: m, label: "%s", rows: [r], columns: [c], values: [[%s]]}'
+CELLS = dict(ok='.31', unclear='.35', off='.9', open='null', undecided='.3', todo='.3') # what is printed beside the runs
+
+
+def write_planted(folder, margin=.2):
+    "A paper with one claim and one table cell for each word, each measured by an arm of that name; returns its claims by number"
+    claims = {f'C{i}': w for i, w in enumerate([*RUNS, 'untestable'])}
+    rules = [CLAIM % (c, w, margin, ', untestable: {laptop: too small}' if w == 'untestable' else '') for c, w in claims.items()]
+    cells = [CELL % (dict(unclear='ok', off='ok').get(w, w), w, v) for w, v in CELLS.items()]
+    head = 'paper: planted\ncitation: {title: t, authors: a, venue: v, year: 2026}\ntables:\n  T1:\n    {caption: c, place: Table 1, source: printed, tolerance: .05, blocks: [\n'
+    cells = ',\n'.join(c.strip().removeprefix('- ') for c in cells)
+    load_paper.cache_clear()
+    (folder/'planted').mkdir(parents=True, exist_ok=True)
+    (folder/'planted'/'published.yaml').write_text(f'{head}{cells}]}}\nclaims:\n' + '\n'.join(rules) + '\n', encoding='utf-8')
+    return claims
+
+
+def put_planted(store, started='2099-01-01T00:00:00+0000'):
+    "The records of every arm, written to files and sealed; returns the jobs"
+    jobs, arms = [], RUNS | dict(untestable=RUNS['off'], open=RUNS['ok'])
+    for arm, scores in arms.items():
+        for seed in range(3):
+            key = RunKey('planted.x', 1, dict(arm=arm), seed).key
+            jobs.append(Job('planted', arm, 'planted.x', 1, dict(arm=arm), seed))
+            assert jobs[-1].key == key
+            if seed >= len(scores): continue
+            store.put(Record('planted.x', key, dict(arm=arm), seed, dict(m=scores[seed]), arm=arm, provenance=dict(started=started, rules=rule_hashes('planted'))))
+    return jobs
+
+
+@pytest.fixture
+def planted_paper(tmp_path, monkeypatch):
+    "A folder of papers that the library finds, and a store of its own"
+    monkeypatch.setenv('XLTNB_PAPERS', str(tmp_path/'papers'))
+    (tmp_path/'papers').mkdir()
+    yield tmp_path/'papers', Store(tmp_path/'store', committed=False)
+    load_paper.cache_clear()
+
+
+def test_each_word_from_files_through_the_public_functions(planted_paper):
+    "Records on disk, rules in a published file: `claims` and `compare` say every word"
+    folder, store = planted_paper
+    planted, jobs = write_planted(folder), put_planted(store)
+    rows = {r['claim']: r for r in claims('planted', 'laptop', store, jobs).rows}
+    assert {planted[c.split('.')[1]]: r['verdict'] for c, r in rows.items()} == {w: w for w in planted.values()}
+    assert {planted[c.split('.')[1]]: r['n'] for c, r in rows.items()} == {w: len(x) for w, x in (RUNS | dict(untestable=RUNS['off'])).items()}
+    cells = {r['cell'].split('.')[2]: r['verdict'] for r in compare('planted.T1', 'paper', store, jobs).rows}
+    assert cells == {w: w for w in CELLS}
+    said = {r['verdict'] for r in rows.values()} | set(cells.values())
+    assert said == set(VERDICTS), 'a word that nothing says'
+    assert {r['verdict'] for r in compare('planted.T1', 'laptop', store, jobs).rows} == {'open', 'todo'}, 'printed numbers are judged at the preset of that size alone'
+
+
+def test_runs_that_are_older_than_a_rule_or_the_judging_say_so(planted_paper):
+    "A margin changed after the runs undoes the verdict, a judging changed after them leaves a note"
+    folder, store = planted_paper
+    planted, jobs = write_planted(folder), put_planted(store, '2026-01-05T10:00:00+0000')
+    rows = claims('planted', 'laptop', store, jobs).rows
+    assert all(('runs older than the judging of' in r['note']) == (r['n'] > 0) for r in rows) and rows[0]['verdict'] == 'ok'
+    write_planted(folder, margin=.25)
+    later = claims('planted', 'laptop', store, jobs).rows
+    assert {r['verdict'] for r in later} == {'todo', 'untestable'}
+    assert all('the rule was changed after these runs' in r['note'] for r in later if planted[r['claim'].split('.')[1]] in ('ok', 'off', 'unclear', 'undecided'))
+
+
+def test_planted_words_stand_until_the_judging_gets_a_new_date():
+    "Another word for a planted interval is a change of the judging: date it in `JUDGING`, then write its hash here"
+    words = [verdict(low, high, n, rule, margin) for rule, margin, low, high, n, _ in PLANTED]
+    assert (JUDGING[-1].day, stable_hash([words, ORDER])) == ('2026-11-22', '4e33fbfa9429462f')
 
 
 def test_every_word_is_planted_somewhere():
