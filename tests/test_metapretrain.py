@@ -118,6 +118,16 @@ def test_switches_change_the_run_and_survive_a_stop(more, tmp_path):
     assert (weights(stop_and_go_on(cfg, tmp_path/'stopped', (where, 3))) == weights(whole)).all()
 
 
+@pytest.mark.parametrize('arm', ['META_tlm', 'META_rev', 'MONO', 'focus'])
+def test_arms_that_wait_for_a_gpu_run(arm, tmp_path):
+    from xltnb.papers.metapretrain.training import run_meta
+    from xltnb.runs.experiments import Ctx
+    made = arm_cfg(arm, META_SCALES['smoke'].size)
+    res = run_meta(made, 0, Ctx(cache=tmp_path))
+    assert sum(res.provenance['rows'].values()) == sum(p.total for p in made.phases) and all(np.isfinite(v) for v in res.metrics.values())
+    assert 0 <= res.metrics['retrieval_de'] <= 1 and {'loss_en', 'probe_de'} <= set(res.metrics)
+
+
 def test_a_damaged_checkpoint_is_not_believed(tmp_path):
     from xltnb.papers.metapretrain.phases import Pretraining
     cfg = arm_cfg('META', TINY)

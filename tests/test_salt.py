@@ -196,6 +196,19 @@ def test_rows_take_as_many_updates():
             assert len({salt_row(s, r).fine.epochs*_views(r, s.copies) for r in s.rows})==1
 
 
+@pytest.mark.parametrize('name,row', [('intent', 'english'), ('cldr', 'classic'), ('pair', 'salt')])
+def test_rows_that_wait_for_a_gpu_take_a_step(name, row, tmp_path):
+    from dataclasses import replace
+    from xltnb.papers.salt.experiments import salt_row, salt_studies
+    from xltnb.papers.salt.training import run_salt
+    from xltnb.runs.experiments import Ctx
+    cfg = salt_row(salt_studies('gpu')[name], row, 'smoke')
+    cfg = replace(cfg, train=8, limit=4, langs=('en', 'de'), encoder='e5-small:2', matrix=cfg.matrix[:2], matrix_items=4,
+                  fine=replace(cfg.fine, steps=2, batch=4))
+    res = run_salt(cfg, 0, Ctx(cache=tmp_path))
+    assert res.provenance['updates'] == 2 and 0 <= res.metrics['targets'] <= 1
+
+
 def test_claims_name_arms_that_run():
     from xltnb.records.published import load_paper
     from xltnb.runs.experiments import jobs_for

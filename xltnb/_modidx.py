@@ -1214,6 +1214,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                                   'xltnb/papers/arithmetic/training.py'),
                                                   'xltnb.papers.arithmetic.training._fresh': ( 'papers/arithmetic/training.html#_fresh',
                                                                                                'xltnb/papers/arithmetic/training.py'),
+                                                  'xltnb.papers.arithmetic.training._half': ( 'papers/arithmetic/training.html#_half',
+                                                                                              'xltnb/papers/arithmetic/training.py'),
                                                   'xltnb.papers.arithmetic.training._language': ( 'papers/arithmetic/training.html#_language',
                                                                                                   'xltnb/papers/arithmetic/training.py'),
                                                   'xltnb.papers.arithmetic.training._mlm': ( 'papers/arithmetic/training.html#_mlm',

@@ -91,9 +91,9 @@ def train_task(
     seed:int=0, # draws head and order
 )->tuple: # model with a trained head, task adapter; both frozen
     "Train a task adapter and its head on a frozen encoder with a frozen language adapter"
-    model = add_head(encoder, kind, labels, seed=seed)
+    model = add_head(encoder, kind, labels, seed=seed).to(encoder.device)
     task = Adapter('task', BottleneckCfg(reduction=cfg.reduction, nice=False), model)
-    ids,y = map(torch.from_numpy, data)
+    ids,y = (torch.from_numpy(x).to(encoder.device) for x in data)
     with attach(model.train(), *([language] if language is not None else []), task, train=task, head=True):
         for n,p in model.base_model.named_parameters():
             if n in model.fresh: p.requires_grad_(True) # a pooler that the encoder lacked
@@ -110,7 +110,7 @@ def _fit(model, ids, y, pad, cfg, rng):
     for i in range(steps):
         x,t = _cut(ids, y, order[i*cfg.batch:(i+1)*cfg.batch], pad)
         for g in opt.param_groups: g['lr'] = cfg.lr*(1-i/steps)
-        with torch.autocast('cpu', torch.bfloat16, enabled=cfg.bf16):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=cfg.bf16):
             logits = model(input_ids=x, attention_mask=(x!=pad).long()).logits
         nn.functional.cross_entropy(logits.float().flatten(0, -2), t.flatten(), ignore_index=-100).backward()
         nn.utils.clip_grad_norm_(free, 1.)
@@ -126,13 +126,13 @@ def answers(
     *stack:Adapter, # adapters to put on, the innermost first
     batch:int=128, # rows at a time
     bf16:bool=False, # compute in bfloat16
-)->Tensor: # float32 logits, [N,C] or [N,T,C]
+)->Tensor: # float32 logits on the CPU, [N,C] or [N,T,C]
     "What a model answers"
-    x = torch.from_numpy(ids)
+    x = torch.from_numpy(ids).to(model.device)
     on = attach(model.eval(), *stack) if stack else None
     try:
-        with torch.autocast('cpu', torch.bfloat16, enabled=bf16):
-            got = [model(input_ids=b, attention_mask=(b!=pad).long()).logits.float() for b in x.split(batch)]
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
+            got = [model(input_ids=b, attention_mask=(b!=pad).long()).logits.float().cpu() for b in x.split(batch)]
     finally:
         if on: on.detach()
     return torch.cat(got)

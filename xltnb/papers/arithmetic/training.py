@@ -79,7 +79,7 @@ def pretrained(
     "Train the encoder on a mixture that leaves the targets out; raises `Paused` at the deadline"
     world = Family(cfg.family(seed))
     tok = world.tokenizer()
-    model = _fresh(cfg, tok, seed)
+    model = _fresh(cfg, tok, seed).to(ctx.device)
     sizes = {l: round(cfg.sentences*(1 if l==cfg.source else cfg.share)) for l in cfg.known}
     run = MLMRun(_mlm(cfg.tokens, cfg.lr, seed), out/'encoder', world.ids_of(sizes, tok, seed), (model,tok), sentences=4096)
     def look(run):
@@ -313,6 +313,8 @@ def _real_rows(task, tok, lang, split, limit, seed=0):
     return enc['input_ids'].astype(np.int64), np.array(rows['label'])
 
 # %% ../../../nbs/papers/arithmetic/10_training.ipynb #2b5f19ae
+def _half(ctx): return ctx.device=='cuda' or multiplies_bf16()
+
 def real_adapters(
     cfg:RealCfg, # encoder, languages, tokens
     ctx:Ctx, # deadline, progress
@@ -320,8 +322,8 @@ def real_adapters(
 )->tuple: # model, tokenizer, language -> adapter
     "Train the English adapter and the partner's on help pages; raises `Paused` at the deadline"
     model,tok = load_mlm(cfg.encoder)
-    first_layers(model.base_model, cfg.layers)
-    how = dict(block=128, batch=16, mask=.15, dual=0., warmup=.05, bf16='yes' if multiplies_bf16() else 'no')
+    first_layers(model.to(ctx.device).base_model, cfg.layers)
+    how = dict(block=128, batch=16, mask=.15, dual=0., warmup=.05, bf16='yes' if _half(ctx) else 'no')
     mlm = MLMCfg(cfg.encoder, cfg.tokens, lr=cfg.lr, head_lr=cfg.lr, **how)
     langs = {l: Adapter(l, BottleneckCfg(reduction=cfg.reduction), model) for l in ('en', cfg.partner)}
     for i,(l,a) in enumerate(langs.items()):
@@ -379,7 +381,7 @@ def run_real(
         model,tok,langs = real_adapters(cfg, ctx, out)
     ctx.report(.6, 'held-out words')
     guess = go_or_no_go(model, tok, langs, cfg.held)
-    task,asked,bf16 = load_bench(cfg.task), ('en', cfg.partner, *cfg.targets), multiplies_bf16()
+    task,asked,bf16 = load_bench(cfg.task), ('en', cfg.partner, *cfg.targets), _half(ctx)
     test = {l: _real_rows(task, tok, l, 'test', cfg.limit) for l in asked}
     train,how = _real_rows(task, tok, 'en', 'train', cfg.rows), TaskCfg(cfg.epochs, 16, 2e-3, cfg.reduction_task, bf16)
     found = {l: [] for l in asked}
