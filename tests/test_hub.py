@@ -140,6 +140,27 @@ def test_wikiann_as_its_authors_publish_it(put, tmp_path):
     assert 'zh test: 1 blank words, dropped' in t.notes
 
 
+def test_words_of_another_language(put, tmp_path):
+    for l in ('en', 'de'):
+        for s in ('train', 'dev', 'test'): put(f'wikiann/{l}/{s}', f'{"fr" if l == "de" else l}:x {s}\tB-LOC\n{"fr" if l == "de" else l}:y\tO\n')
+    refuses("the words of .*wikiann/de/dev begin with 'fr', another language: put the file of de there", 'wikiann', tmp_path, ('de',))
+
+
+def test_a_language_twice_and_odd_rows_are_told(put, tmp_path):
+    xnli(put, test_de=nli('test-en'))
+    refuses(r'xnli: all 30 texts of de test \(.*test-de.tsv\) stand in en test \(.*test-en.tsv\) too: scores of de would be those of en', 'xnli', tmp_path, ('de',))
+    xnli(put, test_de=nli('test-en', 10)+''.join(nli('test-de').splitlines(True)[10:]))
+    with pytest.warns(UserWarning, match='xnli: 10 of 30 texts of de test .*test-de.tsv. stand in en test') as told: t = load_task('xnli', tmp_path, ('de',))
+    assert len(told) == 1 and len(t.notes) == 1
+    put('xquad.en.json', squad(('q1', ('Nil', 4)), ('q2', ('Nil', 4)), context='The Nil flows.').replace('Was q2?', ' '))
+    with pytest.warns(UserWarning, match='xquad: the question of 1 of 2 rows of en test .*xquad.en.json. is blank'): load_task('xquad', tmp_path, ())
+
+
+@pytest.mark.parametrize('head, says', [('id\tsentence1\tsentence1\tsentence2\tlabel', "a.tsv: the column 'sentence1' stands twice"), ('id\tpremise\tsentence1\tsentence2\tlabel', "a.tsv: columns 'premise' and 'sentence1' both hold the text and differ")])
+def test_two_columns_of_a_published_file(put, head, says):
+    with pytest.raises(XltError, match=says): read_pairs(put('a.tsv', head+'\n1\ta\tb\tc\t1\n'))
+
+
 def test_wikiann_as_xtreme_writes_it(put, tmp_path):
     for f in ('train-en', 'dev-en', 'test-en'): put(f'panx/{f}.tsv', 'Rome\tB-LOC\nfell\tO\n\n')
     put('panx/test-de.tsv', 'Rom\nfiel\n\n')
@@ -196,12 +217,12 @@ def test_two_columns_of_xtreme_udpos(put):
 # ---------------------------------------------------------------- questions
 
 def squad(*qas, title='Nile', context='Der Nil fließt. Der Nil!'):
-    return json.dumps(dict(version='1.1', data=[dict(title=title, paragraphs=[dict(context=context, qas=[dict(id=i, question=' Was? ', answers=[dict(text=t, answer_start=s) for t, s in answers]) for i, *answers in qas])])]))
+    return json.dumps(dict(version='1.1', data=[dict(title=title, paragraphs=[dict(context=context, qas=[dict(id=i, question=f' Was {i}? ', answers=[dict(text=t, answer_start=s) for t, s in answers]) for i, *answers in qas])])]))
 
 
 def test_answers_are_where_they_say(put, tmp_path):
     put('squad/train-v1.1.json', squad(('t1', ('Nil', 4)), ('t2', ('Rhein', 0)), title='Rhein'))
-    put('xquad.en.json', squad(('q1', ('Nil', 4)), ('q2', ('Nil', 4))))
+    put('xquad.en.json', squad(('q1', ('Nil', 4)), ('q2', ('Nil', 4)), context='The Nil flows.'))
     put('xquad.de.json', '\ufeff'+squad(('q1', ('Nil', 21)), ('q2', (' fließt. ', 7), ('Rhein', 3)), ('q3', ('Rhein', 0)), ('q4',)), end='\r\n')
     t = load_task('xquad', tmp_path, ('de',))
     assert t.rows('de')[0]['answers'] == dict(text=['Nil'], answer_start=[20]), 'nearest occurrence'
@@ -218,7 +239,7 @@ def test_answers_are_where_they_say(put, tmp_path):
 def test_validation_holds_no_question_of_the_test(put, tmp_path):
     "XQuAD's questions are some of SQuAD's development file"
     asked = [(f'q{i}', ('Nil', 4)) for i in range(5)]
-    for l in ('en', 'de'): put(f'xquad.{l}.json', squad(*asked[:3]))
+    for l in ('en', 'de'): put(f'xquad.{l}.json', squad(*asked[:3], context=f'{l}: Nil'))
     put('dev-v1.1.json', squad(*asked))
     put('train-v1.1.json', squad(('t', ('Nil', 4))))
     t = load_task('xquad', tmp_path, ('de',))

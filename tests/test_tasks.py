@@ -1,5 +1,6 @@
 "Scores equal those of the published scripts; tasks refuse what they cannot score"
 import collections
+import json
 import re
 import string
 import subprocess
@@ -291,3 +292,109 @@ def test_own_datasets_lists_and_kinds():
     ner = own_task('own', 'tag', dict(en=dict(train=[dict(tokens=['a', 'b'], tags=['B-X', 'O'])])))
     assert ner.labels == ('O', 'B-X', 'I-X') and ner.metric == 'span_f1'
     with pytest.raises(XltError, match='name the labels'): own_task('own', 'classify', dict(en=dict(test=[dict(text='a', label='x')])))
+
+
+# -- data that cannot be right --
+
+def texts(word, n=30, shift=0): return [dict(id=f'r{i+shift}', text=f'{word} {i}', label='ab'[i % 2]) for i in range(n)]
+
+
+def mine(kind='classify', **langs):
+    "A task, and its warnings"
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter('always')
+        t = own_task('mine', kind, langs)
+    return t, [str(w.message) for w in told if w.category is UserWarning]
+
+
+EN = dict(train=texts('A train'), test=texts('A test'))
+
+
+def test_data_that_can_be_right_is_not_spoken_of():
+    t, told = mine(en=EN, de=dict(test=texts('Ein Test')), fr=dict(test=texts('Un test')[:25] + texts('A test')[25:27]))
+    assert not told and not t.notes, '2 of 27 texts are names that all languages share'
+
+
+def test_one_language_twice_is_refused(tmp_path):
+    for name, word in (('de', 'A test'), ('fr', 'Un test')): (tmp_path/f'{name}.csv').write_text('id,text,label\n' + ''.join(f'{r["id"]},{r["text"]},{r["label"]}\n' for r in texts(word)))
+    with pytest.raises(XltError, match=r'mine: all 30 texts of de test \(.*de.csv\) stand in en test too: scores of de would be those of en; put the file of de there, or leave de out'):
+        mine(en=EN, de=dict(test=tmp_path/'de.csv'))
+    with pytest.raises(XltError, match=r'fr.csv is given for fr and for it: give each language its own file'): mine(en=EN, fr=dict(test=tmp_path/'fr.csv'), it=dict(test=str(tmp_path/'fr.csv')))
+    with pytest.raises(XltError, match='all 30 texts of it test stand in fr test .* scores of it would be those of fr'): mine(en=EN, fr=dict(test=tmp_path/'fr.csv'), it=dict(test=texts('Un test')))
+    with pytest.raises(XltError, match='all 30 texts of de test stand in en train too'): mine(en=EN, de=dict(test=texts('A train')))
+
+
+def test_odd_data_is_one_warning_with_files_and_counts(tmp_path):
+    f = tmp_path/'de.jsonl'
+    f.write_text('\n'.join(json.dumps(r) for r in texts('Ein Test', 26)[:20] + texts('A test')[20:26] + [dict(id='r27', text=' ', label='a')]*4))
+    t, told = mine(en=EN, de=dict(test=f), it=dict(test=texts('Un', 5)))
+    what = f'de test ({f})'
+    assert t.notes == (f'the text of 4 of 30 rows of {what} is blank', f'3 of 30 rows of {what} have the id of another row', f'6 of 30 texts of {what} stand in en test too')
+    assert told == ['mine: ' + '; '.join(t.notes)]
+
+
+def test_tests_that_were_trained_on_are_told():
+    t, told = mine(en=dict(train=texts('A'), test=texts('A'), validation=texts('A', 5)))
+    assert t.notes == ('5 of 5 texts of en validation stand in en train too', '30 of 30 texts of en test stand in en train too', '5 of 30 texts of en test stand in en validation too') and len(told) == 1
+
+
+def test_ids_that_cannot_be():
+    with pytest.raises(XltError, match="all 30 rows of de test have the id 'x': give each its own"): mine(en=EN, de=dict(test=[{**r, 'id': 'x'} for r in texts('Ein')]))
+    pair = lambda word, **kw: dict(test=[dict(r, text2='b') for r in texts(word, **kw)])
+    en = dict(pair('A'), train=pair('B')['test'])
+    t, told = mine('pair', en=en, de=pair('Ein'), fr=pair('Un', shift=20))
+    assert t.notes == ('10 of 30 ids of fr test are among those of en test',) and len(told) == 1
+    t, _ = mine('pair', en=en, fr=pair('Un', shift=40))
+    assert t.notes == ('0 of 30 ids of fr test are among those of en test',)
+    with pytest.raises(XltError, match='mine: 0 of 30 ids of fr test are among those of en test: a sentence and its translation must have the same id'):
+        mine('retrieve', en=dict(test=texts('A')), fr=dict(test=texts('Un', shift=40)))
+    t, _ = mine(en=EN, de=dict(test=texts('Ein')), fr=dict(test=texts('Un', shift=40)))
+    assert t.notes == ('0 of 30 ids of fr test are among those of en test',), 'German shows that the rows are translations'
+    assert not mine(en=EN, fr=dict(test=texts('Un', shift=40)))[1], 'nothing says that they are'
+
+
+def test_blank_questions():
+    ask = lambda *qs: dict(test=[dict(id=str(i), question=q, context=f'c {i}', answers=dict(text=['c'], answer_start=[0])) for i, q in enumerate(qs)])
+    assert mine('span', en=ask('Who?', ' ', 'What?'))[1] == ['mine: the question of 1 of 3 rows of en test is blank']
+    with pytest.raises(XltError, match='mine: the question of all 2 rows of de test is blank: put another file there'): mine('span', en=ask('Who?', 'What?'), de=ask('', ' '))
+
+
+def test_words_of_another_language():
+    tagged = lambda *ws: dict(train=[dict(id=str(i), tokens=[w], tags=['O']) for i, w in enumerate(ws)])
+    with pytest.raises(XltError, match="the words of de train begin with 'fr:', another language: put the file of de there"):
+        mine('tag', en=tagged('the', 'house'), de=tagged('fr:la', 'fr:maison'), fr=tagged('le', 'mot'))
+    assert mine('tag', en=tagged('the', 'house'), de=tagged('de:das', 'de:Haus'))[1] == ["mine: the words of de train begin with 'de:': drop it, or no encoder will know them"]
+    with pytest.raises(XltError, match="mine, de, train: unknown label of a tag task 'fr:O'"):
+        own_task('mine', 'tag', dict(en=tagged('the'), de=dict(train=[dict(tokens=['das'], tags=['fr:O'])])))
+
+
+TWO = dict(label=dict(text='a', label='x', intent='y'), text=dict(text='a', premise='b', label='x'), tags=dict(tokens=['a'], pos_tags=['X'], ner_tags=['O']))
+
+
+@pytest.mark.parametrize('what', TWO)
+@pytest.mark.parametrize('how', ['list', 'jsonl', 'parquet', 'table', 'csv', 'tsv'])
+def test_two_columns_for_one_field(tmp_path, what, how):
+    row, f = TWO[what], tmp_path/f'a.{how}'
+    if what == 'tags' and how in ('csv', 'tsv'): return
+    if how == 'jsonl': f.write_text(json.dumps(row))
+    if how == 'parquet': Dataset.from_list([row]).to_parquet(f)
+    if how in ('csv', 'tsv'): f.write_text('\n'.join('\t,'[how == 'csv'].join(x) for x in (row, row.values())))
+    given = dict(list=[row], table=Dataset.from_list([row])).get(how, f)
+    with pytest.raises(XltError, match=f"columns '.*' and '.*' both hold the {what} and differ .*: keep one of them") as e: own_task('mine', 'tag' if what == 'tags' else 'classify', dict(en=dict(train=given)))
+    assert (str(f) if given is f else 'mine, en, train') in str(e.value)
+
+
+def test_one_column_name_twice(tmp_path):
+    import pandas as pd
+    (tmp_path/'a.csv').write_text('text,label,label\na,x,y\n')
+    (tmp_path/'a.jsonl').write_text('{"text": "a", "label": "x", "label": "y"}\n')
+    for f in ('a.csv', 'a.jsonl'):
+        with pytest.raises(XltError, match=f"{f}: the column 'label' stands twice"): read_own(tmp_path/f)
+    with pytest.raises(XltError, match="mine, en, train: the column 'label' stands twice"):
+        own_task('mine', 'classify', dict(en=dict(train=pd.DataFrame([['a', 'x', 'y']], columns=['text', 'label', 'label']))))
+    assert read_own(tmp_path/'a.csv') if (tmp_path/'a.csv').write_text('text,label,intent\na,x,x\n') else False, 'two columns that agree are one'
+
+
+def test_rows_without_what_training_needs():
+    with pytest.raises(XltError, match='row 2 of training has no label: add a column gold_label or label or intent, or drop the row'): own_task('mine', 'classify', dict(en=dict(train=[dict(text='a', label='x'), dict(text='b')])))
+    with pytest.raises(XltError, match='mine, en, train, row 1 has no tokens: cut its slots'): own_task('mine', 'tag', dict(en=dict(train=[dict(utt='a b', annot_utt='a [x : b]')])))

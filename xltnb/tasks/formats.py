@@ -20,7 +20,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from ..core import XltError
-from .own import our_columns, plain_rows
+from .own import once, our_columns, plain_rows, read_object, word_prefix
 
 # %% ../../nbs/tasks/06_formats.ipynb #2750da4f
 _OPEN = {'.gz': gzip.open, '.xz': lzma.open, '.bz2': bz2.open}
@@ -73,34 +73,29 @@ def read_pairs(
         if len(r)!=len(head) or len(head)<2:
             want = len(head) if named else 'sentence, sentence, label'
             raise XltError(f'{path}, line {i+1+named}: {len(r)} columns, expected {want}: {" | ".join(r)[:80]!r}')
-    keys = {k: head.index(n) for k,n in our_columns({h: h for h in head}).items()}
-    return [dict(label=None) | {k: r[i] for k,i in keys.items()} for r in _undouble(rows, notes)]
-
-# %% ../../nbs/tasks/06_formats.ipynb #4073f6ec
-def _before_words(words, notes):
-    "The language that nearly all words have before them, as in 'en:Save', or ''"
-    found = Counter(m[0] if (m := re.match('[a-z-]+:', w)) else '' for w in words)
-    first,n = max(found.items(), key=lambda x: x[1], default=('', 0))
-    if not first or n<.9*len(words): return ''
-    if n<len(words): notes[f'words without {first} before them, kept as they are'] += len(words)-n
-    return first
+    rows = _undouble(rows, notes)
+    try: cols = our_columns({h: [r[i] for r in rows] for i,h in enumerate(once(head))})
+    except XltError as e: raise XltError(f'{path}: {e}') from e
+    return [dict(label=None) | dict(zip(cols, r)) for r in zip(*cols.values())]
 
 # %% ../../nbs/tasks/06_formats.ipynb #a3754bb0
 def read_tagged(
     path:str|Path, # word<TAB>tag
     notes:Counter|None=None, # counts blank words, and words without the language that others have
-)->list: # dicts with tokens and tags (None where a line has no tag)
+)->list: # dicts with tokens and tags (None where a line has no tag), and with the language before the words, if one is
     "Read tagged sentences"
     lines = [re.split(r'\t' if '\t' in l else ' ', l) for l in read_lines(path)]
     rows,notes = [([],[])], Counter() if notes is None else notes
-    first = _before_words([w for w,*_ in lines if w], notes)
+    first = word_prefix([w for w,*_ in lines if w])
     for word,*rest in lines:
+        if word and not word.startswith(first): notes[f'words without {first} before them, kept as they are'] += 1
         if not (word or any(rest)): rows.append(([],[]))
         elif (own := word.removeprefix(first)).strip():
             rows[-1][0].append(own)
             rows[-1][1].append(rest[-1] if rest else None)
         else: notes['blank words, dropped'] += 1
-    return [dict(tokens=w, tags=t) for w,t in rows if w and w[0]!='-DOCSTART-']
+    more = dict(before=first[:-1]) if first else {}
+    return [dict(tokens=w, tags=t, **more) for w,t in rows if w and w[0]!='-DOCSTART-']
 
 # %% ../../nbs/tasks/06_formats.ipynb #9accb567
 def read_conllu(
@@ -182,7 +177,8 @@ def read_jsonl(
     "Read the objects of a JSON-lines file; raises `XltError` naming the line that is not one"
     res = []
     for i,line in enumerate(read_lines(path)):
-        try: res.append(our_columns(json.loads(line)))
+        try: res.append(our_columns(read_object(line)))
+        except XltError as e: raise XltError(f'{path}, line {i+1}: {e}') from e
         except (json.JSONDecodeError, AttributeError) as e: raise XltError(f'{path}, line {i+1} is not a JSON object: {line[:60]!r}') from e
     return res
 
@@ -239,6 +235,7 @@ def read_parquet(
 )->list: # dicts with this project's keys
     "Read the rows of a parquet file from the hub; raises `XltError` if it is not one, or has no rows"
     try: rows = plain_rows(pq.read_table(path))
+    except XltError as e: raise XltError(f'{path}: {e}') from e
     except (OSError, ValueError) as e:
         raise XltError(f'cannot read {path} as parquet ({e!s:.60}): a pointer of Git LFS? fetch the file itself') from e
     if not rows: raise XltError(f'{path} has no rows: fetch it again')

@@ -18,7 +18,7 @@ from ..core import XltError, check_name, hub_off, stable_hash
 from .formats import (
     mend_answers, read_bucc, read_conllu, read_jsonl, read_pairs, read_parallel, read_parquet, read_squad, read_tagged,
     stream_texts, tag_slots)
-from .own import check_rows, labels_of, plain_rows, row_name, typed_rows
+from .own import check_data, check_rows, labels_of, plain_rows, row_name, typed_rows
 from .task import SPLITS, Task
 
 # %% ../../nbs/tasks/07_hub.ipynb #8dc5e19b
@@ -110,6 +110,13 @@ def _belongs(row, pub, lang, split):
     part = dict(dev='validation').get(row.get('split'), row.get('split'))
     return ours in (None, lang, pub.codes.get(lang, lang)) and part in (None, split)
 
+# %% ../../nbs/tasks/07_hub.ipynb #0f4adcb0
+def _check_before(rows, pub, lang, where):
+    "Refuse words with another language before them"
+    before,known = rows[0].get('before'), {*pub.languages, *pub.codes.values()}
+    if before in known - {lang, pub.codes.get(lang)}:
+        raise XltError(f'the words of {where} begin with {before!r}, another language: put the file of {lang} there, or leave it out')
+
 # %% ../../nbs/tasks/07_hub.ipynb #821a1f2c
 def _shape(rows, pub, lang, notes):
     "Slots in brackets become tags; a sentence that they do not spell is dropped"
@@ -124,7 +131,7 @@ class _Loader:
     "Reads splits of one data set, each file once, and keeps count of what was mended"
     def __init__(self, name, folder):
         self.name,self.pub,self.folder = name,PUBLISHED[name],folder
-        self.cache,self._notes,self.by_line = {},[],{}
+        self.cache,self._notes,self.by_line,self.files = {},[],{},{}
         self.mended,self.askers = {},{} # by file: a file can hold several languages and splits
     def rows(self, lang, split):
         "Tidy rows of one split, [] if it is not needed and not there, or nothing of it is left"
@@ -135,6 +142,8 @@ class _Loader:
             if where and self.pub.needs(lang, split):
                 raise XltError(f'{where} holds no rows of {lang}, {split}: leave the language out, or fetch the file again')
             return []
+        _check_before(rows, self.pub, lang, where)
+        self.files[lang,split] = where
         if 'id' not in rows[0]: self.by_line[lang,split] = len(rows)
         shaped = _shape(rows, self.pub, lang, count)
         rows = _tidy(shaped, self.pub, where, count, split=='test') if shaped else []
@@ -263,7 +272,7 @@ def load_task(
     folder:str|Path|None=None, # folder with the files; None for `data_folder`
     langs:tuple|None=None, # languages, None for all there are; English, the source, always comes along
     hub:bool=False, # may the hub be asked, if there is no folder?
-)->Task: # its `notes` count what was mended and dropped
+)->Task: # its `notes` count what was mended and dropped, and what looks odd
     "Load a labelled task by name; raises `XltError` listing missing files, or naming what is wrong in one"
     if check_name(name, (*BENCH, *PUBLISHED_TASKS), 'task') in BENCH: return _embedded(name, folder, langs)
     pub = PUBLISHED[name]
@@ -277,9 +286,10 @@ def load_task(
     if pub.kind=='pair':
         _check_lengths(loader.by_line, name)
         _check_parallel(raw, name)
+    odd = check_data(name, pub.kind, raw, 'en', loader.files)
     labels = pub.labels or labels_of(raw['en'].get('train', []), pub.kind)
     data = {l: DatasetDict({s: typed_rows(r, pub.kind, labels, f'{name}, {l}, {s}') for s,r in splits.items()}) for l,splits in raw.items()}
-    return Task(name, pub.kind, data, labels, licence=pub.licence, scorer=pub.scorer, notes=loader.notes, groups=_titles(raw))
+    return Task(name, pub.kind, data, labels, licence=pub.licence, scorer=pub.scorer, notes=(*loader.notes, *odd), groups=_titles(raw))
 
 # %% ../../nbs/tasks/07_hub.ipynb #7c3291bf
 def _cut(rows, lang, part, task, shared):
