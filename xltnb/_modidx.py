@@ -1162,6 +1162,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                              'xltnb/papers/arithmetic/pipeline.py'),
                                                   'xltnb.papers.arithmetic.pipeline._fit': ( 'papers/arithmetic/pipeline.html#_fit',
                                                                                              'xltnb/papers/arithmetic/pipeline.py'),
+                                                  'xltnb.papers.arithmetic.pipeline._logits': ( 'papers/arithmetic/pipeline.html#_logits',
+                                                                                                'xltnb/papers/arithmetic/pipeline.py'),
                                                   'xltnb.papers.arithmetic.pipeline.answers': ( 'papers/arithmetic/pipeline.html#answers',
                                                                                                 'xltnb/papers/arithmetic/pipeline.py'),
                                                   'xltnb.papers.arithmetic.pipeline.entropy_mixture': ( 'papers/arithmetic/pipeline.html#entropy_mixture',

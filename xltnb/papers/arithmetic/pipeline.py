@@ -82,9 +82,9 @@ def _cut(ids, labels, rows, pad):
 # %% ../../../nbs/papers/arithmetic/09_pipeline.ipynb #3ce8e271
 def train_task(
     encoder:PreTrainedModel, # frozen
-    kind:str, # 'tag', 'classify' or 'pair'
-    labels:tuple, # names of the labels
-    data:tuple, # int64 [N,T] ids, and [N] or [N,T] labels, -100 where there is none
+    kind:str, # 'tag', 'classify', 'pair' or 'span'
+    labels:tuple, # names of the labels; () for 'span'
+    data:tuple, # int64 [N,T] ids, and [N] labels, [N,T] labels with -100 where there is none, or [N,2] first and last token of a span
     pad:int, # id that fills rows up
     language:Adapter|None, # adapter below the task's; None: the task adapter alone
     cfg:TaskCfg=TaskCfg(), # passes, rows, rate
@@ -101,6 +101,11 @@ def train_task(
     return model.eval().requires_grad_(False), task.requires_grad_(False)
 
 # %% ../../../nbs/papers/arithmetic/09_pipeline.ipynb #37831d43
+def _logits(model, x, pad):
+    "[N,C] or [N,T,C] logits of labels; of a span [N,2,T], of where it begins and ends"
+    out = model(input_ids=x, attention_mask=(x!=pad).long())
+    return out.logits if 'logits' in out else torch.stack([out.start_logits, out.end_logits], 1)
+
 def _fit(model, ids, y, pad, cfg, rng):
     "All passes over the rows"
     free = [p for p in model.parameters() if p.requires_grad]
@@ -111,7 +116,7 @@ def _fit(model, ids, y, pad, cfg, rng):
         x,t = _cut(ids, y, order[i*cfg.batch:(i+1)*cfg.batch], pad)
         for g in opt.param_groups: g['lr'] = cfg.lr*(1-i/steps)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=cfg.bf16):
-            logits = model(input_ids=x, attention_mask=(x!=pad).long()).logits
+            logits = _logits(model, x, pad)
         nn.functional.cross_entropy(logits.float().flatten(0, -2), t.flatten(), ignore_index=-100).backward()
         nn.utils.clip_grad_norm_(free, 1.)
         opt.step()
@@ -126,13 +131,13 @@ def answers(
     *stack:Adapter, # adapters to put on, the innermost first
     batch:int=128, # rows at a time
     bf16:bool=False, # compute in bfloat16
-)->Tensor: # float32 logits on the CPU, [N,C] or [N,T,C]
+)->Tensor: # float32 logits on the CPU, [N,C], [N,T,C], or [N,2,T] of a span
     "What a model answers"
     x = torch.from_numpy(ids).to(model.device)
     on = attach(model.eval(), *stack) if stack else None
     try:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
-            got = [model(input_ids=b, attention_mask=(b!=pad).long()).logits.float().cpu() for b in x.split(batch)]
+            got = [_logits(model, b, pad).float().cpu() for b in x.split(batch)]
     finally:
         if on: on.detach()
     return torch.cat(got)
@@ -140,7 +145,7 @@ def answers(
 # %% ../../../nbs/papers/arithmetic/09_pipeline.ipynb #d6c04ba0
 def right(
     logits:Tensor, # of `answers`, or probabilities
-    labels:np.ndarray, # [N], or [N,T] with -100 where there is none
+    labels:np.ndarray, # [N], [N,T] with -100 where there is none, or [N,2] of a span
     least:int=0, # labels below this are not counted: 1 leaves out the words without a role
 )->np.ndarray: # [N] fraction of right labels in each row
     "Which rows are right, and how much of them"
