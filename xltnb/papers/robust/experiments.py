@@ -138,6 +138,7 @@ class Study:
     plain_s:float # core-seconds of one plain run
     passes:float = 1. # over the N-fold file of RS-DA
     exact:bool = False # look words up as the released code does
+    worlds:bool = False # each repeat in an invented world of its own, with an encoder of its own
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #b5e5a79e
 LANGS = ('en','de','es','ru','zh','ar','hi','tr','sw') # near and far from English, evenly
@@ -157,7 +158,8 @@ def _mechanism(plain_s, test):
     "Both tasks in invented languages"
     cfg = lambda name: RobustCfg(f'invented_{name}', 4000, test, (), 'invented', matrix=_INVENTED, matrix_items=200, fine=_FINE)
     study = lambda name: Study(cfg(name), int(_FINE.epochs), CORE, 5, plain_s)
-    return dict(infer=study('inference'), para=study('paraphrase'))
+    worlds = replace(study('inference'), rows=('plain','rsda'), plain_s=plain_s+100., worlds=True) # half of it trains the encoder
+    return dict(infer=study('inference'), para=study('paraphrase'), worlds=worlds)
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #91de32c3
 PAWSX = ('en','de','es','fr','ja','ko','zh')
@@ -223,7 +225,8 @@ def _row_jobs(name, study, row, preset, seeds):
     epochs = study.passes*study.copies/study.cfg.fine.epochs if ROWS[row].has('copies', N) else 1
     cost = study.plain_s*ROWS[row].cost*epochs
     n = seeds or _seeds(study, row, preset)
-    return [make_job(f'{name}-{row}', 'robust.finetune', cfg, i, cost, task=name, row=row) for i in range(n)]
+    own = lambda i: replace(cfg, task=f'{cfg.task}:{i+1}', encoder=f'{cfg.encoder}:{i+1}') if study.worlds else cfg
+    return [make_job(f'{name}-{row}', 'robust.finetune', own(i), i, cost, task=name, row=row) for i in range(n)]
 
 def _around_jobs(preset, seeds):
     "What regions contain"

@@ -121,10 +121,11 @@ def search(
 # %% ../../../nbs/papers/robust/05_training.ipynb #b5c78eb8
 def slope(
     z:Transfer, # scores by language
+    task:str='', # the name that `task_of` read, which tells the invented world; '': that of the scores
 )->float: # accuracy per unit of distance from the source; NaN for fewer than three languages
     "How fast accuracy changes with the distance of a language: URIEL's syntactic one, or the known one of an invented language"
     langs = [l for l in z.scores if l!=z.source]
-    far = invented_world().distance if is_invented(z.task) else distance
+    far = invented_world(world_seed(task)).distance if is_invented(z.task) else distance
     if len(langs)<3: return float('nan')
     return float(np.polyfit([far(l) for l in langs], [z.main(l) for l in langs], 1)[0])
 
@@ -143,7 +144,7 @@ def run_robust(
     pairs = ft.generalized(cfg.matrix, cfg.matrix_items) if cfg.matrix else None
     dev,avg = ft.zero_shot('validation', [task.source]).main(task.source), float(np.mean([z.main(l) for l in z.scores]))
     for m in ft.methods: facts |= m.facts()
-    res = Result(**transfer_fields(z, pairs, source=z.main(z.source), avg=avg, dev=dev, slope=slope(z), **facts))
+    res = Result(**transfer_fields(z, pairs, source=z.main(z.source), avg=avg, dev=dev, slope=slope(z, cfg.task), **facts))
     if grid: res.curves['grid'] = grid
     res.provenance |= dict(data=task.fingerprint(), updates=ft.state.global_step, train_s=ft.state.log_history[-1].get('train_runtime'))
     return res
@@ -180,7 +181,7 @@ def run_robust_frozen(
     z,facts = frozen_study(task, methods, seed, cfg.frozen, reader, told=ctx.report)
     few = task.take(min(cfg.frozen.train or 10**9, len(task.rows(task.source, 'train'))), seed=seed)
     facts['swapped'] = swapped_words(few, methods, Prepare(few, reader.tokenizer, seed, cfg.frozen.max_len))
-    res = Result(**transfer_fields(z, source=z.main(z.source), slope=slope(z), **facts))
+    res = Result(**transfer_fields(z, source=z.main(z.source), slope=slope(z, cfg.task), **facts))
     res.provenance |= dict(data=task.fingerprint(), arithmetic=str(next(reader.net.parameters()).dtype).removeprefix('torch.'))
     return res
 
