@@ -1,5 +1,6 @@
 "What every test may use: the checkout, its pages, its modules"
 import configparser
+import functools
 import os
 import shutil
 from pathlib import Path
@@ -39,6 +40,22 @@ def chromium():
 
 def pytest_addoption(parser):
     parser.addoption('--drag', type=int, default=0, metavar='N', help="tests/test_lab.py: measure N moves of each widget's slider in JupyterLab")
+
+
+@functools.cache
+def configs():
+    "All configurations of the package, by name"
+    import importlib
+    import dataclasses
+    found = set()
+    for m in MODULES:
+        if m.name == '__main__.py' or m.parent == LIB and m.stem == 'cli': continue
+        module = importlib.import_module('.'.join(m.relative_to(ROOT).with_suffix('').parts))
+        found |= {v for v in vars(module).values() if isinstance(v, type) and dataclasses.is_dataclass(v) and v.__module__ == module.__name__}
+    from xltnb.core import Config
+    from xltnb.runs.experiments import EXPERIMENTS
+    used = {e.cfg for e in EXPERIMENTS.values() if e.cfg}
+    return sorted((c for c in found if issubclass(c, Config) or c.__name__.endswith('Cfg') or c in used), key=lambda c: c.__name__)
 
 
 def copy_checkout(dst):

@@ -1,5 +1,6 @@
 "What cannot be right is refused, with the file or the value and what to do about it"
 import base64
+import dataclasses
 import json
 import os
 import subprocess
@@ -7,10 +8,10 @@ import sys
 import zlib
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, configs
 
 from xltnb.cli import main
-from xltnb.core import XltError, atomic_write, cache_dir
+from xltnb.core import XltError, atomic_write, cache_dir, from_dict
 from xltnb.records.leases import Lease
 from xltnb.records.published import read_published
 from xltnb.records.record import Record, RunKey, read_numbers, read_record, record_json
@@ -272,3 +273,38 @@ def test_a_lock_that_cannot_be_written_is_told_and_not_left(tmp_path, monkeypatc
     assert [p.name for p in tmp_path.iterdir()] == ['.mutex']
     monkeypatch.undo()
     with Lease(tmp_path/'k.lock') as mine: assert mine
+
+
+def without_a_range(cls):
+    "Fields whose numbers may be anything"
+    from xltnb.core import Config, _hints, _leaves
+    if not issubclass(cls, Config): return ['it is no Config']
+    return [f.name for f in dataclasses.fields(cls) if {int, float} & _leaves(_hints(cls)[f.name]) and not {'bounds', 'options'} & {*f.metadata}]
+
+
+def test_every_number_of_a_configuration_has_a_range():
+    found = configs()
+    assert {'BottleneckCfg', 'LoraCfg', 'IA3Cfg', 'MergeCfg', 'MetaCfg', 'PhaseCfg', 'LabCfg', 'ShapeCfg', 'FineCfg'} <= {c.__name__ for c in found} and len(found) > 30
+    assert {c.__name__: w for c in found if (w := without_a_range(c))} == {}
+
+
+def test_a_number_without_a_range_is_seen():
+    from xltnb.core import Config, within
+    @dataclasses.dataclass(frozen=True)
+    class LooseCfg(Config):
+        n:int = within(1, 0)
+        mix:tuple[tuple[str, float], ...] = ()
+    assert without_a_range(LooseCfg) == ['mix']
+
+
+@pytest.mark.parametrize('name, wrong, says', [
+    ('BottleneckCfg', dict(reduction=0), 'BottleneckCfg.reduction is 0: give a number above 0'), ('BottleneckCfg', dict(scaling=None), 'scaling is None'),
+    ('BottleneckCfg', dict(places='output '), 'unknown BottleneckCfg.places'), ('BottleneckCfg', dict(places=('ouput',)), r"places\[0\] 'ouput'; did you mean 'output'"),
+    ('LoraCfg', dict(rank=1.5), 'LoraCfg.rank is 1.5: give an integer at least 1'), ('LoraCfg', dict(alpha=float('nan')), 'LoraCfg.alpha is nan'), ('LoraCfg', dict(leave_out=(-1,)), r'leave_out\[0\] is -1'),
+    ('IA3Cfg', dict(targets=('q',)), "unknown IA3Cfg.targets"), ('MergeCfg', dict(method='ties', density=0), 'MergeCfg.density is 0: give a number above 0'), ('MergeCfg', dict(normalise='x'), 'MergeCfg.normalise must be bool'),
+    ('MetaCfg', dict(mask=.95), 'MetaCfg.mask is 0.95'), ('PhaseCfg', dict(rows=(('de', 0),)), r'PhaseCfg.rows\[0\]\[1\] is 0'), ('PhaseCfg', dict(rows=(('de', '1'),)), 'PhaseCfg.rows'),
+    ('LabCfg', dict(stack=True), 'LabCfg.stack is True'), ('ShapeCfg', dict(pairs=-1), 'ShapeCfg.pairs is -1'), ('FamilyCfg', dict(seed=-1), 'FamilyCfg.seed is -1')])
+def test_ranges_stand_at_the_field(name, wrong, says):
+    cls = next(c for c in configs() if c.__name__ == name)
+    with pytest.raises(XltError, match=says): cls(**wrong)
+    with pytest.raises(XltError): from_dict(cls, wrong)

@@ -181,7 +181,7 @@ def one_of(
     default, # value of the field
     options, # the names that it may have
 ): # a field of a dataclass
-    "A field of a `Config` that is one of a few names"
+    "A field of a `Config` that is one of a few names, or a list of them"
     return field(default=default, metadata=dict(options=tuple(options)))
 
 # %% ../nbs/00_core.ipynb #232f8c0d
@@ -196,8 +196,15 @@ def _check_bounds(val, tp, bounds, where):
     if isinstance(val, (list, tuple)):
         for i,v in enumerate(val):
             with about(i): _check_bounds(v, tp, bounds, f'{where}[{i}]')
-    elif not (val is None and types.NoneType in _leaves(tp)):
+    elif type(val) not in _leaves(tp) - {int, float}: # None, or a name beside a number
         check_number(val, where, *bounds, whole=float not in _leaves(tp))
+
+# %% ../nbs/00_core.ipynb #edf29830
+def _check_options(val, options, where):
+    "Raise `XltError` unless a name, or each name of a list, is an option"
+    if not isinstance(val, (list, tuple)): return check_name(val, options, where)
+    for i,v in enumerate(val):
+        with about(i): check_name(v, options, f'{where}[{i}]')
 
 # %% ../nbs/00_core.ipynb #cbb66a3c
 class Config:
@@ -210,8 +217,9 @@ class Config:
     def _checked(self, f):
         "The value of a field, a tuple for a list; an integer in place of a float stays one, since keys tell 1 from 1.0"
         val, tp, where = getattr(self, f.name), _hints(type(self))[f.name], f'{type(self).__name__}.{f.name}'
-        if 'options' in f.metadata: check_name(val, f.metadata['options'], where)
-        elif _leaves(tp) <= {int, float, types.NoneType}: _check_bounds(val, tp, f.metadata.get('bounds', ()), where)
+        if 'options' in f.metadata: _check_options(val, f.metadata['options'], where)
+        elif 'bounds' in f.metadata or _leaves(tp) <= {int, float, types.NoneType}:
+            _check_bounds(val, tp, f.metadata.get('bounds', ()), where)
         typed = _convert(val, tp, where)
         return val if typed==val else typed
 

@@ -44,7 +44,7 @@ class InventedEncoderCfg(Config):
     dual:float = within(.5, 0, 1) # fraction of sentences shown twice, the second time with masks
     lr:float = within(4e-3, 0, above=True) # peak learning rate
     warmup:float = within(.05, 0, 1) # fraction of the run with a rising rate
-    seed:int = 0 # draws text, first weights, order and masks
+    seed:int = within(0, 0) # draws text, first weights, order and masks
 
     def __post_init__(self):
         super().__post_init__()

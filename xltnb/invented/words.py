@@ -46,7 +46,7 @@ class InventedCfg(Config):
     modified:float = within(.35, 0, 1) # chance of each adjective, adverb and day
     negated:float = within(.2, 0, 1) # fraction of negated sentences
     passive:float = within(.25, 0, 1) # fraction of passives among sentences with an object
-    seed:int = 0 # draws words, groups and preferences
+    seed:int = within(0, 0) # draws words, groups and preferences
 
     def __post_init__(self):
         super().__post_init__()

@@ -21,7 +21,7 @@ from safetensors.torch import save as tensor_bytes
 from torch import Tensor, nn
 from transformers.activations import get_activation
 
-from ..core import XltError, atomic_write, check_name, check_number, from_dict, seed_for, to_dict
+from ..core import Config, XltError, atomic_write, check_name, from_dict, one_of, seed_for, to_dict, within
 
 # %% ../../nbs/models/05_adapters.ipynb #1f59bd97
 @dataclass(frozen=True)
@@ -56,20 +56,20 @@ def encoder_layers(
 
 # %% ../../nbs/models/05_adapters.ipynb #a852e30d
 @dataclass(frozen=True)
-class BottleneckCfg:
+class BottleneckCfg(Config):
     "A bottleneck in each layer, and perhaps an invertible part at the embeddings"
-    reduction:float = 2. # width of the model over width of the bottleneck
+    reduction:float = within(2., 0, above=True) # width of the model over width of the bottleneck
     act:str = 'gelu_new' # non-linearity, by the library's name
-    places:tuple[str,...] = ('output',) # 'output': after the feed-forward block; 'attention': after attention
+    places:tuple[str,...] = one_of(('output',), ('attention','output')) # after the feed-forward block, after attention
     norm_first:bool = True # read LN(h+a), as Pfeiffer's does; False: read h, as Houlsby's does
-    scaling:float = 1. # factor of what the bottleneck adds
-    leave_out:tuple[int,...] = () # layers without one
+    scaling:float = within(1., -1e4, 1e4) # factor of what the bottleneck adds
+    leave_out:tuple[int,...] = within((), 0) # layers without one
     nice:bool = True # is there an invertible part?
-    nice_reduction:float = 2. # its width over the width of its inner layer
+    nice_reduction:float = within(2., 0, above=True) # its width over the width of its inner layer
 
     def __post_init__(self):
-        for p in self.places: check_name(p, ('attention','output'), 'place of a bottleneck')
-        for k in ('reduction','nice_reduction'): object.__setattr__(self, k, float(check_number(getattr(self,k), k, 0, above=True)))
+        super().__post_init__()
+        for k in ('reduction','nice_reduction'): object.__setattr__(self, k, float(getattr(self,k)))
         _activation(self.act)
 
 # %% ../../nbs/models/05_adapters.ipynb #3264fcd4
@@ -79,30 +79,27 @@ def _activation(name):
     except KeyError: raise XltError(f"unknown activation {name!r}: use one of the library's, such as gelu_new, gelu or relu") from None
 
 # %% ../../nbs/models/05_adapters.ipynb #93fabc98
+_PROJECTIONS = ('query','key','value')
+
 @dataclass(frozen=True)
-class LoraCfg:
+class LoraCfg(Config):
     "Low-rank updates of the attention's projections"
-    rank:int = 8 # inner size
-    alpha:float = 8. # the update counts alpha/rank
-    targets:tuple[str,...] = ('query','value') # projections that are updated
-    leave_out:tuple[int,...] = () # layers without one
+    rank:int = within(8, 1) # inner size
+    alpha:float = within(8., -1e6, 1e6) # the update counts alpha/rank
+    targets:tuple[str,...] = one_of(('query','value'), _PROJECTIONS) # projections that are updated
+    leave_out:tuple[int,...] = within((), 0) # layers without one
 
     def __post_init__(self):
-        check_number(self.rank, 'rank', 1, whole=True)
-        object.__setattr__(self, 'alpha', float(check_number(self.alpha, 'alpha')))
-        for t in self.targets: check_name(t, ('query','key','value'), 'projection')
+        super().__post_init__()
+        object.__setattr__(self, 'alpha', float(self.alpha))
 
 # %% ../../nbs/models/05_adapters.ipynb #8bd2128c
 @dataclass(frozen=True)
-class IA3Cfg:
+class IA3Cfg(Config):
     "Learned factors of keys, values and inner states"
-    targets:tuple[str,...] = ('key','value') # projections whose output is scaled
-    ff:str = 'after' # scale the feed-forward block's inner states 'after' the activation (the paper), 'before' it (AdapterHub), or ''
-    leave_out:tuple[int,...] = () # layers without one
-
-    def __post_init__(self):
-        for t in self.targets: check_name(t, ('query','key','value'), 'projection')
-        check_name(self.ff, ('after','before',''), 'place of the feed-forward factors')
+    targets:tuple[str,...] = one_of(('key','value'), _PROJECTIONS) # projections whose output is scaled
+    ff:str = one_of('after', ('after','before','')) # inner states are scaled after the activation (the paper), before it (AdapterHub)
+    leave_out:tuple[int,...] = within((), 0) # layers without one
 
 # %% ../../nbs/models/05_adapters.ipynb #5193eb9a
 class _Linear(nn.Linear):

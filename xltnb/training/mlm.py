@@ -97,7 +97,7 @@ class MLMCfg(Config):
     warmup:float = within(.03, 0, 1) # share of the run with a rising rate
     clip:float = within(1., 0, above=True) # largest norm of the gradient
     bf16:str = one_of('auto', ('auto','yes','no')) # bfloat16 in the body: 'auto': on a GPU; 'yes': on processors that multiply it too
-    seed:int = 0 # draws order, masks and the head
+    seed:int = within(0, 0) # draws order, masks and the head
 
     def __post_init__(self):
         super().__post_init__()

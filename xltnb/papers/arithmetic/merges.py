@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import torch
 
-from ...core import XltError, check_name, check_number, from_dict, plain
+from ...core import Config, XltError, check_name, check_number, from_dict, one_of, plain, within
 from ...models.adapters import Adapter, LoraCfg, check_alike, with_weights
 from .joins import arc, coin_flips, difference, drop_chances, dropped, elected_mean, karcher_mean
 from .joins import middle_part, stock_ratio, trim_threshold
@@ -76,28 +76,24 @@ def check_weight(
 
 # %% ../../../nbs/papers/arithmetic/02_merges.ipynb #a5e361ef
 @dataclass(frozen=True)
-class MergeCfg:
+class MergeCfg(Config):
     "What decides how adapters are merged; None stands for the method's own default"
-    method:str = 'linear' # a key of `MERGES`
+    method:str = one_of('linear', MERGES) # a key of `MERGES`
     weights:tuple = () # one an input, each a number or a dict by part; none: equal, summing to one
     normalise:bool = False # divide the weights by their sum
-    scale:float|None = None # factor of the joined vector; 1
-    density:float|None = None # fraction of each vector that is kept
-    gamma:float|None = None # fraction of largest entries that breadcrumbs leaves out; 0.01
-    epsilon:float|None = None # spread of DELLA's chances between the largest and the smallest entry; 0.1
-    elect:str|None = None # signs are elected by 'mass' (the sum decides) or by 'count' (each vector has one vote)
-    seed:int|None = None # draws what DARE and DELLA drop; 0
+    scale:float|None = within(None, -1e6, 1e6) # factor of the joined vector; 1
+    density:float|None = within(None, 0, 1, above=True) # fraction of each vector that is kept
+    gamma:float|None = within(None, 0, 1) # fraction of largest entries that breadcrumbs leaves out; 0.01
+    epsilon:float|None = within(None, 0, 1) # spread of DELLA's chances between the largest and the smallest entry; 0.1
+    elect:str|None = one_of(None, (None,'mass','count')) # signs: 'mass' (the sum decides) or 'count' (each vector has one vote)
+    seed:int|None = within(None, 0) # draws what DARE and DELLA drop; 0
 
     def __post_init__(self):
-        check_name(self.method, MERGES, 'method')
+        super().__post_init__()
         uses = MERGES[self.method].uses
         for f in fields(self):
             if f.name not in ('method','weights',*uses) and getattr(self, f.name) not in (None, False):
                 raise XltError(f'{f.name} does not fit the method {self.method}, which reads {", ".join(uses) or "its inputs alone"}')
-        for k,low in dict(density=0, gamma=0, epsilon=0).items():
-            if getattr(self,k) is not None: check_number(getattr(self,k), k, low, 1, above=k=='density')
-        if self.scale is not None: check_number(self.scale, 'scale')
-        if self.elect is not None: check_name(self.elect, ('mass','count'), 'way to elect signs')
 
     def settled(self): # a `MergeCfg` without None where the method reads
         "The same with the defaults filled in"

@@ -36,7 +36,7 @@ class FamilyCfg(Config):
     "A tree of languages over one world; raises `XltError` for a tree that is none"
     tree:tuple[Branch,...] = TREE # parents before children
     world:InventedCfg = WORLDS['tiny'] # meanings and grammar; its languages are those of the tree
-    seed:int = 0 # draws world, words and shifts
+    seed:int = within(0, 0) # draws world, words and shifts
 
     def __post_init__(self):
         super().__post_init__()

@@ -9,49 +9,44 @@ __all__ = ['CARRIES', 'FAIR', 'META_ARMS', 'COMPARISONS', 'LAB_ARMS', 'NetCfg', 
 # %% ../../../nbs/papers/metapretrain/00_arms.ipynb #c76f96a1
 from dataclasses import dataclass, field
 
-from ...core import XltError, check_name, check_number
+from ...core import Config, XltError, check_name, one_of, within
 
 # %% ../../../nbs/papers/metapretrain/00_arms.ipynb #810f7bb4
 @dataclass(frozen=True)
-class NetCfg:
+class NetCfg(Config):
     "An encoder of XLM-R's layout"
     vocab:str = 'shared4k' # name of a shipped vocabulary, or of a tokenizer that `load_tokenizer` knows
-    layers:int = 3 # transformer blocks
-    heads:int = 4 # attention heads of each
-    width:int = 64 # units of a hidden state
-    block:int = 64 # positions, and tokens in a row
-    dropout:float = 0. # in training
+    layers:int = within(3, 1) # transformer blocks
+    heads:int = within(4, 1) # attention heads of each
+    width:int = within(64, 2) # units of a hidden state
+    block:int = within(64, 8) # positions, and tokens in a row
+    dropout:float = within(0., 0, .9) # in training
 
     def __post_init__(self):
-        for k,low in dict(layers=1, heads=1, width=2, block=8).items(): check_number(getattr(self,k), k, low, whole=True)
-        check_number(self.dropout, 'dropout', 0, .9)
+        super().__post_init__()
         if self.width%self.heads: raise XltError(f'width={self.width} is no multiple of heads={self.heads}: change one of them')
 
 # %% ../../../nbs/papers/metapretrain/00_arms.ipynb #7351adba
 def _streams(rows):
     "Rows of each stream, as a tuple of pairs"
-    for s,n in rows:
-        check_number(n, f'rows of {s}', 1, whole=True)
+    for s,_ in rows:
         if s.count('+')>1: raise XltError(f"stream {s!r}: name a language ('de') or a pair ('en+de')")
     if len({s for s,_ in rows})!=len(rows): raise XltError(f'a stream stands twice in {rows}: add its rows up')
 
 @dataclass(frozen=True)
-class PhaseCfg:
+class PhaseCfg(Config):
     "What one phase reads, and how it trains"
-    rows:tuple[tuple[str,int],...] # (stream, rows): 'de' is a language, 'en+de' translation pairs
-    lr:float = 2e-3 # peak learning rate
-    warmup:float = .06 # fraction of the phase with a rising rate
-    optimizer:str = 'fresh' # 'fresh' or 'kept'
-    freeze:int = 0 # first updates that train only token embeddings and output bias
-    forget_every:int = 0 # redraw the token embeddings every so many updates; 0: never
+    rows:tuple[tuple[str,int],...] = within((), 1) # (stream, rows): 'de' is a language, 'en+de' translation pairs
+    lr:float = within(2e-3, 0, above=True) # peak learning rate
+    warmup:float = within(.06, 0, 1) # fraction of the phase with a rising rate
+    optimizer:str = one_of('fresh', ('fresh','kept')) # 'fresh' or 'kept'
+    freeze:int = within(0, 0) # first updates that train only token embeddings and output bias
+    forget_every:int = within(0, 0) # redraw the token embeddings every so many updates; 0: never
 
     def __post_init__(self):
+        super().__post_init__()
         _streams(self.rows)
         if not self.rows: raise XltError('a phase reads no rows: name a stream')
-        check_name(self.optimizer, ('fresh','kept'), 'optimizer')
-        check_number(self.lr, 'lr', 0, above=True)
-        check_number(self.warmup, 'warmup', 0, 1)
-        for k in ('freeze','forget_every'): check_number(getattr(self,k), k, 0, whole=True)
 
     @property
     def total(self)->int:
@@ -62,27 +57,23 @@ class PhaseCfg:
 CARRIES = ('shared','body','overlap','focus')
 
 @dataclass(frozen=True)
-class MetaCfg:
+class MetaCfg(Config):
     "One pretraining run and what is measured after it"
     net:NetCfg = NetCfg() # the model, with the vocabulary of the last phase
     phases:tuple[PhaseCfg,...] = () # in their order; none: an untrained model
     first_vocab:str = '' # vocabulary of the first phase; '': the same
-    carry:str = 'shared' # what crosses the boundary: one of `CARRIES`
-    text:str = 'embedded' # the package's text, or 'folder': files of XLTNB_METATEXT, one a language
-    batch:int = 16 # rows an update
-    mask:float = .15 # fraction of tokens to predict
-    looks:int = 6 # evaluations during training; the last one is at the end
-    pairs:int = 500 # sentence pairs of the tests of alignment
-    probe_rows:int = 800 # labelled English rows that the probe learns from
+    carry:str = one_of('shared', CARRIES) # what crosses the boundary: one of `CARRIES`
+    text:str = one_of('embedded', ('embedded','folder')) # the package's text, or 'folder': files of XLTNB_METATEXT, one a language
+    batch:int = within(16, 1) # rows an update
+    mask:float = within(.15, 0, .9, above=True) # fraction of tokens to predict
+    looks:int = within(6, 1) # evaluations during training; the last one is at the end
+    pairs:int = within(500, 1) # sentence pairs of the tests of alignment
+    probe_rows:int = within(800, 1) # labelled English rows that the probe learns from
     bf16:bool = False # compute hidden states in bfloat16
-    measure:str = 'all' # 'dev': development loss alone, for the search of the learning rate
+    measure:str = one_of('all', ('all','dev')) # 'dev': development loss alone, for the search of the learning rate
 
     def __post_init__(self):
-        check_name(self.carry, CARRIES, 'carry')
-        check_name(self.text, ('embedded','folder'), 'text')
-        check_name(self.measure, ('all','dev'), 'measure')
-        check_number(self.mask, 'mask', 0, .9, above=True)
-        for k in ('batch','looks','pairs','probe_rows'): check_number(getattr(self,k), k, 1, whole=True)
+        super().__post_init__()
         if self.first_vocab and len(self.phases)<2: raise XltError(f'first_vocab={self.first_vocab!r} needs two phases')
         if self.first_vocab and self.carry=='shared':
             raise XltError("carry='shared' takes embeddings over as they are: with another first vocabulary use body, overlap or focus")
@@ -183,28 +174,22 @@ def check_arms(
     for a,b,how in COMPARISONS: check_fair(arm_cfg(a,s), arm_cfg(b,s), how, (a,b))
 
 # %% ../../../nbs/papers/metapretrain/00_arms.ipynb #d28da725
-@dataclass(frozen=True)
-class LabCfg:
-    "One arm of the laboratory, all of its seeds trained as one batched program"
-    arm:str = 'JOINT' # 'META', 'JOINT', 'XPHASE', 'body', or 'JOINT_apart': the copy has positions of its own
-    vocab:str = 'english256' # name of a shipped vocabulary
-    layers:int = 2 # transformer blocks
-    heads:int = 4 # attention heads of each
-    width:int = 64 # units of a hidden state
-    block:int = 32 # tokens in a row
-    batch:int = 16 # rows an update
-    steps:int = 1200 # updates of a run over both phases
-    mask:float = .2 # fraction of tokens to predict
-    lr:float = 4e-3 # peak learning rate
-    pairs:int = 500 # held-out sentences and their copies
-    looks:int = 4 # evaluations
-    stack:int = 1 # seeds that are trained side by side
-
-    def __post_init__(self):
-        check_name(self.arm, LAB_ARMS, 'arm of the laboratory')
-        for k in ('layers','heads','width','block','batch','steps','pairs','looks','stack'): check_number(getattr(self,k), k, 1, whole=True)
-        check_number(self.mask, 'mask', 0, .9, above=True)
-        check_number(self.lr, 'lr', 0, above=True)
-
 LAB_ARMS = dict(META='English first, then both', JOINT='both at once', XPHASE='second phase alone', body='body carried, new embeddings',
     JOINT_apart='both at once, positions apart')
+
+@dataclass(frozen=True)
+class LabCfg(Config):
+    "One arm of the laboratory, all of its seeds trained as one batched program"
+    arm:str = one_of('JOINT', LAB_ARMS) # 'META', 'JOINT', 'XPHASE', 'body', or 'JOINT_apart': the copy has positions of its own
+    vocab:str = 'english256' # name of a shipped vocabulary
+    layers:int = within(2, 1) # transformer blocks
+    heads:int = within(4, 1) # attention heads of each
+    width:int = within(64, 1) # units of a hidden state
+    block:int = within(32, 1) # tokens in a row
+    batch:int = within(16, 1) # rows an update
+    steps:int = within(1200, 1) # updates of a run over both phases
+    mask:float = within(.2, 0, .9, above=True) # fraction of tokens to predict
+    lr:float = within(4e-3, 0, above=True) # peak learning rate
+    pairs:int = within(500, 1) # held-out sentences and their copies
+    looks:int = within(4, 1) # evaluations
+    stack:int = within(1, 1) # seeds that are trained side by side

@@ -8,18 +8,18 @@ __all__ = ['MAIN', 'SEARCH_SEEDS', 'META_SCALES', 'ShapeCfg', 'MetaScale', 'sear
 # %% ../../../nbs/papers/metapretrain/05_experiments.ipynb #5eb18bdc
 from dataclasses import dataclass, replace
 
-from ...core import check_name
+from ...core import Config, check_name, within
 from .arms import LAB_ARMS, LabCfg, MetaCfg, NetCfg, Size, arm_cfg, check_arms
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
 
 # %% ../../../nbs/papers/metapretrain/05_experiments.ipynb #c1654ec6
 @dataclass(frozen=True)
-class ShapeCfg:
+class ShapeCfg(Config):
     "Alignment by layer of a packaged encoder on held-out sentences"
     encoder:str = 'e5-small' # a name that `load_encoder` knows, or 'e5-small-mlm'
     random:bool = False # the control: random weights
     langs:tuple[str,...] = ('de','fr','es','ru','zh','fi') # languages beside English
-    pairs:int = 300 # sentence pairs a language
+    pairs:int = within(300, 1) # sentence pairs a language
     prefix:str = 'query: ' # put before each sentence
 
 # %% ../../../nbs/papers/metapretrain/05_experiments.ipynb #026e2e2b

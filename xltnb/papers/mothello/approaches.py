@@ -8,7 +8,7 @@ __all__ = ['APPROACHES', 'OPENINGS', 'WorldCfg', 'lexicon_of']
 # %% ../../../nbs/papers/mothello/00_approaches.ipynb #f2a7623b
 from dataclasses import dataclass
 
-from ...core import Config, XltError, check_name, later, one_of, within
+from ...core import Config, XltError, later, one_of, within
 from ...othello.lexicon import LANGUAGE_KINDS, Lexicon, draw_anchors, make_lexicon
 from ...othello.rules import SIZES
 from ...othello.settings import BIASES, check_heads
@@ -20,7 +20,7 @@ APPROACHES = ('naive', 'anchors', 'unified')
 class WorldCfg(Config):
     "Languages and model of one run"
     n:int = one_of(8, SIZES) # squares along one side
-    kinds:tuple[str,...] = ('atomic','atomic') # kind of each language
+    kinds:tuple[str,...] = one_of(('atomic','atomic'), LANGUAGE_KINDS) # kind of each language
     approach:str = one_of('naive', APPROACHES) # 'naive', 'anchors' (paper §3.3) or 'unified' (§5.4)
     anchors:int = within(0, 0) # anchored squares a group
     groups:tuple[tuple[int,...],...] = within((), 0) # languages that share them; (): all in one group
@@ -32,7 +32,6 @@ class WorldCfg(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        for kind in self.kinds: check_name(kind, LANGUAGE_KINDS, 'language kind')
         check_heads(self)
 
 # %% ../../../nbs/papers/mothello/00_approaches.ipynb #baa213e6
