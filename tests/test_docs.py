@@ -134,8 +134,8 @@ def test_readme_counts_the_verdicts_of_the_results_page():
     outputs = json.loads((NBS/'explain'/'results.ipynb').read_text())['cells']
     text = '\n'.join(''.join(o.get('data', {}).get('text/markdown', '')) for c in outputs for o in c.get('outputs', ()))
     lines = (ROOT/'README.md').read_text().splitlines()
-    for paper in ('mothello', 'robust'):
-        verdicts = [l.rstrip(' |').split('| ')[-1].replace(' (rule changed)', '').split(':')[0].split()[-1] for l in text.splitlines() if l.startswith(f'| {paper}.')]
+    for paper in ('mothello', 'robust', 'salt', 'arithmetic', 'metapretrain'):
+        verdicts = [l.split(' | ')[1].replace(' (rule changed)', '').split(':')[0].split()[-1] for l in text.splitlines() if l.startswith(f'| {paper}.')]
         told, = [l for l in lines if l.startswith('- [') and f'{paper}_walk' in l and 'claims: ' in l]
         counts = {v: int(k) for k, v in re.findall(r'(\d+) (\w+)', told.split('claims: ')[1])}
         assert counts == {v: verdicts.count(v) for v in set(verdicts)}, paper

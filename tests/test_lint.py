@@ -33,6 +33,13 @@ def test_page_opens_with_a_title_and_a_subtitle(path):
 
 
 @pytest.mark.parametrize('path', PAGES, ids=lambda p: p.name)
+def test_nothing_stands_below_the_subtitle_in_its_cell(path):
+    "The site takes title and subtitle from the first cell, and drops what else it holds"
+    text = cells(path, 'markdown')[0]
+    assert re.fullmatch(r'# \S[^\n]*\n+> \S[^\n]*(\n[^\n]+)*\s*', text), f'{path.name}: the site would lose {text[-60:]!r}: give it a cell of its own'
+
+
+@pytest.mark.parametrize('path', PAGES, ids=lambda p: p.name)
 def test_import_cells_hold_imports_alone(path):
     "The docs build runs such cells by themselves"
     import ast

@@ -101,8 +101,8 @@ def test_names_are_checked_before_anything_is_written(tmp_path):
 def test_markdown_keeps_its_columns():
     row = dict(claim='p.C1', text='a|b\nc', verdict='ok', effect=.1, low=.05, high=.2, n=3)
     last = claims_markdown([row]).split('\n')[-1]
-    assert last == r'| p.C1 | a\|b c | – | 0.100 (0.050 to 0.200) | – | 3 | ✓ ok |'
-    assert '| 0.97 | 0.100 (0.050 to 0.200) | > 0.04 |' in claims_markdown([{**row, 'printed': '0.97', 'rule': 'above', 'margin': .04}])
+    assert last == r'| p.C1 | ✓ ok | 0.100 (0.050 to 0.200) | – | 3 | a\|b c | – |'
+    assert r'| 0.100 (0.050 to 0.200) | > 0.04 | 3 | a\|b c | 0.97 |' in claims_markdown([{**row, 'printed': '0.97', 'rule': 'above', 'margin': .04}])
 
 
 def test_what_a_preset_changes_is_listed(full, empty):

@@ -47,6 +47,11 @@ def find_axes(
         raw = [v for t in traces if t.get(f'{a.name[0]}axis', a.name[0])==a.name for v in stored_values(t.get(a.name[0]))]
         if a.spec.get('type')=='category' or any(isinstance(v, str) for v in raw):
             a.cats = list(dict.fromkeys([*map(str, a.spec.get('categoryarray') or ()), *map(str, raw)]))
+    for a in axes.values(): # one that follows another shows the categories of both
+        lead = axes.get(a.spec.get('matches'))
+        if lead and a.cats: lead.cats = list(dict.fromkeys([*lead.cats, *a.cats]))
+    for a in axes.values():
+        if a.spec.get('matches') in axes and a.cats: a.cats = axes[a.spec['matches']].cats
     return axes
 
 # %% ../../nbs/figures/01_axes.ipynb #94002ab5
@@ -123,18 +128,28 @@ def axis_ticks(
 
 # %% ../../nbs/figures/01_axes.ipynb #592cc8bc
 def _tilted(a):
-    "Do the names of categories need more room than they have side by side?"
-    return a.name[0]=='x' and a.cats and a.spec.get('tickangle')!=0 and sum(text_width(t, 12)+4 for _,t in axis_ticks(a))>abs(a.end-a.start)
+    "Do the names of categories need more room than they have side by side? Those that are to stand upright may be smaller first"
+    named = a.name[0]=='x' and (a.cats or a.spec.get('ticktext') and a.spec.get('tickangle')==0)
+    return bool(named) and sum(text_width(t, 12 if a.spec.get('tickangle')!=0 else 8)+4 for _,t in axis_ticks(a))>abs(a.end-a.start)
+
+# %% ../../nbs/figures/01_axes.ipynb #95f36494
+def _label_size(a):
+    "Size of tick labels; names that are to stand upright shrink until they fit"
+    size = a.spec.get('tickfont',{}).get('size', 12)
+    if a.name[0]!='x' or a.spec.get('tickangle')!=0 or _tilted(a): return size
+    return min(size, max(8, size*abs(a.end-a.start)/max(sum(text_width(t, size)+4 for _,t in axis_ticks(a)), 1)))
 
 # %% ../../nbs/figures/01_axes.ipynb #83d8a8e4
 def _below(a):
     "Pixels that tick labels take beyond one line"
-    return 26 if _tilted(a) else 15*max((t.count('<br>') for _,t in axis_ticks(a)), default=0)
+    names = [t for _,t in axis_ticks(a)]
+    if _tilted(a): return max(26, .7*max(text_width(t.replace('<br>', ' '), 12) for t in names))
+    return 15*max((t.count('<br>') for t in names), default=0)
 
 # %% ../../nbs/figures/01_axes.ipynb #768a0e6a
 def axis_depth(
     a:Axis, # placed
-)->int:
+)->float:
     "Pixels that its labels and title take below the plot"
     return _below(a)+22*bool(a.spec.get('title', {}).get('text'))
 
@@ -146,17 +161,18 @@ def draw_axis(
     "Grid, tick labels and title of one axis"
     s,out,x = a.spec, [], a.name[0]=='x'
     lo,hi = sorted((other.start, other.end))
-    size = s.get('tickfont',{}).get('size', 12)
+    size = _label_size(a)
     top = s.get('side')=='top'
     every = axis_ticks(a)
-    skip = 1 if not x or a.cats else max(1, ceil(sum(text_width(t, size)+8 for _,t in every)/max(abs(a.end-a.start), 1)))
     tilt = _tilted(a)
+    skip = 1 if not x or a.cats or tilt else max(1, ceil(sum(text_width(t, size)+8 for _,t in every)/max(abs(a.end-a.start), 1)))
     for i,(u,label) in enumerate(every):
         p = float(a.px(u))
         if s.get('showgrid', True) and not a.cats or s.get('showgrid') is True:
             ends = (p,lo,p,hi) if x else (lo,p,hi,p)
             out.append('<path d="M{} {}L{} {}" stroke="{}"/>'.format(*map(num, ends), s.get('gridcolor', '#e4e7eb')))
         if s.get('showticklabels', True) is False or i%skip: continue
+        if tilt: label = label.replace('<br>', ' ')
         if x: out.append(svg_text(p, lo-6 if top else hi+16, label, size, 'end' if tilt else 'middle', turn=-45 if tilt else 0))
         else: out.append(svg_text(lo-7, p+size*.35-.6*size*label.count('<br>'), label, size, 'end'))
     if s.get('showline') or s.get('linecolor') and s.get('showgrid') is not False:

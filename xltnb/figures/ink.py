@@ -37,7 +37,8 @@ def text_width(
     size:float, # of the letters, pixels
 )->float: # pixels
     "About how wide the longest line is"
-    return max((len(re.sub('<[^>]+>', '', l)) for l in re.split(r'<br\s*/?>', str(text))), default=0)*size*.54
+    lines = (re.sub('<[^>]+>', '', l) for l in re.split(r'<br\s*/?>', str(text)))
+    return max((len(l)+.35*sum(c.isupper() for c in l) for l in lines), default=0)*size*.54
 
 # %% ../../nbs/figures/00_ink.ipynb #fd290510
 def svg_text(

@@ -22,7 +22,7 @@ from .marks import DASHES, draw_bars, draw_heatmap, draw_line, draw_scatter, dra
 
 # %% ../../nbs/figures/03_still.ipynb #aa4fa36e
 DARK = {'#1f2933':'#e4e7eb', '#2a3f5f':'#e4e7eb', '#616e7c':'#a3afbb', '#9aa5b1':'#7b8794', '#e4e7eb':'#323f4b', 'white':'#12171c',
-    '#ffffff':'#12171c', '#E5ECF6':'#1f2933', '#dcefe8':'#1c4236', '#0072B2':'#4aa8de'}
+    '#ffffff':'#12171c', '#E5ECF6':'#1f2933', '#dcefe8':'#1c4236', '#0072B2':'#4aa8de', '#44546A':'#8fa3bd'}
 _CSS = 'text{font-family:system-ui,-apple-system,"Segoe UI",sans-serif}@media(prefers-color-scheme:dark){'+''.join(
     f'[fill="{a}"]{{fill:{b}}}[stroke="{a}"]{{stroke:{b}}}' for a,b in DARK.items())+'}'
 
@@ -58,6 +58,7 @@ def _note(a, axes, box):
     "An annotation without its arrow"
     x,y = _at(_ref(a,'x'), a['x'], axes, box)+a.get('xshift', 0), _at(_ref(a,'y'), a['y'], axes, box)-a.get('yshift', 0)
     size = a.get('font', {}).get('size', 12)
+    if a.get('yanchor')=='bottom': y -= 1.25*size*a.get('text', '').count('<br>')
     y += dict(bottom=-4, top=size+2).get(a.get('yanchor'), size*.35)
     anchor = dict(left='start', right='end').get(a.get('xanchor'), 'middle')
     return svg_text(x, y, a.get('text', ''), size, anchor, a.get('font', {}).get('color', '#1f2933'))
@@ -73,7 +74,7 @@ def _rows(entries, wide):
     "Entries in rows that fit"
     rows,x = [[]],0
     for t,c in entries:
-        w = 34+text_width(t['name'], 12)
+        w = 40+text_width(t['name'], 12)
         if x+w>wide and rows[-1]: rows,x = [*rows, []],0
         rows[-1].append((x,t,c))
         x += w
@@ -151,6 +152,31 @@ def _head(layout, wide, left):
     return out, n*20+subs.count('<br>')*16
 
 # %% ../../nbs/figures/03_still.ipynb #0085618f
+def _part_panels(axes, left, right):
+    "Panels whose own tick labels would stand on the panel to their left begin further to the right"
+    ends = [a.spec.get('domain', [0,1])[1] for a in axes.values() if a.name[0]=='x']
+    for y in [a for a in axes.values() if a.name[0]=='y' and a.spec.get('showticklabels', True) is not False]:
+        x = axes.get(y.spec.get('anchor', 'x'))
+        d0,d1 = x.spec.get('domain', [0,1]) if x else (0,1)
+        before = [e for e in ends if e<=d0]
+        if not before: continue
+        labels = max((text_width(t, y.spec.get('tickfont',{}).get('size', 12)) for _,t in axis_ticks(y)), default=0)
+        start = max(d0, min(max(before)+(labels+10)/(right-left), d0+.4*(d1-d0)))
+        x.spec['domain'] = [start, d1]
+
+# %% ../../nbs/figures/03_still.ipynb #ad5055d4
+def _panel_titles(layout, axes):
+    "Annotations with the titles of panels in lines that fit, and how many pixels these take beyond one line each"
+    spans = [(a.spec.get('domain', [0,1]), abs(a.end-a.start)) for a in axes.values() if a.name[0]=='x']
+    notes,deep = [],0
+    for a in layout.get('annotations', ()):
+        title = a.get('xref')=='paper'==a.get('yref') and a.get('yanchor')=='bottom'
+        size,room = a.get('font', {}).get('size', 12),[w for (d0,d1),w in spans if title and d0<=a['x']<=d1]
+        notes.append(a | dict(text=_wrapped(a['text'], size, max(room[0], 40))) if room else a)
+        if room: deep = max(deep, 1.25*size*notes[-1]['text'].count('<br>'))
+    return notes, deep
+
+# %% ../../nbs/figures/03_still.ipynb #7fd46f18
 def _traces(traces, colours, axes):
     "Heatmaps first, then the others in their order"
     out,stacks = [],{}
@@ -178,6 +204,9 @@ def _prepared(fig):
     way = layout.get('colorway') or ['#0072B2','#D55E00','#009E73','#CC79A7','#616e7c','#E69F00','#56B4E9']
     axes = find_axes(layout, traces)
     for t in traces: extend_axes(t, axes[t.get('xaxis', 'x')], axes[t.get('yaxis', 'y')])
+    for s in layout.get('shapes', ()):
+        for k in 'xy':
+            if (a := axes.get(_ref(s, k))) and not a.cats: a.seen += [*a.units([s[f'{k}0'], s[f'{k}1']])]
     for a in axes.values():
         kin = [b for b in axes.values() if (b.spec.get('matches') or b.name)==(a.spec.get('matches') or a.name)]
         set_range(a, [v for b in kin for v in b.seen], all(b.tight for b in kin))
@@ -197,6 +226,10 @@ def still(
     m = _margins(layout, axes, entries, bar)
     wide = max(wide, 2*m['l']) # long labels beside the plot leave it half the width; a phone scales the picture
     head,more = _head(layout, wide, m['l'])
+    _part_panels(axes, m['l'], wide-m['r'])
+    place_axes(axes, (m['l'], 0, wide-m['r'], 1))
+    notes,deep = _panel_titles(layout, axes)
+    more += deep
     below = layout.get('legend', {}).get('orientation')=='h'
     rows = _rows(entries, wide-m['l']-10) if below else [[(0,t,c)] for t,c in entries]
     box = (m['l'], m['t']+more, wide-m['r'], tall+more-m['b'])
@@ -210,7 +243,7 @@ def still(
         other = axes.get(a.spec.get('anchor') or ('y' if k[0]=='x' else 'x')) or axes['y' if k[0]=='x' else 'x']
         draw += draw_axis(a, other)
     draw += _traces(traces, colours, axes)+[s for s,under in shapes if not under]
-    draw += [_note(a, axes, box) for a in layout.get('annotations', ()) if a.get('text')]
+    draw += [_note(a, axes, box) for a in notes if a.get('text')]
     if bar: draw += _colorbar(bar, box[2]+12, box[1], box[3])
     if entries: draw += _legend(rows, m['l'] if below else box[2]+10, top)
     paper = f'<rect width="100%" height="100%" fill="{layout.get("paper_bgcolor", "white")}"/>'

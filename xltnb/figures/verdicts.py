@@ -59,16 +59,16 @@ def verdict_text(
 def claims_markdown(
     rows:list[dict], # rows of `claims`
 )->str: # a Markdown table
-    "Claim, what the paper prints, our effect, where it is claimed to lie, seeds and verdict: for README and issues"
+    "Claim, verdict, our effect, where it is claimed to lie, seeds, and what the paper prints: what one looks for stands on the left"
     cell = lambda x: str(x or '–').replace('|',r'\|').replace('\n',' ')
     line = lambda cells: f'| {" | ".join(cells)} |'
-    head = ['claim','what it says','the paper','ours (95 % interval)','claimed','n','verdict']
-    text = lambda r: [cell(r['claim']), cell(r['text']), cell(r.get('printed'))]
+    head = ['claim','verdict','ours (95 % interval)','claimed','n','what it says','the paper']
+    text = lambda r: [cell(r['text']), cell(r.get('printed'))]
     began = lambda r: r['verdict']=='todo' and r.get('note') and any(c['verdict']!='todo' for c in r.get('checks',()))
     partly = lambda r: f": {r['note']}" if began(r) else ''
     changed = lambda r: ' (rule changed)' if r.get('changed') else ''
-    ours = lambda r: [interval(r), claimed(r), str(r['n']), verdict_text(r['verdict'])+partly(r)+changed(r)]
-    return '\n'.join([line(head), '|---'*len(head)+'|', *[line(text(r)+ours(r)) for r in rows]])
+    ours = lambda r: [cell(r['claim']), verdict_text(r['verdict'])+partly(r)+changed(r), interval(r), claimed(r), str(r['n'])]
+    return '\n'.join([line(head), '|---'*len(head)+'|', *[line(ours(r)+text(r)) for r in rows]])
 
 # %% ../../nbs/figures/06_verdicts.ipynb #661dbf22
 def _finite(x): return x is not None and np.isfinite(x)
@@ -112,9 +112,8 @@ def _shade(fig, rows):
 
 # %% ../../nbs/figures/06_verdicts.ipynb #45e9e61a
 def _say_why(fig, row):
-    "In place of an effect: why there is none"
-    said = dict(todo=row.get('note') or 'not run', untestable=f"untestable: {row.get('note') or ''}")
-    text = said.get(row['verdict'], row['verdict'])[:40]
+    "In place of an effect: why there is none, as far as two words can say it; the table has the reason"
+    text = 'not run' if row['verdict']=='todo' and not row['n'] else row['verdict']
     fig.add_annotation(x=0, y=row['claim'], text=text, showarrow=False, xanchor='left', xshift=6, font=dict(color=QUIET))
 
 # %% ../../nbs/figures/06_verdicts.ipynb #d7713f67

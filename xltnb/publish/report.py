@@ -7,7 +7,10 @@ __all__ = ['runs_of', 'claim_values', 'table_values', 'figure_values', 'changed'
            'report']
 
 # %% ../../nbs/publish/00_report.ipynb #f7c8b1cf
+import re
 import time
+from base64 import b64encode
+from html import escape
 from pathlib import Path
 
 import plotly.io as pio
@@ -17,6 +20,7 @@ from plotly.offline import get_plotlyjs
 
 from ..core import XltError, atomic_write, check_name, package_data, typed_path
 from ..figures.look import REPORT_FIGURES
+from ..figures.still import DARK, still
 from ..figures.verdicts import VERDICT_LOOK, claimed, claims_fig, interval, number
 from ..records.compare import compare
 from ..records.judge import claims
@@ -110,8 +114,11 @@ def table_values(
 
 # %% ../../nbs/publish/00_report.ipynb #f0f1d8e9
 def _part(fig, id):
-    "A figure as a part of the page; plotly.js is loaded elsewhere"
-    return Markup(pio.to_html(fig, full_html=False, include_plotlyjs=False, div_id=id, config=dict(responsive=True, displaylogo=False)))
+    "A figure as a part of the page, and a picture of a phone's width; plotly.js is loaded elsewhere"
+    drawn = pio.to_html(fig, full_html=False, include_plotlyjs=False, div_id=id, config=dict(responsive=True, displaylogo=False))
+    narrow = b64encode(still(fig, 390).encode()).decode()
+    title = escape(re.sub('<[^>]+>', ' ', fig.layout.title.text or 'figure'))
+    return Markup(f'<div class="wide-only">{drawn}</div><img class="still" alt="{title}" src="data:image/svg+xml;base64,{narrow}">')
 
 # %% ../../nbs/publish/00_report.ipynb #eb35333d
 def figure_values(
@@ -228,7 +235,8 @@ def page_html(
     env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = env.from_string(package_data('report.html.j2').read_text(encoding='utf-8'))
     sign = lambda v: VERDICT_LOOK[check_name(v, VERDICT_LOOK, 'verdict')][0]
-    return template.render(papers=papers, preset=preset, sign=sign, plotly=get_plotlyjs(), written=time.strftime('%Y-%m-%d %H:%M'))
+    return template.render(papers=papers, preset=preset, sign=sign, ink=DARK, plotly=get_plotlyjs(),
+        written=time.strftime('%Y-%m-%d %H:%M'))
 
 # %% ../../nbs/publish/00_report.ipynb #34703130
 def report(

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PLOTLY_MIME', 'DRAWN', 'CDN', 'MATH', 'KATEX', 'EXPORT', 'PRIVATE', 'NESTED', 'SOURCE_LINK', 'figure_html',
-           'local_output', 'local_figures', 'mathml', 'show_source', 'fold', 'strip_source_links', 'stage_page']
+           'local_output', 'settle_text', 'local_figures', 'mathml', 'show_source', 'fold', 'strip_source_links',
+           'stage_page']
 
 # %% ../../nbs/publish/02_staging.ipynb #0708183e
 import ast
@@ -67,6 +68,21 @@ def local_output(
     return {**out, 'data': data}
 
 # %% ../../nbs/publish/02_staging.ipynb #ac9ed884
+def settle_text(
+    nb, # notebook, changed in place
+):
+    "Printed text as a terminal shows it in the end: of a line that was written again and again, the last state"
+    for c in nb.cells:
+        whole = []
+        for o in c.get('outputs', []):
+            same = whole and o['output_type']=='stream'==whole[-1]['output_type'] and o.get('name')==whole[-1].get('name')
+            if same: whole[-1]['text'] = ''.join(whole[-1]['text'])+''.join(o['text'])
+            else: whole.append(o)
+        for o in whole:
+            if o['output_type']=='stream': o['text'] = re.sub(r'[^\n]*\r(?!\n)', '', ''.join(o['text']))
+        if 'outputs' in c: c['outputs'] = whole
+
+# %% ../../nbs/publish/02_staging.ipynb #0538aa81
 def local_figures(
     nb, # notebook, changed in place
     script:str, # address of plotly.js as seen from the page
@@ -161,6 +177,7 @@ def stage_page(
     with working_directory(src.parent): FilterDefaults()(nb)
     fold(nb)
     strip_source_links(nb)
+    settle_text(nb)
     local_figures(nb, script)
     nb.metadata.pop('widgets', None)
     dst.parent.mkdir(parents=True, exist_ok=True)

@@ -87,7 +87,7 @@ class Comparison:
     def _repr_html_(self):
         "Without cells that were neither read nor run, which one line counts"
         shown = [r for r in self.rows if r['n'] or r['paper']!='–']
-        table = _html(type(self)(shown).df.drop(columns=['command','keys'])) if shown else ''
+        table = _html(type(self)(shown).df[['cell','verdict','paper','now','low','high','n','pinned','source']]) if shown else ''
         lost = len(self.rows)-len(shown)
         return table + (f'<p>{lost} cells of the table could not be read and were not run.</p>' if lost else '')
 

@@ -254,7 +254,7 @@ class Claims:
         columns = ('paper','claim','preset','verdict','effect','low','high','n','note','text')
         return pd.DataFrame([{k:r[k] for k in columns} for r in self.rows])
 
-    def _repr_html_(self): return _html(self.df)
+    def _repr_html_(self): return _html(self.df[['claim','verdict','effect','low','high','n','preset','text','note']])
 
 # %% ../../nbs/records/06_judge.ipynb #208c1043
 def claims(

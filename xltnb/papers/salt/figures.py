@@ -93,7 +93,8 @@ def _gains_title(t, base, name):
     row = 'salt' if 'salt' in at.index else at.gain.idxmax()
     x = at.loc[row]
     sure = 'above' if x.low>0 else 'below' if x.high<0 else 'not surely apart from'
-    return f'{name+": " if name else ""}{row} is {sure} {base}, {x.gain:+.1f} points ({x.low:+.1f} to {x.high:+.1f})'
+    between = f' ({x.low:+.1f} to {x.high:+.1f})' if x.n>1 else ' in one pair of runs'
+    return f'{name+": " if name else ""}{row} is {sure} {base}, {x.gain:+.1f} points{between}'
 
 # %% ../../../nbs/papers/salt/08_figures.ipynb #14385540
 def scales_df(
