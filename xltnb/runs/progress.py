@@ -6,6 +6,7 @@
 __all__ = ['Outcome', 'JobProgress']
 
 # %% ../../nbs/runs/02_progress.ipynb #d0a65a33
+import math
 import sys
 from dataclasses import dataclass
 from fastcore.basics import patch
@@ -63,7 +64,8 @@ def draw(self:JobProgress):
     if self.bar.disable: return
     self.bar.set_description_str(f'{len(self.ended)}/{len(self.jobs)} jobs', refresh=False)
     self.bar.set_postfix_str(self.line(), refresh=False)
-    self.bar.update(self.fraction()*self.bar.total-self.bar.n)
+    n,before = self.fraction()*self.bar.total, getattr(self.bar, 'initial', 0)
+    self.bar.update((before if math.isclose(n, before) else n)-self.bar.n) # a sum's last digit is no progress
 
 # %% ../../nbs/runs/02_progress.ipynb #54425ca2
 @patch
