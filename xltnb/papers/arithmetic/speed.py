@@ -51,7 +51,7 @@ def merge_ms(
 # %% ../../../nbs/papers/arithmetic/13_speed.ipynb #3cdf3faf
 @speed_figure('merge-sweep')
 def speed_merge_sweep(
-    layers:int=3, # of the packaged encoder; sweep and evaluation both grow with them
+    layers:int=2, # of the packaged encoder; sweep and evaluation both grow with them
     rows:int=500, # of the validation set
     values:int=21, # of λ
     rounds:int=3, # pairs
@@ -65,13 +65,16 @@ def speed_merge_sweep(
     ids = tok([f'query: {t}' for t in some['text']], padding=True, return_tensors='np')['input_ids']
     labels = torch.tensor(some['label']).numpy()
     a,b = (_moved(n, model, BottleneckCfg(), i) for i,n in enumerate('ab'))
+    lams = [i/(values-1) for i in range(values)]
     done,score = merge(a, b, weight=.5), lambda: right(answers(model, ids, tok.pad_token_id), labels).mean()
     def ours():
         dial = Dial(a, b)
-        with attach(model, dial.adapter): return [score() for i in range(values) if dial.turn(i/(values-1))]
+        with attach(model, dial.adapter): return [score() for lam in lams if dial.turn(lam)]
     def peer():
         with attach(model, done): return [score() for _ in range(values)]
-    with torch.inference_mode(): same = ours()[values//2]==peer()[0]
+    def alone(lam):
+        with attach(model, merge(a, b, weight=lam)): return score()
+    same = bool(ours()==[alone(lam) for lam in lams])
     x,y,r = alternate(rate(ours, values), rate(peer, values), rounds)
     return figure('merge-sweep', 'evaluations/s', x, y, r, y, cost=1/r, same_score=same, merge_ms=merge_ms(), rows=rows)
 

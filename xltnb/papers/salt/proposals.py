@@ -15,6 +15,7 @@ from hashlib import sha256
 
 import numpy as np
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save as arrays_bytes
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -101,6 +102,29 @@ def _framed(rows, frame):
     for i,r in enumerate(rows): x[i,:len(r)+2] = [frame.bos, *r, frame.eos]
     return x
 
+# %% ../../../nbs/papers/salt/00_proposals.ipynb #5a1e0002
+_ORDINARY = {'BertLayer','RobertaLayer','XLMRobertaLayer'}
+
+def _last_layer(layer, hid_B_T_D, keep, place):
+    "The last layer at one place of each row"
+    att,x_B_D = layer.attention, hid_B_T_D.flatten(0,1)[place]
+    def heads(x): return x.unflatten(-1, (-1,att.self.attention_head_size)).transpose(1, 2)
+    k,v = heads(att.self.key(hid_B_T_D)), heads(att.self.value(hid_B_T_D))
+    mixed = scaled_dot_product_attention(heads(att.self.query(x_B_D)[:,None]), k, v, None if keep is None else keep[:,None,None])
+    return layer.feed_forward_chunk(att.output(mixed.flatten(1), x_B_D))
+
+# %% ../../../nbs/papers/salt/00_proposals.ipynb #5a1e0003
+def _asked_states(model, b):
+    "What the head's transform makes of the places asked about"
+    encoder = getattr(model.base_model, 'encoder', None)
+    layers = getattr(encoder, 'layer', ())
+    if len(layers)<2 or len(b.place)!=len(b.ids) or type(layers[-1]).__name__ not in _ORDINARY: return masked_states(model, b)
+    ids,keep,place = (None if x is None else x.to(model.device) for x in (b.ids, b.keep, b.place))
+    encoder.layer = layers[:-1]
+    try: hid = model.base_model(input_ids=ids, attention_mask=None if keep is None else keep.long()).last_hidden_state
+    finally: encoder.layer = layers
+    return mlm_head(model)[0](_last_layer(layers[-1], hid, keep, place))
+
 # %% ../../../nbs/papers/salt/00_proposals.ipynb #c9ac2c90
 @torch.inference_mode()
 def context_scores(
@@ -115,11 +139,11 @@ def context_scores(
     "Scores of every subword at the words asked about"
     bias,out = mlm_head(model)[1], model.get_output_embeddings().weight.T
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i][0]), id(rows[i][0])))
-    for k in range(0, len(order), batch):
-        some = order[k:k+batch]
-        b = context_batch([rows[i] for i in some], frame, context, block)
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16): hid = masked_states(model, b)
-        yield some, torch.addmm(bias, hid.to(out.dtype), out), b.target
+    for k in range(0, len(order), 4*batch):
+        some = order[k:k+4*batch]
+        todo = [context_batch([rows[i] for i in some[j:j+batch]], frame, context, block) for j in range(0, len(some), batch)]
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16): hid = torch.cat([_asked_states(model, b) for b in todo])
+        yield some, torch.addmm(bias, hid.to(out.dtype), out), torch.cat([b.target for b in todo])
 
 # %% ../../../nbs/papers/salt/00_proposals.ipynb #a84d9025
 def folded(
