@@ -6,14 +6,16 @@
 __all__ = ['JUDGING', 'Change', 'judging_since', 'Judged', 'judge', 'what_decides', 'judge_claim', 'Claims', 'claims']
 
 # %% ../../nbs/records/06_judge.ipynb #0d99e216
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 
 import numpy as np
 from scipy.special import ndtri
 
-from ..core import table_html
+from ..core import XltError, atomic_write, cache_dir, package_data, sha256_of, table_html
 from .published import load_paper
 from .rules import Check, Claim, claimed_range, evaluate, is_sum, names_in, rows_to_decide, seeds_to_decide, verdict
 from .store import Store, open_store
@@ -64,7 +66,7 @@ _AGAIN = 'run them again (XLTNB_FRESH=1 leaves the committed records aside)'
 def _notes(*xs): return '; '.join(filter(None, xs))
 
 # %% ../../nbs/records/06_judge.ipynb #848aed33
-def _item_interval(check, runs, level, fixed):
+def _drawn_interval(check, runs, level, fixed):
     "Bootstrap over test items, if every metric of the effect has them in every run; else no interval, and a note unless no run has any"
     need = sorted(names_in(check.effect))
     found = {f'{a}.{m}': [r[a].item_scores(m) for r in runs] for a,m in need}
@@ -77,6 +79,50 @@ def _item_interval(check, runs, level, fixed):
     if is_sum(check.effect) and len(set.union(*sizes))==1 and all(np.isfinite(v).all() for v in values.values()):
         return *bootstrap_items(dict(effect=of(values).mean(0)), level=level)[1:], '' # the same, and faster
     return *bootstrap_items(values, of, level=level)[1:], ''
+
+# %% ../../nbs/records/06_judge.ipynb #06ff7561
+@cache
+def _code_hash():
+    "Changes with the code that intervals come from"
+    here = package_data().parent
+    return sha256_of(b''.join((here/f).read_bytes() for f in ('stats.py','records/rules.py','records/judge.py','records/record.py')))
+
+# %% ../../nbs/records/06_judge.ipynb #86be5bfd
+_NEW = {} # intervals that the file lacks
+
+def _kept_file():
+    try: return cache_dir()/'intervals.json'
+    except XltError: return None # no such folder: nothing is kept
+
+@lru_cache(4)
+def _kept(file):
+    "Intervals of items that were computed before, by the hash of all they come from"
+    try: found = json.loads(file.read_text(encoding='utf-8')) if file else {}
+    except (OSError, ValueError): return {} # none yet, or cut
+    fine = lambda v: isinstance(v, list) and len(v)==3 and isinstance(v[2], str) and all(isinstance(x, float) for x in v[:2])
+    return {k: v for k,v in found.items() if fine(v)} if isinstance(found, dict) else {}
+
+# %% ../../nbs/records/06_judge.ipynb #bae230a6
+def _keep():
+    "Write what is new; the oldest beyond 5,000 go"
+    if not _NEW or not (file := _kept_file()): return
+    _kept.cache_clear() # somebody else may have written
+    both = list((_kept(file) | _NEW).items())[-5000:]
+    try: atomic_write(file, json.dumps(dict(both)))
+    except (OSError, XltError): pass # the next one computes again
+    _kept.cache_clear()
+    _NEW.clear()
+
+# %% ../../nbs/records/06_judge.ipynb #f9dcd3cd
+def _item_interval(check, runs, level, fixed):
+    "The interval of the items, from the cache folder where it was computed before"
+    rows = [[r[a].packed_scores(m) for a,m in sorted(names_in(check.effect))] for r in runs]
+    if any(x is None for row in rows for x in row): return _drawn_interval(check, runs, level, fixed)
+    key,kept = sha256_of(json.dumps([_code_hash(), check.effect, level, fixed, rows]).encode()), _kept(_kept_file())
+    if key not in kept:
+        kept[key] = list(_drawn_interval(check, runs, level, fixed))
+        _NEW[key] = kept[key]
+    return tuple(kept[key])
 
 # %% ../../nbs/records/06_judge.ipynb #e4adb28d
 def judge(
@@ -267,4 +313,6 @@ def claims(
     store = open_store(store)
     get = store.getter()
     of = lambda claim: judge_claim(claim, preset, jobs, store, get)
-    return Claims([_claim_row(paper, c, preset, of(c)) for c in load_paper(paper).claims.values()])
+    rows = [_claim_row(paper, c, preset, of(c)) for c in load_paper(paper).claims.values()]
+    _keep()
+    return Claims(rows)
