@@ -8,7 +8,6 @@ from transformers import BertConfig, BertModel
 from xltnb.core import XltError
 from xltnb.papers.robust.augmentation import RSDA, Repeat
 from xltnb.papers.robust.methods import ADV, RSRP, FreeADV
-from xltnb.papers.robust.views import Consistency
 from xltnb.tasks.task import Task, make_rows
 from xltnb.training.frozen import FrozenPoints, Reader, displaced_points, fitted, frozen_encoder, frozen_study, vectors
 from xltnb.training.settings import FrozenCfg

@@ -7,7 +7,6 @@ from hypothesis import given, settings, strategies as st
 from xltnb.core import XltError
 from xltnb.othello.lexicon import LANGUAGE_KINDS, decode_game, draw_anchors, encode_game, make_lexicon, relabel
 from xltnb.othello.tokens import Encoder, inputs_targets
-from xltnb.training.features import decode
 from xltnb.othello.rules import symmetries
 from xltnb.othello.rules import NONE
 from xltnb.othello.games import random_games

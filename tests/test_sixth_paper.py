@@ -1,7 +1,6 @@
 "A sixth paper is one new folder: it appears everywhere, and nothing else is edited"
 import io
 import json
-import os
 from contextlib import redirect_stderr, redirect_stdout
 
 import nbformat

@@ -68,7 +68,6 @@ def test_a_symmetry_is_read_as_the_measure_reads_it(explorer):
 
     from xltnb.othello.replays import GameSet
     from xltnb.othello.games import board_classes, replay
-    from xltnb.tasks.task import score
     from xltnb.othello.probes import board_accuracy
     from xltnb.papers.mothello.explorer import probe_board
     d = explorer.demo('naive')
