@@ -262,6 +262,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                      'xltnb.figures.still._ref': ('figures/still.html#_ref', 'xltnb/figures/still.py'),
                                      'xltnb.figures.still._rows': ('figures/still.html#_rows', 'xltnb/figures/still.py'),
                                      'xltnb.figures.still._shape': ('figures/still.html#_shape', 'xltnb/figures/still.py'),
+                                     'xltnb.figures.still._short_labels': ('figures/still.html#_short_labels', 'xltnb/figures/still.py'),
                                      'xltnb.figures.still._traces': ('figures/still.html#_traces', 'xltnb/figures/still.py'),
                                      'xltnb.figures.still._under': ('figures/still.html#_under', 'xltnb/figures/still.py'),
                                      'xltnb.figures.still._wrapped': ('figures/still.html#_wrapped', 'xltnb/figures/still.py'),

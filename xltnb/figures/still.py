@@ -22,7 +22,8 @@ from .marks import DASHES, draw_bars, draw_heatmap, draw_line, draw_scatter, dra
 
 # %% ../../nbs/figures/03_still.ipynb #aa4fa36e
 DARK = {'#1f2933':'#e4e7eb', '#2a3f5f':'#e4e7eb', '#616e7c':'#a3afbb', '#9aa5b1':'#7b8794', '#e4e7eb':'#323f4b', 'white':'#12171c',
-    '#ffffff':'#12171c', '#E5ECF6':'#1f2933', '#dcefe8':'#1c4236', '#0072B2':'#4aa8de', '#44546A':'#8fa3bd'}
+    '#ffffff':'#12171c', '#E5ECF6':'#1f2933', '#dcefe8':'#1c4236', '#0072B2':'#4aa8de', '#44546A':'#8fa3bd',
+    '#007a5a':'#3fd0a4', '#0a6fd0':'#62b0f7', '#c04000':'#ff8f66', '#9a3fa8':'#d891e3'}
 _CSS = 'text{font-family:system-ui,-apple-system,"Segoe UI",sans-serif}@media(prefers-color-scheme:dark){'+''.join(
     f'[fill="{a}"]{{fill:{b}}}[stroke="{a}"]{{stroke:{b}}}' for a,b in DARK.items())+'}'
 
@@ -152,6 +153,16 @@ def _head(layout, wide, left):
     return out, n*20+subs.count('<br>')*16
 
 # %% ../../nbs/figures/03_still.ipynb #0085618f
+def _short_labels(axes, wide):
+    "Long names beside the plot in up to three lines of two fifths of a narrow picture"
+    for a in (a for a in axes.values() if a.name[0]=='y'):
+        names = a.spec.get('ticktext') or a.cats
+        if max((text_width(t, 12) for t in names), default=0)<.4*wide: continue
+        lines = [_wrapped(t, 10, .4*wide).split('<br>') for t in names]
+        a.spec.setdefault('tickvals', a.cats)
+        a.spec |= dict(ticktext=['<br>'.join(ls[:3])+' …'*(len(ls)>3) for ls in lines], tickfont=dict(size=10))
+
+# %% ../../nbs/figures/03_still.ipynb #ffa58cd8
 def _part_panels(axes, left, right):
     "Panels whose own tick labels would stand on the panel to their left begin further to the right"
     ends = [a.spec.get('domain', [0,1])[1] for a in axes.values() if a.name[0]=='x']
@@ -223,6 +234,7 @@ def still(
     entries = _entries(traces, colours)
     bar = next((t for t in traces if t['type']=='heatmap' and t.get('showscale', True)), None)
     place_axes(axes, (64, 60, wide-20, tall-60))
+    if wide<500: _short_labels(axes, wide)
     m = _margins(layout, axes, entries, bar)
     wide = max(wide, 2*m['l']) # long labels beside the plot leave it half the width; a phone scales the picture
     head,more = _head(layout, wide, m['l'])
