@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from ...core import Config, XltError, check_name, one_of, within
 
 # %% ../../../nbs/papers/metapretrain/00_arms.ipynb #810f7bb4
+def _check_heads(cfg):
+    if cfg.width%cfg.heads: raise XltError(f'width={cfg.width} is no multiple of heads={cfg.heads}: change one of them')
+
 @dataclass(frozen=True)
 class NetCfg(Config):
     "An encoder of XLM-R's layout"
@@ -24,7 +27,7 @@ class NetCfg(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.width%self.heads: raise XltError(f'width={self.width} is no multiple of heads={self.heads}: change one of them')
+        _check_heads(self)
 
 # %% ../../../nbs/papers/metapretrain/00_arms.ipynb #7351adba
 def _streams(rows):
@@ -193,3 +196,7 @@ class LabCfg(Config):
     pairs:int = within(500, 1) # held-out sentences and their copies
     looks:int = within(4, 1) # evaluations
     stack:int = within(1, 1) # seeds that are trained side by side
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_heads(self)
