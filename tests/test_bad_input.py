@@ -3,12 +3,13 @@ import base64
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 import zlib
 
 import pytest
-from conftest import ROOT, configs
+from conftest import ROOT, configs, write_paper
 
 from xltnb.cli import main
 from xltnb.core import XltError, atomic_write, cache_dir, from_dict
@@ -308,3 +309,76 @@ def test_ranges_stand_at_the_field(name, wrong, says):
     cls = next(c for c in configs() if c.__name__ == name)
     with pytest.raises(XltError, match=says): cls(**wrong)
     with pytest.raises(XltError): from_dict(cls, wrong)
+
+
+# -- the command line, as a shell sees it --
+
+KILL = 'import os, signal; os.kill(os.getpid(), signal.SIGINT)'
+
+
+def shell(tmp_path, *args, **env):
+    "Run the console script; its exit code and what it says"
+    script = tmp_path/'bin'/'xltnb'
+    script.parent.mkdir(exist_ok=True)
+    script.write_text('import sys\nfrom xltnb.cli import main\nsys.exit(main())\n')
+    path = os.pathsep.join([env.pop('PYTHONPATH', ''), str(ROOT)]).strip(os.pathsep)
+    done = subprocess.run([sys.executable, str(script), *args], capture_output=True, text=True, timeout=120, env={**os.environ, **env, 'PYTHONPATH': path})
+    return done.returncode, done.stdout+done.stderr
+
+
+def test_an_interrupt_while_modules_load_is_no_traceback(tmp_path):
+    (tmp_path/'lib').mkdir()
+    (tmp_path/'lib'/'argcomplete.py').write_text(KILL)
+    assert shell(tmp_path, 'list', PYTHONPATH=str(tmp_path/'lib')) == (-signal.SIGINT, '')
+    write_paper(tmp_path/'papers', 'stops', experiments=KILL)
+    code, said = shell(tmp_path, 'plan', 'stops', XLTNB_PAPERS=str(tmp_path/'papers'))
+    assert code == 130 and 'Traceback' not in said, 'the command hears it again'
+    done = subprocess.run([sys.executable, '-c', f'import xltnb; {KILL}'], capture_output=True, text=True, cwd=ROOT)
+    assert 'KeyboardInterrupt' in done.stderr, 'where xltnb is a library, nothing has changed'
+
+
+@pytest.mark.parametrize('args, env, says', [
+    (('plan', 'mothello', '--store=--'), {}, '--store has no value'), (('plan', 'mothello'), dict(XLTNB_PAPERS='~nouser/x'), "XLTNB_PAPERS '~nouser/x' cannot be used"),
+    (('reproduce', 'mothello', '--out', '{tmp}/folder'), {}, 'it is a folder, and only a file is replaced'), (('data', 'encoder', '--export', '/dev/null'), {}, 'a device or a pipe'),
+    (('report', '--out', '/dev/null'), {}, 'a device or a pipe'), (('speed', 'mlm', '--store', '{tmp}/file'), {}, 'is a file; name a folder'),
+    (('leaderboard', '--encoder', '{tmp}/folder', '--rows', 'plain', '--store', '{tmp}/s'), {}, 'holds no config.json')])
+def test_what_cannot_be_is_said_before_anything_runs(capsys, tmp_path, monkeypatch, args, env, says):
+    (tmp_path/'folder').mkdir()
+    (tmp_path/'file').write_text('')
+    for k, v in env.items(): monkeypatch.setenv(k, v)
+    for slow in ('xltnb.runs.run.run_plan', 'xltnb.runs.speed.speed', 'xltnb.models.encoders.export_encoder', 'xltnb.publish.report.report'): monkeypatch.setattr(slow, lambda *a, **kw: pytest.fail('it ran'))
+    assert says in said(capsys, *(a.format(tmp=tmp_path) for a in args))
+
+
+@pytest.mark.parametrize('harm', [b'claims: []\n', bytes(range(128, 256))])
+def test_a_published_file_that_is_wrong_is_named_by_list(capsys, tmp_path, monkeypatch, harm):
+    f = write_paper(tmp_path/'papers', 'wrong')/'published.yaml'
+    f.write_bytes(f.read_bytes()+harm)
+    monkeypatch.setenv('XLTNB_PAPERS', str(tmp_path/'papers'))
+    with pytest.raises(SystemExit): main(['list'])
+    told = capsys.readouterr()
+    assert str(f) in told.err and 'wrong' in told.out and 'broken' in told.out
+    assert str(f) in said(capsys, 'list', 'wrong')
+
+
+def test_a_damaged_or_copied_record_is_not_sealed_anew(store):
+    from xltnb.records.migrate import migrate
+    f = store.put(a_record())
+    copy = f.with_name('a'*16+'.json')
+    copy.write_bytes(f.read_bytes())
+    f.write_text(f.read_text().replace('"acc": 0.5', '"acc": 0.9'))
+    was = f.read_bytes()
+    with pytest.warns(UserWarning) as told: assert migrate(store, {f.stem: dict(a='b'), copy.stem: dict(a='b')}) == 0
+    assert f.read_bytes() == was and sorted(('changed by hand' in str(w.message), 'under another name' in str(w.message)) for w in told) == [(False, True), (True, False)]
+
+
+def test_a_billion_workers_are_as_many_as_there_are_jobs():
+    from xltnb.runs.experiments import Job
+    from xltnb.runs.plan import wall_s
+    jobs = [Job('p', 'a', 'e', 1, {}, i, cost_s=2.) for i in range(3)]
+    assert wall_s(jobs, 10**9) == 2. and wall_s(jobs, 2) == 4. and wall_s([], 5) == 0.
+
+
+def test_our_warnings_on_a_command_line_are_one_line():
+    from xltnb.cli import _line_of
+    assert _line_of('broken record x', UserWarning, 'f.py', 3, 'code()') == 'xltnb: broken record x\n' and 'f.py' in _line_of('x', DeprecationWarning, 'f.py', 3)

@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from importlib.metadata import version
 from math import isfinite
 from textwrap import shorten
@@ -31,7 +32,7 @@ from rich.table import Table
 from rich.text import Text
 from rich_argparse import RichHelpFormatter
 
-from .core import XltError, cache_dir, check_name, nearest, plain, project_root, typed_path
+from .core import XltError, cache_dir, check_name, nearest, out_file, plain, project_root, typed_path
 
 # %% ../nbs/02_cli.ipynb #314db078
 COMMANDS = {}
@@ -181,9 +182,12 @@ def _call(argv):
         known = [*COMMANDS, *(n for n in _offered() if n not in COMMANDS)]
         close = nearest(name, known)
         raise XltError(f"unknown command {name!r};{f' did you mean {close!r}?' if close else ''} choose from: {', '.join(known)}")
-    args = vars(command_parser(name).parse_args(argv[1:]))
-    fn = COMMANDS[name]
-    pos = [p.name for p in inspect.signature(fn).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    args, fn = vars(command_parser(name).parse_args(argv[1:])), COMMANDS[name]
+    pars = inspect.signature(fn).parameters.values()
+    lost = [p for p in pars if args[p.name]==[] and p.annotation is not list] # what argparse makes of `--store=--`
+    lost = ['--'*(p.kind is p.KEYWORD_ONLY)+p.name for p in lost]
+    if lost: raise XltError(f'{lost[0]} has no value: give it one, such as {lost[0]}=NAME')
+    pos = [p.name for p in pars if p.kind is not p.KEYWORD_ONLY]
     return fn(*[args.pop(p) for p in pos], **args) or 0
 
 # %% ../nbs/02_cli.ipynb #213c18e1
@@ -192,7 +196,8 @@ def main(
 ): # exits
     "The command line: exit code 2 and one clear line for what the user can mend"
     if '_ARGCOMPLETE' in os.environ: argcomplete.autocomplete(root_parser()) # the shell asks; this exits
-    if current_thread() is main_thread(): signal.signal(signal.SIGTERM, _interrupt) # it says what Ctrl-C says
+    warnings.formatwarning = _line_of
+    if current_thread() is main_thread(): _hear_signals()
     try: code = _call(sys.argv[1:] if argv is None else argv)
     except XltError as e: code = _say(e)
     except KeyboardInterrupt: code = 130
@@ -200,8 +205,20 @@ def main(
     except OSError as e: code = _say(f'{e.filename or "a file"}: {e.strerror or e}; name another file or folder')
     raise SystemExit(code)
 
+# %% ../nbs/02_cli.ipynb #8381048e
+_format = warnings.formatwarning
+
+def _line_of(message, category, *args, **kw):
+    "Our own warnings are one line, without the code that gave them"
+    return f'xltnb: {message}\n' if category is UserWarning else _format(message, category, *args, **kw)
+
 # %% ../nbs/02_cli.ipynb #fe5bf833
 def _interrupt(*_): raise KeyboardInterrupt
+
+def _hear_signals():
+    "SIGTERM says what Ctrl-C says; the latter ended the process without a word while modules were loaded"
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT)==signal.SIG_DFL: signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # %% ../nbs/02_cli.ipynb #fbd4888c
 def _say(e):
@@ -270,10 +287,12 @@ def _targets(target):
 
 # %% ../nbs/02_cli.ipynb #c92bf7d2
 def _about(paper):
-    "Title and counts of a paper from its published file"
+    "Title and counts of a paper from its published file; what is wrong in it is said"
     from xltnb.records.published import load_paper
     try: p = load_paper(paper)
-    except XltError: return dict(tables=None, claims=None, title=None)
+    except XltError as e:
+        _say(e)
+        return dict(state='broken', tables=None, claims=None, title=None)
     return dict(tables=len(p.tables), claims=len(p.claims), title=p.citation.get('title'))
 
 # %% ../nbs/02_cli.ipynb #e602159e
@@ -291,8 +310,7 @@ def _items(paper, preset):
     built, arms = paper in _built(), {}
     for j in jobs_for(paper, preset) if built else (): arms[j.arm] = arms.get(j.arm, 0)+1
     row = lambda target, kind, runs, text='': dict(target=target, kind=kind, runs=runs if built else 'planned', text=text)
-    try: p = load_paper(paper)
-    except XltError: return [row(a, 'arm', n) for a,n in arms.items()]
+    p = load_paper(paper)
     count = lambda item: sum(arms.get(a, 0) for a in p.arms(item, preset))
     tables = [row(f'{paper}.{k}', 'figure' if k.startswith('F') else 'table', count(k), t.caption) for k,t in p.tables.items()]
     claims = [row(c.id, 'claim', count(k), c.text) for k,c in p.claims.items()]
@@ -516,8 +534,12 @@ def cmd_report(
 ):
     "Write one HTML file with claims, figures and the run behind each number"
     from xltnb.publish.report import report
-    papers, out = _judged_papers(paper), typed_path(out or project_root()/typed_path(store, 'store')/f'report-{preset}.html', 'out')
-    print(f'report: {report(papers, preset, store, out)}')
+    out = _report_file(preset, store, out)
+    print(f'report: {report(_judged_papers(paper), preset, store, out)}')
+
+def _report_file(preset, store, out):
+    "Where a report goes; said before anything runs if it cannot"
+    return out_file(out or project_root()/typed_path(store, 'store')/f'report-{preset}.html')
 
 # %% ../nbs/02_cli.ipynb #5f8092ee
 @command
@@ -530,6 +552,7 @@ def cmd_reproduce(
     workers:int|None=None, # processes side by side
 ):
     "Plan, run, judge and report in one go"
+    _report_file(preset, store, out)
     code = _run_all(_targets(paper), preset, None, store, None, workers=workers)
     _show_claims([r for p in _judged_papers(paper) for r in _claim_rows(p, '', store, preset)])
     cmd_report(paper, preset=preset, store=store, out=out)
@@ -587,7 +610,9 @@ def cmd_speed(
     "Measure ours beside a peer on the same work"
     from xltnb.records.published import find_papers
     from xltnb.runs.experiments import load_part
+    from xltnb.runs.run import check_store
     from xltnb.runs.speed import keep_speed, speed
+    if store: check_store(store)
     for p in find_papers(): load_part(p, 'speed') # what it holds registers itself
     got = speed(name)
     if store: keep_speed(got, store)
@@ -597,7 +622,8 @@ def cmd_speed(
 # %% ../nbs/02_cli.ipynb #ldb00002
 def _proposes(encoder):
     "Has an encoder a head for masked words? Without one a line on the error stream says what is left out"
-    from xltnb.models.encoders import load_mlm
+    from xltnb.models.encoders import load_mlm, load_tokenizer
+    load_tokenizer(encoder) # a name that is none ends here
     try: return bool(load_mlm(encoder))
     except XltError as e: print(f'the rows of SALT are left out: {e}', file=sys.stderr)
     return False
@@ -660,7 +686,7 @@ def _data_check():
 # %% ../nbs/02_cli.ipynb #01ec6e7a
 def _data_encoder(export):
     from xltnb.models.encoders import encoder_file, export_encoder
-    where = export_encoder(typed_path(export, 'export')) if export else encoder_file()
+    where = export_encoder(out_file(export, 'export')) if export else encoder_file()
     print(f'the encoder: {where}')
 
 # %% ../nbs/02_cli.ipynb #65d250b5

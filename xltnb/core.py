@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['XltError', 'nearest', 'check_name', 'check_number', 'about', 'within', 'one_of', 'Config', 'from_dict', 'later',
            'to_dict', 'plain', 'stable_hash', 'table_html', 'seed_for', 'project_root', 'typed_path', 'cache_dir',
-           'hub_off', 'package_data', 'sha256_of', 'read_xz', 'atomic_write', 'set_aside']
+           'hub_off', 'package_data', 'sha256_of', 'read_xz', 'out_file', 'atomic_write', 'set_aside']
 
 # %% ../nbs/00_core.ipynb #3593b13d
 import hashlib
@@ -378,6 +378,18 @@ def _check_file(path):
     except OSError: return # nothing there; what else is wrong is told when it is written
     kind = 'a link' if stat.S_ISLNK(mode) else 'a folder' if stat.S_ISDIR(mode) else 'a device or a pipe'
     if not stat.S_ISREG(mode): raise XltError(f'could not write {path}: it is {kind}, and only a file is replaced; name another one')
+
+# %% ../nbs/00_core.ipynb #3de539cb
+def out_file(
+    path:str|Path, # as typed
+    what:str='out', # what it stands for, for the error
+)->Path: # with `~` expanded
+    "A file that work of minutes ends with; raises `XltError` at once if it cannot be written"
+    p = folder = typed_path(path, what)
+    _check_file(p)
+    while not folder.is_dir(): folder = folder.parent
+    if not os.access(folder, os.W_OK): raise XltError(f'{what} {p} cannot be written, because {folder} is read-only: name another one')
+    return p
 
 # %% ../nbs/00_core.ipynb #3be3f495
 def atomic_write(

@@ -9,11 +9,12 @@ __all__ = ['migrate_record', 'migrate']
 import json
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from statistics import mean
 
 from ..core import XltError, atomic_write
-from .record import record_text, sealed_text
+from .record import OldRecord, read_record, record_text, sealed_text
 from .store import Store
 
 # %% ../../nbs/records/09_migrate.ipynb #d8a93ce9
@@ -59,6 +60,7 @@ def migrate(
     folder = store.path if isinstance(store, Store) else store
     for f in Store(folder, committed=False)._files().values():
         try:
+            with suppress(OldRecord): read_record(f) # nothing that is damaged or forged is sealed anew
             was = f.read_text(encoding='utf-8')
             fields = json.loads(was)
             write = sealed_text if fields.pop('sha256', None) else record_text

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from ..core import XltError, about, check_name, check_number, from_dict, package_data
+from ..core import XltError, about, check_name, check_number, from_dict, package_data, typed_path
 from .rules import Claim
 
 # %% ../../nbs/records/02_published.ipynb #d0a108e7
@@ -212,7 +212,7 @@ def read_published(
 # %% ../../nbs/records/02_published.ipynb #13fe2c75
 def paper_roots()->list[Path]: # existing folders
     "Folders whose subfolders are papers: the package's own, then those of `XLTNB_PAPERS`"
-    named = [Path(p).expanduser().resolve() for p in os.environ.get('XLTNB_PAPERS','').split(os.pathsep) if p]
+    named = [typed_path(p, 'XLTNB_PAPERS').resolve() for p in os.environ.get('XLTNB_PAPERS','').split(os.pathsep) if p]
     for p in named:
         if not p.is_dir(): raise XltError(f'XLTNB_PAPERS names {p}, which is no folder: name the one that holds the folders of your papers')
     return [package_data().parent/'papers', *named]
@@ -220,7 +220,7 @@ def paper_roots()->list[Path]: # existing folders
 # %% ../../nbs/records/02_published.ipynb #58ae28c6
 def _order(file):
     "Where a paper stands in lists: the `order` of its file"
-    m = re.search(r'^order: *(\d+)', file.read_text(encoding='utf-8'), re.M)
+    m = re.search(r'^order: *(\d+)', file.read_text(encoding='utf-8', errors='replace'), re.M)
     return (int(m[1]) if m else 99), file.parent.name
 
 def find_papers()->dict[str,Path]: # name -> its folder
@@ -234,7 +234,7 @@ def find_papers()->dict[str,Path]: # name -> its folder
 # %% ../../nbs/records/02_published.ipynb #c0ffe003
 def _commands_in(file):
     "What a published file offers, without reading the rest of it"
-    m = re.search(r'^commands:.*\n(?:[ \t]+.*\n|\n)*', file.read_text(encoding='utf-8')+'\n', re.M)
+    m = re.search(r'^commands:.*\n(?:[ \t]+.*\n|\n)*', file.read_text(encoding='utf-8', errors='replace')+'\n', re.M)
     try: return {k: from_dict(Offered, v) for k,v in (yaml.safe_load(m[0])['commands'] or {}).items()} if m else {}
     except (XltError, AttributeError, yaml.YAMLError) as e: raise XltError(f'{file}: commands: {e}') from e
 

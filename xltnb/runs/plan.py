@@ -92,7 +92,7 @@ def wall_s(
     workers:int, # side by side
 )->float: # seconds
     "Expected time until the last job ends when each worker takes the next job in the list"
-    ends = [0.]*max(1, workers)
+    ends = [0.]*max(1, min(workers, len(jobs)))
     for j in jobs: ends[ends.index(min(ends))] += j.cost_s
     return max(ends)
 

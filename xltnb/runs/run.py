@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ENGINES', 'WORDS', 'Setup', 'default_device', 'run_job', 'inline', 'add_engine', 'get_engine', 'RunReport',
-           'run_plan']
+           'check_store', 'run_plan']
 
 # %% ../../nbs/runs/03_run.ipynb #72754b50
 import io
@@ -264,8 +264,11 @@ def _check_options(workers, minutes, device, preset):
         raise XltError(f"preset '{preset}' is counted in GPU-hours and torch sees no GPU: {remedy}")
 
 # %% ../../nbs/runs/03_run.ipynb #f120d0c4
-def _check_store(store):
-    "The store can be written to"
+def check_store(
+    store:str|Path|Store, # a store, or its folder
+):
+    "Raise `XltError` unless the store can be written to"
+    store = open_store(store)
     try: (store.path/'.claims').mkdir(parents=True, exist_ok=True)
     except OSError as e: raise XltError(f'cannot write to the store {store.path}: {e.strerror}; choose another folder') from e
     if not os.access(store.path/'.claims', os.W_OK): raise XltError(f'cannot write to the store {store.path}; choose another folder')
@@ -290,7 +293,7 @@ def run_plan(
     workers = workers or _workers(todo, device)
     if show: print(plan_line(plan, workers), flush=True)
     if not todo: return RunReport(plan, [])
-    _check_store(store)
+    check_store(store)
     cache_dir()
     setup = Setup(str(store.path), len(store.folders)>1, device=device, deadline=time.time()+60*minutes if minutes else inf)
     progress = JobProgress(todo, show=show)

@@ -277,17 +277,17 @@ def run_family(
     ctx:Ctx, # cache, deadline, progress
 )->Result:
     "Train one world and score every arm in the languages that have no adapter; raises `Paused` at the deadline"
-    begun = time.time()
+    begun = time.monotonic()
     with ctx.scratch('arithmetic.family', EXPERIMENTS['arithmetic.family'].version, cfg, seed) as out:
         home = add_adapters(pretrained(cfg, seed, ctx, out), ctx, out)
-    trained = time.time()
+    trained = time.monotonic()
     ctx.report(.8, 'scoring')
     zero,more = ({t: line(home, t, first(t), cfg.related(t)) for t in cfg.targets} for first in (lambda t: cfg.source, lambda t: t))
     arms = {t: arms_of(home, t) for t in cfg.targets}
     for head,lines in (('',zero), ('own_',more)):
         for t,x in tuned(lines).items(): arms[t] |= {f'{head}{k}': x[k] for k in ('tuned','elsewhere')}
     res = _record(home, arms, zero, more)
-    res.provenance |= dict(world=home.world.key, train_s=round(trained-begun, 1), score_s=round(time.time()-trained, 1))
+    res.provenance |= dict(world=home.world.key, train_s=round(trained-begun, 1), score_s=round(time.monotonic()-trained, 1))
     return res
 
 # %% ../../../nbs/papers/arithmetic/10_training.ipynb #f5858b76
