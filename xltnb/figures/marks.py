@@ -61,6 +61,7 @@ def draw_symbol(
     body = f'<circle cx="{num(x)}" cy="{num(y)}" r="{num(r)}"' if form=='circle' else f'<path d="{shapes.get(form, shapes["square"])}"'
     line = f'fill="{colour}"' # below: with an edge it is a disc, which stays black or white
     if edge: line = f'style="fill:{colour}" stroke="{edge[0]}" stroke-width="{edge[1]}"'
+    if 'thin' in kind and edge: colour = edge[0] # it has no face
     if 'open' in kind or form in ('x','line'): line = f'fill="none" stroke="{colour}" stroke-width="1.8"'
     return f'{body} {line}'+(f' opacity="{alpha:g}"' if alpha!=1 else '')+'/>'
 

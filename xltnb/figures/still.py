@@ -90,10 +90,11 @@ def _legend(rows, left, top):
             px,py,m = left+x+10, top+i*19, t.get('marker', {})
             mode = t.get('mode') or 'lines+markers'
             shade = marker_colours(m, 1, t.get('line', {}).get('color', c))[0]
+            edge = (m['line']['color'], 1) if 'thin' in str(m.get('symbol')) and m.get('line', {}).get('color') else None
             if t['type']=='bar' or 'stackgroup' in t:
                 out.append(f'<rect x="{num(px-7)}" y="{num(py-5)}" width="14" height="10" fill="{t.get("fillcolor") or shade}"/>')
             elif 'lines' in mode: out.append(draw_line(t, np.array([px-10, px+10]), np.array([py, py]), c))
-            if 'markers' in mode and t['type']=='scatter': out.append(draw_symbol(px, py, m.get('symbol'), 4, shade, None, 1))
+            if 'markers' in mode and t['type']=='scatter': out.append(draw_symbol(px, py, m.get('symbol'), 4, shade, edge, 1))
             out.append(svg_text(px+15, py+4, t['name'], 12))
     return out
 
