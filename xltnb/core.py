@@ -254,14 +254,16 @@ def to_dict(
     return plain({f.name: getattr(cfg, f.name) for f in fields(cfg) if there(f)}, nan)
 
 # %% ../nbs/00_core.ipynb #4136ce5f
+_PLAIN = frozenset((str, bool, int, type(None)))
+
 def plain(
     obj, # dataclasses, tuples, sets, paths, numpy scalars and arrays are welcome
     nan:bool=False, # keep NaN and infinities, which JSON lacks? None stands for them otherwise
 ): # the same in dicts, lists, strings and numbers
     "`obj` as plain JSON data"
-    if obj is None or type(obj) in (str, bool, int): return obj # most are
-    if isinstance(obj, dict): return {str(k): plain(v, nan) for k,v in obj.items()}
-    if isinstance(obj, (list, tuple)): return [plain(v, nan) for v in obj]
+    if type(obj) in _PLAIN: return obj
+    if isinstance(obj, dict): return {str(k): v if type(v) in _PLAIN else plain(v, nan) for k,v in obj.items()} # most are
+    if isinstance(obj, (list, tuple)): return [v if type(v) in _PLAIN else plain(v, nan) for v in obj]
     if is_dataclass(obj) and not isinstance(obj, type): return to_dict(obj, nan)
     if isinstance(obj, (set, frozenset)): return sorted(plain(v, nan) for v in obj)
     if isinstance(obj, Path): return str(obj)
