@@ -387,3 +387,24 @@ def test_a_builder_that_fails_leaves_nothing_and_is_heard(tmp_path):
         raise OSError('no space')
     with pytest.raises(OSError, match='no space'): built_once(tmp_path/'home', fail)
     assert [p.name for p in tmp_path.iterdir()] == ['.claims'] and built_once(tmp_path/'home', fail, deadline=0) is None
+
+
+def test_a_frame_of_several_experiments_is_that_of_its_rows(empty, monkeypatch):
+    import gc
+    import pandas as pd
+    rows = []
+    for i in range(12):
+        name, config, metrics = ('a.x', 'b.y', 'c.z')[i % 3], {'n': i} | ({'lr': .5} if i % 2 else {'on': True}), {'acc': i/10} | ({'f1': 1} if i > 6 else {})
+        key = RunKey(name, 1, config, 0).key
+        empty.put(Record(name, key, config, 0, metrics, provenance=dict(wall_s=float(i)), source='en'))
+        rows.append(dict(experiment=name, arm='', seed=0, key=key, **{f'cfg.{k}': v for k, v in config.items()}, **metrics, wall_s=float(i)))
+    monkeypatch.setattr('xltnb.core.plain', lambda *a: pytest.fail('what was read from JSON is plain already'))
+    got = empty.frame()
+    pd.testing.assert_frame_equal(got, pd.DataFrame(sorted(rows, key=lambda r: (r['experiment'], r['arm'], r['seed'], r['key']))))
+    assert gc.isenabled() and list(got['cfg.on'].dropna().unique()) == [True]
+
+
+def test_plain_data_has_one_hash():
+    from xltnb.core import plain_hash, stable_hash
+    d = {'b': [1, 2.5, None, 'ä', {'x': True}], 'a': float('nan')}
+    assert plain_hash(json.loads(json.dumps(d))) == stable_hash(d) != stable_hash({**d, 'a': None})

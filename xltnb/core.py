@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['XltError', 'nearest', 'check_name', 'check_number', 'about', 'within', 'one_of', 'Config', 'from_dict', 'later',
-           'to_dict', 'plain', 'stable_hash', 'table_html', 'seed_for', 'project_root', 'typed_path', 'cache_dir',
-           'hub_off', 'package_data', 'sha256_of', 'read_xz', 'out_file', 'atomic_write', 'set_aside']
+           'to_dict', 'plain', 'plain_hash', 'stable_hash', 'table_html', 'seed_for', 'project_root', 'typed_path',
+           'cache_dir', 'hub_off', 'package_data', 'sha256_of', 'read_xz', 'out_file', 'atomic_write', 'set_aside']
 
 # %% ../nbs/00_core.ipynb #3593b13d
 import hashlib
@@ -273,13 +273,21 @@ def plain(
     raise XltError(f"cannot write a {type(obj).__name__} as plain data: {obj!r:.80}")
 
 # %% ../nbs/00_core.ipynb #7d125eea
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(',',':'), ensure_ascii=True)
+
+def plain_hash(
+    obj, # plain data, as JSON was read
+    n:int=16, # hex digits to keep
+)->str: # the first `n` hex digits of a sha256
+    "Hash of plain data written as canonical JSON"
+    return hashlib.sha256(_CANONICAL.encode(obj).encode()).hexdigest()[:n]
+
 def stable_hash(
     obj, # anything `plain` accepts
     n:int=16, # hex digits to keep
 )->str: # the first `n` hex digits of a sha256
     "Hash of `obj` written as canonical JSON: key order, tuples and numpy types make no difference; NaN is not None"
-    text = json.dumps(plain(obj, nan=True), sort_keys=True, separators=(',',':'), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:n]
+    return plain_hash(plain(obj, nan=True), n)
 
 # %% ../nbs/00_core.ipynb #tblid02
 def table_html(

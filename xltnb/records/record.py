@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from ..core import XltError, check_number, plain, project_root, sha256_of, stable_hash
+from ..core import XltError, check_number, plain, plain_hash, project_root, sha256_of, stable_hash
 
 # %% ../../nbs/records/03_record.ipynb #dcee745d
 @dataclass(frozen=True)
@@ -185,8 +185,9 @@ def record_json(
 
 # %% ../../nbs/records/03_record.ipynb #dbf0dc71
 def _keys_of(d):
-    "Keys that fields stand for: that of the config, and where a speed figure has none, that of its time and device"
-    of = lambda config: RunKey(d['experiment'], d['version'], config, d['seed'], d.get('inputs', {})).key
+    "Keys that fields read from JSON stand for: that of the config, and where a speed figure has none, that of its time and device"
+    who = {k: d[k] for k in ('experiment','version','seed')} | dict(inputs=d.get('inputs', {}))
+    of = lambda config: plain_hash(who | dict(config=config))
     yield of(d['config'])
     if not d['config'] and _measured(d): yield of(dict(started=d['provenance']['started'], device=d['metrics']['device']))
 
@@ -216,7 +217,8 @@ def _text(path):
     about = path.stat()
     if not stat.S_ISREG(about.st_mode): raise ValueError('it is no file')
     if about.st_size>_BYTES: raise ValueError(f'it has {about.st_size/2**20:.0f} MB')
-    return _check_seal(path.read_text(encoding='utf-8'))
+    text = path.read_bytes().decode('utf-8') # twice as fast as `read_text`
+    return _check_seal(text.replace('\r\n', '\n') if '\r' in text else text)
 
 def _check_seal(text):
     "The text of a record; raises `ValueError` if it is not what was written. Records of earlier versions have no hash"

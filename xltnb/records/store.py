@@ -6,11 +6,14 @@
 __all__ = ['Store', 'open_store']
 
 # %% ../../nbs/records/05_store.ipynb #b9dc8a77
+import gc
 import os
 import re
 import warnings
 from collections.abc import Callable
+from contextlib import contextmanager
 from functools import cache, lru_cache
+from itertools import groupby
 from pathlib import Path
 
 from fastcore.basics import patch
@@ -170,6 +173,16 @@ def records(
     "All records; a broken file is skipped with a warning"
     return sorted(self._each(read_record, experiment), key=lambda r: (r.experiment, r.arm, r.seed, r.key))
 
+# %% ../../nbs/records/05_store.ipynb #f7be7ef9
+@contextmanager
+def _uncollected():
+    "No search for garbage while many records are read: there is none, and the search grows with what is kept"
+    was = gc.isenabled()
+    gc.disable()
+    try: yield
+    finally:
+        if was: gc.enable()
+
 # %% ../../nbs/records/05_store.ipynb #51163ff7
 @patch
 def frame(
@@ -180,8 +193,10 @@ def frame(
     import pandas as pd
     row = lambda d: dict(experiment=d['experiment'], arm=d['arm'], seed=d['seed'], key=d['key'],
         **{f'cfg.{k}': v for k,v in d['config'].items()}, **d['metrics'], wall_s=d['provenance'].get('wall_s'))
-    found = [row(d) for d in self._each(read_numbers, experiment)]
-    return pd.DataFrame(sorted(found, key=lambda r: (r['experiment'], r['arm'], r['seed'], r['key'])))
+    with _uncollected(): found = [row(d) for d in self._each(read_numbers, experiment)]
+    found.sort(key=lambda r: (r['experiment'], r['arm'], r['seed'], r['key']))
+    parts = [pd.DataFrame([*rows]) for _,rows in groupby(found, key=lambda r: r['experiment'])] # whose rows have the same columns
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 # %% ../../nbs/records/05_store.ipynb #64f18c3f
 @patch
