@@ -205,7 +205,7 @@ def _check_fields(d, path):
     for k,v in d['metrics'].items():
         if v is None or type(v) in (int, float) and isfinite(v) or _measured(d) and isinstance(v, str): continue
         raise ValueError(f'metric {k} must be a number, not {v!r:.60}')
-    if path.stem!=d['key'] or path.parent.name!=d['experiment']:
+    if path.stem!=d['key'] or path.parts[-2:-1]!=(d['experiment'],):
         raise ValueError(f"it is the record {d['experiment']}/{d['key']} under another name")
     if d['key'] not in _keys_of(d): raise ValueError('its key is not that of its experiment, version, config and seed')
 
@@ -260,7 +260,7 @@ def read_numbers(
     path:Path, # a record's file
 )->dict: # its fields by name, without items, curves and scores per language
     "The short fields of a record, checked as `read_record` checks them; the long ones are not looked at"
-    path = Path(path)
+    path = path if isinstance(path, Path) else Path(path) # reading a path takes longer than hashing a config
     try:
         text = _text(path)
         if not text.endswith('\n}\n'): raise ValueError('it was cut')
