@@ -51,10 +51,10 @@ def merge_ms(
 # %% ../../../nbs/papers/arithmetic/13_speed.ipynb #3cdf3faf
 @speed_figure('merge-sweep')
 def speed_merge_sweep(
-    layers:int=2, # of the packaged encoder; sweep and evaluation both grow with them
+    layers:int=1, # of the packaged encoder; sweep and evaluation both grow with them
     rows:int=500, # of the validation set
     values:int=21, # of λ
-    rounds:int=3, # pairs
+    rounds:int=2, # pairs
 )->dict:
     "Evaluations a second in a sweep and without one; `cost` is the sweep's time over that of bare evaluations"
     logging.set_verbosity_error()
