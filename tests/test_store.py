@@ -408,3 +408,11 @@ def test_plain_data_has_one_hash():
     from xltnb.core import plain_hash, stable_hash
     d = {'b': [1, 2.5, None, 'ä', {'x': True}], 'a': float('nan')}
     assert plain_hash(json.loads(json.dumps(d))) == stable_hash(d) != stable_hash({**d, 'a': None})
+
+
+def test_every_committed_record_is_read():
+    from xltnb.core import project_root
+    folder = project_root()/'nbs'/'results'
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert len(Store(folder, committed=False).records()) == len(list(folder.glob('*/*.json')))

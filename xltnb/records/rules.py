@@ -16,7 +16,6 @@ from math import inf, isfinite, nan
 from statistics import mean, stdev
 
 import numpy as np
-from scipy.special import stdtrit
 
 from ..core import XltError, about, check_name, check_number, stable_hash
 from .presets import PRESETS
@@ -138,6 +137,7 @@ def _edges(rule, margin): return [e for e in claimed_range(rule, margin) if isfi
 @lru_cache(4)
 def _half_by_n(level, most):
     "Half-width of the t interval of 3, 4, ... `most` seeds, in standard deviations"
+    from scipy.special import stdtrit # takes a while, and `xltnb --help` comes by here
     n = np.arange(3, most+1)
     return stdtrit(n-1, (1+level)/2)/np.sqrt(n)
 

@@ -98,7 +98,8 @@ def figure(
     "One line of the speed table; `floor` is the bound in the same unit, `of_floor` the share of it that ours reaches"
     line = dict(name=name, ours=ours, peer=peer, unit=unit, ratio=ratio, floor=floor, of_floor=ours/floor)
     line |= dict(device=best_device(), threads=torch.get_num_threads(), **more)
-    return {k:float(f'{v:.4g}') if isinstance(v,float) else v for k,v in line.items()}
+    short = lambda v: float(f'{v:.4g}') if isinstance(v, float) else int(v) if isinstance(v, bool) else v # records know no True
+    return {k: short(v) for k,v in line.items()}
 
 # %% ../../nbs/runs/07_speed.ipynb #4e4ba64f
 SPEEDS = {}

@@ -51,10 +51,10 @@ def merge_ms(
 # %% ../../../nbs/papers/arithmetic/13_speed.ipynb #3cdf3faf
 @speed_figure('merge-sweep')
 def speed_merge_sweep(
-    layers:int=1, # of the packaged encoder; sweep and evaluation both grow with them
+    layers:int=3, # of the packaged encoder; sweep and evaluation both grow with them
     rows:int=500, # of the validation set
     values:int=21, # of λ
-    rounds:int=1, # pairs
+    rounds:int=3, # pairs
 )->dict:
     "Evaluations a second in a sweep and without one; `cost` is the sweep's time over that of bare evaluations"
     logging.set_verbosity_error()
@@ -119,8 +119,8 @@ def adapter_flops(
 def speed_adapter_train(
     layers:int=0, # of the packaged encoder; 0: all
     batch:int=8, # rows of 128 positions an update
-    steps:int=1, # timed updates a turn
-    rounds:int=2, # pairs of turns
+    steps:int=2, # timed updates a turn
+    rounds:int=3, # pairs of turns
 )->dict:
     "Tokens a second of a language adapter's training, ours and the stock recipe's"
     logging.set_verbosity_error()
