@@ -184,7 +184,7 @@ def test_names_from_data_are_escaped_where_they_are_shown():
     from xltnb.records.judge import Claims
     from xltnb.training.scores import Matrix, Transfer
     row = dict.fromkeys(('paper', 'claim', 'preset', 'verdict', 'effect', 'low', 'high', 'n', 'note', 'text'), EVIL)
-    cell = dict.fromkeys(('cell', 'source', 'paper', 'command', 'keys', 'verdict'), EVIL) | dict(n=1, now=.5)
+    cell = dict.fromkeys(('cell', 'source', 'paper', 'command', 'keys', 'verdict'), EVIL) | dict(n=1, now=.5, low=.4, high=.6, pinned=.5)
     shown = [Transfer(EVIL, EVIL, 'acc', {EVIL: dict(acc=.5)}, {}, majority={EVIL: .5}), Matrix((EVIL, 'de'), np.ones((2, 2, 3))), Claims([row]), Comparison([cell])]
     for x in shown: assert '<img' not in x._repr_html_() and '&lt;img' in x._repr_html_()
 
@@ -322,7 +322,9 @@ def shell(tmp_path, *args, **env):
     script.parent.mkdir(exist_ok=True)
     script.write_text('import sys\nfrom xltnb.cli import main\nsys.exit(main())\n')
     path = os.pathsep.join([env.pop('PYTHONPATH', ''), str(ROOT)]).strip(os.pathsep)
-    done = subprocess.run([sys.executable, str(script), *args], capture_output=True, text=True, timeout=120, env={**os.environ, **env, 'PYTHONPATH': path})
+    def hears(): signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs do not
+    done = subprocess.run([sys.executable, str(script), *args], capture_output=True, text=True, timeout=120, preexec_fn=hears,
+                          env={**os.environ, **env, 'PYTHONPATH': path})
     return done.returncode, done.stdout+done.stderr
 
 
@@ -333,7 +335,8 @@ def test_an_interrupt_while_modules_load_is_no_traceback(tmp_path):
     write_paper(tmp_path/'papers', 'stops', experiments=KILL)
     code, said = shell(tmp_path, 'plan', 'stops', XLTNB_PAPERS=str(tmp_path/'papers'))
     assert code == 130 and 'Traceback' not in said, 'the command hears it again'
-    done = subprocess.run([sys.executable, '-c', f'import xltnb; {KILL}'], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run([sys.executable, '-c', f'import xltnb; {KILL}'], capture_output=True, text=True, cwd=ROOT,
+                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     assert 'KeyboardInterrupt' in done.stderr, 'where xltnb is a library, nothing has changed'
 
 
