@@ -121,11 +121,11 @@ def search(
 # %% ../../../nbs/papers/robust/05_training.ipynb #b5c78eb8
 def slope(
     z:Transfer, # scores by language
-    task:str='', # the name that `task_of` read, which tells the invented world; '': that of the scores
+    task:str, # the name that `task_of` read, such as 'invented_inference:1'
 )->float: # accuracy per unit of distance from the source; NaN for fewer than three languages
     "How fast accuracy changes with the distance of a language: URIEL's syntactic one, or the known one of an invented language"
     langs = [l for l in z.scores if l!=z.source]
-    far = invented_world(world_seed(task)).distance if is_invented(z.task) else distance
+    far = invented_world(world_seed(task)).distance if is_invented(task) else distance
     if len(langs)<3: return float('nan')
     return float(np.polyfit([far(l) for l in langs], [z.main(l) for l in langs], 1)[0])
 
