@@ -27,7 +27,7 @@ from ..tasks.task import Task
 from .features import by_length, make_features, pad_batch
 from .methods import Method, Out, Step, added_last, chain, check_methods, positions
 from .scores import Transfer, check_positions, main_metric
-from .settings import FrozenCfg, multiplies_bf16
+from .settings import FrozenCfg, pays_bf16
 from .trainer import prepared
 
 # %% ../../nbs/training/11_frozen.ipynb #8930b112
@@ -47,7 +47,7 @@ def frozen_encoder(
     bf16:bool|None=None, # bfloat16; None: on a GPU, and where the processor multiplies it
 )->nn.Module: # the same
     "Switch off all gradients and dropout, and choose the arithmetic"
-    if bf16 is None: bf16 = encoder.device.type=='cuda' or multiplies_bf16()
+    if bf16 is None: bf16 = pays_bf16(encoder.device.type)
     return encoder.requires_grad_(False).eval().to(torch.bfloat16 if bf16 else torch.float32)
 
 # %% ../../nbs/training/11_frozen.ipynb #31daa2c7

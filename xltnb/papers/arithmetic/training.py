@@ -32,7 +32,7 @@ from ...runs.experiments import EXPERIMENTS, Ctx, Paused, Result
 from ...tasks.bench import load_bench
 from ...training.mlm import Corpus, MLMCfg, bench_corpus
 from ...training.mlm_run import MLMRun
-from ...training.settings import multiplies_bf16
+from ...training.settings import pays_bf16
 
 # %% ../../../nbs/papers/arithmetic/10_training.ipynb #928da66d
 @dataclass
@@ -313,8 +313,6 @@ def _real_rows(task, tok, lang, split, limit, seed=0):
     return enc['input_ids'].astype(np.int64), np.array(rows['label'])
 
 # %% ../../../nbs/papers/arithmetic/10_training.ipynb #2b5f19ae
-def _half(ctx): return ctx.device=='cuda' or multiplies_bf16()
-
 def real_adapters(
     cfg:RealCfg, # encoder, languages, tokens
     ctx:Ctx, # deadline, progress
@@ -323,7 +321,7 @@ def real_adapters(
     "Train the English adapter and the partner's on help pages; raises `Paused` at the deadline"
     model,tok = load_mlm(cfg.encoder)
     first_layers(model.to(ctx.device).base_model, cfg.layers)
-    how = dict(block=128, batch=16, mask=.15, dual=0., warmup=.05, bf16='yes' if _half(ctx) else 'no')
+    how = dict(block=128, batch=16, mask=.15, dual=0., warmup=.05, bf16='yes' if pays_bf16(ctx.device) else 'no')
     mlm = MLMCfg(cfg.encoder, cfg.tokens, lr=cfg.lr, head_lr=cfg.lr, **how)
     langs = {l: Adapter(l, BottleneckCfg(reduction=cfg.reduction), model) for l in ('en', cfg.partner)}
     for i,(l,a) in enumerate(langs.items()):
@@ -381,7 +379,7 @@ def run_real(
         model,tok,langs = real_adapters(cfg, ctx, out)
     ctx.report(.6, 'held-out words')
     guess = go_or_no_go(model, tok, langs, cfg.held)
-    task,asked,bf16 = load_bench(cfg.task), ('en', cfg.partner, *cfg.targets), _half(ctx)
+    task,asked,bf16 = load_bench(cfg.task), ('en', cfg.partner, *cfg.targets), pays_bf16(ctx.device)
     test = {l: _real_rows(task, tok, l, 'test', cfg.limit) for l in asked}
     train,how = _real_rows(task, tok, 'en', 'train', cfg.rows), TaskCfg(cfg.epochs, 16, 2e-3, cfg.reduction_task, bf16)
     found = {l: [] for l in asked}

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from ...core import XltError, atomic_write, cache_dir, check_name, check_number, stable_hash
 from ...records.leases import built_once
 from ...tasks.languages import UNSPACED, script, scripts_of
-from ...training.settings import multiplies_bf16
+from ...training.settings import pays_bf16
 from ...training.mlm import Batch, Corpus, Frame, masked_states, mlm_head, pair_rows
 
 # %% ../../../nbs/papers/salt/00_proposals.ipynb #14590f39
@@ -272,7 +272,7 @@ def propose(
     may = torch.from_numpy(np.flatnonzero(allowed))
     own = group[may]
     rows = [(sentences[i],p) for i,p in asked]
-    if bf16 is None: bf16 = model.device.type=='cuda' or multiplies_bf16()
+    if bf16 is None: bf16 = pays_bf16(model.device.type)
     for some,scores,gold in context_scores(model, rows, frame, batch, context, block, bf16):
         total,scores = scores.logsumexp(1, keepdim=True).cpu(), scores[:,may.to(scores.device)].cpu()
         for s,g in zip(scores, group[gold]): s[own==g] = -torch.inf

@@ -19,7 +19,7 @@ from .proposals import proposable, propose, word_pieces, word_places
 from ...runs.speed import alternate, best_device, figure, matmul_rate, rate, speed_figure
 from ...tasks.bench import load_bench
 from ...training.mlm import Frame, bench_corpus, mlm_head
-from ...training.settings import multiplies_bf16
+from ...training.settings import pays_bf16
 
 # %% ../../../nbs/papers/salt/04_speed.ipynb #bae249b3
 def proposal_flops(
@@ -147,7 +147,7 @@ def speed_candidates(
     model.to(best_device())
     sentences,allowed = english_sentences(model, tok, rows)
     whole,whole_tok,at = whole_mlm(model, tok)
-    bf16 = best_device()=='cuda' or multiplies_bf16()
+    bf16 = pays_bf16(best_device())
     how = dict(k=k, batch=batch, bf16=bf16)
     def ours(): return propose(model, tok, sentences, allowed, **how)
     with quiet():
