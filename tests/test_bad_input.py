@@ -244,6 +244,30 @@ def test_a_cache_that_cannot_be_is_said_before_anything_runs(capsys, tmp_path, m
     assert cache_dir() == tmp_path/'x'
 
 
+def test_a_home_is_expanded_where_code_reads_and_writes(tmp_path, monkeypatch):
+    from xltnb.models.adapterhub import from_hub, to_hub
+    from xltnb.models.adapters import Adapter, Backbone, BottleneckCfg, load_adapter, save_adapter
+    from xltnb.papers.arithmetic.recipes import open_adapter
+    from xltnb.tasks.catalog import data_folder
+    from xltnb.tasks.formats import stream_texts
+    from xltnb.tasks.own import find_own, own_task
+    monkeypatch.setenv('HOME', str(tmp_path))
+    for lang in ('en','de'): atomic_write(f'~/mine/test-{lang}.csv', 'text,label\n' + ''.join(f'{lang} {i},{i%2}\n' for i in range(4)))
+    found = find_own('~/mine')
+    assert found['de']['test'] == tmp_path/'mine'/'test-de.csv' and data_folder('xnli', '~/mine') == tmp_path/'mine'
+    task = own_task('mine', 'classify', {l: {s: f'~/mine/test-{l}.csv' for s in ('train','test')[l=='de':]} for l in ('en','de')})
+    assert len(task.data['de']['test']) == 4
+    atomic_write('~/text.txt', 'a\n\nb\n')
+    assert len(list(stream_texts('~/text.txt'))) == 2
+    adapter = Adapter('es', BottleneckCfg(), Backbone('xlm-roberta', 2, 32))
+    save_adapter(adapter, '~/es.safetensors')
+    to_hub(adapter, '~/es')
+    assert load_adapter('~/es.safetensors').name == from_hub('~/es').name == open_adapter('~/es').adapter.name == 'es'
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['es', 'es.safetensors', 'mine', 'text.txt']
+    for ask in (lambda: own_task('mine', 'classify', dict(en=dict(train='~nouser/a.csv'))), lambda: save_adapter(adapter, '~nouser/a')):
+        with pytest.raises(XltError, match='~nouser'): ask()
+
+
 @pytest.mark.parametrize('args, says', [
     (('plan', 'mothello', '--jobs', ','), "',' names no arm"), (('plan', 'mothello', '--jobs='), 'names no arm'), (('plan', 'mothello', '--seeds=2147483648'), 'at most 10000'),
     (('run', 'mothello', '--minutes', 'NaN', '--store', '{tmp}/s'), 'more than 0 and finite, not nan'), (('run', 'mothello', '--minutes', 'inf', '--store', '{tmp}/s'), 'finite, not inf'),

@@ -1906,6 +1906,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                                      'xltnb/papers/mothello/experiments.py'),
                                                    'xltnb.papers.mothello.experiments._cost_of': ( 'papers/mothello/experiments.html#_cost_of',
                                                                                                    'xltnb/papers/mothello/experiments.py'),
+                                                   'xltnb.papers.mothello.experiments._flops_per_game': ( 'papers/mothello/experiments.html#_flops_per_game',
+                                                                                                          'xltnb/papers/mothello/experiments.py'),
                                                    'xltnb.papers.mothello.experiments._follow_arms': ( 'papers/mothello/experiments.html#_follow_arms',
                                                                                                        'xltnb/papers/mothello/experiments.py'),
                                                    'xltnb.papers.mothello.experiments._pair_arms': ( 'papers/mothello/experiments.html#_pair_arms',

@@ -407,7 +407,7 @@ def atomic_write(
     data:str|bytes, # its whole content
 )->Path: # `path`
     "Write `data` so that `path` holds either its old content or all of the new one"
-    path = Path(path)
+    path = typed_path(path)
     _check_file(path)
     tmp = path.with_name(f'.{path.name}.{uuid4().hex[:8]}.tmp')
     try:

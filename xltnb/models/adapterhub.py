@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save as tensor_bytes
 
-from ..core import XltError, atomic_write
+from ..core import XltError, atomic_write, typed_path
 from .adapters import Adapter, Backbone, BottleneckCfg, IA3Cfg, LoraCfg, fill, fingerprint, open_tensors
 
 # %% ../../nbs/models/07_adapterhub.ipynb #bcb572ef
@@ -115,7 +115,7 @@ FILES = dict(adapter=('adapter_config.json','adapter.safetensors','pytorch_adapt
 
 def _read(folder, what):
     "Text of the configuration, tensors"
-    config,safe,pickled = (Path(folder)/n for n in FILES[what])
+    config,safe,pickled = (typed_path(folder, 'folder')/n for n in FILES[what])
     if not config.is_file(): raise XltError(f'{folder} holds no {config.name}: give the folder that AdapterHub or `to_hub` wrote')
     if not safe.is_file() and pickled.is_file():
         trust = f'if you trust it, call unpickle({str(folder)!r}), which writes {safe.name}'
@@ -156,7 +156,7 @@ def unpickle(
     out:str|Path|None=None, # folder to write; the same one if None
 )->Path: # the folder with safetensors
     "Convert an adapter's and a head's pickle, tensors only; raises `XltError` if there is more in it"
-    folder,out = Path(folder), Path(out or folder)
+    folder,out = typed_path(folder, 'folder'), typed_path(out or folder, 'out')
     found = {}
     for config,safe,pickled in FILES.values():
         if not (folder/pickled).is_file(): continue
@@ -209,7 +209,7 @@ def hub_config(
 def _write(folder, what, text, tensors, pickled=False):
     "Weights first, then the configuration, without which a folder is none"
     config,safe,bin_ = FILES[what]
-    folder = Path(folder)
+    folder = typed_path(folder, 'folder')
     if pickled:
         data = io.BytesIO()
         torch.save(tensors, data)

@@ -21,7 +21,7 @@ from safetensors.torch import save as tensor_bytes
 from torch import Tensor, nn
 from transformers.activations import get_activation
 
-from ..core import Config, XltError, atomic_write, check_name, from_dict, one_of, seed_for, to_dict, within
+from ..core import Config, XltError, atomic_write, check_name, from_dict, one_of, seed_for, to_dict, typed_path, within
 
 # %% ../../nbs/models/05_adapters.ipynb #1f59bd97
 @dataclass(frozen=True)
@@ -329,7 +329,8 @@ def open_tensors(
     path:str|Path, # a safetensors file
 ): # the open file, whose tensors are read as they are asked for
     "Open a file of tensors; raises `XltError` if it is missing, cut or of another format"
-    if not Path(path).is_file(): raise XltError(f'{path} is missing')
+    path = typed_path(path, 'file')
+    if not path.is_file(): raise XltError(f'{path} is missing')
     try: file = safe_open(path, 'pt')
     except (SafetensorError, OSError, ValueError) as e: raise XltError(f'{path} is no whole safetensors file ({e}): copy it again') from e
     with file as f: yield f

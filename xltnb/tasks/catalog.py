@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from ..core import XltError, check_name, from_dict, hub_off, package_data
+from ..core import XltError, check_name, from_dict, hub_off, package_data, typed_path
 
 # %% ../../nbs/tasks/05_catalog.ipynb #3d2c95fc
 @dataclass(frozen=True)
@@ -71,9 +71,10 @@ def data_folder(
     folder:str|Path|None=None, # what the user said
 )->Path|None: # None if nobody said
     "`folder`, or the one that the environment variable `XLTNB_<NAME>` names; raises `XltError` if it is not there"
-    folder = folder or os.environ.get(folder_variable(name))
-    if folder and not Path(folder).is_dir(): raise XltError(f'{folder} is not a folder: name the one that holds the files of {name}')
-    return Path(folder) if folder else None
+    if not (folder := folder or os.environ.get(folder_variable(name))): return None
+    if not (found := typed_path(folder, f'folder of {name}')).is_dir():
+        raise XltError(f'{folder} is not a folder: name the one that holds the files of {name}')
+    return found
 
 # %% ../../nbs/tasks/05_catalog.ipynb #af8aeb61
 def lacks(
@@ -92,7 +93,7 @@ def find_files(
 )->list: # paths, [] if there are none
     "Find the files of one language and split under the first published name that is there"
     pub = published(name)
-    bases = [Path(folder)/d for d in ('', name, *pub.folders)]
+    bases = [typed_path(folder, 'folder')/d for d in ('', name, *pub.folders)]
     for only,_,pattern in (f.rpartition(':') for f in pub.files.get(split, ())):
         for base in bases if only in ('', lang) else ():
             parts = [sorted(p for p in base.glob(q) if p.is_file()) for q in pub.named(pattern, lang).split('|')]

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from ..core import XltError
+from ..core import XltError, typed_path
 from .own import once, our_columns, plain_rows, read_object, word_prefix
 
 # %% ../../nbs/tasks/06_formats.ipynb #2750da4f
@@ -29,8 +29,9 @@ def _stream_lines(
     path:str|Path, # text file, also .gz, .xz, .bz2
 ): # yields lines without their end
     "Read the lines of a UTF-8 file, one at a time; raises `XltError` if it is missing or in another encoding"
+    path = typed_path(path, 'file')
     try:
-        with _OPEN.get(Path(path).suffix, open)(path, 'rt', encoding='utf-8-sig', newline='\n') as f:
+        with _OPEN.get(path.suffix, open)(path, 'rt', encoding='utf-8-sig', newline='\n') as f:
             for line in f: yield line.removesuffix('\n').removesuffix('\r')
     except UnicodeDecodeError as e:
         raise XltError(f'{path} is not UTF-8 (byte {e.object[e.start]:#04x}): convert it, for instance with iconv -t UTF-8') from e
@@ -234,7 +235,7 @@ def read_parquet(
     notes:Counter|None=None, # unused; all readers take it
 )->list: # dicts with this project's keys
     "Read the rows of a parquet file from the hub; raises `XltError` if it is not one, or has no rows"
-    try: rows = plain_rows(pq.read_table(path))
+    try: rows = plain_rows(pq.read_table(typed_path(path, 'file')))
     except XltError as e: raise XltError(f'{path}: {e}') from e
     except (OSError, ValueError) as e:
         raise XltError(f'cannot read {path} as parquet ({e!s:.60}): a pointer of Git LFS? fetch the file itself') from e
@@ -266,7 +267,7 @@ def stream_texts(
     path:str|Path, # .txt, .jsonl, .json or .parquet; text files also compressed
 ): # yields documents
     "Stream the documents of a file; raises `XltError` for JSON lines or tables without `text`"
-    path = Path(path)
+    path = typed_path(path, 'file')
     suffix = Path(path.stem).suffix if path.suffix in _OPEN else path.suffix
     if suffix=='.parquet': yield from _text_column(path)
     elif suffix in ('.jsonl','.json') or path.name.startswith('wiki_'):

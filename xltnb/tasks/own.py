@@ -20,7 +20,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from datasets import Dataset, DatasetDict, Features
 
-from ..core import XltError, check_name
+from ..core import XltError, check_name, typed_path
 from .task import SPLITS, Task, make_rows
 
 # %% ../../nbs/tasks/03_own.ipynb #0624ca40
@@ -174,7 +174,7 @@ def read_own(
     path:str|Path, # .csv, .tsv, .jsonl or .parquet
 )->list: # dicts with this project's keys
     "Read the rows of one file; raises `XltError` for another ending, a file that cannot be read, and two columns for one field"
-    path = Path(path)
+    path = typed_path(path, 'file')
     check_name(path.suffix, ('.csv','.tsv','.jsonl','.parquet'), f'ending of {path.name}')
     try:
         if path.suffix=='.parquet': return plain_rows(pq.read_table(path))
@@ -190,9 +190,9 @@ def find_own(
 )->dict: # language -> split -> path
     "Find the files of a folder by their names; raises `XltError` if none has such a name"
     parts = re.escape(pattern).replace(r'\{lang\}', '(?P<lang>[^/]+)').replace(r'\{split\}', f'(?P<split>{"|".join(SPLITS)})')
-    res = {}
-    for path in sorted(p for p in Path(folder).rglob('*') if p.is_file()):
-        if m := re.fullmatch(parts, path.relative_to(folder).as_posix()): res.setdefault(m['lang'], {})[m['split']] = path
+    res,home = {},typed_path(folder, 'folder')
+    for path in sorted(p for p in home.rglob('*') if p.is_file()):
+        if m := re.fullmatch(parts, path.relative_to(home).as_posix()): res.setdefault(m['lang'], {})[m['split']] = path
     if not res: raise XltError(f'{folder} holds no file named like {pattern!r}, with a split of {", ".join(SPLITS)}')
     return res
 
@@ -318,7 +318,7 @@ def _files_of(name, data):
     files = {(l,s): g for l,splits in data.items() for s,g in splits.items() if isinstance(g, (str,Path))}
     seen = {}
     for (l,s),g in files.items():
-        a = seen.setdefault(os.path.abspath(g), l)
+        a = seen.setdefault(os.path.abspath(typed_path(g, 'file')), l)
         if a!=l: raise XltError(f'{name}: {g} is given for {a} and for {l}: give each language its own file')
     return files
 

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ..core import XltError, atomic_write, check_name, package_data, read_xz, sha256_of
+from ..core import XltError, atomic_write, check_name, package_data, read_xz, sha256_of, typed_path
 
 # %% ../../nbs/tasks/08_synonyms.ipynb #9ba3c63e
 def _checked(word, near, where):
@@ -92,7 +92,7 @@ def load(cls:Synonyms,
     sha256:str='', # of the whole file; '' accepts any
 )->Synonyms:
     "Read a table in the published format; raises `XltError` for a missing, different, malformed or empty file"
-    path = Path(path)
+    path = typed_path(path, 'table of synonyms')
     if not path.is_file():
         raise XltError(f'{path} is {"a folder" if path.is_dir() else "missing"}: give the path of a JSON file {{word: [synonym, ...]}}')
     data = path.read_bytes()

@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from torch import nn
 from transformers import AutoModelForMaskedLM
 
-from ..core import XltError, check_number, seed_for, sha256_of, stable_hash, to_dict
+from ..core import XltError, check_number, seed_for, sha256_of, stable_hash, to_dict, typed_path
 from ..records.checkpoints import newest_state, write_state
 from ..models.encoders import load_encoder, load_tokenizer
 from .mlm import Batch, Corpus, Frame, MLMCfg, batches, bench_corpus, draw_order, draw_rivals
@@ -97,7 +97,7 @@ class MLMRun:
             raise XltError(f'tlm={cfg.tlm} shows English beside a sentence, but the text has none: set tlm=0')
         self.model,self.tok = model or mlm_model(cfg, corpus)
         check_number(cfg.block, 'block, for this encoder,', 6, max_positions(self.model))
-        self.cfg,self.folder,self.corpus,self.sentences = cfg,Path(folder),corpus,sentences
+        self.cfg,self.folder,self.corpus,self.sentences = cfg,typed_path(folder, 'folder'),corpus,sentences
         self.frame,self.order,self.at = Frame.of(self.tok, corpus), draw_order(corpus, cfg), Progress()
         self.ranked = np.argsort(-np.bincount(corpus.ids, minlength=len(self.tok)), kind='stable')
         self.english = {int(corpus.item[i]): int(i) for i in corpus.where(False,'en')} if cfg.tlm else None

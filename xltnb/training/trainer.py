@@ -33,7 +33,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainerState
 from .features import ByLength
 from .checkpoints import Between, claim, last_whole, load_random, load_training, save_random, save_training, whole
 from .methods import Method, check_methods
-from ..core import XltError, cache_dir, plain, stable_hash, to_dict
+from ..core import XltError, cache_dir, plain, stable_hash, to_dict, typed_path
 from ..models.encoders import load_encoder, quiet
 from ..models.pruning import task_subwords
 from .features import make_features, pad_batch
@@ -204,7 +204,8 @@ class Finetuner(_Checkpointed):
         feats = self._checked(model, tokenizer, methods := check_methods(methods), seed, out, kwargs)
         for k in ('pad_token_id','bos_token_id','eos_token_id'): setattr(model.config, k, getattr(tokenizer, k))
         self.identity = identity(cfg, task, seed, methods, model, feats, kwargs)
-        args = arguments(cfg, len(feats), seed, Path(out or cache_dir()/'finetune'/stable_hash(self.identity)), keep, **kwargs)
+        folder = typed_path(out, 'out') if out else cache_dir()/'finetune'/stable_hash(self.identity)
+        args = arguments(cfg, len(feats), seed, folder, keep, **kwargs)
         super().__init__(frozen(unprepared(model), cfg.freeze), args, train_dataset=feats, methods=methods, prepared=True,
                          processing_class=tokenizer, eval_dataset=feats if cfg.looks else None, data_collator=None)
         self.remove_callback(PrinterCallback)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from ...core import XltError, check_name, from_dict, stable_hash
+from ...core import XltError, check_name, from_dict, stable_hash, typed_path
 from ...models.adapterhub import from_hub, to_hub
 from ...models.adapters import Adapter, check_alike, save_adapter
 from .merges import MergeCfg, merge_with
@@ -23,7 +23,7 @@ def open_adapter(
     path:str|Path, # a file, or an AdapterHub folder
 )->AdapterSource: # read tensor by tensor where it is a file
     "An adapter by its path; raises `XltError` if there is none"
-    path = Path(path).expanduser()
+    path = typed_path(path, 'adapter')
     if path.is_dir(): return AdapterSource(from_hub(path))
     return AdapterSource(path)
 
@@ -83,7 +83,7 @@ def read_recipe(
     path:str|Path, # a YAML file
 )->Recipe:
     "Read and check a recipe; raises `XltError` if it is missing, no YAML or has unknown words"
-    try: found = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
+    try: found = yaml.safe_load(typed_path(path, 'recipe').read_text(encoding='utf-8'))
     except OSError as e: raise XltError(f'could not read {path}: {e.strerror or e}') from e
     except (yaml.YAMLError, UnicodeDecodeError) as e: raise XltError(f'{path} is no YAML: {str(e).splitlines()[0]}') from e
     if not isinstance(found, dict): raise XltError(f'{path} holds no recipe: it needs at least `inputs:`')
@@ -98,7 +98,7 @@ def write_merged(
     layout:str='file', # 'file' or 'hub'
 )->Path:
     "Write a merged adapter; raises `XltError` if `out` is a folder where a file is wanted, or the other way"
-    out = Path(out)
+    out = typed_path(out, 'out')
     if layout=='hub' and out.is_file() or layout=='file' and out.is_dir():
         raise XltError(f'{out} is a {"file" if out.is_file() else "folder"}, the layout {layout!r} writes the other: give another name')
     return to_hub(adapter, out) if layout=='hub' else save_adapter(adapter, out)
@@ -109,11 +109,11 @@ def merge_recipe(
     out:str|Path|None=None, # where to write, instead of what the recipe says
 )->Adapter: # the merged adapter, written if a place was given
     "Do what a recipe says"
-    path,recipe = Path(path), read_recipe(path)
-    near = lambda p: path.parent/Path(p).expanduser()
+    path,recipe = typed_path(path, 'recipe'), read_recipe(path)
+    near = lambda p: path.parent/typed_path(p)
     base = recipe.base if recipe.base in ('auto','zero') else open_adapter(near(recipe.base))
     merged = merge_with(recipe.cfg, [open_adapter(near(i['adapter'])) for i in recipe.inputs], base, recipe.name or None)
     merged.about['recipe'] = stable_hash(yaml.safe_load(path.read_text(encoding='utf-8')))
-    out = Path(out) if out else near(recipe.out) if recipe.out else None
+    out = typed_path(out, 'out') if out else near(recipe.out) if recipe.out else None
     if out: write_merged(merged, out, recipe.layout)
     return merged

@@ -27,7 +27,7 @@ from ...models.adapters import Adapter, check_alike, fingerprint, open_tensors, 
 class AdapterSource:
     "An adapter that is only read: one in memory, or a file"
     def __init__(self,
-        given, # an `Adapter`, the path of a file that `save_adapter` wrote, or a `AdapterSource`
+        given, # an `Adapter`, the path of a file that `save_adapter` wrote, or an `AdapterSource`
     ):
         if isinstance(given, AdapterSource): self.adapter,self._file,self.given = given.adapter, given._file, given.given
         elif isinstance(given, Adapter): self.adapter,self._file,self.given = given, None, given
@@ -65,7 +65,7 @@ class Start:
     "The point that vectors are counted from"
     def __init__(self,
         like:AdapterSource, # an adapter whose shape it has
-        given='auto', # 'auto': as `like` says it was initialised; 'zero'; an `Adapter`, a file, or a `AdapterSource`
+        given='auto', # 'auto': as `like` says it was initialised; 'zero'; an `Adapter`, a file, or an `AdapterSource`
     ):
         self.kind,self.init,self.source = 'zero', like.adapter.init, None
         if isinstance(given, str) and given=='zero': return
@@ -157,7 +157,7 @@ class LanguageVector:
 
 # %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #5c96b87f
 def language_vector(
-    adapter, # an `Adapter`, a file of one, or a `AdapterSource`
+    adapter, # an `Adapter`, a file of one, or an `AdapterSource`
     base='auto', # where it started: 'auto' as it says itself, 'zero', or an adapter
 )->LanguageVector:
     "What training added to an adapter; raises `XltError` if its start is not known"

@@ -7,6 +7,7 @@ __all__ = ['SCALES', 'NEW', 'AlignCfg', 'TransferCfg', 'Scale', 'Arm', 'align_ar
 
 # %% ../../../nbs/papers/mothello/02_experiments.ipynb #cce8e5d6
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 
@@ -211,15 +212,19 @@ def transfer_arms(
     return arms | _follow_arms(s, four)
 
 # %% ../../../nbs/papers/mothello/02_experiments.ipynb #8a00939c
+@cache
+def _flops_per_game(w):
+    "Training FLOPs of one game in each language of a world"
+    lex = lexicon_of(w, 0)
+    net = GPTCfg(lex.vocab, lex.block, w.layers, w.heads, w.width)
+    return [t*flops_per_token(net,t) for t in (lex.longest(l)-1 for l in range(len(w.kinds)))]
+
 def _cost_of(
     cfg, # `AlignCfg` or `TransferCfg`
     s:Scale, # the preset's scale
 )->float: # seconds
     "Core-seconds (GPU-seconds at `gpu` and `paper`) of one job: training FLOPs at the preset's rate, and measuring"
-    w,lex = cfg.world, lexicon_of(cfg.world, 0)
-    net = GPTCfg(lex.vocab, lex.block, w.layers, w.heads, w.width)
-    lengths = [lex.longest(l)-1 for l in range(len(w.kinds))]
-    per_game = [t*flops_per_token(net,t) for t in lengths]
+    per_game = _flops_per_game(cfg.world)
     flops = cfg.lm.steps*cfg.lm.batch*np.mean(per_game)
     if isinstance(cfg,TransferCfg): flops += cfg.ft.steps*cfg.ft.batch*per_game[0]
     return float(flops/s.flops_s + s.measure_s)
