@@ -788,6 +788,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                      'xltnb.othello.games._turned_along': ('othello/games.html#_turned_along', 'xltnb/othello/games.py'),
                                      'xltnb.othello.games._up': ('othello/games.html#_up', 'xltnb/othello/games.py'),
                                      'xltnb.othello.games.board_classes': ('othello/games.html#board_classes', 'xltnb/othello/games.py'),
+                                     'xltnb.othello.games.compiled': ('othello/games.html#compiled', 'xltnb/othello/games.py'),
                                      'xltnb.othello.games.perft': ('othello/games.html#perft', 'xltnb/othello/games.py'),
                                      'xltnb.othello.games.random_games': ('othello/games.html#random_games', 'xltnb/othello/games.py'),
                                      'xltnb.othello.games.random_games_torch': ( 'othello/games.html#random_games_torch',

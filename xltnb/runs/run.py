@@ -264,14 +264,16 @@ def _check_options(workers, minutes, device, preset):
         raise XltError(f"preset '{preset}' is counted in GPU-hours and torch sees no GPU: {remedy}")
 
 # %% ../../nbs/runs/03_run.ipynb #f120d0c4
+_ELSEWHERE = 'choose another folder with --store, or store=... in Python'
+
 def check_store(
     store:str|Path|Store, # a store, or its folder
 ):
     "Raise `XltError` unless the store can be written to"
     store = open_store(store)
     try: (store.path/'.claims').mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise XltError(f'cannot write to the store {store.path}: {e.strerror}; choose another folder') from e
-    if not os.access(store.path/'.claims', os.W_OK): raise XltError(f'cannot write to the store {store.path}; choose another folder')
+    except OSError as e: raise XltError(f'cannot write to the store {store.path}: {e.strerror}; {_ELSEWHERE}') from e
+    if not os.access(store.path/'.claims', os.W_OK): raise XltError(f'cannot write to the store {store.path}; {_ELSEWHERE}')
 
 # %% ../../nbs/runs/03_run.ipynb #c6e99a3f
 def run_plan(

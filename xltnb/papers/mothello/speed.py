@@ -13,12 +13,12 @@ from statistics import median
 
 import numpy as np
 import torch
-from numba import njit, uint64
+from numba import uint64
 from transformers import Trainer, TrainingArguments
 
 from ...core import XltError
 from ...othello.rules import NONE
-from ...othello.games import random_games
+from ...othello.games import compiled, random_games
 from ...othello.settings import GPTCfg, flops_per_token
 from ...othello.legality import greedy_nodes, greedy_nodes_slow
 from ...othello.tokens import Encoder
@@ -29,7 +29,7 @@ from ...othello.settings import LMCfg
 from ...runs.speed import alternate, best_device, figure, matmul_rate, rate, speed_figure, timed
 
 # %% ../../../nbs/papers/mothello/10_speed.ipynb #a58bdf49
-@njit(cache=True)
+@compiled()
 def _bit_ops(x, k):
     "`k` rounds of eight bit operations on every element"
     for _ in range(k):
