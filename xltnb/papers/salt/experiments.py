@@ -136,7 +136,7 @@ def _frozen_studies():
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #9388abdc
 _WORLD_FINE = FineCfg(epochs=4., batch=32, lr=1e-3, head_lr=1e-3, warmup=.1, bf16='no')
 
-def _world_studies(seeds=5, cost=95.):
+def _world_studies(seeds=14, cost=95.):
     "With anchors, and without"
     cfg = PretrainedWorldCfg(fine=_WORLD_FINE)
     return dict(world=SaltStudy('salt.world', cfg, (*SALT_CORE, 'oracle', *_PARTS), seeds, cost/5),
