@@ -12,7 +12,8 @@ import pytest
 from conftest import ROOT, configs, write_paper
 
 from xltnb.cli import main
-from xltnb.core import XltError, atomic_write, cache_dir, from_dict
+from xltnb.core import XltError, from_dict
+from xltnb.files import atomic_write, cache_dir
 from xltnb.records.leases import Lease
 from xltnb.records.published import read_published
 from xltnb.records.record import Record, RunKey, read_numbers, read_record, record_json
@@ -293,7 +294,7 @@ def test_a_page_whose_writer_was_killed_leaves_nothing_after_the_next(tmp_path):
 
 def test_a_lock_that_cannot_be_written_is_told_and_not_left(tmp_path, monkeypatch):
     def full(*args): raise OSError(28, 'No space left on device')
-    monkeypatch.setattr('xltnb.core.os.write', full)
+    monkeypatch.setattr('xltnb.files.os.write', full)
     with pytest.raises(XltError, match='could not write .*k.lock: No space left.*free some space'): Lease(tmp_path/'k.lock').take()
     assert [p.name for p in tmp_path.iterdir()] == ['.mutex']
     monkeypatch.undo()

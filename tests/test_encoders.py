@@ -15,7 +15,8 @@ from transformers import (BertConfig, BertForMaskedLM, BertModel, DebertaV2Confi
                           XLMRobertaModel)
 from xltnb.models import encoders
 from xltnb.tasks.bench import BENCH_DIR, load_bench, read_table
-from xltnb.core import XltError, cache_dir
+from xltnb.core import XltError
+from xltnb.files import cache_dir
 from xltnb.models.encoders import bert_config, bert_state, encoder_file, export_encoder, load_encoder, load_mlm, load_tokenizer
 from xltnb.models.subwords import encode_words
 from xltnb.models.pruning import PrunedTokenizer, benchmark_ids, choose_subwords, fraction_lost, prune_vocab, task_subwords

@@ -50,7 +50,7 @@ def test_a_seal_that_cannot_be_written_leaves_nothing_half(tmp_path, monkeypatch
     def full(*args): raise OSError(28, 'No space left on device')
     def make(path):
         path.write_text('x')
-        monkeypatch.setattr('xltnb.core.os.write', full)
+        monkeypatch.setattr('xltnb.files.os.write', full)
     with pytest.raises(XltError, match='No space left.*free some space'): built_once(tmp_path/'a', make)
     monkeypatch.undo()
     assert sorted(p.name for p in tmp_path.iterdir()) == ['.claims']
@@ -84,7 +84,7 @@ def test_a_job_whose_lock_cannot_be_written_fails_alone(tmp_path, monkeypatch):
     try:
         job = make_job('a', 'healing.sum', {}, 0)
         def full(*args): raise OSError(28, 'No space left on device')
-        monkeypatch.setattr('xltnb.core.os.write', full)
+        monkeypatch.setattr('xltnb.files.os.write', full)
         out = run_job(job, Setup(str(tmp_path/'store'), committed=False), lambda *a: None)
         assert out.status == 'failed' and 'No space left' in out.note and 'free some space' in out.note
         assert not list((tmp_path/'store'/'.claims').glob('*.lock*'))

@@ -8,7 +8,7 @@ from conftest import LIB, MODULES, NBS, PAGES
 
 from xltnb.publish.pages import ROOMS
 
-LIGHT = 'core', 'stats', 'records'  # rooms that load no torch
+LIGHT = 'core', 'files', 'stats', 'records'  # rooms that load no torch
 
 
 @cache

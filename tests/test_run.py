@@ -22,7 +22,8 @@ from xltnb.records.store import Store
 # A study whose jobs take ten steps of 0.05 s, keep a checkpoint after each, and log every step they do
 STUDY = '''
 import json, os, time
-from xltnb.core import atomic_write, seed_for
+from xltnb.core import seed_for
+from xltnb.files import atomic_write
 from xltnb.runs.experiments import Paused, Result, experiment, make_job, preset_jobs
 
 @experiment('slow.sum')

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from xltnb import core
 from xltnb.records import leases, store
-from xltnb.core import XltError, atomic_write, from_dict, plain, seed_for, stable_hash, to_dict
+from xltnb.core import XltError, from_dict, plain, seed_for, stable_hash, to_dict
+from xltnb.files import atomic_write
 from xltnb.records.judge import judge
 from xltnb.records.leases import Lease, built_once
 from xltnb.records.migrate import migrate, migrate_record
@@ -411,7 +412,7 @@ def test_plain_data_has_one_hash():
 
 
 def test_every_committed_record_is_read():
-    from xltnb.core import project_root
+    from xltnb.files import project_root
     folder = project_root()/'nbs'/'results'
     with warnings.catch_warnings():
         warnings.simplefilter('error')

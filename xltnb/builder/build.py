@@ -27,7 +27,8 @@ from xltnb.builder.parse import (
     GROUPS, Segment, emoji_groups, emoji_text, join_pieces, list_value, page_segments, parse_template, hash_split,
     tag_tokens, walk)
 from .sources import check_sources, members, read_pins
-from ..core import XltError, atomic_write, seed_for
+from ..core import XltError, seed_for
+from ..files import atomic_write
 from ..models.encoders import load_tokenizer
 from ..tasks.languages import in_script
 from ..tasks.task import SPLITS

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import yaml
 
-from ..core import XltError, check_name, from_dict, package_data, sha256_of
+from ..core import XltError, check_name, from_dict
+from ..files import package_data, sha256_of
 
 # %% ../../nbs/builder/00_sources.ipynb #a46d2465
 _PINS = package_data('bench', 'sources.yaml') # the pinned list

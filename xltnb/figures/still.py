@@ -15,7 +15,7 @@ import numpy as np
 import plotly.io as pio
 from plotly.io.base_renderers import MimetypeRenderer
 
-from ..core import project_root
+from ..files import project_root
 from .axes import axis_depth, axis_ticks, draw_axis, extend_axes, find_axes, place_axes, set_range
 from .ink import num, stored_values, svg_text, text_width
 from .marks import DASHES, draw_bars, draw_heatmap, draw_line, draw_scatter, draw_symbol, marker_colours, scale_ends, shades_of

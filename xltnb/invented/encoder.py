@@ -20,7 +20,8 @@ from safetensors.torch import save_model
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
 
-from ..core import Config, XltError, cache_dir, seed_for, stable_hash, to_dict, within
+from ..core import Config, XltError, seed_for, stable_hash, to_dict, within
+from ..files import cache_dir
 from ..models.encoders import has_weights, load_mlm
 from .world import Invented
 from .words import NEAR_TO_FAR, InventedCfg

@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save as tensor_bytes
 
-from ..core import XltError, atomic_write, typed_path
+from ..core import XltError
+from ..files import atomic_write, typed_path
 from .adapters import Adapter, Backbone, BottleneckCfg, IA3Cfg, LoraCfg, fill, fingerprint, open_tensors
 
 # %% ../../nbs/models/07_adapterhub.ipynb #bcb572ef

@@ -21,7 +21,8 @@ from safetensors.torch import save as tensor_bytes
 from torch import Tensor, nn
 from transformers.activations import get_activation
 
-from ..core import Config, XltError, atomic_write, check_name, from_dict, one_of, seed_for, to_dict, typed_path, within
+from ..core import Config, XltError, check_name, from_dict, one_of, seed_for, to_dict, within
+from ..files import atomic_write, typed_path
 
 # %% ../../nbs/models/05_adapters.ipynb #1f59bd97
 @dataclass(frozen=True)

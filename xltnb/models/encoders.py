@@ -21,7 +21,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokeni
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging as hf_logging
 
-from ..core import XltError, cache_dir, check_number, hub_off, seed_for, sha256_of, stable_hash
+from ..core import XltError, check_number, seed_for, stable_hash
+from ..files import cache_dir, hub_off, sha256_of
 from ..records.leases import built_once
 from .q4 import Q4File, dequantise, encoder_file, has_pieces, is_q4, read_q4, write_q4
 from .subwords import MODELS_DIR, tokenizer_of

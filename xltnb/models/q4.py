@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import XltError, atomic_write
+from ..core import XltError
+from ..files import atomic_write
 
 # %% ../../nbs/models/00_q4.ipynb #1b5f6f9d
 BLOCK = 32

@@ -14,7 +14,8 @@ from hashlib import sha256
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BatchEncoding, PreTrainedTokenizerFast
 
-from ..core import XltError, package_data
+from ..core import XltError
+from ..files import package_data
 from .q4 import Q4File
 
 # %% ../../nbs/models/01_subwords.ipynb #c55486f4

@@ -17,7 +17,8 @@ import plotly
 import yaml
 from fastcore.xtras import working_directory
 
-from ..core import XltError, project_root
+from ..core import XltError
+from ..files import project_root
 from .links import dead_links
 from .pages import bare_name, check_names, find_pages, place_of, sidebar
 from .readme import write_readme

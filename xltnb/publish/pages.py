@@ -61,7 +61,7 @@ def check_names(
         if other!=rel: raise XltError(f'{other} and {rel} would be the same page of the site: rename one')
 
 # %% ../../nbs/publish/01_pages.ipynb #3c70aeb0
-ROOMS = ('core','stats','records','tasks','othello','models','builder','training','invented','runs','figures','publish','papers',
+ROOMS = ('core','files','stats','records','tasks','othello','models','builder','training','invented','runs','figures','publish','papers',
     'leaderboard','cli','names') # the order of folders: a page imports from earlier ones
 FIRST = ('walk','claims','deviations')
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 from nbconvert import MarkdownExporter
 
-from ..core import project_root
+from ..files import project_root
 from ..figures.look import REPORT_FIGURES
 from ..figures.still import still
 from ..figures.verdicts import VERDICT_LOOK

@@ -18,7 +18,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from ..core import XltError, atomic_write, check_name, package_data, typed_path
+from ..core import XltError, check_name
+from ..files import atomic_write, package_data, typed_path
 from ..figures.look import REPORT_FIGURES
 from ..figures.still import DARK, still
 from ..figures.verdicts import VERDICT_LOOK, claimed, claims_fig, interval, number

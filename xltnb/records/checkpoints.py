@@ -13,7 +13,8 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
-from ..core import XltError, atomic_write, set_aside
+from ..core import XltError
+from ..files import atomic_write, set_aside
 
 # %% ../../nbs/records/08_checkpoints.ipynb #415c589c
 def _digest(index, meta, data):

@@ -10,7 +10,8 @@ import json
 import math
 from dataclasses import dataclass
 
-from ..core import XltError, atomic_write, check_name, project_root
+from ..core import XltError, check_name
+from ..files import atomic_write, project_root
 from .judge import _html, claims
 from .presets import find_preset
 from .published import Printed, item_name, load_paper

@@ -15,7 +15,8 @@ from functools import cache, lru_cache
 import numpy as np
 from scipy.special import ndtri
 
-from ..core import XltError, atomic_write, cache_dir, package_data, sha256_of, table_html
+from ..core import XltError, table_html
+from ..files import atomic_write, cache_dir, package_data, sha256_of
 from .published import load_paper
 from .rules import Check, Claim, claimed_range, evaluate, is_sum, names_in, rows_to_decide, seeds_to_decide, verdict
 from .store import Store, open_store

@@ -19,7 +19,8 @@ from math import inf
 from pathlib import Path
 from threading import Event, Thread
 from uuid import uuid4
-from ..core import XltError, atomic_write, set_aside, sha256_of
+from ..core import XltError
+from ..files import atomic_write, set_aside, sha256_of
 
 # %% ../../nbs/records/04_leases.ipynb #8a14897c
 try: import fcntl

@@ -13,7 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from statistics import mean
 
-from ..core import XltError, atomic_write
+from ..core import XltError
+from ..files import atomic_write
 from .record import OldRecord, read_record, record_text, sealed_text
 from .store import Store
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import yaml
 
-from ..core import XltError, about, check_name, check_number, from_dict, package_data, typed_path
+from ..core import XltError, about, check_name, check_number, from_dict
+from ..files import package_data, typed_path
 from .rules import Claim
 
 # %% ../../nbs/records/02_published.ipynb #d0a108e7

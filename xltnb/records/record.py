@@ -27,7 +27,8 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from ..core import XltError, check_number, plain, plain_hash, project_root, sha256_of, stable_hash
+from ..core import XltError, check_number, plain, plain_hash, stable_hash
+from ..files import project_root, sha256_of
 
 # %% ../../nbs/records/03_record.ipynb #dcee745d
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from ..core import XltError, atomic_write, project_root, typed_path
+from ..core import XltError
+from ..files import atomic_write, project_root, typed_path
 from .leases import Lease
 from .record import OldRecord, Record, read_numbers, read_record, record_json
 

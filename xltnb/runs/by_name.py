@@ -10,7 +10,8 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from ..core import check_name, hub_off
+from ..core import check_name
+from ..files import hub_off
 from ..invented.words import NEAR_TO_FAR
 from ..invented.encoder import InventedEncoderCfg, invented_encoder
 from ..invented.tasks import INVENTED_TASKS, invented_task

@@ -15,7 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..tasks.catalog import catalog_state
-from ..core import XltError, cache_dir, project_root
+from ..core import XltError
+from ..files import cache_dir, project_root
 from ..models.q4 import encoder_file
 from .plan import cores
 

@@ -18,7 +18,8 @@ from math import inf
 from pathlib import Path
 from shutil import rmtree
 
-from ..core import XltError, cache_dir, check_name, from_dict, stable_hash, to_dict
+from ..core import XltError, check_name, from_dict, stable_hash, to_dict
+from ..files import cache_dir
 from ..records.presets import PRESETS
 from ..records.published import find_papers, item_name, load_paper, paper_roots
 from ..records.leases import Lease

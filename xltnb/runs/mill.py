@@ -21,7 +21,8 @@ from uuid import uuid4
 from ..tasks.catalog import PUBLISHED, folder_variable
 from ..records.compare import pins
 from .experiments import check_seeds
-from ..core import XltError, atomic_write, check_name, nearest, package_data, project_root, stable_hash, typed_path
+from ..core import XltError, check_name, nearest, stable_hash
+from ..files import atomic_write, package_data, project_root, typed_path
 from ..records.presets import PRESETS
 from ..records.store import Store
 from ..records.published import find_papers

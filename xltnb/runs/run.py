@@ -22,7 +22,8 @@ from importlib import import_module
 from math import inf
 from pathlib import Path
 from fastcore.basics import patch
-from ..core import XltError, atomic_write, cache_dir, check_name
+from ..core import XltError, check_name
+from ..files import atomic_write, cache_dir
 from .experiments import Ctx, Job, Paused, call_job
 from .plan import Plan, cores, duration, pick_arms, plan_line
 from ..records.published import rule_hashes

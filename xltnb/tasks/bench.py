@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset, DatasetDict, Features
 
-from ..core import XltError, check_name, package_data, sha256_of
+from ..core import XltError, check_name
+from ..files import package_data, sha256_of
 from .task import Task, columns
 
 # %% ../../nbs/tasks/04_bench.ipynb #9dad6384

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import yaml
 
-from ..core import XltError, check_name, from_dict, hub_off, package_data, typed_path
+from ..core import XltError, check_name, from_dict
+from ..files import hub_off, package_data, typed_path
 
 # %% ../../nbs/tasks/05_catalog.ipynb #3d2c95fc
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from ..core import XltError, typed_path
+from ..core import XltError
+from ..files import typed_path
 from .own import once, our_columns, plain_rows, read_object, word_prefix
 
 # %% ../../nbs/tasks/06_formats.ipynb #2750da4f

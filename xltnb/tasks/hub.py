@@ -14,7 +14,8 @@ from datasets import Dataset, DatasetDict, load_dataset
 
 from .bench import BENCH, load_bench
 from .catalog import PUBLISHED, PublishedData, data_folder, find_files, folder_variable, missing
-from ..core import XltError, check_name, hub_off, stable_hash
+from ..core import XltError, check_name, stable_hash
+from ..files import hub_off
 from .formats import (
     mend_answers, read_bucc, read_conllu, read_jsonl, read_pairs, read_parallel, read_parquet, read_squad, read_tagged,
     stream_texts, tag_slots)

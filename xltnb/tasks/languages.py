@@ -23,7 +23,8 @@ import pandas as pd
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from ..core import XltError, atomic_write, check_name, package_data, read_xz, sha256_of
+from ..core import XltError, check_name
+from ..files import atomic_write, package_data, read_xz, sha256_of
 
 # %% ../../nbs/tasks/00_languages.ipynb #ea79da48
 UNSPACED = frozenset(('zh','ja','th','lo','km','my')) # no spaces between words

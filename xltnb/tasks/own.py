@@ -20,7 +20,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 from datasets import Dataset, DatasetDict, Features
 
-from ..core import XltError, check_name, typed_path
+from ..core import XltError, check_name
+from ..files import typed_path
 from .task import SPLITS, Task, make_rows
 
 # %% ../../nbs/tasks/03_own.ipynb #0624ca40

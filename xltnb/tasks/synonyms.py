@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ..core import XltError, atomic_write, check_name, package_data, read_xz, sha256_of, typed_path
+from ..core import XltError, check_name
+from ..files import atomic_write, package_data, read_xz, sha256_of, typed_path
 
 # %% ../../nbs/tasks/08_synonyms.ipynb #9ba3c63e
 def _checked(word, near, where):

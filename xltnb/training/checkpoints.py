@@ -21,7 +21,8 @@ import torch
 from accelerate.utils import broadcast
 from transformers import TrainerCallback
 
-from ..core import XltError, atomic_write, plain, sha256_of
+from ..core import XltError, plain
+from ..files import atomic_write, sha256_of
 from ..records.checkpoints import Damaged, check_run, read_state, set_aside, write_state
 
 # %% ../../nbs/training/06_checkpoints.ipynb #4c115928

@@ -20,7 +20,8 @@ from safetensors.numpy import load_file, save as arrays_bytes
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from ..core import XltError, atomic_write, cache_dir, stable_hash
+from ..core import XltError, stable_hash
+from ..files import atomic_write, cache_dir
 from ..models.encoders import load_encoder
 from ..records.leases import built_once
 from ..tasks.task import Task

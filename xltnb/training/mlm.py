@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ..tasks.bench import TEXT_FILE, read_table
-from ..core import Config, XltError, atomic_write, cache_dir, one_of, seed_for, sha256_of, stable_hash, within
+from ..core import Config, XltError, one_of, seed_for, stable_hash, within
+from ..files import atomic_write, cache_dir, sha256_of
 from ..records.leases import built_once
 
 # %% ../../nbs/training/09_mlm.ipynb #f2ebb9fe

@@ -17,7 +17,8 @@ from fastcore.basics import patch
 from torch import nn
 from transformers import AutoModelForMaskedLM
 
-from ..core import XltError, check_number, seed_for, sha256_of, stable_hash, to_dict, typed_path
+from ..core import XltError, check_number, seed_for, stable_hash, to_dict
+from ..files import sha256_of, typed_path
 from ..records.checkpoints import newest_state, write_state
 from ..models.encoders import load_encoder, load_tokenizer
 from .mlm import Batch, Corpus, Frame, MLMCfg, batches, bench_corpus, draw_order, draw_rivals

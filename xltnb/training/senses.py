@@ -15,7 +15,8 @@ import torch
 from datasets import concatenate_datasets
 from fastcore.basics import patch
 
-from ..core import XltError, atomic_write, cache_dir, check_number, seed_for, stable_hash
+from ..core import XltError, check_number, seed_for, stable_hash
+from ..files import atomic_write, cache_dir
 from ..models.encoders import load_encoder
 from ..models.heads import sentence_vectors
 from ..records.leases import built_once

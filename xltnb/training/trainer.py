@@ -33,7 +33,8 @@ from transformers import PrinterCallback, TrainerCallback, TrainerState
 from .features import ByLength
 from .checkpoints import Between, claim, last_whole, load_random, load_training, save_random, save_training, whole
 from .methods import Method, check_methods
-from ..core import XltError, cache_dir, plain, stable_hash, to_dict, typed_path
+from ..core import XltError, plain, stable_hash, to_dict
+from ..files import cache_dir, typed_path
 from ..models.encoders import load_encoder, quiet
 from ..models.pruning import task_subwords
 from .features import make_features, pad_batch

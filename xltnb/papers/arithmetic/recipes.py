@@ -12,7 +12,8 @@ from pathlib import Path
 
 import yaml
 
-from ...core import XltError, check_name, from_dict, stable_hash, typed_path
+from ...core import XltError, check_name, from_dict, stable_hash
+from ...files import typed_path
 from ...models.adapterhub import from_hub, to_hub
 from ...models.adapters import Adapter, check_alike, save_adapter
 from .merges import MergeCfg, merge_with

@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from tokenizers import Regex, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from ...core import XltError, check_name, package_data, read_xz
+from ...core import XltError, check_name
+from ...files import package_data, read_xz
 from ...models.encoders import load_tokenizer
 from ...models.subwords import build_tokenizer
 from ...tasks.bench import BENCH_DIR, TEXT_FILE, read_table

@@ -20,7 +20,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from ...builder.build import read_help
 from ...builder.sources import members
-from ...core import XltError, check_number, sha256_of, atomic_write
+from ...core import XltError, check_number
+from ...files import sha256_of, atomic_write
 from ...models.subwords import build_tokenizer
 from .corpus import clean_rows
 from ...tasks.languages import in_script

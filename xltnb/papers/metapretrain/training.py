@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...core import XltError, atomic_write, seed_for, stable_hash, to_dict
+from ...core import XltError, seed_for, stable_hash, to_dict
+from ...files import atomic_write
 from ...models.alignment import MEASURES, alignment, layer_vectors, retrieval_hits
 from ...models.encoders import load_mlm
 from ...models.subwords import encode_words

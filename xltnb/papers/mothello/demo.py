@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...core import XltError, atomic_write, cache_dir, check_name, from_dict, seed_for, to_dict
+from ...core import XltError, check_name, from_dict, seed_for, to_dict
+from ...files import atomic_write, cache_dir
 from ...records.checkpoints import read_state, write_state
 from .experiments import SCALES, AlignCfg, align_arms
 from .training import probe_steps

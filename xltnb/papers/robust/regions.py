@@ -23,7 +23,8 @@ from transformers import PreTrainedTokenizerFast
 
 from ...tasks.bench import load_bench
 from ...training.methods import Step, embedded, plus, run_model
-from ...core import XltError, atomic_write, check_name, package_data, seed_for, sha256_of
+from ...core import XltError, check_name, seed_for
+from ...files import atomic_write, package_data, sha256_of
 from ...models.encoders import load_encoder
 from ...models.heads import sentence_vectors
 from ...tasks.replacing import replace_words

@@ -17,7 +17,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ...tasks.bench import BENCH_DIR, TEXT_FILE, read_table
-from ...core import XltError, atomic_write, plain, seed_for, sha256_of, to_dict
+from ...core import XltError, plain, seed_for, to_dict
+from ...files import atomic_write, sha256_of
 from ...models.encoders import MLM_FILE, load_mlm, save_mlm
 from ...models.q4 import REQUIREMENT
 from ...models.subwords import MODELS_DIR

@@ -20,7 +20,8 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save as arrays_bytes
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from ...core import XltError, atomic_write, cache_dir, check_name, check_number, stable_hash
+from ...core import XltError, check_name, check_number, stable_hash
+from ...files import atomic_write, cache_dir
 from ...records.leases import built_once
 from ...tasks.languages import UNSPACED, script, scripts_of
 from ...training.settings import pays_bf16
