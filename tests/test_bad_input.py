@@ -408,5 +408,5 @@ def test_a_billion_workers_are_as_many_as_there_are_jobs():
 
 
 def test_our_warnings_on_a_command_line_are_one_line():
-    from xltnb.cli import _line_of
+    from xltnb.terminal import _line_of
     assert _line_of('broken record x', UserWarning, 'f.py', 3, 'code()') == 'xltnb: broken record x\n' and 'f.py' in _line_of('x', DeprecationWarning, 'f.py', 3)

@@ -11,7 +11,8 @@ import pytest
 from conftest import ROOT, write_paper
 
 from xltnb.runs import doctor
-from xltnb.cli import COMMANDS, command_parser, main, root_parser, show_rows
+from xltnb.cli import COMMANDS, command_parser, main, root_parser
+from xltnb.terminal import show_rows
 from xltnb.records.record import Record
 from xltnb.records.store import Store
 from xltnb.runs.experiments import jobs_for

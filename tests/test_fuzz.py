@@ -103,7 +103,7 @@ def test_words(tmp_path, monkeypatch, capsys):
     for name, module in list(sys.modules.items()):  # whatever a command is told to write stays here
         if name.startswith('xltnb.') and hasattr(module, 'project_root'): monkeypatch.setattr(module, 'project_root', lambda: tmp_path)
     (tmp_path/'page.ipynb').write_text('{}')
-    monkeypatch.setattr('xltnb.cli.signal.signal', lambda *a: None)
+    monkeypatch.setattr('xltnb.terminal.signal.signal', lambda *a: None)
     for i, rng in enumerate(each('words')):
         words = spoil_words([w.format(tmp=tmp_path) for w in COMMANDS[i % len(COMMANDS)]], rng)
         if words and words[0] in ('', 'lab', 'reproduce') or words in (['run'], ['plan'], ['report'], ['claims']) or len(words) > 1 and words[0] in ('run', 'report', 'claims') and words[1][:2] in ('', '--'): continue

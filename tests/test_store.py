@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xltnb import core
+from xltnb import files
 from xltnb.records import leases, store
 from xltnb.core import XltError, from_dict, plain, seed_for, stable_hash, to_dict
 from xltnb.files import atomic_write
@@ -160,7 +160,7 @@ real_write = os.write
 def test_full_disk_keeps_the_old_file(empty, monkeypatch):
     f = empty.put(a_record(metrics={'acc': 1.}))
     before = f.read_text()
-    monkeypatch.setattr(core.os, 'write', full_disk)
+    monkeypatch.setattr(files.os, 'write', full_disk)
     with pytest.raises(XltError, match='No space left.*MB free'): empty.put(a_record(metrics={'acc': 2.}))
     monkeypatch.undo()
     assert f.read_text()==before and [p.name for p in f.parent.iterdir()]==[f.name]
@@ -177,7 +177,7 @@ def test_really_full_disk(tmp_path):
 
 
 def test_partial_writes_are_completed(tmp_path, monkeypatch):
-    monkeypatch.setattr(core.os, 'write', lambda fd, data: real_write(fd, bytes(data)[:7]))
+    monkeypatch.setattr(files.os, 'write', lambda fd, data: real_write(fd, bytes(data)[:7]))
     assert atomic_write(tmp_path/'f', 'abcdefghij'*10).read_text()=='abcdefghij'*10
 
 

@@ -62,7 +62,7 @@ def check_names(
 
 # %% ../../nbs/publish/01_pages.ipynb #3c70aeb0
 ROOMS = ('core','files','stats','records','tasks','othello','models','builder','training','invented','runs','figures','publish','papers',
-    'leaderboard','cli','names') # the order of folders: a page imports from earlier ones
+    'leaderboard','terminal','cli','names') # the order of folders: a page imports from earlier ones
 FIRST = ('walk','claims','deviations')
 
 # %% ../../nbs/publish/01_pages.ipynb #b33ab998
