@@ -1484,6 +1484,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                                 'xltnb/papers/metapretrain/carry.py')},
             'xltnb.papers.metapretrain.corpus': { 'xltnb.papers.metapretrain.corpus._folder_rows': ( 'papers/metapretrain/corpus.html#_folder_rows',
                                                                                                      'xltnb/papers/metapretrain/corpus.py'),
+                                                  'xltnb.papers.metapretrain.corpus._published_rows': ( 'papers/metapretrain/corpus.html#_published_rows',
+                                                                                                        'xltnb/papers/metapretrain/corpus.py'),
                                                   'xltnb.papers.metapretrain.corpus._strings': ( 'papers/metapretrain/corpus.html#_strings',
                                                                                                  'xltnb/papers/metapretrain/corpus.py'),
                                                   'xltnb.papers.metapretrain.corpus.bare': ( 'papers/metapretrain/corpus.html#bare',

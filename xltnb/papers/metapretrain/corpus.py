@@ -21,10 +21,12 @@ from tokenizers import Regex, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from ...core import XltError, check_name
-from ...files import package_data, read_xz
+from ...files import hub_off, package_data, read_xz, typed_path
 from ...models.encoders import load_tokenizer
 from ...models.subwords import build_tokenizer
+from .arms import TEXTS
 from ...tasks.bench import BENCH_DIR, TEXT_FILE, read_table
+from ...tasks.hub import load_corpus
 from ...training.mlm import Corpus, tokenise
 
 # %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #1c916ed1
@@ -101,21 +103,30 @@ def _folder_rows(langs):
                        'a sentence a line')
     parts = []
     for l in langs:
-        file = Path(where).expanduser()/f'{l}.txt'
+        file = typed_path(where, 'XLTNB_METATEXT')/f'{l}.txt'
         if not file.is_file(): raise XltError(f'{file} is missing: write the sentences of {l!r} there, one a line')
         lines = [t for t in file.read_text(encoding='utf-8').splitlines() if t.strip()]
         parts.append(pd.DataFrame(dict(id=range(len(lines)), lang=l, text=lines)))
     return pd.concat(parts, ignore_index=True)
 
+# %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #pub1rows
+_CHARS = 10**9 # of each language of a published collection, at most
+
+def _published_rows(name, langs):
+    "Lines of a published collection: from the folder that its variable names, else from the hub where that is allowed"
+    docs = load_corpus(name, langs=tuple(langs), chars=_CHARS, hub=not hub_off())
+    rows = pd.DataFrame([(d['lang'], t) for d in docs for t in d['text'].splitlines() if t.strip()], columns=['lang','text'])
+    return rows.assign(id=rows.groupby('lang').cumcount())
+
 # %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #8ed6db71
 @lru_cache
 def clean_text(
     langs:tuple=('en','de','fr','es'), # languages
-    text:str='embedded', # or 'folder'
+    text:str='embedded', # one of `TEXTS`
 )->tuple: # rows with columns id, lang, text; counts by language
     "The cleaned text"
-    check_name(text, ('embedded','folder'), 'text')
-    found = _folder_rows(langs) if text=='folder' else read_table(TEXT_FILE, langs).to_pandas()
+    if check_name(text, TEXTS, 'text')=='embedded': found = read_table(TEXT_FILE, langs).to_pandas()
+    else: found = _folder_rows(langs) if text=='folder' else _published_rows(text, langs)
     return clean_rows(found[['id','lang','text']])
 
 # %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #b3f6fcdc
@@ -123,7 +134,7 @@ def clean_text(
 def meta_corpus(
     vocab:str='shared4k', # name of a vocabulary
     langs:tuple=('en','de','fr','es'), # languages
-    text:str='embedded', # or 'folder'
+    text:str='embedded', # one of `TEXTS`
 )->Corpus:
     "The cleaned text in a vocabulary's ids"
     rows,_ = clean_text(tuple(langs), text)
@@ -147,7 +158,7 @@ def split_of(
 def corpus_df(
     vocab:str='shared4k', # name of a vocabulary
     langs:tuple=('en','de','fr','es'), # languages
-    text:str='embedded', # or 'folder'
+    text:str='embedded', # one of `TEXTS`
 )->pd.DataFrame: # one row a language
     "What was read, dropped and kept, in sentences, and the tokens of each part"
     c,told = meta_corpus(vocab, tuple(langs), text), clean_text(tuple(langs), text)[1]

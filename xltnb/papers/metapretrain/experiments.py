@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from ...core import Config, check_name, within
 from .arms import LAB_ARMS, LabCfg, MetaCfg, NetCfg, Size, arm_cfg, check_arms
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
+from ...tasks.catalog import lacks
 
 # %% ../../../nbs/papers/metapretrain/05_experiments.ipynb #c1654ec6
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class ShapeCfg(Config):
 
 # %% ../../../nbs/papers/metapretrain/05_experiments.ipynb #026e2e2b
 experiment('metapretrain.pretrain', version=1, cfg=MetaCfg, where='xltnb.papers.metapretrain.training:run_meta',
-           waits=lambda cfg: 'XLTNB_METATEXT' if cfg.text=='folder' else '')
+           waits=lambda cfg: 'XLTNB_METATEXT' if cfg.text=='folder' else lacks(cfg.text))
 experiment('metapretrain.lab', version=2, cfg=LabCfg, where='xltnb.papers.metapretrain.training:run_lab')
 experiment('metapretrain.shape', version=1, cfg=ShapeCfg, fixed=lambda cfg: not cfg.random,
            where='xltnb.papers.metapretrain.training:run_shape');
