@@ -89,19 +89,18 @@ WIDTH = 140
 
 
 def too_long(path, width):
-    "Exported lines of a page that are longer than `width`"
-    exported = [c for c in cells(path) if re.search(r'^#\|\s*export', c, re.M)]
-    return [line for c in exported for line in c.split('\n') if len(line) > width]
+    "Lines of code of a page that are longer than `width`"
+    return [line for c in cells(path) for line in c.split('\n') if len(line) > width]
 
 
 @pytest.mark.parametrize('path', PAGES, ids=lambda p: p.name)
-def test_exported_lines_fit_the_page(path):
+def test_lines_fit_the_page(path):
     bad = too_long(path, WIDTH)
-    assert not bad, f'{path.name}: {len(bad)} exported lines are too long, the first is\n{bad[0]}'
+    assert not bad, f'{path.name}: {len(bad)} lines are too long, the first is\n{bad[0]}'
 
 
 def test_a_long_line_is_seen(tmp_path):
-    nb = dict(cells=[dict(cell_type='code', source=[f'#| export\nx = {"1+"*80}1'])])
+    nb = dict(cells=[dict(cell_type='code', source=[f'x = {"1+"*80}1'])])
     (tmp_path/'a.ipynb').write_text(json.dumps(nb))
     assert len(too_long(tmp_path/'a.ipynb', WIDTH)) == 1
 
