@@ -87,7 +87,7 @@ def word_links(
 )->list: # one set of (source word, target word) a layer
     "Links of a sentence pair at every layer"
     x_L_I_D,y_L_J_D,wx,wy = pair_states(model, tokenizer, source, target)
-    found = (sinkhorn_links(x@y.T, **kw) for x,y in zip(x_L_I_D, y_L_J_D))
+    found = (sinkhorn_links((x@y.T).numpy(force=True), **kw) for x,y in zip(x_L_I_D, y_L_J_D))
     return [{(wx[i],wy[j]) for i,j in links} for links in found]
 
 # %% ../../nbs/models/09_word_alignment.ipynb #e26f8080
