@@ -134,7 +134,7 @@ def verdict(
 # %% ../../nbs/records/01_rules.ipynb #d4055f87
 def _edges(rule, margin): return [e for e in claimed_range(rule, margin) if isfinite(e)]
 
-@lru_cache(4)
+@lru_cache(64) # a level for each number of checks that a claim has
 def _half_by_n(level, most):
     "Half-width of the t interval of 3, 4, ... `most` seeds, in standard deviations"
     from scipy.special import stdtrit # takes a while, and `xltnb --help` comes by here
