@@ -84,11 +84,12 @@ def root_parser(
     p.add_argument('-V', '--version', action='store_true', help='print the version')
     subs = p.add_subparsers(title='commands', metavar='COMMAND')
     asked = os.environ.get('COMP_LINE', '').split()[1:2]
-    for n in _offered().keys() & asked: _learn(n) # the shell asks for its parameters
+    brought = _offered()
+    for n in brought.keys() & asked: _learn(n) # the shell asks for its parameters
     for n,f in COMMANDS.items():
         sub = subs.add_parser(n, help=inspect.getdoc(f).splitlines()[0], description=inspect.getdoc(f), epilog=EXIT_CODES)
         if full: fill_parser(sub, f, OFFERS)
-    for n,(_,offered) in _offered().items():
+    for n,(_,offered) in brought.items():
         if n not in COMMANDS: subs.add_parser(n, help=offered.about, description=offered.about)
     return p
 

@@ -6,6 +6,7 @@
 __all__ = ['open_adapter', 'explain', 'Recipe', 'read_recipe', 'write_merged', 'merge_recipe']
 
 # %% ../../../nbs/papers/arithmetic/04_recipes.ipynb #33f300c0
+import os
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -111,7 +112,7 @@ def merge_recipe(
 )->Adapter: # the merged adapter, written if a place was given
     "Do what a recipe says"
     path,recipe = typed_path(path, 'recipe'), read_recipe(path)
-    near = lambda p: path.parent/typed_path(p)
+    near = lambda p: path.parent/os.path.expanduser(p) # looked at where it is opened or written
     base = recipe.base if recipe.base in ('auto','zero') else open_adapter(near(recipe.base))
     merged = merge_with(recipe.cfg, [open_adapter(near(i['adapter'])) for i in recipe.inputs], base, recipe.name or None)
     merged.about['recipe'] = stable_hash(yaml.safe_load(path.read_text(encoding='utf-8')))

@@ -110,13 +110,13 @@ def _folder_rows(langs):
     return pd.concat(parts, ignore_index=True)
 
 # %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #pub1rows
-_CHARS = 10**9 # of each language of a published collection, at most
+_CHARS = 10**8 # of each language of a published collection, at most: all of it is held in memory
 
 def _published_rows(name, langs):
-    "Lines of a published collection: from the folder that its variable names, else from the hub where that is allowed"
+    "Lines of a published collection, no two with one id, since none is a translation; the hub is asked where that is allowed"
     docs = load_corpus(name, langs=tuple(langs), chars=_CHARS, hub=not hub_off())
-    rows = pd.DataFrame([(d['lang'], t) for d in docs for t in d['text'].splitlines() if t.strip()], columns=['lang','text'])
-    return rows.assign(id=rows.groupby('lang').cumcount())
+    lines = ((d['lang'], t) for d in docs for t in d['text'].splitlines() if t.strip())
+    return pd.DataFrame(lines, columns=['lang','text']).reset_index(names='id')
 
 # %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #8ed6db71
 @lru_cache
