@@ -89,7 +89,7 @@ def board_studies(
     intents = BoardCfg('ha_intent', langs=BOARD_LANGS, train=960, frozen=wide)
     frozen = [(cfg, tuple(BOARD_ROWS), 12, 12.) for cfg in (BoardCfg(langs=BOARD_LANGS), intents)]
     few = ('plain','adv','rsda','switch','salt','salt_adv')
-    tuned = FineCfg(steps=120, batch=16, bf16='yes')
+    tuned = FineCfg(steps=120, batch=16, bf16=find_preset(preset).bf16)
     fine = BoardCfg(scale='finetune', langs=BOARD_LANGS, limit=150 if preset=='laptop' else 0, fine=tuned)
     return [*frozen, (fine, few if preset=='laptop' else tuple(BOARD_ROWS), 3 if preset=='laptop' else 5, 130.)]
 

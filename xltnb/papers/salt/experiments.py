@@ -211,7 +211,7 @@ def salt_row(
     cfg = replace(study.cfg, methods=row_words(row, study.copies, study.experiment=='salt.frozen'))
     if study.experiment=='salt.frozen': return cfg
     fine = replace(cfg.fine, epochs=cfg.fine.epochs*2*study.copies/_views(row, study.copies))
-    if study.experiment=='salt.finetune': fine = replace(fine, bf16='no' if preset=='smoke' else 'yes')
+    if study.experiment=='salt.finetune': fine = replace(fine, bf16=find_preset(preset).bf16)
     return replace(cfg, fine=fine)
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #de178116
