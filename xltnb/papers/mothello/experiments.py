@@ -158,7 +158,8 @@ def _pair_arms(s:Scale)->dict:
     "Arms of two languages: atomic and another, by anchor count; the atomic pair without anchors and with most is edited"
     edited = lambda kind,k: dict(cases=s.cases)|s.edit if kind=='atomic' and k in (0,max(s.anchors)) else {}
     world = lambda kind,k: _world(s, ('atomic',kind), 'anchors' if k else 'naive', k)
-    arm = lambda kind,k: Arm(_align_cfg(s, world(kind,k), **edited(kind,k)), dict(study='pairs', second=kind, anchors=k))
+    more = lambda kind,k: s.seeds+2 if s.board and (kind,k)==('atomic',0) else 0 # so many decide C5
+    arm = lambda kind,k: Arm(_align_cfg(s, world(kind,k), **edited(kind,k)), dict(study='pairs', second=kind, anchors=k), seeds=more(kind,k))
     counts = lambda kind: _telling(s.anchors if kind=='atomic' else s.rows or s.anchors)
     return {f'align-{kind}-{k}':arm(kind,k) for kind in ('atomic',*s.pairs[1:]) for k in counts(kind)}
 
@@ -199,7 +200,8 @@ def _follow_arms(s:Scale, four:tuple)->dict:
     cfg = lambda kinds,a: replace(_transfer_cfg(s,kinds,a), ft=s.follow, looks=s.looks_ft)
     pair = lambda a: Arm(cfg(('atomic','atomic'),a), dict(study='follow', second='atomic', approach=a), NEW, s.seeds+2)
     arms = {f'follow-atomic-{a}': pair(a) for a in ('anchors','unified','naive')}
-    return arms | {f'follow4-{a}': Arm(cfg(four,a), dict(study='follow4', approach=a), NEW) for a in ('unified','anchors')}
+    four_arm = lambda a,seeds: Arm(cfg(four,a), dict(study='follow4', approach=a), NEW, seeds)
+    return arms | {'follow4-unified': four_arm('unified', s.seeds), 'follow4-anchors': four_arm('anchors', s.seeds+2)}
 
 def transfer_arms(
     s:Scale, # what the preset means

@@ -7,7 +7,7 @@ __all__ = ['ROWS', 'CORE', 'BEYOND', 'LANGS', 'PAWSX', 'XNLI', 'FROZEN_ROWS', 'R
            'row_cfg', 'Study', 'studies', 'FrozenRow', 'frozen_studies', 'frozen_jobs', 'robust_jobs']
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #26b824b2
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ...core import Config, check_name, one_of, within
 from ...invented.words import NEAR_TO_FAR
@@ -139,6 +139,7 @@ class Study:
     passes:float = 1. # over the N-fold file of RS-DA
     exact:bool = False # look words up as the released code does
     worlds:bool = False # each repeat in an invented world of its own, with an encoder of its own
+    more:dict[str,int] = field(default_factory=dict) # row -> repeats, where `seeds` would not decide a verdict
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #b5e5a79e
 LANGS = ('en','de','es','ru','zh','ar','hi','tr','sw') # near and far from English, evenly
@@ -157,9 +158,9 @@ _INVENTED = tuple(l.name for l in NEAR_TO_FAR.languages)
 def _mechanism(plain_s, test):
     "Both tasks in invented languages"
     cfg = lambda name: RobustCfg(f'invented_{name}', 4000, test, (), 'invented', matrix=_INVENTED, matrix_items=200, fine=_FINE)
-    study = lambda name: Study(cfg(name), int(_FINE.epochs), CORE, 5, plain_s)
+    study = lambda name, **more: Study(cfg(name), int(_FINE.epochs), CORE, 5, plain_s, more=more)
     worlds = replace(study('inference'), rows=('plain','rsda'), plain_s=plain_s+100., worlds=True) # half of it trains the encoder
-    return dict(infer=study('inference'), para=study('paraphrase'), worlds=worlds)
+    return dict(infer=study('inference', plain=10, rsda=10, rsrp=5, adv=5), para=study('paraphrase', plain=13), worlds=worlds)
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #91de32c3
 PAWSX = ('en','de','es','fr','ja','ko','zh')
@@ -199,7 +200,8 @@ def _laptop_studies():
     pair = _real('lo_pair', 960, 100, _PAIRS, matrix=_PAIRS)
     cheap = tuple(r for r in BEYOND if not ROWS[r].grid) # those that try radii train several models
     return dict(
-        cldr=Study(_real('cldr_cat', 480, 120, LANGS), 4, CORE+('released','once')+cheap, 10, 150.), **_mechanism(65., 500),
+        cldr=Study(_real('cldr_cat', 480, 120, LANGS), 4, CORE+('released','once')+cheap, 10, 150., more=dict(plain=14, rsda=14)),
+        **_mechanism(65., 500),
         pair=Study(pair, 4, ('plain','rsda','random'), 3, 650.),
         intent=Study(_real('ha_intent', 960, 120, LANGS), 4, ('plain','rsda','random'), 3, 120.))
 
@@ -215,7 +217,7 @@ def studies(
 def _seeds(study, row, preset):
     "Repeats of a row"
     few = row not in CORE or preset=='laptop' and ROWS[row].grid
-    return min(study.seeds, 3) if few else study.seeds
+    return study.more.get(row, min(study.seeds, 3) if few else study.seeds)
 
 def _row_jobs(name, study, row, preset, seeds):
     "All repeats of a row"
