@@ -1,6 +1,7 @@
 "Words for verdicts: planted intervals, the shipped records, what a correction and a change of judging say, and what would decide"
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,7 +114,8 @@ def test_a_softer_verdict_has_a_reason(both):
 
 def test_what_is_unclear_says_what_would_decide(both):
     says = lambda r: any(s in r['note'] for s in ('would decide', 'more seeds alone cannot decide'))
-    for row in both[1].values(): assert [says(r) for r in (row, *row['checks'])] == [r['verdict'] == 'unclear' for r in (row, *row['checks'])], row['claim']
+    unsure = lambda r: r['verdict'] == 'unclear' or 'the interval would read unclear' in r['note']
+    for row in both[1].values(): assert [says(r) for r in (row, *row['checks'])] == [unsure(r) for r in (row, *row['checks'])], row['claim']
 
 
 PLANTED = [ # rule, margin, low, high, seeds, word
@@ -160,6 +162,9 @@ def test_untestable_hides_nothing(tmp_path):
     row = planted(tmp_path, RUNS['off'], untestable={'laptop': 'three layers'})
     assert row['verdict'] == 'untestable' and row['note'] == 'three layers; the interval would read off' and row['effect'] == pytest.approx(-.11)
     assert planted(tmp_path/'none', (), untestable={'laptop': 'three layers'})['note'] == 'three layers'
+    wide = planted(tmp_path/'wide', RUNS['unclear'], untestable={'laptop': 'too dear'})
+    assert re.fullmatch(r'too dear; the interval would read unclear; about \d+ seeds would decide', wide['note']) and wide['need_seeds'] != wide['need_seeds']
+    assert wide['checks'][0]['note'] == wide['note'] and wide['checks'][0]['need_seeds'] > 3
     assert planted(tmp_path/'else', RUNS['off'], untestable={'paper': 'three layers'})['verdict'] == 'off'
     whole = Claim('p.C1', 'made up', 'nowhere', untestable={'laptop': 'no such data'})
     assert judge._claim_row('p', whole, 'laptop', [])['verdict'] == 'untestable' and judge._claim_row('p', whole, 'paper', [])['verdict'] == 'todo'

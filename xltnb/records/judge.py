@@ -226,9 +226,11 @@ def _judge_check(claim, check, preset, jobs, get):
     runs,count = [r for r in found if _same_data(r)], len(claim.at(preset))
     j = _left_out(check, jobs, found, runs, _among(count, check, runs, not _drawn(check, jobs)))
     if _stale(claim,preset,runs): j = replace(j, verdict='todo', note=f'the rule was changed after these runs; {_AGAIN}')
+    j = _needs(j, check, count)
     if why := claim.untestable_at(preset, check):
-        j = replace(j, verdict='untestable', note=_notes(why, f'the interval would read {j.verdict}' if math.isfinite(j.low) else ''))
-    return replace(_needs(j, check, count), note=_notes(j.note, judging_since([r for x in runs for r in x.values()])))
+        read = _notes(f'the interval would read {j.verdict}', what_decides(j.need_seeds, j.need_rows)) if math.isfinite(j.low) else ''
+        j = replace(j, verdict='untestable', note=_notes(why, read))
+    return replace(j, note=_notes(j.note, judging_since([r for x in runs for r in x.values()])))
 
 # %% ../../nbs/records/06_judge.ipynb #3f5c4fb6
 _WORST = ('off', 'todo', 'undecided', 'unclear', 'smaller', 'untestable', 'ok')
@@ -251,7 +253,8 @@ def _check_row(check, j):
     row = dict(effect=check.effect, rule=check.rule, margin=check.margin, why=check.why, verdict=j.verdict, value=j.effect)
     row |= dict(low=j.low, high=j.high, n=j.n, seeds=list(j.seeds), detectable=j.detectable)
     row |= dict(arms=dict(check.arms), alone=j.alone, need_seeds=j.need_seeds, need_rows=j.need_rows)
-    return row | dict(keys=list(j.keys), note=_notes(what_decides(j.need_seeds, j.need_rows), j.note))
+    would = what_decides(j.need_seeds, j.need_rows) if j.verdict=='unclear' else ''
+    return row | dict(keys=list(j.keys), note=_notes(would, j.note))
 
 # %% ../../nbs/records/06_judge.ipynb #00dc1811
 def _rule(check, j):
