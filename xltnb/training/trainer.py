@@ -40,7 +40,7 @@ from ..models.pruning import task_subwords
 from .features import make_features, pad_batch
 from ..models.heads import add_head
 from .method_trainer import MethodTrainer
-from .settings import FineCfg, multiplies_bf16, resolved
+from .settings import FineCfg, multiplies_bf16, pays_bf16, resolved
 from .arguments import arguments, check_more
 from ..tasks.task import Task
 from .scores import Matrix, Transfer, bar, idle_cores, check_len, check_positions
@@ -349,7 +349,8 @@ def estimate(self:Finetuner)->float: # seconds
 @patch
 def _foretell(self:Finetuner, last):
     "Say what is to come"
-    spent,way = self.estimate(), 'bfloat16' if self.args.bf16 else 'float32'
+    spent,half = self.estimate(), self.args.bf16
+    way = 'float32' if not half else 'bfloat16' if pays_bf16(self.args.device.type) else "bfloat16, slow on this processor (bf16='auto' is not)"
     about = f'about {spent/60:.0f} minutes' if spent>90 else f'about {max(1, spent):.0f} s'
     gone = f', going on from {last.name}' if last else ''
     print(f'Fine-tuning on {self.task.name}: {self.args.max_steps} updates of {self.rows} rows in {way}, {about}{gone}. '
