@@ -225,3 +225,23 @@ def test_the_boundary_is_marked(explorer):
     assert len(x) == 2  # the cursor at the end, the boundary in the middle
     explorer.controls['META'].value = False
     assert len({s.x0 for s in explorer.fig().layout.shapes}) == 1
+
+
+def test_only_ids_make_lines_of_a_folder_translations(tmp_path, monkeypatch):
+    "Lines of equal number are none; `LANG.ids` says which are, and as many ids as lines are asked for"
+    from xltnb.papers.metapretrain.corpus import clean_text, load_vocab, pairs_of
+    from xltnb.training.mlm import tokenise
+    monkeypatch.setenv('XLTNB_METATEXT', str(tmp_path))
+    said = dict(en=['The dog sleeps.', '', 'A cat runs home.'], de=['Eine Katze rennt heim.', 'Der Hund schläft.', 'Es regnet.'])
+    for l, lines in said.items(): (tmp_path/f'{l}.txt').write_text('\n'.join(lines)+'\n', encoding='utf-8')
+    def pairs():
+        clean_text.cache_clear()
+        rows = clean_text(('en', 'de'), 'folder')[0]
+        c = tokenise(rows['text'].tolist(), rows['lang'].tolist(), rows['id'].tolist(), load_vocab('shared4k'))
+        return [tuple(rows['text'][list(p)]) for p in pairs_of(c, 'en', 'de')]
+    assert pairs() == []
+    (tmp_path/'en.ids').write_text('dog\nnone\ncat\n'), (tmp_path/'de.ids').write_text('cat\ndog\nrain\n')
+    assert pairs() == [('A cat runs home.', 'Eine Katze rennt heim.'), ('The dog sleeps.', 'Der Hund schläft.')]
+    (tmp_path/'de.ids').write_text('cat\n')
+    with pytest.raises(XltError, match='1 lines and de.txt 3: write one id for each line'): pairs()
+    clean_text.cache_clear()

@@ -95,19 +95,23 @@ def clean_rows(
     return stay, told.fillna(0).astype(int)
 
 # %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #26b28638
+def _folder_lines(file):
+    "Sentences of one language, each with its id: what `LANG.ids` says, or one that no other language has"
+    if not file.is_file(): raise XltError(f'{file} is missing: write the sentences of {file.stem!r} there, one a line')
+    lines,ids = file.read_text(encoding='utf-8').splitlines(), file.with_suffix('.ids')
+    names = ids.read_text(encoding='utf-8').splitlines() if ids.is_file() else [(file.stem, i) for i in range(len(lines))]
+    if len(names)!=len(lines): raise XltError(f'{ids} has {len(names)} lines and {file.name} {len(lines)}: write one id for each line')
+    return [(name, file.stem, t) for name,t in zip(names, lines) if t.strip()]
+
 def _folder_rows(langs):
-    "Sentences of a user's folder, one a line; lines of equal number need not be translations"
+    "Sentences of a user's folder, one a line; equal ids in two languages make a translation pair"
     where = os.environ.get('XLTNB_METATEXT','')
     if not where:
         raise XltError("text='folder' reads XLTNB_METATEXT: set it to a folder with one file a language, en.txt, de.txt …, "
                        'a sentence a line')
-    parts = []
-    for l in langs:
-        file = typed_path(where, 'XLTNB_METATEXT')/f'{l}.txt'
-        if not file.is_file(): raise XltError(f'{file} is missing: write the sentences of {l!r} there, one a line')
-        lines = [t for t in file.read_text(encoding='utf-8').splitlines() if t.strip()]
-        parts.append(pd.DataFrame(dict(id=range(len(lines)), lang=l, text=lines)))
-    return pd.concat(parts, ignore_index=True)
+    folder = typed_path(where, 'XLTNB_METATEXT')
+    rows = pd.DataFrame([r for l in langs for r in _folder_lines(folder/f'{l}.txt')], columns=['id','lang','text'])
+    return rows.assign(id=pd.factorize(rows['id'])[0])
 
 # %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #pub1rows
 _CHARS = 10**8 # of each language of a published collection, at most: all of it is held in memory
