@@ -22,6 +22,8 @@ from xltnb.stats import mean_ci
 
 BEFORE = json.loads((Path(__file__).parent/'data'/'verdicts_laptop.json').read_text(encoding='utf-8'))
 SAME = 'effect', 'value', 'low', 'high', 'n', 'seeds', 'keys' # what no change of words may move
+GREW = {'align-atomic-0': 3, 'cldr-plain': 10, 'cldr-rsda': 10, 'infer-plain': 5, 'infer-rsda': 5, 'infer-rsrp': 3, 'infer-adv': 3,
+        'para-plain': 5} # arm -> seeds it had then
 ORDER = ['off', 'todo', 'undecided', 'unclear', 'smaller', 'untestable', 'ok']
 
 
@@ -54,9 +56,10 @@ def of_old(old, rule, margin, softer):
 
 @pytest.fixture(scope='module', params=BEFORE)
 def both(request, tmp_path_factory):
-    "Claims of a paper as they were, and as they are judged now"
+    "Claims of a paper as they were, and as they are judged now from the same seeds"
     paper = request.param
-    now = plain(claims(paper, 'laptop', Store(tmp_path_factory.mktemp('none')), jobs_for(paper, 'laptop')).rows)
+    jobs = [j for j in jobs_for(paper, 'laptop') if paper == 'baselines' or j.seed < GREW.get(j.arm, math.inf)]
+    now = plain(claims(paper, 'laptop', Store(tmp_path_factory.mktemp('none')), jobs).rows)
     return BEFORE[paper], {r['claim']: r for r in now}
 
 
