@@ -67,7 +67,8 @@ def claims_markdown(
     began = lambda r: r['verdict']=='todo' and r.get('note') and any(c['verdict']!='todo' for c in r.get('checks',()))
     partly = lambda r: f": {r['note']}" if began(r) else ''
     changed = lambda r: ' (rule changed)' if r.get('changed') else ''
-    ours = lambda r: [cell(r['claim']), verdict_text(r['verdict'])+partly(r)+changed(r), interval(r), claimed(r), str(r['n'])]
+    named = lambda r: cell(r['claim'])+(' (ours)' if r.get('ours') else '')
+    ours = lambda r: [named(r), verdict_text(r['verdict'])+partly(r)+changed(r), interval(r), claimed(r), str(r['n'])]
     return '\n'.join([line(head), '|---'*len(head)+'|', *[line(ours(r)+text(r)) for r in rows]])
 
 # %% ../../nbs/figures/06_verdicts.ipynb #661dbf22

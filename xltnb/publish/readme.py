@@ -52,8 +52,10 @@ def _verdicts(paper):
     if not has_part(paper, 'experiments'): return 'planned'
     best = best_plan(paper)
     rows = claims(paper, best.preset, jobs=best.jobs).rows
-    count = ((v, sum(r['verdict']==v for r in rows)) for v in VERDICT_LOOK)
-    return f'`{best.preset}`, {len(rows)} claims: '+', '.join(f'{k} {v}' for v,k in count if k)
+    counted = lambda rs: ', '.join(f'{k} {v}' for v in VERDICT_LOOK if (k := sum(r['verdict']==v for r in rs)))
+    theirs,ours = ([r for r in rows if r['ours']==o] for o in (False,True))
+    said = [f'{len(theirs)} claims of the paper ({counted(theirs)})'], [f'{len(ours)} of ours ({counted(ours)})']*bool(ours)
+    return f'`{best.preset}`: '+', '.join(sum(said, []))
 
 # %% ../../nbs/publish/04_readme.ipynb #d81f1970
 def papers_markdown()->str: # a Markdown list; its links start in `nbs/`

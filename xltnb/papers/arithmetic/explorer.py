@@ -66,7 +66,7 @@ def _blank(corners):
     for colour in ('source','target'): fig.add_trace(go.Bar(marker_color=COLOURS[colour]), 2, 2)
     fig.update_xaxes(visible=False, range=[-.12,1.12], row=1, col=2).update_yaxes(visible=False, range=[-.14,1.02], row=1, col=2)
     fig.update_xaxes(title='λ, weight of the source', row=1, col=1).update_yaxes(range=[0,1], row=2, col=1)
-    return dress(fig, '', height=640)
+    return dress(fig, '', height=640, barmode='group')
 
 # %% ../../../nbs/papers/arithmetic/12_explorer.ipynb #f39efc35
 @widget('arithmetic')
@@ -127,12 +127,12 @@ def view(self:LambdaExplorer)->tuple[list[dict],dict]: # new properties of each 
     x,y = zip(*(_flat(*p) for p in zip(*(land[c] for c in corners))))
     label = lambda i: ', '.join(f'{c} {land[c][i]:.2f}' for c in corners)+f": {land[f'in {target}'][i]:.3f}"
     score = np.interp(self.value('lam'), curve['weight'], curve[target])
-    here,bars = land[f'in {target}'][at], [land[f'in {l}'][at] for l in langs]
+    bars,shown = [land[f'in {l}'][at] for l in langs], score if self.value('share')==1 else land[f'in {target}'][at]
     shade = [COLOURS['target'] if l==target else COLOURS['source'] if l==corners[0] else QUIET for l in langs]
     data = [dict(x=curve['weight'], y=curve[target]), dict(x=[self.value('lam')], y=[score]),
             dict(x=x, y=y, marker=dict(color=land[f'in {target}']), customdata=[label(i) for i in range(len(x))]),
             dict(x=[x[at]], y=[y[at]]), {},
             dict(x=langs, y=bars, marker=dict(color=shade)), *self._parts()]
     mix = ' + '.join(f'{w:.2f} {c}' for c,w in zip(corners, self.weights) if w>0)
-    sub = f'world {run.seed}; the triangle is scored at the nearest point of its grid, on fewer sentences than the curve'
-    return data, dict(title=dict(text=f'{mix}: {100*here:.1f} % right in {target}', subtitle=dict(text=sub)))
+    sub = f'world {run.seed}; triangle and bars: the nearest point of a grid, on fewer sentences than the curve'
+    return data, dict(title=dict(text=f'{mix}: {100*shown:.1f} % right in {target}', subtitle=dict(text=sub)))

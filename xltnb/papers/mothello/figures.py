@@ -61,8 +61,8 @@ def _scores(record, i, show):
     "The four scores of the `i`-th run"
     colour,symbol = COLOURS[('naive','anchors','sym')[i%3]], ('circle','square','diamond')[i%3]
     return go.Scatter(x=_SYMMETRY_NAMES, y=[record.metrics[f'across_s{s}'] for s in range(4)], mode='lines+markers',
-        name=f'seed {record.seed}', legendgroup=str(record.seed), showlegend=show, line=dict(color=colour, width=1),
-        marker=dict(size=9, color=colour, symbol=symbol), hovertemplate='%{x}: %{y:.3f}')
+        name=f'{("first","second","third")[i%3]} seed', legendgroup=str(i), showlegend=show, line=dict(color=colour, width=1),
+        marker=dict(size=9, color=colour, symbol=symbol), hovertemplate=f'seed {record.seed}, %{{x}}: %{{y:.3f}}')
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #bc893b25
 def _control(record): return record.metrics[control_name(record)]
@@ -76,7 +76,7 @@ def _controls(records, show):
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #fa6be4ba
 def _symmetry_title(arms):
     "What one arm scores as it is, under the best symmetry, and at random; of several, by how much the best symmetry beats the random ones"
-    chance = lambda rs: mean_of(rs, control_name(rs[0]))
+    chance = lambda rs: np.mean([_control(r) for r in rs])
     gain = lambda rs: f"{mean_of(rs,'across_sym')-chance(rs):+.2f}"
     if len(arms)>1: return 'The best symmetry beats the control by '+each_arm(arms, gain, str)
     (title,records), = arms.items()

@@ -111,9 +111,10 @@ def gains_fig(
 # %% ../../../nbs/papers/robust/06_figures.ipynb #911fe9da
 def _gains_title(t, base):
     "What the figure says"
-    best = t[t.metric==t.metric.iloc[0]].sort_values('gain').iloc[-1]
-    said = f'{best.row}, {best.gain*100:+.1f} points ({best.low*100:+.1f} to {best.high*100:+.1f})'
-    return f'Most above {base}: {said}' if best.low>0 else f'No row is surely above {base}; the highest: {said}'
+    t = t[t.metric==t.metric.iloc[0]].sort_values('gain', ascending=False)
+    above,x = list(t.row[t.low>0]), t.iloc[0]
+    if above: return f'{len(above)} of {len(t)} rows lie above {base} with their interval: {", ".join(above[:4])}'+' …'*(len(above)>4)
+    return f'No row is surely above {base}; the highest: {x.row}, {x.gain*100:+.1f} points ({x.low*100:+.1f} to {x.high*100:+.1f})'
 
 # %% ../../../nbs/papers/robust/06_figures.ipynb #5acf0e24
 def radius_fig(
@@ -199,9 +200,10 @@ def regions_fig(
     fig = go.Figure()
     for kind,(name,colour,mode,symbol) in _AROUND.items():
         at = means[means.kind==kind]
-        fig.add_trace(go.Scatter(x=at.moved, y=at.kept, text=at['at'], mode=mode, name=name, line=dict(color=colour),
+        few = at['at'].where(at.kept.rank().le(4)|at.kept.rank(ascending=False).le(1), '') if kind=='translation' else at['at']
+        fig.add_trace(go.Scatter(x=at.moved, y=at.kept, text=few, customdata=at['at'], mode=mode, name=name, line=dict(color=colour),
             textposition='bottom left' if 'lines' in mode else 'top center', textfont=dict(color=colour, size=11),
-            marker=dict(color=colour, symbol=symbol, size=9), hovertemplate='%{text}: %{y:.2f} at %{x:.2f}'))
+            marker=dict(color=colour, symbol=symbol, size=9), hovertemplate='%{customdata}: %{y:.2f} at %{x:.2f}'))
     fig.update_xaxes(title='how far the vector of the text moves (its length is 1)', range=[-.03,.65])
     fig.update_yaxes(title='fraction still read rightly', range=[-.08,1.08])
     of = lambda m: np.mean([r.metrics[m] for r in runs])
