@@ -410,3 +410,68 @@ def test_a_billion_workers_are_as_many_as_there_are_jobs():
 def test_our_warnings_on_a_command_line_are_one_line():
     from xltnb.terminal import _line_of
     assert _line_of('broken record x', UserWarning, 'f.py', 3, 'code()') == 'xltnb: broken record x\n' and 'f.py' in _line_of('x', DeprecationWarning, 'f.py', 3)
+
+
+@pytest.mark.parametrize('name,text', [('train-en.csv', 'text,label\nhello, world,pos\nbye,neg\n'), ('train-en.tsv', 'text\tlabel\nhello\tpos\t\n')])
+def test_rows_longer_than_their_header_are_refused(tmp_path, name, text):
+    "pandas would read them shifted by a column"
+    from xltnb.tasks.own import read_own
+    (tmp_path/name).write_text(text)
+    with pytest.raises(XltError, match='more fields than the header has names'): read_own(tmp_path/name)
+
+
+def test_a_pattern_of_files_names_language_and_split(tmp_path):
+    from xltnb.tasks.own import find_own
+    (tmp_path/'de').mkdir(), (tmp_path/'de'/'train-de.csv').write_text('text,label\na,b\n')
+    assert find_own(tmp_path, '{lang}/{split}-{lang}.csv') == {'de': {'train': tmp_path/'de'/'train-de.csv'}}
+    with pytest.raises(XltError, match='has no {split}'): find_own(tmp_path, '{lang}.csv')
+
+
+def test_a_number_that_is_none_decides_nothing(tmp_path):
+    "A metric that is NaN, and a division by zero: `undecided`, not a traceback"
+    from xltnb.records.judge import judge
+    from xltnb.records.rules import Check
+    runs = [dict(a=a_record(i)) for i in range(3)]
+    for r, x in zip(runs, (.1, .2, float('nan'))): r['a'].metrics.update(x=x, zero=0.)
+    for effect in ('a.x', 'a.acc/a.zero'):
+        j = judge(Check(('laptop',), dict(a='arm'), effect, 'above', 0, 'made up'), runs)
+        assert (j.verdict, j.n) == ('undecided', 3) and 'no number' in j.note
+
+
+def test_names_that_python_callers_mistype_are_named():
+    from xltnb.othello.games import perft
+    from xltnb.records.compare import compare
+    from xltnb.records.judge import claims
+    from xltnb.runs.by_name import task_of
+    from xltnb.stats import bootstrap_items
+    for look in (compare, claims):
+        with pytest.raises(XltError, match="unknown preset 'labtop'"): look('mothello', 'labtop')
+    with pytest.raises(XltError, match='the world is a number'): task_of('invented_inference:1x')
+    with pytest.raises(XltError, match='2 strata for'): bootstrap_items(dict(a=[1, 2, 3]), strata=[0, 1])
+    assert perft(0, 4) == 1
+
+
+def test_a_lease_beats_once_and_again_after_it_was_given_back(tmp_path):
+    "However often it is taken"
+    import threading
+    beats = lambda: sum(t.is_alive() and '_beat' in t.name for t in threading.enumerate())
+    before, lease = beats(), Lease(tmp_path/'x.lock')
+    for _ in range(4): lease.take()
+    assert lease.held and beats() == before+1
+    lease.release()
+    assert lease.take().held and not lease._stop.is_set()
+    lease.release()
+
+
+def test_options_beside_a_recipe_are_refused(tmp_path, capsys):
+    "They would have no effect"
+    (tmp_path/'r.yaml').write_text('method: linear\ninputs: [{adapter: a.safetensors, weight: 1}]\n')
+    with pytest.raises(SystemExit) as end: main(['merge', str(tmp_path/'r.yaml'), '--weight', '.3'])
+    assert end.value.code == 2 and '--weight beside a recipe has no effect' in capsys.readouterr().err
+
+
+def test_weights_that_are_searched_keep_their_sum():
+    from xltnb.papers.arithmetic.weights import search_weights
+    found = search_weights(lambda w: w[0]-w[1], 3, 60, total=1., seed=1)
+    assert all(abs(sum(w)-1) < 1e-6 and max(map(abs, w)) <= 1.5 for w, _ in found.tried)
+    with pytest.raises(XltError, match='total of 3 weights'): search_weights(sum, 3, 60, total=9.)

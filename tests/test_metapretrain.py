@@ -235,7 +235,6 @@ def test_only_ids_make_lines_of_a_folder_translations(tmp_path, monkeypatch):
     said = dict(en=['The dog sleeps.', '', 'A cat runs home.'], de=['Eine Katze rennt heim.', 'Der Hund schläft.', 'Es regnet.'])
     for l, lines in said.items(): (tmp_path/f'{l}.txt').write_text('\n'.join(lines)+'\n', encoding='utf-8')
     def pairs():
-        clean_text.cache_clear()
         rows = clean_text(('en', 'de'), 'folder')[0]
         c = tokenise(rows['text'].tolist(), rows['lang'].tolist(), rows['id'].tolist(), load_vocab('shared4k'))
         return [tuple(rows['text'][list(p)]) for p in pairs_of(c, 'en', 'de')]
@@ -244,4 +243,15 @@ def test_only_ids_make_lines_of_a_folder_translations(tmp_path, monkeypatch):
     assert pairs() == [('A cat runs home.', 'Eine Katze rennt heim.'), ('The dog sleeps.', 'Der Hund schläft.')]
     (tmp_path/'de.ids').write_text('cat\n')
     with pytest.raises(XltError, match='1 lines and de.txt 3: write one id for each line'): pairs()
-    clean_text.cache_clear()
+
+
+def test_another_text_of_the_same_name_is_another_run(tmp_path, monkeypatch):
+    "The folder's content is in the job's key, and nothing that was read before is believed"
+    from xltnb.papers.metapretrain.corpus import clean_text
+    keys = []
+    for word in ('sleeps', 'barks'):
+        for l in ('en', 'de', 'fr', 'es'): (tmp_path/f'{l}.txt').write_text(f'The dog {word}, {l}.\n')
+        monkeypatch.setenv('XLTNB_METATEXT', str(tmp_path))
+        assert word in clean_text(('en', 'de'), 'folder')[0]['text'][0]
+        keys.append({j.key for j in metapretrain_jobs('paper') if j.config.get('text') == 'folder' and j.config['phases']})
+    assert keys[0] and not keys[0] & keys[1]

@@ -418,5 +418,5 @@ def test_a_user_sees_how_it_goes(tmp_path, capsys, monkeypatch):
     assert torch.equal(a, b), 'the estimate draws nothing'
     monkeypatch.setattr('xltnb.training.trainer.pays_bf16', lambda device: False)
     Finetuner(add_head(net(), task.kind, task.labels, seed=0), task, FineCfg(steps=1, batch=8, bf16='yes'), (), tokenizer(), out=tmp_path/'half', progress=True).fit()
-    assert 'in bfloat16, slow on this processor' in capsys.readouterr().err
+    assert 'in bfloat16 (slow on this processor' in capsys.readouterr().err
     assert list(z.table) == ['accuracy', 'chance', 'majority'] and 'German (de)' in str(z) and z.chance == 1/3

@@ -12,6 +12,7 @@ import inspect
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from math import isfinite
 from textwrap import shorten
@@ -125,6 +126,15 @@ def _targets(target):
     "The target, or all papers that have experiments"
     return [target] if target else _built()
 
+def _plans(target, preset, seeds, store, jobs=None):
+    "A plan of each target; a pattern has to match an arm of one of them"
+    from xltnb.runs.plan import make_plan, pick_arms
+    plans = [make_plan(t, preset, seeds, store) for t in _targets(target)]
+    if jobs is None or not any(p.jobs for p in plans): return plans
+    kept = {id(j) for j in pick_arms([j for p in plans for j in p.jobs], jobs)}
+    plans = [replace(p, jobs=[j for j in p.jobs if id(j) in kept]) for p in plans]
+    return [p for p in plans if p.jobs]
+
 # %% ../nbs/04_cli.ipynb #c92bf7d2
 def _about(paper):
     "Title and counts of a paper from its published file; what is wrong in it is said"
@@ -194,8 +204,7 @@ def cmd_plan(
     json:bool=False, # print JSON
 ):
     "What will run, what it costs and, for one target, how narrow its intervals will be; nothing starts"
-    from xltnb.runs.plan import make_plan
-    plans = [make_plan(t, preset, seeds, store, jobs) for t in _targets(target)]
+    plans = _plans(target, preset, seeds, store, jobs)
     if decide:
         rows = [r for p in plans for r in _show_decide(p, json)]
         if json: show_rows(rows, True)
@@ -210,13 +219,11 @@ def _with_power(plan):
     return f'{plan}\n\nHalf-widths of the intervals, from earlier records:\n{power_text(rows)}' if rows else str(plan)
 
 # %% ../nbs/04_cli.ipynb #719a49a0
-def _run_all(targets, preset, seeds, store, jobs, **options):
-    "Run the targets one after the other; all names are checked before the first one starts"
-    from xltnb.runs.plan import make_plan
+def _run_all(plans, **options):
+    "Run plans one after the other"
     from xltnb.runs.run import run_plan
-    plans = [make_plan(t, preset, seeds, store, jobs) for t in targets]
     codes = []
-    for p in plans:
+    for p in plans: # all names were checked before the first one starts
         rep = run_plan(p, **options)
         if rep.outcomes: print(rep)
         codes.append(rep.exit_code)
@@ -237,7 +244,7 @@ def cmd_run(
     engine:str='local', # local | inline: in processes of their own, or in this one
 ):
     "Run what is missing; safe to stop and to repeat"
-    return _run_all(_targets(target), preset, seeds, store, jobs, workers=workers, minutes=minutes, device=device, engine=engine)
+    return _run_all(_plans(target, preset, seeds, store, jobs), workers=workers, minutes=minutes, device=device, engine=engine)
 
 # %% ../nbs/04_cli.ipynb #bcbcf8d8
 def _number(x): return f'{x:.3f}' if x is not None and isfinite(x) else '-'
@@ -393,7 +400,7 @@ def cmd_reproduce(
 ):
     "Plan, run, judge and report in one go"
     _report_file(preset, store, out)
-    code = _run_all(_targets(paper), preset, None, store, None, workers=workers)
+    code = _run_all(_plans(paper, preset, None, store), workers=workers)
     _show_claims([r for p in _judged_papers(paper) for r in _claim_rows(p, '', store, preset)])
     cmd_report(paper, preset=preset, store=store, out=out)
     return code
@@ -430,7 +437,9 @@ def cmd_lab(
 def _first_widget():
     "The page with the widget of the first paper that has one"
     from xltnb.records.published import find_papers
-    return next(str(f) for p in find_papers() for f in sorted((project_root()/'nbs'/'papers'/p).glob('*_explore.ipynb')))
+    found = [f for p in find_papers() for f in sorted((project_root()/'nbs'/'papers'/p).glob('*_explore.ipynb'))]
+    if not found: raise XltError(f'there are no pages in {project_root()}: run it in a checkout, or name a notebook')
+    return str(found[0])
 
 # %% ../nbs/04_cli.ipynb #8a4176a1
 @command

@@ -7,7 +7,7 @@ __all__ = ['mean_ci', 'Diff', 'paired_diff', 'bootstrap_items', 'holm', 'detecta
 
 # %% ../nbs/02_stats.ipynb #d478ac6e
 from functools import lru_cache
-from math import inf, nan, sqrt
+from math import inf, isfinite, nan, sqrt
 from statistics import mean, stdev
 from typing import NamedTuple
 
@@ -30,6 +30,7 @@ def mean_ci(
     "Mean of `xs` with a Student-t interval, NaN for one score and for scores that are all alike"
     xs = [float(x) for x in xs]
     if not xs: raise XltError('mean_ci needs at least one score')
+    if not all(map(isfinite, xs)): return nan, nan, nan # a run without a number says nothing about the others
     if len(xs)<2: return mean(xs), nan, nan
     half = stdtrit(len(xs)-1, (1+level)/2) * _sd(xs)/sqrt(len(xs))
     return mean(xs), float(mean(xs)-half), float(mean(xs)+half)
@@ -115,6 +116,7 @@ def bootstrap_items(
         stat = lambda m: next(iter(m.values()))
     sizes = sorted({v.shape[-1] for v in values.values()})
     if not sizes or not sizes[0]: raise XltError('bootstrap_items needs at least one item')
+    if strata is not None and any(n!=len(strata) for n in sizes): raise XltError(f'{len(strata)} strata for {sizes} items: give one each')
     empty = [k for k,v in values.items() if np.isnan(v).all(-1).any()]
     if empty: raise XltError(f'a seed of {empty[0]} has no item with a number: leave it out')
     effect = float(_boot_effects(values, stat, {n: np.full((n,1), 1/n) for n in sizes})[0])

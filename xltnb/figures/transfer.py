@@ -142,5 +142,5 @@ def costs_df(
         return dict(preset=plan.preset, arm=arm, runs=len(runs), device=', '.join(sorted(set(of('device')))),
                     memory_gb=round(memory, 1), minutes=round(time, 1))
     arms = lambda p: dict.fromkeys(j.arm for j in p.jobs)
-    rows = [row(p, a, p.records().get(a, ())) for p in plans for a in arms(p)]
+    rows = [row(p, a, found.get(a, ())) for p in plans for found in [p.records()] for a in arms(p)]
     return pd.DataFrame(rows, columns=['preset','arm','runs','device','memory_gb','minutes']).set_index('preset')

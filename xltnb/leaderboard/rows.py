@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
-from ..core import Config, XltError, check_name, one_of, within
+from ..core import Config, XltError, check_name, one_of, stable_hash, within
+from ..files import sha256_of
 from ..records.presets import find_preset
 from ..runs.experiments import Job, check_seeds, experiment, make_job
 from ..runs.recipes import Call, call, read_call
@@ -99,6 +100,11 @@ def _filled(cfg, words):
     beside = any(w.startswith(('ADV','RSRP','EmbedMixup')) or '.py:' in w for w in words) and cfg.scale=='frozen'
     return replace(cfg, methods=tuple(words), frozen=replace(cfg.frozen, originals=float(beside)))
 
+def _folder_print(encoder):
+    "Hashes of the files of a user's encoder: another training of it is another encoder"
+    files = sorted(p for p in Path(encoder).iterdir() if p.is_file()) if encoder and Path(encoder).is_dir() else []
+    return dict(encoder=stable_hash({p.name: sha256_of(p) for p in files})) if files else {}
+
 def board_jobs(
     preset:str, # smoke, laptop or gpu
     seeds:int|None=None, # repeats; None: the preset's own
@@ -112,13 +118,13 @@ def board_jobs(
     if seeds is not None: check_seeds(seeds)
     own = {c.name: (f'{path}:{c}', sha256(path.read_bytes()).hexdigest()[:16]) for path,c in map(own_call, methods)}
     if taken := sorted(set(own)&set(BOARD_ROWS)): raise XltError(f'{taken[0]} is a row already: give the class another name')
-    found = []
+    made,found = _folder_print(encoder), []
     for k,(cfg,names,n,cost) in enumerate(board_studies(preset)):
         if encoder: cfg = replace(cfg, encoder=encoder, mlm=encoder if mlm else cfg.mlm)
         words = {r: tuple(map(str, BOARD_ROWS[r])) for r in names if (not rows or r in rows or r=='plain')}
         if encoder and not mlm: words = {r: w for r,w in words.items() if not any('Self' in m for m in w)}
         words |= {name: (w,) for name,(w,_) in own.items()}
         found += [(i//3, k, i, make_job(f'{cfg.task}-{cfg.scale}-{r}', 'leaderboard.run', _filled(cfg, w), i, cost,
-                                        dict(method=own[r][1]) if r in own else {}, task=cfg.task, row=r, scale=cfg.scale))
+                                        made | (dict(method=own[r][1]) if r in own else {}), task=cfg.task, row=r, scale=cfg.scale))
                   for r,w in words.items() for i in range(seeds or n)]
     return [j for *_,j in sorted(found, key=lambda f: f[:3])]

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit, types, uint64
 from numba.extending import intrinsic
 
-from ..core import XltError, stable_hash
+from ..core import XltError, check_number, stable_hash
 from .rules import Geometry, geometry, opening_position
 from .rules import NONE
 
@@ -366,4 +366,5 @@ def perft(
 )->int:
     "How many different sequences of `depth` moves there are"
     g = geometry(n)
+    if check_number(depth, 'depth', 0, whole=True)==0: return 1
     return int(_perft(*map(np.uint64, g.start), depth, *_masks(g)))

@@ -39,8 +39,8 @@ def runs_of(
     store:Store, # run records
 )->list[Record]: # those that are done
     "The records of jobs, with the jobs' arms and labels"
-    done = store.keys()
-    return [as_of_job(store.get(j.key), j) for j in jobs if j.key in done]
+    get = store.getter()
+    return [as_of_job(r, j) for j in jobs if (r := get(j.key)) is not None]
 
 # %% ../../nbs/publish/00_report.ipynb #6e875662
 def _small(row):

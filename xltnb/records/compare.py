@@ -109,6 +109,7 @@ def compare(
     jobs:list=(), # that preset's jobs, from `jobs_for`
 )->Comparison:
     "Printed cells of a paper or of one table beside what the runs measured"
+    find_preset(preset)
     paper,_,item = target.partition('.')
     item,p,store = item_name(item), load_paper(paper), open_store(store)
     known,get = pins(store), store.getter()

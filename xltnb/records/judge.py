@@ -17,6 +17,7 @@ from scipy.special import ndtri
 
 from ..core import XltError, table_html
 from ..files import atomic_write, cache_dir, package_data, sha256_of
+from .presets import find_preset
 from .published import load_paper
 from .rules import Check, Claim, claimed_range, evaluate, is_sum, names_in, rows_to_decide, seeds_to_decide, verdict
 from .store import Store, open_store
@@ -136,6 +137,7 @@ def judge(
     if not runs: return Judged('todo', note='not run')
     try: xs = [evaluate(check.effect, lambda a,m,r=r: r[a].metrics[m]) for r in runs]
     except KeyError as e: return Judged('todo', note=f'the runs have no metric {e}; {_AGAIN}')
+    if not all(map(math.isfinite, xs)): return Judged('undecided', n=len(xs), seeds=tuple(xs), note='a run has no number for this effect')
     effect,low,high = mean_ci(xs, level)
     items_low,items_high,note = _item_interval(check, runs, level, fixed)
     if items_high-items_low > (0 if math.isnan(low) else high-low): low,high = items_low,items_high
@@ -314,6 +316,7 @@ def claims(
     jobs:list=(), # that preset's jobs, from `jobs_for`
 )->Claims:
     "Judge every claim of a paper at one preset"
+    find_preset(preset)
     store = open_store(store)
     get = store.getter()
     of = lambda claim: judge_claim(claim, preset, jobs, store, get)

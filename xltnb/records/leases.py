@@ -110,9 +110,12 @@ class Lease:
 
     def take(self):
         "Take the lease if it is free or its owner is gone; returns self"
+        if self.held: return self
         with _mutex(self.lock.parent/'.mutex'):
-            if not self.held and _is_stale(self.lock): self._write()
-        if self.held: Thread(target=self._beat, daemon=True).start()
+            if _is_stale(self.lock): self._write()
+        if self.held:
+            self._stop = Event()
+            Thread(target=self._beat, args=(self._stop,), daemon=True).start()
         return self
 
     def _write(self):
@@ -123,8 +126,8 @@ class Lease:
         except XltError as e: raise XltError(f'no lock, no run: {e}') from e
         self.held = True
 
-    def _beat(self):
-        while not self._stop.wait(self.beat_s) and self._mine():
+    def _beat(self, stop):
+        while not stop.wait(self.beat_s) and self._mine():
             try: os.utime(self.lock)
             except OSError: return
 
@@ -222,7 +225,7 @@ def built_once(
     make:Callable, # called as make(path): writes it there, or nothing if time was up
     whole:Callable=Path.exists, # called as whole(path): is all there, before it is sealed?
     deadline:float=inf, # `time.time()` at which to stop waiting
-    waiting:Callable=_nothing, # called once a second while another process makes it
+    waiting:Callable=_nothing, # called while another process makes it
 )->Path|None: # `home`; None if time was up first
     "`home`, made by one process while all others wait; it appears whole or not at all, and is made again when it is damaged"
     home = Path(home)

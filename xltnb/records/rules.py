@@ -23,7 +23,11 @@ from .presets import PRESETS
 # %% ../../nbs/records/01_rules.ipynb #c0f59136
 _FUNCS = {'min':lambda *xs: np.minimum.reduce(xs), 'max':lambda *xs: np.maximum.reduce(xs),
     'abs':abs, 'mean':lambda *xs: sum(xs)/len(xs)}
-_OPS = {ast.Add:lambda a,b:a+b, ast.Sub:lambda a,b:a-b, ast.Mult:lambda a,b:a*b, ast.Div:lambda a,b:a/b}
+def _ratio(a, b):
+    "a/b, NaN where b is 0"
+    return np.divide(a, b, out=np.full(np.broadcast(a, b).shape, nan), where=np.asarray(b)!=0)[()]
+
+_OPS = {ast.Add:lambda a,b:a+b, ast.Sub:lambda a,b:a-b, ast.Mult:lambda a,b:a*b, ast.Div:_ratio}
 
 def _walk(node, look):
     "Evaluate an allowed node; `look(arm, metric)` gives the numbers"

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from ..core import check_name
+from ..core import XltError, check_name
 from ..files import hub_off
 from ..invented.words import NEAR_TO_FAR
 from ..invented.encoder import InventedEncoderCfg, invented_encoder
@@ -44,7 +44,8 @@ def world_seed(
 )->int: # 0 without a number
     "Read the seed of the invented world from a name"
     before,_,n = name.rpartition(':')
-    return int(n) if before.startswith('invented') and n.isdecimal() else 0
+    if before.startswith('invented') and not n.isdecimal(): raise XltError(f'{name!r}: the world is a number, as in {before}:1')
+    return int(n) if before.startswith('invented') else 0
 
 # %% ../../nbs/runs/09_by_name.ipynb #9cfa9e93
 def _invented(name):

@@ -76,6 +76,7 @@ class Ctx:
     device:str = 'cpu' # 'cpu' or 'cuda'
     report:Callable = no_report # report(fraction done, note)
     deadline:float = inf # `time.time()` at which to save and raise `Paused`
+    inputs:dict = field(default_factory=dict) # fingerprints of what goes into the job
 
     def left(self)->float: # seconds
         "Time until the deadline"
@@ -97,7 +98,7 @@ class Ctx:
         seed:int, # of the run
     ): # a folder
         "Folder for a run's checkpoints, one run's at a time for all stores: it stays when the run is interrupted, and goes when it is done"
-        folder = self.cache/experiment/stable_hash([version, to_dict(cfg), seed])
+        folder = self.cache/experiment/stable_hash([version, to_dict(cfg), seed, *[self.inputs]*bool(self.inputs)])
         with self._turn(Lease(folder.parent/'.claims'/f'{folder.name}.lock')):
             yield folder
             rmtree(folder, ignore_errors=True)

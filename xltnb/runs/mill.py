@@ -187,7 +187,7 @@ def run_page(
     spec = page_params(nb)
     check_values(params, {k: p['type'] for k,p in spec.items()})
     dst = project_root()/typed_path(out, 'out')/f'{nb.stem}-{stable_hash(params, 8)}.ipynb'
-    mark = dst.with_suffix('.json')
+    mark = dst.with_name(f'.{dst.stem}.json') # hidden: the store takes no hidden file for a record
     tmp = dst.with_suffix(f'.{os.getpid()}-{uuid4().hex[:8]}.partial.ipynb') # two runs of a page at once do not meet
     _clear_partial(dst.parent)
     state, start = _state(nb, params, spec), time.monotonic()

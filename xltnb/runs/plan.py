@@ -77,9 +77,9 @@ class Plan:
 
     def records(self)->dict: # arm -> records of its finished runs, by seed
         "What the store holds of this plan: what pages and figures draw"
-        found = {}
+        found,get = {}, self.store.getter()
         for j in self.jobs:
-            if (r := self.store.get(j.key)) is not None: found.setdefault(j.arm, []).append(as_of_job(r, j))
+            if (r := get(j.key)) is not None: found.setdefault(j.arm, []).append(as_of_job(r, j))
         return found
 
     def seconds(self)->float: # core-seconds; GPU-seconds where the preset wants a GPU

@@ -94,7 +94,7 @@ def _record(job, setup, report):
     prov = provenance()
     cache = Path(setup.cache) if setup.cache else cache_dir()
     with _clock(cache/'.paused'/job.key) as spent:
-        res = call_job(job, Ctx(cache, setup.device, report, setup.deadline))
+        res = call_job(job, Ctx(cache, setup.device, report, setup.deadline, job.inputs))
         prov |= provenance() | dict(started=prov['started'], rules=_rules(job.paper), wall_s=spent(), peak_mem_mb=_peak_mb())
     return Record(job.experiment, job.key, job.config, job.seed, {k: float(v) for k,v in res.metrics.items()}, res.curves,
                   res.per_language, res.items, prov | res.provenance, job.version, job.arm, job.labels, res.source, job.inputs)

@@ -168,7 +168,10 @@ def _table_rows(path):
     how = dict(sep=',', quoting=csv.QUOTE_MINIMAL) if path.suffix=='.csv' else dict(sep='\t', quoting=csv.QUOTE_NONE)
     how = dict(how, dtype=str, keep_default_na=False, encoding='utf-8-sig')
     once(pd.read_csv(path, header=None, nrows=1, **how).iloc[0]) # pandas would give the second another name
-    return pd.read_csv(path, **how).to_dict('records')
+    table = pd.read_csv(path, **how)
+    if not isinstance(table.index, pd.RangeIndex): # pandas takes the first field of longer rows for an index
+        raise XltError('rows have more fields than the header has names: quote fields that hold the separator, and end no line with one')
+    return table.to_dict('records')
 
 # %% ../../nbs/tasks/03_own.ipynb #24d170e9
 def read_own(
@@ -190,7 +193,10 @@ def find_own(
     pattern:str='{split}-{lang}.csv', # their names below the folder, with `{lang}` and `{split}`
 )->dict: # language -> split -> path
     "Find the files of a folder by their names; raises `XltError` if none has such a name"
-    parts = re.escape(pattern).replace(r'\{lang\}', '(?P<lang>[^/]+)').replace(r'\{split\}', f'(?P<split>{"|".join(SPLITS)})')
+    parts = re.escape(pattern)
+    for k,what in dict(lang='[^/]+', split='|'.join(SPLITS)).items():
+        if '{'+k+'}' not in pattern: raise XltError(f'{pattern!r} has no {{{k}}}: write a pattern such as {{split}}-{{lang}}.csv')
+        parts = parts.replace(rf'\{{{k}\}}', f'(?P<{k}>{what})', 1).replace(rf'\{{{k}\}}', f'(?P={k})')
     res,home = {},typed_path(folder, 'folder')
     for path in sorted(p for p in home.rglob('*') if p.is_file()):
         if m := re.fullmatch(parts, path.relative_to(home).as_posix()): res.setdefault(m['lang'], {})[m['split']] = path

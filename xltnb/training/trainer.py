@@ -350,7 +350,8 @@ def estimate(self:Finetuner)->float: # seconds
 def _foretell(self:Finetuner, last):
     "Say what is to come"
     spent,half = self.estimate(), self.args.bf16
-    way = 'float32' if not half else 'bfloat16' if pays_bf16(self.args.device.type) else "bfloat16, slow on this processor (bf16='auto' is not)"
+    slow = '' if pays_bf16(self.args.device.type) else " (slow on this processor: bf16='auto' is not)"
+    way = f'bfloat16{slow}' if half else 'float32'
     about = f'about {spent/60:.0f} minutes' if spent>90 else f'about {max(1, spent):.0f} s'
     gone = f', going on from {last.name}' if last else ''
     print(f'Fine-tuning on {self.task.name}: {self.args.max_steps} updates of {self.rows} rows in {way}, {about}{gone}. '

@@ -22,8 +22,13 @@ def _merge_two(a, b, method, weight, base, name, settings):
 # %% ../../../nbs/papers/arithmetic/05_commands.ipynb #3aadccec
 def _report(a, b, base):
     if b: return explain(a, b, base=base)
-    recipe = read_recipe(a)
-    return explain(*(Path(a).parent/i['adapter'] for i in recipe.inputs), base=recipe.base)
+    recipe,near = read_recipe(a), lambda p: Path(a).parent/Path(p).expanduser()
+    start = recipe.base if recipe.base in ('auto','zero') else open_adapter(near(recipe.base))
+    return explain(*(near(i['adapter']) for i in recipe.inputs), base=start)
+
+def _check_beside(a, **given):
+    "Refuse options that a recipe would leave unheeded"
+    if typed := [k for k,v in given.items() if v]: raise XltError(f'--{typed[0]} beside a recipe has no effect: write it into {a}')
 
 # %% ../../../nbs/papers/arithmetic/05_commands.ipynb #16573c0c
 def _origin(about):
@@ -52,10 +57,14 @@ def merge_(
     "Merge language adapters by a recipe, or two of them"
     recipe = not b and Path(a).suffix in ('.yaml','.yml')
     if not recipe and not b: raise XltError(f'{a} alone: give a second adapter, or a recipe that ends in .yaml')
+    if recipe: _check_beside(a, method=method!='linear', weight=weight is not None, base=base!='auto', density=density is not None,
+                             scale=scale is not None, seed=seed is not None, name=name, hub=hub)
     if explain:
         print(_report(a, b, base))
         if not out: return
-    if recipe: merged,out = merge_recipe(a, out or None), out or read_recipe(a).out
+    if recipe:
+        own = read_recipe(a).out
+        merged,out = merge_recipe(a, out or None), out or own and Path(a).parent/Path(own).expanduser()
     else:
         start = base if base in ('auto','zero') else open_adapter(base)
         merged = _merge_two(a, b, method, weight, start, name, dict(density=density, scale=scale, seed=seed))

@@ -113,9 +113,11 @@ def search_weights(
 )->Choice:
     "Find a weight for each input"
     check_number(budget, f'budget for {n} inputs', n+1, whole=True)
+    if total is not None: check_number(total, f'total of {n} weights', -n*bound, n*bound)
     rng,step,tried = np.random.default_rng(seed_for('weight-search', seed)), .25, []
     def at(w):
-        w = np.clip(w if total is None else w+(total-w.sum())/n, -bound, bound)
+        w = np.clip(w, -bound, bound)
+        for _ in range(0 if total is None else 50): w = np.clip(w+(total-w.sum())/n, -bound, bound) # onto the plane, inside the box
         tried.append((tuple(w.tolist()), float(score(tuple(w.tolist())))-penalty*float(np.abs(w).mean())))
         return w, tried[-1][1]
     first = [at(w) for w in (np.full(n, 1/n), *np.eye(n))]

@@ -24,7 +24,7 @@ from ...core import XltError, check_name
 from ...files import hub_off, package_data, read_xz, typed_path
 from ...models.encoders import load_tokenizer
 from ...models.subwords import build_tokenizer
-from .arms import TEXTS
+from .arms import TEXTS, text_print
 from ...tasks.bench import BENCH_DIR, TEXT_FILE, read_table
 from ...tasks.hub import load_corpus
 from ...training.mlm import Corpus, tokenise
@@ -124,25 +124,31 @@ def _published_rows(name, langs):
 
 # %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #8ed6db71
 @lru_cache
-def clean_text(
-    langs:tuple=('en','de','fr','es'), # languages
-    text:str='embedded', # one of `TEXTS`
-)->tuple: # rows with columns id, lang, text; counts by language
-    "The cleaned text"
+def _cleaned(langs, text, told): # `told` is `text_print`: another text of the same name is read again
     if check_name(text, TEXTS, 'text')=='embedded': found = read_table(TEXT_FILE, langs).to_pandas()
     else: found = _folder_rows(langs) if text=='folder' else _published_rows(text, langs)
     return clean_rows(found[['id','lang','text']])
 
+def clean_text(
+    langs:tuple=('en','de','fr','es'), # languages
+    text:str='embedded', # one of `TEXTS`
+)->tuple: # rows with columns id, lang, text; counts by language
+    "The cleaned text, read once"
+    return _cleaned(tuple(langs), text, text_print(text, langs))
+
 # %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #b3f6fcdc
 @lru_cache
+def _tokenised(vocab, langs, text, told):
+    rows,_ = _cleaned(langs, text, told)
+    return tokenise(rows['text'].tolist(), rows['lang'].tolist(), rows['id'].tolist(), load_vocab(vocab))
+
 def meta_corpus(
     vocab:str='shared4k', # name of a vocabulary
     langs:tuple=('en','de','fr','es'), # languages
     text:str='embedded', # one of `TEXTS`
 )->Corpus:
-    "The cleaned text in a vocabulary's ids"
-    rows,_ = clean_text(tuple(langs), text)
-    return tokenise(rows['text'].tolist(), rows['lang'].tolist(), rows['id'].tolist(), load_vocab(vocab))
+    "The cleaned text in a vocabulary's ids, made once"
+    return _tokenised(vocab, tuple(langs), text, text_print(text, langs))
 
 # %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #53cb1be2
 HELD = dict(test=7, dev=32) # sentences with this remainder by 50

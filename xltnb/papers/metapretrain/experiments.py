@@ -9,7 +9,7 @@ __all__ = ['MAIN', 'SEARCH_SEEDS', 'META_SCALES', 'ShapeCfg', 'MetaScale', 'sear
 from dataclasses import dataclass, replace
 
 from ...core import Config, check_name, within
-from .arms import LAB_ARMS, LabCfg, MetaCfg, NetCfg, Size, arm_cfg, check_arms
+from .arms import LAB_ARMS, LabCfg, MetaCfg, NetCfg, Size, arm_cfg, check_arms, text_print
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
 from ...tasks.catalog import lacks
 
@@ -91,16 +91,21 @@ def cost_of(
     return sum(p.total for p in cfg.phases)*cfg.net.block/s.tokens_s+(s.measure_s if cfg.measure=='all' else 1.)
 
 # %% ../../../nbs/papers/metapretrain/05_experiments.ipynb #af0b73f2
+def _inputs(cfg):
+    "The fingerprint of a user's text"
+    told = text_print(cfg.text, {l for p in cfg.phases for stream,_ in p.rows for l in stream.split('+')})
+    return dict(text=told) if told else {}
+
 def _search_jobs(s):
     "Every rate of both arms, as many runs for each"
     cfgs = [(a,lr,search_cfg(a,lr,s.size,s.search_rows)) for lr in s.search for a in ('META','JOINT')]
-    return [make_job(f'search-{a}-{lr:g}', 'metapretrain.pretrain', c, i, cost_of(c,s), study='search', row=a, lr=lr)
+    return [make_job(f'search-{a}-{lr:g}', 'metapretrain.pretrain', c, i, cost_of(c,s), _inputs(c), study='search', row=a, lr=lr)
             for i in SEARCH_SEEDS for a,lr,c in cfgs]
 
 # %% ../../../nbs/papers/metapretrain/05_experiments.ipynb #ab361a5c
 def _arm_jobs(s, names, seeds):
     "One seed of every arm first"
-    job = lambda a,c,i: make_job(a, 'metapretrain.pretrain', c, i, cost_of(c,s), study='arms', row=a)
+    job = lambda a,c,i: make_job(a, 'metapretrain.pretrain', c, i, cost_of(c,s), _inputs(c), study='arms', row=a)
     return [job(a, arm_cfg(a,s.size), i) for i in range(seeds) for a in names]
 
 # %% ../../../nbs/papers/metapretrain/05_experiments.ipynb #26933aed

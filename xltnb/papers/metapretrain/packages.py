@@ -201,6 +201,7 @@ def corpus_(
 ):
     "Make a pretraining text of translated packages: help pages, manual pages, descriptions"
     langs = [l for l in languages.split(',') if l]
+    if vocab: check_number(vocab, 'vocab', 300, 250_000, whole=True)
     if not langs: raise XltError(f'--languages={languages!r} names no language: write --languages=en,de')
     if fetch and (lacking := fetch_packages(packages, langs)): print('not in the archive:', ', '.join(lacking))
     told = write_corpus(packages, langs, out, vocab)

@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from torch import nn
 
 from ...core import XltError, seed_for, stable_hash, to_dict
-from .arms import MetaCfg, PhaseCfg, rows_read
+from .arms import MetaCfg, PhaseCfg, rows_read, text_print
 from .carry import carry, check_tied, common_rows, meta_model, neighbour_space
 from .corpus import load_vocab, meta_corpus, pairs_of, split_of
 from ...records.checkpoints import check_run, newest_state, write_state
@@ -242,7 +242,7 @@ def check_counts(self:Pretraining):
 @patch
 def identity(self:Pretraining)->dict:
     "What makes a run this one"
-    return dict(cfg=to_dict(self.cfg), seed=self.seed)
+    return dict(cfg=to_dict(self.cfg), seed=self.seed) | {k: v for k,v in dict(text=text_print(self.cfg.text, self.langs)).items() if v}
 
 @patch
 def tensors(self:Pretraining)->dict:
@@ -292,7 +292,7 @@ def first_file(self:Pretraining)->Path|None:
     if self.shared is None or len(self.cfg.phases)<2: return None
     c = self.cfg
     key = [1, to_dict(c.net), to_dict(c.phases[0]), self.vocab(0), c.text, c.batch, c.mask, c.looks, c.bf16, self.langs,
-           self.seed, len(c.phases)]
+           self.seed, len(c.phases), *[told for told in [text_print(c.text, self.langs)] if told]]
     return Path(self.shared)/f'{stable_hash(key)}.safetensors'
 
 @patch

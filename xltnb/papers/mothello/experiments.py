@@ -159,7 +159,8 @@ def _pair_arms(s:Scale)->dict:
     edited = lambda kind,k: dict(cases=s.cases)|s.edit if kind=='atomic' and k in (0,max(s.anchors)) else {}
     world = lambda kind,k: _world(s, ('atomic',kind), 'anchors' if k else 'naive', k)
     more = lambda kind,k: s.seeds+2 if s.board and (kind,k)==('atomic',0) else 0 # so many decide C5
-    arm = lambda kind,k: Arm(_align_cfg(s, world(kind,k), **edited(kind,k)), dict(study='pairs', second=kind, anchors=k), seeds=more(kind,k))
+    cfg = lambda kind,k: _align_cfg(s, world(kind,k), **edited(kind,k))
+    arm = lambda kind,k: Arm(cfg(kind,k), dict(study='pairs', second=kind, anchors=k), seeds=more(kind,k))
     counts = lambda kind: _telling(s.anchors if kind=='atomic' else s.rows or s.anchors)
     return {f'align-{kind}-{k}':arm(kind,k) for kind in ('atomic',*s.pairs[1:]) for k in counts(kind)}
 

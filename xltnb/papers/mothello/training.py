@@ -19,7 +19,7 @@ from .experiments import AlignCfg, TransferCfg
 from .measures import alignment_items, chosen_edits, intervene, measure_alignment, measure_while_finetuning
 from .measures import probe_and_test_games, transfer_metrics, wide_probe
 from ...records.leases import built_once
-from ...runs.experiments import Ctx, Result, paused_unless
+from ...runs.experiments import EXPERIMENTS, Ctx, Result, paused_unless
 
 # %% ../../../nbs/papers/mothello/03_training.ipynb #83df4e7a
 def pretrain_key(
@@ -148,10 +148,10 @@ def run_transfer(
     "Pretrain on one opening, finetune on one language, measure all at `points` moments"
     before = cfg.lm.steps/(cfg.lm.steps+cfg.ft.steps) # fraction of the run that is pretraining
     run = paused_unless(pretrain(cfg.world, cfg.lm, seed, ctx.cache, ctx.device, report=ctx.part(0, before), deadline=ctx.deadline))
-    key = 'ft-'+stable_hash(dict(cfg=to_dict(cfg), seed=seed))
     when = dict(at=cfg.looks or even_steps(cfg.ft.steps,cfg.points), report=ctx.part(before, 1), deadline=ctx.deadline)
     measure = measure_while_finetuning(cfg, run.lex, seed, ctx.device)
-    done = paused_unless(finetune_source(run, cfg.ft, seed, ctx.cache, key, measure=measure, **when))
+    with ctx.scratch('mothello.transfer', EXPERIMENTS['mothello.transfer'].version, cfg, seed) as folder:
+        done = paused_unless(finetune_source(run, cfg.ft, seed, folder, 'finetuning', measure=measure, **when))
     rows = done.curves['measured']
     curves = dict(finetune={k:[r[k] for r in rows] for k in rows[0]}, pretrain=_train_curves(run))
     return Result(metrics=transfer_metrics(rows), curves=curves, items={},

@@ -9,6 +9,7 @@ __all__ = ['SWITCHES', 'switched_words', 'drawn_proposals', 'controlled', 'conte
 # %% ../../../nbs/papers/salt/02_switching.ipynb #b3dd4937
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -153,13 +154,16 @@ def sentences_of(
     return [np.frombuffer(b, np.int32) for b in numbers], where
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #85cecdff
+@lru_cache(2)
+def _loaded(name): return load_mlm(name)
+
 @patch
 def proposed(self:SelfSwitch,
     data, # features
     ctx, # tokenizer
 )->tuple: # proposals, bool [V] of what may be proposed, and for each row [(number of the sentence, where it starts)]
     "Ask the model about all sentences of the rows; raises `XltError` for another tokenizer than the model's"
-    model,own = load_mlm(self._model) if isinstance(self._model, str) else self._model
+    model,own = _loaded(self._model) if isinstance(self._model, str) else self._model
     tok,pieces = ctx.tokenizer, word_pieces(ctx.tokenizer)
     if pieces!=word_pieces(own):
         raise XltError(f'the tokenizer of {self.model} has other subwords than the encoder in training: use one model for both')
@@ -199,7 +203,7 @@ def versions(self:SelfSwitch,
     def version(i, j): return self._version(before[i], where[i], p, pools, pieces, tok, self._axes(before[i], ctx.seed, j, i))
     made = [[version(i, j) for i in range(len(before))] for j in range(self.copies)]
     if self.similar is None: return made
-    model = load_mlm(self._model)[0] if isinstance(self._model, str) else self._model[0]
+    model = _loaded(self._model)[0] if isinstance(self._model, str) else self._model[0]
     return [self._near(model, tok, before, rows) for rows in made]
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #5d5a2f57
