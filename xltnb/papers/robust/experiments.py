@@ -200,7 +200,7 @@ def _laptop_studies():
     pair = _real('lo_pair', 960, 100, _PAIRS, matrix=_PAIRS)
     cheap = tuple(r for r in BEYOND if not ROWS[r].grid) # those that try radii train several models
     return dict(
-        cldr=Study(_real('cldr_cat', 480, 120, LANGS), 4, CORE+('released','once')+cheap, 10, 150., more=dict(plain=14, rsda=14)),
+        cldr=Study(_real('cldr_cat', 480, 120, LANGS), 4, CORE+('released','once')+cheap, 10, 150., more=dict(plain=16, rsda=16)),
         **_mechanism(65., 500),
         pair=Study(pair, 4, ('plain','rsda','random'), 3, 650.),
         intent=Study(_real('ha_intent', 960, 120, LANGS), 4, ('plain','rsda','random'), 3, 120.))
