@@ -135,10 +135,13 @@ def test_readme_counts_the_verdicts_of_the_results_page():
     text = '\n'.join(''.join(o.get('data', {}).get('text/markdown', '')) for c in outputs for o in c.get('outputs', ()))
     lines = (ROOT/'README.md').read_text().splitlines()
     for paper in ('mothello', 'robust', 'salt', 'arithmetic', 'metapretrain'):
-        verdicts = [l.split(' | ')[1].replace(' (rule changed)', '').split(':')[0].split()[-1] for l in text.splitlines() if l.startswith(f'| {paper}.')]
-        told, = [l for l in lines if l.startswith('- [') and f'{paper}_walk' in l and 'claims: ' in l]
-        counts = {v: int(k) for k, v in re.findall(r'(\d+) (\w+)', told.split('claims: ')[1])}
-        assert counts == {v: verdicts.count(v) for v in set(verdicts)}, paper
+        rows = [l.split(' | ') for l in text.splitlines() if l.startswith(f'| {paper}.')]
+        told, = [l for l in lines if l.startswith('- [') and f'{paper}_walk' in l]
+        for whose, said in (('(ours)', 'of ours'), ('', 'of the paper')):
+            words = [r[1].replace(' (rule changed)', '').split(':')[0].split()[-1] for r in rows if r[0].endswith('(ours)') == bool(whose)]
+            counts = re.search(rf'(\d+) (?:claims? )?{said} \(([^)]*)\)', told)
+            assert int(counts[1]) == len(words), paper
+            assert {v: int(k) for k, v in re.findall(r'(\d+) (\w+)', counts[2])} == {v: words.count(v) for v in set(words)}, paper
 
 
 def test_the_search_finds_words_in_any_order(browser, address):

@@ -193,7 +193,7 @@ class Finetuner(_Checkpointed):
         methods:Sequence[Method]=(), # the outermost first
         tokenizer=None, # of the model
         seed:int=0, # of the run: rows' order, dropout, methods
-        out:str|Path|None=None, # folder of this run's checkpoints, one every few minutes; without it those of `looks` alone, in the cache until training is done
+        out:str|Path|None=None, # folder of this run's checkpoints, one every few minutes; without it those of `looks` alone, till the end
         keep:bool=False, # keep the checkpoint of every look, for `oracle`
         report:Callable=lambda share: None, # report(fraction of the updates that are made), with `out`
         deadline:float=math.inf, # `time.time()` at which to save in `out` and stop, not `done`
