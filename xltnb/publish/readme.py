@@ -54,8 +54,8 @@ def _verdicts(paper):
     rows = claims(paper, best.preset, jobs=best.jobs).rows
     counted = lambda rs: ', '.join(f'{k} {v}' for v in VERDICT_LOOK if (k := sum(r['verdict']==v for r in rs)))
     theirs,ours = ([r for r in rows if r['ours']==o] for o in (False,True))
-    said = [f'{len(theirs)} {"claim" if len(theirs)==1 else "claims"} of the paper ({counted(theirs)})'], [f'{len(ours)} of ours ({counted(ours)})']*bool(ours)
-    return f'`{best.preset}`: '+', '.join(sum(said, []))
+    said = f'`{best.preset}`: {len(theirs)} claim{"s"*(len(theirs)!=1)} of the paper ({counted(theirs)})'
+    return said+f', {len(ours)} of ours ({counted(ours)})'*bool(ours)
 
 # %% ../../nbs/publish/04_readme.ipynb #d81f1970
 def papers_markdown()->str: # a Markdown list; its links start in `nbs/`
