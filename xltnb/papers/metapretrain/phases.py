@@ -242,7 +242,8 @@ def check_counts(self:Pretraining):
 @patch
 def identity(self:Pretraining)->dict:
     "What makes a run this one"
-    return dict(cfg=to_dict(self.cfg), seed=self.seed) | {k: v for k,v in dict(text=text_print(self.cfg.text, self.langs)).items() if v}
+    told = text_print(self.cfg.text, self.langs)
+    return dict(cfg=to_dict(self.cfg), seed=self.seed) | (dict(text=told) if told else {})
 
 @patch
 def tensors(self:Pretraining)->dict:
@@ -292,7 +293,7 @@ def first_file(self:Pretraining)->Path|None:
     if self.shared is None or len(self.cfg.phases)<2: return None
     c = self.cfg
     key = [1, to_dict(c.net), to_dict(c.phases[0]), self.vocab(0), c.text, c.batch, c.mask, c.looks, c.bf16, self.langs,
-           self.seed, len(c.phases), *[told for told in [text_print(c.text, self.langs)] if told]]
+           self.seed, len(c.phases), *filter(None, [text_print(c.text, self.langs)])]
     return Path(self.shared)/f'{stable_hash(key)}.safetensors'
 
 @patch

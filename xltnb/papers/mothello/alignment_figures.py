@@ -164,8 +164,9 @@ def _layers_panel(fig, c, records, printed):
         said = {int(k.rsplit('L',1)[1]):v for k,v in printed.items() if k.startswith(m)}
         if list(said)==list(x): fig.add_trace(_diamonds(x, list(said.values()), m, COLOURS[m], True),1,c)
     control = control_name(records[0])
+    alike = [r for r in records if control_name(r)==control]
     for m,(name,colour) in _BEST.items() if f'{control}_L0' in records[0].metrics else ():
-        x_m = _by_layer(*(([r for r in records if control_name(r)==control], control) if m=='control' else (records, m)))
+        x_m = _by_layer(alike, control) if m=='control' else _by_layer(records, m)
         for t in seed_lines(*x_m, name, colour, c==1, dash='dash'): fig.add_trace(t,1,c)
     add_levels(fig, c, x, records, c==1)
     fig.update_xaxes(title='layer', dtick=1, row=1, col=c)
