@@ -19,6 +19,7 @@ from conftest import NBS, ROOT
 from xltnb.runs.experiments import has_part, papers
 
 PLOT = '.jupyter-widgets .js-plotly-plot'
+DONE = "() => ![...document.querySelectorAll('.jp-InputPrompt')].some(p => p.textContent.includes('*'))"  # no cell waits or runs
 CHANGED = f'b => {{ const e = document.querySelector("{PLOT}"); return e && JSON.stringify(e.data) + JSON.stringify(e.layout) !== b }}'
 BOOKS = {f'explore_{p}': [f'from xltnb import explore\nexplore({p!r})'] for p in papers() if has_part(p, 'explorer')} | dict(regions=['from xltnb.papers.robust.explorer import RegionExplorer', 'RegionExplorer(radius=.03)'])
 WIDGETS = {'mothello_explore': 1, '09_explorer': 1, 'mothello_walk': 2}  # a page, and how many widgets it leaves
@@ -95,6 +96,7 @@ def run_all(browser, address):
     page.get_by_role('menuitem', name='Run', exact=True).click()
     page.locator('.lm-Menu-itemLabel', has_text=re.compile('^Run All Cells$')).click()
     page.locator(f'{PLOT} .main-svg').first.wait_for(timeout=240_000)
+    page.wait_for_function(DONE, timeout=240_000)  # before, the kernel would answer a widget after the last cell only
     yield page
     assert page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]').count() == 0
     assert not wrong, '\n'.join(wrong)
@@ -105,8 +107,8 @@ def changes(page, act, title=''):
     "`act` on the page, and wait for another picture with this in its title"
     before = picture(page)
     act()
-    page.wait_for_function(CHANGED, arg=before, timeout=60_000)
-    page.locator(f'{PLOT} .gtitle', has_text=title).first.wait_for(timeout=60_000)
+    page.wait_for_function(CHANGED, arg=before, timeout=120_000)
+    page.locator(f'{PLOT} .gtitle', has_text=title).first.wait_for(timeout=120_000)
 
 
 def drag(page, steps):
