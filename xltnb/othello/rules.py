@@ -64,10 +64,10 @@ def geometry(
     return Geometry(n)
 
 # %% ../../nbs/othello/00_rules.ipynb #fceafc75
-def _ray(own:int, opp:int, step, inner:int)->int:
-    "Opponent's discs in unbroken runs that start next to `own`, in the direction of `step`"
-    run = step(own) & inner
-    for _ in range(5): run |= step(run) & inner
+def _ray(own:int, step, discs:int)->int:
+    "Those of the opponent's `discs` that stand in unbroken runs next to `own`, in the direction of `step`"
+    run = step(own) & discs
+    for _ in range(5): run |= step(run) & discs
     return run
 
 # %% ../../nbs/othello/00_rules.ipynb #670107c0
@@ -100,7 +100,7 @@ class Position:
     def legal_bits(self)->int:
         "Squares the side to move may play, as bits; a side without one does *not* pass here"
         g,res = geometry(self.n), 0
-        for step,side in _steps(g): res |= step(_ray(self.own, self.opp, step, self.opp & (g.inner if side else g.full)))
+        for step,side in _steps(g): res |= step(_ray(self.own, step, self.opp & (g.inner if side else g.full)))
         return res & ~(self.black|self.white) & g.full
     def legal(self)->list:
         "Squares the side to move may play"
@@ -115,7 +115,7 @@ def _flips(pos:Position, sq:int)->int:
     "Bits of the discs that `sq` turns"
     g,turned = geometry(pos.n), 0
     for step,side in _steps(g):
-        run = _ray(1<<sq, pos.opp, step, pos.opp & (g.inner if side else g.full))
+        run = _ray(1<<sq, step, pos.opp & (g.inner if side else g.full))
         if step(run) & pos.own: turned |= run
     return turned
 

@@ -137,7 +137,7 @@ class _Loader:
     def rows(self, lang, split):
         "Tidy rows of one split, [] if it is not needed and not there, or nothing of it is left"
         count = Counter()
-        rows,where = (self.from_hub if self.folder is None else self.from_folder)(lang, split, count)
+        rows,where = (self.from_hub if self.folder is None else self.from_folder)(lang, split)
         rows = [r for r in rows if _belongs(r, self.pub, lang, split)]
         if not rows:
             if where and self.pub.needs(lang, split):
@@ -159,14 +159,14 @@ class _Loader:
         "What was mended and dropped: by file where several languages or splits share one"
         who = lambda key: self.askers[key][0] if len(self.askers[key])==1 else ' + '.join(p.name for p in key)
         return (*(f'{who(key)}: {n} {what}' for key,count in self.mended.items() for what,n in count.items() if n), *self._notes)
-    def from_folder(self, lang, split, count):
+    def from_folder(self, lang, split):
         paths = find_files(self.name, self.folder, lang, split)
         key = tuple(paths)
         if not paths: return [], ''
         if key not in self.cache: self.cache[key] = _read(self.pub, paths, self.mended.setdefault(key, Counter()))
         self.askers.setdefault(key, []).append(f'{lang} {split}')
         return self.cache[key], ' + '.join(map(str, paths[:3]))
-    def from_hub(self, lang, split, count):
+    def from_hub(self, lang, split):
         pub = self.pub if split in self.pub.need or not self.pub.train_from else PUBLISHED[self.pub.train_from]
         if pub is not self.pub and lang!='en': return [], ''
         config,part = pub.named(pub.config, lang),pub.hub_splits.get(split, split)

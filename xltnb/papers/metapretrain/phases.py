@@ -184,14 +184,12 @@ def update(self:Pretraining):
     for g in self.opt.param_groups: g['lr'] = p.lr*schedule(n/self.reader.updates, p.warmup)
     loss,_ = masked_loss(self.model, hide(rows, free, self.cfg.mask, self.frame, rng), chunk=1024, bf16=self.cfg.bf16)
     loss.backward()
-    self.step(loss)
+    self.step()
     self.count(rows, place)
 
 # %% ../../../nbs/papers/metapretrain/03_phases.ipynb #06734b35
 @patch
-def step(self:Pretraining,
-    loss, # of the update
-):
+def step(self:Pretraining):
     "Clip, step; raises `XltError` where the gradient is no longer finite"
     rows = self.model.get_input_embeddings()
     rows.weight.grad[rows.padding_idx] = 0

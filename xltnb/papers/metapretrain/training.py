@@ -165,7 +165,6 @@ class Look:
     def __init__(self,
         cfg:MetaCfg, # of the run
         langs:tuple, # the source first
-        device:str='cpu', # of the model
     ):
         self.tok,self.langs,self.cfg = load_vocab(cfg.net.vocab), langs, cfg
         corpus = meta_corpus(cfg.net.vocab, tuple(sorted(langs)), cfg.text)

@@ -50,7 +50,7 @@ def _discs(n:int, panel:int)->go.Scatter:
         hovertemplate=hover, **_on_panel(panel))
 
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #15c563fd
-def _mark(n:int, panel:int, name:str, **marker)->go.Scatter:
+def _mark(panel:int, name:str, **marker)->go.Scatter:
     "Marks that stand on some squares"
     return go.Scatter(x=[], y=[], mode='markers', marker=dict(line=dict(width=3),**marker), name=name, hoverinfo='skip', **_on_panel(panel))
 
@@ -91,9 +91,9 @@ def empty_boards(
 )->go.Figure:
     "Three empty boards; traces: discs and last move, discs and wrong squares of the probe, next move and legal squares"
     frame = dict(symbol='square-open', size=270/n)
-    true = [_discs(n,1), _mark(n,1,'last move',symbol='circle',size=50/n,color='#e08a1e')]
-    read = [_discs(n,2), _mark(n,2,'wrong',color=_WRONG,**frame)]
-    fig = go.Figure(true+read+[_heat(n), _mark(n,3,'legal',color=INK,**frame)])
+    true = [_discs(n,1), _mark(1,'last move',symbol='circle',size=50/n,color='#e08a1e')]
+    read = [_discs(n,2), _mark(2,'wrong',color=_WRONG,**frame)]
+    fig = go.Figure(true+read+[_heat(n), _mark(3,'legal',color=INK,**frame)])
     for panel in (1,2,3): fig.update_layout(_axes(n,panel))
     fig.update_layout(annotations=[_note(i,t) for i,t in enumerate(_PANELS)], shapes=[l for p in (1,2,3) for l in _lines(n,p)])
     size = dict(width=940, height=408, margin=dict(l=24,r=14,t=80,b=32))
