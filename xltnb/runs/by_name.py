@@ -48,10 +48,12 @@ def world_seed(
     return int(n) if before.startswith('invented') else 0
 
 # %% ../../nbs/runs/09_by_name.ipynb #9cfa9e93
-def _invented(name):
-    "The invented task of a name, in its world"
+def _invented(name, langs):
+    "The invented task of a name, in its world; its source and `langs`, or all"
     kind = check_name(name.removeprefix(_INVENTED).partition(':')[0], INVENTED_TASKS, 'invented task')
-    return invented_task(kind, invented_world(world_seed(name)))
+    task = invented_task(kind, invented_world(world_seed(name)))
+    for l in langs: check_name(l, task.data, f'language of {name}')
+    return replace(task, data={l: task.data[l] for l in task.languages if not langs or l in (task.source, *langs)})
 
 # %% ../../nbs/runs/09_by_name.ipynb #99084004
 def task_of(
@@ -61,7 +63,7 @@ def task_of(
     seed:int=0, # which rows
 )->Task:
     "The rows of a run; raises `XltError` for an unknown task, and for a published one whose folder is not set"
-    if is_invented(name): task = _invented(name)
+    if is_invented(name): task = _invented(name, langs)
     else: task = load_task(name, langs=langs or None, hub=not hub_off())
     if name=='xquad': task = split_articles(task)
     return task.take(min(train, len(task.rows(task.source, 'train'))), seed=seed) if train else task
