@@ -14,8 +14,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..core import XltError
+from ..figures.gains import by_task, gains_fig, paired
 from .rows import BOARD_CONTROLS, BOARD_PLANNED
-from ..papers.robust.figures import by_task, gains_fig, paired
 from ..records.record import Record
 from ..stats import holm, paired_diff
 
@@ -26,7 +26,7 @@ def _line(row, runs, plain):
     x = paired_diff(d, np.zeros(len(d))) if len(d) and row!='plain' else None
     of = lambda m: 100*mean(r.metrics[m] for r in runs)
     memory = [m for r in runs if (m := r.provenance.get('peak_mem_mb'))]
-    gain = dict(gain=100*x.effect, low=100*x.low, high=100*x.high, english=100*float(np.mean(paired(runs, plain, 'source')))) if x else \
+    gain = dict(gain=x.effect, low=x.low, high=x.high, english=float(np.mean(paired(runs, plain, 'source')))) if x else \
         dict.fromkeys(('gain','low','high','english'), np.nan)
     return dict(method=row, control=row in BOARD_CONTROLS, others=of('targets'), source=of('source')) | gain | dict(
         n=len(runs), seconds=median(r.metrics['seconds'] for r in runs), memory_mb=median(memory) if memory else np.nan)
@@ -54,7 +54,7 @@ def comparisons(
         d = paired(rows.get(task, {}).get(a, ()), rows.get(task, {}).get(b, ()))
         x = paired_diff(d, np.zeros(len(d))) if len(d)>1 else None
         value = dict.fromkeys(('gain','low','high','p'), np.nan)
-        if x: value = dict(gain=100*x.effect, low=100*x.low, high=100*x.high, p=x.p)
+        if x: value = dict(gain=x.effect, low=x.low, high=x.high, p=x.p)
         found.append({'task': task, 'method': a, 'against': b, 'n': len(d)} | value)
     t = pd.DataFrame(found)
     return t.assign(p_holm=holm(t.p.fillna(1.).tolist()))

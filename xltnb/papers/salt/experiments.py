@@ -150,7 +150,7 @@ def _fine_study(task, train, limit, rows, seeds, cost, langs=SALT_LANGS, copies=
 
 def _laptop_studies():
     "What judges, the frozen study first"
-    return dict(**_frozen_studies(), **_world_studies(), cldr=_fine_study('cldr_cat', 320, 150, SALT_CORE, 3, 110.))
+    return dict(**_frozen_studies(), **_world_studies(), cldr=_fine_study('cldr_cat', 320, 0, SALT_CORE, 10, 200.))
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #d302f378
 _PAIRS = ('en','de','ru','zh','fi') # of the matrix
