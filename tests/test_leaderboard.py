@@ -6,7 +6,7 @@ import pytest
 
 from xltnb.core import XltError, from_dict
 from xltnb.leaderboard.board import BOARD_METHODS, board_methods, load_own
-from xltnb.leaderboard.rows import BOARD_CONTROLS, BOARD_PLANNED, BOARD_ROWS, BoardCfg, board_jobs, board_studies, own_call
+from xltnb.leaderboard.rows import BOARD_CONTROLS, BOARD_PLANNED, BOARD_ROWS, TRAINED_ROWS, BoardCfg, board_jobs, board_studies, own_call
 from xltnb.leaderboard.table import board_table, comparisons
 from xltnb.records.record import Record
 from xltnb.stats import holm
@@ -28,12 +28,14 @@ def mine(tmp_path):
 
 @pytest.mark.parametrize('preset', ['smoke', 'laptop', 'gpu'])
 def test_rows_differ_in_their_methods_alone(preset):
-    "Same rows, encoder, head and updates; the weight of the originals follows from the kind of method"
+    "Same rows, encoder, head and updates; the weight of the originals follows from the kind of method, and one row averages checkpoints"
+    fine = lambda j: {k: v for k, v in j.config['fine'].items() if j.labels['row'] != 'salt_average' or k not in ('looks', 'select')}
     for scale, task in {(j.labels['scale'], j.labels['task']) for j in board_jobs(preset)}:
         jobs = [j for j in board_jobs(preset) if (j.labels['scale'], j.labels['task']) == (scale, task)]
-        rest = {json.dumps({k: v for k, v in j.config.items() if k not in ('methods', 'frozen')}, sort_keys=True) for j in jobs}
+        rest = [{k: v for k, v in j.config.items() if k not in ('methods', 'frozen', 'fine')} | fine(j) for j in jobs]
+        assert all(r.items() <= rest[0].items() for r in rest)
         heads = {json.dumps({k: v for k, v in j.config['frozen'].items() if k != 'originals'}) for j in jobs}
-        assert len(rest) == len(heads) == 1
+        assert len(heads) == 1
         seeds = {j.labels['row']: 0 for j in jobs}
         for j in jobs: seeds[j.labels['row']] += 1
         assert len(set(seeds.values())) == 1, seeds
@@ -41,7 +43,7 @@ def test_rows_differ_in_their_methods_alone(preset):
 
 
 def test_every_row_can_be_made():
-    for row, calls in BOARD_ROWS.items():
+    for row, calls in (BOARD_ROWS | TRAINED_ROWS).items():
         made = board_methods(BoardCfg(methods=tuple(map(str, calls))), ['one sentence']) if not any('Self' in str(c) for c in calls) else []
         assert all(isinstance(m, Method) for m in made) and all(c.name in BOARD_METHODS for c in calls), row
 
@@ -51,7 +53,7 @@ def test_originals_weigh_half_in_every_row():
         words, beside = ' '.join(j.config['methods']), j.config['frozen']['originals']
         acts = any(k in words for k in ('ADV', 'RSRP', 'EmbedMixup'))
         assert beside == float(acts and j.labels['scale'] == 'frozen')
-        if words and not acts: assert 'originals=True' in words or 'originals=1.0' in words
+        if words and not acts: assert any(k in words for k in ('originals=True', 'originals=1.0', 'Consistency'))  # its loss holds both by halves
 
 
 def test_planned_comparisons_are_six_and_are_run():
@@ -82,7 +84,7 @@ def test_bad_input_is_answered(mine):
 
 def test_an_encoder_without_a_head_gets_no_rows_of_salt():
     rows = {j.labels['row'] for j in board_jobs('laptop', encoder='mine', mlm=False)}
-    assert rows == {'plain', 'rsrp', 'adv', 'rsda', 'words'}
+    assert rows == {'plain', 'rsrp', 'adv', 'rsda', 'words', 'consistency'}
     assert all(j.config['encoder'] == j.config['mlm'] == 'mine' for j in board_jobs('laptop', encoder='mine'))
 
 
