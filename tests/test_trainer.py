@@ -27,7 +27,7 @@ from xltnb.core import XltError
 from xltnb.training.features import make_features, pad_batch, span_features
 from xltnb.models.encoders import first_layers, load_encoder
 from xltnb.models.heads import add_head
-from xltnb.training.method_trainer import MethodTrainer
+from xltnb.training.method_trainer import MethodTrainer, prepared
 from xltnb.papers.robust.methods import ADV, RSRP, FreeADV
 from xltnb.papers.robust.augmentation import Repeat  # noqa: F401
 from xltnb.papers.robust.views import PreparedViews
@@ -35,7 +35,7 @@ from xltnb.training.settings import SCHEDULE, FineCfg
 from xltnb.training.arguments import arguments
 from xltnb.tasks.bench import load_bench
 from xltnb.tasks.task import Task, make_rows
-from xltnb.training.trainer import Finetuner, averaged, prepared, subwords_read
+from xltnb.training.trainer import Finetuner, averaged, subwords_read
 from xltnb.training.scores import generalized, logits_of, predict, spread, zero_shot
 from xltnb.training.views import view
 

@@ -29,7 +29,7 @@ from .features import by_length, make_features, pad_batch
 from .methods import Method, Out, Step, added_last, chain, check_methods, positions
 from .scores import Transfer, check_positions, main_metric
 from .settings import FrozenCfg, pays_bf16
-from .trainer import prepared
+from .method_trainer import prepared
 
 # %% ../../nbs/training/11_frozen.ipynb #8930b112
 def mean_pooled(

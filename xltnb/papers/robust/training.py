@@ -30,7 +30,8 @@ from ...tasks.synonyms import Synonyms, english_only, load_synonyms
 from ...training.frozen import Reader, frozen_encoder, frozen_study
 from ...training.scores import Transfer
 from ...training.senses import SenseDA
-from ...training.trainer import Finetuner, Prepare, finetune
+from ...training.method_trainer import Prepare
+from ...training.trainer import Finetuner, finetune
 
 # %% ../../../nbs/papers/robust/05_training.ipynb #9804e89c
 _MADE = ADV, FreeADV, RSRP, RSDA, SenseDA, Repeat, PreparedViews, Consistency, EAR

@@ -32,7 +32,8 @@ from ...training.frozen import Reader, frozen_encoder, frozen_study
 from ...training.methods import Method
 from ...training.scores import Transfer, spread
 from ...training.settings import FrozenCfg
-from ...training.trainer import Finetuner, Prepare, finetune, prepared
+from ...training.method_trainer import Prepare, prepared
+from ...training.trainer import Finetuner, finetune
 from ...training.views import checked_table, swapped
 
 # %% ../../../nbs/papers/salt/07_training.ipynb #4234c8c2
