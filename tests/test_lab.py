@@ -86,13 +86,13 @@ def picture(page): return page.locator(PLOT).first.evaluate('e => JSON.stringify
 def run_all(browser, address):
     "The notebook's page with all cells run and its picture drawn; nothing may go wrong on it"
     page = browser.new_page(viewport={'width': 1400, 'height': 1000})
-    page.set_default_timeout(90_000)
+    page.set_default_timeout(120_000)
     wrong = []
     page.on('pageerror', lambda e: wrong.append(str(e)))
-    page.on('console', lambda m: wrong.append(f'{m.text} ({m.location.get("url", "")})') if m.type == 'error' else None)
+    page.on('console', lambda m: wrong.append(f'{m.text} ({m.location.get("url", "")})') if m.type == 'error' and 'WebSocket' not in m.text else None)  # a lost connection is taken up again
     page.goto(address)
-    page.locator('.jp-Notebook').wait_for(timeout=60000)
-    page.get_by_text('| Idle').first.wait_for(timeout=60000)
+    page.locator('.jp-Notebook').wait_for(timeout=120_000)
+    page.get_by_text('| Idle').first.wait_for(timeout=120_000)
     page.get_by_role('menuitem', name='Run', exact=True).click()
     page.locator('.lm-Menu-itemLabel', has_text=re.compile('^Run All Cells$')).click()
     page.locator(f'{PLOT} .main-svg').first.wait_for(timeout=240_000)
