@@ -103,7 +103,7 @@ def ablation_df(
     "What each changed setting gains over SALT as it is"
     found = gains(rows, 'salt', ('targets',)).set_index('row') if 'salt' in rows else pd.DataFrame()
     return pd.DataFrame([dict(setting=g, row=r) | found.loc[r, ['gain','low','high','n']].to_dict() for g,rs in groups.items()
-                         for r in rs if r in found.index], columns=['setting','row','gain','low','high','n'])
+                         for r in rs if r in found.index], columns=['setting','row','gain','low','high','n']).astype(dict(n=int))
 
 # %% ../../../nbs/papers/salt/08_figures.ipynb #a421c855
 @report_figures('salt')
