@@ -21,7 +21,7 @@ from ..stats import holm, paired_diff
 # %% ../../nbs/figures/08_gains.ipynb #f0a0bc2a
 def by_task(
     records:Iterable[Record], # with the labels of their jobs; those that serve no row are left out
-    scale:str|None='finetune', # 'finetune', or 'frozen' for a frozen-encoder study; None for both
+    scale:str|None='finetune', # 'finetune', or 'frozen' for a frozen-encoder study; None for every scale
 )->dict[str,dict[str,list[Record]]]: # task -> row -> runs
     "Sort runs by task and row"
     found = {}
@@ -94,7 +94,7 @@ def gains_fig(
 )->go.Figure:
     "Points of accuracy that every row gains over `base`; raises `XltError` when no row has a seed in common with it"
     t = gains(arms, base, metrics)
-    if t.empty: raise XltError(f'no row has a seed in common with {base!r}: run both')
+    if t.empty: raise XltError(f'no row has a seed in common with {base!r}: run both, as `xltnb plan` lists them')
     fig = make_subplots(1, len(metrics), shared_yaxes=True, horizontal_spacing=.04, subplot_titles=[_SHOWN[m][0] for m in metrics])
     for c,m in enumerate(metrics, 1):
         for row in t.row.unique(): fig.add_trace(_dots(arms[row], arms[base], row, m), 1, c)
