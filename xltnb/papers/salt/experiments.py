@@ -136,7 +136,7 @@ def _frozen_studies():
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #9388abdc
 _WORLD_FINE = FineCfg(epochs=4., batch=32, lr=1e-3, head_lr=1e-3, warmup=.1, bf16='no')
 
-def _world_studies(seeds=14, cost=95.):
+def _world_studies(seeds=28, cost=95.):
     "With anchors, and without"
     cfg = PretrainedWorldCfg(fine=_WORLD_FINE)
     return dict(world=SaltStudy('salt.world', cfg, (*SALT_CORE, 'oracle', *_PARTS), seeds, cost/5),
@@ -150,7 +150,7 @@ def _fine_study(task, train, limit, rows, seeds, cost, langs=SALT_LANGS, copies=
 
 def _laptop_studies():
     "What judges, the frozen study first"
-    return dict(**_frozen_studies(), **_world_studies(), cldr=_fine_study('cldr_cat', 320, 0, SALT_CORE, 10, 200.))
+    return dict(**_frozen_studies(), **_world_studies(), cldr=_fine_study('cldr_cat', 320, 0, SALT_CORE, 12, 200.))
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #d302f378
 _PAIRS = ('en','de','ru','zh','fi') # of the matrix
