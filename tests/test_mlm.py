@@ -388,7 +388,7 @@ def test_a_damaged_shipped_model_is_seen(tmp_path, monkeypatch):
     (tmp_path/'e5-small-mlm.bin').write_bytes(raw)
     (tmp_path/'e5-small-mlm.json').write_bytes(record.read_bytes())
     monkeypatch.setattr(encoders, 'MLM_FILE', tmp_path/'e5-small-mlm.bin')
-    with pytest.raises(XltError, match='install the package again'): encoders._check_shipped()
+    with pytest.raises(XltError, match='install the package again'): encoders._check_shipped(tmp_path/'e5-small-mlm.bin')
 
 
 @pytest.mark.parametrize('shares', [dict(dual=1.), dict(dual=0., tlm=1.), dict(dual=.5)], ids=str)

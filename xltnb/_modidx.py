@@ -651,6 +651,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                     'xltnb/models/encoders.py'),
                                        'xltnb.models.encoders._random': ('models/encoders.html#_random', 'xltnb/models/encoders.py'),
                                        'xltnb.models.encoders._rows': ('models/encoders.html#_rows', 'xltnb/models/encoders.py'),
+                                       'xltnb.models.encoders._shipped': ('models/encoders.html#_shipped', 'xltnb/models/encoders.py'),
                                        'xltnb.models.encoders._stamp': ('models/encoders.html#_stamp', 'xltnb/models/encoders.py'),
                                        'xltnb.models.encoders._tokenizer_at': ( 'models/encoders.html#_tokenizer_at',
                                                                                 'xltnb/models/encoders.py'),

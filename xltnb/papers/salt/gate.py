@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from ...tasks.bench import BENCH_DIR, TEXT_FILE, read_table
 from ...core import XltError, plain, seed_for, to_dict
 from ...files import atomic_write, sha256_of
-from ...models.encoders import MLM_FILE, load_mlm, save_mlm
+from ...models.encoders import MLM_FILE, TLM_FILE, load_mlm, save_mlm
 from ...models.q4 import REQUIREMENT
 from ...models.subwords import MODELS_DIR
 from .proposals import context_scores, english_ids, english_pieces, word_pieces, word_places
@@ -223,8 +223,10 @@ def judge_again(
 
 
 # %% ../../../nbs/papers/salt/01_gate.ipynb #8a4c4761
-def mlm_record()->dict: # as `release` wrote it
-    "The shipped model's record"
-    path = MLM_FILE.with_suffix('.json')
+def mlm_record(
+    file:Path=MLM_FILE, # a shipped file
+)->dict: # as `release` wrote it
+    "The record of a shipped model; raises `XltError` if it is missing"
+    path = file.with_suffix('.json')
     if not path.is_file(): raise XltError(f'{path} is missing: install the package again')
     return json.loads(path.read_text(encoding='utf-8'))
