@@ -40,10 +40,10 @@ BOARD_ROWS = dict(
     switch_adv=(_ATTACK, _SWITCH))
 BOARD_CONTROLS = ('plain', 'words', 'subwords')
 
-_AVERAGED = dict(looks=3, select='average') # the mean of three checkpoints
 TRAINED_ROWS = dict(
     consistency=(call('Consistency', views=1, lower=True, punct=True),),
     salt_average=BOARD_ROWS['salt']) # rows of fine-tuning alone
+_TRAINING = dict(salt_average=dict(looks=3, select='average')) # the mean of three checkpoints
 
 # %% ../../nbs/leaderboard/00_rows.ipynb #283e6f5b
 _PAIRS = ('salt','plain'), ('salt_adv','salt'), ('switch','subwords')
@@ -103,8 +103,8 @@ def board_studies(
 def _filled(cfg, row, words):
     "A row's configuration: at the frozen scale methods that act in training get as much weight of originals"
     beside = any(w.startswith(('ADV','RSRP','EmbedMixup')) or '.py:' in w for w in words) and cfg.scale=='frozen'
-    fine = replace(cfg.fine, **_AVERAGED) if row=='salt_average' else cfg.fine
-    return replace(cfg, methods=tuple(words), frozen=replace(cfg.frozen, originals=float(beside)), fine=fine)
+    frozen,fine = replace(cfg.frozen, originals=float(beside)), replace(cfg.fine, **_TRAINING.get(row, {}))
+    return replace(cfg, methods=tuple(words), frozen=frozen, fine=fine)
 
 def _folder_print(encoder):
     "Hashes of the files of a user's encoder: another training of it is another encoder"
