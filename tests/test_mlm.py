@@ -236,12 +236,19 @@ def test_a_model_goes_through_its_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not SHIPPED, reason='no trained model is shipped yet')
-def test_the_shipped_model_is_the_recorded_one():
+@pytest.mark.parametrize('file', [encoders.MLM_FILE, encoders.TLM_FILE], ids=lambda f: f.stem)
+def test_a_shipped_model_is_the_recorded_one(file):
     import hashlib
-    record = json.loads(encoders.MLM_FILE.with_suffix('.json').read_text())
-    assert encoders.MLM_FILE.stat().st_size < 16*2**20
-    assert hashlib.sha256(encoders.MLM_FILE.read_bytes()).hexdigest() == record['sha256']
-    assert read_q4(encoders.MLM_FILE).sizes['vocab'] == record['vocab'] == len(encoders.benchmark_ids(read_q4(encoder_file())))
+    record = mlm_record(file)
+    assert record['name'] == file.stem and file.stat().st_size < 16*2**20
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == record['sha256']
+    assert read_q4(file).sizes['vocab'] == record['vocab'] == len(encoders.benchmark_ids(read_q4(encoder_file())))
+
+
+def test_the_head_with_translations_differs_in_nothing_else():
+    a, b = (mlm_record(f) for f in (encoders.MLM_FILE, encoders.TLM_FILE))
+    assert {k for k in a['config'] if a['config'][k] != b['config'][k]} == {'tlm'} and a['text'] == b['text']
+    assert abs(a['read']['tokens']-b['read']['tokens']) < 2000
 
 
 def test_a_sentence_drawn_twice_is_shown_both_times():

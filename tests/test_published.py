@@ -236,13 +236,16 @@ def judged(tmp_path):
 @pytest.mark.parametrize('change, n, verdict, says', [
     (lambda r: None, 3, 'ok', ''),
     (lambda r: r.provenance['rules'].clear(), 3, 'todo', 'the rule was changed after these runs'),
+    (lambda r: r.provenance['rules'].clear() if r.arm == 'y' else None, 3, 'ok', ''),
+    (lambda r: r.provenance['rules'].clear() if r.arm == 'y' or r.seed == 1 else None, 3, 'todo', 'the rule was changed after these runs'),
+    (lambda r: r.provenance['rules'].update({k: 'f'*16 for k in r.provenance['rules']}) if r.arm == 'y' else None, 3, 'todo', 'the rule was changed after these runs'),
     (lambda r: r.provenance.pop('rules'), 3, 'ok', ''),
     (lambda r: r.provenance.pop('data'), 3, 'ok', ''),
     (lambda r: r.items.pop('avg') if r.seed else None, 3, 'ok', 'not all runs hold the same items'),
     (lambda r: r.items.clear(), 3, 'ok', ''),
     (lambda r: r.provenance.update(data=r.arm) if r.seed == 1 else None, 2, 'undecided', '1 of 3 seeds left out, their arms saw different data'),
     (lambda r: r.provenance.update(data=r.arm), 0, 'todo', '3 of 3 seeds left out'),
-], ids=['all', 'rule-after', 'no-rules', 'no-data', 'some-items', 'no-items', 'data-of-a-seed', 'data'])
+], ids=['all', 'rule-after', 'rule-before-the-last-arm', 'rule-after-a-seed', 'other-rule-of-an-arm', 'no-rules', 'no-data', 'some-items', 'no-items', 'data-of-a-seed', 'data'])
 def test_what_judging_leaves_out_is_said(judged, change, n, verdict, says):
     j = judged(change)
     assert (j.n, j.verdict) == (n, verdict) and j.note.startswith(says) and bool(j.note) == bool(says)

@@ -175,10 +175,10 @@ def _planned(check, jobs):
 
 # %% ../../nbs/records/06_judge.ipynb #142fd932
 def _stale(claim, preset, runs):
-    "Was the claim's rule changed, or written, after these runs, without a word about it?"
+    "Was the claim's rule changed after these runs, or written after the last of the arms it compares, without a word about it?"
     key = f'{claim.id.split(".",1)[1]}/{preset}'
-    stood = {r.provenance['rules'].get(key) for x in runs for r in x.values() if 'rules' in r.provenance}
-    return not all(claim.allows(preset, rules) for rules in stood)
+    stood = [{r.provenance['rules'].get(key) for r in x.values() if 'rules' in r.provenance} for x in runs]
+    return any(rules=={None} or not all(claim.allows(preset, r) for r in rules-{None}) for rules in stood)
 
 # %% ../../nbs/records/06_judge.ipynb #418b39e3
 _EXCLUDED = ('off', 'smaller') # words that say: not in the claimed range
