@@ -44,11 +44,12 @@ class PhasesExplorer(Explorer):
         controls |= dict(measure=W.Dropdown(options=_LAYERS, value='centred', description='by layer', layout=W.Layout(width='220px')),
             cursor=W.FloatSlider(value=1., min=0., max=1., step=.01, description='training',
                 readout_format='.0%', layout=W.Layout(width='420px')))
+        self.rows = tuple(self.runs), ('cursor','measure')
         self.start(controls, settings)
 
     def chosen(self)->list:
         "Arms that are on"
-        return [a for a in self.runs if self.controls[a].value]
+        return [a for a in self.runs if self.value(a)]
 
 # %% ../../../nbs/papers/metapretrain/08_explorer.ipynb #89bffcc6
 @patch
@@ -56,10 +57,10 @@ def traces(self:PhasesExplorer)->list: # (trace, panel)
     "A line an arm and panel; those of arms that are off are hidden"
     out = []
     for a,rs in self.runs.items():
-        on = bool(self.controls[a].value)
+        on = bool(self.value(a))
         x = [t/1e6 for t in rs[0].curves['dev']['tokens']]
         out += [(_mean_line(x, [_curve(r,n) for r in rs], a, c==1, visible=on), c) for c,n in enumerate(('loss_en','retrieval'), 1)]
-        layers = [r.curves['layers'][self.controls['measure'].value] for r in rs]
+        layers = [r.curves['layers'][self.value('measure')] for r in rs]
         out.append((_mean_line(list(range(len(layers[0]))), layers, a, False, visible=on), 3))
     return out
 
@@ -69,7 +70,7 @@ def title(self:PhasesExplorer)->str:
     "What the arms that are on have at the cursor"
     def at(a):
         dev = self.runs[a][0].curves['dev']
-        i = min(range(len(dev['tokens'])), key=lambda k: abs(dev['tokens'][k]/dev['tokens'][-1]-self.controls['cursor'].value))
+        i = min(range(len(dev['tokens'])), key=lambda k: abs(dev['tokens'][k]/dev['tokens'][-1]-self.value('cursor')))
         en = sum(_curve(r,'loss_en')[i] for r in self.runs[a])/len(self.runs[a])
         return f'{a} {en:.3f} after {dev["tokens"][i]/1e6:.2f} M'
     return 'English loss: '+(', '.join(map(at, self.chosen()[:3])) or 'no arm is on')
@@ -80,48 +81,31 @@ def _cursor(self:PhasesExplorer):
     "Where the cursor and the phase boundary stand, in million tokens"
     most = max(rs[0].curves['dev']['tokens'][-1] for rs in self.runs.values())/1e6
     cut = next((b for a in self.chosen() if (b := boundary(self.runs[a]))), None)
-    return self.controls['cursor'].value*most, None if cut is None else cut/1e6
+    return self.value('cursor')*most, None if cut is None else cut/1e6
 
 # %% ../../../nbs/papers/metapretrain/08_explorer.ipynb #c29d4c31
 @patch
-def shapes(self:PhasesExplorer)->list:
-    "Lines of cursor and boundary in the first two panels"
+def shapes(self:PhasesExplorer)->list: # of four
+    "Lines of cursor and boundary in the first two panels; without a boundary its lines are hidden"
     now,cut = self._cursor()
     ref = lambda a,c: a if c==1 else f'{a}{c}'
-    line = lambda x,c,dash: dict(type='line', x0=x, x1=x, y0=0, y1=1, xref=ref('x',c), yref=ref('y',c)+' domain',
-                                 line=dict(color=QUIET, width=1, dash=dash))
-    return [line(now,c,'dot') for c in (1,2)]+([line(cut,c,'dash') for c in (1,2)] if cut else [])
+    line = lambda x,c,dash: dict(type='line', x0=x or 0, x1=x or 0, y0=0, y1=1, xref=ref('x',c), yref=ref('y',c)+' domain',
+                                 line=dict(color=QUIET, width=1, dash=dash), visible=x is not None)
+    return [line(x,c,dash) for x,dash in ((now,'dot'), (cut,'dash')) for c in (1,2)]
 
 # %% ../../../nbs/papers/metapretrain/08_explorer.ipynb #0dcb18a1
 @patch
-def fig(self:PhasesExplorer,
-    width:int=780, # pixels; a page's column
-)->go.Figure:
-    "The current picture as a plain figure"
-    f = panels([CURVES['loss_en'], CURVES['retrieval'], f"{self.controls['measure'].value} by layer"], False, .08)
+def blank(self:PhasesExplorer)->go.Figure: # with a line an arm and panel
+    "Three panels: English loss, retrieval, and a measure by layer"
+    f = panels([CURVES['loss_en'], CURVES['retrieval'], 'by layer'], False, .08)
     for t,c in self.traces(): f.add_trace(t, 1, c)
     f.update_xaxes(title='million tokens', col=1).update_xaxes(title='million tokens', col=2).update_xaxes(title='layer', col=3)
-    dress(f, self.title(), 'means over seeds; dashed: the second phase begins; dotted: the cursor', 420, legend=dict(y=-.28))
-    return f.update_layout(shapes=self.shapes(), width=width)
+    return dress(f, '', 'means over seeds; dashed: the second phase begins; dotted: the cursor', 420, legend=dict(y=-.28))
 
 # %% ../../../nbs/papers/metapretrain/08_explorer.ipynb #673e1c96
 @patch
-def changed(self:PhasesExplorer,
-    name:str, # of the control that moved
-):
-    "A control moved: bring the figure up to date"
-    if self.live is None: return
-    with self.live.batch_update():
-        for old,(new,_) in zip(self.live.data, self.traces()): old.update(y=new.y, visible=new.visible)
-        self.live.layout.title.text = self.title()
-        self.live.layout.shapes = self.shapes()
-        self.live.layout.annotations[2].text = f"{self.controls['measure'].value} by layer"
-
-# %% ../../../nbs/papers/metapretrain/08_explorer.ipynb #e42e12ba
-@patch
-def widget(self:PhasesExplorer)->W.VBox:
-    "Controls above, picture below"
-    if self.live is None: self.live = go.FigureWidget(self.fig(960))
-    arms = [self.controls[a] for a in self.runs]
-    below = W.HBox([self.controls['cursor'], self.controls['measure']])
-    return W.VBox([W.HBox(arms, layout=W.Layout(flex_flow='row wrap')), below, self.live])
+def view(self:PhasesExplorer)->tuple[list[dict],dict]: # of each trace, of the layout
+    "Which lines are seen, what the title says, where cursor and boundary stand"
+    data = [dict(y=t.y, visible=t.visible) for t,_ in self.traces()]
+    third = dict(text=f'{self.value("measure")} by layer')
+    return data, dict(title_text=self.title(), shapes=self.shapes(), annotations=[{}, {}, third])
