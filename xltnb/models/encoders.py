@@ -193,6 +193,9 @@ def _hf_tokenizer(name):
         raise XltError(f'{name} has no tokenizer that can be read ({why}): save it beside the model with tokenizer.save_pretrained') from e
 
 # %% ../../nbs/models/03_encoders.ipynb #f3556c70
+MLM_FILE = MODELS_DIR/'e5-small-mlm.bin'
+TLM_FILE = MODELS_DIR/'e5-small-tlm.bin' # trained on translations too
+
 def is_packaged(
     name:str, # a name that `load_encoder` knows
 )->bool:
@@ -296,8 +299,6 @@ def first_layers(
     return encoder
 
 # %% ../../nbs/models/03_encoders.ipynb #d8c032e6
-MLM_FILE = MODELS_DIR/'e5-small-mlm.bin'
-TLM_FILE = MODELS_DIR/'e5-small-tlm.bin' # trained on translations too
 HEAD = {'mlm.t.w':'transform.dense.weight', 'mlm.t.b':'transform.dense.bias', 'mlm.ln.w':'transform.LayerNorm.weight',
     'mlm.ln.b':'transform.LayerNorm.bias', 'mlm.bias':'bias'}
 HEAD = {short: f'cls.predictions.{long}' for short,long in HEAD.items()}
