@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 
 from xltnb.core import XltError, from_dict
-from xltnb.leaderboard.board import BOARD_METHODS, board_methods, load_own
+from xltnb.leaderboard.board import BOARD_METHODS, board_methods, load_own, run_board
 from xltnb.leaderboard.rows import BOARD_CONTROLS, BOARD_PLANNED, BOARD_ROWS, TRAINED_ROWS, BoardCfg, board_jobs, board_studies, own_call
 from xltnb.leaderboard.table import board_table, comparisons
 from xltnb.records.record import Record
+from xltnb.runs.experiments import Ctx
+from xltnb.runs.recipes import make_methods
 from xltnb.stats import holm
 from xltnb.training.methods import Method
 
@@ -44,8 +46,32 @@ def test_rows_differ_in_their_methods_alone(preset):
 
 def test_every_row_can_be_made():
     for row, calls in (BOARD_ROWS | TRAINED_ROWS).items():
-        made = board_methods(BoardCfg(methods=tuple(map(str, calls))), ['one sentence']) if not any('Self' in str(c) for c in calls) else []
-        assert all(isinstance(m, Method) for m in made) and all(c.name in BOARD_METHODS for c in calls), row
+        made = make_methods(calls, BOARD_METHODS, table={'big': ('large',)}, model='e5-small-mlm', also=['one sentence'])
+        assert [type(m).__name__ for m in made] == [BOARD_METHODS[c.name].__name__ for c in calls], row
+
+
+@pytest.mark.parametrize('more, says', [
+    (dict(rows=['consistency']), 'smoke has no row consistency: it has'), (dict(encoder='./none'), 'no folder'), (dict(seeds=2.5), 'integer')])
+def test_what_no_study_has_is_refused(more, says):
+    with pytest.raises(XltError, match=says): board_jobs('smoke', **more)
+
+
+def test_one_name_for_two_methods_is_refused(mine):
+    with pytest.raises(XltError, match='two methods are called'): board_jobs('smoke', methods=[f'{mine}:Mine(size=1.)', f'{mine}:Mine(size=2.)'])
+
+
+def test_a_file_that_changed_after_planning_is_refused(mine, tmp_path):
+    job = [j for j in board_jobs('smoke', methods=[f'{mine}:Mine']) if j.labels['row'] == 'Mine'][0]
+    mine.write_text(MINE+'# another\n')
+    with pytest.raises(XltError, match='changed after the run was planned'): run_board(from_dict(BoardCfg, job.config), 0, Ctx(tmp_path, inputs=job.inputs))
+
+
+def test_a_file_with_dataclasses_is_imported_and_a_broken_one_is_named(tmp_path):
+    file = tmp_path/'own.py'
+    file.write_text('from __future__ import annotations\nfrom dataclasses import dataclass\nfrom xltnb.training.methods import Method\n@dataclass\nclass M(Method):\n    size: float = 1.\n')
+    assert load_own(file, 'M')(2.).size == 2.
+    file.write_text('def :')
+    with pytest.raises(XltError, match=r'own.py cannot be imported \(SyntaxError'): load_own(file, 'M')
 
 
 def test_originals_weigh_half_in_every_row():

@@ -113,4 +113,5 @@ def _gains_title(t, base):
     t = t[t.metric==t.metric.iloc[0]].sort_values('gain', ascending=False)
     above,x = list(t.row[t.low>0]), t.iloc[0]
     if above: return f'{len(above)} of {len(t)} rows lie above {base} with their interval: {", ".join(above[:4])}'+' …'*(len(above)>4)
-    return f'No row is surely above {base}; the highest: {x.row}, {x.gain:+.1f} points ({x.low:+.1f} to {x.high:+.1f})'
+    between = f'({x.low:+.1f} to {x.high:+.1f})' if x.n>1 else 'in one pair of runs'
+    return f'No row is surely above {base}; the highest: {x.row}, {x.gain:+.1f} points {between}'

@@ -7,13 +7,15 @@ __all__ = ['BOARD_METHODS', 'load_own', 'board_methods', 'run_board']
 
 # %% ../../nbs/leaderboard/01_board.ipynb #3d78da11
 import importlib.util
+import sys
 import time
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 from ..core import XltError
-from .rows import BoardCfg, own_call
+from ..files import sha256_of
+from .rows import BoardCfg, check_files, own_call
 from ..models.encoders import load_mlm
 from ..papers.robust.training import METHODS as ROBUST
 from ..papers.salt.mixup import EmbedMixup
@@ -34,10 +36,11 @@ def load_own(
     path:Path, # a Python file
     name:str, # of a class in it
 )->type: # a `Method`
-    "Import a class from a user's file, which is executed; raises `XltError` for anything but a `Method`"
-    spec = importlib.util.spec_from_file_location(f'xltnb_own_{path.stem}', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    "Import a class from a user's file, which is executed; raises `XltError` for a file that fails, and for anything but a `Method`"
+    spec = importlib.util.spec_from_file_location(f'xltnb_own_{path.stem}_{sha256_of(path)[:8]}', path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    try: spec.loader.exec_module(module)
+    except Exception as e: raise XltError(f'{path} cannot be imported ({type(e).__name__}: {e}): mend the file and start again') from e
     found = getattr(module, name, None)
     if not (isinstance(found, type) and issubclass(found, Method)):
         there = ', '.join(k for k,v in vars(module).items() if isinstance(v, type) and issubclass(v, Method) and v is not Method) or 'none'
@@ -46,16 +49,20 @@ def load_own(
 
 # %% ../../nbs/leaderboard/01_board.ipynb #59217b3d
 @lru_cache(maxsize=2)
-def _proposes(mlm): return load_mlm(mlm)
+def _proposes(mlm, device):
+    "A masked-word model and its tokenizer, where the run computes"
+    model,tok = load_mlm(mlm)
+    return model.to(device), tok
 
 def board_methods(
     cfg:BoardCfg, # names the methods
     texts:list, # English sentences of the task: their proposals are computed once
+    device:str='cpu', # where proposals are computed
 )->list: # methods, the outermost first
     "Make the methods of a row, those of a user's file among them"
     own = {c.name: load_own(path, c.name) for path,c in (own_call(w) for w in cfg.methods if '.py:' in w)}
     words = [own_call(w)[1] if '.py:' in w else read_call(w) for w in cfg.methods]
-    model = lambda: _proposes(cfg.mlm)
+    model = lambda: _proposes(cfg.mlm, device)
     return make_methods(words, BOARD_METHODS|own, table=lambda: load_synonyms('wordnet'), model=model, also=texts)
 
 # %% ../../nbs/leaderboard/01_board.ipynb #b023f9d6
@@ -92,7 +99,8 @@ def run_board(
     ctx:Ctx, # cache, device, progress
 )->Result:
     "Judge one row on one draw"
+    check_files(cfg, ctx.inputs)
     task = task_of(cfg.task, cfg.langs)
-    methods = board_methods(cfg, list(task.rows(task.source, 'train')['text']))
+    methods = board_methods(cfg, list(task.rows(task.source, 'train')['text']), ctx.device)
     z,facts = (_frozen if cfg.scale=='frozen' else _finetuned)(cfg, task, methods, seed, ctx)
     return Result(**transfer_fields(z, source=z.main(z.source), **facts), provenance=dict(data=task.fingerprint()))

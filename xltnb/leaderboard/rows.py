@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['BOARD_ROWS', 'BOARD_CONTROLS', 'TRAINED_ROWS', 'BOARD_PLANNED', 'BOARD_SCALES', 'BOARD_LANGS', 'BoardCfg', 'own_call',
-           'board_studies', 'board_jobs']
+           'board_studies', 'check_files', 'board_jobs']
 
 # %% ../../nbs/leaderboard/00_rows.ipynb #ce91973f
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 
 from ..core import Config, XltError, check_name, one_of, stable_hash, within
@@ -99,17 +98,33 @@ def board_studies(
     fine = BoardCfg(scale='finetune', langs=BOARD_LANGS, limit=150 if preset=='laptop' else 0, fine=tuned)
     return [*frozen, (fine, few if preset=='laptop' else (*BOARD_ROWS, *TRAINED_ROWS), 3 if preset=='laptop' else 5, 130.)]
 
+# %% ../../nbs/leaderboard/00_rows.ipynb #filescode1
+def _folder_print(encoder):
+    "Hashes of the files of a user's encoder: another training of it is another encoder"
+    files = sorted(p for p in Path(encoder).iterdir() if p.is_file()) if encoder and Path(encoder).is_dir() else []
+    return dict(encoder=stable_hash({p.name: sha256_of(p) for p in files})) if files else {}
+
+def _file_print(path):
+    "Hash of a user's file: another text is another method"
+    return dict(method=sha256_of(path)[:16])
+
+def check_files(
+    cfg:BoardCfg, # of a run that was planned
+    inputs:dict, # hashes of its files, as they were then
+):
+    "Raise `XltError` if a user's file or encoder is another one than when the run was planned"
+    now = _folder_print(cfg.encoder) if 'encoder' in inputs else {}
+    for w in cfg.methods:
+        if '.py:' in w: now |= _file_print(own_call(w)[0])
+    if changed := [k for k,v in now.items() if inputs.get(k, v)!=v]:
+        raise XltError(f'the {changed[0]} of this run was changed after the run was planned: give the command again')
+
 # %% ../../nbs/leaderboard/00_rows.ipynb #43bfcb0f
 def _filled(cfg, row, words):
     "A row's configuration: at the frozen scale methods that act in training get as much weight of originals"
     beside = any(w.startswith(('ADV','RSRP','EmbedMixup')) or '.py:' in w for w in words) and cfg.scale=='frozen'
     frozen,fine = replace(cfg.frozen, originals=float(beside)), replace(cfg.fine, **_TRAINING.get(row, {}))
     return replace(cfg, methods=tuple(words), frozen=frozen, fine=fine)
-
-def _folder_print(encoder):
-    "Hashes of the files of a user's encoder: another training of it is another encoder"
-    files = sorted(p for p in Path(encoder).iterdir() if p.is_file()) if encoder and Path(encoder).is_dir() else []
-    return dict(encoder=stable_hash({p.name: sha256_of(p) for p in files})) if files else {}
 
 def board_jobs(
     preset:str, # smoke, laptop or gpu
@@ -121,17 +136,26 @@ def board_jobs(
 )->list[Job]: # draw by draw, the frozen scale first
     "Every row of every study, and the user's methods as further rows of each"
     known = BOARD_ROWS | TRAINED_ROWS
-    for r in rows: check_name(r, known, 'row')
+    studies = board_studies(preset)
+    there = {r for _,names,*_ in studies for r in names}
+    for r in rows:
+        if check_name(r, known, 'row') not in there: raise XltError(f'{preset} has no row {r}: it has {", ".join(sorted(there))}')
     if seeds is not None: check_seeds(seeds)
-    own = {c.name: (f'{path}:{c}', sha256(path.read_bytes()).hexdigest()[:16]) for path,c in map(own_call, methods)}
+    if encoder[:1] in tuple('/.~') and not Path(encoder).is_dir():
+        raise XltError(f'{encoder} is no folder: give one that save_pretrained wrote')
+    calls = [own_call(m) for m in methods]
+    own = {c.name: (f'{path}:{c}', _file_print(path)) for path,c in calls}
+    if len(own)<len(calls):
+        names = [c.name for _,c in calls]
+        raise XltError(f'two methods are called {max(names, key=names.count)}: give the classes different names')
     if taken := sorted(set(own)&set(known)): raise XltError(f'{taken[0]} is a row already: give the class another name')
     made,found = _folder_print(encoder), []
-    for k,(cfg,names,n,cost) in enumerate(board_studies(preset)):
+    for k,(cfg,names,n,cost) in enumerate(studies):
         if encoder: cfg = replace(cfg, encoder=encoder, mlm=encoder if mlm else cfg.mlm)
         words = {r: tuple(map(str, known[r])) for r in names if (not rows or r in rows or r=='plain')}
         if encoder and not mlm: words = {r: w for r,w in words.items() if not any('Self' in m for m in w)}
         words |= {name: (w,) for name,(w,_) in own.items()}
         found += [(i//3, k, i, make_job(f'{cfg.task}-{cfg.scale}-{r}', 'leaderboard.run', _filled(cfg, r, w), i, cost,
-                                        made | (dict(method=own[r][1]) if r in own else {}), task=cfg.task, row=r, scale=cfg.scale))
+                                        made | (own[r][1] if r in own else {}), task=cfg.task, row=r, scale=cfg.scale))
                   for r,w in words.items() for i in range(seeds or n)]
     return [j for *_,j in sorted(found, key=lambda f: f[:3])]

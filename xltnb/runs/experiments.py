@@ -18,7 +18,7 @@ from math import inf
 from pathlib import Path
 from shutil import rmtree
 
-from ..core import XltError, check_name, from_dict, stable_hash, to_dict
+from ..core import XltError, check_name, check_number, from_dict, stable_hash, to_dict
 from ..files import cache_dir
 from ..records.presets import PRESETS
 from ..records.published import find_papers, item_name, load_paper, paper_roots
@@ -253,7 +253,7 @@ def check_seeds(
     seeds:int, # repeats that were asked for
 )->int: # the same
     "Raise `XltError` for a number of repeats that nobody means"
-    if 1<=seeds<=10_000: return seeds
+    if 1<=check_number(seeds, 'seeds', whole=True)<=10_000: return seeds
     raise XltError(f'seeds must be {"1 or more" if seeds<1 else "at most 10000"}, not {seeds}')
 
 # %% ../../nbs/runs/00_experiments.ipynb #bc54579f

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['mean_pooled', 'frozen_encoder', 'Reader', 'vectors', 'kept_vectors', 'split_vectors', 'FrozenPoints',
-           'acts_in_training', 'displaced_points', 'Head', 'fitted', 'frozen_study', 'packaged_reader']
+           'acts_in_training', 'displaced_points', 'Head', 'fitted', 'check_frozen', 'frozen_study', 'packaged_reader']
 
 # %% ../../nbs/training/11_frozen.ipynb #a45367bb
 from collections.abc import Callable, Sequence
@@ -225,6 +225,7 @@ def fitted(
     rows:int=0, # drawn rows; 0: as many as points
 )->Head:
     "Fit one head for each strength, and keep the one that finds the validation rows likeliest"
+    if len(set(points.y))<2: raise XltError(f'all {len(points.y)} drawn rows have one label: draw more rows (`train`)')
     p = points.scaled(rows or len(points.y))
     z = lambda x: (x-scale[0])/scale[1]
     found = []
@@ -235,12 +236,28 @@ def fitted(
     return Head(*scale, model, -c, classes)
 
 # %% ../../nbs/training/11_frozen.ipynb #5d0674b8
+def check_frozen(
+    methods:Sequence[Method], # the outermost first
+    feats:Dataset, # rows that they prepared
+):
+    "Raise `XltError` where a column is missing that a method reads, or where a method of vectors stands beside one that acts in training"
+    for m in methods:
+        if lost := [c for c in m.columns if c not in feats.column_names]:
+            said = f'{type(m).__name__} reads the column {lost[0]}, which no method writes'
+            raise XltError(f'{said}: put one behind it that does, such as SelfSwitch')
+    own = [m for m in methods if hasattr(m, 'vectors')]
+    others = [m for m in methods if m is not (own or [None])[0]]
+    if own and acts_in_training(others):
+        at = next(type(m).__name__ for m in others if acts_in_training([m]))
+        raise XltError(f'{type(own[0]).__name__} mixes finished vectors, so {at} would not act: use EmbedMixup in its place')
+
 def _drawn_points(reader, task, methods, cfg, seed, fit):
     "Points of one draw: those of the methods, and the rows as they are"
     plain = reader.features(task.rows(task.source, 'train'), task.kind)
     whole = FrozenPoints(vectors(reader, plain), np.array(plain['labels']), np.ones(len(plain)))
     if not methods: return whole, whole
     feats = prepared(task, reader.tokenizer, cfg.max_len, methods, seed)
+    check_frozen(methods, feats)
     own = [m for m in methods if hasattr(m, 'vectors')]
     if own: made = FrozenPoints(own[0].vectors(partial(vectors, reader), feats, seed), np.array(feats['labels']), np.ones(len(feats)))
     elif acts_in_training(methods): made = displaced_points(reader, feats, methods, fit(whole), seed, cfg.readings)

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from ..tasks.bench import TEXT_FILE, read_table
 from ..core import Config, XltError, one_of, seed_for, stable_hash, within
 from ..files import atomic_write, cache_dir, sha256_of
+from ..models.pruning import engine
 from ..records.leases import built_once
 
 # %% ../../nbs/training/09_mlm.ipynb #f2ebb9fe
@@ -58,7 +59,7 @@ def tokenise(
     names = tuple(sorted(set(langs)))
     parts = []
     for at in range(0, len(texts), chunk):
-        parts += [np.array(e.ids, np.int32) for e in tokenizer.backend_tokenizer.encode_batch(texts[at:at+chunk], add_special_tokens=False)]
+        parts += [np.array(e.ids, np.int32) for e in engine(tokenizer).encode_batch(texts[at:at+chunk], add_special_tokens=False)]
     ends = np.cumsum([0,*map(len,parts)])
     return Corpus(np.concatenate(parts), ends, np.array([names.index(l) for l in langs], np.uint8), np.array(items, np.int32), names)
 
@@ -68,7 +69,7 @@ def bench_corpus(
     langs:tuple=(), # languages; all if empty
 )->Corpus:
     "The benchmark's training text, tokenised once and kept in the cache folder"
-    have = [sha256_of(b) for b in (tokenizer.backend_tokenizer.to_str().encode(), TEXT_FILE)]
+    have = [sha256_of(b) for b in (engine(tokenizer).to_str().encode(), TEXT_FILE)]
     def make(path):
         t = read_table(TEXT_FILE, langs or None)
         c = tokenise(t['text'].to_pylist(), t['lang'].to_pylist(), t['id'].to_pylist(), tokenizer)

@@ -9,6 +9,7 @@ __all__ = ['mlm_model', 'schedule', 'Progress', 'MLMRun']
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +124,7 @@ class MLMRun:
         "Chunks of the order"
         return -(-len(self.order)//self.sentences)
 
-    @property
+    @cached_property
     def reads(self)->str:
         "Hash of the text in this tokenizer's ids, and of how it is read"
         c = self.corpus

@@ -66,11 +66,12 @@ def fraction_swapped(
     before:Dataset, # with text, text2 or tokens
     after:Dataset, # the same rows, changed
 )->float: # of words
-    "Count the words that `swapped` replaced, as a fraction of all"
+    "Count the words that `swapped` replaced, as a fraction of all; in a text that has another length now, all of them"
     cols = [c for c in ('text','text2','tokens') if c in before.column_names]
     words = lambda x: x if isinstance(x, list) else x.split(' ')
-    same = [a==b for c in cols for x,y in zip(before[c], after[c]) for a,b in zip(words(x), words(y), strict=True)]
-    return 1-sum(same)/max(1, len(same))
+    def same(x, y): return [a==b for a,b in zip(x, y)] if len(x)==len(y) else [False]*len(x)
+    found = [s for c in cols for x,y in zip(before[c], after[c]) for s in same(words(x), words(y))]
+    return 1-sum(found)/max(1, len(found))
 
 # %% ../../nbs/training/03_views.ipynb #ab3da2cb
 def add_views(

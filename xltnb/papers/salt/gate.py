@@ -19,7 +19,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from ...tasks.bench import BENCH_DIR, TEXT_FILE, read_table
 from ...core import XltError, plain, seed_for, to_dict
 from ...files import atomic_write, sha256_of
-from ...models.encoders import MLM_FILE, TLM_FILE, load_mlm, save_mlm
+from ...models.encoders import MLM_FILE, load_mlm, save_mlm
+from ...models.pruning import engine
 from ...models.q4 import REQUIREMENT
 from ...models.subwords import MODELS_DIR
 from .proposals import context_scores, english_ids, english_pieces, word_pieces, word_places
@@ -68,13 +69,13 @@ def copy_share(
     most:int=60, # words a language
 )->dict: # language -> {'n': words, 'copied': share put first, 'top10': share among the first ten}
     "How often the head puts the visible word first"
-    frame,res = Frame.of(tokenizer, corpus), {}
+    frame,pieces,res = Frame.of(tokenizer, corpus), word_pieces(tokenizer), {}
     for lang in corpus.langs:
         rng = np.random.default_rng(seed_for('gate-copy', lang))
         rows = []
         for i in rng.permutation(corpus.where(True, lang)):
             s = corpus[i][:62]
-            at = word_places(tokenizer.convert_ids_to_tokens(s.tolist()), spaced(lang))
+            at = word_places([pieces[t] for t in s], spaced(lang))
             rows += [(s, p) for p in rng.permutation(at)[:2]]
             if len(rows)>=most: break
         best = [(sc.cpu().topk(10).indices==t[:,None]) for _,sc,t in context_scores(model, rows[:most], frame)]
@@ -86,8 +87,9 @@ def copy_share(
 # %% ../../../nbs/papers/salt/01_gate.ipynb #e884dd4f
 def _words(tokenizer, texts, spaced):
     "Ids of the single-subword words in each text"
-    rows = tokenizer.backend_tokenizer.encode_batch([t.replace(':',' ').replace(',',' ') for t in texts], add_special_tokens=False)
-    return [{e.ids[i] for i in word_places(e.tokens, spaced)} for e in rows]
+    rows = engine(tokenizer).encode_batch([t.replace(':',' ').replace(',',' ') for t in texts], add_special_tokens=False)
+    pieces = word_pieces(tokenizer)
+    return [{e.ids[i] for i in word_places([pieces[t] for t in e.ids], spaced)} for e in rows]
 
 # %% ../../../nbs/papers/salt/01_gate.ipynb #f0b48e18
 def name_items(
@@ -96,12 +98,12 @@ def name_items(
     "English names that are one subword, and what is right for them elsewhere"
     read = lambda s: read_table(BENCH_DIR/'cldr_cat'/f'{s}.parquet').select(['id','lang','text']).to_pandas()
     t = pd.concat([read(s) for s in ('train','validation','test')])
-    items = []
+    items,pieces = [], word_pieces(tokenizer)
     for e,text in t[t.lang=='en'][['id','text']].itertuples(index=False):
         if text.split(':')[0].strip().isalpha():
-            enc = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
-            whole = len(enc.tokens)>1 and enc.tokens[1]==':' and 0 in word_places([enc.tokens[0], '▁'], True)
-            if whole: items.append((e, text, np.array(enc.ids), 0))
+            ids = engine(tokenizer).encode(text, add_special_tokens=False).ids
+            whole = len(ids)>1 and pieces[ids[1]]==':' and 0 in word_places([pieces[ids[0]], '▁'], True)
+            if whole: items.append((e, text, np.array(ids), 0))
     known = {i[0] for i in items}
     right = {}
     for lang,g in t[(t.lang!='en') & t.id.isin(known)].groupby('lang'):
@@ -116,8 +118,7 @@ def script_words(
 )->np.ndarray: # bool, one a subword
     "Words of the language's script that are not English"
     want = set(scripts_of(lang))
-    pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    words = spaced(lang)
+    pieces,words = word_pieces(tokenizer), spaced(lang)
     return np.array([not english[i] and script(p) in want and (p[0]=='▁' and len(p)>2 if words else True) for i,p in enumerate(pieces)])
 
 # %% ../../../nbs/papers/salt/01_gate.ipynb #ff30e24f
@@ -197,10 +198,14 @@ def release(
     note:str='', # what a reader of the record should know
 )->dict: # the record
     "Write the model's file and its record; raises `XltError` if the file is larger than 16 MB"
-    save_mlm(path, run.model)
-    size = path.stat().st_size
-    if size>16e6: raise XltError(f'{path} has {size/1e6:.1f} MB; at most 16 MB are shipped: train fewer layers (`freeze`)')
-    report = gate(*load_mlm(path), run.corpus)
+    new = save_mlm(path.with_suffix('.new'), run.model)
+    size = new.stat().st_size
+    if size>16e6:
+        new.unlink()
+        raise XltError(f'{path} would have {size/1e6:.1f} MB; at most 16 MB are shipped: train fewer layers (`freeze`)')
+    report = gate(*load_mlm(new), run.corpus)
+    path.with_suffix('.json').unlink(missing_ok=True) # the record of the file that goes
+    new.replace(path)
     origin = dict(encoder=REQUIREMENT, pieces=sha256_of(MODELS_DIR/'pieces.bits')[:16], text=sha256_of(TEXT_FILE)[:16])
     made = dict(name=path.stem, sha256=sha256_of(path), bytes=size, vocab=run.model.config.vocab_size, **origin)
     at = to_dict(run.at)

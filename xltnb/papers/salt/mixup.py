@@ -118,7 +118,7 @@ def state_way(
     step:Step, # any step
     other:Tensor, # [B,T] ids of the switched rows
 )->Tensor: # [B,T,H]
-    "What leads from each final hidden state to that of the switched row, both with the dropout of the coming pass"
+    "What leads from each final hidden state to that of the switched row, both with one dropout and without what outer methods added"
     inputs = {k: v for k,v in step.inputs.items() if k in ('attention_mask','token_type_ids')}
     state = []
     for ids in (step.ids, other):

@@ -25,6 +25,7 @@ from ...files import atomic_write, cache_dir
 from ...records.leases import built_once
 from ...tasks.languages import UNSPACED, script, scripts_of
 from ...training.settings import pays_bf16
+from ...training.scores import max_positions
 from ...training.mlm import Batch, Corpus, Frame, masked_states, mlm_head, pair_rows
 
 # %% ../../../nbs/papers/salt/00_proposals.ipynb #14590f39
@@ -235,7 +236,10 @@ def proposable(
         kind = _letters(bare) and script(bare)
         if not kind or scripts and kind not in scripts: return False
         return kind in _NO_SPACES or p[0]=='▁' and len(bare)>1
-    return np.array([word(p) for p in pieces]) & ~english & ~np.isin(np.arange(len(pieces)), list(special))
+    found = np.array([word(p) for p in pieces]) & ~english & ~np.isin(np.arange(len(pieces)), list(special))
+    if found.any(): return found
+    where = f' in the scripts {list(scripts)}' if scripts else ''
+    raise XltError(f'no subword may be proposed{where}: scripts are written as CYRILLIC or HAN')
 
 # %% ../../../nbs/papers/salt/00_proposals.ipynb #08ada756
 @dataclass(frozen=True)
@@ -266,19 +270,19 @@ def propose(
 )->Proposals:
     "Ask the head about every single-subword word"
     check_number(k, 'k', 1, int(allowed.sum()), whole=True)
-    frame,pieces = Frame.of(tokenizer), word_pieces(tokenizer)
-    room,group = sentence_room(block, context), _groups(tokenizer, len(tokenizer))
+    frame,pieces,block = Frame.of(tokenizer), word_pieces(tokenizer), min(block, max_positions(model))
+    room,group = sentence_room(block, context), _groups(tokenizer, len(tokenizer)).to(model.device)
     asked = [(i,p) for i,s in enumerate(sentences) for p in word_places([pieces[t] for t in s]) if p<room]
     ids,probs = np.zeros((len(asked),k), np.int32), np.zeros((len(asked),k), np.float32)
-    may = torch.from_numpy(np.flatnonzero(allowed))
+    may = torch.from_numpy(np.flatnonzero(allowed)).to(model.device)
     own = group[may]
     rows = [(sentences[i],p) for i,p in asked]
     if bf16 is None: bf16 = pays_bf16(model.device.type)
     for some,scores,gold in context_scores(model, rows, frame, batch, context, block, bf16):
-        total,scores = scores.logsumexp(1, keepdim=True).cpu(), scores[:,may.to(scores.device)].cpu()
-        for s,g in zip(scores, group[gold]): s[own==g] = -torch.inf
+        total,scores = scores.logsumexp(1, keepdim=True), scores[:,may]
+        for s,g in zip(scores, group[gold.to(group.device)]): s[own==g] = -torch.inf
         best = scores.topk(k)
-        ids[some],probs[some] = may[best.indices].numpy(), (best.values-total).exp().numpy()
+        ids[some],probs[some] = may[best.indices].cpu().numpy(), (best.values-total).exp().cpu().numpy()
     where = np.array(asked, np.int32).reshape(-1,2)
     return Proposals(where[:,0].copy(), where[:,1].copy(), ids, probs)
 
@@ -297,9 +301,11 @@ def kept_proposals(
     tokenizer:PreTrainedTokenizerFast, # its tokenizer
     sentences:Sequence, # arrays of ids, without special tokens
     allowed:np.ndarray, # bool [V], of `proposable`
-    **settings, # `context`, `k`, `batch`, `block` and `bf16` of `propose`
+    bf16:bool|None=None, # as in `propose`
+    **settings, # `context`, `k`, `batch` and `block` of `propose`
 )->Proposals:
     "Read the proposals from the cache folder, where the first who needs them puts them"
+    settings['bf16'] = pays_bf16(model.device.type) if bf16 is None else bf16
     text = sha256(b''.join(len(s).to_bytes(4,'little')+np.asarray(s, np.int32).tobytes() for s in sentences)).hexdigest()
     words = sha256('\n'.join(word_pieces(tokenizer)).encode()).hexdigest()
     key = stable_hash([1, _weights_hash(model), words, text, sha256(np.packbits(allowed)).hexdigest(), sorted(settings.items())])

@@ -10,6 +10,7 @@ __all__ = ['SWITCHES', 'switched_words', 'drawn_proposals', 'controlled', 'conte
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from weakref import ref
 
 import numpy as np
 import pandas as pd
@@ -115,10 +116,12 @@ class SelfSwitch(Method):
         for n,v in dict(originals=originals, trust=trust).items(): check_number(v, f'{n} of SelfSwitch', 0)
         if similar is not None: check_number(similar, 'similar of SelfSwitch', -1, 1)
         if not temperature>0: raise XltError(f'temperature of SelfSwitch is {temperature!r}: give a number above 0, or math.inf')
+        if isinstance(english, str) and english!='bench':
+            raise XltError(f"english of SelfSwitch is {english!r:.60}: pass 'bench', a list of sentences, or None for the task text alone")
         if english is not None and not len(english):
             raise XltError('english of SelfSwitch is empty: pass English sentences, or None for the task text alone')
         self.rate,self.k,self.copies,self.originals,self.rows,self.context = rate, k, copies, originals, rows, context
-        self.temperature,self.trust,self.similar,self.scripts,self.like = temperature, trust, similar, scripts, like
+        self.temperature,self.trust,self.similar,self.scripts,self.like = temperature, trust, similar, tuple(scripts), like
         self.kind = check_name(kind, SWITCHES, 'kind of switching')
         self.model = model if isinstance(model, str) else type(model[0]).__name__
         if pool: check_number(pool, 'pool of SelfSwitch', copies, whole=True)
@@ -131,9 +134,8 @@ class SelfSwitch(Method):
         "Originals and switched versions; the rows as they are at rate 0"
         if not self.rate: return data.add_column('switched_ids', data['input_ids'])
         before,after = list(data['input_ids']), self.versions(data, ctx)
-        beside = lambda rows, col: Dataset.from_dict(rows.to_dict() | dict(switched_ids=col), features=None)
-        whole = max(1, round(self.originals*self.copies)) if self.originals or not self.rows else 0
-        if not self.rows: whole = self.copies
+        beside = lambda rows, col: Dataset.from_dict(rows.to_dict() | dict(switched_ids=col))
+        whole = self.copies if not self.rows else max(1, round(self.originals*self.copies)) if self.originals else 0
         parts = [beside(data, after[j%self.copies]) for j in range(whole)]
         if self.rows: parts += [beside(Dataset.from_dict(data.to_dict() | dict(input_ids=a)), before) for a in after]
         return concatenate_datasets(parts)
@@ -180,13 +182,14 @@ def _asked(self:SelfSwitch, model, tok, pieces, sentences):
     "Proposals for sentences and what may be proposed, once a process"
     text = self._english if isinstance(self._english, str) else id(self._english)
     asks = self.kind=='english', self.context, self.k, self.like, self.scripts, text
-    key = id(model), *asks, hash(b'|'.join(s.tobytes() for s in sentences))
-    if key not in _KNOWN:
+    weights = sum(p._version for p in model.parameters()) # counts changes in place
+    key = id(model), weights, *asks, hash(b'|'.join(s.tobytes() for s in sentences))
+    if key not in _KNOWN or _KNOWN[key][0]() is not model:
         english,allowed = self.vocabulary(model, tok, sentences)
         if self.kind=='english': allowed = proposable(pieces, ~english, tok.all_special_ids)
         p = kept_proposals(model.eval(), tok, sentences, allowed, context=self.context, k=self.k)
         while len(_KNOWN)>7: _KNOWN.pop(next(iter(_KNOWN)))
-        _KNOWN[key] = model, self._english, p, allowed # both are held, so that their ids stay theirs
+        _KNOWN[key] = ref(model), self._english, p, allowed # the text is held, so that its id stays its own
     return _KNOWN[key][2:]
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #5f1c0af4
@@ -253,8 +256,18 @@ def vocabulary(self:SelfSwitch,
     return english, proposable(pieces, english, tokenizer.all_special_ids, self.scripts)
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #6b75e209
+_ASKING = ('scripts','model','english','like','also') # what deciding on proposals takes, beside `k` and `context`
+
 class SelfProposals(SelfSwitch):
     "Write each word's proposals beside its row, for soft mixing; the rows stay as they are"
+    def __init__(self,
+        k:int=10, # proposals a word
+        context:str='dual', # what the head sees: 'dual', 'masked' or 'unmasked'
+        **asking, # `scripts`, `model`, `english`, `like` and `also` of `SelfSwitch`
+    ):
+        for n in asking: check_name(n, _ASKING, 'argument of SelfProposals')
+        super().__init__(k=k, context=context, **asking)
+
     def prepare(self,
         data, # features
         ctx, # tokenizer
