@@ -121,6 +121,17 @@ def test_rate_zero_is_plain(ctx, feats):
     assert made.remove_columns('switched_ids').to_dict()==feats.to_dict()
 
 
+def test_proposals_do_not_depend_on_where_sentences_lie_in_memory(mlm):
+    "Batches are put together by length and order of appearance; an order by address would round differently in each process"
+    model, tok = mlm
+    texts = [t for t in load_bench('cldr_cat').rows('en', 'train')['text'][:400] if len(t) < 40][:60]
+    rows = [np.array(r, np.int32) for r in tok(texts, add_special_tokens=False)['input_ids']]
+    allowed = SelfSwitch(model=mlm).vocabulary(model, tok, rows)[1]
+    moved = [r.copy() for r in reversed(rows)][::-1]
+    a, b = (propose(model, tok, s, allowed, batch=8) for s in (rows, moved))
+    assert np.array_equal(a.ids, b.ids) and np.array_equal(a.probs, b.probs)
+
+
 def test_a_model_that_was_changed_is_asked_again(mlm, ctx, feats):
     "In place, by an optimiser or by hand: what was proposed before is not taken for what it proposes now"
     import copy

@@ -155,7 +155,9 @@ def context_scores(
 )->Iterator: # yields (places in `rows`, [n,V] scores, [n] ids of the words)
     "Scores of every subword at the words asked about"
     bias,out = mlm_head(model)[1], model.get_output_embeddings().weight.T
-    order = sorted(range(len(rows)), key=lambda i: (len(rows[i][0]), id(rows[i][0])))
+    number = {}
+    sentence = [number.setdefault(id(ids), len(number)) for ids,_ in rows] # by appearance: an address would order each process differently
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i][0]), sentence[i]))
     cuts = batch_cuts([len(rows[i][0]) for i in order], batch)
     for k in range(0, len(cuts)-1, 8):
         ends = cuts[k:k+9]
