@@ -138,10 +138,10 @@ def keep_speed(
 def measured(
     *names:str, # of speed figures
     store:str|Path='results', # folder of run records
-)->pd.DataFrame: # one column a figure, the latest on each device
+)->pd.DataFrame: # one column a figure, the latest on each device and in each arithmetic
     "Figures that were kept"
     found = sorted((r for n in names for r in open_store(store).records(f'speed.{n}')), key=lambda r: r.provenance['started'])
-    latest = {(r.arm, r.metrics['device']): r for r in found}
+    latest = {tuple(filter(None, (r.arm, r.metrics['device'], r.metrics.get('dtype')))): r for r in found}
     facts = lambda r: {k: v for k,v in r.metrics.items() if k not in ('name','device')}
     row = lambda r: facts(r) | dict(cpu=r.provenance['cpu'], commit=(r.provenance['commit'] or '')[:7], day=r.provenance['started'][:10])
-    return pd.DataFrame({f'{name}, {device}': row(r) for (name,device),r in latest.items()}).fillna('')
+    return pd.DataFrame({', '.join(key): row(r) for key,r in latest.items()}).fillna('')
