@@ -57,10 +57,10 @@ lab: setup
 	@$(BIN)/xltnb lab
 
 docs: setup
-	@$(BIN)/python -c 'from xltnb.publish.docs import publish; print("the site:", publish())'
+	@$(BIN)/python -c 'from xltnb.dev.docs import publish; print("the site:", publish())'
 
 stills: setup
-	@$(BIN)/python -c 'from xltnb.figures.still import add_stills; print(len(add_stills()), "pages changed")'
+	@$(BIN)/python -c 'from xltnb.still.still import add_stills; print(len(add_stills()), "pages changed")'
 
 clean:
 	rm -rf _docs _proc_* .pytest_cache .hypothesis .ruff_cache

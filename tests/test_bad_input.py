@@ -181,8 +181,8 @@ EVIL = '<img src=x onerror=alert(1)>'
 
 def test_names_from_data_are_escaped_where_they_are_shown():
     import numpy as np
-    from xltnb.records.compare import Comparison
-    from xltnb.records.judge import Claims
+    from xltnb.verdicts.compare import Comparison
+    from xltnb.verdicts.judge import Claims
     from xltnb.training.scores import Matrix, Transfer
     row = dict.fromkeys(('paper', 'claim', 'preset', 'verdict', 'effect', 'low', 'high', 'n', 'note', 'text'), EVIL)
     cell = dict.fromkeys(('cell', 'source', 'paper', 'command', 'keys', 'verdict'), EVIL) | dict(n=1, now=.5, low=.4, high=.6, pinned=.5)
@@ -191,7 +191,7 @@ def test_names_from_data_are_escaped_where_they_are_shown():
 
 
 def test_a_figure_on_the_site_cannot_leave_its_script():
-    from xltnb.publish.staging import figure_html
+    from xltnb.dev.staging import figure_html
     page = figure_html(dict(data=[dict(type='bar', x=['<!--<script>', '</script>'], y=[1, 2])], layout={}), 'fig')
     assert page.count('<script>') == page.count('</script>') == 1 and '<!--' not in page
 
@@ -283,7 +283,7 @@ def test_a_wrong_word_on_the_command_line_is_named(capsys, tmp_path, args, says)
 
 
 def test_a_page_whose_writer_was_killed_leaves_nothing_after_the_next(tmp_path):
-    from xltnb.runs.mill import _clear_partial
+    from xltnb.verdicts.pages import _clear_partial
     gone = subprocess.Popen([sys.executable, '-c', ''])
     gone.wait()
     for pid in (gone.pid, os.getpid()): (tmp_path/f'page-1.{pid}-abcd.partial.ipynb').write_text('')
@@ -374,7 +374,7 @@ def test_what_cannot_be_is_said_before_anything_runs(capsys, tmp_path, monkeypat
     (tmp_path/'folder').mkdir()
     (tmp_path/'file').write_text('')
     for k, v in env.items(): monkeypatch.setenv(k, v)
-    for slow in ('xltnb.runs.run.run_plan', 'xltnb.runs.speed.speed', 'xltnb.models.encoders.export_encoder', 'xltnb.publish.report.report'): monkeypatch.setattr(slow, lambda *a, **kw: pytest.fail('it ran'))
+    for slow in ('xltnb.runs.run.run_plan', 'xltnb.studies.speed.speed', 'xltnb.models.encoders.export_encoder', 'xltnb.verdicts.report.report'): monkeypatch.setattr(slow, lambda *a, **kw: pytest.fail('it ran'))
     assert says in said(capsys, *(a.format(tmp=tmp_path) for a in args))
 
 
@@ -429,7 +429,7 @@ def test_a_pattern_of_files_names_language_and_split(tmp_path):
 
 def test_a_number_that_is_none_decides_nothing(tmp_path):
     "A metric that is NaN, and a division by zero: `undecided`, not a traceback"
-    from xltnb.records.judge import judge
+    from xltnb.verdicts.judge import judge
     from xltnb.records.rules import Check
     runs = [dict(a=a_record(i)) for i in range(3)]
     for r, x in zip(runs, (.1, .2, float('nan'))): r['a'].metrics.update(x=x, zero=0.)
@@ -440,9 +440,9 @@ def test_a_number_that_is_none_decides_nothing(tmp_path):
 
 def test_names_that_python_callers_mistype_are_named():
     from xltnb.othello.games import perft
-    from xltnb.records.compare import compare
-    from xltnb.records.judge import claims
-    from xltnb.runs.by_name import task_of
+    from xltnb.verdicts.compare import compare
+    from xltnb.verdicts.judge import claims
+    from xltnb.studies.by_name import task_of
     from xltnb.stats import bootstrap_items
     for look in (compare, claims):
         with pytest.raises(XltError, match="unknown preset 'labtop'"): look('mothello', 'labtop')

@@ -13,9 +13,9 @@ from itertools import combinations
 import pytest
 import yaml
 from xltnb.tasks import bench
-from xltnb.builder import build as bench_build
-from xltnb.builder import parse as bench_parse
-from xltnb.builder import sources as bench_sources
+from xltnb.dev import build as bench_build
+from xltnb.dev import parse as bench_parse
+from xltnb.dev import sources as bench_sources
 from xltnb.tasks import languages as scripts
 from xltnb.tasks.bench import BENCH, BENCH_DIR, ENTRIES, bench_languages, check_bench, load_aligned, load_bench, load_text
 from xltnb.core import XltError

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, write_paper
 
-from xltnb.runs import doctor
+from xltnb import doctor
 from xltnb.cli import COMMANDS, command_parser, main, root_parser
 from xltnb.terminal import show_rows
 from xltnb.records.record import Record

@@ -7,11 +7,11 @@ from functools import partial
 import pytest
 from conftest import NBS, PAGES, ROOT
 
-from xltnb.publish import docs
-from xltnb.publish.links import dead_links, read_refs
-from xltnb.publish.pages import bare_name
-from xltnb.publish.readme import readme
-from xltnb.publish.staging import PLOTLY_MIME
+from xltnb.dev import docs
+from xltnb.dev.links import dead_links, read_refs
+from xltnb.dev.sitemap import bare_name
+from xltnb.dev.readme import readme
+from xltnb.dev.staging import PLOTLY_MIME
 
 WALKS = sorted((NBS/'papers').glob('*/*_walk.ipynb'))
 

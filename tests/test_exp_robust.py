@@ -19,8 +19,8 @@ from xltnb.runs.experiments import Ctx, Paused, call_job
 from xltnb.runs.plan import make_plan, plan_line
 from xltnb.runs.run import run_plan
 from xltnb.tasks.synonyms import load_synonyms
-from xltnb.runs.by_name import encoder_of
-from xltnb.runs.recipes import Call, make_methods, read_call
+from xltnb.studies.by_name import encoder_of
+from xltnb.studies.recipes import Call, make_methods, read_call
 
 
 @pytest.fixture(scope='module')

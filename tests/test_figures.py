@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from xltnb.papers.mothello import boards as board_figures
-from xltnb.figures import verdicts
+from xltnb.verdicts import figures as verdicts
 from xltnb.papers.mothello import finetuning_figures as moving
 from xltnb.papers.mothello import figures
 from xltnb.core import XltError
@@ -171,7 +171,7 @@ def test_every_figure_of_a_page_has_a_still_picture():
 def test_a_still_picture_holds_what_the_figure_holds():
     import xml.etree.ElementTree as ET
     import plotly.graph_objects as go
-    from xltnb.figures.still import still
+    from xltnb.still.still import still
     fig = go.Figure([go.Bar(x=['en', 'de'], y=[.8, -.2], name='a < b'), go.Bar(x=['en', 'de'], y=[.1, .2], name='c')])
     fig.add_hline(.5, line_dash='dot').update_layout(title_text='A & B', yaxis_title='points')
     words = ' '.join(ET.fromstring(still(fig)).itertext())

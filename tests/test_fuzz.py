@@ -99,7 +99,7 @@ def test_words(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv('XLTNB_PAPERS', str(tmp_path/'papers'))
     monkeypatch.setenv('XLTNB_CACHE', str(tmp_path/'cache'))
     monkeypatch.chdir(tmp_path)
-    import xltnb.publish.report, xltnb.records.judge, xltnb.runs.mill, xltnb.runs.run  # noqa: E401, F401: commands import them late
+    import xltnb.verdicts.report, xltnb.verdicts.judge, xltnb.verdicts.pages, xltnb.runs.run  # noqa: E401, F401: commands import them late
     for name, module in list(sys.modules.items()):  # whatever a command is told to write stays here
         if name.startswith('xltnb.') and hasattr(module, 'project_root'): monkeypatch.setattr(module, 'project_root', lambda: tmp_path)
     (tmp_path/'page.ipynb').write_text('{}')
@@ -191,7 +191,7 @@ def test_data(tmp_path):
 
 def test_pages(tmp_path):
     import nbformat
-    from xltnb.runs.mill import page_params
+    from xltnb.verdicts.pages import page_params
     cell = nbformat.v4.new_code_cell("n:int = 3 # rows\nwho:str = 'x' # name", metadata=dict(tags=['parameters']))
     tree = json.loads(nbformat.writes(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell('# A page'), cell], metadata=dict(kernelspec=dict(name='python3', language='python', display_name='x')))))
     f = tmp_path/'page.ipynb'

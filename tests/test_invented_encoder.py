@@ -113,7 +113,7 @@ def test_measures(tmp_path):
 def test_a_number_behind_the_name_is_another_world_and_encoder(monkeypatch):
     "The seed draws the words and the pre-training; without a number everything is as its records have it"
     from xltnb.invented import encoder
-    from xltnb.runs import by_name
+    from xltnb.studies import by_name
     asked = []
     monkeypatch.setattr(by_name, 'invented_encoder', lambda cfg=encoder.InventedEncoderCfg(), cache=None: asked.append(cfg))
     for name in ('invented', 'invented:2'): by_name.encoder_of(name)

@@ -10,7 +10,7 @@ from xltnb.leaderboard.rows import BOARD_CONTROLS, BOARD_PLANNED, BOARD_ROWS, TR
 from xltnb.leaderboard.table import board_table, comparisons
 from xltnb.records.record import Record
 from xltnb.runs.experiments import Ctx
-from xltnb.runs.recipes import make_methods
+from xltnb.studies.recipes import make_methods
 from xltnb.stats import holm
 from xltnb.training.methods import Method
 

@@ -42,7 +42,8 @@ def test_counts_that_are_not_the_plan_are_refused(change, tmp_path):
 
 
 def test_a_leaked_test_string_is_refused():
-    from xltnb.papers.metapretrain.corpus import check_clean, clean_text, test_strings as held
+    from xltnb.papers.metapretrain.corpus import clean_text
+    from xltnb.tasks.held_out import check_clean, test_strings as held
     rows, told = clean_text(('en', 'de'))
     check_clean(rows['text'])
     leak = next(iter(sorted(held())))

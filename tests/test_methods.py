@@ -19,7 +19,7 @@ from xltnb.papers.robust.methods import ADV, RSRP, FreeADV, scale, vote
 from xltnb.papers.robust.augmentation import RSDA, Repeat
 from xltnb.papers.robust.views import EAR, Consistency, PreparedViews
 from xltnb.tasks.synonyms import Synonyms
-from xltnb.runs.recipes import make_methods
+from xltnb.studies.recipes import make_methods
 from xltnb.training.views import swapped
 
 TABLE = {'big': ('large','huge')}

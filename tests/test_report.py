@@ -7,14 +7,14 @@ import pytest
 from conftest import write_paper
 from test_docs import visit
 
-from xltnb.publish import report as reports
+from xltnb.verdicts import report as reports
 from xltnb.core import XltError
 from xltnb.runs.experiments import load_jobs
 from xltnb.records.published import load_paper
 from xltnb.records.rules import names_in
 from xltnb.records.record import Record
 from xltnb.records.store import Store
-from xltnb.figures.verdicts import claims_markdown
+from xltnb.verdicts.figures import claims_markdown
 
 EVIL = '<script>document.title="broken"</script>'
 

@@ -6,9 +6,9 @@ from functools import cache
 import pytest
 from conftest import LIB, MODULES, NBS, PAGES
 
-from xltnb.publish.pages import ROOMS
+from xltnb.dev.sitemap import ROOMS
 
-LIGHT = 'core', 'files', 'stats', 'records'  # rooms that load no torch
+LIGHT = 'core', 'files', 'stats', 'records', 'runs', 'verdicts'  # rooms that load no torch
 
 
 @cache

@@ -13,7 +13,7 @@ import nbformat
 import pytest
 from conftest import ROOT, write_paper
 
-from xltnb.runs import mill
+from xltnb.verdicts import pages as mill
 from xltnb.runs.experiments import Ctx, Paused
 from xltnb.runs.run import _reset_peak
 from xltnb.records.record import Record

@@ -8,7 +8,7 @@ from datasets import Dataset
 from xltnb.core import XltError
 from xltnb.papers.robust.augmentation import RSDA
 from xltnb.papers.robust.training import METHODS
-from xltnb.runs.recipes import make_methods
+from xltnb.studies.recipes import make_methods
 from xltnb.tasks.synonyms import Synonyms, load_synonyms
 from xltnb.training import senses
 from xltnb.training.senses import SenseDA, candidates, calibrated, inflected, kept_senses, put, slots, swap_scores

@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT, write_paper
 
 from xltnb.cli import main
-from xltnb.publish.docs import stage
+from xltnb.dev.docs import stage
 from xltnb.records.published import find_papers
 
 PUBLISHED = '''
@@ -67,7 +67,7 @@ def toy_figures(runs):
     return [('heads by coin', lambda: go.Figure(go.Bar(x=[r.labels['coin'] for r in runs], y=[r.metrics['heads'] for r in runs], name='toy heads')))]
 '''
 SPEED = '''
-from xltnb.runs.speed import figure, speed_figure
+from xltnb.studies.speed import figure, speed_figure
 
 @speed_figure('toy-throws')
 def toy_throws(): return figure('toy-throws', 'throws/s', 2., 1., 2., 4.)
@@ -171,7 +171,7 @@ def test_site(toy):
 
 
 def test_the_site_finds_it(toy):
-    from xltnb.publish.pages import find_pages
+    from xltnb.dev.sitemap import find_pages
     assert toy/'papers'/'toy'/'toy_walk.ipynb' in find_pages(ROOT/'nbs')
 
 

@@ -20,7 +20,7 @@ from xltnb import files
 from xltnb.records import leases, store
 from xltnb.core import XltError, from_dict, plain, seed_for, stable_hash, to_dict
 from xltnb.files import atomic_write
-from xltnb.records.judge import judge
+from xltnb.verdicts.judge import judge
 from xltnb.records.leases import Lease, built_once
 from xltnb.records.migrate import migrate, migrate_record
 from xltnb.records.record import MeanOf, Record, RunKey, pack_items, read_record, record_text, unpack_items

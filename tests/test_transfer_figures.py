@@ -9,7 +9,7 @@ from xltnb.figures.look import REPORT_FIGURES
 from xltnb.papers.baselines import figures as _ # registers them
 from xltnb.records.record import Record
 from xltnb.records.store import Store
-from xltnb.figures.transfer import answers_df, control_runs, costs_df, languages_fig, with_runs
+from xltnb.studies.transfer import answers_df, control_runs, costs_df, languages_fig, with_runs
 
 LANGS = ('en', 'de', 'zh')
 

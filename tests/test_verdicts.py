@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from xltnb.core import XltError, plain, stable_hash
-from xltnb.records import judge
-from xltnb.records.compare import _cell_verdict, compare
-from xltnb.records.judge import JUDGING, Change, claims, judge_claim, judging_since
+from xltnb.verdicts import judge
+from xltnb.verdicts.compare import _cell_verdict, compare
+from xltnb.verdicts.judge import JUDGING, Change, claims, judge_claim, judging_since
 from xltnb.records.published import load_paper, rule_hashes
 from xltnb.records.record import Record, RunKey
 from xltnb.records.rules import VERDICTS, Check, Claim, rows_to_decide, seeds_to_decide, verdict
 from xltnb.records.store import Store
 from xltnb.runs.experiments import Job, jobs_for
 from xltnb.runs.plan import make_plan
-from xltnb.runs.power import decide_text, plan_power, to_decide
+from xltnb.verdicts.power import decide_text, plan_power, to_decide
 from xltnb.stats import mean_ci
 
 BEFORE = json.loads((Path(__file__).parent/'data'/'verdicts_laptop.json').read_text(encoding='utf-8'))

@@ -20,9 +20,9 @@ from ..models.encoders import load_mlm
 from ..papers.robust.training import METHODS as ROBUST
 from ..papers.salt.mixup import EmbedMixup
 from ..papers.salt.switching import SelfSwitch
-from ..runs.by_name import encoder_of, task_of
+from ..studies.by_name import encoder_of, task_of
 from ..runs.experiments import EXPERIMENTS, Ctx, Result, paused_unless
-from ..runs.recipes import make_methods, read_call, transfer_fields
+from ..studies.recipes import make_methods, read_call, transfer_fields
 from ..tasks.bench import BENCH
 from ..tasks.synonyms import load_synonyms
 from ..training.frozen import Reader, frozen_encoder, frozen_study, split_vectors

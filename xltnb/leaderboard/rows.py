@@ -15,7 +15,7 @@ from ..core import Config, XltError, check_name, one_of, stable_hash, within
 from ..files import sha256_of
 from ..records.presets import find_preset
 from ..runs.experiments import Job, check_seeds, experiment, make_job
-from ..runs.recipes import Call, call, read_call
+from ..studies.recipes import Call, call, read_call
 from ..training.settings import FineCfg, FrozenCfg
 
 # %% ../../nbs/leaderboard/00_rows.ipynb #94837b84

@@ -14,7 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..core import XltError
-from ..figures.gains import by_task, gains_fig, paired
+from ..studies.gains import by_task, gains_fig, paired
 from .rows import BOARD_CONTROLS, BOARD_PLANNED
 from ..records.record import Record
 from ..stats import holm, paired_diff

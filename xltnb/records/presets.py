@@ -25,8 +25,7 @@ PRESETS = {p.name: p for p in (
     Preset('smoke', 'core', False, 'auto', 'first contact and tests: every path runs, in minutes'),
     Preset('laptop', 'core', False, 'auto', 'two to eight cores, hours: the claims that survive at reduced scale'),
     Preset('gpu', 'GPU', False, 'yes', 'one large GPU: the printed model sizes at fewer steps'),
-    Preset('paper', 'GPU', True, 'yes', 'as printed'),
-    Preset('cluster', 'GPU', True, 'yes', 'as printed, on many machines'))}
+    Preset('paper', 'GPU', True, 'yes', 'as printed'))}
 
 # %% ../../nbs/records/00_presets.ipynb #7304940c
 def find_preset(

@@ -15,12 +15,11 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from ..core import XltError, check_name, nearest
+from ..core import XltError, nearest
 from .experiments import Job, jobs_for
-from ..records.presets import PRESETS
+from ..records.presets import PRESETS, Preset
 from ..records.record import Record
 from ..records.store import Store, open_store
-from ..records.presets import find_preset
 
 # %% ../../nbs/runs/01_plan.ipynb #af38511f
 def cores()->int: # 1 or more
@@ -57,6 +56,11 @@ class Plan:
     jobs:list[Job] # most telling first
     store:Store # where the records are and will be
     seeds:int|None = None # repeats asked for; None: the preset's
+
+    @property
+    def dial(self)->Preset: # unit, whether printed
+        "What all papers share at this preset"
+        return PRESETS[self.preset]
 
     def done(self)->set[str]: # keys
         "Keys of this plan whose records the store holds now, and can read"
@@ -123,7 +127,7 @@ def arm_rows(
 def _waiting(plan):
     "How many runs wait for data, what they would cost, and what to do about it"
     jobs = [j for j in plan.left() if j.waits]
-    cost = f'{sum(j.cost_s for j in jobs)/3600:.2f} {find_preset(plan.preset).unit}-hours'
+    cost = f'{sum(j.cost_s for j in jobs)/3600:.2f} {plan.dial.unit}-hours'
     names = ' and '.join(sorted({j.waits for j in jobs}))
     return f'; {len(jobs)} ({cost}) wait for data: set {names} to where they are, or HF_HUB_OFFLINE=0 to fetch them' if jobs else ''
 
@@ -140,7 +144,7 @@ def plan_line(
     workers:int|None=None, # side by side; default: the cores, or one GPU
 )->str: # one sentence
     "What is left and what it costs"
-    todo, u = plan.todo(), find_preset(plan.preset).unit
+    todo, u = plan.todo(), plan.dial.unit
     n = len({j.key for j in plan.jobs})
     if not n: return f'{plan.target} has no runs at {plan.preset}: it is measured at a larger preset'
     wait = _waiting(plan) + _damage(plan)
@@ -189,13 +193,12 @@ def pick_arms(
 # %% ../../nbs/runs/01_plan.ipynb #721bbf6f
 def make_plan(
     target:str, # a paper, or one of its tables, figures or claims: 'mothello', 'mothello.tab1', 'mothello.C3'
-    preset:str='smoke', # smoke | laptop | gpu | paper | cluster
+    preset:str='smoke', # smoke | laptop | gpu | paper
     seeds:int|None=None, # repeats per arm; default: the preset's
     store:str|Path|Store='results', # folder of run records
     jobs:str|None=None, # keep only arms that match: 'align-*,naive5'
 )->Plan: # what will run, and what is there
     "Plan a target: names are checked, nothing runs"
-    check_name(preset, PRESETS, 'preset')
     found = jobs_for(target, preset, seeds)
     if jobs is not None and found: found = pick_arms(found, jobs)
     return Plan(target, preset, found, open_store(store), seeds)

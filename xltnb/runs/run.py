@@ -30,7 +30,6 @@ from ..records.published import rule_hashes
 from ..records.record import Record, provenance
 from ..records.store import Store, open_store
 from .progress import Outcome, JobProgress
-from ..records.presets import find_preset
 
 # %% ../../nbs/runs/03_run.ipynb #92c30907
 @dataclass(frozen=True)
@@ -192,12 +191,14 @@ class RunReport:
     plan:Plan # what was asked for
     outcomes:list[Outcome] # one for each job that was missing and has its data
     wall_s:float = 0. # seconds it took
+    asked:bool = True # False: only what was there is shown, and nothing was to run
 
     def count(self)->dict[str,int]: # status -> jobs
         "How many jobs ended in which way"
         waits = sum(bool(j.waits) for j in self.plan.left())
         before = len({j.key for j in self.plan.jobs})-len(self.outcomes)-waits
-        n = {k: v for k,v in dict(there=before, waits=waits).items() if v}
+        left = 0 if self.asked else len(self.plan.todo())
+        n = {k: v for k,v in dict(there=before-left, waits=waits, left=left).items() if v}
         for o in self.outcomes: n[o.status] = n.get(o.status, 0)+1
         return n
 
@@ -217,6 +218,7 @@ def __repr__(self:RunReport):
     n = self.count()
     head = ', '.join(f'{n[s]} {w}' for s,w in WORDS.items() if n.get(s)) or 'nothing to run'
     rest = '; the same command goes on from there' if any(map(n.get, _GOES_ON)) and self.exit_code==3 else ''
+    if not self.asked: return f'{self.plan.target} at {self.plan.preset}, the largest preset that the store has runs of: {head}'
     bad = [f'  {o.job.arm} seed {o.job.seed}: {o.note}' for o in self.outcomes if o.status=='failed']
     return '\n'.join([f'{self.plan.target} at {self.plan.preset}: {head}{rest} ({duration(self.wall_s)})']+bad)
 
@@ -253,16 +255,16 @@ def _rounds(jobs, engine, setup, workers, progress):
     return list(out.values())
 
 # %% ../../nbs/runs/03_run.ipynb #90134bc0
-def _check_options(workers, minutes, device, preset):
+def _check_options(workers, minutes, device, plan):
     "Wrong numbers and names stop here"
     if workers is not None and workers<1: raise XltError(f'workers must be 1 or more, not {workers}')
     if minutes is not None and not 0<minutes<inf: raise XltError(f'minutes must be more than 0 and finite, not {minutes}')
     if device: check_name(device, ('cpu','cuda'), 'device')
     if device=='cuda' and default_device()!='cuda':
         raise XltError("device 'cuda' was asked for and torch sees no GPU; use 'cpu', or see `xltnb doctor`")
-    if not device and find_preset(preset).unit=='GPU' and default_device()!='cuda':
+    if not device and plan.dial.unit=='GPU' and default_device()!='cuda':
         remedy = 'choose smoke or laptop, or ask for it with --device cpu'
-        raise XltError(f"preset '{preset}' is counted in GPU-hours and torch sees no GPU: {remedy}")
+        raise XltError(f"preset '{plan.preset}' is counted in GPU-hours and torch sees no GPU: {remedy}")
 
 # %% ../../nbs/runs/03_run.ipynb #f120d0c4
 _ELSEWHERE = 'choose another folder with --store, or store=... in Python'
@@ -288,11 +290,11 @@ def run_plan(
     show:bool=True, # print the estimate and the progress
 )->RunReport: # what was done
     "Run the jobs of a plan that its store lacks, but for those that wait for data"
-    _check_options(workers, minutes, device, plan.preset)
+    _check_options(workers, minutes, device, plan)
     fn, start = get_engine(engine), time.monotonic()
     store = plan.store if store is None else open_store(store)
     plan = Plan(plan.target, plan.preset, pick_arms(plan.jobs, jobs) if jobs is not None else plan.jobs, store, plan.seeds)
-    todo, device = plan.todo(), device or ('cuda' if find_preset(plan.preset).unit=='GPU' else 'cpu')
+    todo, device = plan.todo(), device or ('cuda' if plan.dial.unit=='GPU' else 'cpu')
     workers = workers or _workers(todo, device)
     if show: print(plan_line(plan, workers), flush=True)
     if not todo: return RunReport(plan, [])

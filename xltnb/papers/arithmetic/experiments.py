@@ -109,7 +109,7 @@ _REAL_S = dict(smoke=15., laptop=700., gpu=900.) # seconds
 # %% ../../../nbs/papers/arithmetic/07_experiments.ipynb #191b8188
 @preset_jobs('arithmetic')
 def arithmetic_jobs(
-    preset:str, # smoke, laptop, gpu, paper or cluster
+    preset:str, # smoke, laptop, gpu or paper
     seeds:int|None=None, # worlds; None: the preset's own
 )->list[Job]: # the family first
     "All jobs of a preset; none where the paper's own text is needed"

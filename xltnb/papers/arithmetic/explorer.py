@@ -16,8 +16,8 @@ from fastcore.basics import patch
 from plotly.subplots import make_subplots
 
 from ...core import XltError
-from ...figures.explorer import Explorer
-from ...figures.look import COLOURS, INK, QUIET, dress, widget
+from ...figures.explorer import Explorer, paper_widget
+from ...figures.look import COLOURS, INK, QUIET, dress
 from ...records.record import Record
 from ...runs.plan import best_plan
 
@@ -69,7 +69,7 @@ def _blank(corners):
     return dress(fig, '', height=640, barmode='group')
 
 # %% ../../../nbs/papers/arithmetic/12_explorer.ipynb #f39efc35
-@widget('arithmetic')
+@paper_widget('arithmetic')
 class LambdaExplorer(Explorer):
     "A world of related languages: λ, the triangle, the languages; change any control"
     rows = ('world','target'), ('lam','share')

@@ -21,7 +21,7 @@ from ...models.heads import add_head
 from .merges import merge
 from .pipeline import answers, right
 from .weights import Dial
-from ...runs.speed import alternate, figure, matmul_rate, rate, speed_figure, timed
+from ...studies.speed import alternate, figure, matmul_rate, rate, speed_figure, timed
 from ...tasks.bench import load_bench
 from ...training.mlm import MLMCfg, batches, bench_corpus, pack
 from ...training.mlm_run import MLMRun

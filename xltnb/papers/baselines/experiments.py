@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from ...core import Config, within
 from ...records.presets import find_preset
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
-from ...runs.recipes import PAIR_RECIPE
+from ...studies.recipes import PAIR_RECIPE
 from ...tasks.catalog import lacks
 from ...training.settings import FineCfg
 
@@ -83,7 +83,7 @@ def _arms(preset):
 # %% ../../../nbs/papers/baselines/00_experiments.ipynb #1e004190
 @preset_jobs('baselines')
 def baseline_jobs(
-    preset:str, # smoke, laptop, gpu, paper or cluster
+    preset:str, # smoke, laptop, gpu or paper
     seeds:int|None=None, # repeats; None: 1 at smoke, else 5
 )->list[Job]: # one seed of every task first
     "Every task, the cheap ones first; a control is one arm more; questions wait for their data"

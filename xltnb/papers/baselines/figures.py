@@ -7,7 +7,7 @@ __all__ = ['baseline_figures']
 
 # %% ../../../nbs/papers/baselines/04_figures.ipynb #de85fd28
 from ...figures.look import pairs_fig, printed_points, report_figures
-from ...figures.transfer import control_runs, languages_fig
+from ...studies.transfer import control_runs, languages_fig
 from ...records.record import Record
 
 # %% ../../../nbs/papers/baselines/04_figures.ipynb #d319cc10

@@ -19,7 +19,7 @@ from ...tasks.bench import load_bench
 from ...models.encoders import load_encoder
 from ...models.heads import add_head
 from ...training.settings import FineCfg
-from ...runs.speed import alternate, best_device, figure, matmul_rate, speed_figure, timed
+from ...studies.speed import alternate, best_device, figure, matmul_rate, speed_figure, timed
 from ...stats import mean_ci
 from ...tasks.task import Task
 from ...training.trainer import Finetuner

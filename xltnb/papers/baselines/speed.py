@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from ...training.mlm import Corpus, MLMCfg, batches, bench_corpus
 from ...training.mlm_run import MLMRun, mlm_model
-from ...runs.speed import alternate, best_device, figure, matmul_rate, speed_figure, sync, timed
+from ...studies.speed import alternate, best_device, figure, matmul_rate, speed_figure, sync, timed
 
 # %% ../../../nbs/papers/baselines/02_speed.ipynb #b6d5490e
 def _ours_mlm(

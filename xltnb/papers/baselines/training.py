@@ -11,9 +11,9 @@ from statistics import mean
 
 from ...models.heads import sentence_vectors
 from .experiments import BaselineCfg, RetrieveCfg
-from ...runs.by_name import encoder_of, task_of
+from ...studies.by_name import encoder_of, task_of
 from ...runs.experiments import EXPERIMENTS, Ctx, Result, paused_unless
-from ...runs.recipes import transfer_fields
+from ...studies.recipes import transfer_fields
 from ...tasks.bench import load_bench
 from ...tasks.metrics import random_spans
 from ...tasks.task import Task

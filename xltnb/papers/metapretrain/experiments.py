@@ -67,7 +67,6 @@ META_SCALES = dict(
     gpu=MetaScale(_GPU, 3, (*MAIN,'META_tlm','JOINT_tlm','MONO','META_rev'), LabCfg(steps=20_000), 5, (ShapeCfg(),), 1e6, 60.,
         search=(5e-4,1e-3,2e-3), search_rows=156_160, ablations=('overlap','focus')),
     paper=MetaScale(_PAPER, 5, (*MAIN,'META_tlm','JOINT_tlm'), LabCfg('JOINT','english1k',steps=100_000), 5, (ShapeCfg(),), 4e5, 600.))
-META_SCALES['cluster'] = META_SCALES['paper']
 
 # %% ../../../nbs/papers/metapretrain/05_experiments.ipynb #9d340c00
 def search_cfg(
@@ -125,7 +124,7 @@ def _shape_jobs(s):
 # %% ../../../nbs/papers/metapretrain/05_experiments.ipynb #6627c8e0
 @preset_jobs('metapretrain')
 def metapretrain_jobs(
-    preset:str, # smoke, laptop, gpu, paper or cluster
+    preset:str, # smoke, laptop, gpu or paper
     seeds:int|None=None, # repeats; None: the preset's own
 )->list[Job]: # in the order they should run
     "Every job of the paper at one scale: search, arms, laboratory, shape, ablations"

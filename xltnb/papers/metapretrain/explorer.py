@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 from fastcore.basics import patch
 
 from ...core import XltError, check_name
-from ...figures.explorer import Explorer
-from ...figures.look import QUIET, dress, panels, widget
+from ...figures.explorer import Explorer, paper_widget
+from ...figures.look import QUIET, dress, panels
 from .arms import META_ARMS
 from .figures import ARM_COLOURS, CURVES, _curve, boundary, of_study
 from ...records.record import Record
@@ -28,7 +28,7 @@ def _mean_line(x, rows, arm, show, **more):
         line=dict(color=ARM_COLOURS[arm], width=2.5), marker=dict(size=5), hovertemplate='%{y:.3f}<extra>'+arm+'</extra>', **more)
 
 # %% ../../../nbs/papers/metapretrain/08_explorer.ipynb #3245944e
-@widget('metapretrain')
+@paper_widget('metapretrain')
 class PhasesExplorer(Explorer):
     "Arms of meta-pretraining, on and off"
     def __init__(self,

@@ -17,7 +17,7 @@ from .arms import MetaCfg, Size, arm_cfg
 from .carry import meta_model
 from .corpus import load_vocab, meta_corpus, split_of
 from .phases import Pretraining
-from ...runs.speed import alternate, best_device, figure, matmul_rate, rate, speed_figure, timed
+from ...studies.speed import alternate, best_device, figure, matmul_rate, rate, speed_figure, timed
 
 # %% ../../../nbs/papers/metapretrain/09_speed.ipynb #b423adad
 def ours(

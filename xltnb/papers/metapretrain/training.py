@@ -27,7 +27,7 @@ from .experiments import ShapeCfg
 from .phases import Pretraining
 from .shifted import train_lab
 from ...records.leases import built_once
-from ...runs.by_name import encoder_of
+from ...studies.by_name import encoder_of
 from ...runs.experiments import EXPERIMENTS, Ctx, Result, paused_unless
 from ...tasks.bench import load_bench
 from ...training.mlm import Corpus, Frame, hide, masked_loss, pack

@@ -129,7 +129,6 @@ SCALES = dict(
         ft=replace(_paper,steps=400,warmup=500,unique=102_400), seeds=3, flops_s=2.5e14, measure_s=60., cases=1000,
         probe=dict(probe_layer=6,probe_games=800,test_games=100), edit=dict(edit_from=4,edit_steps=1000)),
 )
-SCALES['cluster'] = SCALES['paper']
 
 # %% ../../../nbs/papers/mothello/02_experiments.ipynb #6ed5f7fd
 NEW = 3 # first of the seeds that no rule had seen when the rules of 22 November were written
@@ -245,7 +244,7 @@ def _turn(arm:Arm)->int:
 # %% ../../../nbs/papers/mothello/02_experiments.ipynb #7bbeb7f0
 @preset_jobs('mothello')
 def mothello_jobs(
-    preset:str, # smoke, laptop, gpu, paper or cluster
+    preset:str, # smoke, laptop, gpu or paper
     seeds:int|None=None, # repeats; None: the preset's own
 )->list: # of Job, in the order they should run
     "Every job of the paper at one scale: what judges most, transfer of the atomic pair, alignment, then the rest"

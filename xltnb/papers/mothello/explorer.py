@@ -12,8 +12,8 @@ import plotly.graph_objects as go
 from fastcore.basics import patch
 
 from .demo import ARMS, Demo, States, load_demo
-from ...figures.explorer import Explorer
-from ...figures.look import INK, widget
+from ...figures.explorer import Explorer, paper_widget
+from ...figures.look import INK
 from ...othello.rules import SYMMETRIES, geometry, symmetries
 
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #3eaa49cc
@@ -162,7 +162,7 @@ def _title_of(
     return f'{first}<br><span style="font-size:12px">{second}</span>'
 
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #61232ffd
-@widget('mothello')
+@paper_widget('mothello')
 class OthelloExplorer(Explorer):
     "A game, the board that a probe predicts from the model's states, and the model's next move; change any control"
     rows = ('model','game','told','probe'), ('layer','symmetry','swapped')

@@ -26,7 +26,7 @@ from ...othello.lexicon import Lexicon, make_lexicon
 from ...othello.replays import game_set
 from ...othello.train import Games, model_for, train
 from ...othello.settings import LMCfg
-from ...runs.speed import alternate, best_device, figure, matmul_rate, rate, speed_figure, timed
+from ...studies.speed import alternate, best_device, figure, matmul_rate, rate, speed_figure, timed
 
 # %% ../../../nbs/papers/mothello/10_speed.ipynb #a58bdf49
 @compiled()

@@ -13,7 +13,7 @@ from ...core import Config, check_name, one_of, within
 from ...invented.words import NEAR_TO_FAR
 from ...records.presets import find_preset
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
-from ...runs.recipes import INVENTED_RECIPE, N, PAIR_RECIPE, RHO, Call, call
+from ...studies.recipes import INVENTED_RECIPE, N, PAIR_RECIPE, RHO, Call, call
 from ...tasks.catalog import lacks
 from ...training.settings import FineCfg, FrozenCfg
 
@@ -280,7 +280,7 @@ def frozen_jobs(
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #4f5efc35
 @preset_jobs('robust')
 def robust_jobs(
-    preset:str, # smoke, laptop, gpu, paper or cluster
+    preset:str, # smoke, laptop, gpu or paper
     seeds:int|None=None, # repeats; None: the preset's own
 )->list[Job]: # the frozen-encoder study, then three seeds of every core row of fine-tuning
     "Every row of every study"

@@ -15,8 +15,8 @@ from fastcore.basics import patch
 
 from ...tasks.bench import load_bench
 from ...core import check_name
-from ...figures.explorer import Explorer
-from ...figures.look import COLOURS, INK, QUIET, dress, fade, widget
+from ...figures.explorer import Explorer, paper_widget
+from ...figures.look import COLOURS, INK, QUIET, dress, fade
 from .regions import Around, Points, load_classifier
 from .methods import NOISES
 
@@ -50,7 +50,7 @@ def _data(p:Points, keep=slice(None), label=None)->dict:
 @cache
 def _task(): return load_bench('cldr_cat')
 
-@widget('robust')
+@paper_widget('robust')
 class RegionExplorer(Explorer):
     "An English text and what lies around it; change any control"
     rows = ('text','radius'), ('noise','steps')

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ...core import XltError
-from ...figures.gains import by_task, gains_fig
+from ...studies.gains import by_task, gains_fig
 from ...figures.look import COLOURS, INK, QUIET, dress, fade, pairs_fig, report_figures
 from ...records.record import Record
 from ...stats import mean_ci

@@ -13,7 +13,7 @@ from transformers.utils import logging
 from ...models.encoders import load_encoder
 from ...models.heads import add_head
 from .methods import ADV, FreeADV
-from ...runs.speed import alternate, best_device, figure, speed_figure, timed
+from ...studies.speed import alternate, best_device, figure, speed_figure, timed
 from ...tasks.bench import load_bench
 from ...training.methods import Method
 from ...training.settings import FineCfg

@@ -20,9 +20,9 @@ from .methods import ADV, FreeADV, RSRP
 from .regions import Around, load_classifier, survey
 from .experiments import AroundCfg, RobustCfg, RobustFrozenCfg
 from .views import EAR, Consistency, PreparedViews
-from ...runs.by_name import encoder_of, invented_world, is_invented, slope, task_of, world_seed
+from ...studies.by_name import encoder_of, invented_world, is_invented, slope, task_of, world_seed
 from ...runs.experiments import EXPERIMENTS, Ctx, Result, paused_unless
-from ...runs.recipes import make_methods, read_call, transfer_fields
+from ...studies.recipes import make_methods, read_call, transfer_fields
 from ...tasks.bench import BENCH, load_bench
 from ...tasks.synonyms import Synonyms, english_only, load_synonyms
 from ...training.frozen import Reader, frozen_encoder, frozen_study

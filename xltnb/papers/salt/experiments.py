@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from ...core import Config, check_name, within
 from ...records.presets import find_preset
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
-from ...runs.recipes import N, PAIR_RECIPE, Call, call
+from ...studies.recipes import N, PAIR_RECIPE, Call, call
 from ...tasks.catalog import lacks
 from ...training.settings import FineCfg
 
@@ -221,7 +221,7 @@ def salt_row(
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #de178116
 @preset_jobs('salt')
 def salt_jobs(
-    preset:str, # smoke, laptop, gpu, paper or cluster
+    preset:str, # smoke, laptop, gpu or paper
     seeds:int|None=None, # repeats; None: the preset's own
 )->list[Job]: # three seeds of every core row first
     "Every row of every study"

@@ -17,8 +17,8 @@ from plotly.subplots import make_subplots
 from safetensors.torch import load_file
 
 from ...core import XltError
-from ...figures.explorer import Explorer
-from ...figures.look import COLOURS, INK, dress, widget
+from ...figures.explorer import Explorer, paper_widget
+from ...figures.look import COLOURS, INK, dress
 from ...models.encoders import load_encoder, load_mlm
 from ...models.subwords import MODELS_DIR
 from .mixup import mix
@@ -126,7 +126,7 @@ def _blank()->go.Figure:
     return dress(fig, '', height=640, legend=dict(y=-.14))
 
 # %% ../../../nbs/papers/salt/09_explorer.ipynb #beff1f3e
-@widget('salt')
+@paper_widget('salt')
 class SaltExplorer(Explorer):
     "A sentence, its proposals, and what a classifier answers on the way to a switched version"
     rows = ('text',), ('word','proposal'), ('lam',)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ...figures.gains import by_task, gains, gains_fig
+from ...studies.gains import by_task, gains, gains_fig
 from ...figures.look import COLOURS, INK, dress, needed, report_figures
 from ...records.record import Record
 

@@ -16,7 +16,7 @@ from transformers import FillMaskPipeline, PreTrainedModel, PreTrainedTokenizerF
 from ...models.encoders import load_encoder, load_mlm, quiet
 from .proposals import context_batch, english_ids, english_like, english_pieces
 from .proposals import proposable, propose, word_pieces, word_places
-from ...runs.speed import alternate, best_device, figure, matmul_rate, rate, speed_figure
+from ...studies.speed import alternate, best_device, figure, matmul_rate, rate, speed_figure
 from ...tasks.bench import load_bench
 from ...training.mlm import Frame, bench_corpus, mlm_head
 from ...training.settings import pays_bf16

@@ -21,9 +21,9 @@ from .mixup import EmbedMixup, VectorMixup
 from .switching import SelfProposals, SelfSwitch, switch_log
 from .proposals import word_pieces
 from .worlds import OracleSwitch, right_proposals, subject_task, world_cfg, world_model, world_of
-from ...runs.by_name import encoder_of, slope, task_of
+from ...studies.by_name import encoder_of, slope, task_of
 from ...runs.experiments import EXPERIMENTS, Ctx, Paused, Result, paused_unless
-from ...runs.recipes import make_methods, transfer_fields
+from ...studies.recipes import make_methods, transfer_fields
 from ...tasks.replacing import replace_words
 from ...tasks.synonyms import Synonyms, load_synonyms
 from ...tasks.task import Task
