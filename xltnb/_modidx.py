@@ -3969,6 +3969,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                       'xltnb.verdicts.study.Study.runs': ('verdicts/study.html#study.runs', 'xltnb/verdicts/study.py'),
                                       'xltnb.verdicts.study.claims': ('verdicts/study.html#claims', 'xltnb/verdicts/study.py'),
                                       'xltnb.verdicts.study.compare': ('verdicts/study.html#compare', 'xltnb/verdicts/study.py'),
+                                      'xltnb.verdicts.study.plan': ('verdicts/study.html#plan', 'xltnb/verdicts/study.py'),
                                       'xltnb.verdicts.study.study': ('verdicts/study.html#study', 'xltnb/verdicts/study.py')},
             'xltnb.verdicts.words': { 'xltnb.verdicts.words.verdict': ('verdicts/words.html#verdict', 'xltnb/verdicts/words.py'),
                                       'xltnb.verdicts.words.verdict_code': ('verdicts/words.html#verdict_code', 'xltnb/verdicts/words.py'),

@@ -20,7 +20,7 @@ MODULES = {
     'training.methods': ('Method',),
     'training.settings': ('FineCfg',),
     'training.trainer': ('Finetuner', 'finetune'),
-    'verdicts.study': ('study', 'claims', 'compare'),
+    'verdicts.study': ('study', 'plan', 'claims', 'compare'),
     'records.store': ('open_store',),
     'figures.explorer': ('explore',)}
 TOP_NAMES = {name: module for module,names in MODULES.items() for name in names}
