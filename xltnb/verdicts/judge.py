@@ -283,6 +283,21 @@ class Claims:
         columns = ('paper','claim','preset','verdict','effect','low','high','n','note','text')
         return pd.DataFrame([{k:r[k] for k in columns} for r in self.rows])
 
+    @property
+    def checks(self): # a pandas DataFrame, one row a check
+        "claim, effect, rule, value, low, high, n, seeds, detectable, verdict, arms, note, why"
+        import pandas as pd
+        columns = ('value','low','high','n','seeds','detectable','verdict','arms','note','why')
+        row = lambda r,k: dict(claim=r['claim'].partition('.')[2], effect=k['effect'], rule=f"{k['rule']} {k['margin']:g}")
+        found = [row(r, k) | {c: k[c] for c in columns} for r in self.rows for k in r['checks']]
+        return pd.DataFrame(found, columns=['claim','effect','rule',*columns])
+
+    def only(self,
+        start:str, # of an id, without the paper: 'F'
+    )->'Claims':
+        "Keep the claims of one family"
+        return Claims([r for r in self.rows if r['claim'].partition('.')[2].startswith(start)])
+
     def _repr_html_(self): return numbers_html(self.df[['claim','verdict','effect','low','high','n','preset','text','note']])
 
 # %% ../../nbs/verdicts/01_judge.ipynb #208c1043
