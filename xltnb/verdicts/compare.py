@@ -9,6 +9,7 @@ __all__ = ['Comparison', 'pins', 'compare_plan', 'pin_plan', 'moved']
 import json
 import math
 from dataclasses import dataclass
+from html import escape
 
 from ..core import XltError
 from ..files import atomic_write, project_root
@@ -18,7 +19,7 @@ from ..runs.experiments import split_target
 from ..runs.plan import Plan
 from ..stats import mean_ci
 from .judge import judge_plan, numbers_html
-from .words import verdict
+from .words import VERDICTS, verdict
 
 # %% ../../nbs/verdicts/02_compare.ipynb #04fc5898
 def _point(curve, column, x):
@@ -66,7 +67,8 @@ def _cell_row(cell:Printed, plan, get, pins):
     at = plan.preset if any(j.arm==cell.arm for j in plan.jobs) else 'paper'
     word = _cell_verdict(cell, low, high, len(xs), plan.dial.printed)
     return dict(cell=cell.id, paper=str(cell), source=f'{cell.source}, {cell.place}', pinned=pins.get(f'{cell.id}@{plan.preset}'),
-        now=now, n=len(xs), low=low, high=high, verdict=word, command=f'xltnb run {paper}.{table} --preset {at}', keys=[r.key for r in recs])
+        now=now, n=len(xs), low=low, high=high, verdict=word, command=f'xltnb run {paper}.{table} --preset {at}',
+        keys=[r.key for r in recs])
 
 # %% ../../nbs/verdicts/02_compare.ipynb #5c65c127
 def _claim_cell(row, pins):
@@ -77,9 +79,9 @@ def _claim_cell(row, pins):
     return r | dict(command=f"xltnb run {row['claim']} --preset {at}", keys=row['keys'])
 
 # %% ../../nbs/verdicts/02_compare.ipynb #49101ada
-@dataclass
+@dataclass(repr=False)
 class Comparison:
-    "Printed cells beside ours"
+    "Printed cells beside ours: one line that counts verdicts, and the table folded behind it"
     rows:list # one dict a cell
 
     @property
@@ -88,12 +90,23 @@ class Comparison:
         import pandas as pd
         return pd.DataFrame(self.rows)
 
-    def _repr_html_(self):
+    def __repr__(self):
+        words = [r['verdict'] for r in self.rows]
+        count = ', '.join(f'{words.count(w)} {w}' for w in VERDICTS if w in words)
+        return f'{len(words)} cell{"s"*(len(words)!=1)}: {count}'
+
+    def _table(self):
         "Without cells that were neither read nor run, which one line counts"
         shown = [r for r in self.rows if r['n'] or r['paper']!='–']
-        table = numbers_html(type(self)(shown).df[['cell','verdict','paper','now','low','high','n','pinned','source']]) if shown else ''
+        columns = ['cell','verdict','paper','now','low','high','n','pinned','source']
+        table = numbers_html(Comparison(shown).df[columns]) if shown else ''
         lost = len(self.rows)-len(shown)
         return table + (f'<p>{lost} cells of the table could not be read and were not run.</p>' if lost else '')
+
+    def _repr_html_(self):
+        "Unfolded from the start where there are a dozen cells or fewer"
+        open_ = ' open'*(len(self.rows)<=12)
+        return f'<details class="cells"{open_}><summary>{escape(repr(self))}</summary>{self._table()}</details>'
 
 # %% ../../nbs/verdicts/02_compare.ipynb #056e1021
 def _pins_in(path): return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}

@@ -184,7 +184,8 @@ def parameter_pages(
     check_name(paper, find_papers(), 'paper')
     homes = {project_root()/'nbs'/'papers'/paper, find_papers()[paper]} # an outside paper has its pages beside its modules
     found = [f for d in homes for f in sorted(d.glob('[!._]*.ipynb')) if not f.name[:2].isdigit()]
-    return sorted((f for f in found if '"parameters"' in f.read_text(encoding='utf-8')), key=lambda f: (not f.stem.endswith('_claims'), f.stem))
+    tagged = [f for f in found if '"parameters"' in f.read_text(encoding='utf-8')]
+    return sorted(tagged, key=lambda f: (not f.stem.endswith('_claims'), f.stem))
 
 # %% ../../nbs/verdicts/07_pages.ipynb #95494e11
 def _one(job):
@@ -219,7 +220,8 @@ def write_index(
     cell = lambda x: f'<td>{x}</td>'
     link = lambda r: f'<a href="{escape(Path(r.out).name)}">{escape(Path(r.out).name)}</a>' if Path(r.out).parent==folder else escape(r.out)
     values = lambda r: escape(', '.join(f'{k}={v}' for k,v in r.params.items()))
-    rows = ''.join(f'<tr>{cell(link(r))}{cell(r.status)}{cell(values(r))}{cell(r.seconds or "")}{cell(escape(r.error[-300:]))}</tr>' for r in runs)
+    cells = lambda r: (link(r), r.status, values(r), r.seconds or '', escape(r.error[-300:]))
+    rows = ''.join(f'<tr>{"".join(map(cell, cells(r)))}</tr>' for r in runs)
     head = ''.join(f'<th>{h}</th>' for h in ('page','how it ended','parameters','seconds','error'))
     style = 'body{font-family:system-ui,sans-serif;margin:2em}td,th{text-align:left;padding:.2em .8em}'
     html = (f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Executed pages</title><style>{style}</style>'
