@@ -75,7 +75,8 @@ def misses_markdown(
     rows:list[dict], # rows of `claims`
 )->str: # a Markdown list
     "List each claim that is not `ok`, with the checks that miss the claimed range"
-    miss = lambda k: f"    * `{k['effect']}` is {interval(k, 'value')}, claimed {claimed(k)}: **{k['verdict']}**" + (f" ({k['note']})" if k['note'] else '')
+    note = lambda k: f" ({k['note']})" if k['note'] else ''
+    miss = lambda k: f"    * `{k['effect']}` is {interval(k, 'value')}, claimed {claimed(k)}: **{k['verdict']}**{note(k)}"
     held = lambda ks: f"{sum(k['verdict']=='ok' for k in ks)} of {len(ks)} checks hold"
     head = lambda r: f"* **{r['claim'].partition('.')[2]}**, “{r['text']}”: {held(r['checks']) if r['checks'] else r['note']}"
     return '\n'.join(t for r in rows if r['verdict']!='ok' for t in (head(r), *(miss(k) for k in r['checks'] if k['verdict']!='ok')))

@@ -7,22 +7,19 @@ __all__ = ['Study', 'study', 'plan', 'claims', 'compare']
 
 # %% ../../nbs/verdicts/06_study.ipynb #1c082f11
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
-import plotly.graph_objects as go
 from fastcore.basics import patch
 
 from ..core import XltError, check_name
-from ..figures.look import paper_figures
 from ..records.record import Record
 from ..records.store import Store, open_store
 from ..runs.plan import Plan, best_plan, make_plan, own_plan
 from ..runs.run import RunReport, run_plan
 from .compare import Comparison, compare_plan, pin_plan
-from .figures import claims_fig
 from .judge import Claims, judge_plan
 from .power import plan_power
-from .report import report as write_report
 
 # %% ../../nbs/verdicts/06_study.ipynb #5173f665
 @dataclass(repr=False)
@@ -66,12 +63,13 @@ class Study:
 def figs(self:Study)->dict: # name -> a function that draws, or raises `XltError` for want of runs
     "List the figures: the claims, then those that the paper registers"
     paper,rows = self.plan.target.partition('.')[0], self.claims().rows
-    return dict(claims=lambda: claims_fig(rows if any(r['n'] for r in rows) else [])) | dict(paper_figures(paper, self.runs))
+    look,verdicts = (import_module(f'xltnb.{m}') for m in ('figures.look','verdicts.figures')) # plotly: plans and claims do without
+    return dict(claims=lambda: verdicts.claims_fig(rows if any(r['n'] for r in rows) else [])) | dict(look.paper_figures(paper, self.runs))
 
 @patch
 def fig(self:Study,
     name:str='', # one of `figs`; default: the claims, or the first figure that a table's own runs can draw
-)->go.Figure:
+): # a plotly figure
     "Draw a figure; raises `XltError` for an unknown name, and for want of runs"
     figs = self.figs()
     if name: return figs[check_name(name, figs, 'figure')]()
@@ -86,7 +84,8 @@ def report(self:Study,
     out:str|Path='', # the HTML file; default: report-<preset>.html in the store
 )->Path:
     "Write one HTML file with claims, figures and the run behind each number of the paper"
-    return write_report(self.plan.target.partition('.')[0], self.plan.preset, self.plan.store, out)
+    write = import_module('xltnb.verdicts.report').report
+    return write(self.plan.target.partition('.')[0], self.plan.preset, self.plan.store, out)
 
 @patch
 def own(self:Study,
