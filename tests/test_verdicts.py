@@ -84,8 +84,8 @@ def planted(tmp_path, seeds, rule='above', margin=.2, others=(), **fields):
     store, jobs = Store(tmp_path, committed=False), [Job('p', 'x', 'p.x', 1, {}, s) for s in range(max(3, len(seeds)))]
     for j, m in zip(jobs, seeds):
         store.put(Record(j.experiment, j.key, j.config, j.seed, dict(m=m), arm='x', provenance=dict(cpu='x')))
-    judged = judge_claim(claim, Plan('p', 'laptop', jobs, store))
-    return judge._claim_row('p', claim, 'laptop', judged)
+    plan = Plan('p', 'laptop', jobs, store)
+    return judge._claim_row(claim, plan, judge_claim(claim, plan))
 
 
 RUNS = dict(ok=(.30, .31, .32), smaller=(.10, .11, .12), off=(-.10, -.11, -.12), unclear=(.10, .20, .33), undecided=(.30, .31), todo=())
@@ -106,7 +106,7 @@ def test_untestable_hides_nothing(tmp_path):
     assert wide['checks'][0]['note'] == wide['note'] and wide['checks'][0]['need_seeds'] > 3
     assert planted(tmp_path/'else', RUNS['off'], untestable={'paper': 'three layers'})['verdict'] == 'off'
     whole = Claim('p.C1', 'made up', 'nowhere', untestable={'laptop': 'no such data'})
-    assert judge._claim_row('p', whole, 'laptop', [])['verdict'] == 'untestable' and judge._claim_row('p', whole, 'paper', [])['verdict'] == 'todo'
+    assert [judge._claim_row(whole, Plan('p', p, [], None), [])['verdict'] for p in ('laptop', 'paper')] == ['untestable', 'todo']
     with pytest.raises(XltError, match="did you mean 'laptop'"): Claim('p.C1', 'made up', 'nowhere', untestable={'labtop': 'why'})
 
 
@@ -123,7 +123,8 @@ def test_a_changed_rule_judges_older_runs_only_where_the_change_is_declared(tmp_
     store, jobs = Store(tmp_path, committed=False), [Job('p', 'x', 'p.x', 1, {}, s) for s in range(3)]
     for j, m in zip(jobs, RUNS['ok']):
         store.put(Record(j.experiment, j.key, j.config, j.seed, dict(m=m), arm='x', provenance=dict(rules={'C1/laptop': was.hash_at('laptop')})))
-    row = lambda c: judge._claim_row('p', c, 'laptop', judge_claim(c, Plan('p', 'laptop', jobs, store)))
+    plan = Plan('p', 'laptop', jobs, store)
+    row = lambda c: judge._claim_row(c, plan, judge_claim(c, plan))
     assert row(was)['verdict'] == 'smaller' and row(now)['verdict'] == 'todo' and 'rule was changed after these runs' in row(now)['note']
     assert row(said)['verdict'] == 'ok' and why in row(said)['note'] and row(said)['changed'] == why
     assert row(replace(said, formerly={'laptop': ('0'*16,)}))['verdict'] == 'todo', 'another rule is not excused'

@@ -97,6 +97,16 @@ def own(self:Study,
     return Study(plan, asked=False) if plan and plan.preset!=self.plan.preset else None
 
 @patch
+def told(self:Study,
+    ran:str='', # preset whose runs stand beside; default: the best that the store's own folder has
+)->list[dict]: # rows of `claims`, each with `here`
+    "Judge, and set beside a preset that was chosen by itself what the user's own runs say"
+    own = None if self.asked else self.own(ran)
+    said = lambda r: f"{r['word']} at {r['preset']}, n {r['n']}" if r['n'] else r['word']
+    here = {r['claim']: said(r) for r in own.claims().rows} if own else {}
+    return [r | dict(here=here.get(r['claim'], '')) for r in self.claims().rows]
+
+@patch
 def __repr__(self:Study): return f'{self.plan!r}{self._chosen()}'
 
 @patch
