@@ -336,10 +336,10 @@ def cmd_reproduce(
     out:str='', # the HTML file; default: report-<preset>.html in the store
     workers:int|None=None, # processes side by side
 ):
-    "Plan, run, judge and report in one go"
-    _report_file(preset, store, out)
-    code = _run_all(_studies(paper, preset, None, store), workers=workers)
+    "Plan, run, execute the pages, judge and report in one go"
     from xltnb.verdicts.study import study
+    _report_file(preset, store, out)
+    code = cmd_pages(paper, preset=preset, store=store, out=f'{store}/pages', workers=workers)
     _show_claims([r for p in _claimed_papers(paper) for r in study(p, store=store).told(preset)])
     cmd_report(paper, preset=preset, store=store, out=out)
     return code
@@ -375,11 +375,12 @@ def cmd_pages(
     "Run all parameterised pages of a paper through papermill; the same command goes on after a kill"
     from xltnb.verdicts.pages import run_pages, write_index
     code = _run_all(_studies(paper, preset, seeds or None, store), workers=workers)
-    runs = [r for p in _claimed_papers(paper) for r in run_pages(p, preset, seeds, store, out, workers, force)]
+    if code==1: return code # a page would run what has failed once more
+    runs = run_pages(_claimed_papers(paper), preset, seeds, store, out, workers, force)
     for r in runs:
         if r.error: print(f'{r.out}: {r.error[-300:]}', file=sys.stderr)
-    count = ', '.join(f'{k} {sum(r.status==k for r in runs)}' for k in ('ok','cached','error') if any(r.status==k for r in runs))
-    print(f'pages: {count}; they lie in {write_index(runs, out).parent}')
+    count = ', '.join(f'{n} {k}' for k in ('ok','cached','error') if (n := sum(r.status==k for r in runs)))
+    print(f'pages: {count}; their index: {write_index(runs, out)}')
     return max([code, *(r.exit_code for r in runs)])
 
 # %% ../nbs/06_cli.ipynb #d203fe4b
