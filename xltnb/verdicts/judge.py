@@ -280,6 +280,7 @@ def numbers_html(
     "Write a table with three digits after the point, '–' for what is not there"
     return table_html(df.style.format(precision=3, na_rep='–', escape='html').hide(axis='index'))
 
+# %% ../../nbs/verdicts/01_judge.ipynb #8d4d0dd6
 @dataclass
 class Claims:
     "Judged claims of one paper"
