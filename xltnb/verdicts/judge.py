@@ -293,10 +293,11 @@ class Claims:
         return pd.DataFrame(found, columns=['claim','effect','rule',*columns])
 
     def only(self,
-        start:str, # of an id, without the paper: 'F'
+        *ids:str, # without the paper: 'C1', or 'F' for a family
     )->'Claims':
-        "Keep the claims of one family"
-        return Claims([r for r in self.rows if r['claim'].partition('.')[2].startswith(start)])
+        "Keep some claims"
+        by = {r['claim'].partition('.')[2]: r for r in self.rows}
+        return Claims([r for k,r in by.items() if any(k==i if i in by else k.startswith(i) for i in ids)])
 
     def _repr_html_(self): return numbers_html(self.df[['claim','verdict','effect','low','high','n','preset','text','note']])
 
