@@ -3890,6 +3890,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                         'xltnb.verdicts.figures.verdict_text': ( 'verdicts/figures.html#verdict_text',
                                                                                  'xltnb/verdicts/figures.py')},
             'xltnb.verdicts.judge': { 'xltnb.verdicts.judge.Claims': ('verdicts/judge.html#claims', 'xltnb/verdicts/judge.py'),
+                                      'xltnb.verdicts.judge.Claims.__repr__': ( 'verdicts/judge.html#claims.__repr__',
+                                                                                'xltnb/verdicts/judge.py'),
                                       'xltnb.verdicts.judge.Claims._repr_html_': ( 'verdicts/judge.html#claims._repr_html_',
                                                                                    'xltnb/verdicts/judge.py'),
                                       'xltnb.verdicts.judge.Claims.checks': ( 'verdicts/judge.html#claims.checks',

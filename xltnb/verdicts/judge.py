@@ -271,7 +271,7 @@ def numbers_html(
     "Write a table with three digits after the point, '–' for what is not there"
     return table_html(df.style.format(precision=3, na_rep='–', escape='html').hide(axis='index'))
 
-@dataclass
+@dataclass(repr=False)
 class Claims:
     "Judged claims of one paper"
     rows:list # one dict a claim
@@ -298,6 +298,10 @@ class Claims:
         "Keep some claims"
         by = {r['claim'].partition('.')[2]: r for r in self.rows}
         return Claims([r for k,r in by.items() if any(k==i if i in by else k.startswith(i) for i in ids)])
+
+    def __repr__(self):
+        words = [r['verdict'] for r in self.rows]
+        return f'{len(words)} claim{"s"*(len(words)!=1)}: '+', '.join(f'{words.count(w)} {w}' for w in reversed(WORST) if w in words)
 
     def _repr_html_(self): return numbers_html(self.df[['claim','verdict','effect','low','high','n','preset','text','note']])
 
