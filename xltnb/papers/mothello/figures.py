@@ -134,18 +134,19 @@ def symmetry_scores(
 )->pd.DataFrame: # a row a run
     "Set the best symmetry beside the control and the score within a language"
     records = needed(records,'symmetries')
-    of = {'within': 'within', 'plain': 'across', 'best': 'across_sym', 'square': 'majority_square', 'square and move': 'majority_square_and_move'}
+    named = dict(within='within', plain='across', best='across_sym', square='majority_square')
     best = lambda r: dict(symmetry=SYMMETRIES[int(r.metrics['sym_best'])], control=_control(r))
     gaps = lambda r: {'above control': r.metrics['across_sym']-_control(r), 'below within': r.metrics['within']-r.metrics['across_sym']}
     more = pd.DataFrame([best(r) | gaps(r) | _late(r) for r in records]).round(3).astype(object).fillna('')
-    return scores_by_seed(records, of).join(more)
+    return scores_by_seed(records, named | {'square and move': 'majority_square_and_move'}).join(more)
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #9602f7f3
 def probe_scores(
     records:Iterable[Record], # alignment runs with a wider and a linear probe
 )->pd.DataFrame: # within, across, across_sym by anchors, probe and layer, mean over seeds
     "Set three kinds of probe side by side, layer by layer"
-    kinds = lambda r: {f"{r.config['world']['width']} units": '', f"{r.config.get('wide')} units": 'wide_', 'linear, mine and yours': 'linear_'}
+    units = lambda r: (r.config['world']['width'], r.config.get('wide'))
+    kinds = lambda r: {f'{u} units': head for u,head in zip(units(r), ('','wide_'))} | {'linear, mine and yours': 'linear_'}
     scores = lambda r,head,l: {m: r.metrics.get(f'{head}{m}_L{l}') for m in ('within','across','across_sym')}
     rows = [dict(anchors=r.labels['anchors'], probe=name, layer=l) | scores(r, head, l) for r in needed(records,'wider probes')
         for name,head in kinds(r).items() for l in range(r.config['world']['layers']+1)]
