@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'family_of', 'real_of', 'arm_gains', 'arms_fig', 'lambda_fig', 'relatedness_df', 'relatedness_fig',
-           'masked_fig', 'vectors_fig', 'real_fig', 'arithmetic_figures', 'gains_df', 'languages_df', 'lambdas_df',
-           'partners_df', 'cosines_df', 'real_df', 'nearest_df', 'presets_df', 'family_markdown', 'go_markdown']
+           'masked_fig', 'vectors_fig', 'real_fig', 'arithmetic_figures', 'gains_df', 'targets_df', 'lambdas_df',
+           'partners_df', 'cosines_df', 'real_df', 'nearest_df', 'family_presets_df', 'family_markdown', 'go_markdown']
 
 # %% ../../../nbs/papers/arithmetic/11_figures.ipynb #6536eb7c
 from collections.abc import Iterable, Sequence
@@ -213,7 +213,7 @@ def gains_df(
     return arm_gains(runs, base, arms).rename(index=NAMES).round(1)
 
 # %% ../../../nbs/papers/arithmetic/11_figures.ipynb #a2c5c817
-def languages_df(
+def targets_df(
     runs:Sequence[Record], # of the paper
 )->pd.DataFrame: # arm in words, a column a language and world
     "Table the percentage of right tags, language by language"
@@ -265,7 +265,7 @@ def nearest_df(
 # %% ../../../nbs/papers/arithmetic/11_figures.ipynb #4807fd99
 _SET = ('world','sentences','share','tokens','width','layers','adapter_tokens','rows','epochs','test','task')
 
-def presets_df(
+def family_presets_df(
     presets:Sequence[str]=('smoke','laptop','gpu'), # their names
 )->pd.DataFrame: # setting: a column a preset and arm
     "Table what each preset runs"

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ARM_COLOURS', 'CURVES', 'ARM_METRICS', 'SHAPES', 'LAB_CURVES', 'of_study', 'boundary', 'curves_fig', 'abilities_fig',
-           'arms_table', 'alignment_fig', 'lab_fig', 'metapretrain_figures', 'languages_df', 'tokens_df', 'speed_df',
-           'shapes_df', 'scales_df', 'processors_df', 'search_df', 'rates_df', 'widths_df', 'fared_markdown',
+           'arms_table', 'alignment_fig', 'lab_fig', 'metapretrain_figures', 'abilities_df', 'tokens_df', 'speed_df',
+           'shapes_df', 'meta_presets_df', 'meta_processors_df', 'search_df', 'rates_df', 'widths_df', 'fared_markdown',
            'equal_markdown', 'retrieval_markdown']
 
 # %% ../../../nbs/papers/metapretrain/07_figures.ipynb #218d84e8
@@ -214,7 +214,7 @@ def metapretrain_figures(
         ('Laboratory', lambda: lab_fig(runs)), ('Packaged encoders', lambda: alignment_fig(runs,'shape'))]
 
 # %% ../../../nbs/papers/metapretrain/07_figures.ipynb #2a65809f
-def languages_df(
+def abilities_df(
     records:Iterable[Record], # runs of the paper
 )->pd.DataFrame: # one row an arm, a column a measure and language
     "Average each measure over seeds, language by language"
@@ -260,7 +260,7 @@ def shapes_df(
     return pd.DataFrame({r.arm: {k: r.metrics[k] for k in columns} for r in rows}).T.round(3)
 
 # %% ../../../nbs/papers/metapretrain/07_figures.ipynb #0a0d4817
-def scales_df()->pd.DataFrame: # one row a preset
+def meta_presets_df()->pd.DataFrame: # one row a preset
     "Table what each preset trains"
     def row(s):
         net,read = s.size.net, tokens_read(arm_cfg('META', s.size))
@@ -270,7 +270,7 @@ def scales_df()->pd.DataFrame: # one row a preset
     return pd.DataFrame({p: row(s) for p,s in META_SCALES.items()}).T
 
 # %% ../../../nbs/papers/metapretrain/07_figures.ipynb #83877f39
-def processors_df(
+def meta_processors_df(
     records:Iterable[Record], # runs of the paper
 )->pd.DataFrame: # one row an arm, a column a seed
     "Table the processor of each run"
