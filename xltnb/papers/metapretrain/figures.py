@@ -21,7 +21,7 @@ from .arms import LAB_ARMS, META_ARMS, arm_cfg, tokens_read
 from .experiments import META_SCALES
 from ...records.record import Record
 from ...stats import mean_ci, t_half
-from ...verdicts.figures import claimed, interval
+from ...verdicts.words import claimed, interval
 
 # %% ../../../nbs/papers/metapretrain/07_figures.ipynb #323f0286
 ARM_COLOURS = dict(META='#D55E00', JOINT='#0072B2', JOINT_EN='#56B4E9', XPHASE='#009E73', body='#CC79A7',
