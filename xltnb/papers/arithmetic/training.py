@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Home', 'pretrained', 'add_adapters', 'rows_of', 'hits', 'line', 'tuned', 'arms_of', 'relatedness', 'by_layer',
-           'landscape', 'guessed', 'run_family', 'real_text', 'real_adapters', 'go_or_no_go', 'run_real']
+           'landscape', 'guessed', 'run_family', 'real_text', 'real_rows', 'real_adapters', 'go_or_no_go', 'run_real']
 
 # %% ../../../nbs/papers/arithmetic/10_training.ipynb #e0ca0e45
 import time
@@ -30,6 +30,7 @@ from .vectors import language_vector, similarity
 from .weights import Dial, best_of
 from ...runs.experiments import EXPERIMENTS, Ctx, Paused, Result
 from ...tasks.bench import load_bench
+from ...tasks.task import Task
 from ...training.mlm import Corpus, MLMCfg, bench_corpus
 from ...training.mlm_run import MLMRun
 from ...training.settings import pays_bf16
@@ -304,8 +305,15 @@ def real_text(
     return Corpus(np.concatenate(ids), np.cumsum([0,*map(len, ids)]), whole.lang[rows], whole.item[rows], whole.langs)
 
 # %% ../../../nbs/papers/arithmetic/10_training.ipynb #0a96c9ff
-def _real_rows(task, tok, lang, split, limit, seed=0):
-    "Texts of a classification task as padded arrays"
+def real_rows(
+    task:Task, # its texts are classified
+    tok, # tokenizer of the encoder
+    lang:str, # a language
+    split:str, # 'train', 'validation' or 'test'
+    limit:int|None, # at most so many rows, drawn; None or 0: all
+    seed:int=0, # of the draw
+)->tuple[np.ndarray,np.ndarray]: # ids [N,T], labels [N]
+    "Take texts of a classification task as padded arrays"
     rows = task.rows(lang, split)
     n = min(limit or len(rows), len(rows))
     rows = rows.select(np.random.default_rng(seed_for('real rows', split, seed)).permutation(len(rows))[:n])
@@ -380,8 +388,8 @@ def run_real(
     ctx.report(.6, 'held-out words')
     guess = go_or_no_go(model, tok, langs, cfg.held)
     task,asked,bf16 = load_bench(cfg.task), ('en', cfg.partner, *cfg.targets), pays_bf16(ctx.device)
-    test = {l: _real_rows(task, tok, l, 'test', cfg.limit) for l in asked}
-    train,how = _real_rows(task, tok, 'en', 'train', cfg.rows), TaskCfg(cfg.epochs, 16, 2e-3, cfg.reduction_task, bf16)
+    test = {l: real_rows(task, tok, l, 'test', cfg.limit) for l in asked}
+    train,how = real_rows(task, tok, 'en', 'train', cfg.rows), TaskCfg(cfg.epochs, 16, 2e-3, cfg.reduction_task, bf16)
     found = {l: [] for l in asked}
     for s in range(cfg.seeds):
         ctx.report(.7+.3*s/cfg.seeds, f'task adapter {s}')

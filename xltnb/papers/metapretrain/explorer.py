@@ -16,7 +16,7 @@ from ...figures.look import QUIET, dress, panels
 from .arms import META_ARMS
 from .figures import ARM_COLOURS, CURVES, _curve, boundary, of_study
 from ...records.record import Record
-from ...runs.plan import best_plan
+from ...verdicts.study import study
 
 # %% ../../../nbs/papers/metapretrain/08_explorer.ipynb #ffbe83c0
 _LAYERS = ('centred','raw','margin','cka')
@@ -33,10 +33,10 @@ class PhasesExplorer(Explorer):
     "Arms of meta-pretraining, on and off"
     def __init__(self,
         arms:tuple=('META','JOINT','XPHASE'), # that are shown at first
-        records:list[Record]|None=None, # runs; None: the best shipped preset's
+        records:list[Record]|None=None, # runs; None: those of the largest preset that there are runs of
         **settings, # any other control: measure='raw', cursor=.5
     ):
-        runs = [r for rs in best_plan('metapretrain').records().values() for r in rs] if records is None else records
+        runs = study('metapretrain').runs if records is None else records
         self.runs = {a: rs for a,rs in of_study(runs,'arms').items() if rs[0].curves.get('dev')}
         if not self.runs: raise XltError('no runs to explore: `xltnb run metapretrain --preset laptop` makes them')
         for a in arms: check_name(a, META_ARMS, 'arm')
