@@ -238,7 +238,7 @@ def test_rows_and_jobs_ask_for_no_model(paper):
     "Planning reads this page alone: it imports settings and jobs, nothing that trains or loads data"
     tree = ast.parse((LIB/'papers'/paper/'experiments.py').read_text())
     names = {'.'.join(x for x in (n.module, ) if x) for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
-    assert names <= {'dataclasses', 'core', 'invented.words', 'records.presets', 'runs.experiments', 'runs.recipes', 'tasks.catalog', 'training.settings'}
+    assert names <= {'dataclasses', 'core', 'invented.words', 'records.presets', 'runs.experiments', 'studies.recipes', 'tasks.catalog', 'training.settings'}
 
 
 def test_rsda_says_how_much_it_changed():
