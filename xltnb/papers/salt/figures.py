@@ -129,7 +129,7 @@ def right_df(
     known = {s: rows[row] for s,rows in studies.items() if row in rows and 'right_dual' in rows[row][0].metrics}
     needed(known, 'proposals in invented worlds')
     line = lambda rs: {c: 100*np.mean([r.metrics[f'right_{c}'] for r in rs]) for c in ('dual','unmasked','masked','chance')}
-    return pd.DataFrame({s: line(rs) | dict(worlds=len(rs)) for s,rs in known.items()}).T.round(1)
+    return pd.DataFrame({s: line(rs) | dict(worlds=len(rs)) for s,rs in known.items()}).T.round(1).astype(dict(worlds=int))
 
 # %% ../../../nbs/papers/salt/08_figures.ipynb #958dc1a8
 def oracle_df(
