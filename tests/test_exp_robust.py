@@ -3,15 +3,18 @@ import ast
 import copy
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from conftest import LIB
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 
 from xltnb.papers.robust import training as exp
 import xltnb.papers.robust.experiments as rows
 from xltnb.core import XltError, from_dict, to_dict
+from xltnb.papers.robust.augmentation import RSDA
 from xltnb.papers.robust.experiments import RobustCfg, robust_jobs
 from xltnb.papers.robust.training import run_robust
 from xltnb.models.encoders import first_layers, load_encoder
@@ -21,6 +24,7 @@ from xltnb.runs.run import run_plan
 from xltnb.tasks.synonyms import load_synonyms
 from xltnb.studies.by_name import encoder_of
 from xltnb.studies.recipes import Call, make_methods, read_call
+from xltnb.training.views import symmetric_kl
 
 
 @pytest.fixture(scope='module')
@@ -234,4 +238,18 @@ def test_rows_and_jobs_ask_for_no_model(paper):
     "Planning reads this page alone: it imports settings and jobs, nothing that trains or loads data"
     tree = ast.parse((LIB/'papers'/paper/'experiments.py').read_text())
     names = {'.'.join(x for x in (n.module, ) if x) for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
-    assert names <= {'dataclasses', 'core', 'invented.words', 'records.presets', 'runs.experiments', 'runs.recipes', 'tasks.catalog', 'training.settings'}
+    assert names <= {'dataclasses', 'core', 'invented.words', 'records.presets', 'runs.experiments', 'studies.recipes', 'tasks.catalog', 'training.settings'}
+
+
+def test_rsda_says_how_much_it_changed():
+    data, m = Dataset.from_dict(dict(text=['big cat']*400, label=[0]*400)), RSDA(dict(big=('large',)), copies=2)
+    m.prepare(data, SimpleNamespace(seed=0))
+    assert abs(m.facts()['swapped']-.25) < .04
+    assert RSDA(dict(big=('large',))).facts() == {}
+
+
+def test_divergence_is_that_of_the_definition():
+    a, b = torch.randn(5, 4), torch.randn(5, 4)
+    p, q = a.softmax(-1), b.softmax(-1)
+    kl = lambda p, q: (p*(p/q).log()).sum(-1).mean()
+    assert float(symmetric_kl(a, b)) == pytest.approx(float(kl(p, q)+kl(q, p))/2, rel=1e-5)

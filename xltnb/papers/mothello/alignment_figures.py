@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BOTH', 'ACCURACY', 'arm_title', 'by_title', 'mean_of', 'add_levels', 'anchors_fig', 'control_name', 'layers_fig',
-           'probe_curve_fig', 'scores_by_seed', 'shown_or_why', 'show_each']
+           'probe_curve_fig', 'scores_by_seed', 'show_each']
 
 # %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #d35dadcd
 import re
@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from IPython.display import Markdown, display
+from IPython.display import display
 
 from ...core import XltError
-from ...figures.look import COLOURS, QUIET, dress, each_arm, fade, grouped, needed, panels, printed_points, seed_lines
+from ...figures.look import COLOURS, QUIET, dress, each_arm, fade, grouped, needed, panels, printed_points, seed_lines, shown
 from ...records.record import Record
 
 # %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #8e0580da
@@ -224,16 +224,6 @@ def scores_by_seed(
     rows = [dict(arm=r.arm, seed=r.seed) | {k: r.metrics.get(m) for k,m in columns.items()} for r in needed(records,'scores')]
     return pd.DataFrame(rows).round(3).astype(object).fillna('')
 
-# %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #fe576629
-def shown_or_why(
-    draw:Callable, # makes a figure or a table, or raises `XltError` for want of runs
-    *args, # what it takes
-    **options, # of `draw`
-): # what `draw` made, or a line of Markdown
-    "Draw, or say in a line what is missing"
-    try: return draw(*args, **options)
-    except XltError as e: return Markdown(f'*Not shown: {e}.*')
-
 # %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #a78dda13
 def show_each(
     draw:Callable, # draws one run
@@ -241,5 +231,5 @@ def show_each(
     what:str, # what they are runs of, for the line that says that there are none
 ):
     "Display a figure for each run, or a line that says what is missing"
-    for r in records: display(shown_or_why(draw, r))
-    if not records: display(shown_or_why(needed, records, what))
+    for r in records: display(shown(draw, r))
+    if not records: display(shown(needed, records, what))

@@ -103,8 +103,6 @@ ROWS = dict(
     average=Row(cost=1.1, average=True),
     shared=Row((call('RSDA', copies=N, **_LOOSE, shared=True),)),
     matched=Row((call('Repeat', copies=N),)),
-    senses=Row((call('SenseDA', dose=.3, copies=N),)),
-    senses_random=Row((call('SenseDA', dose=.3, copies=N, random=True),)),
     english=Row((_RSDA,), synonyms='english'))
 CORE = ('plain','rsda','random','rsrp','adv') # the paper's methods and their controls
 BEYOND = ('consistency','online','both','average','free','ear') # not in the paper

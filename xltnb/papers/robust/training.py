@@ -27,12 +27,11 @@ from ...tasks.bench import BENCH, load_bench
 from ...tasks.synonyms import Synonyms, english_only, load_synonyms
 from ...training.frozen import Reader, frozen_encoder, frozen_study
 from ...training.scores import Transfer
-from ...training.senses import SenseDA
 from ...training.method_trainer import Prepare
 from ...training.trainer import Finetuner, finetune
 
 # %% ../../../nbs/papers/robust/05_training.ipynb #9804e89c
-_MADE = ADV, FreeADV, RSRP, RSDA, SenseDA, Repeat, PreparedViews, Consistency, EAR
+_MADE = ADV, FreeADV, RSRP, RSDA, Repeat, PreparedViews, Consistency, EAR
 METHODS = {m.__name__: m for m in _MADE} # what a configuration may name
 METHODS['OnlineSynonyms'] = PreparedViews # its name in earlier records, whose keys hold it
 
