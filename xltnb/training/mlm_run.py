@@ -140,6 +140,36 @@ class MLMRun:
         lower = f'lower lr={self.cfg.lr:g} and head_lr={self.cfg.head_lr:g} and run again'
         if not finite: raise XltError(f'not finite after update {self.at.updates}; the checkpoint before in {self.folder} stands: {lower}')
 
+# %% ../../nbs/training/10_mlm_run.ipynb #d638b180
+@patch
+def chunk(self:MLMRun,
+    number:int, # of the chunk
+)->list: # of `Batch`
+    "Batches of a part of the order, which starts again, with other masks, where long sentences were cut and it ends too early"
+    rows = self.order[number%self.chunks*self.sentences:][:self.sentences]
+    return batches(self.corpus, rows, self.cfg, self.frame, (number,), self.english)
+
+# %% ../../nbs/training/10_mlm_run.ipynb #23324d3b
+@patch
+def count(self:MLMRun,
+    batch:Batch, # that was read
+    seconds:float, # that it took
+):
+    "Note what an update has read, language by language"
+    read = np.bincount(batch.lang[batch.lang>=0], minlength=len(self.corpus.langs))
+    self.at.per_language = {l: self.at.per_language.get(l,0)+int(n) for l,n in zip(self.corpus.langs, read)}
+    self.at.tokens += int(batch.ids.numel() if batch.keep is None else batch.keep.sum())
+    self.at.seconds += seconds
+    self.at.updates += 1
+    self.at.batch += 1
+
+# %% ../../nbs/training/10_mlm_run.ipynb #8a7e1fd9
+@patch
+def next_chunk(self:MLMRun):
+    "Note that a chunk is done"
+    self.at.chunk += 1
+    self.at.batch = 0
+
 # %% ../../nbs/training/10_mlm_run.ipynb #07ee8141
 @patch
 def update(self:MLMRun, batch:Batch)->tuple:
@@ -172,36 +202,6 @@ def resume(self:MLMRun):
     tensors,at = found
     from_tensors(tensors, self.trained(), self.opt, self.file)
     self.at = Progress(**at)
-
-# %% ../../nbs/training/10_mlm_run.ipynb #d638b180
-@patch
-def chunk(self:MLMRun,
-    number:int, # of the chunk
-)->list: # of `Batch`
-    "Batches of a part of the order, which starts again, with other masks, where long sentences were cut and it ends too early"
-    rows = self.order[number%self.chunks*self.sentences:][:self.sentences]
-    return batches(self.corpus, rows, self.cfg, self.frame, (number,), self.english)
-
-# %% ../../nbs/training/10_mlm_run.ipynb #23324d3b
-@patch
-def count(self:MLMRun,
-    batch:Batch, # that was read
-    seconds:float, # that it took
-):
-    "Note what an update has read, language by language"
-    read = np.bincount(batch.lang[batch.lang>=0], minlength=len(self.corpus.langs))
-    self.at.per_language = {l: self.at.per_language.get(l,0)+int(n) for l,n in zip(self.corpus.langs, read)}
-    self.at.tokens += int(batch.ids.numel() if batch.keep is None else batch.keep.sum())
-    self.at.seconds += seconds
-    self.at.updates += 1
-    self.at.batch += 1
-
-# %% ../../nbs/training/10_mlm_run.ipynb #8a7e1fd9
-@patch
-def next_chunk(self:MLMRun):
-    "Note that a chunk is done"
-    self.at.chunk += 1
-    self.at.batch = 0
 
 # %% ../../nbs/training/10_mlm_run.ipynb #cad5ffbf
 def _means(seen):
