@@ -39,11 +39,10 @@ def test_a_damaged_seal_costs_the_thing_and_no_more(tmp_path, harm):
     assert built_once(home, lambda path: pytest.fail('it is there')) == home
 
 
-def test_what_an_older_version_left_is_sealed(tmp_path):
-    (tmp_path/'a').write_text('old')
-    assert built_once(tmp_path/'a', lambda path: pytest.fail('it is there')).read_text() == 'old'
-    flip(tmp_path/'a')
-    with pytest.warns(UserWarning, match='is damaged'): assert built_once(tmp_path/'a', lambda path: path.write_text('new')).read_text() == 'new'
+def test_what_has_no_seal_is_made_again(tmp_path):
+    (tmp_path/'a').write_text('put there by hand')
+    with pytest.warns(UserWarning, match='a.seal is missing.*now damaged-a, and is made again'): assert built_once(tmp_path/'a', lambda path: path.write_text('made')).read_text() == 'made'
+    assert built_once(tmp_path/'a', lambda path: pytest.fail('it is there')).read_text() == 'made'
 
 
 def test_a_seal_that_cannot_be_written_leaves_nothing_half(tmp_path, monkeypatch):
@@ -107,3 +106,24 @@ def test_a_checkpoint_vouches_for_what_it_says_too(tmp_path):
     text = json.dumps(head).encode()
     f.write_bytes(len(text).to_bytes(8, 'little')+text+raw[8+n:])
     with pytest.raises(Damaged): read_state(f)
+
+
+def test_a_sealed_folder_vouches_for_each_file(tmp_path):
+    "A byte that is changed, a file too many, a file too few; hidden files do not count"
+    from xltnb.records.checkpoints import Damaged, read_seal, write_seal
+    (tmp_path/'deep').mkdir()
+    for name in ('a', 'b', 'deep/c'): (tmp_path/name).write_bytes(name.encode()*20)
+    write_seal(tmp_path, dict(step=7, note='x'*50))
+    files = {f: f.read_bytes() for f in tmp_path.rglob('*') if f.is_file()}
+    for f, raw in files.items():
+        for at in range(0, len(raw), 7 if f.name == 'seal.json' else 19):
+            if raw[at:at+1].isspace(): continue  # between the fields of the seal
+            f.write_bytes(raw[:at]+bytes([raw[at]^4])+raw[at+1:])
+            with pytest.raises(Damaged): read_seal(tmp_path)
+        f.unlink()
+        with pytest.raises(Damaged): read_seal(tmp_path)
+        f.write_bytes(raw)
+    (tmp_path/'.DS_Store').touch()
+    assert read_seal(tmp_path) == dict(step=7, note='x'*50)
+    (tmp_path/'deep'/'d').touch()
+    with pytest.raises(Damaged, match='deep/d is new'): read_seal(tmp_path)

@@ -275,7 +275,7 @@ def test_the_curve_reaches_the_end(tmp_path):
 def test_another_text_in_the_same_folder_is_refused(tmp_path):
     make(tmp_path/'a').train(stop=lambda r: r.at.updates >= 1, log=lambda s: None)
     other = corpus((('en', 200), ('de', 199), ('sw', 20)))
-    with pytest.raises(XltError, match='another text'): MLMRun(make(tmp_path/'b').cfg, tmp_path/'a', other, (net(), Tok()), sentences=50)
+    with pytest.raises(XltError, match='another run: text is'): MLMRun(make(tmp_path/'b').cfg, tmp_path/'a', other, (net(), Tok()), sentences=50)
 
 
 def tokenizer(mask=True):
@@ -438,5 +438,5 @@ def test_bfloat16_trains_weights_that_stay_float32(tmp_path):
     assert {p.dtype for p in half.model.parameters()} == {torch.float32}
     with pytest.raises(XltError, match='bf16'): MLMCfg(bf16=True)
     half.save()
-    with pytest.raises(XltError, match='other precision: set bf16="yes"'): make(tmp_path/'b')
+    with pytest.raises(XltError, match='another run: bf16 is True there and False here'): make(tmp_path/'b')
     assert make(tmp_path/'b', bf16='yes').at.updates == half.at.updates

@@ -21,9 +21,10 @@ from transformers import (BertConfig, BertModel, DataCollatorWithPadding, Debert
                           TrainingArguments, XLMRobertaConfig, XLMRobertaModel, get_scheduler)
 
 import xltnb.training.checkpoints as checkpoints_page
+from xltnb.records.checkpoints import read_seal, write_seal
 from xltnb.training.checkpoints import checkpoints, last_whole, whole
 from xltnb.training.methods import Method, Step, embedded
-from xltnb.core import XltError
+from xltnb.core import XltError, stable_hash
 from xltnb.training.features import make_features, pad_batch, span_features
 from xltnb.models.encoders import first_layers, load_encoder
 from xltnb.models.heads import add_head
@@ -146,17 +147,19 @@ t.fit(); save_file(dict(w=weights(t)), out/'done.safetensors')
     assert first.wait()==0, first.stdout.read().decode()[-2000:]
     assert torch.equal(*(load_file(d/'done.safetensors')['w'] for d in (whole, cut)))
 
-STATE = ('trainer_state.json', 'model.safetensors', 'training.safetensors', 'random-0.safetensors')
+STATE = ('trainer_state.json', 'model.safetensors', 'optimizer.pt', 'scheduler.pt', 'rng_state.pth', 'config.json', 'seal.json')
 
 def test_a_file_cut_short_is_seen(tmp_path):
-    fit(tmp_path/'run', FineCfg(steps=2, batch=8, looks=1)); good = tmp_path/'run'/'checkpoint-2'; assert whole(good) and not whole(good, 2)
+    fit(tmp_path/'run', FineCfg(steps=2, batch=8, looks=1)); good = tmp_path/'run'/'checkpoint-2'; assert whole(good)
     for i,(file,cut) in enumerate((f, c) for f in STATE for c in (None, 0, -5)):
         out = tmp_path/str(i); one = Path(copytree(good, out/good.name))
         if cut is None: (one/file).unlink()
         else: (one/file).write_bytes((one/file).read_bytes()[:cut])
         with warnings.catch_warnings(record=True) as told: assert not whole(one) and last_whole(out) is None and not checkpoints(out), (file, cut)
         assert len(told)==1 and 'damaged' in str(told[0].message)
-    assert not [f for f in good.rglob('*') if f.suffix in ('.pt', '.pth', '.bin')], 'safetensors and JSON alone'
+    assert not list(good.rglob('*.bin')), 'the one pickle that would run code'
+    with torch.serialization.safe_globals([np._core.multiarray._reconstruct, np.ndarray, np.dtype, np.dtypes.UInt32DType]):
+        for f in good.glob('*.pt*'): torch.load(f, weights_only=True)
 
 class Killed(Exception): pass
 
@@ -213,6 +216,83 @@ def test_a_folder_belongs_to_one_run(tmp_path):
     (tmp_path/'run.json').unlink()
     with pytest.raises(XltError, match='unknown run'): run_of(tmp_path, looks=1)
     run_of(tmp_path/'no checkpoints'); run_of(tmp_path/'no checkpoints', seed=1)
+
+HARMS = dict(cut=lambda f: f.write_bytes(f.read_bytes()[:40]), list=lambda f: f.write_text('[]'), null=lambda f: f.write_text('null'), empty=lambda f: f.write_text('{}'),
+             bytes=lambda f: f.write_bytes(b'\xff\xfe'+f.read_bytes()), gone=lambda f: f.unlink())
+
+@pytest.fixture(scope='module')
+def trained_once(tmp_path_factory):
+    "A run with four kept looks, and its weights"
+    out = tmp_path_factory.mktemp('ref'); return out, keeps(out)
+
+def keeps(out):
+    with warnings.catch_warnings(action='ignore'): return weights(fit(out, FineCfg(steps=12, batch=8, looks=4), dropout=.1, keep=True)).clone()
+
+def back_to(trained_once, out, update=6):
+    "A copy of the run, killed after an update"
+    copytree(trained_once[0], out)
+    for f in checkpoints(out):
+        if int(f.name[11:])>update: rmtree(f)
+    return out/f'checkpoint-{update}'
+
+@pytest.mark.parametrize('to', ['9', '2', '12', '99', '-1'])
+def test_a_changed_count_of_updates_is_seen(trained_once, tmp_path, to):
+    state = back_to(trained_once, tmp_path/'run')/'trainer_state.json'
+    state.write_text(state.read_text().replace('"global_step": 6', f'"global_step": {to}', 1))
+    assert not whole(state.parent) and torch.equal(keeps(tmp_path/'run'), trained_once[1])
+
+@pytest.mark.parametrize('file', ['model.safetensors', 'optimizer.pt', 'scheduler.pt', 'rng_state.pth', 'trainer_state.json', 'seal.json'])
+def test_a_file_of_another_checkpoint_of_the_same_run_is_seen(trained_once, tmp_path, file):
+    "And so is a whole checkpoint under the name of a later one"
+    six = back_to(trained_once, tmp_path/'run'); (six/file).write_bytes((trained_once[0]/'checkpoint-9'/file).read_bytes())
+    assert not whole(six) and torch.equal(keeps(tmp_path/'run'), trained_once[1])
+    nine = Path(copytree(trained_once[0]/'checkpoint-6', tmp_path/'checkpoint-9')); assert not whole(nine)
+
+@pytest.mark.parametrize('how', HARMS)
+@pytest.mark.parametrize('file', ['trainer_state.json', 'config.json', 'tokenizer.json', 'seal.json'])
+def test_a_harmed_file_stops_no_run(trained_once, tmp_path, file, how):
+    HARMS[how](back_to(trained_once, tmp_path/'run')/file)
+    assert torch.equal(keeps(tmp_path/'run'), trained_once[1]) and list((tmp_path/'run').glob('damaged-checkpoint-6'))
+
+@pytest.mark.parametrize('how', [h for h in HARMS if h!='gone'])
+def test_a_harmed_note_stops_no_run(trained_once, tmp_path, how):
+    "The seals say whose the checkpoints are; `run.json` tells a reader"
+    back_to(trained_once, tmp_path/'run'); HARMS[how](tmp_path/'run'/'run.json')
+    assert torch.equal(keeps(tmp_path/'run'), trained_once[1])
+
+def test_a_state_of_another_version_of_the_library(trained_once, tmp_path):
+    "Rightly sealed, but with a field that this one does not know"
+    six = back_to(trained_once, tmp_path/'run'); state = six/'trainer_state.json'
+    state.write_text(state.read_text().replace('{', '{"of_tomorrow": 1,', 1)); meta = read_seal(trained_once[0]/'checkpoint-6'); write_seal(six, meta)
+    assert read_seal(six)==meta and not whole(six) and torch.equal(keeps(tmp_path/'run'), trained_once[1])
+
+def test_odd_names_are_no_checkpoints(trained_once, tmp_path):
+    back_to(trained_once, tmp_path/'run')
+    for name in ('checkpoint-²', 'checkpoint-', 'checkpoint-x', 'checkpoint-1.5'): (tmp_path/'run'/name).mkdir()
+    assert torch.equal(keeps(tmp_path/'run'), trained_once[1])
+
+def test_a_folder_that_moved_still_has_its_best_look(tmp_path, monkeypatch):
+    "The library notes the best look with its whole path"
+    monkeypatch.chdir(tmp_path); want = run_of(Path('a'), looks=3, select='best')
+    Path('a').rename('b'); assert torch.equal(run_of(Path('b'), looks=3, select='best'), want)
+    (tmp_path/'c').mkdir(); monkeypatch.chdir(tmp_path/'c'); assert torch.equal(run_of(Path('../b'), looks=3, select='best'), want)
+
+def test_two_processes_with_one_folder_take_turns(tmp_path):
+    "Two kernels that run the same cell, without `out`: the first to end took the other's checkpoints away"
+    script = tmp_path/'run.py'
+    script.write_text(f'''
+import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]
+from test_trainer import *
+class Slow(TrainerCallback):
+    def on_step_end(self, args, state, control, **kw): time.sleep(.02)
+task = toy_task(); t = Finetuner(add_head(net(dropout=.1), task.kind, task.labels, seed=0), task, FineCfg(steps=40, batch=8, looks=10, select='best'), (), tokenizer(), use_cpu=True)
+t.add_callback(Slow()); t.fit(); print('WEIGHTS', stable_hash(weights(t).tolist()))
+''')
+    run = lambda: subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, 'XLTNB_CACHE': str(tmp_path/'cache')})
+    both = [run(), run()]; out,err = zip(*(p.communicate(timeout=300) for p in both)); said = [l for o in out for l in o.splitlines() if l.startswith('WEIGHTS')]
+    assert [p.returncode for p in both]==[0, 0] and len(said)==2 and len(set(said))==1, err
+    assert sum('trains the same: waiting for it' in e for e in err)==1
+    assert not [f for f in (tmp_path/'cache'/'finetune').iterdir() if f.name!='.claims']
 
 @pytest.mark.parametrize('methods', ['(ADV(.2),)'])
 def test_two_processes_equal_one(tmp_path, methods):

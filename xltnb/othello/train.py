@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from ..core import XltError, check_name, plain, seed_for, to_dict
-from ..records.checkpoints import check_run, newest_state, read_state, write_state
+from ..records.checkpoints import Checkpoint, from_tensors, read_state, to_tensors, write_state
 from .gpt import GPT
 from .settings import GPTCfg
 from .tokens import Encoder, inputs_targets
@@ -139,33 +139,18 @@ def save_checkpoint(
     meta:dict, # step, curves: anything JSON can hold
 ):
     "Write weights, optimiser state and `meta` to one file, whole or not at all"
-    params = dict(model.named_parameters())
-    tensors = {f'model.{k}':v for k,v in params.items()}
-    if opt: tensors |= {f'opt.{k}.{s}':v for k,p in params.items() for s,v in opt.state.get(p,{}).items()}
-    write_state(path, tensors, meta)
-
-# %% ../../nbs/othello/07_train.ipynb #5e97aac2
-def _fill(path, held, meta, model, opt, run):
-    "Tensors of a checkpoint into `model` and `opt`, if they are theirs"
-    params = dict(model.named_parameters())
-    shapes = {k.removeprefix('model.'): v.shape for k,v in held.items() if k.startswith('model.')}
-    if shapes!={k: p.shape for k,p in params.items()}: raise XltError(f'{path} holds another model; delete it to start afresh')
-    check_run(meta.get('run') or {}, run or {}, path)
-    with torch.no_grad():
-        for k,p in params.items(): p.copy_(held[f'model.{k}'])
-    for k,p in params.items() if opt else ():
-        opt.state[p] = {s: held[f'opt.{k}.{s}'] for s in ('step','exp_avg','exp_avg_sq') if f'opt.{k}.{s}' in held}
-    return meta
+    write_state(path, to_tensors(dict(model.named_parameters()), opt), meta)
 
 # %% ../../nbs/othello/07_train.ipynb #c91d45f5
 def load_checkpoint(
     path:Path, # file that `save_checkpoint` wrote
     model:GPT, # gets the weights
     opt:torch.optim.Optimizer|None=None, # gets its state
-    run:dict|None=None, # what makes the run this one, compared with what `meta` says
 )->dict: # meta
-    "Read a checkpoint into `model` and `opt`; raises `XltError` if it is damaged or belongs to another model or run"
-    return _fill(path, *read_state(path, str(next(model.parameters()).device)), model, opt, run)
+    "Read a checkpoint into `model` and `opt`; raises `XltError` if it is damaged or belongs to another model"
+    tensors,meta = read_state(path)
+    from_tensors(tensors, dict(model.named_parameters()), opt, path)
+    return meta
 
 # %% ../../nbs/othello/07_train.ipynb #500d3448
 @dataclass
@@ -181,18 +166,22 @@ class Trained:
 class _Run:
     "A training run between two updates: `meta` is what a checkpoint keeps, everything else is made again"
     def __init__(self, model, lex, cfg, seed, ckpt, accelerator):
-        self.model,self.lex,self.cfg,self.seed,self.ckpt,self.accelerator = model,lex,cfg,seed,ckpt,accelerator
+        self.model,self.lex,self.cfg,self.seed,self.accelerator = model,lex,cfg,seed,accelerator
         self.device = next(model.parameters()).device
         self.dtype = compute_dtype(cfg.dtype, self.device)
         self.games,self.enc,self.opt = Games(cfg, lex.n, seed, self.device), Encoder(lex, self.device), _adamw(model, cfg)
-        run = plain(dict(seed=seed) | to_dict(cfg))
-        self.meta = dict(step=0, tokens=[], loss=[], measured=[], seen=0, part=[0.,0.,0], run=run)
-        found = newest_state(ckpt, str(self.device)) if ckpt else None
-        if found: self.meta = _fill(ckpt, *found, model, self.opt, run) | dict(run=run)
+        self.meta = dict(step=0, tokens=[], loss=[], measured=[], seen=0, part=[0.,0.,0])
+        self.params,self.ckpt = dict(model.named_parameters()), Checkpoint(ckpt, plain(dict(seed=seed) | to_dict(cfg))) if ckpt else None
+        self.resume()
         self.net,self.rank,self.world = model,0,1
         if accelerator: self.share_out()
         self.step_loss = torch.compile(loss_sum) if self.device.type=='cuda' and model.cfg.width>=256 else loss_sum
         self.part = torch.tensor(self.meta['part'], dtype=torch.float64, device=self.device) # loss, targets, updates since the last note
+    def resume(self):
+        "Go on from the newest whole checkpoint, if there is one"
+        if not self.ckpt or not (found := self.ckpt.load()): return
+        tensors,self.meta = found
+        from_tensors(tensors, self.params, self.opt, self.ckpt.file)
     def share_out(self):
         "Let `accelerate` spread the run over processes"
         self.net,self.opt = self.accelerator.prepare(self.model, self.opt)
@@ -261,7 +250,7 @@ def evaluate(self:_Run, measure):
 def save(self:_Run):
     "Write the checkpoint, if there is to be one"
     self.meta['part'] = self.part.tolist()
-    if self.ckpt and self.rank==0: save_checkpoint(self.ckpt, self.model, self.opt, self.meta)
+    if self.ckpt and self.rank==0: self.ckpt.save(self.params, self.opt, self.meta)
     self.saved = time.monotonic()
 
 # %% ../../nbs/othello/07_train.ipynb #1d95160b

@@ -13,7 +13,7 @@ import socket
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from math import inf
 from pathlib import Path
@@ -174,7 +174,8 @@ def _write_seal(home, made):
 def _damage(home):
     "What differs between `home` and its seal, '' if nothing"
     try: want = dict(json.loads(_seal(home).read_text(encoding='utf-8')))
-    except (ValueError, TypeError): return f'{_seal(home).name} cannot be read'
+    except FileNotFoundError: return f'{_seal(home).name} is missing'
+    except (OSError, ValueError, TypeError): return f'{_seal(home).name} cannot be read'
     for name,sha in want.items():
         try: found = _hash(home.parent/name)
         except OSError as e: return f'{name}: {e.strerror}'
@@ -182,13 +183,9 @@ def _damage(home):
     return ''
 
 # %% ../../nbs/records/04_leases.ipynb #c5f9be38
-def _standing(home, whole):
-    "Is `home` there and what was made? What has no seal is an earlier version's: it is sealed as it is, if it is `whole`"
-    if not home.exists(): return False
-    if _seal(home).exists(): return not _damage(home)
-    if not whole(home): return False
-    with suppress(XltError): _write_seal(home, home)
-    return True
+def _standing(home):
+    "Is `home` there and what was made?"
+    return home.exists() and not _damage(home)
 
 # %% ../../nbs/records/04_leases.ipynb #8d9fac68
 def _remove(path):
@@ -214,8 +211,7 @@ def _build(home, make, whole):
 def _clear(home):
     "Set aside what is damaged, and say what is wrong with it"
     if not home.exists(): return
-    why = _damage(home) if _seal(home).exists() else 'it is not whole'
-    warnings.warn(f'{home} is damaged ({why}): it is now {set_aside(home).name}, and is made again', stacklevel=4)
+    warnings.warn(f'{home} is damaged ({_damage(home)}): it is now {set_aside(home).name}, and is made again', stacklevel=4)
 
 # %% ../../nbs/records/04_leases.ipynb #8e2f178f
 def _nothing(): pass
@@ -229,10 +225,10 @@ def built_once(
 )->Path|None: # `home`; None if time was up first
     "`home`, made by one process while all others wait; it appears whole or not at all, and is made again when it is damaged"
     home = Path(home)
-    while not _standing(home, whole):
+    while not _standing(home):
         if time.time()>deadline: return None
         with Lease(home.parent/'.claims'/f'{home.name}.lock') as mine:
-            if mine and not _standing(home, whole):
+            if mine and not _standing(home):
                 _clear(home)
                 if not _build(home, make, whole): return None
         if not mine:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RunKey', 'pack_items', 'unpack_items', 'MeanOf', 'Packed', 'Record', 'record_text', 'sealed_text', 'record_json',
-           'OldRecord', 'read_record', 'read_numbers', 'provenance']
+           'read_record', 'read_numbers', 'provenance']
 
 # %% ../../nbs/records/03_record.ipynb #f539fcd9
 import base64
@@ -202,6 +202,7 @@ def _check_fields(d, path):
     for k,v in d.items():
         kind = _TYPES.get(k, dict)
         if not isinstance(v, kind) or isinstance(v, bool): raise ValueError(f'{k} must be {kind.__name__}, not {v!r:.60}')
+    if 'source' not in d: raise ValueError('it names no source language')
     if not d.get('provenance'): raise ValueError('it does not say where and with what it ran')
     for k,v in d['metrics'].items():
         if v is None or type(v) in (int, float) and isfinite(v) or _measured(d) and isinstance(v, str): continue
@@ -222,22 +223,18 @@ def _text(path):
     return _check_seal(text.replace('\r\n', '\n') if '\r' in text else text)
 
 def _check_seal(text):
-    "The text of a record; raises `ValueError` if it is not what was written. Records of earlier versions have no hash"
+    "The text of a record; raises `ValueError` if it is not what was written. Some committed records have no hash"
     if '\0' in text: raise ValueError('it holds zeros: a disk has lost a part of it')
     above,_,seal = text.rpartition(_SEAL)
     sealed,right = '"sha256": ' in text[-90:], f'{sha256_of(above.encode())}"\n}}\n'
     if sealed and seal!=right: raise ValueError('its content was changed by hand, or damaged')
     return text
 
-# %% ../../nbs/records/03_record.ipynb #2f0f4326
-class OldRecord(XltError):
-    "A record of an older form: whole, but to be brought up to date"
-
 # %% ../../nbs/records/03_record.ipynb #3015bd51
 def read_record(
     path:Path, # a record's file: `<experiment>/<key>.json`
 )->Record: # the run
-    "Read one record, or say which file is broken or of an older form, and what to do"
+    "Read one record, or say which file is broken and what to do"
     path = Path(path)
     try:
         d = json.loads(_text(path))
@@ -245,11 +242,10 @@ def read_record(
         d.pop('sha256', None)
         numbers = {k: nan if v is None else v for k,v in d['metrics'].items()}
         rec = Record(**d | dict(items=_unpack(d.get('items', {}), sealed), metrics=numbers))
-        if 'source' in d: _check_fields(d, path)
+        _check_fields(d, path)
     except FileNotFoundError: raise
     except _BROKEN as e: raise XltError(f"broken record {path}: {type(e).__name__} {e}; delete the file and run again") from e
-    if 'source' in d: return rec
-    raise OldRecord(f'{path} is a record of an older form, without a source language: run `xltnb migrate --store {path.parents[1]}` once')
+    return rec
 
 _BROKEN = ValueError, TypeError, KeyError, AttributeError, OSError, OverflowError, RecursionError, zlib.error
 
@@ -268,7 +264,6 @@ def read_numbers(
         lines = [l.removesuffix(',') for l in text.split('\n')[1:-2]]
         d = json.loads('{' + ','.join([l for l in lines if not l.startswith(_STARTS)]) + '}')
         d.pop('sha256', None)
-        if 'source' not in d: raise ValueError('it has no source')
         _check_fields(d, path)
     except FileNotFoundError: raise
     except _BROKEN: return {k: v for k,v in vars(read_record(path)).items() if k not in _LONG}

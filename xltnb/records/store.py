@@ -21,7 +21,7 @@ from fastcore.basics import patch
 from ..core import XltError
 from ..files import atomic_write, project_root, typed_path
 from .leases import Lease
-from .record import OldRecord, Record, read_numbers, read_record, record_json
+from .record import Record, read_numbers, read_record, record_json
 
 # %% ../../nbs/records/05_store.ipynb #8f2c8698
 class Store:
@@ -69,7 +69,6 @@ def file(
 @lru_cache(2**16)
 def _fault_of(path, mtime_ns, size):
     try: read_record(path)
-    except OldRecord: return '' # whole, and told when it is read
     except (XltError, FileNotFoundError) as e: return str(e)
     return ''
 

@@ -47,12 +47,12 @@ def _optimisation(cfg, updates, gpu):
         bf16=gpu if cfg.bf16=='auto' else cfg.bf16=='yes')
 
 # %% ../../nbs/training/05_arguments.ipynb #43a4ce6e
-def _looks(cfg, updates, keep):
-    "When the dev split is looked at and which checkpoints stay, in the library's words"
+def _looks(cfg, updates):
+    "When the dev split is looked at, in the library's words; which checkpoints stay is `Keeping`'s"
     if not cfg.looks: return dict(eval_strategy='no', save_strategy='no')
-    every,most = math.ceil(updates/cfg.looks), dict(last=1, best=2, average=None)[cfg.select]
-    return dict(save_total_limit=None if keep else most, eval_strategy='steps', save_strategy='steps', eval_steps=every, save_steps=every,
-                load_best_model_at_end=cfg.select=='best', metric_for_best_model='dev', greater_is_better=True)
+    every = math.ceil(updates/cfg.looks)
+    best = dict(metric_for_best_model='dev', greater_is_better=True) if cfg.select=='best' else {}
+    return dict(eval_strategy='steps', save_strategy='steps', eval_steps=every, save_steps=every, **best)
 
 # %% ../../nbs/training/05_arguments.ipynb #869f525e
 def arguments(
@@ -60,7 +60,6 @@ def arguments(
     rows:int, # training features
     seed:int, # of the run
     out:Path, # folder of checkpoints
-    keep:bool=False, # keep the checkpoint of every look
     **kwargs, # more of `TrainingArguments`, but none that the settings decide
 )->TrainingArguments:
     "The settings in the library's words"
@@ -70,4 +69,4 @@ def arguments(
     if cfg.bf16=='yes' and not gpu: kwargs = dict(use_cpu=True) | kwargs # the library asks for a GPU otherwise
     own = dict(output_dir=str(out), seed=seed%2**31, remove_unused_columns=False, report_to='none', disable_tqdm=True,
                logging_steps=max(1, updates//50), dataloader_pin_memory=gpu, label_names=['labels'])
-    return TrainingArguments(**own | _optimisation(cfg, updates, gpu) | _looks(cfg, updates, keep) | kwargs)
+    return TrainingArguments(**own | _optimisation(cfg, updates, gpu) | _looks(cfg, updates) | kwargs)

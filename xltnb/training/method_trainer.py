@@ -14,7 +14,8 @@ from datasets import Dataset
 from fastcore.basics import patch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
 
 from ..core import XltError
 from ..tasks.task import Task
@@ -83,6 +84,7 @@ class MethodTrainer(Trainer):
             raise XltError(f'{before[0]} works on the rows before training, and nothing here calls its `prepare`: '
                            'rows = method.prepare(rows, Prepare(task, tokenizer, seed)), and pass prepared=True')
         super().__init__(*args, **kwargs)
+        self.add_callback(_Remember(self.methods))
         self.model_accepts_loss_kwargs = False
         if self.methods and self.label_smoother is not None:
             raise XltError('label smoothing replaces the loss that methods work on: set label_smoothing_factor=0')
@@ -115,17 +117,6 @@ class MethodTrainer(Trainer):
         out = _run(self.methods, step)
         return (out.loss, dict(loss=out.loss, logits=out.logits)) if return_outputs else out.loss
 
-    def _save_optimizer_and_scheduler(self, output_dir):
-        super()._save_optimizer_and_scheduler(output_dir)
-        state = {f'{i}.{k}': v.contiguous() for i,m in enumerate(self.methods) for k,v in m.state().items()}
-        if state and self.args.should_save: save_file(state, Path(output_dir)/'methods.safetensors')
-
-    def _load_optimizer_and_scheduler(self, checkpoint):
-        super()._load_optimizer_and_scheduler(checkpoint)
-        file = Path(checkpoint or '.')/'methods.safetensors'
-        state = load_file(file, str(self.args.device)) if checkpoint and file.exists() else {}
-        for i,m in enumerate(self.methods): m.load({k.split('.',1)[1]: v for k,v in state.items() if k.split('.',1)[0]==str(i)})
-
 # %% ../../nbs/training/02_method_trainer.ipynb #1625b8f8
 @patch
 def training_step(self:MethodTrainer,
@@ -139,6 +130,34 @@ def training_step(self:MethodTrainer,
         raise XltError(f'compute_loss of {_owner(type(self))} never called super().compute_loss, so the methods had no part in '
                        'the loss: make it a method, whose loss(step, rest) adds to rest(step).loss')
     return loss
+
+# %% ../../nbs/training/02_method_trainer.ipynb #38d7bd0c
+_STATE = 'methods.safetensors'
+
+class _Remember(TrainerCallback):
+    "Writes what methods remember into each checkpoint"
+    def __init__(self, methods): self.methods = methods
+
+    def on_save(self, args, state, control, **kwargs):
+        folder = Path(args.output_dir)/f'checkpoint-{state.global_step}'
+        kept = {f'{i}.{k}': v.contiguous() for i,m in enumerate(self.methods) for k,v in m.state().items()}
+        if kept and args.should_save and folder.is_dir(): save_file(kept, folder/_STATE)
+
+# %% ../../nbs/training/02_method_trainer.ipynb #bbb2faae
+@patch
+def train(self:MethodTrainer,
+    resume_from_checkpoint:str|bool|None=None, # folder to go on from; True: the newest of `output_dir`
+    *args, # as for `Trainer`
+    **kwargs, # as for `Trainer`
+): # what the library returns
+    "The library's training; methods get back what they knew"
+    a = self.args
+    folder = get_last_checkpoint(a.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
+    file = Path(folder or a.output_dir)/_STATE
+    state = load_file(file, str(a.device)) if folder and file.exists() else {}
+    for i,m in enumerate(self.methods if folder else ()):
+        m.load({k.split('.', 1)[1]: v for k,v in state.items() if k.split('.', 1)[0]==str(i)})
+    return super(MethodTrainer, self).train(resume_from_checkpoint, *args, **kwargs)
 
 # %% ../../nbs/training/02_method_trainer.ipynb #6e0668a7
 @patch

@@ -9,7 +9,6 @@ __all__ = ['mlm_model', 'schedule', 'Progress', 'MLMRun']
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from transformers import AutoModelForMaskedLM
 
 from ..core import XltError, check_number, seed_for, stable_hash, to_dict
 from ..files import sha256_of, typed_path
-from ..records.checkpoints import newest_state, write_state
+from ..records.checkpoints import Checkpoint, from_tensors, to_tensors
 from ..models.encoders import load_encoder, load_tokenizer
 from .mlm import Batch, Corpus, Frame, MLMCfg, batches, bench_corpus, draw_order, draw_rivals
 from .mlm import language_shares, masked_loss, mlm_head
@@ -111,7 +110,8 @@ class MLMRun:
         out = self.model.get_output_embeddings().weight
         self.half = out.detach().bfloat16() if half_out and self.bf16 and not out.requires_grad else None
         self.drops = any(isinstance(m, nn.Dropout) and m.p>0 for m in self.model.modules())
-        self.file,self.saved = self.folder/'state.safetensors', -1 # the newest checkpoint, and its update
+        self.file = self.folder/'state.safetensors'
+        self.checkpoint = Checkpoint(self.file, self.identity())
         self.resume()
 
     @property
@@ -124,12 +124,12 @@ class MLMRun:
         "Chunks of the order"
         return -(-len(self.order)//self.sentences)
 
-    @cached_property
-    def reads(self)->str:
-        "Hash of the text in this tokenizer's ids, and of how it is read"
+    def identity(self)->dict:
+        "What makes a run this one: settings, precision, and a hash of the text in this tokenizer's ids"
         c = self.corpus
         text = sha256_of(b''.join(x.tobytes() for x in (c.ids, c.ends, c.lang, c.item)))
-        return stable_hash([text, c.langs, len(self.tok), self.sentences])
+        settings = {k: v for k,v in to_dict(self.cfg).items() if k!='minutes'} # which may be raised
+        return settings | dict(bf16=self.bf16, text=stable_hash([text, c.langs, len(self.tok), self.sentences]))
 
     def trained(self)->dict:
         "Names and weights that change"
@@ -139,71 +139,6 @@ class MLMRun:
         "Raise `XltError` where gradients or weights are no longer finite"
         lower = f'lower lr={self.cfg.lr:g} and head_lr={self.cfg.head_lr:g} and run again'
         if not finite: raise XltError(f'not finite after update {self.at.updates}; the checkpoint before in {self.folder} stands: {lower}')
-
-# %% ../../nbs/training/10_mlm_run.ipynb #07ee8141
-@patch
-def update(self:MLMRun, batch:Batch)->tuple:
-    "One step of the optimiser; loss and share right"
-    if self.drops: torch.manual_seed(seed_for('mlm-dropout', self.cfg.seed, self.at.updates))
-    for g in self.opt.param_groups: g['lr'] = g['peak']*schedule(self.progress, self.cfg.warmup)
-    rng = np.random.default_rng(seed_for('mlm-rivals', self.cfg.seed, self.at.updates))
-    rivals = draw_rivals(self.ranked, self.cfg.often, batch.target, rng) if self.cfg.often else None
-    put = lambda x: x.to(self.model.device) if torch.is_tensor(x) else x
-    batch,rivals = replace(batch, **{k: put(v) for k,v in vars(batch).items()}), rivals and tuple(map(put, rivals))
-    loss,share = masked_loss(self.model, batch, rivals, bf16=self.bf16, half=self.half)
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(self.trained().values(), self.cfg.clip)
-    self.refuse_unless(norm.isfinite().item())
-    self.opt.step()
-    self.opt.zero_grad()
-    return loss.item(), share.item()
-
-# %% ../../nbs/training/10_mlm_run.ipynb #cf77ee16
-@patch
-def save(self:MLMRun):
-    "Write a checkpoint and keep the one before; raises `XltError` if the state is not finite"
-    trained = self.trained()
-    data = {n: p.detach() for n,p in trained.items()}
-    for n,p in trained.items(): data |= {f'{k}:{n}': v for k,v in self.opt.state.get(p,{}).items()}
-    self.refuse_unless(all(v.isfinite().all() for v in data.values()))
-    write_state(self.file, data, dict(cfg=to_dict(self.cfg), reads=self.reads, bf16=self.bf16, at=to_dict(self.at)),
-                before=self.saved!=self.at.updates)
-    self.saved = self.at.updates
-
-# %% ../../nbs/training/10_mlm_run.ipynb #c52dd937
-@patch
-def check_state(self:MLMRun,
-    data:dict, # tensors of a checkpoint
-    meta:dict, # what it says of its run
-):
-    "Raise `XltError` if a checkpoint belongs to other settings, another text or another model"
-    was = {k: v for k,v in meta['cfg'].items() if v!=to_dict(self.cfg).get(k) and k not in ('minutes','bf16')}
-    if was: raise XltError(f'{self.folder} holds a run with {was}: give another folder, or the same settings')
-    if meta.get('bf16',False)!=self.bf16:
-        raise XltError(f'{self.folder} holds a run in the other precision: set bf16="{"no" if self.bf16 else "yes"}", or give '
-                       f'another folder')
-    if meta.get('reads')!=self.reads:
-        raise XltError(f'{self.folder} holds a run over another text or other subwords: give another folder')
-    if any(n not in data or data[n].shape!=p.shape for n,p in self.trained().items()):
-        raise XltError(f'{self.folder} holds a run of another model: give another folder')
-
-# %% ../../nbs/training/10_mlm_run.ipynb #84a7842f
-@patch
-def resume(self:MLMRun):
-    "Continue from the folder's newest whole checkpoint, if there is one; raises `XltError` if it belongs to another run"
-    found = newest_state(self.file)
-    if not found: return
-    data,meta = found
-    self.check_state(data, meta)
-    self.at,moments = Progress(**meta['at']), {}
-    self.saved = self.at.updates
-    for k,v in data.items():
-        kind,_,name = k.rpartition(':')
-        if kind: moments.setdefault(name, {})[kind] = v
-    with torch.no_grad():
-        for n,p in self.trained().items():
-            p.copy_(data[n])
-            if n in moments: self.opt.state[p] = {k: v.to(p.device) for k,v in moments[n].items()}
 
 # %% ../../nbs/training/10_mlm_run.ipynb #d638b180
 @patch
@@ -234,6 +169,39 @@ def next_chunk(self:MLMRun):
     "Note that a chunk is done"
     self.at.chunk += 1
     self.at.batch = 0
+
+# %% ../../nbs/training/10_mlm_run.ipynb #07ee8141
+@patch
+def update(self:MLMRun, batch:Batch)->tuple:
+    "One step of the optimiser; loss and share right"
+    if self.drops: torch.manual_seed(seed_for('mlm-dropout', self.cfg.seed, self.at.updates))
+    for g in self.opt.param_groups: g['lr'] = g['peak']*schedule(self.progress, self.cfg.warmup)
+    rng = np.random.default_rng(seed_for('mlm-rivals', self.cfg.seed, self.at.updates))
+    rivals = draw_rivals(self.ranked, self.cfg.often, batch.target, rng) if self.cfg.often else None
+    put = lambda x: x.to(self.model.device) if torch.is_tensor(x) else x
+    batch,rivals = replace(batch, **{k: put(v) for k,v in vars(batch).items()}), rivals and tuple(map(put, rivals))
+    loss,share = masked_loss(self.model, batch, rivals, bf16=self.bf16, half=self.half)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(self.trained().values(), self.cfg.clip)
+    self.refuse_unless(norm.isfinite().item())
+    self.opt.step()
+    self.opt.zero_grad()
+    return loss.item(), share.item()
+
+# %% ../../nbs/training/10_mlm_run.ipynb #cf77ee16
+@patch
+def save(self:MLMRun):
+    "Write a checkpoint and keep the one before; raises `XltError` if the state is not finite"
+    self.refuse_unless(all(v.isfinite().all() for v in to_tensors(self.trained(), self.opt).values()))
+    self.checkpoint.save(self.trained(), self.opt, to_dict(self.at))
+
+@patch
+def resume(self:MLMRun):
+    "Go on from the folder's newest whole checkpoint, if there is one; raises `XltError` if it belongs to another run"
+    if not (found := self.checkpoint.load()): return
+    tensors,at = found
+    from_tensors(tensors, self.trained(), self.opt, self.file)
+    self.at = Progress(**at)
 
 # %% ../../nbs/training/10_mlm_run.ipynb #cad5ffbf
 def _means(seen):

@@ -21,11 +21,11 @@ from accelerate.utils import extract_model_from_parallel
 from fastcore.basics import patch
 from safetensors.torch import load_file
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback, TrainerState
 
 from .features import ByLength, pad_batch
-from .checkpoints import (Between, claim, identity, last_whole, load_random, load_training, save_random,
-                                        save_training, whole)
+from .checkpoints import Between, Keeping, alone, claim, identity, looks, whole
 from .methods import Method, check_methods
 from ..core import XltError, stable_hash
 from ..files import cache_dir, typed_path
@@ -90,35 +90,8 @@ class _Bar(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs): self.bar.update(self.rows)
     def on_train_end(self, args, state, control, **kwargs): self.bar.close()
 
-# %% ../../nbs/training/08_trainer.ipynb #92efe8fa
-class _Checkpointed(MethodTrainer):
-    "Keeps a run's state without pickles, the checkpoints of a deadline apart from those of looks"
-    def _save(self, *args, **kwargs):
-        with quiet(): super()._save(*args, **kwargs)
-        for f in Path(self.args.output_dir).glob('**/training_args.bin'): f.unlink(missing_ok=True) # a pickle that nothing here reads
-
-    def _save_optimizer_and_scheduler(self, folder):
-        if self.args.should_save: save_training(Path(folder)/'training.safetensors', self.optimizer, self.lr_scheduler, self.methods)
-
-    def _load_optimizer_and_scheduler(self, folder):
-        if folder:
-            load_training(Path(folder)/'training.safetensors', self.optimizer, self.lr_scheduler, self.methods, str(self.args.device))
-
-    def _save_rng_state(self, folder):
-        Path(folder).mkdir(parents=True, exist_ok=True) # the first process may be slower
-        save_random(Path(folder)/f'random-{self.args.process_index}.safetensors')
-
-    def _load_rng_state(self, folder):
-        if folder: load_random(Path(folder)/f'random-{self.args.process_index}.safetensors')
-
-    def _get_output_dir(self, trial): return str(Path(super()._get_output_dir(trial), 'between' if self.between.due else ''))
-
-    def _determine_best_metric(self, metrics, trial):
-        # else the library keeps the best one alone
-        return self.args.load_best_model_at_end and super()._determine_best_metric(metrics, trial)
-
 # %% ../../nbs/training/08_trainer.ipynb #8e7dd41f
-class Finetuner(_Checkpointed):
+class Finetuner(MethodTrainer):
     "Fine-tune a model on a task's source language, and score it in every other"
     def __init__(self,
         model:nn.Module, # an encoder with a head
@@ -134,17 +107,18 @@ class Finetuner(_Checkpointed):
         progress:bool=False, # an estimate before it starts, a bar while it trains and scores
         **kwargs, # more of `TrainingArguments`, such as use_cpu=True, but none that `FineCfg` decides
     ):
-        self.task,self.cfg,self.keep,self.passing = task, cfg, keep, out is None and not keep
+        self.task,self.cfg,self.keep,self.out = task, cfg, keep, out
         self.between,self.progress = Between(report, deadline), progress
         feats = self._checked(model, tokenizer, methods := check_methods(methods), seed, out, kwargs)
         for k in ('pad_token_id','bos_token_id','eos_token_id'): setattr(model.config, k, getattr(tokenizer, k))
         self.identity = identity(cfg, task, seed, methods, model, feats, kwargs)
         folder = typed_path(out, 'out') if out else cache_dir()/'finetune'/stable_hash(self.identity)
-        args = arguments(cfg, len(feats), seed, folder, keep, **kwargs)
+        args = arguments(cfg, len(feats), seed, folder, **kwargs)
         super().__init__(frozen(unprepared(model), cfg.freeze), args, train_dataset=feats, methods=methods, prepared=True,
                          processing_class=tokenizer, eval_dataset=feats if cfg.looks else None, data_collator=None)
         self.remove_callback(PrinterCallback)
         self.add_callback(_Bar(self.rows, f'Fine-tuning on {task.name}', progress))
+        self.add_callback(Keeping(self.identity, self.between, None if keep else dict(last=1, best=2, average=None)[cfg.select]))
         if out: self.add_callback(self.between)
         self.data_collator = partial(pad_batch, tokenizer=tokenizer, columns=self.columns)
 
@@ -170,7 +144,20 @@ def rows(self:Finetuner)->int:
 
 # %% ../../nbs/training/08_trainer.ipynb #c9c50b2d
 @patch
-def _get_train_sampler(self:Finetuner, train_dataset=None): return ByLength(self.train_dataset['length'], self.rows, self.args.seed)
+def get_train_dataloader(self:Finetuner)->DataLoader:
+    "Rows in batches of like length, shared out over processes"
+    a = self.args
+    own = {k: getattr(a, f'dataloader_{k}') for k in ('num_workers','pin_memory','persistent_workers','prefetch_factor','drop_last')}
+    order = ByLength(self.train_dataset['length'], self.rows, a.seed)
+    return self.accelerator.prepare(DataLoader(self.train_dataset, a.train_batch_size, sampler=order, collate_fn=self.data_collator, **own))
+
+@patch
+def save_model(self:Finetuner,
+    *args, # as for `Trainer`
+    **kwargs, # as for `Trainer`
+):
+    "Write model and tokenizer, without the library's bars"
+    with quiet(): super(Finetuner, self).save_model(*args, **kwargs)
 
 # %% ../../nbs/training/08_trainer.ipynb #f9ed30fb
 @patch
@@ -209,50 +196,60 @@ def done(self:Finetuner)->bool: # False: a deadline came first, and the same cal
     return self.state.global_step>=self.args.max_steps
 
 # %% ../../nbs/training/08_trainer.ipynb #282e690d
-@patch
-def _looks(self:Finetuner, folder):
-    "Checkpoints of all looks"
-    there,made = sorted(folder.glob('checkpoint-*')), math.ceil(self.args.max_steps/self.args.save_steps)
-    for f in there:
-        if not whole(f): raise XltError(f'the look {f} is damaged: delete the folder to train again')
+def _look(folder, update):
+    "The weights of a look, once it is whole"
+    f = folder/f'checkpoint-{update}'
+    if not whole(f): raise XltError(f'the look {f} is damaged: delete the folder to train again')
+    return f
+
+def _average(self, folder):
+    "Mean weights of all looks"
+    there,made = looks(folder), math.ceil(self.args.max_steps/self.args.save_steps)
+    found = [_look(folder, n) for n in sorted(there, key=str)]
     if len(there)<made: raise XltError(f'{folder} holds {len(there)} of the {made} looks to average: delete the folder to train again')
-    return there
+    return averaged(found)
 
 # %% ../../nbs/training/08_trainer.ipynb #47525896
 @patch
-def _load_best_model(self:Finetuner):
-    "The library's hook at the end of training; what it reads is looked at first"
-    best = Path(self.state.best_model_checkpoint)
-    if not whole(best): raise XltError(f'the best look {best} is damaged: delete the folder to train again')
-    super(Finetuner, self)._load_best_model()
+def _choose(self:Finetuner, folder):
+    "The model that `select` says, from the looks of a run that is done"
+    best = self.state.best_global_step
+    if self.cfg.select=='average': chosen = _average(self, folder)
+    elif self.cfg.select=='best' and best: chosen = load_file(_look(folder, best)/'model.safetensors')
+    else: return
+    self.model.load_state_dict(chosen, strict=False)
 
 # %% ../../nbs/training/08_trainer.ipynb #e3f34ceb
 @patch
 def _train_from(self:Finetuner, last):
     "Train; the library would add an update to a run that had made its last one, whose model is only loaded"
     state = TrainerState.load_from_json(str(last/'trainer_state.json')) if last else None
-    if not state or state.global_step<self.args.max_steps: return self.train(resume_from_checkpoint=str(last) if last else None)
+    if not state or state.global_step<self.args.max_steps: return self.train(str(last) if last else None)
     self.state = state
-    self._load_from_checkpoint(str(last))
-    if self.args.load_best_model_at_end and state.best_model_checkpoint: self._load_best_model()
+    self.model.load_state_dict(load_file(last/'model.safetensors'), strict=False)
 
 # %% ../../nbs/training/08_trainer.ipynb #abc6eaca
 @patch
-def fit(self:Finetuner)->Finetuner: # itself, trained
-    "Train, going on from the folder's last whole checkpoint if there is one, and keep the selected model; once trained, do nothing"
-    if self.done: return self
-    folder,a = Path(self.args.output_dir), self.args
-    with a.main_process_first(local=False):
-        claim(folder, self.identity, a.should_save)
-        last = last_whole(folder, a.world_size)
+def _fit(self:Finetuner, folder):
+    "`fit`, in a folder that is ours alone"
+    a = self.args
+    with a.main_process_first(local=False): last = claim(folder, self.identity, a.should_save)
     if self.progress: self._foretell(last)
     self._train_from(last)
     unprepared(self.model) # scored alike, whether it was trained here or loaded
-    if not self.done: return self
-    if self.cfg.select=='average': self.model.load_state_dict(averaged(self._looks(folder)), strict=False)
+    if not self.done: return
+    self._choose(folder)
     check_finite(self.model.eval())
     self.accelerator.wait_for_everyone()
-    if a.should_save and self.passing: rmtree(folder, ignore_errors=True)
+    if a.should_save and not (self.out or self.keep): rmtree(folder, ignore_errors=True)
+
+@patch
+def fit(self:Finetuner)->Finetuner: # itself, trained
+    "Train, going on from the folder's last whole checkpoint if there is one, and keep the selected model; once trained, do nothing"
+    folder = Path(self.args.output_dir)
+    home = folder if self.out else folder.parent # the folder in the cache goes when the run is done
+    if not self.done:
+        with alone(home/'.claims'/f'{folder.name}.lock', self.args.should_save): self._fit(folder)
     return self
 
 # %% ../../nbs/training/08_trainer.ipynb #c5a52808
@@ -340,15 +337,15 @@ def oracle(self:Finetuner,
     limit:int|None=None, # rows a language and split; None: all
 )->tuple[pd.DataFrame,pd.DataFrame]: # dev scores, one row a look; dev and test scores of two choices: 'source dev' and 'oracle'
     "What the looks score, and what two ways to choose one would give; raises `XltError` without kept looks or target dev rows"
-    looks = {int(f.name.split('-')[1]): f for f in Path(self.args.output_dir).glob('checkpoint-*')}
-    if not looks or not self.keep: raise XltError('the oracle chooses among looks: train with looks=2 or more and keep=True')
+    found = looks(Path(self.args.output_dir))
+    if not found or not self.keep: raise XltError('the oracle chooses among looks: train with looks=2 or more and keep=True')
     kept = {k: v.clone() for k,v in self.model.state_dict().items()}
     def score(update, split):
-        self.model.load_state_dict(load_file(looks[update]/'model.safetensors'), strict=False)
+        self.model.load_state_dict(load_file(found[update]/'model.safetensors'), strict=False)
         z = self.zero_shot(split, langs, limit)
         return {f'{split} source': z.main(self.task.source), f'{split} targets': z.targets}
     try:
-        dev = pd.DataFrame({u: score(u, 'validation') for u in sorted(looks)}).T.rename_axis('updates')
+        dev = pd.DataFrame({u: score(u, 'validation') for u in found}).T.rename_axis('updates')
         if dev['validation targets'].isna().any(): raise XltError(f'{self.task.name} has no dev rows in a target language: no oracle')
         chosen = {'source dev': dev['validation source'].idxmax(), 'oracle': dev['validation targets'].idxmax()}
         test = {u: score(u, 'test') for u in set(chosen.values())}

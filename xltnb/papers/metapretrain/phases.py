@@ -22,7 +22,7 @@ from ...core import XltError, seed_for, stable_hash, to_dict
 from .arms import MetaCfg, PhaseCfg, rows_read, text_print
 from .carry import carry, check_tied, common_rows, meta_model, neighbour_space
 from .corpus import load_vocab, meta_corpus, pairs_of, split_of
-from ...records.checkpoints import check_run, newest_state, write_state
+from ...records.checkpoints import Checkpoint, from_tensors
 from ...training.mlm import Corpus, Frame, hide, masked_loss, pack
 from ...training.mlm_run import schedule
 
@@ -129,6 +129,7 @@ class Pretraining:
         self.cfg,self.seed,self.look,self.device,self.shared = cfg, seed, look, device, shared
         self.file,self.at,self.done = Path(folder)/'state.safetensors', At(), not cfg.phases
         self.langs = tuple(sorted({l for s in rows_read(cfg) for l in s.split('+')}))
+        self.checkpoint = Checkpoint(self.file, self.identity())
         self.begin(0)
         self.resume()
 
@@ -241,66 +242,53 @@ def check_counts(self:Pretraining):
 def identity(self:Pretraining)->dict:
     "What makes a run this one"
     told = text_print(self.cfg.text, self.langs)
-    return dict(cfg=to_dict(self.cfg), seed=self.seed) | (dict(text=told) if told else {})
+    return to_dict(self.cfg) | dict(seed=self.seed) | ({'text read': told} if told else {})
 
 @patch
-def tensors(self:Pretraining)->dict:
-    "Weights and moments by name"
-    data = {n: p.detach().cpu() for n,p in self.model.named_parameters()}
-    for n,p in self.model.named_parameters(): data |= {f'{k}:{n}': v.cpu() for k,v in self.opt.state.get(p,{}).items()}
-    return data
-
-@patch
-def save(self:Pretraining):
+def save(self:Pretraining,
+    to:Checkpoint|None=None, # another one than the run's own
+):
     "Write a checkpoint and keep the one before"
-    write_state(self.file, self.tensors(), self.identity()|dict(at=to_dict(self.at)), before=True)
+    (to or self.checkpoint).save(dict(self.model.named_parameters()), self.opt, to_dict(self.at))
 
 # %% ../../../nbs/papers/metapretrain/03_phases.ipynb #74982cbc
 @patch
 def put(self:Pretraining,
-    data:dict, # tensors of a checkpoint
+    tensors:dict, # of a checkpoint
 ):
     "Put weights and moments back"
-    moments = {}
-    for k,v in data.items():
-        kind,_,name = k.rpartition(':')
-        if kind: moments.setdefault(name, {})[kind] = v
-    with torch.no_grad():
-        for n,p in self.model.named_parameters():
-            p.copy_(data[n])
-            if n in moments: self.opt.state[p] = {k: v.to(p.device) if k!='step' else v for k,v in moments[n].items()}
+    from_tensors(tensors, dict(self.model.named_parameters()), self.opt, self.file)
     check_tied(self.model)
 
 # %% ../../../nbs/papers/metapretrain/03_phases.ipynb #d9e3577c
 @patch
 def resume(self:Pretraining):
     "Go on from the newest whole checkpoint of the folder; raises `XltError` if it is another run's"
-    found = newest_state(self.file)
-    if not found: return
-    data,meta = found
-    check_run(meta, self.identity(), self.file.parent, 'give another folder, or delete it to start afresh')
-    self.at = At(**meta['at'])
+    if not (found := self.checkpoint.load()): return
+    tensors,at = found
+    self.at = At(**at)
     if self.at.phase and self.at.phase<len(self.cfg.phases): self.begin(self.at.phase)
-    self.put(data)
+    self.put(tensors)
     self.done = self.at.phase==len(self.cfg.phases)
 
 # %% ../../../nbs/papers/metapretrain/03_phases.ipynb #f8667c28
 @patch
-def first_file(self:Pretraining)->Path|None:
+def first(self:Pretraining)->Checkpoint|None:
     "Where the first phase of this run is kept for others; None for a run of one phase"
     if self.shared is None or len(self.cfg.phases)<2: return None
     c = self.cfg
-    key = [1, to_dict(c.net), to_dict(c.phases[0]), self.vocab(0), c.text, c.batch, c.mask, c.looks, c.bf16, self.langs,
+    key = [2, to_dict(c.net), to_dict(c.phases[0]), self.vocab(0), c.text, c.batch, c.mask, c.looks, c.bf16, self.langs,
            self.seed, len(c.phases), *filter(None, [text_print(c.text, self.langs)])]
-    return Path(self.shared)/f'{stable_hash(key)}.safetensors'
+    return Checkpoint(Path(self.shared)/f'{stable_hash(key)}.safetensors', {})
 
 @patch
 def take_first(self:Pretraining)->bool: # was it there?
     "Take a first phase that another arm has trained"
-    file = self.first_file()
-    if self.at.phase or self.at.update or file is None or not (found := newest_state(file)): return False
-    self.put(found[0])
-    self.at = At(**found[1]['at'])
+    first = self.first()
+    if self.at.phase or self.at.update or first is None or not (found := first.load()): return False
+    tensors,at = found
+    self.put(tensors)
+    self.at = At(**at)
     return True
 
 # %% ../../../nbs/papers/metapretrain/03_phases.ipynb #1215f3f4
@@ -309,7 +297,7 @@ def end_phase(self:Pretraining):
     "The phase is done: share it if it is the first, begin the next"
     check_tied(self.model)
     self.at.phase,self.at.update = self.at.phase+1, 0
-    if self.at.phase==1 and (file := self.first_file()): write_state(file, self.tensors(), dict(at=to_dict(self.at)))
+    if self.at.phase==1 and (first := self.first()): self.save(first)
     self.go_on()
 
 @patch
