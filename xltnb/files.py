@@ -214,7 +214,7 @@ def json_of(
         return found
     except XltError as e: raise XltError(f'{where}: {e}') from e
     except (ValueError, RecursionError) as e:
-        raise XltError(f'{where} is no JSON that can be read ({one_line(e)}): mend it, or fetch it again') from e
+        raise XltError(f'{where}: this is no JSON that can be read ({one_line(e)}): mend it, or fetch it again') from e
 
 # %% ../nbs/01_files.ipynb #82b3461d
 class _OnceLoader(yaml.SafeLoader):
