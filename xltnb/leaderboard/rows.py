@@ -186,7 +186,7 @@ def board_jobs(
         if check_name(r, known, 'row') not in there: raise XltError(f'{preset} has no row {r}: it has {", ".join(sorted(there))}')
     if seeds is not None: check_seeds(seeds)
     if encoder[:1] in tuple('/.~') and not typed_path(encoder, 'encoder').exists():
-        raise XltError(f'{encoder} is not there: give the folder that save_pretrained wrote')
+        raise XltError(f'{encoder} is no folder and no file of an encoder: give the folder that save_pretrained wrote')
     calls = [own_call(m) for m in methods]
     own = {c.name: (f'{path}:{c}', _file_print(path)) for path,c in calls}
     if len(own)<len(calls):

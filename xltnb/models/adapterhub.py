@@ -161,7 +161,7 @@ def _hub_adapter(top, tensors, name, about):
     ffn = next((tensors[v].numel() for k,v in names.items() if '.ff.' in k), 0)
     shape = Backbone(top.model_type, max([layers, *(i+1 for i in cfg.leave_out)]), top.hidden_size, ffn)
     with torch.device('meta'): adapter = Adapter(name or top.name, cfg, shape, init=None, about=dict(hub=about | dict(keys=names)))
-    flat = lambda k: tensors[names[k]].float()
+    flat = lambda k: tensors[names[k]].to(torch.float32, copy=True) # the file may be written again
     return assign(adapter, {k: flat(k).flatten() if k.endswith('scale') else flat(k) for k in names})
 
 

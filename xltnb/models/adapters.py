@@ -396,4 +396,6 @@ def load_adapter(
     "Read an adapter; raises `XltError` if the file is missing, cut or does not hold what it says"
     adapter = read_header(path)
     with open_tensors(path) as f: weights = {k: f.get_tensor(k) for k in f.keys()}
-    return assign(adapter, {k: v.float() for k,v in check_floats(weights, path).items()})
+    own = {k: v.to(torch.float32, copy=True) for k,v in check_floats(weights, path).items()} # the file may be written again
+    try: return assign(adapter, own)
+    except XltError as e: raise XltError(f'{path}: {e}') from e

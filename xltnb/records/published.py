@@ -188,14 +188,14 @@ _Loader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader) # the first reads ten ti
 def _load(path):
     "Content of a YAML file, and the nodes that know its lines"
     try: loader = _Loader(Path(path).read_text(encoding='utf-8')) # which refuses characters that YAML forbids
-    except (UnicodeDecodeError, yaml.YAMLError) as e: raise XltError(f'{path} is no text ({e}): write it in UTF-8') from e
+    except (UnicodeDecodeError, yaml.YAMLError) as e: raise XltError(f'{path} is no text ({one_line(e)}): write it in UTF-8') from e
     try:
         node = loader.get_single_node()
         _once(node, path)
         return (loader.construct_document(node) if node else None), node
     except yaml.YAMLError as e:
         mark = getattr(e,'problem_mark',None)
-        where,what = f'{path}:{mark.line+1 if mark else 1}', getattr(e,'problem',e)
+        where,what = f'{path}:{mark.line+1 if mark else 1}', one_line(getattr(e,'problem',None) or e)
         raise XltError(f'{where}: not YAML: {what}; look at the quotes and brackets there') from e
     except XltError: raise
     except Exception as e: # what a date or a number that is none makes Python say
@@ -211,7 +211,7 @@ def read_published(
     try:
         if not isinstance(d,dict): raise XltError('the file is empty or no mapping: start with `paper:`')
         return from_dict(Published, d)
-    except XltError as e: raise XltError(f'{path}:{_line(node, e.path)}: {e}') from e
+    except XltError as e: raise XltError(f'{path}:{_line(node, e.path)}: {one_line(e, 1000)}') from e
 
 # %% ../../nbs/records/02_published.ipynb #13fe2c75
 def paper_roots()->list[Path]: # existing folders

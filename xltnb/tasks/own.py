@@ -406,6 +406,7 @@ def _files_of(name, data):
 def _check_given(name, kind, data):
     "Raise `XltError` for an unknown kind, and for a language without splits"
     check_name(kind, KINDS, 'kind of task')
+    if not isinstance(data, Mapping): raise XltError(f'{name}: {type(data).__name__} is no data: write {{"en": {{"train": rows}}}}')
     for lang,splits in data.items():
         if not isinstance(lang, str) or not isinstance(splits, Mapping) or not splits:
             raise XltError(f'{name}, {lang}: {type(splits).__name__} is no splits: write {{"train": rows, "test": rows}}')
