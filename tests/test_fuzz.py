@@ -333,7 +333,7 @@ def test_given():
         kind = [*kinds][i % 4]
         tree = spoil_tree(dict(name='mine', kind=kind, data=dict(en=dict(train=kinds[kind]), de=dict(test=kinds[kind][:3])), source='en', labels=[[], ['a', 'b'], ['O', 'B-X', 'I-X']][rng.randrange(3)]), rng, (10**400, '\ud800', 10**6, ' '))
         if not {'name', 'kind', 'data', 'source', 'labels'} >= tree.keys() or not isinstance(tree.get('labels', []), list) or 'name' not in tree or not {'kind', 'data'} <= tree.keys(): continue
-        got = refused(lambda: own_task(**tree), ['mine', 'kind', 'label', 'row', 'language', str(tree['name'])], tree)
+        got = refused(lambda: own_task(**tree), ['mine', 'kind', 'label', 'row', 'language', 'file', 'ending', str(tree['name'])], tree)
         if got is not None: assert not any(not str(l).strip() for l in got.labels), tree
 
 

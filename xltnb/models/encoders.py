@@ -157,7 +157,8 @@ def _loading(failed, remedy):
     "Whatever the library makes of a user's files, in one line: `tokenizers` and the hub raise kinds of their own"
     try:
         with quiet(): yield
-    except Exception as e: raise XltError(f'{failed} ({one_line(e)}){remedy}') from e
+    except (KeyboardInterrupt, SystemExit, GeneratorExit): raise
+    except BaseException as e: raise XltError(f'{failed} ({one_line(e)}){remedy}') from e # a panic of `tokenizers` is no `Exception`
 
 _LAYERS = 1000 # more than any encoder has
 

@@ -32,7 +32,7 @@ def columns(
 )->Features: # column types
     "List the columns of a task of this kind"
     check_name(kind, KINDS, 'kind of task')
-    check_once(labels, 'label')
+    if not all(str(l).strip() for l in check_once(labels, 'label')): raise XltError('a label is blank: give it a name')
     res = {c: Value('string') for c in ('id', *_TEXTS[kind])}
     if kind in ('classify','pair'): res['label'] = ClassLabel(names=list(labels))
     if kind=='tag': res.update(tokens=List(Value('string')), tags=List(ClassLabel(names=list(labels))))
