@@ -127,7 +127,8 @@ def _list_text(path):
 def _unpacked(raw, where):
     "Text of a packed page"
     try: return gzip.decompress(raw).decode('utf-8', 'replace')
-    except (OSError, EOFError, zlib.error) as e: raise XltError(f'{where} cannot be unpacked ({one_line(e)}): fetch the package again') from e
+    except (OSError, EOFError, zlib.error) as e:
+        raise XltError(f'{where} cannot be unpacked ({one_line(e)}): fetch the package again') from e
 
 def _texts(folder, lang)->Iterator:
     "Kind and text of every paragraph of a language, file by file"
@@ -141,6 +142,8 @@ def _texts(folder, lang)->Iterator:
         yield from (('description', t) for t in description_paragraphs(_list_text(p)))
 
 # %% ../../nbs/dev/03_packages.ipynb #pk18
+_CODE = re.compile('[A-Za-z]{2,8}(-[A-Za-z0-9]{2,8})*') # of a language
+
 def package_rows(
     folder:str|Path, # with .deb files, and lists of the archive in `lists`
     langs:Sequence[str], # languages
@@ -148,7 +151,7 @@ def package_rows(
     "Natural paragraphs of all languages; raises `XltError` that names a language without any"
     folder,english,parts = typed_path(folder, 'packages'), set(), []
     for l in langs:
-        if not re.fullmatch('[A-Za-z]{2,8}(-[A-Za-z0-9]{2,8})*', l): raise XltError(f'{l!r} is no code of a language: write en, de or pt-br')
+        if not _CODE.fullmatch(l): raise XltError(f'{l!r} is no code of a language: write en, de or pt-br')
     for lang in sorted(langs, key=lambda l: l!='en'):
         found = [(k,t) for k,t in _texts(folder, lang) if natural(t, lang) and t not in english]
         if not found:
@@ -208,7 +211,8 @@ def write_corpus(
     told = told.rename(columns=dict(sentences='paragraphs')).join(size.add_suffix('_characters'))
     read = [p for p in sorted(typed_path(folder).rglob('*')) if p.is_file() and (p.suffix=='.deb' or 'Translation-' in p.name)]
     used = {p.name: sha256_of(p) for p in read}
-    atomic_write(out/'corpus.json', json.dumps(dict(languages=told.T.to_dict(), files=used, texts=_prints(texts)), indent=1, ensure_ascii=False)+'\n')
+    kept = dict(languages=told.T.to_dict(), files=used, texts=_prints(texts))
+    atomic_write(out/'corpus.json', json.dumps(kept, indent=1, ensure_ascii=False)+'\n')
     return told
 
 # %% ../../nbs/dev/03_packages.ipynb #pk27

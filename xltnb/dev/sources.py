@@ -98,7 +98,8 @@ def _deb_data(
     at = 8
     while at < len(raw):
         name,size = raw[at:at+16].decode('latin-1').strip().rstrip('/'), raw[at+48:at+58].strip()
-        if not size.isdigit(): raise XltError(f'the Debian package has a part of {size.decode("latin-1")!r} bytes: it is damaged, fetch it again')
+        if not size.isdigit():
+            raise XltError(f'the Debian package has a part of {size.decode("latin-1")!r} bytes: it is damaged, fetch it again')
         size = int(size)
         if name=='data.tar.xz': return lzma.decompress(raw[at+60:at+60+size])
         at += 60+size+size%2

@@ -42,7 +42,8 @@ def load_own(
     for f in own_files(path)[1:]: # helpers are read again: they may have changed
         for known in [k for k,m in sys.modules.items() if getattr(m,'__file__',None)==str(f)]: del sys.modules[known]
     try: spec.loader.exec_module(module)
-    except (Exception, SystemExit) as e: raise XltError(f'{path} cannot be imported ({type(e).__name__}: {e}): mend the file and start again') from e
+    except (Exception, SystemExit) as e:
+        raise XltError(f'{path} cannot be imported ({type(e).__name__}: {e}): mend the file and start again') from e
     found = getattr(module, name, None)
     if not (isinstance(found, type) and issubclass(found, Method)):
         there = ', '.join(k for k,v in vars(module).items() if isinstance(v, type) and issubclass(v, Method) and v is not Method) or 'none'
@@ -106,5 +107,6 @@ def run_board(
     try:
         methods = board_methods(cfg, list(task.rows(task.source, 'train')['text']), ctx.device)
         z,facts = (_frozen if cfg.scale=='frozen' else _finetuned)(cfg, task, methods, seed, ctx)
-    except SystemExit as e: raise XltError(f'{" ".join(cfg.methods)} ends the program (SystemExit {e}): take exit() out of the method') from e
+    except SystemExit as e:
+        raise XltError(f'{" ".join(cfg.methods)} ends the program (SystemExit {e}): take exit() out of the method') from e
     return Result(**transfer_fields(z, source=z.main(z.source), **facts), provenance=dict(data=task.fingerprint()))

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save as tensor_bytes
 
 from ..core import Config, XltError, from_dict, within
-from ..files import atomic_write, json_of, one_line, plain_file, read_text, typed_path
+from ..files import atomic_write, json_of, one_line, read_text, typed_path
 from .adapters import (
     Adapter, Backbone, BottleneckCfg, IA3Cfg, LoraCfg, assign, check_floats, fingerprint, open_tensors)
 
@@ -286,7 +286,8 @@ def read_head(
 )->HubHead:
     "Read a head; raises `XltError` if it is missing, damaged or a pickle"
     text,tensors = _read(folder, 'head')
-    if not isinstance(_json(text, Path(folder)/FILES['head'][0]).get('config'), dict): raise XltError(f'{folder}/head_config.json holds no configuration')
+    if not isinstance(_json(text, Path(folder)/FILES['head'][0]).get('config'), dict):
+        raise XltError(f'{folder}/head_config.json holds no configuration')
     return HubHead(text, tensors)
 
 # %% ../../nbs/models/07_adapterhub.ipynb #ecbc664f

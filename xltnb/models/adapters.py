@@ -375,7 +375,8 @@ def _header_of(text, path):
     found = json_of(text, path)
     if not isinstance(found, dict): raise XltError('its header holds no settings')
     made = from_dict(AdapterHeader, found)
-    with torch.device('meta'): adapter = Adapter(made.name, from_dict(CONFIGS[made.kind], made.cfg), made.backbone, init=None, about=made.about)
+    cfg = from_dict(CONFIGS[made.kind], made.cfg)
+    with torch.device('meta'): adapter = Adapter(made.name, cfg, made.backbone, init=None, about=made.about)
     adapter.init = made.init
     return adapter
 

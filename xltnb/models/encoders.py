@@ -168,7 +168,8 @@ def _check_settings(folder):
     found = json_of(read_text(path), path)
     if not isinstance(found, dict): raise XltError(f'{path} holds no settings: copy the folder again')
     for k,v in found.items():
-        if 'layer' in k and isinstance(v, (int,float)) and v>_LAYERS: raise XltError(f'{path}: {k} is {v:.4g}: no encoder has more than {_LAYERS} layers')
+        if 'layer' in k and isinstance(v, (int,float)) and v>_LAYERS:
+            raise XltError(f'{path}: {k} is {v:.4g}: no encoder has more than {_LAYERS} layers')
     with _loading(f'could not load {folder}', ': look at its config.json'): AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 # %% ../../nbs/models/03_encoders.ipynb #29e4e951
@@ -216,7 +217,8 @@ def _check_reads(model, tok, name):
     with _loading(f'{name} cannot read two words', ': are config.json, weights and tokenizer of one model?'):
         x = tok('a b', return_tensors='pt')
         out = model(input_ids=x['input_ids'], attention_mask=x['attention_mask'])[0]
-    if not out.isfinite().all(): raise XltError(f'{name} makes numbers that are not finite of two words: its weights or settings are damaged')
+    if not out.isfinite().all():
+        raise XltError(f'{name} makes numbers that are not finite of two words: its weights or settings are damaged')
 
 # %% ../../nbs/models/03_encoders.ipynb #f3556c70
 MLM_FILE = MODELS_DIR/'e5-small-mlm.bin'
@@ -329,7 +331,7 @@ def first_layers(
     return encoder
 
 # %% ../../nbs/models/03_encoders.ipynb #18ca97dd
-_NAMES = {'_name_or_path','architectures','dtype','torch_dtype','transformers_version'} # of a configuration: they change nothing that is computed
+_NAMES = {'_name_or_path','architectures','dtype','torch_dtype','transformers_version'} # they change nothing that is computed
 
 def model_hash(
     model:nn.Module, # any model, and what is attached to it
@@ -387,7 +389,7 @@ def _check_shipped(path):
     "Raise `XltError` if a shipped file is not the one that its record names"
     record = path.with_suffix('.json')
     if not record.is_file(): return
-    try: want = json.loads(record.read_text(encoding='utf-8'))['sha256']
+    try: want = json_of(read_text(record), record)['sha256']
     except (ValueError, KeyError, TypeError) as e: raise XltError(f'{record} is damaged ({e}): install the package again') from e
     if (found := sha256_of(path))!=want:
         raise XltError(f'{path} has SHA-256 {found[:12]}…, its record names {want[:12]}…: the file is damaged, install the package again')

@@ -171,7 +171,8 @@ def _table_rows(path):
     head = check_once(rows[0][1], 'column')
     for n,r in rows:
         if len(r)>len(head):
-            raise XltError('rows have more fields than the header has names: quote fields that hold the separator, and end no line with one')
+            raise XltError('rows have more fields than the header has names: quote fields that hold the separator, '
+                           'and end no line with one')
         if len(r)<len(head): raise XltError(f'line {n} has {len(r)} of the {len(head)} fields that the header names: mend the line')
     return [dict(zip(head, r)) for _,r in rows[1:]]
 
@@ -367,7 +368,8 @@ def _raw_rows(given):
         check_once(given.columns, 'column')
         given = given.to_dict('records')
     try: given = list(given)
-    except TypeError: raise XltError(f'{type(given).__name__} holds no rows: give a file, a `Dataset`, a table or a list of dicts') from None
+    except TypeError:
+        raise XltError(f'{type(given).__name__} holds no rows: give a file, a `Dataset`, a table or a list of dicts') from None
     for i,r in enumerate(given):
         if not isinstance(r, Mapping): raise XltError(f'row {i+1} is {r!r:.40}: give a dict')
     return [our_columns(r) for r in given]
