@@ -463,3 +463,87 @@ def test_weights_that_are_searched_keep_their_sum():
     found = search_weights(lambda w: w[0]-w[1], 3, 60, total=1., seed=1)
     assert all(abs(sum(w)-1) < 1e-6 and max(map(abs, w)) <= 1.5 for w, _ in found.tried)
     with pytest.raises(XltError, match='total of 3 weights'): search_weights(sum, 3, 60, total=9.)
+
+
+# -- texts of meta-pretraining --
+
+def lines_of(tmp_path, **files):
+    from xltnb.papers.metapretrain.corpus import _folder_lines
+    for name, data in files.items(): (tmp_path/name.replace('_', '.')).write_bytes(data)
+    return _folder_lines(tmp_path/'en.txt')
+
+
+def test_a_line_ends_where_wc_says(tmp_path):
+    "A separator of paragraphs inside a sentence is no end of a line, a byte order mark is no letter"
+    got = lines_of(tmp_path, en_txt='\ufeffone\u2028more\ntwo\x85\x0b\n\nthree\n'.encode(), en_ids=b'a\nb\nc\nd\n')
+    assert got == [('a', 'en', 'one\u2028more'), ('b', 'en', 'two\x85\x0b'), ('d', 'en', 'three')]
+    for files, says in ((dict(en_txt=b'sch\xf6n\n'), 'en.txt is not UTF-8'), (dict(en_txt=b'a\n', en_ids=b'\xff\n'), 'en.ids is not UTF-8'), (dict(en_txt=b'\n \n'), 'en.txt holds no sentence'), (dict(en_txt=b''), 'holds no sentence'),
+                        (dict(en_txt=b'a\nb\n', en_ids=b'1\n'), 'en.ids has 1 lines and en.txt 2')):
+        with pytest.raises(XltError, match=says): lines_of(tmp_path, **files)
+    (tmp_path/'en.txt').unlink()
+    os.mkfifo(tmp_path/'en.txt')
+    with pytest.raises(XltError, match='a device or a pipe'): lines_of(tmp_path)
+
+
+@pytest.fixture
+def lists(tmp_path):
+    (tmp_path/'packages'/'lists').mkdir(parents=True)
+    text = {'en': 'This is a small tool that reads and writes a great many files number', 'de': 'Dieses kleine Werkzeug liest und schreibt sehr viele Dateien Nummer'}
+    for lang, t in text.items(): (tmp_path/'packages'/'lists'/f'x_Translation-{lang}').write_text('\n'.join(f'Package: p\nDescription-{lang}: {t} {w}\n .\n' for w in 'abcdefgh'))
+    return tmp_path
+
+
+def test_a_corpus_replaces_its_own_texts_alone(lists):
+    from xltnb.dev.packages import write_corpus
+    make = lambda: write_corpus(lists/'packages', ('en', 'de'), lists/'out')
+    make(), make()
+    first = (lists/'out'/'en.txt').read_bytes()
+    (lists/'out'/'en.txt').write_bytes(first+b'mine\n')
+    with pytest.raises(XltError, match='en.txt is there and was not written by this command'): make()
+    assert (lists/'out'/'en.txt').read_bytes() == first+b'mine\n'
+    (lists/'mine').mkdir(), (lists/'mine'/'de.txt').write_text('meins\n')
+    for harm in (None, '{', '[]', '{"texts": 3}'):
+        if harm: (lists/'mine'/'corpus.json').write_text(harm)
+        with pytest.raises(XltError): write_corpus(lists/'packages', ('en', 'de'), lists/'mine')
+        assert (lists/'mine'/'de.txt').read_text() == 'meins\n' and not (lists/'mine'/'en.txt').exists()
+
+
+@pytest.mark.parametrize('kw,says', [
+    (dict(out=''), 'out is empty'), (dict(out='~nouser/x'), 'nouser'), (dict(out='a\0b'), 'cannot be used'), (dict(packages='~nouser/x'), 'nouser'), (dict(languages='en,**x'), "'[*][*]x' is no code of a language"),
+    (dict(languages='../en'), 'is no code'), (dict(out='{tmp}/packages/lists/x_Translation-en'), 'Not a directory')])
+def test_a_corpus_of_odd_words_is_refused(lists, kw, says):
+    from xltnb.dev.packages import make_corpus
+    given = dict(out='{tmp}/out', languages='en', packages='{tmp}/packages') | kw
+    with pytest.raises(XltError, match=says): make_corpus(**{k: v.format(tmp=lists) for k, v in given.items()})
+
+
+@pytest.mark.parametrize('size', [b'abc', b'-60', b'', b'1e9'])
+def test_a_damaged_package_is_told(tmp_path, size):
+    from xltnb.dev.sources import members
+    part = lambda name, size: name.ljust(16)+b' '*32+size.ljust(10)+b'`\n'
+    (tmp_path/'a.deb').write_bytes(b'!<arch>\n'+part(b'debian-binary', size)+b'2.0\n')
+    with pytest.raises(XltError, match='it is damaged, fetch it again'): list(members(tmp_path/'a.deb'))
+    os.mkfifo(tmp_path/'b.deb')
+    with pytest.raises(XltError, match='a device or a pipe'): list(members(tmp_path/'b.deb'))
+
+
+def test_a_cut_page_of_a_package_is_told():
+    import gzip
+    from xltnb.dev.packages import _unpacked
+    for raw in (gzip.compress(b'x'*999)[:-9], b'', b'no gzip at all'):
+        if raw:
+            with pytest.raises(XltError, match='man/a.gz in b.deb cannot be unpacked'): _unpacked(raw, 'man/a.gz in b.deb')
+
+
+# -- published files of somebody else --
+
+@pytest.mark.parametrize('where', ['seed: 2024-13-45', 'seed: !!int x', 'seed: %s' % ('9'*5000), 'seed: %s' % ('['*5000), 'order: %s' % ('9'*5000), 'commands: %s' % ('9'*5000), 'commands: {a: 2024-13-45}'])
+def test_a_published_file_that_python_cannot_read_is_named(tmp_path, monkeypatch, where):
+    from xltnb.records.published import find_commands, find_papers
+    f = write_paper(tmp_path/'papers', 'wrong')/'published.yaml'
+    f.write_text('\n'.join(l for l in f.read_text().splitlines() if not l.startswith(where.split(':')[0]+':'))+'\n'+where+'\n')
+    with pytest.raises(XltError, match=r'published.yaml'): read_published(f)
+    monkeypatch.setenv('XLTNB_PAPERS', str(tmp_path/'papers'))
+    assert 'wrong' in find_papers()
+    if where.startswith('commands'):
+        with pytest.raises(XltError, match='published.yaml: commands'): find_commands()

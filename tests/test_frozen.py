@@ -114,3 +114,32 @@ def test_copies_are_read_once(task, reader):
     fresh = Reader(reader.net, Tok(), reader.home.parent)
     again, facts = frozen_study(task, [RSDA(TABLE, copies=1)], 0, CFG, fresh)
     assert facts['read'] == fresh.read == 0 and again.items == alone.items
+
+
+def test_equal_weights_of_another_model_are_not_taken_for_it(task, tmp_path):
+    "Activation, number of heads and attached adapters change what equal weights compute"
+    from xltnb.models.adapters import Adapter, BottleneckCfg
+    from xltnb.models.attaching import attach
+    from xltnb.training.frozen import split_vectors
+    def encoder(**kw):
+        torch.manual_seed(0)
+        cfg = dict(vocab_size=12, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, pad_token_id=0) | kw
+        net = BertModel(BertConfig(**cfg), add_pooling_layer=False)
+        with torch.no_grad():
+            for p in net.parameters(): p.mul_(4.)
+        return frozen_encoder(net, bf16=False)
+    def read(net, where): return split_vectors(Reader(net, Tok(), where), task, 'en', 'test')
+    a = read(encoder(), tmp_path)
+    assert (read(encoder(), tmp_path) == a).all()
+    for kw in (dict(num_attention_heads=1), dict(hidden_act='relu'), dict(layer_norm_eps=.1)):
+        own, shared = read(encoder(**kw), tmp_path/str(kw)), read(encoder(**kw), tmp_path)
+        assert np.abs(own-a).max() > 1e-3 and (own == shared).all(), kw
+    found = []
+    for scaling in (1., 9.):
+        net = encoder()
+        adapter = Adapter('x', BottleneckCfg(scaling=scaling, nice=False), net)
+        torch.manual_seed(1)
+        with torch.no_grad():
+            for p in adapter.parameters(): p.normal_()
+        with attach(net, adapter): found.append(read(net, tmp_path))
+    assert np.abs(found[0]-found[1]).max() > 1e-3

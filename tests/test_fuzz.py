@@ -1,4 +1,4 @@
-"1,000 bad inputs, always the same: each is refused with a word about it, or does no harm; the harms stand on the page runs/11_spoil"
+"2,000 bad inputs, always the same: each is refused in time with a word about it, or does no harm; the harms stand in spoil.py"
 import csv
 import dataclasses
 import io
@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import signal
 import sys
 import traceback
 import warnings
@@ -16,14 +17,16 @@ import yaml
 from conftest import ROOT, configs, write_paper
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
+from spoil import ODD, spoil_bytes, spoil_json, spoil_text, spoil_tree, spoil_words
 
 from xltnb.core import Config, XltError, from_dict
-from xltnb.runs.spoil import ODD, spoil_bytes, spoil_tree, spoil_words
 
-COUNTS = dict(words=200, settings=250, records=200, published=150, data=100, pages=50, encoders=50)
+COUNTS = dict(words=200, settings=250, records=200, published=150, data=100, pages=50, encoders=50,
+              headers=200, hub=250, recipes=150, models=150, given=150, layouts=70, texts=30)
+PATIENCE_S = 20  # what is asked for a size without end must not try to make it
 
 
-def test_they_are_a_thousand(): assert sum(COUNTS.values()) == 1000
+def test_they_are_two_thousand(): assert sum(COUNTS.values()) == 2000
 
 
 def each(kind):
@@ -33,14 +36,23 @@ def each(kind):
 
 def refused(call, names, what):
     "What `call` gives, or None if it is refused with a message that holds one of `names`"
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
+    was = signal.signal(signal.SIGALRM, _too_late)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             return call()
     except XltError as e:
-        assert any(n in str(e) for n in names), f'{what}: {e}'
+        assert any(n in str(e) for n in names), f'{what!r:.300}: {e}'
+        assert '\n' not in str(e).strip() and len(str(e)) < 2000, f'{what!r:.300}: {e}'
     except Exception:
-        pytest.fail(f'{what}:\n{traceback.format_exc()[-1500:]}')
+        pytest.fail(f'{what!r:.300}:\n{traceback.format_exc()[-1500:]}')
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, was)
+
+
+def _too_late(*_): raise TimeoutError(f'no answer in {PATIENCE_S} s')
 
 
 def no_halves(folder):
@@ -154,7 +166,7 @@ def test_published(tmp_path):
     small = dict(tree, claims=tree['claims'][:2], tables=dict(list(tree['tables'].items())[:1]))
     text = yaml.safe_dump(small, allow_unicode=True).encode()
     for i, rng in enumerate(each('published')):
-        f.write_bytes(spoil_bytes(text, rng) if i % 3 == 0 else yaml.safe_dump(spoil_tree(small, rng), allow_unicode=True).encode())
+        f.write_bytes(spoil_bytes(text, rng) if i % 3 == 0 else (yaml.safe_dump(spoil_tree(small, rng), allow_unicode=True).encode() if i % 3 == 1 else spoil_text(text.decode(), rng)))
         got = refused(lambda: read_published(f), [f.name], f.read_bytes()[:300])
         if got is not None:
             numbers = [c.margin for claim in got.claims for c in claim.checks]
@@ -215,3 +227,133 @@ def test_encoders(tmp_path):
         refused(read, [f.name], f.read_bytes()[:120])
     no_halves(tmp_path)
     assert os.listdir(tmp_path) == ['a.bin']
+
+
+# ---- adapters: our own files, published folders, recipes
+
+def tiny_adapter(name='es'):
+    import torch
+    from xltnb.models.adapters import Adapter, Backbone, BottleneckCfg
+    a = Adapter(name, BottleneckCfg(), Backbone('xlm-roberta', 2, 16, 32))
+    torch.manual_seed(len(name))
+    for p in a.parameters(): p.data.normal_()
+    return a
+
+
+def test_headers(tmp_path):
+    from safetensors.torch import save
+    from xltnb.models.adapters import load_adapter, open_tensors, read_header, save_adapter
+    a = tiny_adapter()
+    f = save_adapter(a, tmp_path/'es.safetensors')
+    with open_tensors(f) as file: tree = json.loads(file.metadata()['xltnb'])
+    whole = f.read_bytes()
+    for i, rng in enumerate(each('headers')):
+        text = spoil_json(tree, rng).decode('utf-8', 'replace')
+        f.write_bytes(spoil_bytes(whole, rng) if i % 4 == 0 else save(a.weights(), dict(xltnb=text)))
+        for read in (read_header, load_adapter):
+            got = refused(lambda: read(f), [f.name], text)
+            if got is not None and read is load_adapter: assert i % 4 == 0 or got.fingerprint == a.fingerprint, text
+
+
+def test_hub(tmp_path):
+    from safetensors.torch import load_file, save
+    from xltnb.models.adapterhub import from_hub, to_hub
+    a = tiny_adapter()
+    folder = to_hub(a, tmp_path/'es')
+    config, weights = folder/'adapter_config.json', folder/'adapter.safetensors'
+    tree, whole, tensors = json.loads(config.read_text()), weights.read_bytes(), {k: v.clone() for k, v in load_file(weights).items()}
+    harms = (lambda k, v, rng: {k.replace('layer.0', f'layer.{10**rng.randrange(1, 9)}'): v}, lambda k, v, rng: {k+'x': v}, lambda k, v, rng: {}, lambda k, v, rng: {k: v.half()}, lambda k, v, rng: {k: v.int()},
+             lambda k, v, rng: {k: v*float('inf')}, lambda k, v, rng: {k: v, k.replace('.es.', '.fr.'): v.clone()}, lambda k, v, rng: {k: v[:-1]}, lambda k, v, rng: {k: v[None]})
+    for i, rng in enumerate(each('hub')):
+        text, data = json.dumps(tree).encode(), whole
+        if i % 5 == 0: data = spoil_bytes(whole, rng)
+        elif i % 5 == 1:
+            k, harm = rng.choice(sorted(tensors)), rng.choice(harms)
+            data = save({n: t.contiguous() for n, t in ({n: t for n, t in tensors.items() if n != k} | harm(k, tensors[k], rng)).items()})
+        else: text = spoil_json(tree, rng)
+        config.write_bytes(text), weights.write_bytes(data)
+        got = refused(lambda: from_hub(folder), [str(folder)], text)
+        if got is not None:
+            assert all(bool(w.isfinite().all()) for w in got.weights().values())
+            assert i % 5 < 2 or got.fingerprint == a.fingerprint, text
+
+
+def test_recipes(tmp_path):
+    from xltnb.models.adapters import save_adapter
+    from xltnb.papers.arithmetic.commands import merge_
+    from xltnb.papers.arithmetic.recipes import merge_recipe
+    home = tmp_path/'home'
+    for n in ('es', 'eng'): save_adapter(tiny_adapter(n), home/f'{n}.safetensors')
+    (tmp_path/'precious').write_text('mine'), (home/'precious').write_text('mine')
+    before = {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
+    tree = dict(inputs=[dict(adapter='es.safetensors', weight=.6), dict(adapter='eng.safetensors', weight=dict(nice=.2, layers=[.4, .1]))], method='dare_ties', density=.5, seed=3, name='mix', base='auto', layout='file', normalise=False)
+    f = home/'r.yaml'
+    for i, rng in enumerate(each('recipes')):
+        own = dict(tree, out=rng.choice(('mix.safetensors', 'new/mix', '../precious', '../new', 'precious', 'es.safetensors', str(tmp_path/'x'), '~/x', '.', '..', 'r.yaml')))
+        text = yaml.safe_dump(own, allow_unicode=True)
+        f.write_bytes(spoil_text(json.dumps(own), rng) if i % 3 == 0 else text.encode() if i % 3 == 1 else yaml.safe_dump(spoil_tree(own, rng, (1e308, 10**400, '~nouser/x', [[0]])), allow_unicode=True).encode())
+        names = ['r.yaml', 'safetensors', 'weight', str(tmp_path), 'adapter', 'layer', 'MergeCfg', 'es', 'eng', 'start']
+        got = refused(lambda: merge_recipe(f), names, f.read_bytes())
+        if got is not None: assert all(bool(w.isfinite().all()) for w in got.weights().values()), f.read_bytes()
+        refused(lambda: merge_(str(f), explain=True), names, f.read_bytes())
+        assert all(p == f or p.read_bytes() == was for p, was in before.items()), f.read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['home', 'precious']
+
+
+# ---- an encoder's folder
+
+def test_models(tmp_path):
+    import torch
+    from transformers import BertConfig, BertModel
+    from xltnb.models.encoders import load_encoder, quiet
+    from xltnb.models.subwords import build_tokenizer
+    tok = build_tokenizer(('<s>', '<pad>', '</s>', '<unk>', '<mask>', '▁a', '▁b'), [0.]*7, dict(bos=0, pad=1, eos=2, unk=3, mask=4))
+    with quiet():
+        tok.save_pretrained(tmp_path)
+        BertModel(BertConfig(vocab_size=7, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, pad_token_id=1)).save_pretrained(tmp_path)
+    files = {p: p.read_bytes() for p in sorted(tmp_path.iterdir())}
+    for i, rng in enumerate(each('models')):
+        p = rng.choice(sorted(files))
+        for f, whole in files.items(): f.write_bytes(whole)
+        if p.suffix != '.json': p.write_bytes(spoil_bytes(files[p], rng))
+        else: p.write_bytes(spoil_json(json.loads(files[p]), rng) if i % 4 else spoil_bytes(files[p], rng))
+        got = refused(lambda: load_encoder(str(tmp_path), random=i % 7 == 0), [tmp_path.name], (p.name, p.read_bytes()[:200]))
+        if got is not None:
+            x = got[1]('a b', return_tensors='pt')
+            with torch.no_grad(): assert got[0](input_ids=x['input_ids']).last_hidden_state.isfinite().all()
+
+
+# ---- what is given to `own_task`, and the published layouts
+
+def test_given():
+    from xltnb.tasks.own import own_task
+    kinds = dict(classify=ROWS, pair=[dict(r, text2=r['text']+' too') for r in ROWS], tag=[dict(id=str(i), tokens=['a', 'b', str(i)], tags=['O', 'B-X', 'O']) for i in range(6)],
+                 span=[dict(id=str(i), question=f'q {i}', context='die rote Stadt', answers=dict(text=['rote'], answer_start=[4])) for i in range(6)])
+    for i, rng in enumerate(each('given')):
+        kind = [*kinds][i % 4]
+        tree = spoil_tree(dict(name='mine', kind=kind, data=dict(en=dict(train=kinds[kind]), de=dict(test=kinds[kind][:3])), source='en', labels=[[], ['a', 'b'], ['O', 'B-X', 'I-X']][rng.randrange(3)]), rng, (10**400, '\ud800', 10**6, ' '))
+        if not {'name', 'kind', 'data', 'source', 'labels'} >= tree.keys() or not isinstance(tree.get('labels', []), list) or 'name' not in tree or not {'kind', 'data'} <= tree.keys(): continue
+        got = refused(lambda: own_task(**tree), ['mine', 'kind', 'label', 'row', 'language', 'file', 'ending', str(tree['name'])], tree)
+        if got is not None: assert not any(not str(l).strip() for l in got.labels), tree
+
+
+def test_layouts(tmp_path):
+    from xltnb.tasks.formats import read_jsonl, read_squad, stream_texts
+    squad = dict(data=[dict(title='a', paragraphs=[dict(context='a b', qas=[dict(id='1', question='q', answers=[dict(text='a', answer_start=0)])])])])
+    f = tmp_path/'x.jsonl'
+    for i, rng in enumerate(each('layouts')):
+        f.write_bytes(spoil_json(squad if i % 2 else dict(text='Moja.', id='1'), rng))
+        refused(lambda: (read_squad if i % 2 else read_jsonl)(f), [f.name], f.read_bytes())
+        refused(lambda: list(stream_texts(f)), [f.name], f.read_bytes())
+
+
+def test_texts(tmp_path, monkeypatch):
+    from xltnb.papers.metapretrain.corpus import _folder_rows
+    monkeypatch.setenv('XLTNB_METATEXT', str(tmp_path))
+    whole = {'en.txt': 'one\ntwo\u2028more\nthree\n'.encode(), 'en.ids': b'1\n2\n3\n'}
+    for rng in each('texts'):
+        for n, data in whole.items(): (tmp_path/n).write_bytes(data)
+        n = rng.choice(sorted(whole))
+        (tmp_path/n).write_bytes(spoil_bytes(whole[n], rng))
+        got = refused(lambda: _folder_rows(('en',)), ['en.txt', 'en.ids'], (n, (tmp_path/n).read_bytes()))
+        if got is not None: assert len(got) and got['text'].str.strip().all()

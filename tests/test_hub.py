@@ -13,7 +13,8 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 
 from xltnb.tasks.catalog import PUBLISHED, catalog_state, data_folder, find_files, missing
 from xltnb.core import XltError
-from xltnb.tasks.formats import place_answer, read_bucc, read_conllu, read_lines, read_pairs, read_squad, read_tagged, stream_texts, tag_slots
+from xltnb.tasks.own import place_answer
+from xltnb.tasks.formats import read_bucc, read_conllu, read_lines, read_pairs, read_squad, read_tagged, stream_texts, tag_slots
 from xltnb.tasks.hub import PUBLISHED_TASKS, load_corpus, load_task, split_articles
 
 NLI = ('entailment', 'neutral', 'contradiction')
@@ -571,3 +572,19 @@ def test_real_xquad():
     assert not {t.groups[i] for i in s.rows('en', 'train')['id']} & {t.groups[i] for i in s.rows('en')['id']}
     for l in t.languages: assert t.score([a['text'][0] for a in t.rows(l)['answers']], t.rows(l)) == {'f1': 1., 'em': 1.}
     assert find_files('xquad', data_folder('xquad'), 'zh', 'test')[0] == Path(os.environ['XLTNB_XQUAD'])/'xquad.zh.json'
+
+
+@pytest.mark.parametrize('harm', ['['*99999, '9'*5000, '"\\ud800"', '{"a": 1, "a": 2}'])
+def test_json_that_cannot_be_read_is_told_in_one_line(tmp_path, harm):
+    from xltnb.tasks.formats import read_jsonl
+    squad = json.dumps(dict(data=[dict(title='HARM', paragraphs=[dict(context='a b', qas=[dict(id='1', question='q', answers=[dict(text='a', answer_start=0)])])])]))
+    for name, text, read in (('s.json', squad.replace('"HARM"', harm), read_squad), ('x.jsonl', '{"text": %s}\n' % harm, read_jsonl), ('x.jsonl', '{"text": %s}\n' % harm, lambda p: list(stream_texts(p)))):
+        (tmp_path/name).write_text(text)
+        with pytest.raises(XltError, match=name): read(tmp_path/name)
+
+
+def test_the_ending_of_a_text_may_be_in_capitals(tmp_path):
+    (tmp_path/'x.JSONL').write_text('{"text": "Moja."}\n')
+    assert list(stream_texts(tmp_path/'x.JSONL')) == ['Moja.']
+    (tmp_path/'x.TXT.GZ').write_bytes(__import__('gzip').compress(b'Moja.\n'))
+    assert list(stream_texts(tmp_path/'x.TXT.GZ')) == ['Moja.']

@@ -128,3 +128,48 @@ def test_planted_gains_are_found_and_corrected():
     assert t.p_holm.tolist() == pytest.approx(holm(t.p.tolist()))
     table = board_table(runs, 'ha_intent')
     assert set(table.method[:2]) == {'salt', 'salt_adv'} and table.gain[0] == pytest.approx(5., abs=.5) and set(table[table.control].method) == {'plain', 'subwords'}
+
+
+def test_an_encoder_trained_again_in_its_folder_is_another_encoder(tmp_path, monkeypatch):
+    "In one process: its scores are its own, not those of the one before"
+    import shutil
+    import torch
+    from xltnb.models.encoders import first_layers, load_encoder
+    from xltnb.records.store import Store
+    from xltnb.runs.plan import Plan
+    from xltnb.runs.run import run_plan
+    monkeypatch.chdir(tmp_path)
+    net, tok = load_encoder('e5-small', 'benchmark')
+    first_layers(net, 1)
+    def scores(seed, fresh=False):
+        shutil.rmtree('mine', ignore_errors=True)
+        torch.manual_seed(seed)
+        with torch.no_grad(): net.embeddings.LayerNorm.weight.copy_(torch.rand(384)*seed)
+        net.save_pretrained('mine'), tok.save_pretrained('mine')
+        if fresh: (board._reader.cache_clear(), board._proposes.cache_clear())
+        jobs = [j for j in board_jobs('smoke', None, (), 'mine', False, ['plain']) if j.labels['scale'] == 'frozen']
+        plan = Plan('leaderboard', 'smoke', jobs, Store(f'st{fresh}', committed=False))
+        run_plan(plan, engine='inline', show=False)
+        return {r.key: r.metrics['targets'] for rs in plan.records().values() for r in rs}
+    from xltnb.leaderboard import board
+    one, two = scores(1), scores(9)
+    assert one.keys().isdisjoint(two) and two == scores(9, fresh=True)
+
+
+def test_a_method_that_ends_the_program_is_told(tmp_path):
+    (tmp_path/'a.py').write_text('import sys\nsys.exit(0)\n')
+    with pytest.raises(XltError, match=r'a.py cannot be imported \(SystemExit: 0\)'): load_own(tmp_path/'a.py', 'M')
+    (tmp_path/'b.py').write_text('from xltnb.training.methods import Method\nclass M(Method):\n    def prepare(self, data, ctx): raise SystemExit(0)\n')
+    job = next(j for j in board_jobs('smoke', methods=[f'{tmp_path}/b.py:M']) if j.labels['row'] == 'M')
+    with pytest.raises(XltError, match='ends the program'): run_board(from_dict(BoardCfg, job.config), 0, Ctx())
+
+
+def test_a_helper_of_a_method_is_a_part_of_it(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path/'own_helper.py').write_text('import own_deep\nSIZE = own_deep.SIZE\n'), (tmp_path/'own_deep.py').write_text('SIZE = 1\n')
+    (tmp_path/'m.py').write_text('import numpy\nfrom own_helper import SIZE\nfrom xltnb.training.methods import Method\nclass M(Method): size = SIZE\n')
+    def key(): return next(j.key for j in board_jobs('smoke', methods=[f'{tmp_path}/m.py:M']) if j.labels['row'] == 'M')
+    before = key()
+    assert load_own(tmp_path/'m.py', 'M').size == 1 and key() == before
+    (tmp_path/'own_deep.py').write_text('SIZE = 22\n')
+    assert key() != before and load_own(tmp_path/'m.py', 'M').size == 22

@@ -439,3 +439,55 @@ def test_memory_of_a_merge_is_a_copy_and_an_input(tmp_path):
 
 
 def test_a_record_of_a_merge_is_plain_data(three): json.dumps(merge(*three, weights=(dict(nice=1, layers=[.5, .5]), .2, .1)).about)
+
+
+TWO = 'inputs: [{adapter: es.safetensors}, {adapter: en.safetensors}]\n'
+
+
+@pytest.mark.parametrize('text,words', [
+    ('inputs: []', 'at least two adapters, not 0'), (TWO+'seed: 2024-13-45', 'is no YAML'), (TWO+'seed: !!int x', 'is no YAML'), (TWO+'seed: '+'9'*5000, 'is no YAML'), (TWO+'name: '+'['*9999, 'is no YAML'),
+    ('inputs: [{adapter: es.safetensors, weight: 1.0e+308}, {adapter: en.safetensors, weight: 1.0e+308}]', 'weight is 1e[+]308: give a number from'),
+    ('inputs: [{adapter: es.safetensors, weight: 1'+'0'*400+'}, {adapter: en.safetensors, weight: 1}]', 'weight is 1000'),
+    ('inputs: [{adapter: ~nouser/x}, {adapter: en.safetensors}]', 'nouser/x'), (TWO+'base: ~nouser/x', 'nouser/x'), ('inputs: [{adapter: "a\\0b"}, {adapter: en.safetensors}]', 'cannot be used'),
+    (TWO+'method: ties\nmethod: linear', "'method' stands twice"), ('inputs: [{adapter: es.safetensors, weight: .9, weight: .1}, {adapter: en.safetensors, weight: 1}]', "'weight' stands twice"),
+    (TWO+'out: ../x.safetensors', 'leads out of the folder'), (TWO+'out: /tmp/x.safetensors', 'leads out of the folder'), (TWO+'out: ~/x.safetensors', 'leads out of the folder'), (TWO+'out: away/x.safetensors', 'leads out of the folder'),
+    (TWO+'out: notes.txt', 'is no adapter, and a recipe replaces nothing else'), (TWO+'out: r.yaml', 'is no adapter'), (TWO+'out: es.safetensors', 'would replace'), ('\xff', 'holds no recipe')])
+def test_a_recipe_of_somebody_else_harms_nothing(folder, tmp_path_factory, text, words, capsys, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path_factory.mktemp('home')))
+    (folder/'notes.txt').write_text('mine')
+    (folder/'away').symlink_to(tmp_path_factory.mktemp('away'))
+    (folder/'r.yaml').write_text(text, encoding='utf-8')
+    before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+    for call in (lambda: merge_recipe(folder/'r.yaml'), lambda: merge_(str(folder/'r.yaml'))):
+        with pytest.raises(XltError, match=words): call()
+    if 'out:' not in text and 'twice' not in words:
+        with pytest.raises(XltError): merge_(str(folder/'r.yaml'), explain='weight' not in text and '[]' not in text, out=str(folder/'o'))
+    assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before
+
+
+def test_no_merge_writes_over_its_inputs(folder, three):
+    es, en = (str(folder/f'{n}.safetensors') for n in ('es', 'en'))
+    for n, a in zip(('es_hub', 'en_hub'), three): to_hub(a, folder/n)
+    was = (folder/'es.safetensors').read_bytes()
+    with pytest.raises(XltError, match='would replace'): merge_(es, en, out=f'{folder}/../{folder.name}/es.safetensors')
+    for hub, out in ((True, 'en_hub'), (False, 'en_hub/adapter.safetensors')):
+        with pytest.raises(XltError, match='would replace'): merge_(str(folder/'es_hub'), str(folder/'en_hub'), hub=hub, base='zero', out=str(folder/out))
+    assert (folder/'es.safetensors').read_bytes() == was
+    with pytest.raises(XltError, match='weight is 1e[+]308'): merge_(es, en, weight=1e308)
+    with pytest.raises(XltError, match='nouser'): merge_(es, en, explain=True, base='~nouser/x')
+
+
+@pytest.mark.parametrize('harm,words', [
+    (lambda w: {k: v*float('nan') for k, v in w.items()}, 'not finite'), (lambda w: {k: v.to(torch.int8) for k, v in w.items()}, 'holds int8'), (lambda w: {k: v > 0 for k, v in w.items()}, 'holds bool'),
+    (lambda w: w | {k.replace('.es.', '.fr.'): v.clone() for k, v in w.items()}, 'one place of two adapters')])
+def test_a_published_adapter_with_other_weights_is_refused(folder, three, harm, words):
+    "NaN, whole numbers, two adapters in one folder: no merge writes them"
+    from safetensors.torch import load_file, save_file
+    for n, a in zip(('bad', 'good'), three): to_hub(a, folder/n)
+    f = folder/'bad'/'adapter.safetensors'
+    save_file(harm(load_file(f)), f)
+    with pytest.raises(XltError, match=words): merge_(str(folder/'bad'), str(folder/'good'), hub=True, base='zero', out=str(folder/'o'))
+    assert not (folder/'o').exists()
+    gone = copy.deepcopy(three[0])
+    for p in gone.parameters(): p.data.fill_(float('nan'))
+    with pytest.raises(XltError, match='not finite'): to_hub(gone, folder/'o')

@@ -398,3 +398,75 @@ def test_one_column_name_twice(tmp_path):
 def test_rows_without_what_training_needs():
     with pytest.raises(XltError, match='row 2 of training has no label: add a column gold_label or label or intent, or drop the row'): own_task('mine', 'classify', dict(en=dict(train=[dict(text='a', label='x'), dict(text='b')])))
     with pytest.raises(XltError, match='mine, en, train, row 1 has no tokens: cut its slots'): own_task('mine', 'tag', dict(en=dict(train=[dict(utt='a b', annot_utt='a [x : b]')])))
+
+
+# -- what a stranger's rows may hold
+
+def test_whole_numbers_are_names_in_every_format(tmp_path):
+    "Twelve classes, a number in one file and a text in another: both are one class"
+    def jsonl(word, n): return '\n'.join(json.dumps(dict(text=f'{word} {i}', label=i % 12)) for i in range(n))
+    (tmp_path/'tr.jsonl').write_text(jsonl('train', 60)), (tmp_path/'te.jsonl').write_text(jsonl('test', 36))
+    (tmp_path/'de.csv').write_text('text,label\n'+'\n'.join(f'prüfe {i},{i % 12}' for i in range(36)), encoding='utf-8')
+    for labels in ((), tuple(map(str, range(12))), range(12)):
+        t = own_task('t', 'classify', dict(en=dict(train=tmp_path/'tr.jsonl', test=tmp_path/'te.jsonl'), de=dict(test=tmp_path/'de.csv')), labels=tuple(labels))
+        assert t.labels == tuple(map(str, range(12))) and t.rows('de')['label'] == t.rows('en')['label'] and t.score(t.rows('en')['label'], t.rows('de')) == dict(accuracy=1.)
+    stars = [dict(text=f'so {i}', label=i % 5+1) for i in range(20)]
+    t = own_task('t', 'classify', dict(en=dict(train=stars, test=[dict(text='a', label=5), dict(text='b', label='1')])))
+    assert t.labels == tuple('12345') and t.rows('en')['label'][:] == [4, 0]
+    t = own_task('t', 'classify', dict(en=dict(train=[dict(text='a', label=1), dict(text='b', label='no')])), labels=('no', 'yes'))
+    assert t.rows('en', 'train')['label'][:] == [1, 0], 'among words a number is an id'
+    t = own_task('t', 'tag', dict(en=dict(train=[dict(tokens=list('abc'), tags=[10, 9, 2])])))
+    assert t.labels == ('2', '9', '10') and t.rows('en', 'train')['tags'][0] == [2, 1, 0]
+
+
+@pytest.mark.parametrize('text,says', [
+    ('text,label\nq 1,a\nq 2,\nq 3,b\n', 'row 2 of training has no label'), ('text,label\nq 1,a\nq 2\nq 3,b\n', 'line 3 has 1 of the 2 fields'), ('text,label\nq 1\nq 2\n', 'line 2 has 1 of the 2'),
+    ('text,label\nq 1,a\n"q 2,b\n', 'cannot read .*e.csv: unexpected end of data'), ('', 'it is empty')])
+def test_a_row_without_a_label_is_no_class(tmp_path, text, says):
+    (tmp_path/'e.csv').write_text(text)
+    with pytest.raises(XltError, match=says): own_task('t', 'classify', dict(en=dict(train=tmp_path/'e.csv')))
+
+
+def test_answers_of_own_questions_stand_where_they_say():
+    def ask(*answers): return [dict(id=str(i), question=f'q {i}', context='die rote Stadt', answers=dict(text=[t], answer_start=[at])) for i, (t, at) in enumerate(answers)]
+    with pytest.warns(UserWarning, match='en, train: 2 answers moved'):
+        t = own_task('qa', 'span', dict(en=dict(train=ask(('rote', 4), ('Stadt', 0), ('Stadt', -1), ('Dorf', 0), (' ', 0)), test=ask(('Dorf', 3), ('die', 0)))))
+    assert [a['answer_start'] for a in t.rows('en', 'train')['answers']] == [[4], [9], [9]] and [a['answer_start'] for a in t.rows('en')['answers']] == [[-1], [0]]
+    assert sum('dropped' in n for n in t.notes) == 2 and any('kept for the score' in n for n in t.notes)
+    with pytest.raises(XltError, match='all answers are empty'): own_task('qa', 'span', dict(en=dict(train=ask((' ', 0)))))
+
+
+def test_the_number_of_a_repeated_id_is_no_other_id():
+    rows = lambda *ids: [dict(id=i, text=f'{i} {k}', label='ab'[k % 2]) for k, i in enumerate(ids)]
+    with pytest.raises(XltError, match="2 rows of de test have the id 'a', and 'a#2' is the id of another row"):
+        own_task('t', 'classify', dict(en=dict(train=rows('a', 'a#2', 'b')), de=dict(test=rows('a', 'a', 'c'))))
+    assert own_task('t', 'classify', dict(en=dict(train=rows('a', 'a', 'b')))).rows('en', 'train')['id'][:] == ['a', 'a#2', 'b']
+
+
+def test_a_split_of_another_name_is_told(tmp_path):
+    for n in ('train-en', 'dev-en', 'readme-en', 'test-de'): (tmp_path/f'{n}.csv').write_text('text,label\na,b\n')
+    with pytest.warns(UserWarning, match='dev-en.csv is left out: splits are called train, validation, test'): found = find_own(tmp_path)
+    assert {l: [*s] for l, s in found.items()} == dict(en=['train'], de=['test'])
+
+
+@pytest.mark.parametrize('given,says', [
+    (dict(en=[dict(text='a', label='b')]), 'list is no splits'), (dict(en={}), 'dict is no splits'), (dict(en=dict(train=None)), 'NoneType holds no rows'), (dict(en=dict(train=['a', 'b'])), "row 1 is 'a': give a dict"),
+    (dict(en=dict(train=5)), 'int holds no rows'), ({3: dict(train=[])}, 'is no splits'), (dict(en=dict(train=[dict(text='\ud800', label='a'), dict(text='b', label='c')])), 'half a character'),
+    (dict(en=dict(train=[dict(id='\ud800', text='a', label='a')])), 'half a character')])
+def test_data_that_is_none_is_named(given, says):
+    with pytest.raises(XltError, match=says): own_task('t', 'classify', given)
+
+
+def test_what_a_file_may_hold_is_told_in_one_line(tmp_path):
+    import os
+    f = tmp_path/'a.jsonl'
+    row = '{"text": "a", "label": %s}\n'
+    for harm, says in ((row % '"\\ud800"', "cannot read .*line 1"), (row % ('['*99999), 'cannot read .*this is no JSON'), (row % ('9'*5000), 'cannot read .*this is no JSON')):
+        f.write_text(harm)
+        with pytest.raises(XltError, match=says): own_task('t', 'classify', dict(en=dict(train=f)))
+    os.mkfifo(tmp_path/'b.csv')
+    with pytest.raises(XltError, match='a device or a pipe'): own_task('t', 'classify', dict(en=dict(train=tmp_path/'b.csv')))
+    for kw, says in ((dict(kind='clasify'), "did you mean 'classify'"), (dict(labels=('a', 'a')), "the label 'a' stands twice"), (dict(source='fr'), "unknown language of t 'fr'")):
+        with pytest.raises(XltError, match=says): own_task('t', **dict(dict(kind='classify', data=dict(en=dict(train=[dict(text='a', label='a')]))), **kw))
+    (tmp_path/'A.JSONL').write_text(row % '"x"'+row % '"y"')
+    assert len(read_own(tmp_path/'A.JSONL')) == 2

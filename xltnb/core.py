@@ -112,7 +112,9 @@ def _convert(val, tp, where):
     if _is_union(tp): return _convert_any(val, tp, where)
     base, args = get_origin(tp) or tp, get_args(tp)
     if is_dataclass(base) and isinstance(val, dict): return from_dict(base, val)
-    if base in _NUMBERS and isinstance(val, _NUMBERS[base]) and not isinstance(val, bool): return base(val)
+    if base in _NUMBERS and isinstance(val, _NUMBERS[base]) and not isinstance(val, bool):
+        try: return base(val)
+        except OverflowError: raise _wrong(val, tp, where) from None # an integer of hundreds of digits
     if base in (tuple, list) and isinstance(val, (tuple, list)): return _convert_seq(val, base, args, where)
     if base is dict and args and isinstance(val, dict): return _convert_dict(val, args, where)
     if isinstance(base, type) and isinstance(val, base) and not (base is int and isinstance(val, bool)): return val

@@ -12,6 +12,7 @@ import json
 import re
 import shutil
 import subprocess
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from .build import read_help
 from .sources import members
 from ..core import XltError, check_number
-from ..files import sha256_of, atomic_write
+from ..files import atomic_write, json_of, one_line, read_text, sha256_of, typed_path
 from ..models.subwords import build_tokenizer
 from ..tasks.held_out import clean_rows
 from ..tasks.languages import in_script
@@ -95,7 +96,7 @@ def fetch_packages(
     langs:Sequence[str], # languages
 )->list: # packages that the archive does not have
     "Fetch lists and packages of the languages; raises `XltError` without the tool, or if nothing can be fetched"
-    folder = Path(folder).expanduser()
+    folder = typed_path(folder, 'packages')
     if not shutil.which('apt-get'):
         raise XltError(f'apt-get is not installed: fetch the packages elsewhere, put the .deb files into {folder}, and leave out --fetch')
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,24 +124,34 @@ def _list_text(path):
     return done.stdout
 
 # %% ../../nbs/dev/03_packages.ipynb #pk17
+def _unpacked(raw, where):
+    "Text of a packed page"
+    try: return gzip.decompress(raw).decode('utf-8', 'replace')
+    except (OSError, EOFError, zlib.error) as e:
+        raise XltError(f'{where} cannot be unpacked ({one_line(e)}): fetch the package again') from e
+
 def _texts(folder, lang)->Iterator:
     "Kind and text of every paragraph of a language, file by file"
     under = '/man/man' if lang=='en' else f'/man/{lang}/man'
     for p in sorted(folder.glob(f'libreoffice-help-{_NAMES.get(lang,lang)}_*.deb')):
         yield from (('help', s.text) for s in read_help(p, lang).values() if not s.heading)
     for p in sorted(q for n in package_names(lang)[1:] for q in folder.glob(f'{n}_*.deb')):
-        pages = (gzip.decompress(raw).decode('utf-8', 'replace') for _,raw in members(p, under, '.gz'))
+        pages = (_unpacked(raw, f'{name} in {p}') for name,raw in members(p, under, '.gz'))
         yield from (('man', t) for page in pages for t in roff_paragraphs(page))
     for p in sorted((*folder.glob(f'lists/*Translation-{lang}'), *folder.glob(f'lists/*Translation-{lang}.*'))):
         yield from (('description', t) for t in description_paragraphs(_list_text(p)))
 
 # %% ../../nbs/dev/03_packages.ipynb #pk18
+_CODE = re.compile('[A-Za-z]{2,8}(-[A-Za-z0-9]{2,8})*') # of a language
+
 def package_rows(
     folder:str|Path, # with .deb files, and lists of the archive in `lists`
     langs:Sequence[str], # languages
 )->pd.DataFrame: # columns id, lang, text, kind
     "Natural paragraphs of all languages; raises `XltError` that names a language without any"
-    folder,english,parts = Path(folder).expanduser(), set(), []
+    folder,english,parts = typed_path(folder, 'packages'), set(), []
+    for l in langs:
+        if not _CODE.fullmatch(l): raise XltError(f'{l!r} is no code of a language: write en, de or pt-br')
     for lang in sorted(langs, key=lambda l: l!='en'):
         found = [(k,t) for k,t in _texts(folder, lang) if natural(t, lang) and t not in english]
         if not found:
@@ -171,6 +182,18 @@ def train_vocab(
     return len(pieces)
 
 # %% ../../nbs/dev/03_packages.ipynb #pk24
+def _prints(texts): return {name: sha256_of(text.encode()) for name,text in texts.items()}
+
+def _check_own(out, langs):
+    "Raise `XltError` where a folder holds a text that this command did not write: it may be a user's own"
+    there = [out/f'{l}.txt' for l in langs if (out/f'{l}.txt').exists()]
+    if not there: return
+    told = json_of(read_text(out/'corpus.json'), out/'corpus.json') if (out/'corpus.json').is_file() else {}
+    written = told.get('texts') if isinstance(told, dict) else None
+    for f in there:
+        if not isinstance(written, dict) or not f.is_file() or written.get(f.name)!=sha256_of(f):
+            raise XltError(f'{f} is there and was not written by this command: name another folder, or move the file away')
+
 def write_corpus(
     folder:str|Path, # of packages
     langs:Sequence[str], # languages
@@ -178,16 +201,18 @@ def write_corpus(
     vocab:int=0, # subwords of a vocabulary that is trained on it; 0: none
 )->pd.DataFrame: # a row a language: paragraphs read, repeated, test strings, kept, characters by kind
     "Read, clean and write; the folder can be named by `XLTNB_METATEXT`"
-    out = Path(out).expanduser()
+    out = typed_path(out, 'out')
+    _check_own(out, langs)
     rows,told = clean_rows(package_rows(folder, langs))
     size = rows.assign(n=rows['text'].str.len()).pivot_table(index='lang', columns='kind', values='n', aggfunc='sum', fill_value=0)
-    out.mkdir(parents=True, exist_ok=True)
-    for lang,g in rows.groupby('lang'): atomic_write(out/f'{lang}.txt', '\n'.join(g['text'])+'\n')
+    texts = {f'{lang}.txt': '\n'.join(g['text'])+'\n' for lang,g in rows.groupby('lang')}
+    for name,text in texts.items(): atomic_write(out/name, text)
     if vocab: train_vocab(rows, vocab, out/'vocab')
     told = told.rename(columns=dict(sentences='paragraphs')).join(size.add_suffix('_characters'))
-    read = [p for p in sorted(Path(folder).expanduser().rglob('*')) if p.is_file() and (p.suffix=='.deb' or 'Translation-' in p.name)]
+    read = [p for p in sorted(typed_path(folder).rglob('*')) if p.is_file() and (p.suffix=='.deb' or 'Translation-' in p.name)]
     used = {p.name: sha256_of(p) for p in read}
-    atomic_write(out/'corpus.json', json.dumps(dict(languages=told.T.to_dict(), files=used), indent=1, ensure_ascii=False)+'\n')
+    kept = dict(languages=told.T.to_dict(), files=used, texts=_prints(texts))
+    atomic_write(out/'corpus.json', json.dumps(kept, indent=1, ensure_ascii=False)+'\n')
     return told
 
 # %% ../../nbs/dev/03_packages.ipynb #pk27

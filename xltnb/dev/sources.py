@@ -22,7 +22,7 @@ from pathlib import Path
 import yaml
 
 from ..core import XltError, check_name, from_dict
-from ..files import package_data, sha256_of
+from ..files import package_data, plain_file, sha256_of
 
 # %% ../../nbs/dev/00_sources.ipynb #a46d2465
 _PINS = package_data('bench', 'sources.yaml') # the pinned list
@@ -97,7 +97,10 @@ def _deb_data(
     if raw[:8]!=b'!<arch>\n': raise XltError('not a Debian package: it does not begin with !<arch>; fetch it again')
     at = 8
     while at < len(raw):
-        name,size = raw[at:at+16].decode().strip().rstrip('/'), int(raw[at+48:at+58])
+        name,size = raw[at:at+16].decode('latin-1').strip().rstrip('/'), raw[at+48:at+58].strip()
+        if not size.isdigit():
+            raise XltError(f'the Debian package has a part of {size.decode("latin-1")!r} bytes: it is damaged, fetch it again')
+        size = int(size)
         if name=='data.tar.xz': return lzma.decompress(raw[at+60:at+60+size])
         at += 60+size+size%2
     raise XltError('the Debian package holds no data.tar.xz: it was packed in another way; fetch the pinned version')
@@ -109,7 +112,7 @@ def members(
     end:str='', # and end in this
 )->Iterator: # (name, bytes)
     "Read the files inside a package, sorted by name; raises `XltError` for a damaged archive"
-    path = Path(path)
+    path = plain_file(path, 'package')
     keep = lambda n: under in n and n.endswith(end)
     try:
         if path.suffix=='.whl':

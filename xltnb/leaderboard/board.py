@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..core import XltError
 from ..files import sha256_of
-from .rows import BoardCfg, check_files, own_call
+from .rows import BoardCfg, check_files, folder_print, own_call, own_files
 from ..models.encoders import load_mlm
 from ..papers.robust.training import METHODS as ROBUST
 from ..papers.salt.mixup import EmbedMixup
@@ -39,8 +39,11 @@ def load_own(
     "Import a class from a user's file, which is executed; raises `XltError` for a file that fails, and for anything but a `Method`"
     spec = importlib.util.spec_from_file_location(f'xltnb_own_{path.stem}_{sha256_of(path)[:8]}', path)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    for f in own_files(path)[1:]: # helpers are read again: they may have changed
+        for known in [k for k,m in sys.modules.items() if getattr(m,'__file__',None)==str(f)]: del sys.modules[known]
     try: spec.loader.exec_module(module)
-    except Exception as e: raise XltError(f'{path} cannot be imported ({type(e).__name__}: {e}): mend the file and start again') from e
+    except (Exception, SystemExit) as e:
+        raise XltError(f'{path} cannot be imported ({type(e).__name__}: {e}): mend the file and start again') from e
     found = getattr(module, name, None)
     if not (isinstance(found, type) and issubclass(found, Method)):
         there = ', '.join(k for k,v in vars(module).items() if isinstance(v, type) and issubclass(v, Method) and v is not Method) or 'none'
@@ -49,7 +52,7 @@ def load_own(
 
 # %% ../../nbs/leaderboard/01_board.ipynb #59217b3d
 @lru_cache(maxsize=2)
-def _proposes(mlm, device):
+def _proposes(mlm, device, made): # `made`: another training in the same folder is another model
     "A masked-word model and its tokenizer, where the run computes"
     model,tok = load_mlm(mlm)
     return model.to(device), tok
@@ -62,18 +65,18 @@ def board_methods(
     "Make the methods of a row, those of a user's file among them"
     own = {c.name: load_own(path, c.name) for path,c in (own_call(w) for w in cfg.methods if '.py:' in w)}
     words = [own_call(w)[1] if '.py:' in w else read_call(w) for w in cfg.methods]
-    model = lambda: _proposes(cfg.mlm, device)
+    model = lambda: _proposes(cfg.mlm, device, folder_print(cfg.mlm))
     return make_methods(words, BOARD_METHODS|own, table=lambda: load_synonyms('wordnet'), model=model, also=texts)
 
 # %% ../../nbs/leaderboard/01_board.ipynb #b023f9d6
 @lru_cache(maxsize=1)
-def _reader(encoder, cache, task, max_len):
+def _reader(encoder, cache, task, max_len, made): # `made`: as in `_proposes`
     net,tok = encoder_of(encoder, cache=cache, task=task)
     return Reader(frozen_encoder(net), tok, cache, max_len)
 
 def _frozen(cfg, task, methods, seed, ctx):
     "Scores, facts and processor seconds of a frozen study, the reading of test rows left out"
-    reader = _reader(cfg.encoder, ctx.cache, task if cfg.task not in BENCH else None, cfg.frozen.max_len)
+    reader = _reader(cfg.encoder, ctx.cache, task if cfg.task not in BENCH else None, cfg.frozen.max_len, folder_print(cfg.encoder))
     for split,langs in dict(train=task.languages[:1], validation=task.languages[:1], test=task.languages).items():
         for lang in langs: split_vectors(reader, task, lang, split)
     start = time.process_time()
@@ -101,6 +104,9 @@ def run_board(
     "Judge one row on one draw"
     check_files(cfg, ctx.inputs)
     task = task_of(cfg.task, cfg.langs)
-    methods = board_methods(cfg, list(task.rows(task.source, 'train')['text']), ctx.device)
-    z,facts = (_frozen if cfg.scale=='frozen' else _finetuned)(cfg, task, methods, seed, ctx)
+    try:
+        methods = board_methods(cfg, list(task.rows(task.source, 'train')['text']), ctx.device)
+        z,facts = (_frozen if cfg.scale=='frozen' else _finetuned)(cfg, task, methods, seed, ctx)
+    except SystemExit as e:
+        raise XltError(f'{" ".join(cfg.methods)} ends the program (SystemExit {e}): take exit() out of the method') from e
     return Result(**transfer_fields(z, source=z.main(z.source), **facts), provenance=dict(data=task.fingerprint()))

@@ -4,15 +4,19 @@
 
 # %% auto #0
 __all__ = ['BOARD_ROWS', 'BOARD_CONTROLS', 'TRAINED_ROWS', 'BOARD_PLANNED', 'BOARD_SCALES', 'BOARD_LANGS', 'BoardCfg', 'own_call',
-           'board_studies', 'check_files', 'board_jobs']
+           'board_studies', 'folder_print', 'own_files', 'check_files', 'board_jobs']
 
 # %% ../../nbs/leaderboard/00_rows.ipynb #ce91973f
+import ast
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..core import Config, XltError, check_name, one_of, stable_hash, within
-from ..files import sha256_of
+from ..files import sha256_of, typed_path
 from ..records.presets import find_preset
 from ..runs.experiments import Job, check_seeds, experiment, make_job
 from ..studies.recipes import Call, call, read_call
@@ -99,21 +103,61 @@ def board_studies(
     return [*frozen, (fine, few if preset=='laptop' else (*BOARD_ROWS, *TRAINED_ROWS), 3 if preset=='laptop' else 5, 130.)]
 
 # %% ../../nbs/leaderboard/00_rows.ipynb #filescode1
-def _folder_print(encoder):
-    "Hashes of the files of a user's encoder: another training of it is another encoder"
-    files = sorted(p for p in Path(encoder).iterdir() if p.is_file()) if encoder and Path(encoder).is_dir() else []
-    return dict(encoder=stable_hash({p.name: sha256_of(p) for p in files})) if files else {}
+def folder_print(
+    encoder:str, # a name that `encoder_of` knows
+)->str: # 16 hex digits; '' for what is no folder or file of a user's
+    "Hash the files of a user's encoder: another training of it is another encoder"
+    before,_,n = encoder.rpartition(':')
+    home = typed_path(before if n.isdecimal() and before else encoder, 'encoder') if encoder else None
+    if home is None or not home.exists(): return ''
+    files = sorted(p for p in home.iterdir() if p.is_file()) if home.is_dir() else [home]
+    return stable_hash({p.name: sha256_of(p) for p in files}) if files else ''
+
+def _encoder_print(encoder): return dict(encoder=made) if (made := folder_print(encoder)) else {}
+
+
+# %% ../../nbs/leaderboard/00_rows.ipynb #e6912328
+def _imports(path):
+    "First names of what a Python file imports; none where it cannot be read: importing it will say why"
+    tree = None
+    with suppress(SyntaxError, ValueError, RecursionError, OSError): tree = ast.parse(path.read_bytes())
+    for n in ast.walk(tree) if tree else ():
+        if isinstance(n, ast.Import): yield from (a.name.partition('.')[0] for a in n.names)
+        elif isinstance(n, ast.ImportFrom) and n.module and not n.level: yield n.module.partition('.')[0]
+
+def _helper_files(name):
+    "Files of a module of the user's"
+    if name in sys.stdlib_module_names or name=='xltnb': return []
+    spec = None
+    with suppress(ImportError, ValueError, AttributeError): spec = find_spec(name)
+    file = Path(spec.origin) if spec and spec.origin and spec.origin.endswith('.py') else None
+    if file is None or {'site-packages','dist-packages'} & {*file.parts}: return []
+    return sorted(file.parent.rglob('*.py')) if file.name=='__init__.py' else [file]
+
+def own_files(
+    path:Path, # a Python file of a user's
+)->list: # with that file
+    "List the user's files that importing one reads"
+    found,todo = {}, [path.resolve()]
+    while todo:
+        p = todo.pop()
+        if p in found: continue
+        found[p] = True
+        todo += [f.resolve() for name in _imports(p) for f in _helper_files(name)]
+    return [*found]
 
 def _file_print(path):
-    "Hash of a user's file: another text is another method"
-    return dict(method=sha256_of(path)[:16])
+    "Hash of a user's file and its helpers: another text is another method"
+    first,*more = map(sha256_of, own_files(path))
+    return dict(method=stable_hash([first, sorted(more)]) if more else first[:16])
 
+# %% ../../nbs/leaderboard/00_rows.ipynb #5517b081
 def check_files(
     cfg:BoardCfg, # of a run that was planned
     inputs:dict, # hashes of its files, as they were then
 ):
     "Raise `XltError` if a user's file or encoder is another one than when the run was planned"
-    now = _folder_print(cfg.encoder) if 'encoder' in inputs else {}
+    now = _encoder_print(cfg.encoder) if 'encoder' in inputs else {}
     for w in cfg.methods:
         if '.py:' in w: now |= _file_print(own_call(w)[0])
     if changed := [k for k,v in now.items() if inputs.get(k, v)!=v]:
@@ -141,15 +185,15 @@ def board_jobs(
     for r in rows:
         if check_name(r, known, 'row') not in there: raise XltError(f'{preset} has no row {r}: it has {", ".join(sorted(there))}')
     if seeds is not None: check_seeds(seeds)
-    if encoder[:1] in tuple('/.~') and not Path(encoder).is_dir():
-        raise XltError(f'{encoder} is no folder: give one that save_pretrained wrote')
+    if encoder[:1] in tuple('/.~') and not typed_path(encoder, 'encoder').exists():
+        raise XltError(f'{encoder} is no folder and no file of an encoder: give the folder that save_pretrained wrote')
     calls = [own_call(m) for m in methods]
     own = {c.name: (f'{path}:{c}', _file_print(path)) for path,c in calls}
     if len(own)<len(calls):
         names = [c.name for _,c in calls]
         raise XltError(f'two methods are called {max(names, key=names.count)}: give the classes different names')
     if taken := sorted(set(own)&set(known)): raise XltError(f'{taken[0]} is a row already: give the class another name')
-    made,found = _folder_print(encoder), []
+    made,found = _encoder_print(encoder), []
     for k,(cfg,names,n,cost) in enumerate(studies):
         if encoder: cfg = replace(cfg, encoder=encoder, mlm=encoder if mlm else cfg.mlm)
         words = {r: tuple(map(str, known[r])) for r in names if (not rows or r in rows or r=='plain')}

@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['SHARED_SEED', 'CONFIGS', 'Backbone', 'encoder_layers', 'BottleneckCfg', 'LoraCfg', 'IA3Cfg', 'Bottleneck',
-           'NiceCoupling', 'LowRank', 'Factor', 'start_of', 'fill', 'fingerprint', 'check_sums', 'Adapter',
-           'with_weights', 'check_alike', 'save_adapter', 'open_tensors', 'read_header', 'load_adapter']
+           'NiceCoupling', 'LowRank', 'Factor', 'start_of', 'fill', 'fingerprint', 'check_sums', 'Adapter', 'assign',
+           'with_weights', 'check_alike', 'save_adapter', 'check_floats', 'open_tensors', 'AdapterHeader',
+           'read_header', 'load_adapter']
 
 # %% ../../nbs/models/05_adapters.ipynb #7a8f9933
 import hashlib
 import json
 import math
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 import torch
@@ -22,16 +23,16 @@ from torch import Tensor, nn
 from transformers.activations import get_activation
 
 from ..core import Config, XltError, check_name, from_dict, one_of, seed_for, to_dict, within
-from ..files import atomic_write, typed_path
+from ..files import atomic_write, json_of, plain_file
 
 # %% ../../nbs/models/05_adapters.ipynb #1f59bd97
 @dataclass(frozen=True)
-class Backbone:
+class Backbone(Config):
     "The shape of the encoder that an adapter belongs to"
     kind:str # the library's model type: 'xlm-roberta'
-    layers:int # number of layers
-    width:int # size of a hidden state
-    ffn:int = 0 # size of the feed-forward block; 0: not known, and fits any
+    layers:int = within(MISSING, 0, 1000) # number of layers
+    width:int = within(MISSING, 1, 2**17) # size of a hidden state
+    ffn:int = within(0, 0, 2**20) # size of the feed-forward block; 0: unknown, and fits any
 
     @classmethod
     def of(cls, model:nn.Module):
@@ -107,6 +108,12 @@ class _Linear(nn.Linear):
     "A projection that is filled later"
     def reset_parameters(self): pass
 
+def _inner(width, reduction):
+    "Units of a bottleneck"
+    n = width//reduction
+    if n<=2**20: return int(n)
+    raise XltError(f'a width of {width} over a reduction of {reduction:g} makes a bottleneck of {n:.3g} units: give a larger reduction')
+
 # %% ../../nbs/models/05_adapters.ipynb #c771022c
 class Bottleneck(nn.Module):
     "Down, non-linearity, up"
@@ -135,7 +142,7 @@ class NiceCoupling(nn.Module):
 
     @staticmethod
     def _net(n, out, cfg):
-        inner = int(n//cfg.nice_reduction)
+        inner = _inner(n, cfg.nice_reduction)
         return nn.Sequential(_Linear(n, inner), _activation(cfg.act), _Linear(inner, out))
 
     def forward(self, x_B_T_D:Tensor)->Tensor:
@@ -184,6 +191,7 @@ def start_of(
     part = name.rsplit('.',1)[-1]
     if part=='scale': return torch.ones(shape)
     if part in ('bias','B'): return torch.zeros(shape)
+    if isinstance(init, str): check_name(init, ('shared',), 'start of an adapter')
     gen = torch.Generator().manual_seed(SHARED_SEED if init=='shared' else seed_for('adapter-init', init, name))
     if part=='A': return (torch.rand(shape, generator=gen)*2-1)/math.sqrt(shape[1])
     return torch.randn(shape, generator=gen)*.02
@@ -231,7 +239,7 @@ CONFIGS = dict(bottleneck=BottleneckCfg, lora=LoraCfg, ia3=IA3Cfg) # kinds of ad
 def _units(cfg, backbone):
     "The modules of one layer, by place"
     d,f = backbone.width, backbone.ffn
-    if isinstance(cfg, BottleneckCfg): return {p: Bottleneck(d, max(1, int(d//cfg.reduction)), cfg) for p in cfg.places}
+    if isinstance(cfg, BottleneckCfg): return {p: Bottleneck(d, max(1, _inner(d, cfg.reduction)), cfg) for p in cfg.places}
     if isinstance(cfg, LoraCfg): return {t: LowRank(d, d, cfg) for t in cfg.targets}
     return {t: Factor(d) for t in cfg.targets} | ({'ff': Factor(f)} if cfg.ff else {})
 
@@ -278,6 +286,15 @@ class Adapter(nn.Module):
         return f'Adapter({self.name!r}, {self.kind}, {size:,} weights, {self.backbone.kind})'
 
 # %% ../../nbs/models/05_adapters.ipynb #2338c320
+def assign(
+    adapter:Adapter, # on the device 'meta'
+    weights:dict, # name -> tensor; they are held as they are, without a copy
+)->Adapter: # the same, with weights
+    "Give an adapter its weights; memory is taken only after names and shapes were found right"
+    fill(adapter, {k: v.to('meta') for k,v in weights.items()})
+    adapter.load_state_dict(weights, assign=True)
+    return adapter.requires_grad_(True)
+
 def with_weights(
     like:Adapter, # an adapter of the same kind and shape
     weights:dict, # name -> tensor; they are held as they are, without a copy
@@ -286,9 +303,7 @@ def with_weights(
 )->Adapter: # a new one
     "An adapter that holds given tensors; raises `XltError` unless they are all there in the right shape"
     with torch.device('meta'): out = Adapter(name or like.name, like.cfg, like.backbone, init=None, about=about)
-    fill(out, {k: v.to('meta') for k,v in weights.items()})
-    out.load_state_dict(weights, assign=True)
-    return out.requires_grad_(True)
+    return assign(out, weights)
 
 # %% ../../nbs/models/05_adapters.ipynb #b3ad2213
 def check_alike(
@@ -314,15 +329,25 @@ def save_adapter(
 )->Path: # `path`
     "Write an adapter to one file; raises `XltError` if a weight is not finite"
     weights = {k: v.cpu().contiguous() for k,v in adapter.weights().items()}
-    _check_finite(weights, adapter.name)
+    check_floats(weights, adapter.name)
     made = dict(name=adapter.name, kind=adapter.kind, init=adapter.init, about=adapter.about)
     made |= dict(cfg=to_dict(adapter.cfg), backbone=to_dict(adapter.backbone))
     return atomic_write(path, tensor_bytes(weights, dict(xltnb=json.dumps(made, sort_keys=True, ensure_ascii=False))))
 
 # %% ../../nbs/models/05_adapters.ipynb #c70ed42a
 def _check_finite(weights, name):
-    bad = next((k for k,v in weights.items() if not v.isfinite().all()), None)
+    bad = next((k for k,v in weights.items() if not v.float().isfinite().all()), None)
     if bad: raise XltError(f'{name}: {bad} holds values that are not finite; the training that made it diverged')
+
+def check_floats(
+    weights:dict, # name -> tensor
+    name:str|Path, # adapter or file, for the error
+)->dict: # the same
+    "Raise `XltError` unless all weights are floating-point numbers and finite"
+    bad = next((k for k,v in weights.items() if not v.is_floating_point()), None)
+    if bad: raise XltError(f'{name}: {bad} holds {str(weights[bad].dtype).removeprefix("torch.")}, and weights are floating-point numbers')
+    _check_finite(weights, name)
+    return weights
 
 # %% ../../nbs/models/05_adapters.ipynb #3f3e2d41
 @contextmanager
@@ -330,13 +355,31 @@ def open_tensors(
     path:str|Path, # a safetensors file
 ): # the open file, whose tensors are read as they are asked for
     "Open a file of tensors; raises `XltError` if it is missing, cut or of another format"
-    path = typed_path(path, 'file')
-    if not path.is_file(): raise XltError(f'{path} is missing')
+    path = plain_file(path)
     try: file = safe_open(path, 'pt')
     except (SafetensorError, OSError, ValueError) as e: raise XltError(f'{path} is no whole safetensors file ({e}): copy it again') from e
     with file as f: yield f
 
 # %% ../../nbs/models/05_adapters.ipynb #344e0659
+@dataclass(frozen=True)
+class AdapterHeader(Config):
+    "What `save_adapter` writes beside the weights"
+    name:str # of the adapter
+    kind:str = one_of(MISSING, CONFIGS) # which configuration `cfg` is
+    cfg:dict # what the adapter is
+    backbone:Backbone # what it fits
+    init:str|int|None = within(MISSING, 0) # how it started
+    about:dict # where it comes from
+
+def _header_of(text, path):
+    found = json_of(text, path)
+    if not isinstance(found, dict): raise XltError('its header holds no settings')
+    made = from_dict(AdapterHeader, found)
+    cfg = from_dict(CONFIGS[made.kind], made.cfg)
+    with torch.device('meta'): adapter = Adapter(made.name, cfg, made.backbone, init=None, about=made.about)
+    adapter.init = made.init
+    return adapter
+
 def read_header(
     path:str|Path, # a file that `save_adapter` wrote
 )->Adapter: # on the device 'meta', without weights
@@ -344,18 +387,16 @@ def read_header(
     with open_tensors(path) as f: text = (f.metadata() or {}).get('xltnb')
     if text is None:
         raise XltError(f'{path} holds tensors, but no adapter that `save_adapter` wrote: for AdapterHub folders use `from_hub`')
-    made = json.loads(text)
-    cfg = from_dict(CONFIGS[check_name(made['kind'], CONFIGS, 'kind of adapter')], made['cfg'])
-    with torch.device('meta'): adapter = Adapter(made['name'], cfg, from_dict(Backbone, made['backbone']), init=None, about=made['about'])
-    adapter.init = made['init']
-    return adapter
+    try: return _header_of(text, path)
+    except XltError as e: raise XltError(f'{path}: {e}; was it written by hand? copy it again') from e
 
 # %% ../../nbs/models/05_adapters.ipynb #9bae11e2
 def load_adapter(
     path:str|Path, # a file that `save_adapter` wrote
 )->Adapter:
     "Read an adapter; raises `XltError` if the file is missing, cut or does not hold what it says"
-    adapter = read_header(path).to_empty(device='cpu')
+    adapter = read_header(path)
     with open_tensors(path) as f: weights = {k: f.get_tensor(k) for k in f.keys()}
-    _check_finite(weights, path)
-    return fill(adapter, weights)
+    own = {k: v.to(torch.float32, copy=True) for k,v in check_floats(weights, path).items()} # the file may be written again
+    try: return assign(adapter, own)
+    except XltError as e: raise XltError(f'{path}: {e}') from e

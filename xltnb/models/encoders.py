@@ -4,25 +4,25 @@
 
 # %% auto #0
 __all__ = ['MLM_FILE', 'TLM_FILE', 'HEAD', 'bert_name', 'bert_config', 'bert_state', 'export_encoder', 'quiet', 'has_weights',
-           'is_packaged', 'load_tokenizer', 'load_encoder', 'first_layers', 'save_mlm', 'load_mlm']
+           'is_packaged', 'load_tokenizer', 'load_encoder', 'first_layers', 'model_hash', 'save_mlm', 'load_mlm']
 
 # %% ../../nbs/models/03_encoders.ipynb #7fa4d71d
-import json
 import sys
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, BertModel
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging as hf_logging
 
 from ..core import XltError, check_number, seed_for, stable_hash
-from ..files import cache_dir, hub_off, sha256_of
+from ..files import cache_dir, hub_off, json_of, one_line, read_text, sha256_of, typed_path
 from ..records.leases import built_once
 from .q4 import Q4File, dequantise, encoder_file, has_pieces, is_q4, read_q4, write_q4
 from .subwords import MODELS_DIR, tokenizer_of
@@ -151,14 +151,36 @@ def _packaged(path, pruned):
         return _bert_of(file, keep), tok if keep is None else prune_tokenizer(tok, keep.tolist())
     return _cached('q4-'+stable_hash([_LAYOUT, pruned, _stamp(path), _bits() if pruned else '']), make)
 
+# %% ../../nbs/models/03_encoders.ipynb #ba0d143b
+@contextmanager
+def _loading(failed, remedy):
+    "Whatever the library makes of a user's files, in one line: `tokenizers` and the hub raise kinds of their own"
+    try:
+        with quiet(): yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit): raise
+    except BaseException as e: raise XltError(f'{failed} ({one_line(e)}){remedy}') from e # a panic of `tokenizers` is no `Exception`
+
+_LAYERS = 1000 # more than any encoder has
+
+def _check_settings(folder):
+    "Raise `XltError` for a config.json that is none, or that asks for layers without end"
+    path = folder/'config.json'
+    found = json_of(read_text(path), path)
+    if not isinstance(found, dict): raise XltError(f'{path} holds no settings: copy the folder again')
+    for k,v in found.items():
+        if 'layer' in k and isinstance(v, (int,float)) and v>_LAYERS:
+            raise XltError(f'{path}: {k} is {v:.4g}: no encoder has more than {_LAYERS} layers')
+    with _loading(f'could not load {folder}', ': look at its config.json'): AutoConfig.from_pretrained(folder, trust_remote_code=False)
+
 # %% ../../nbs/models/03_encoders.ipynb #29e4e951
 def _hf_folder(name):
     "Check a folder or hub name before the library sees it"
-    path = Path(name).expanduser()
+    path = typed_path(name, 'encoder')
     if path.is_dir():
         if not (path/'config.json').is_file():
             there = ', '.join(sorted(p.name for p in path.iterdir())[:4]) or 'nothing'
             raise XltError(f'{path} holds no config.json: give the folder that save_pretrained wrote (it has {there} in it)')
+        _check_settings(path)
         return str(path)
     if path.is_file(): raise XltError(f'{path} is a file, but not of four-bit weights: give the folder around it')
     if hub_off():
@@ -170,11 +192,8 @@ def _hf_folder(name):
 def _hf(auto, name, **kw):
     "A model of the library, from safetensors alone, in float32"
     safe = dict(use_safetensors=True, trust_remote_code=False, dtype=torch.float32)
-    try:
-        with quiet(): model,info = auto.from_pretrained(name, output_loading_info=True, **safe, **kw)
-    except (OSError, ValueError, SafetensorError) as e:
-        why = str(e).splitlines()[0][:200]
-        raise XltError(f'could not load {name}: {why}; it needs config.json, model.safetensors and tokenizer files') from e
+    with _loading(f'could not load {name}', '; it needs config.json, model.safetensors and tokenizer files'):
+        model,info = auto.from_pretrained(name, output_loading_info=True, **safe, **kw)
     lost = [k for k in info['missing_keys'] if 'pooler' not in k]
     return model, lost
 
@@ -187,10 +206,19 @@ def _hf_tokenizer(name):
     if not there & _TOKENIZERS:
         files = ', '.join(sorted(_TOKENIZERS))
         raise XltError(f'{name} holds no tokenizer (one of {files}): save it beside the model with tokenizer.save_pretrained')
-    try: return AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
-    except (OSError, ValueError) as e:
-        why = str(e).splitlines()[0][:160]
-        raise XltError(f'{name} has no tokenizer that can be read ({why}): save it beside the model with tokenizer.save_pretrained') from e
+    with _loading(f'{name} has no tokenizer that can be read', ': save it beside the model with tokenizer.save_pretrained'):
+        return AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
+
+# %% ../../nbs/models/03_encoders.ipynb #4c997bea
+@torch.no_grad()
+def _check_reads(model, tok, name):
+    "Raise `XltError` for a user's model that cannot read two words with its tokenizer"
+    if getattr(model.config, 'is_encoder_decoder', False): return
+    with _loading(f'{name} cannot read two words', ': are config.json, weights and tokenizer of one model?'):
+        x = tok('a b', return_tensors='pt')
+        out = model(input_ids=x['input_ids'], attention_mask=x['attention_mask'])[0]
+    if not out.isfinite().all():
+        raise XltError(f'{name} makes numbers that are not finite of two words: its weights or settings are damaged')
 
 # %% ../../nbs/models/03_encoders.ipynb #f3556c70
 MLM_FILE = MODELS_DIR/'e5-small-mlm.bin'
@@ -217,7 +245,6 @@ def _home(name, pruned):
 @lru_cache(1)
 def _whole_tokenizer(path, stamp): return tokenizer_of(read_q4(path))
 
-# %% ../../nbs/models/03_encoders.ipynb #0983b22f
 def _all_subwords():
     "The tokenizer with all subwords, kept once it was asked for; None where it is not installed"
     try: path = encoder_file()
@@ -258,6 +285,11 @@ def _random(config, seed, **kw):
         torch.manual_seed(seed_for('random-encoder', seed))
         return AutoModel.from_config(config, dtype=torch.float32, **kw)
 
+def _random_of(home, seed, **kw):
+    "Fresh weights of the shape that a folder names"
+    with _loading(f'could not make an encoder of {home}', ': look at its config.json'):
+        return _random(AutoConfig.from_pretrained(home, trust_remote_code=False), seed, **kw)
+
 # %% ../../nbs/models/03_encoders.ipynb #2b84ff68
 def _noted(model, name):
     "Note for whose vocabulary a head is drawn: that of the benchmark, on which the run records stand"
@@ -281,9 +313,9 @@ def load_encoder(
     home = _home(str(name), bool(pruned))
     tok = _tokenizer_at(home)
     if not isinstance(home, Path): own = {}
-    if random: return _noted(_random(AutoConfig.from_pretrained(home, trust_remote_code=False), seed, **own), str(name)), tok
-    model,lost = _hf(AutoModel, home, **own)
+    model,lost = (_random_of(home, seed, **own), []) if random else _hf(AutoModel, home, **own)
     if lost: raise XltError(f'{name} lacks weights for {", ".join(lost[:3])} ({len(lost)} in all): is this a whole encoder?')
+    if not isinstance(home, Path): _check_reads(model.eval(), tok, name)
     return _noted(model, str(name)), tok
 
 # %% ../../nbs/models/03_encoders.ipynb #86ad03b0
@@ -297,6 +329,22 @@ def first_layers(
         encoder.encoder.layer = encoder.encoder.layer[:n]
         encoder.config.num_hidden_layers = n
     return encoder
+
+# %% ../../nbs/models/03_encoders.ipynb #18ca97dd
+_NAMES = {'_name_or_path','architectures','dtype','torch_dtype','transformers_version'} # they change nothing that is computed
+
+def model_hash(
+    model:nn.Module, # any model, and what is attached to it
+)->str: # 64 hex digits
+    "Hash all that decides what a model computes: class, settings, weights and their arithmetic"
+    config,h = getattr(model,'config',None), sha256()
+    own = {k: v for k,v in config.to_dict().items() if k not in _NAMES} if hasattr(config,'to_dict') else {}
+    attached = [m.cfg for m in model.modules() if is_dataclass(getattr(m,'cfg',None))]
+    h.update(stable_hash([type(model).__name__, own, attached]).encode())
+    for k,v in model.state_dict().items():
+        h.update(f'{k} {tuple(v.shape)} {v.dtype}'.encode())
+        h.update(v.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return h.hexdigest()
 
 # %% ../../nbs/models/03_encoders.ipynb #d8c032e6
 HEAD = {'mlm.t.w':'transform.dense.weight', 'mlm.t.b':'transform.dense.bias', 'mlm.ln.w':'transform.LayerNorm.weight',
@@ -341,7 +389,7 @@ def _check_shipped(path):
     "Raise `XltError` if a shipped file is not the one that its record names"
     record = path.with_suffix('.json')
     if not record.is_file(): return
-    try: want = json.loads(record.read_text(encoding='utf-8'))['sha256']
+    try: want = json_of(read_text(record), record)['sha256']
     except (ValueError, KeyError, TypeError) as e: raise XltError(f'{record} is damaged ({e}): install the package again') from e
     if (found := sha256_of(path))!=want:
         raise XltError(f'{path} has SHA-256 {found[:12]}…, its record names {want[:12]}…: the file is damaged, install the package again')
@@ -373,4 +421,5 @@ def load_mlm(
     if lost:
         bare = f"{name} has no trained head for masked words (it lacks {', '.join(lost[:2])})"
         raise XltError(f"{bare}: use 'e5-small-mlm', or train one with `xltnb.training.mlm`")
+    if not isinstance(home, Path): _check_reads(model.eval(), tok, name)
     return model.eval(), tok

@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from ..core import XltError, about, check_name, check_number, from_dict
-from ..files import package_data, typed_path
+from ..files import one_line, package_data, typed_path
 from .rules import Claim
 
 # %% ../../nbs/records/02_published.ipynb #d0a108e7
@@ -188,15 +188,18 @@ _Loader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader) # the first reads ten ti
 def _load(path):
     "Content of a YAML file, and the nodes that know its lines"
     try: loader = _Loader(Path(path).read_text(encoding='utf-8')) # which refuses characters that YAML forbids
-    except (UnicodeDecodeError, yaml.YAMLError) as e: raise XltError(f'{path} is no text ({e}): write it in UTF-8') from e
+    except (UnicodeDecodeError, yaml.YAMLError) as e: raise XltError(f'{path} is no text ({one_line(e)}): write it in UTF-8') from e
     try:
         node = loader.get_single_node()
         _once(node, path)
         return (loader.construct_document(node) if node else None), node
     except yaml.YAMLError as e:
         mark = getattr(e,'problem_mark',None)
-        where,what = f'{path}:{mark.line+1 if mark else 1}', getattr(e,'problem',e)
+        where,what = f'{path}:{mark.line+1 if mark else 1}', one_line(getattr(e,'problem',None) or e)
         raise XltError(f'{where}: not YAML: {what}; look at the quotes and brackets there') from e
+    except XltError: raise
+    except Exception as e: # what a date or a number that is none makes Python say
+        raise XltError(f'{path}: not YAML ({one_line(e)}); look at the dates and numbers in it') from e
     finally: loader.dispose()
 
 # %% ../../nbs/records/02_published.ipynb #07576e6d
@@ -208,7 +211,7 @@ def read_published(
     try:
         if not isinstance(d,dict): raise XltError('the file is empty or no mapping: start with `paper:`')
         return from_dict(Published, d)
-    except XltError as e: raise XltError(f'{path}:{_line(node, e.path)}: {e}') from e
+    except XltError as e: raise XltError(f'{path}:{_line(node, e.path)}: {one_line(e, 1000)}') from e
 
 # %% ../../nbs/records/02_published.ipynb #13fe2c75
 def paper_roots()->list[Path]: # existing folders
@@ -221,7 +224,7 @@ def paper_roots()->list[Path]: # existing folders
 # %% ../../nbs/records/02_published.ipynb #58ae28c6
 def _order(file):
     "Where a paper stands in lists: the `order` of its file"
-    m = re.search(r'^order: *(\d+)', file.read_text(encoding='utf-8', errors='replace'), re.M)
+    m = re.search(r'^order: *(\d{1,9})\b', file.read_text(encoding='utf-8', errors='replace'), re.M)
     return (int(m[1]) if m else 99), file.parent.name
 
 def find_papers()->dict[str,Path]: # name -> its folder
@@ -237,7 +240,7 @@ def _commands_in(file):
     "What a published file offers, without reading the rest of it"
     m = re.search(r'^commands:.*\n(?:[ \t]+.*\n|\n)*', file.read_text(encoding='utf-8', errors='replace')+'\n', re.M)
     try: return {k: from_dict(Offered, v) for k,v in (yaml.safe_load(m[0])['commands'] or {}).items()} if m else {}
-    except (XltError, AttributeError, yaml.YAMLError) as e: raise XltError(f'{file}: commands: {e}') from e
+    except Exception as e: raise XltError(f'{file}: commands: {one_line(e, 400)}') from e
 
 def find_commands()->dict: # name -> (paper, `Offered`)
     "Commands that papers bring; raises `XltError` where two bring one of the same name"

@@ -17,9 +17,9 @@ from .catalog import PUBLISHED, PublishedData, data_folder, find_files, folder_v
 from ..core import XltError, check_name, stable_hash
 from ..files import hub_off
 from .formats import (
-    mend_answers, read_bucc, read_conllu, read_jsonl, read_pairs, read_parallel, read_parquet, read_squad, read_tagged,
+    read_bucc, read_conllu, read_jsonl, read_pairs, read_parallel, read_parquet, read_squad, read_tagged,
     stream_texts, tag_slots)
-from .own import check_data, check_rows, labels_of, plain_rows, row_name, typed_rows
+from .own import check_data, check_rows, labels_of, mend_answers, plain_rows, row_name, typed_rows
 from .task import SPLITS, Task
 
 # %% ../../nbs/tasks/07_hub.ipynb #8dc5e19b

@@ -18,6 +18,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from fastcore.basics import patch
 
 from ..core import XltError, check_name, seed_for
+from ..files import check_once, one_line
 from .metrics import SCORERS, answer_score, micro_f1, same_length, span_counts
 
 # %% ../../nbs/tasks/02_task.ipynb #f19405f1
@@ -31,6 +32,7 @@ def columns(
 )->Features: # column types
     "List the columns of a task of this kind"
     check_name(kind, KINDS, 'kind of task')
+    if not all(str(l).strip() for l in check_once(labels, 'label')): raise XltError('a label is blank: give it a name')
     res = {c: Value('string') for c in ('id', *_TEXTS[kind])}
     if kind in ('classify','pair'): res['label'] = ClassLabel(names=list(labels))
     if kind=='tag': res.update(tokens=List(Value('string')), tags=List(ClassLabel(names=list(labels))))
@@ -52,7 +54,10 @@ def make_rows(
         if 'label' in cols: cols['label'] = [num(x) for x in cols['label']]
         if 'tags' in cols: cols['tags'] = [[num(x) for x in xs] for xs in cols['tags']]
         table = pa.table(cols, schema=feats.arrow_schema) # many times faster than `Dataset.from_dict`
-    except (KeyError, TypeError, pa.ArrowException) as e: raise XltError(f'rows do not have the columns of a {kind} task: {e}') from e
+    except XltError: raise
+    except UnicodeError as e: raise XltError(f'rows hold half a character, which no file can ({one_line(e)}): fetch them again') from e
+    except (KeyError, TypeError, ValueError, OverflowError, pa.ArrowException) as e:
+        raise XltError(f'rows do not have the columns of a {kind} task: {e}') from e
     bare = [c for c in feats if table[c].null_count]
     if bare: raise XltError(f'{table[bare[0]].null_count} rows have no {bare[0]}: drop them, or fetch the file again')
     for i,(a,b) in enumerate(zip(cols['tokens'], cols['tags']) if kind=='tag' else ()):

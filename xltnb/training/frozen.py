@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..core import XltError, stable_hash
 from ..files import atomic_write, cache_dir
-from ..models.encoders import load_encoder
+from ..models.encoders import load_encoder, model_hash
 from ..records.leases import built_once
 from ..tasks.task import Task
 from .features import by_length, make_features, pad_batch
@@ -51,13 +51,6 @@ def frozen_encoder(
     if bf16 is None: bf16 = pays_bf16(encoder.device.type)
     return encoder.requires_grad_(False).eval().to(torch.bfloat16 if bf16 else torch.float32)
 
-# %% ../../nbs/training/11_frozen.ipynb #31daa2c7
-def _weights(net):
-    "Hash of an encoder's weights and arithmetic"
-    h = sha256(str(next(net.parameters()).dtype).encode())
-    for k,v in net.state_dict().items(): h.update(k.encode()+v.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return h.hexdigest()[:16]
-
 # %% ../../nbs/training/11_frozen.ipynb #cc79611f
 class Reader:
     "A frozen encoder that reads each row once"
@@ -69,7 +62,7 @@ class Reader:
         tokens:int=4096, # padded subwords a batch may hold
     ):
         self.net,self.tokenizer,self.max_len,self.tokens = net, tokenizer, max_len, tokens
-        self.home,self.weights,self._known,self.read = Path(cache or cache_dir())/'frozen', _weights(net), {}, 0
+        self.home,self.weights,self._known,self.read = Path(cache or cache_dir())/'frozen', model_hash(net)[:16], {}, 0
 
     def features(self,
         rows:Dataset, # of a task
@@ -112,7 +105,7 @@ def kept_vectors(
 )->np.ndarray: # float32 [N,D]
     "Vectors of rows, an artefact of the cache folder: another process that asks for the same rows reads none of them"
     names = [_name(r) for r in feats.with_format(None)]
-    key = stable_hash([1, reader.weights, sha256(b'|'.join(names)).hexdigest()])
+    key = stable_hash([2, reader.weights, sha256(b'|'.join(names)).hexdigest()])
     make = lambda path: atomic_write(path, arrays_bytes(dict(x=vectors(reader, feats))))
     x = load_file(built_once(reader.home/f'{key}.safetensors', make))['x']
     reader._known |= dict(zip(names, x))

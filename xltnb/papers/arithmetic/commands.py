@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...core import XltError
 from .merges import MergeCfg, merge_with
-from .recipes import explain, merge_recipe, open_adapter, read_recipe, write_merged
+from .recipes import explain, merge_recipe, open_adapter, open_recipe, read_recipe, write_merged
 
 # %% ../../../nbs/papers/arithmetic/05_commands.ipynb #56d9357b
 def _merge_two(a, b, method, weight, base, name, settings):
@@ -21,10 +21,11 @@ def _merge_two(a, b, method, weight, base, name, settings):
 
 # %% ../../../nbs/papers/arithmetic/05_commands.ipynb #3aadccec
 def _report(a, b, base):
-    if b: return explain(a, b, base=base)
-    recipe,near = read_recipe(a), lambda p: Path(a).parent/Path(p).expanduser()
-    start = recipe.base if recipe.base in ('auto','zero') else open_adapter(near(recipe.base))
-    return explain(*(near(i['adapter']) for i in recipe.inputs), base=start)
+    if b: return explain(a, b, base=_start(base))
+    _,sources,start = open_recipe(a)
+    return explain(*sources, base=start)
+
+def _start(base): return base if base in ('auto','zero') else open_adapter(base)
 
 def _check_beside(a, **given):
     "Refuse options that a recipe would leave unheeded"
@@ -64,9 +65,8 @@ def merge_(
         if not out: return
     if recipe:
         own = read_recipe(a).out
-        merged,out = merge_recipe(a, out or None), out or own and Path(a).parent/Path(own).expanduser()
+        merged,out = merge_recipe(a, out or None), out or own and Path(a).parent/own
     else:
-        start = base if base in ('auto','zero') else open_adapter(base)
-        merged = _merge_two(a, b, method, weight, start, name, dict(density=density, scale=scale, seed=seed))
-        if out: write_merged(merged, out, 'hub' if hub else 'file')
+        merged = _merge_two(a, b, method, weight, _start(base), name, dict(density=density, scale=scale, seed=seed))
+        if out: write_merged(merged, out, 'hub' if hub else 'file', (a, b))
     print(f'{merged.name}: {_origin(merged.about)}', f'written: {out}' if out else 'nothing written: name a file with --out', sep='\n')

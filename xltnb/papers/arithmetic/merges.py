@@ -58,12 +58,14 @@ def weight_at(
     return float(in_layers[i] if isinstance(in_layers, (list,tuple)) else in_layers)
 
 # %% ../../../nbs/papers/arithmetic/02_merges.ipynb #0e5511dd
+_MOST = 1e6 # more than any weight of a merge; sums of such stay finite
+
 def check_weight(
     weight, # as in `weight_at`
     like:Adapter, # the adapter it is for
 ): # the same
     "Raise `XltError` unless every tensor gets a finite number"
-    if not isinstance(weight, dict): return check_number(weight, 'weight')
+    if not isinstance(weight, dict): return check_number(weight, 'weight', -_MOST, _MOST)
     parts = {'layers' if k.startswith('layer.') else part_of(k) for k in like.weights()}
     for k in weight: check_name(k, parts, 'part of the adapter')
     if lost := sorted(parts-weight.keys()): raise XltError(f'a weight by part needs a number for {", ".join(lost)} too: {weight}')
@@ -71,7 +73,7 @@ def check_weight(
     if isinstance(layers, (list,tuple)) and len(layers)!=like.backbone.layers:
         raise XltError(f'{len(layers)} weights for {like.backbone.layers} layers: give one a layer, or a single number')
     several = layers if isinstance(layers, (list,tuple)) else [layers]
-    for w in [*several, *(v for k,v in weight.items() if k!='layers')]: check_number(w, 'weight')
+    for w in [*several, *(v for k,v in weight.items() if k!='layers')]: check_number(w, 'weight', -_MOST, _MOST)
     return weight
 
 # %% ../../../nbs/papers/arithmetic/02_merges.ipynb #a5e361ef
@@ -110,8 +112,9 @@ def settle_weights(
     sources:list, # inputs
 )->list: # one an input
     "The weights that count; raises `XltError` for weights that do not fit inputs or method"
-    n,like,join = len(sources), sources[0].adapter, MERGES[cfg.method].join
+    n,join = len(sources), MERGES[cfg.method].join
     if n<2: raise XltError(f'a merge needs at least two adapters, not {n}')
+    like = sources[0].adapter
     if join=='slerp' and n!=2: raise XltError(f'slerp goes from one adapter to another, and {n} were given: use karcher')
     if join=='stock' and cfg.weights: raise XltError('model_stock finds its own weights: give none')
     ws = [check_weight(w, like) for w in cfg.weights] or [1/n]*n
@@ -272,7 +275,7 @@ def merge(
     "Merge adapters in one line"
     if weight is not None:
         if weights or len(inputs)!=2: raise XltError('weight= is for two adapters; give weights=, one each, for others')
-        check_number(weight, 'weight')
+        check_number(weight, 'weight', -_MOST, _MOST)
         weights = (weight, 1-weight)
     return merge_with(from_dict(MergeCfg, dict(settings, method=method, weights=tuple(weights))), inputs, base, name)
 

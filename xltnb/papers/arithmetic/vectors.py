@@ -52,6 +52,7 @@ class AdapterSource:
         if self._weights is not None: return self._weights[k].cpu().float()
         v = self._file.get_tensor(k)
         if v.shape!=self.shapes[k]: raise XltError(f'{self.name}: {k} has shape {tuple(v.shape)}, its header says {self.shapes[k]}')
+        if not v.is_floating_point(): raise XltError(f'{self.name}: {k} holds {v.dtype}, and weights are floating-point numbers')
         return v.float()
 
     def __eq__(self, other):

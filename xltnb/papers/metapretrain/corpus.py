@@ -22,6 +22,7 @@ from ...models.encoders import load_tokenizer
 from ...models.subwords import build_tokenizer
 from .arms import TEXTS, text_print
 from ...tasks.bench import TEXT_FILE, read_table
+from ...tasks.formats import stream_lines
 from ...tasks.held_out import clean_rows
 from ...tasks.hub import load_corpus
 from ...training.mlm import Corpus, tokenise
@@ -47,9 +48,10 @@ def load_vocab(
 # %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #26b28638
 def _folder_lines(file):
     "Sentences of one language, each with its id: what `LANG.ids` says, or one that no other language has"
-    if not file.is_file(): raise XltError(f'{file} is missing: write the sentences of {file.stem!r} there, one a line')
-    lines,ids = file.read_text(encoding='utf-8').splitlines(), file.with_suffix('.ids')
-    names = ids.read_text(encoding='utf-8').splitlines() if ids.is_file() else [(file.stem, i) for i in range(len(lines))]
+    if not file.exists(): raise XltError(f'{file} is missing: write the sentences of {file.stem!r} there, one a line')
+    lines,ids = list(stream_lines(file)), file.with_suffix('.ids')
+    if not any(map(str.strip, lines)): raise XltError(f'{file} holds no sentence: write one a line')
+    names = list(stream_lines(ids)) if ids.exists() else [(file.stem, i) for i in range(len(lines))]
     if len(names)!=len(lines): raise XltError(f'{ids} has {len(names)} lines and {file.name} {len(lines)}: write one id for each line')
     return [(name, file.stem, t) for name,t in zip(names, lines) if t.strip()]
 

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ...core import XltError, check_name, check_number, stable_hash
 from ...files import atomic_write, cache_dir
+from ...models.encoders import model_hash
 from ...records.leases import built_once
 from ...tasks.languages import UNSPACED, script, scripts_of
 from ...training.settings import pays_bf16
@@ -288,15 +289,6 @@ def propose(
     where = np.array(asked, np.int32).reshape(-1,2)
     return Proposals(where[:,0].copy(), where[:,1].copy(), ids, probs)
 
-# %% ../../../nbs/papers/salt/00_proposals.ipynb #ba9fc04b
-def _weights_hash(model):
-    "Hash of a model's weights"
-    h = sha256()
-    for k,v in model.state_dict().items():
-        h.update(k.encode())
-        h.update(v.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return h.hexdigest()
-
 # %% ../../../nbs/papers/salt/00_proposals.ipynb #49a1cb84
 def kept_proposals(
     model:PreTrainedModel, # with a head for masked words
@@ -310,7 +302,7 @@ def kept_proposals(
     settings['bf16'] = pays_bf16(model.device.type) if bf16 is None else bf16
     text = sha256(b''.join(len(s).to_bytes(4,'little')+np.asarray(s, np.int32).tobytes() for s in sentences)).hexdigest()
     words = sha256('\n'.join(word_pieces(tokenizer)).encode()).hexdigest()
-    key = stable_hash([1, _weights_hash(model), words, text, sha256(np.packbits(allowed)).hexdigest(), sorted(settings.items())])
+    key = stable_hash([2, model_hash(model), words, text, sha256(np.packbits(allowed)).hexdigest(), sorted(settings.items())])
     def make(path):
         atomic_write(path, arrays_bytes(vars(propose(model, tokenizer, sentences, allowed, **settings))))
     a = load_arrays(built_once(cache_dir()/'salt'/f'{key}.safetensors', make))
