@@ -389,17 +389,6 @@ def test_a_published_file_that_is_wrong_is_named_by_list(capsys, tmp_path, monke
     assert str(f) in said(capsys, 'list', 'wrong')
 
 
-def test_a_damaged_or_copied_record_is_not_sealed_anew(store):
-    from xltnb.records.migrate import migrate
-    f = store.put(a_record())
-    copy = f.with_name('a'*16+'.json')
-    copy.write_bytes(f.read_bytes())
-    f.write_text(f.read_text().replace('"acc": 0.5', '"acc": 0.9'))
-    was = f.read_bytes()
-    with pytest.warns(UserWarning) as told: assert migrate(store, {f.stem: dict(a='b'), copy.stem: dict(a='b')}) == 0
-    assert f.read_bytes() == was and sorted(('changed by hand' in str(w.message), 'under another name' in str(w.message)) for w in told) == [(False, True), (True, False)]
-
-
 def test_a_billion_workers_are_as_many_as_there_are_jobs():
     from xltnb.runs.experiments import Job
     from xltnb.runs.plan import wall_s
@@ -440,9 +429,8 @@ def test_a_number_that_is_none_decides_nothing(tmp_path):
 
 def test_names_that_python_callers_mistype_are_named():
     from xltnb.othello.games import perft
-    from xltnb.verdicts.compare import compare
-    from xltnb.verdicts.judge import claims
     from xltnb.studies.by_name import task_of
+    from xltnb.verdicts.study import claims, compare
     from xltnb.stats import bootstrap_items
     for look in (compare, claims):
         with pytest.raises(XltError, match="unknown preset 'labtop'"): look('mothello', 'labtop')

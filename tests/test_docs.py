@@ -70,7 +70,7 @@ def test_no_page_asks_another_host(site):
 
 
 def test_source_stands_on_the_page(site):
-    text = (site/'nbs'/'publish'/'pages.html').read_text()
+    text = (site/'nbs'/'dev'/'sitemap.html').read_text()
     assert '<summary' in text and 'folder of the notebooks' in text
 
 

@@ -1,6 +1,5 @@
 "Masked words on a toy text: batches, the loss against the library's, resumption, a kill; the shipped model against its record"
 import importlib.util
-import json
 import shutil
 import signal
 import subprocess

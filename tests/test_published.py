@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from xltnb.core import XltError
-from xltnb.records import compare, judge
 from xltnb.records.published import SOURCES, find_papers, load_paper, published_file, read_published, rule_hashes
 from xltnb.records.record import MeanOf, Record
 from xltnb.records.rules import RULES, evaluate, names_in
 from xltnb.records.store import Store
 from xltnb.runs.experiments import Job, load_jobs
+from xltnb.runs.plan import Plan
 from xltnb.stats import holm, mean_ci, paired_diff
 from xltnb.tasks.bench import BENCH
+from xltnb.verdicts import compare, judge
 
 MOTHELLO = published_file('mothello')
 FIRST_CLAIM = {'robust': 'C1', 'salt': 'S1', 'arithmetic': '1', 'metapretrain': 'R1', 'mothello': 'C1', 'baselines': 'B1'}
@@ -229,7 +230,7 @@ def judged(tmp_path):
             r = Record(j.experiment, j.key, j.config, j.seed, dict(avg=.5+(.2+.001*j.seed)*(j.arm == 'x')), items=dict(avg=SCORES), provenance=facts, arm=j.arm)
             change(r)
             store.put(r)
-        return judge.judge_claim(claim, 'laptop', jobs, store)[0][1]
+        return judge.judge_claim(claim, Plan('robust', 'laptop', jobs, store))[0][1]
     return run
 
 
@@ -268,7 +269,7 @@ def test_what_is_not_drawn_is_judged_by_its_items(tmp_path):
     for j in jobs: store.put(Record(j.experiment, j.key, j.config, j.seed, dict(avg=.75-.3*(j.arm == 'y')-.01*j.seed), items=dict(avg=SCORES) if j.arm == 'x' else {}, provenance=dict(cpu='x'), arm=j.arm))
     def judged(arms, effect, jobs=jobs):
         check = replace(claim.checks[0], presets=('laptop',), arms=arms, effect=effect, rule='above', margin=0.)
-        return judge.judge_claim(replace(claim, checks=(check,)), 'laptop', jobs, store)[0][1]
+        return judge.judge_claim(replace(claim, checks=(check,)), Plan('robust', 'laptop', jobs, store))[0][1]
     alone = judged({'a': 'x'}, 'a.avg - 0.3')
     assert (alone.verdict, alone.n, alone.note) == ('ok', 1, '') and alone.low < .45 < alone.high
     assert judged({'a': 'x'}, 'a.avg - 0.3', [replace(j, fixed=False) for j in jobs]).verdict == 'undecided'
@@ -322,4 +323,4 @@ def test_cells_that_nobody_read_or_ran_are_one_line():
     assert len(both.df) == len(both.rows) == 4
     html = re.sub(r'<style.*?</style>| (id|class)="[^"]*"', '', both._repr_html_(), flags=re.S)
     assert all(c in html for c in ('c1', 'c3', '2 cells of the table could not be read')) and 'c2' not in html
-    assert compare.Comparison([lost])._repr_html_().startswith('<p>1 cells') and compare.Comparison([])._repr_html_() == ''
+    assert compare.Comparison([lost])._table().startswith('<p>1 cells') and compare.Comparison([])._table() == ''

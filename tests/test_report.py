@@ -14,7 +14,9 @@ from xltnb.records.published import load_paper
 from xltnb.records.rules import names_in
 from xltnb.records.record import Record
 from xltnb.records.store import Store
+from xltnb.runs.plan import Plan
 from xltnb.verdicts.figures import claims_markdown
+from xltnb.verdicts.judge import judge_plan
 
 EVIL = '<script>document.title="broken"</script>'
 
@@ -41,7 +43,7 @@ def full(tmp_path_factory):
     tmp = tmp_path_factory.mktemp('full')
     store, jobs = Store(tmp/'results', committed=False), load_jobs('mothello')('laptop', None)
     for j in jobs: store.put(made_up(j))
-    return reports.report(['mothello'], 'laptop', store, tmp/'report.html'), reports.claims('mothello', 'laptop', store, jobs).rows
+    return reports.report(['mothello'], 'laptop', store, tmp/'report.html'), judge_plan(Plan('mothello', 'laptop', jobs, store)).rows
 
 
 @pytest.fixture(scope='module')

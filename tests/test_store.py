@@ -20,13 +20,9 @@ from xltnb import files
 from xltnb.records import leases, store
 from xltnb.core import XltError, from_dict, plain, seed_for, stable_hash, to_dict
 from xltnb.files import atomic_write
-from xltnb.verdicts.judge import judge
 from xltnb.records.leases import Lease, built_once
-from xltnb.records.migrate import migrate, migrate_record
-from xltnb.records.record import MeanOf, Record, RunKey, pack_items, read_record, record_text, unpack_items
-from xltnb.records.rules import Check
+from xltnb.records.record import MeanOf, Record, RunKey, pack_items, read_record, unpack_items
 from xltnb.records.store import Store
-from xltnb.stats import bootstrap_items
 
 settings.register_profile('calm', deadline=None) # a busy machine is no failure
 settings.load_profile('calm')
@@ -269,71 +265,6 @@ def test_records_can_vanish_while_being_read(empty):
 
 
 SHIPPED = Path(__file__).parents[1]/'nbs'/'results'
-OLD = ('baselines.finetune', 'baselines.retrieve', 'mothello.align', 'mothello.transfer', 'robust.around', 'robust.finetune') # had an older form
-
-
-def older(d):
-    "Fields of a record as they were before it named its source"
-    return {k: v for k, v in d.items() if k not in ('source', 'labels', 'sha256')} | dict(items={k: v for k, v in d['items'].items() if 'mean_of' not in v})
-
-
-def test_shipped_records_are_what_migration_makes_of_their_older_form(tmp_path):
-    "Keys, names and numbers stay, and a second time changes nothing"
-    files = sorted(f for f in SHIPPED.glob('*/*.json') if f.parent.name in OLD)
-    now = {f: d for f in files if 'sha256' not in (d := json.loads(f.read_text(encoding='utf-8')))} # a sealed record is younger
-    for f, d in now.items():
-        assert d['key'] == f.stem and migrate_record(older(d), d['labels']) == d == migrate_record(d)
-        (g := tmp_path/f.parent.name/f.name).parent.mkdir(exist_ok=True)
-        g.write_text(record_text(older(d)), encoding='utf-8')
-    labels = {d['key']: d['labels'] for d in now.values()}
-    assert [migrate(tmp_path, labels), migrate(tmp_path, labels), migrate(tmp_path)] == [len(now), 0, 0] and len(now) > 100
-    assert all((tmp_path/f.parent.name/f.name).read_bytes() == f.read_bytes() for f in now)
-
-
-@pytest.mark.parametrize('langs, source', [(('en', 'de', 'sw'), 'en'), (('x0', 'x1', 'x2'), 'x0'), (('de', 'sw', 'th'), 'en')])
-def test_a_migrated_record_has_the_verdict_of_its_languages(tmp_path, langs, source):
-    "The interval is that of the mean over the target languages"
-    rng, rest = np.random.default_rng(0), [l for l in langs if l != source]
-    runs = []
-    for s in range(3):
-        items = {l: rng.integers(0, 2, 60).tolist() for l in langs}
-        metrics = {l: float(np.mean(items[l])) for l in langs}
-        rec = Record('demo', RunKey('demo', 1, {}, s).key, {}, s, metrics | dict(targets=float(np.mean([metrics[l] for l in rest]))), per_language={l: {} for l in langs}, items=items, provenance=dict(cpu='x'))
-        f = Store(tmp_path, committed=False).put(rec)
-        f.write_text(record_text(older(json.loads(f.read_text()))), encoding='utf-8')
-        with pytest.raises(XltError, match='run `xltnb migrate --store'): read_record(f)
-        runs.append(rec)
-    assert migrate(tmp_path) == 3 and migrate(tmp_path) == 0
-    read = [{'a': read_record(tmp_path/'demo'/f'{r.key}.json')} for r in runs]
-    assert all(r['a'].source == source and ('source' in r['a'].items) == (source in langs) for r in read)
-    want = bootstrap_items({'a': [np.mean([r.items[l] for l in rest], 0) for r in runs]}, lambda m: m['a'])
-    alone = judge(Check(('smoke',), {'a': 'x'}, 'a.targets', 'above', .2, ''), read[:1], fixed=True)
-    three = judge(Check(('smoke',), {'a': 'x'}, 'a.targets', 'above', .2, ''), read)
-    assert (three.verdict, three.note) == ('ok', '') and (alone.low, alone.high) != (three.low, three.high)
-    assert three.items == pytest.approx(want[1:], abs=1e-12) and three.high-three.low >= want[2]-want[1]-1e-12
-    first = bootstrap_items({'a': np.mean([runs[0].items[l] for l in rest], 0)}, lambda m: m['a'])
-    assert (alone.low, alone.high) == first[1:]
-
-
-def test_a_sealed_record_stays_sealed(tmp_path):
-    "Of today's form: nothing changes but its labels, and the hash is that of the new text"
-    f = Store(tmp_path, committed=False).put(rec := a_record(source='en'))
-    was = f.read_bytes()
-    assert migrate(tmp_path) == 0 and f.read_bytes() == was
-    assert [migrate(tmp_path, {f.stem: {'task': 'other'}}) for _ in range(2)] == [1, 0]
-    assert '"sha256": ' in f.read_text().splitlines()[-2] and vars(read_record(f)) == vars(rec) | dict(labels={'task': 'other'})
-
-
-def test_migration_leaves_what_it_cannot_read(tmp_path):
-    (tmp_path/'demo').mkdir()
-    wrong = dict(experiment='demo', key='b', config={}, seed=0, metrics=dict(en=.9, de=.5, targets=.7), per_language=dict(en={}, de={}), items={})
-    texts = dict(a='{"metrics": ', b=record_text(wrong), c='[]')
-    for k, text in texts.items(): (tmp_path/'demo'/f'{k}.json').write_text(text, encoding='utf-8')
-    with pytest.warns(UserWarning, match='stays as it is') as said: assert migrate(tmp_path) == 0
-    assert len(said) == 3 and any('its targets are not the mean of de' in str(w.message) for w in said)
-    assert all((tmp_path/'demo'/f'{k}.json').read_text(encoding='utf-8') == text for k, text in texts.items())
-
-
 def test_a_mean_of_rows_is_kept_by_name(empty):
     rec = a_record(items=dict(de=[1., 0.], sw=[0., 0.], targets=MeanOf(('de', 'sw'))), source='en')
     f = empty.put(rec)

@@ -14,7 +14,6 @@ import subprocess
 import sys
 from importlib import import_module
 from importlib.metadata import version
-from math import isfinite
 from textwrap import shorten
 
 import argcomplete
@@ -128,8 +127,10 @@ def _targets(target):
 
 def _studies(target, preset, seeds, store, jobs=None):
     "A study of each target; a pattern has to match an arm of one of them"
+    from xltnb.runs.experiments import check_seeds
     from xltnb.runs.plan import pick_arms
     from xltnb.verdicts.study import study
+    if seeds is not None: check_seeds(seeds)
     studies = [study(t, preset, seeds, store) for t in _targets(target)]
     if jobs is None or not any(s.plan.jobs for s in studies): return studies
     kept = {id(j) for j in pick_arms([j for s in studies for j in s.plan.jobs], jobs)}
@@ -145,13 +146,6 @@ def _about(paper):
         complain(e)
         return dict(state='broken', tables=None, claims=None, title=None)
     return dict(tables=len(p.tables), claims=len(p.claims), title=p.citation.get('title'))
-
-# %% ../nbs/06_cli.ipynb #e602159e
-def _judged_papers(paper):
-    "The paper, or all that have both experiments and claims"
-    from xltnb.runs.experiments import load_jobs
-    if paper: load_jobs(paper) # says that it is planned, or names the nearest
-    return [paper] if paper else [p for p in _built() if _about(p)['claims']]
 
 # %% ../nbs/06_cli.ipynb #50ff09f8
 def _items(paper, preset):
@@ -246,54 +240,17 @@ def cmd_run(
     "Run what is missing; safe to stop and to repeat"
     return _run_all(_studies(target, preset, seeds, store, jobs), workers=workers, minutes=minutes, device=device, engine=engine)
 
-# %% ../nbs/06_cli.ipynb #bcbcf8d8
-def _number(x): return f'{x:.3f}' if x is not None and isfinite(x) else '-'
-
-# %% ../nbs/06_cli.ipynb #74e7fb89
-def _claimed(row):
-    "Where the effect is claimed to lie"
-    m = row['margin']
-    return '-' if m is None else {'above': f'> {m:g}', 'below': f'< {m:g}', 'within': f'{-m:g} to {m:g}'}[row['rule']]
-
-# %% ../nbs/06_cli.ipynb #070cf5a9
-def _effect(row):
-    "The effect with its interval"
-    if _number(row['low'])=='-': return _number(row['effect'])
-    return f"{_number(row['effect'])} ({_number(row['low'])} to {_number(row['high'])})"
-
-# %% ../nbs/06_cli.ipynb #b3c45458
-def _word(row, jobs):
-    "The verdict, or why there can be none at this preset"
-    if row['verdict']!='todo': return row['verdict']
-    need, mine = set(row['arms']), {j.arm: j for j in jobs}
-    if not need or not need<=set(mine): return f"not at {row['preset']}"
-    return 'waits for data' if any(mine[a].waits for a in need) else 'todo'
-
-# %% ../nbs/06_cli.ipynb #cef0e48d
-def _judged(s):
-    "A study's claims, each with a word for the reader"
-    return [r | dict(word=_word(r, s.plan.jobs)) for r in s.claims().rows]
-
-# %% ../nbs/06_cli.ipynb #1d21a52c
-def _beside(own):
-    "Claim -> what the user's own runs say, where they are of another preset"
-    said = lambda r: f"{r['word']} at {r['preset']}, n {r['n']}" if r['n'] else r['word']
-    return {r['claim']: said(r) for r in _judged(own)} if own else {}
-
-# %% ../nbs/06_cli.ipynb #b7267433
-def _claim_rows(paper, preset, store, ran=''):
-    "Judged claims of a paper at a preset, or at the best one and beside it at the one that ran here"
-    from xltnb.verdicts.study import study
-    best = study(paper, preset, store=store)
-    here = _beside(best.own(ran) if not preset else None)
-    return [r | dict(here=here.get(r['claim'], '')) for r in _judged(best)]
-
 # %% ../nbs/06_cli.ipynb #25b3c04c
+def _claimed_papers(paper):
+    "The paper, or all that have both experiments and claims"
+    return [paper] if paper else [p for p in _built() if _about(p)['claims']]
+
 def _show_claims(rows):
     "Judged claims for a person"
     if not rows: return
+    from xltnb.verdicts.words import claimed, interval
     printed = lambda r: shorten(r['printed'] or '-', 30, placeholder='…')
-    line = lambda r: r | dict(at=r['preset'], verdict=r['word'], effect=_effect(r), claimed=_claimed(r), paper=printed(r))
+    line = lambda r: r | dict(at=r['preset'], verdict=r['word'], effect=interval(r), claimed=claimed(r), paper=printed(r))
     keys = ['claim', 'verdict', 'at', 'n', 'effect', 'claimed', *['here']*any(r['here'] for r in rows), 'paper', 'text']
     show_rows([line(r) for r in rows], cols=keys)
 
@@ -301,7 +258,7 @@ def _show_claims(rows):
 def _code(rows, check):
     "Exit code of a command that judged something; what the preset has no runs for is not left to do"
     from xltnb.verdicts.words import verdict_code
-    return verdict_code(r['verdict'] for r in rows if not r.get('word', '').startswith('not at')) if check else 0
+    return verdict_code(r.get('word', r['verdict']) for r in rows) if check else 0
 
 # %% ../nbs/06_cli.ipynb #207fcc97
 @command
@@ -314,7 +271,8 @@ def cmd_claims(
     check:bool=False, # exit with 4 if a claim is off, with 3 if one is not run yet
 ):
     "Judge the papers' claims by the runs in the store"
-    rows = [r for p in _judged_papers(paper) for r in _claim_rows(p, preset, store)]
+    from xltnb.verdicts.study import study
+    rows = [r for p in _claimed_papers(paper) for r in study(p, preset, store=store).told()]
     keys = ['paper', 'claim', 'preset', 'verdict', 'effect', 'low', 'high', 'n']
     if json: show_rows([{k: r[k] for k in keys} for r in rows], True)
     else: _show_claims(rows)
@@ -363,7 +321,7 @@ def cmd_report(
     "Write one HTML file with claims, figures and the run behind each number"
     from xltnb.verdicts.report import report
     out = _report_file(preset, store, out)
-    print(f'report: {report(_judged_papers(paper), preset, store, out)}')
+    print(f'report: {report(_claimed_papers(paper), preset, store, out)}')
 
 def _report_file(preset, store, out):
     "Where a report goes; said before anything runs if it cannot"
@@ -379,10 +337,14 @@ def cmd_reproduce(
     out:str='', # the HTML file; default: report-<preset>.html in the store
     workers:int|None=None, # processes side by side
 ):
-    "Plan, run, judge and report in one go"
+    "Plan, run, execute the pages, judge and report in one go"
+    from xltnb.verdicts.pages import parameter_pages
+    from xltnb.verdicts.study import study
     _report_file(preset, store, out)
-    code = _run_all(_studies(paper, preset, None, store), workers=workers)
-    _show_claims([r for p in _judged_papers(paper) for r in _claim_rows(p, '', store, preset)])
+    if any(map(parameter_pages, _claimed_papers(paper))):
+        code = cmd_pages(paper, preset=preset, store=store, out=f'{store}/pages', workers=workers)
+    else: code = _run_all(_studies(paper, preset, None, store), workers=workers) # an installed wheel has no pages
+    _show_claims([r for p in _claimed_papers(paper) for r in study(p, store=store).told(preset)])
     cmd_report(paper, preset=preset, store=store, out=out)
     return code
 
@@ -416,13 +378,14 @@ def cmd_pages(
 ):
     "Run all parameterised pages of a paper through papermill; the same command goes on after a kill"
     from xltnb.verdicts.pages import parameter_pages, run_pages, write_index
-    if not any(map(parameter_pages, _judged_papers(paper))): raise XltError(f'there are no pages in {project_root()}: run it in a checkout')
-    code = _run_all(_studies(paper, preset, seeds, store), workers=workers)
-    runs = [r for p in _judged_papers(paper) for r in run_pages(p, preset, seeds, store, out, workers, force)]
+    if not any(map(parameter_pages, _claimed_papers(paper))): raise XltError(f'there are no pages in {project_root()}: run it in a checkout')
+    code = _run_all(_studies(paper, preset, seeds or None, store), workers=workers)
+    if code==1: return code # a page would run what has failed once more
+    runs = run_pages(_claimed_papers(paper), preset, seeds, store, out, workers, force)
     for r in runs:
         if r.error: print(f'{r.out}: {r.error[-300:]}', file=sys.stderr)
-    count = ', '.join(f'{k} {sum(r.status==k for r in runs)}' for k in ('ok','cached','error') if any(r.status==k for r in runs))
-    print(f'pages: {count}; they lie in {write_index(runs, out).parent}')
+    count = ', '.join(f'{n} {k}' for k in ('ok','cached','error') if (n := sum(r.status==k for r in runs)))
+    print(f'pages: {count}; their index: {write_index(runs, out)}')
     return max([code, *(r.exit_code for r in runs)])
 
 # %% ../nbs/06_cli.ipynb #d203fe4b

@@ -253,13 +253,22 @@ def _claim_note(checks, j, need):
     return _notes(would, part, softer, j.note if j.note!='not run' or not part else '')
 
 # %% ../../nbs/verdicts/01_judge.ipynb #b227515a
-def _claim_row(paper, claim, preset, checks):
+def _told(verdict, arms, plan):
+    "The verdict, or why there can be none at this preset"
+    if verdict!='todo': return verdict
+    mine = {j.arm: j for j in plan.jobs}
+    if not arms or not set(arms)<=set(mine): return f'not at {plan.preset}'
+    return 'waits for data' if any(mine[a].waits for a in arms) else 'todo'
+
+def _claim_row(claim, plan, checks):
     "A claim with its verdict and all its checks, the deciding one first"
+    preset = plan.preset
     none = Judged('untestable', note=why) if (why := claim.untestable_at(preset)) else Judged('todo', note='no rule at this preset')
     (check,j),need = checks[0] if checks else (None, none), _hardest(checks if checks and checks[0][1].verdict=='unclear' else [])
-    row = dict(paper=paper, claim=claim.id, text=claim.text, place=claim.place, printed=claim.paper, ours=claim.ours)
+    row = dict(paper=claim.id.partition('.')[0], claim=claim.id, text=claim.text, place=claim.place, printed=claim.paper, ours=claim.ours)
     row |= dict(preset=preset, verdict=j.verdict, effect=j.effect, low=j.low, high=j.high, n=j.n) | _rule(check, j)
-    row |= dict(seeds=list(j.seeds), detectable=j.detectable, arms=sorted(check.arms.values()) if check else []) | need
+    arms = sorted(check.arms.values()) if check else []
+    row |= dict(seeds=list(j.seeds), detectable=j.detectable, arms=arms, word=_told(j.verdict, arms, plan)) | need
     keys,changed = sorted({key for _,x in checks for key in x.keys}), claim.changed.get(preset, '')
     note = _notes(_claim_note(checks, j, need), changed and f'rule changed on {changed}')
     return row | dict(keys=keys, note=note, changed=changed, checks=[_check_row(*x) for x in checks])
@@ -271,6 +280,7 @@ def numbers_html(
     "Write a table with three digits after the point, '–' for what is not there"
     return table_html(df.style.format(precision=3, na_rep='–', escape='html').hide(axis='index'))
 
+# %% ../../nbs/verdicts/01_judge.ipynb #8d4d0dd6
 @dataclass
 class Claims:
     "Judged claims of one paper"
@@ -314,6 +324,6 @@ def judge_plan(
 )->Claims:
     "Judge the claims of a plan's target by the records of the plan's own jobs"
     get = plan.store.getter()
-    rows = [_claim_row(plan.target.partition('.')[0], c, plan.preset, judge_claim(c, plan, get)) for c in _claims_of(plan)]
+    rows = [_claim_row(c, plan, judge_claim(c, plan, get)) for c in _claims_of(plan)]
     _keep()
     return Claims(rows)

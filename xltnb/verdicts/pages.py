@@ -9,6 +9,7 @@ __all__ = ['check_values', 'find_page', 'page_params', 'parse_param', 'PageRun',
 # %% ../../nbs/verdicts/07_pages.ipynb #5981dfbd
 import json
 import os
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
@@ -17,6 +18,8 @@ from html import escape
 from multiprocessing import get_context
 from pathlib import Path
 from uuid import uuid4
+
+from tqdm import tqdm
 
 from ..core import XltError, check_name, nearest, stable_hash
 from ..files import atomic_write, needs, package_data, project_root, typed_path
@@ -196,20 +199,22 @@ def _one(job):
     except XltError as e: return PageRun('error', str(page), params, error=str(e))
 
 def run_pages(
-    paper:str, # its name
+    papers:list[str], # their names
     preset:str='smoke', # smoke | laptop | gpu | paper
     seeds:int=0, # repeats per arm; 0: the preset's own
     store:str='results', # folder of run records
     out:str|Path='results/pages', # folder for the executed pages; relative to the project's root
     workers:int|None=None, # pages side by side; default: the cores
     force:bool=False, # run pages that have not changed, too
-)->list[PageRun]: # one a page
-    "Execute all parameterised pages of a paper, and write an index of them"
+    show:bool=True, # show a bar
+)->list[PageRun]: # one a page, in the order of the papers
+    "Execute all parameterised pages of some papers; all parameters are checked before the first one starts"
     given = dict(preset=preset, seeds=seeds, store=store)
-    jobs = [(f, {k: v for k,v in given.items() if k in page_params(f)}, out, force) for f in parameter_pages(paper)]
-    for f,params,*_ in jobs: check_values(params, {k: p['type'] for k,p in page_params(f).items()})
-    with ProcessPoolExecutor(workers or cores(), get_context('spawn')) as pool: ran = list(pool.map(_one, jobs))
-    return ran
+    specs = {f: {k: p['type'] for k,p in page_params(f).items()} for paper in papers for f in parameter_pages(paper)}
+    jobs = [(f, {k: v for k,v in given.items() if k in kinds}, out, force) for f,kinds in specs.items()]
+    for f,params,*_ in jobs: check_values(params, specs[f])
+    with ProcessPoolExecutor(min(workers or cores(), len(jobs) or 1), get_context('spawn')) as pool:
+        return list(tqdm(pool.map(_one, jobs), total=len(jobs), desc='pages', disable=not show, file=sys.stdout))
 
 # %% ../../nbs/verdicts/07_pages.ipynb #12d84ada
 def write_index(

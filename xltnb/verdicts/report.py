@@ -21,9 +21,10 @@ from ..core import XltError, check_name
 from ..files import atomic_write, package_data, typed_path
 from ..figures.look import paper_figures
 from ..still.still import DARK, still
-from .figures import VERDICT_LOOK, claimed, claims_fig, interval, number
+from .figures import VERDICT_LOOK, claims_fig
 from .compare import compare_plan
 from .judge import judge_plan
+from .words import claimed, interval, number
 from ..records.presets import PRESETS
 from ..records.published import load_paper
 from ..records.record import Record

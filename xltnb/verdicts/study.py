@@ -7,22 +7,19 @@ __all__ = ['Study', 'study', 'plan', 'claims', 'compare']
 
 # %% ../../nbs/verdicts/06_study.ipynb #1c082f11
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
-import plotly.graph_objects as go
 from fastcore.basics import patch
 
 from ..core import XltError, check_name
-from ..figures.look import paper_figures
 from ..records.record import Record
 from ..records.store import Store, open_store
 from ..runs.plan import Plan, best_plan, make_plan, own_plan
 from ..runs.run import RunReport, run_plan
 from .compare import Comparison, compare_plan, pin_plan
-from .figures import claims_fig
 from .judge import Claims, judge_plan
 from .power import plan_power
-from .report import report as write_report
 
 # %% ../../nbs/verdicts/06_study.ipynb #5173f665
 @dataclass(repr=False)
@@ -66,12 +63,13 @@ class Study:
 def figs(self:Study)->dict: # name -> a function that draws, or raises `XltError` for want of runs
     "List the figures: the claims, then those that the paper registers"
     paper,rows = self.plan.target.partition('.')[0], self.claims().rows
-    return dict(claims=lambda: claims_fig(rows if any(r['n'] for r in rows) else [])) | dict(paper_figures(paper, self.runs))
+    look,verdicts = (import_module(f'xltnb.{m}') for m in ('figures.look','verdicts.figures')) # plotly: plans and claims do without
+    return dict(claims=lambda: verdicts.claims_fig(rows if any(r['n'] for r in rows) else [])) | dict(look.paper_figures(paper, self.runs))
 
 @patch
 def fig(self:Study,
     name:str='', # one of `figs`; default: the claims, or the first figure that a table's own runs can draw
-)->go.Figure:
+): # a plotly figure
     "Draw a figure; raises `XltError` for an unknown name, and for want of runs"
     figs = self.figs()
     if name: return figs[check_name(name, figs, 'figure')]()
@@ -86,7 +84,8 @@ def report(self:Study,
     out:str|Path='', # the HTML file; default: report-<preset>.html in the store
 )->Path:
     "Write one HTML file with claims, figures and the run behind each number of the paper"
-    return write_report(self.plan.target.partition('.')[0], self.plan.preset, self.plan.store, out)
+    write = import_module('xltnb.verdicts.report').report
+    return write(self.plan.target.partition('.')[0], self.plan.preset, self.plan.store, out)
 
 @patch
 def own(self:Study,
@@ -96,6 +95,16 @@ def own(self:Study,
     target,store = self.plan.target,self.plan.store
     plan = make_plan(target, preset, store=store) if preset else own_plan(target, store)
     return Study(plan, asked=False) if plan and plan.preset!=self.plan.preset else None
+
+@patch
+def told(self:Study,
+    ran:str='', # preset whose runs stand beside; default: the best that the store's own folder has
+)->list[dict]: # rows of `claims`, each with `here`
+    "Judge, and set beside a preset that was chosen by itself what the user's own runs say"
+    own = None if self.asked else self.own(ran)
+    said = lambda r: f"{r['word']} at {r['preset']}, n {r['n']}" if r['n'] else r['word']
+    here = {r['claim']: said(r) for r in own.claims().rows} if own else {}
+    return [r | dict(here=here.get(r['claim'], '')) for r in self.claims().rows]
 
 @patch
 def __repr__(self:Study): return f'{self.plan!r}{self._chosen()}'

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROWS', 'CORE', 'BEYOND', 'LANGS', 'PAWSX', 'XNLI', 'FROZEN_ROWS', 'RobustCfg', 'AroundCfg', 'RobustFrozenCfg', 'Row',
-           'row_cfg', 'Study', 'studies', 'FrozenRow', 'frozen_studies', 'frozen_jobs', 'robust_jobs']
+           'row_cfg', 'RobustStudy', 'studies', 'FrozenRow', 'frozen_studies', 'frozen_jobs', 'robust_jobs']
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #26b824b2
 from dataclasses import dataclass, field, replace
@@ -129,7 +129,7 @@ def row_cfg(
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #be2333e0
 @dataclass(frozen=True)
-class Study:
+class RobustStudy:
     "One task at one preset"
     cfg:RobustCfg # plain training
     copies:int # N of RS-DA
@@ -158,7 +158,7 @@ _INVENTED = tuple(l.name for l in NEAR_TO_FAR.languages)
 def _mechanism(plain_s, test):
     "Both tasks in invented languages"
     cfg = lambda name: RobustCfg(f'invented_{name}', 4000, test, (), 'invented', matrix=_INVENTED, matrix_items=200, fine=_FINE)
-    study = lambda name, **more: Study(cfg(name), int(_FINE.epochs), CORE, 5, plain_s, more=more)
+    study = lambda name, **more: RobustStudy(cfg(name), int(_FINE.epochs), CORE, 5, plain_s, more=more)
     worlds = replace(study('inference'), rows=('plain','rsda'), plain_s=plain_s+100., worlds=True) # half of it trains the encoder
     return dict(infer=study('inference', plain=36, rsda=36, rsrp=7, adv=7), para=study('paraphrase', plain=13), worlds=worlds)
 
@@ -176,7 +176,7 @@ def _printed_studies():
     "PAWS-X and XNLI with both encoders"
     rows = ('plain','matched','rsda','random','english','rsrp','adv','lookup')
     tasks = (('pawsx', PAWSX, 10, 3., 200.), ('xnli', XNLI, 3, 1., 1300.))
-    return {f'{t}{s}': Study(_published(t, langs, enc), n, rows, 5, cost, passes, exact=True)
+    return {f'{t}{s}': RobustStudy(_published(t, langs, enc), n, rows, 5, cost, passes, exact=True)
             for t,langs,n,passes,cost in tasks for s,enc in _ENCODERS}
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #78fc907c
@@ -185,14 +185,14 @@ def _smoke_studies():
     fine = FineCfg(steps=3, batch=8, lr=1e-4)
     cfg = RobustCfg('cldr_cat', 48, 12, ('en','de','zh','hi'), 'e5-small:2', fine=fine)
     pair = replace(cfg, task='lo_pair', langs=('en','de'), matrix=('en','de'), matrix_items=8)
-    return dict(cldr=Study(cfg, 3, CORE, 1, 5.), pair=Study(pair, 3, ('plain','rsda'), 1, 5.))
+    return dict(cldr=RobustStudy(cfg, 3, CORE, 1, 5.), pair=RobustStudy(pair, 3, ('plain','rsda'), 1, 5.))
 
 def _gpu_studies():
     "All rows of the data, and what goes beyond the paper"
     more = CORE+BEYOND+('once','released','originals','rsrp_last','adv_last')
     pair = _real('lo_pair', 0, 200, matrix=_ALL_PAIRS)
-    return dict(cldr=Study(_real('cldr_cat', 0, 400), 4, more, 5, 60.), pair=Study(pair, 4, CORE+('shared',), 5, 200.),
-                intent=Study(_real('ha_intent', 0, 400), 4, CORE, 5, 60.), **_mechanism(15., 1000))
+    return dict(cldr=RobustStudy(_real('cldr_cat', 0, 400), 4, more, 5, 60.), pair=RobustStudy(pair, 4, CORE+('shared',), 5, 200.),
+                intent=RobustStudy(_real('ha_intent', 0, 400), 4, CORE, 5, 60.), **_mechanism(15., 1000))
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #506430fb
 def _laptop_studies():
@@ -200,15 +200,15 @@ def _laptop_studies():
     pair = _real('lo_pair', 960, 100, _PAIRS, matrix=_PAIRS)
     cheap = tuple(r for r in BEYOND if not ROWS[r].grid) # those that try radii train several models
     return dict(
-        cldr=Study(_real('cldr_cat', 480, 120, LANGS), 4, CORE+('released','once')+cheap, 10, 150., more=dict(plain=16, rsda=16)),
+        cldr=RobustStudy(_real('cldr_cat', 480, 120, LANGS), 4, CORE+('released','once')+cheap, 10, 150., more=dict(plain=16, rsda=16)),
         **_mechanism(65., 500),
-        pair=Study(pair, 4, ('plain','rsda','random'), 3, 650.),
-        intent=Study(_real('ha_intent', 960, 120, LANGS), 4, ('plain','rsda','random'), 3, 120.))
+        pair=RobustStudy(pair, 4, ('plain','rsda','random'), 3, 650.),
+        intent=RobustStudy(_real('ha_intent', 960, 120, LANGS), 4, ('plain','rsda','random'), 3, 120.))
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #b9e12f2e
 def studies(
     preset:str, # one of the presets
-)->dict[str,Study]: # by short name
+)->dict[str,RobustStudy]: # by short name
     "The tasks of a preset"
     if find_preset(preset).printed: return _printed_studies()
     return dict(smoke=_smoke_studies, gpu=_gpu_studies).get(preset, _laptop_studies)()
