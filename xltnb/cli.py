@@ -18,8 +18,9 @@ from textwrap import shorten
 
 import argcomplete
 
+from .names import needs
 from .core import XltError, check_name, nearest
-from .files import cache_dir, needs, out_file, project_root, typed_path
+from .files import cache_dir, out_file, project_root, typed_path
 from .terminal import COMMANDS, EXIT_CODES, Parser, call_with, command, complain, exit_code, fill_parser, show_rows
 
 # %% ../nbs/06_cli.ipynb #ad16013d

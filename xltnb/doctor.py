@@ -16,9 +16,10 @@ from pathlib import Path
 
 from .tasks.catalog import catalog_state
 from .core import XltError
-from .files import cache_dir, from_checkout, how_to_get, project_root
+from .files import cache_dir, project_root
 from .models.q4 import encoder_file
 from .runs.plan import cores
+from .names import from_checkout, how_to_get
 
 # %% ../nbs/05_doctor.ipynb #c9f39db5
 def _row(name, found, remedy='', needed=True, good=None):

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from fastcore.basics import patch
 
 from ..core import check_name
-from ..files import needs
+from ..names import needs
 from ..runs.experiments import has_part, load_part, papers
 from ..still.still import still
 

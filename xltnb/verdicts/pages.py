@@ -22,12 +22,13 @@ from uuid import uuid4
 from tqdm import tqdm
 
 from ..core import XltError, check_name, nearest, stable_hash
-from ..files import atomic_write, needs, package_data, project_root, typed_path
+from ..files import atomic_write, package_data, project_root, typed_path
 from ..records.presets import PRESETS
 from ..records.published import find_papers
 from ..records.store import Store
 from ..runs.experiments import check_seeds
 from ..runs.plan import cores
+from ..names import needs
 from .compare import pins
 
 # %% ../../nbs/verdicts/07_pages.ipynb #45679500
