@@ -281,7 +281,7 @@ def numbers_html(
     return table_html(df.style.format(precision=3, na_rep='–', escape='html').hide(axis='index'))
 
 # %% ../../nbs/verdicts/01_judge.ipynb #8d4d0dd6
-@dataclass
+@dataclass(repr=False)
 class Claims:
     "Judged claims of one paper"
     rows:list # one dict a claim
@@ -303,10 +303,15 @@ class Claims:
         return pd.DataFrame(found, columns=['claim','effect','rule',*columns])
 
     def only(self,
-        start:str, # of an id, without the paper: 'F'
+        *ids:str, # without the paper: 'C1', or 'F' for a family
     )->'Claims':
-        "Keep the claims of one family"
-        return Claims([r for r in self.rows if r['claim'].partition('.')[2].startswith(start)])
+        "Keep some claims"
+        by = {r['claim'].partition('.')[2]: r for r in self.rows}
+        return Claims([r for k,r in by.items() if any(k==i if i in by else k.startswith(i) for i in ids)])
+
+    def __repr__(self):
+        words = [r['verdict'] for r in self.rows]
+        return f'{len(words)} claim{"s"*(len(words)!=1)}: '+', '.join(f'{words.count(w)} {w}' for w in reversed(WORST) if w in words)
 
     def _repr_html_(self): return numbers_html(self.df[['claim','verdict','effect','low','high','n','preset','text','note']])
 

@@ -4,15 +4,18 @@
 
 # %% auto #0
 __all__ = ['BOTH', 'ACCURACY', 'arm_title', 'by_title', 'mean_of', 'add_levels', 'anchors_fig', 'control_name', 'layers_fig',
-           'probe_curve_fig']
+           'probe_curve_fig', 'scores_by_seed', 'shown_or_why', 'show_each']
 
 # %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #d35dadcd
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
+from IPython.display import Markdown, display
 
+from ...core import XltError
 from ...figures.look import COLOURS, QUIET, dress, each_arm, fade, grouped, needed, panels, printed_points, seed_lines
 from ...records.record import Record
 
@@ -150,7 +153,7 @@ def _best_layer(records, metric):
 def control_name(
     record:Record, # an alignment run
 )->str: # 'control_orbits', or 'control' in older records
-    "The metric that holds its control: relabellings within orbits, or within rings in records of before 22 November 2026"
+    "The metric that holds its control: relabellings within orbits, or within rings in older records"
     return 'control_orbits' if 'control_orbits' in record.metrics else 'control'
 
 # %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #e449622a
@@ -211,3 +214,32 @@ def probe_curve_fig(
     fig.update_yaxes(title=ACCURACY, col=1)
     how = "a fresh probe at each point, on fewer games than the record's own; thin lines are seeds, thick ones their mean"
     return dress(fig, 'Across languages: '+each_arm(arms, _last_evaluation, str), how)
+
+# %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #a26bd6ff
+def scores_by_seed(
+    records:Iterable[Record], # any runs
+    columns:dict[str,str], # heading -> metric
+)->pd.DataFrame: # arm, seed and the columns; '' where a run lacks one
+    "Set the scores of runs side by side, a row each"
+    rows = [dict(arm=r.arm, seed=r.seed) | {k: r.metrics.get(m) for k,m in columns.items()} for r in needed(records,'scores')]
+    return pd.DataFrame(rows).round(3).astype(object).fillna('')
+
+# %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #fe576629
+def shown_or_why(
+    draw:Callable, # makes a figure or a table, or raises `XltError` for want of runs
+    *args, # what it takes
+    **options, # of `draw`
+): # what `draw` made, or a line of Markdown
+    "Draw, or say in a line what is missing"
+    try: return draw(*args, **options)
+    except XltError as e: return Markdown(f'*Not shown: {e}.*')
+
+# %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #a78dda13
+def show_each(
+    draw:Callable, # draws one run
+    records:list[Record], # any runs
+    what:str, # what they are runs of, for the line that says that there are none
+):
+    "Display a figure for each run, or a line that says what is missing"
+    for r in records: display(shown_or_why(draw, r))
+    if not records: display(shown_or_why(needed, records, what))
