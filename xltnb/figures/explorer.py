@@ -7,6 +7,8 @@ __all__ = ['kernel_answers', 'Explorer', 'paper_widget', 'explore']
 
 # %% ../../nbs/figures/01_explorer.ipynb #d2dd56ff
 import plotly.graph_objects as go
+from IPython import get_ipython
+from IPython.display import display
 from fastcore.basics import patch
 
 from ..core import check_name
@@ -15,10 +17,7 @@ from ..runs.experiments import has_part, load_part, papers
 from ..still.still import still
 
 # %% ../../nbs/figures/01_explorer.ipynb #cc1cab23
-with needs('lab'):
-    import ipywidgets as W
-    from IPython import get_ipython
-    from IPython.display import display
+with needs('lab'): import ipywidgets as W
 
 # %% ../../nbs/figures/01_explorer.ipynb #d566a48b
 def kernel_answers()->bool:
