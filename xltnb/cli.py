@@ -379,7 +379,8 @@ def cmd_pages(
 ):
     "Run all parameterised pages of a paper through papermill; the same command goes on after a kill"
     from xltnb.verdicts.pages import parameter_pages, run_pages, write_index
-    if not any(map(parameter_pages, _claimed_papers(paper))): raise XltError(f'there are no pages in {project_root()}: run it in a checkout')
+    if not any(map(parameter_pages, _claimed_papers(paper))):
+        raise XltError(f'there are no pages in {project_root()}: run it in a checkout')
     code = _run_all(_studies(paper, preset, seeds or None, store), workers=workers)
     if code==1: return code # a page would run what has failed once more
     runs = run_pages(_claimed_papers(paper), preset, seeds, store, out, workers, force)
