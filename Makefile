@@ -3,6 +3,8 @@
 # make lab         open JupyterLab
 # make docs        build the site into _docs/ and README.md
 # make stills      draw the still picture beside each figure of the pages
+# make types       check types: names, attributes and arguments that cannot be right
+# make requirements   copy the requirements of pyproject.toml to where other tools read them
 #
 # PRESET=laptop PAPER=mothello make reproduce   narrows it; UV_TORCH_BACKEND=cpu keeps a GPU-less machine from fetching CUDA
 
@@ -27,10 +29,10 @@ export TOKENIZERS_PARALLELISM ?= false
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test lab docs stills clean
+.PHONY: help setup reproduce test lab docs stills types requirements clean
 
 help:
-	@sed -n '1,7s/^# \{0,1\}//p' Makefile
+	@sed -n '1,9s/^# \{0,1\}//p' Makefile
 
 setup: $(STAMP)
 
@@ -43,7 +45,7 @@ $(STAMP): pyproject.toml constraints.txt overrides.txt
 	@conf() { $(BIN)/python -m pip config get global.$$1 2>/dev/null || true; }; \
 	 export UV_FIND_LINKS="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-$$(conf find-links)}}"; \
 	 index="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$(conf index-url)}}"; [ -z "$$index" ] || export UV_DEFAULT_INDEX="$$index"; \
-	 $(BIN)/uv pip install -q -p $(BIN)/python -c constraints.txt --overrides overrides.txt -e '.[dev,ui,peers]'
+	 $(BIN)/uv pip install -q -p $(BIN)/python -c constraints.txt --overrides overrides.txt -e '.[lab,dev,ui,peers]'
 	@touch $@
 
 reproduce: setup
@@ -61,6 +63,12 @@ docs: setup
 
 stills: setup
 	@$(BIN)/python -c 'from xltnb.still.still import add_stills; print(len(add_stills()), "pages changed")'
+
+types: setup
+	@$(BIN)/python -m mypy
+
+requirements: setup
+	@$(BIN)/python -m xltnb.dev.requirements
 
 clean:
 	rm -rf _docs _proc_* .pytest_cache .hypothesis .ruff_cache

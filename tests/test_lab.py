@@ -6,10 +6,12 @@ beside it: of browser, server and kernel together, which idle cores would need a
 """
 import os
 import re
+import secrets
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from contextlib import contextmanager
 
@@ -59,24 +61,42 @@ def without_outputs(path):
 def lab(tmp_path_factory):
     "JupyterLab over a folder with a notebook for each widget; address of a notebook"
     import nbformat
-    home, work, port = tmp_path_factory.mktemp('jupyter'), tmp_path_factory.mktemp('work'), free_port()
+    home, work, port, token = tmp_path_factory.mktemp('jupyter'), tmp_path_factory.mktemp('work'), free_port(), secrets.token_hex(16)
     kernel = {'kernelspec': {'name': 'python3', 'display_name': 'python3', 'language': 'python'}}
     for name, code in BOOKS.items():
         nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in code], metadata=kernel), work/f'{name}.ipynb')
     for name in WIDGETS: nbformat.write(without_outputs(NBS/'papers'/'mothello'/f'{name}.ipynb'), work/f'{name}.ipynb')
     names = ('JUPYTER_CONFIG_DIR', 'JUPYTERLAB_SETTINGS_DIR', 'JUPYTERLAB_WORKSPACES_DIR', 'JUPYTER_RUNTIME_DIR')
-    env = {**os.environ, **{n: str(home/n.lower()) for n in names}, 'PYTHONPATH': str(ROOT)}
+    env = {**os.environ, **{n: str(home/n.lower()) for n in names}, 'PYTHONPATH': str(ROOT), 'JUPYTER_TOKEN': token}  # on a command line every user could read it
     set_option(home, 'apputils-extension', 'notification', '{"fetchNews": "false", "checkForUpdates": false}')
     set_option(home, 'notebook-extension', 'tracker', '{"windowingMode": "none"}')  # cells out of sight are drawn too
-    args = f'-m jupyter lab --no-browser --allow-root --port={port} --ip=127.0.0.1 --IdentityProvider.token= --ServerApp.root_dir={work}'
+    args = f'-m jupyter lab --no-browser --allow-root --port={port} --ip=127.0.0.1 --ServerApp.root_dir={work}'
     with open(home/'log', 'w') as log:
         server = subprocess.Popen([sys.executable, *args.split()], env=env, stdout=log, stderr=log, cwd=work)
         try:
             wait_for(f'http://127.0.0.1:{port}/api', server)
-            yield lambda name: f'http://127.0.0.1:{port}/lab/tree/{name}.ipynb?reset'
+            yield lambda name, token=token: f'http://127.0.0.1:{port}/lab/tree/{name}.ipynb?reset' + f'&token={token}'*bool(token)
         finally:
             server.terminate()
             server.wait(20)
+
+
+def test_without_the_token_nothing_is_handed_out(lab):
+    "Another user of this machine gets neither a file nor a terminal"
+    root = lab('').split('/lab')[0]
+    for path in ('api/contents', 'api/terminals', 'api/kernels'):
+        with pytest.raises(urllib.error.HTTPError, match='403'): urllib.request.urlopen(f'{root}/{path}', timeout=10)
+    assert urllib.request.urlopen(lab('', token='').replace('?reset', ''), timeout=10).url.startswith(f'{root}/login')
+
+
+def test_our_command_listens_on_this_machine_and_keeps_the_token(monkeypatch, capsys):
+    from xltnb import cli
+    called = []
+    monkeypatch.setattr(cli.subprocess, 'call', lambda words: called.append(words) or 0)
+    cli.cmd_lab('mothello_tab1', no_browser=True)
+    assert '--ip=127.0.0.1' in called[0] and not [w for w in called[0] if 'token' in w.lower() or 'password' in w.lower()]
+    said = capsys.readouterr().out
+    assert '127.0.0.1 alone' in said and (ROOT/said.rsplit(': ', 1)[1].strip()).is_file()
 
 
 def picture(page): return page.locator(PLOT).first.evaluate('e => JSON.stringify(e.data) + JSON.stringify(e.layout)')

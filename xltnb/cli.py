@@ -12,11 +12,13 @@ import inspect
 import os
 import subprocess
 import sys
+from importlib import import_module
 from importlib.metadata import version
 from textwrap import shorten
 
 import argcomplete
 
+from .names import needs
 from .core import XltError, check_name, nearest
 from .files import cache_dir, out_file, project_root, typed_path
 from .terminal import COMMANDS, EXIT_CODES, Parser, call_with, command, complain, exit_code, fill_parser, show_rows
@@ -337,9 +339,12 @@ def cmd_reproduce(
     workers:int|None=None, # processes side by side
 ):
     "Plan, run, execute the pages, judge and report in one go"
+    from xltnb.verdicts.pages import parameter_pages
     from xltnb.verdicts.study import study
     _report_file(preset, store, out)
-    code = cmd_pages(paper, preset=preset, store=store, out=f'{store}/pages', workers=workers)
+    if any(map(parameter_pages, _claimed_papers(paper))):
+        code = cmd_pages(paper, preset=preset, store=store, out=f'{store}/pages', workers=workers)
+    else: code = _run_all(_studies(paper, preset, None, store), workers=workers) # an installed wheel has no pages
     _show_claims([r for p in _claimed_papers(paper) for r in study(p, store=store).told(preset)])
     cmd_report(paper, preset=preset, store=store, out=out)
     return code
@@ -373,7 +378,9 @@ def cmd_pages(
     force:bool=False, # run pages that have not changed, too
 ):
     "Run all parameterised pages of a paper through papermill; the same command goes on after a kill"
-    from xltnb.verdicts.pages import run_pages, write_index
+    from xltnb.verdicts.pages import parameter_pages, run_pages, write_index
+    if not any(map(parameter_pages, _claimed_papers(paper))):
+        raise XltError(f'there are no pages in {project_root()}: run it in a checkout')
     code = _run_all(_studies(paper, preset, seeds or None, store), workers=workers)
     if code==1: return code # a page would run what has failed once more
     runs = run_pages(_claimed_papers(paper), preset, seeds, store, out, workers, force)
@@ -390,11 +397,13 @@ def cmd_lab(
     *,
     no_browser:bool=False, # print the address instead of opening a browser
 ):
-    "Open JupyterLab on a page"
+    "Open JupyterLab on a page, for this machine alone: it listens on 127.0.0.1 and asks for the token that it prints"
     from xltnb.verdicts.pages import find_page
-    page = page or _first_widget()
+    with needs('lab'): import_module('jupyterlab')
+    page = find_page(page or _first_widget())
+    print('JupyterLab listens on 127.0.0.1 alone and keeps its token; from another machine: nbs/howto/remote_machine.ipynb', flush=True)
     root = ['--allow-root'] if hasattr(os, 'geteuid') and os.geteuid()==0 else []
-    return subprocess.call([sys.executable, '-m', 'jupyterlab', str(find_page(page)), *root, *['--no-browser']*no_browser])
+    return subprocess.call([sys.executable, '-m', 'jupyterlab', str(page), '--ip=127.0.0.1', *root, *['--no-browser']*no_browser])
 
 def _first_widget():
     "The page with the widget of the first paper that has one"
@@ -407,7 +416,7 @@ def _first_widget():
 @command
 def cmd_docs():
     "Build the site into _docs"
-    from xltnb.dev.docs import publish
+    with needs('dev'): from xltnb.dev.docs import publish
     print(f'the site: {publish()}')
 
 # %% ../nbs/06_cli.ipynb #7c2987c2
@@ -480,8 +489,9 @@ def cmd_leaderboard(
 # %% ../nbs/06_cli.ipynb #ced5b74b
 def _data_build(out, sources):
     "Fetch the pinned packages that are missing, then build"
-    from xltnb.dev.build import build_bench
-    from xltnb.dev.sources import fetch_sources
+    with needs('dev'):
+        from xltnb.dev.build import build_bench
+        from xltnb.dev.sources import fetch_sources
     from xltnb.tasks.bench import BENCH_DIR
     folder = typed_path(sources, 'sources') if sources else cache_dir()/'sources'
     fetch_sources(folder)
@@ -526,7 +536,7 @@ def cmd_corpus(
     vocab:int=0, # train a unigram vocabulary of so many subwords into OUT/vocab
 ):
     "Make a pretraining text of translated packages: help pages, manual pages, descriptions"
-    from xltnb.dev.packages import make_corpus
+    with needs('dev'): from xltnb.dev.packages import make_corpus
     make_corpus(out, languages, packages, fetch, vocab)
 
 # %% ../nbs/06_cli.ipynb #3851152d

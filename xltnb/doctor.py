@@ -19,6 +19,7 @@ from .core import XltError
 from .files import cache_dir, project_root
 from .models.q4 import encoder_file
 from .runs.plan import cores
+from .names import from_checkout, how_to_get
 
 # %% ../nbs/05_doctor.ipynb #c9f39db5
 def _row(name, found, remedy='', needed=True, good=None):
@@ -33,14 +34,16 @@ def _version(p):
     except PackageNotFoundError: return None
 
 # %% ../nbs/05_doctor.ipynb #4a1f80d7
+_NEED = ('torch','numba','transformers','accelerate','safetensors','plotly','pandas','scipy','datasets','scikit-learn') # the package's own
+_BROUGHT = {'jupyterlab': 'lab', 'papermill': 'lab', 'ipywidgets': 'lab', 'nbdev': 'dev', 'playwright': 'ui', 'rust-reversi': 'peers'}
+
 def _packages():
-    "What is imported, and what can be"
-    need = ('torch', 'numba', 'transformers', 'accelerate', 'safetensors', 'papermill', 'jupyterlab', 'plotly', 'pandas', 'scipy',
-            'datasets', 'scikit-learn')
-    extra = {'nbdev':'dev', 'playwright':'ui', 'rust-reversi':'peers'}
-    use = {'rust-reversi':', for `xltnb speed othello-games`'}
-    optional = [_row(p, _version(p), f'pip install -e .[{e}]{use.get(p, "")}', needed=False) for p,e in extra.items()]
-    return [*[_row(p, _version(p), f'pip install {p}') for p in need], _encoder(), *optional]
+    "What is imported, and what can be; tests and site are of use in a checkout alone"
+    use = {'rust-reversi': ', for `xltnb speed othello-games`'}
+    shown = {p: e for p,e in _BROUGHT.items() if from_checkout() or e in ('lab','peers')}
+    optional = [_row(p, _version(p), how_to_get(e)+use.get(p, ''), needed=False) for p,e in shown.items()]
+    needed = [_row(p, _version(p), 'make setup' if from_checkout() else f'pip install {p}') for p in _NEED]
+    return [*needed, _encoder(), *optional]
 
 # %% ../nbs/05_doctor.ipynb #0ad54945
 def _encoder():
@@ -89,13 +92,14 @@ def _machine(store):
 
 # %% ../nbs/05_doctor.ipynb #7988d6e0
 def _tools():
-    "Programs beside Python"
+    "Programs beside Python; browser and site builder are of use in a checkout alone"
+    git = _row('git', shutil.which('git'), 'records will lack the commit', needed=False)
+    if not from_checkout(): return [git]
     browsers = map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))
     chrome = os.environ.get('XLTNB_CHROMIUM') or next(filter(None, browsers), None)
     site = 'the site is built by smalldocs instead; conda install -c conda-forge quarto'
     return [_row('chromium', chrome, 'browser tests are skipped; Debian: apt install chromium', needed=False),
-            _row('quarto', shutil.which('quarto'), site, needed=False),
-            _row('git', shutil.which('git'), 'records will lack the commit', needed=False)]
+            _row('quarto', shutil.which('quarto'), site, needed=False), git]
 
 # %% ../nbs/05_doctor.ipynb #dd1635e2
 def _data_sets():

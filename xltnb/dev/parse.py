@@ -217,4 +217,4 @@ def list_value(
     if not spec.get('values'): return None
     value = spec['values'][int(rng.random()*len(spec['values']))]
     pieces = walk(parse_template(value if isinstance(value, str) else str(value['in'])), rules, lambda *_: None, rng)
-    return pieces and join_pieces(pieces)[0]
+    return None if pieces is None else join_pieces(pieces)[0]

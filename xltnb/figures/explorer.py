@@ -6,15 +6,18 @@
 __all__ = ['kernel_answers', 'Explorer', 'paper_widget', 'explore']
 
 # %% ../../nbs/figures/01_explorer.ipynb #d2dd56ff
-import ipywidgets as W
 import plotly.graph_objects as go
 from IPython import get_ipython
 from IPython.display import display
 from fastcore.basics import patch
 
 from ..core import check_name
+from ..names import needs
 from ..runs.experiments import has_part, load_part, papers
 from ..still.still import still
+
+# %% ../../nbs/figures/01_explorer.ipynb #cc1cab23
+with needs('lab'): import ipywidgets as W
 
 # %% ../../nbs/figures/01_explorer.ipynb #d566a48b
 def kernel_answers()->bool:

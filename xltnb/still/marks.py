@@ -181,7 +181,7 @@ def scale_ends(
 )->tuple: # least and greatest
     "Values of a scale's ends"
     if (mid := t.get('zmid')) is not None: return mid-np.nanmax(np.abs(z-mid)), mid+np.nanmax(np.abs(z-mid))
-    return (f(z) if t.get(k) is None else t[k] for k,f in (('zmin',np.nanmin), ('zmax',np.nanmax)))
+    return tuple(f(z) if t.get(k) is None else t[k] for k,f in (('zmin',np.nanmin), ('zmax',np.nanmax)))
 
 # %% ../../nbs/still/02_marks.ipynb #c30f074a
 def draw_heatmap(

@@ -15,7 +15,6 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from html import escape
-from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from uuid import uuid4
@@ -29,6 +28,7 @@ from ..records.published import find_papers
 from ..records.store import Store
 from ..runs.experiments import check_seeds
 from ..runs.plan import cores
+from ..names import needs
 from .compare import pins
 
 # %% ../../nbs/verdicts/07_pages.ipynb #45679500
@@ -67,6 +67,7 @@ def find_page(
         if not (p := typed_path(name, 'notebook')).is_file(): raise XltError(f'no notebook at {name}')
         return p
     found = {p.stem: p for p in sorted((project_root()/'nbs'/'papers').rglob('[!._]*.ipynb'))}
+    if not found: raise XltError(f'there are no pages in {project_root()}: run it in a checkout, or give the path of a notebook')
     return found[check_name(str(name), found, 'page')]
 
 # %% ../../nbs/verdicts/07_pages.ipynb #82fd08d7
@@ -75,7 +76,8 @@ def page_params(
 )->dict[str,dict]: # name -> type, default, help
     "The parameters of a page, as its `parameters` cell declares them"
     page = find_page(nb)
-    try: spec = import_module('papermill').inspect_notebook(str(page))
+    with needs('lab'): import papermill as pm
+    try: spec = pm.inspect_notebook(str(page))
     except Exception as e: raise XltError(f'{page} is no notebook ({type(e).__name__}: {e!s:.200}): open it, or take another one') from e
     if not spec: raise XltError(f'{nb} has no cell tagged `parameters`, so it cannot be run with others')
     return {k: dict(type=p['inferred_type_name'].replace(' ', ''), default=p['default'], help=p['help']) for k,p in spec.items()}
@@ -129,7 +131,7 @@ def _marked(mark):
 # %% ../../nbs/verdicts/07_pages.ipynb #50aa77b4
 def _execute(nb, tmp, params, timeout):
     "Run a notebook; the error's text, or ''"
-    pm = import_module('papermill')
+    import papermill as pm
     try: pm.execute_notebook(str(nb), str(tmp), parameters=params, progress_bar=False, execution_timeout=timeout,
                                cwd=str(Path(nb).parent), extra_arguments=['--IPKernelApp.log_level=ERROR'])
     except Exception as e: return f'{type(e).__name__}: {str(e)[-2000:]}' # a time-out and a dead kernel are not papermill's own errors

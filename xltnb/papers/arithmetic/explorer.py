@@ -8,7 +8,6 @@ __all__ = ['walkable', 'corners_of', 'nearest_point', 'LambdaExplorer']
 # %% ../../../nbs/papers/arithmetic/12_explorer.ipynb #189675e6
 from collections.abc import Sequence
 
-import ipywidgets as W
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -16,7 +15,7 @@ from fastcore.basics import patch
 from plotly.subplots import make_subplots
 
 from ...core import XltError
-from ...figures.explorer import Explorer, paper_widget
+from ...figures.explorer import Explorer, W, paper_widget
 from ...figures.look import COLOURS, INK, QUIET, dress
 from .figures import family_of
 from ...records.record import Record

@@ -89,7 +89,7 @@ class Start:
     @property
     def about(self)->str:
         "In a word, for the record of a merge"
-        return dict(zero='zero', start=f'init {self.init}', adapter=self.source and self.source.fingerprint)[self.kind]
+        return dict(zero='zero', start=f'init {self.init}', adapter=self.source.fingerprint if self.source else '')[self.kind]
 
     def __eq__(self, other): return isinstance(other, Start) and self.about==other.about
 

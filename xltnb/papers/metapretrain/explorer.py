@@ -6,12 +6,11 @@
 __all__ = ['PhasesExplorer']
 
 # %% ../../../nbs/papers/metapretrain/08_explorer.ipynb #618485ec
-import ipywidgets as W
 import plotly.graph_objects as go
 from fastcore.basics import patch
 
 from ...core import XltError, check_name
-from ...figures.explorer import Explorer, paper_widget
+from ...figures.explorer import Explorer, W, paper_widget
 from ...figures.look import QUIET, dress, panels
 from .arms import META_ARMS
 from .figures import ARM_COLOURS, CURVES, _curve, boundary, of_study

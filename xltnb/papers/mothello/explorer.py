@@ -6,13 +6,12 @@
 __all__ = ['probe_board', 'empty_boards', 'board_data', 'OthelloExplorer']
 
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #cca2d0d5
-import ipywidgets as W
 import numpy as np
 import plotly.graph_objects as go
 from fastcore.basics import patch
 
 from .demo import ARMS, Demo, States, load_demo
-from ...figures.explorer import Explorer, paper_widget
+from ...figures.explorer import Explorer, W, paper_widget
 from ...figures.look import INK
 from ...othello.rules import SYMMETRIES, geometry, symmetries
 

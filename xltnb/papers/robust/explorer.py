@@ -8,14 +8,13 @@ __all__ = ['RegionExplorer']
 # %% ../../../nbs/papers/robust/07_explorer.ipynb #0df1e1bb
 from functools import cache
 
-import ipywidgets as W
 import numpy as np
 import plotly.graph_objects as go
 from fastcore.basics import patch
 
 from ...tasks.bench import load_bench
 from ...core import check_name
-from ...figures.explorer import Explorer, paper_widget
+from ...figures.explorer import Explorer, W, paper_widget
 from ...figures.look import COLOURS, INK, QUIET, dress, fade
 from .regions import Around, Points, load_classifier
 from .methods import NOISES

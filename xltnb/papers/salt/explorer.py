@@ -8,7 +8,6 @@ __all__ = ['SHOWN', 'LAMS', 'LANGUAGES', 'subword_languages', 'proposer', 'proba
 # %% ../../../nbs/papers/salt/09_explorer.ipynb #c302600e
 from functools import lru_cache
 
-import ipywidgets as W
 import numpy as np
 import plotly.graph_objects as go
 import torch
@@ -17,7 +16,7 @@ from plotly.subplots import make_subplots
 from safetensors.torch import load_file
 
 from ...core import XltError
-from ...figures.explorer import Explorer, paper_widget
+from ...figures.explorer import Explorer, W, paper_widget
 from ...figures.look import COLOURS, INK, dress
 from ...models.encoders import load_encoder, load_mlm
 from ...models.subwords import MODELS_DIR
