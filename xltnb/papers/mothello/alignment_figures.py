@@ -15,7 +15,6 @@ import pandas as pd
 import plotly.graph_objects as go
 from IPython.display import display
 
-from ...core import XltError
 from ...figures.look import COLOURS, QUIET, dress, each_arm, fade, grouped, needed, panels, printed_points, seed_lines, shown
 from ...records.record import Record
 
