@@ -62,7 +62,7 @@ def check_names(
 
 # %% ../../nbs/dev/04_sitemap.ipynb #3c70aeb0
 ROOMS = ('core','files','stats','terminal','names','records','runs','still','figures','verdicts','tasks','othello','models','training',
-    'invented','studies','papers','leaderboard','dev','doctor','cli') # the order of folders: a page imports from earlier ones
+    'invented','studies','papers','leaderboard','dev','doctor','commands','cli') # the order of folders: a page imports from earlier ones
 FIRST = ('walk','claims','deviations','log')
 
 # %% ../../nbs/dev/04_sitemap.ipynb #b33ab998
