@@ -28,7 +28,7 @@ def nearest(
     name:str, # what was typed
     options, # the names that exist
 )->str|None: # the closest of `options`, or None
-    "The option that `name` was most likely meant to be"
+    "Find the option that `name` was most likely meant to be"
     options = [str(o) for o in options]
     folded = {o.lower(): o for o in options}
     close = get_close_matches(str(name).lower(), folded, n=1, cutoff=0.5)
@@ -63,13 +63,13 @@ def check_number(
     raise XltError(f'{what} is {_shown(x)}: give {"an integer" if whole else "a number"}{_span(low, high, above)}')
 
 def _span(low, high, above):
-    "A range in words"
+    "Say a range in words"
     if math.isinf(low): return '' if math.isinf(high) else f' of at most {high:g}'
     if above: return f' above {low:g}' + ('' if math.isinf(high) else f' and at most {high:g}')
     return f' at least {low:g}' if math.isinf(high) else f' from {low:g} to {high:g}'
 
 def _shown(x):
-    "A value for an error: one line of at most 80 characters"
+    "Show a value for an error: one line of at most 80 characters"
     try: return repr(x)[:80]
     except ValueError: return 'a number of thousands of digits'
 
@@ -90,7 +90,7 @@ class about:
 _KINDS = {list: 'a list', tuple: 'a list', dict: 'a mapping'}
 
 def _kind(tp):
-    "A type in words"
+    "Say a type in words"
     if _is_union(tp): return ' or '.join(map(_kind, get_args(tp)))
     if is_dataclass(tp): return ' with '.join(filter(None, ('a mapping', ', '.join(_needed(tp)))))
     return _KINDS.get(get_origin(tp) or tp) or getattr(tp, '__name__', str(tp)).replace('NoneType', 'None')
@@ -100,14 +100,14 @@ def _is_union(tp): return get_origin(tp) in (Union, types.UnionType)
 
 # %% ../nbs/00_core.ipynb #8b1cd433
 def _needed(cls):
-    "Fields without a default"
+    "List the fields without a default"
     return [f.name for f in fields(cls) if f.init and f.default is MISSING and f.default_factory is MISSING]
 
 # %% ../nbs/00_core.ipynb #136676a4
 _NUMBERS = {int: numbers.Integral, float: numbers.Real}
 
 def _convert(val, tp, where):
-    "`val` as a `tp`, or an error that names `where`"
+    "Convert `val` to a `tp`, or raise an error that names `where`"
     if tp is Any or type(val) is tp: return val # as most are
     if _is_union(tp): return _convert_any(val, tp, where)
     base, args = get_origin(tp) or tp, get_args(tp)
@@ -126,7 +126,7 @@ def _wrong(val, tp, where):
 
 # %% ../nbs/00_core.ipynb #c50482db
 def _convert_seq(val, base, args, where):
-    "A list or tuple whose items have the declared type"
+    "Convert a list or tuple, whose items get the declared type"
     if not args: return base(val)
     if base is tuple and args[-1] is not Ellipsis:
         if len(val)!=len(args): raise XltError(f"{where} must have {len(args)} items, not {len(val)}: {val!r}")
@@ -138,12 +138,12 @@ def _item(key, val, tp, where):
 
 # %% ../nbs/00_core.ipynb #75c6d786
 def _convert_dict(val, args, where):
-    "A dict whose keys and values have the declared types"
+    "Convert a dict, whose keys and values get the declared types"
     return {_item(k, k, args[0], f'a key of {where}'): _item(k, v, args[1], f'{where}[{k!r}]') for k,v in val.items()}
 
 # %% ../nbs/00_core.ipynb #a6064817
 def _convert_any(val, tp, where):
-    "The first type of a union that fits; if the value has the outer shape of just one, the complaint is that one's"
+    "Convert to the first type of a union that fits; if the value has the outer shape of just one, the complaint is that one's"
     told = []
     for arg in get_args(tp):
         try: return _convert(val, arg, where)
@@ -151,7 +151,7 @@ def _convert_any(val, tp, where):
     raise told[0] if len(told)==1 else _wrong(val, tp, where)
 
 def _shaped(val, tp):
-    "Is `val` a dict, list or tuple where `tp` wants one, so that only its content can be wrong?"
+    "Tell whether `val` is a dict, list or tuple where `tp` wants one, so that only its content can be wrong"
     base = get_origin(tp) or tp
     return isinstance(val, dict) if is_dataclass(base) or base is dict else base in (tuple, list) and isinstance(val, (tuple, list))
 
@@ -166,7 +166,7 @@ def within(
     high:float=math.inf, # greatest value
     above:bool=False, # must it be more than `low`?
 ): # a field of a dataclass
-    "A field of a `Config` whose number, or each of whose numbers, has a range"
+    "Declare a field of a `Config` whose number, or each of whose numbers, has a range"
     return field(default=default, metadata=dict(bounds=(low, high, above)))
 
 # %% ../nbs/00_core.ipynb #4c4828d1
@@ -174,13 +174,13 @@ def one_of(
     default, # value of the field
     options, # the names that it may have
 ): # a field of a dataclass
-    "A field of a `Config` that is one of a few names, or a list of them"
+    "Declare a field of a `Config` that is one of a few names, or a list of them"
     return field(default=default, metadata=dict(options=tuple(options)))
 
 # %% ../nbs/00_core.ipynb #232f8c0d
 @cache
 def _leaves(tp):
-    "The types of the values inside a type: int, of `tuple[int,...]`"
+    "Find the types of the values inside a type: int, of `tuple[int,...]`"
     return set().union(*map(_leaves, get_args(tp))) if get_args(tp) else {tp}-{Ellipsis}
 
 # %% ../nbs/00_core.ipynb #6f288040
@@ -208,7 +208,7 @@ class Config:
             if val is not getattr(self, f.name): object.__setattr__(self, f.name, val)
 
     def _checked(self, f):
-        "The value of a field, a tuple for a list; an integer in place of a float stays one, since keys tell 1 from 1.0"
+        "Check the value of a field, and give a tuple for a list; an integer in place of a float stays one, since keys tell 1 from 1.0"
         val, tp, where = getattr(self, f.name), _hints(type(self))[f.name], f'{type(self).__name__}.{f.name}'
         if 'options' in f.metadata: _check_options(val, f.metadata['options'], where)
         elif 'bounds' in f.metadata or _leaves(tp) <= {int, float, types.NoneType}:
@@ -233,7 +233,7 @@ def from_dict(
 def later(
     default, # what runs did before the field was there: a value, or a field from `within` or `one_of`
 ): # a dataclass field
-    "A field that `to_dict` leaves out at its default, so that configs from before it keep their hash"
+    "Declare a field that `to_dict` leaves out at its default, so that configs from before it keep their hash"
     f = default if isinstance(default, Field) else field(default=default)
     return field(default=f.default, metadata={**f.metadata, 'later':True})
 
@@ -242,7 +242,7 @@ def to_dict(
     cfg, # a dataclass instance
     nan:bool=False, # as in `plain`
 )->dict: # plain values only: what JSON can hold
-    "The config as plain data, the inverse of `from_dict`"
+    "Write the config as plain data, the inverse of `from_dict`"
     there = lambda f: not f.metadata.get('later') or getattr(cfg, f.name)!=f.default
     return plain({f.name: getattr(cfg, f.name) for f in fields(cfg) if there(f)}, nan)
 
@@ -253,7 +253,7 @@ def plain(
     obj, # dataclasses, tuples, sets, paths, numpy scalars and arrays are welcome
     nan:bool=False, # keep NaN and infinities, which JSON lacks? None stands for them otherwise
 ): # the same in dicts, lists, strings and numbers
-    "`obj` as plain JSON data"
+    "Write `obj` as plain JSON data"
     if type(obj) in _PLAIN: return obj
     if isinstance(obj, dict): return {str(k): v if type(v) in _PLAIN else plain(v, nan) for k,v in obj.items()} # most are
     if isinstance(obj, (list, tuple)): return [v if type(v) in _PLAIN else plain(v, nan) for v in obj]
@@ -272,26 +272,26 @@ def plain_hash(
     obj, # plain data, as JSON was read
     n:int=16, # hex digits to keep
 )->str: # the first `n` hex digits of a sha256
-    "Hash of plain data written as canonical JSON"
+    "Hash plain data, written as canonical JSON"
     return hashlib.sha256(_CANONICAL.encode(obj).encode()).hexdigest()[:n]
 
 def stable_hash(
     obj, # anything `plain` accepts
     n:int=16, # hex digits to keep
 )->str: # the first `n` hex digits of a sha256
-    "Hash of `obj` written as canonical JSON: key order, tuples and numpy types make no difference; NaN is not None"
+    "Hash `obj`, written as canonical JSON: key order, tuples and numpy types make no difference; NaN is not None"
     return plain_hash(plain(obj, nan=True), n)
 
 # %% ../nbs/00_core.ipynb #tblid02
 def table_html(
     styler, # a pandas Styler
 )->str:
-    "HTML of a styled table, its ids a hash of its content"
+    "Write the HTML of a styled table, its ids a hash of its content"
     return styler.set_uuid(stable_hash(styler.data.to_csv(), 8)).to_html()
 
 # %% ../nbs/00_core.ipynb #bc709a2a
 def seed_for(
     *axes, # what distinguishes this draw: 'model', 3, 'init', ...
 )->int: # in [0, 2**63)
-    "A seed derived by hashing its `axes`"
+    "Derive a seed by hashing its `axes`"
     return int(stable_hash(list(axes)), 16) >> 1

@@ -28,7 +28,7 @@ def _popcount(typingctx, x):
 # %% ../../nbs/othello/01_games.ipynb #9236fac9
 @njit(inline='always')
 def _bits(seed, game, ply):
-    "The 32 random bits that belong to one ply of one game"
+    "Draw the 32 random bits that belong to one ply of one game"
     z = seed + (game*uint64(64) + ply)*uint64(_GOLD)
     z = (z ^ (z>>uint64(30)))*uint64(_M1)
     z = (z ^ (z>>uint64(27)))*uint64(_M2)
@@ -37,7 +37,7 @@ def _bits(seed, game, ply):
 # %% ../../nbs/othello/01_games.ipynb #b565e296
 @njit(inline='always')
 def _up(own, free, s):
-    "Run of `free` discs away from `own`, towards higher squares"
+    "Find the run of `free` discs away from `own`, towards higher squares"
     t = (own<<s) & free
     t |= (t<<s) & free
     t |= (t<<s) & free
@@ -49,7 +49,7 @@ def _up(own, free, s):
 # %% ../../nbs/othello/01_games.ipynb #837b7bb0
 @njit(inline='always')
 def _down(own, free, s):
-    "Run of `free` discs away from `own`, towards lower squares"
+    "Find the run of `free` discs away from `own`, towards lower squares"
     t = (own>>s) & free
     t |= (t>>s) & free
     t |= (t>>s) & free
@@ -61,7 +61,7 @@ def _down(own, free, s):
 # %% ../../nbs/othello/01_games.ipynb #7102d5bb
 @njit(inline='always')
 def _legal(own, opp, n, inner, full):
-    "Squares that the owner of `own` may play, as bits"
+    "Find the squares that the owner of `own` may play, as bits"
     mid,o = opp & inner, uint64(1)
     r = (_up(own,mid,o)<<o) | (_down(own,mid,o)>>o)
     r |= (_up(own,opp,n)<<n) | (_down(own,opp,n)>>n)
@@ -75,14 +75,14 @@ def _keep(run, hit): return run if hit != uint64(0) else uint64(0)
 
 @njit(inline='always')
 def _turned_along(m, own, free, s):
-    "Discs that a move at `m` turns both ways along one axis"
+    "Find the discs that a move at `m` turns both ways along one axis"
     up,down = _up(m,free,s), _down(m,free,s)
     return _keep(up, (up<<s) & own) | _keep(down, (down>>s) & own)
 
 # %% ../../nbs/othello/01_games.ipynb #1b1235fc
 @njit(inline='always')
 def _turned(m, own, opp, n, inner):
-    "Discs that a move at `m` turns"
+    "Find the discs that a move at `m` turns"
     mid,o = opp & inner, uint64(1)
     res = _turned_along(m, own, mid, o) | _turned_along(m, own, opp, n)
     return res | _turned_along(m, own, mid, n-o) | _turned_along(m, own, mid, n+o)
@@ -90,7 +90,7 @@ def _turned(m, own, opp, n, inner):
 # %% ../../nbs/othello/01_games.ipynb #6094b3e7
 @njit(inline='always')
 def _select(x, k):
-    "Place of the `k`-th set bit of `x`, without a branch"
+    "Find the place of the `k`-th set bit of `x`, without a branch"
     pos = uint64(0)
     for w in (32,16,8,4,2,1):
         half = (x>>pos) & ((uint64(1)<<uint64(w))-uint64(1))
@@ -104,7 +104,7 @@ def _select(x, k):
 _W = 16 # games that advance together
 @njit(inline='always')
 def _play_lane(own, opp, legal, pick, j, bits, n, inner, full):
-    "One random move of game `j`; no move once the game is over"
+    "Make one random move of game `j`; no move once the game is over"
     sq = _select(legal[j], (bits*_popcount(legal[j]))>>uint64(32))
     done = legal[j]==uint64(0)
     m = uint64(0) if done else uint64(1)<<(sq & uint64(63))
@@ -118,7 +118,7 @@ def _play_lane(own, opp, legal, pick, j, bits, n, inner, full):
 def compiled(
     **options, # of numba's `njit`
 ): # decorator
-    "numba's `njit`, kept on disk beside the code or in the user's cache; where neither can be written each process compiles anew"
+    "Compile by numba's `njit`, kept on disk beside the code or in the user's cache; where neither can be written each process compiles anew"
     def deco(fn):
         try: return njit(cache=True, **options)(fn)
         except RuntimeError: return njit(**options)(fn)
@@ -127,7 +127,7 @@ def compiled(
 # %% ../../nbs/othello/01_games.ipynb #b5d1325f
 @compiled(nogil=True)
 def _play_block(own, opp, legal, out, seed, game0, ply0, plies, n, inner, full):
-    "All moves of sixteen games"
+    "Make all moves of sixteen games"
     pick = np.empty(_W, np.uint8)
     for ply in range(ply0, plies):
         for j in range(_W): _play_lane(own, opp, legal, pick, j, _bits(seed, game0+uint64(j), uint64(ply)), n, inner, full)
@@ -140,7 +140,7 @@ def _play_block(own, opp, legal, out, seed, game0, ply0, plies, n, inner, full):
 # %% ../../nbs/othello/01_games.ipynb #120b8c08
 @compiled(nogil=True)
 def _play_many(out, own0, opp0, head, seed, start, plies, n, inner, full):
-    "All games, sixteen at a time; `head` is the opening that they share"
+    "Play all games, sixteen at a time; `head` is the opening that they share"
     own,opp,legal = np.empty(_W,np.uint64), np.empty(_W,np.uint64), np.empty(_W,np.uint64)
     tail = np.empty((_W,out.shape[1]),np.uint8)
     for b in range(0, out.shape[0], _W):
@@ -156,7 +156,7 @@ def _seed64(seed:int)->int: # 64-bit pattern
     return int(stable_hash(['othello', int(seed)]), 16)
 
 def _masks(g:Geometry)->tuple: # (n, inner, full)
-    "What the compiled functions need to know of a board"
+    "List what the compiled functions need to know of a board"
     return np.uint64(g.n), np.uint64(g.inner), np.uint64(g.full)
 
 # %% ../../nbs/othello/01_games.ipynb #a74d44ea
@@ -167,7 +167,7 @@ def random_games(
     start:int=0, # number of the first game in that sequence
     opening:tuple=(), # squares every game starts with
 )->np.ndarray: # uint8 [count, n*n-4], filled up with `NONE`
-    "Uniformly random legal games (paper §4.1), played on one CPU core; passes are implicit"
+    "Play uniformly random legal games (paper §4.1) on one CPU core; passes are implicit"
     g,p = geometry(n), opening_position(n, tuple(opening))
     out,head = np.empty((count, g.moves), np.uint8), np.array(opening,np.uint8)
     _play_many(out, np.uint64(p.own), np.uint64(p.opp), head, np.uint64(_seed64(seed)), np.uint64(start), g.moves, *_masks(g))
@@ -188,7 +188,7 @@ class ReplayedGames:
 # %% ../../nbs/othello/01_games.ipynb #94eeba12
 @compiled(nogil=True)
 def _replay(games, black, white, turn, legal, legal_opp, length, b0, w0, n, inner, full):
-    "Fill the arrays of `ReplayedGames`; gives 1000·game + move of the first illegal move, or -1"
+    "Fill the arrays of `ReplayedGames`; returns 1000·game + move of the first illegal move, or -1"
     for i in range(games.shape[0]):
         own,opp,is_black = b0,w0,True
         for t in range(games.shape[1]):
@@ -226,7 +226,7 @@ def unpack(
     bits:np.ndarray, # uint64 [...]
     squares:int, # how many squares the board has
 )->np.ndarray: # bool [..., squares]
-    "Bits to one truth value a square"
+    "Unpack bits to one truth value a square"
     as_bytes = np.ascontiguousarray(bits).view(np.uint8).reshape(*bits.shape,8)
     return np.unpackbits(as_bytes, axis=-1, bitorder='little')[...,:squares].astype(bool)
 
@@ -234,42 +234,42 @@ def unpack(
 def board_classes(
     r:ReplayedGames, # replayed games
 )->np.ndarray: # int8 [N,T,n*n]
-    "Boards as the probe's classes: 0 white, 1 empty, 2 black"
+    "Turn boards into the probe's classes: 0 white, 1 empty, 2 black"
     return 1 + unpack(r.black, r.n**2).astype(np.int8) - unpack(r.white, r.n**2)
 
 # %% ../../nbs/othello/01_games.ipynb #2ef4ef66
 def _shr(x, s:int):
-    "Logical shift right of int64"
+    "Shift int64 right, filling with zeros"
     return (x>>s) & ((1<<(64-s))-1) if s else x
 
 def _i64(x:int)->int:
-    "A 64-bit pattern as the signed integer that has it"
+    "Read a 64-bit pattern as the signed integer that has it"
     return x-(1<<64) if x>>63 else x
 
 # %% ../../nbs/othello/01_games.ipynb #628859da
 def _t_ray(own, free, move):
-    "Run of `free` discs away from `own`, in the direction of `move`"
+    "Find the run of `free` discs away from `own`, in the direction of `move`"
     t = move(own) & free
     for _ in range(5): t = t | (move(t) & free)
     return t
 
 # %% ../../nbs/othello/01_games.ipynb #f7b9a397
 def _t_moves(g:Geometry):
-    "The eight directions, as in `rules`"
+    "Yield the eight directions, as in `rules`"
     for s,side in g.shifts:
         yield (lambda x,s=s: x<<s), side
         yield (lambda x,s=s: _shr(x,s)), side
 
 # %% ../../nbs/othello/01_games.ipynb #77542e9f
 def _t_legal(own, opp, g:Geometry):
-    "Squares that the owner of `own` may play, as bits"
+    "Find the squares that the owner of `own` may play, as bits"
     mid,res = opp & _i64(g.inner), 0
     for move,side in _t_moves(g): res = move(_t_ray(own, mid if side else opp, move)) | res
     return res & ~(own|opp) & _i64(g.full)
 
 # %% ../../nbs/othello/01_games.ipynb #e45b858b
 def _t_turned(m, own, opp, g:Geometry):
-    "Discs that a move at `m` turns"
+    "Find the discs that a move at `m` turns"
     mid,res = opp & _i64(g.inner), 0
     for move,side in _t_moves(g):
         t = _t_ray(m, mid if side else opp, move)
@@ -278,7 +278,7 @@ def _t_turned(m, own, opp, g:Geometry):
 
 # %% ../../nbs/othello/01_games.ipynb #cc46fe48
 def _t_count(x):
-    "Set bits of each element"
+    "Count the set bits of each element"
     x = x - (_shr(x,1) & 0x5555555555555555)
     x = (x & 0x3333333333333333) + (_shr(x,2) & 0x3333333333333333)
     x = (x + _shr(x,4)) & 0x0F0F0F0F0F0F0F0F
@@ -286,7 +286,7 @@ def _t_count(x):
 
 # %% ../../nbs/othello/01_games.ipynb #f5a5f3c2
 def _t_select(x, k):
-    "Place of the `k`-th set bit"
+    "Find the place of the `k`-th set bit"
     pos = k*0
     for w in (32,16,8,4,2,1):
         c = _t_count((x>>pos) & ((1<<w)-1))
@@ -296,7 +296,7 @@ def _t_select(x, k):
 
 # %% ../../nbs/othello/01_games.ipynb #365a10bf
 def _t_bits(seed, game, ply):
-    "`_bits` in signed arithmetic"
+    "Draw `_bits` in signed arithmetic"
     z = seed + (game*64+ply)*_i64(_GOLD)
     z = (z ^ _shr(z,30))*_i64(_M1)
     z = (z ^ _shr(z,27))*_i64(_M2)
@@ -304,7 +304,7 @@ def _t_bits(seed, game, ply):
 
 # %% ../../nbs/othello/01_games.ipynb #8161ebe7
 def _t_ply(own, opp, legal, seed, game, ply, g:Geometry):
-    "One move of every game: new own, opp, legal and the square played (`NONE` after the end)"
+    "Make one move of every game: new own, opp, legal and the square played (`NONE` after the end)"
     done = legal==0
     sq = _t_select(legal, _shr(_t_bits(seed, game, ply)*_t_count(legal), 32)) & 63
     m = (legal*0+1<<sq)*~done
@@ -317,7 +317,7 @@ def _t_ply(own, opp, legal, seed, game, ply, g:Geometry):
 # %% ../../nbs/othello/01_games.ipynb #52f29194
 @lru_cache
 def _compiled_ply():
-    "`_t_ply`, compiled for a GPU"
+    "Compile `_t_ply` for a GPU"
     import torch
     return torch.compile(_t_ply, dynamic=False)
 
@@ -330,7 +330,7 @@ def random_games_torch(
     opening:tuple=(), # squares every game starts with
     device='cpu', # where the games are played and stay
 ): # uint8 tensor [count, n*n-4]
-    "`random_games` as tensor code: the same games for the same arguments, made where they are used"
+    "Play `random_games` in tensor code: the same games for the same arguments, made where they are used"
     import torch
     g,p = geometry(n), opening_position(n, tuple(opening))
     ply = _compiled_ply() if torch.device(device).type=='cuda' else _t_ply
@@ -345,7 +345,7 @@ def random_games_torch(
 # %% ../../nbs/othello/01_games.ipynb #cf8f7773
 @compiled()
 def _perft(own, opp, depth, n, inner, full):
-    "Sequences of `depth` moves from one position"
+    "Count the sequences of `depth` moves from one position"
     legal = _legal(own, opp, n, inner, full)
     if legal==uint64(0):
         if _legal(opp, own, n, inner, full)==uint64(0): return 0
@@ -364,7 +364,7 @@ def perft(
     depth:int, # number of moves
     n:int=8, # squares along one side
 )->int:
-    "How many different sequences of `depth` moves there are"
+    "Count the different sequences of `depth` moves"
     g = geometry(n)
     if check_number(depth, 'depth', 0, whole=True)==0: return 1
     return int(_perft(*map(np.uint64, g.start), depth, *_masks(g)))

@@ -36,14 +36,14 @@ class Corpus:
     def __len__(self)->int: return len(self.lang)
     def __getitem__(self, i:int)->np.ndarray: return self.ids[self.ends[i]:self.ends[i+1]]
     def tags(self, i:int)->np.ndarray: # as long as sentence `i`
-        "Place of its language in `langs`, at every subword"
+        "Repeat the place of its language in `langs` at every subword"
         return np.full(len(self[i]), self.lang[i])
     @property
     def sizes(self)->np.ndarray: # int64 [S]
-        "Pieces of each sentence"
+        "Count the subwords of each sentence"
         return np.diff(self.ends)
     def where(self, held:bool, lang:str|None=None)->np.ndarray:
-        "Sentences that are (not) held out, of one language or of all"
+        "Find the sentences that are (not) held out, of one language or of all"
         ok = (self.item%100==7)==held
         return np.flatnonzero(ok if lang is None else ok & (self.lang==self.langs.index(lang)))
 
@@ -55,7 +55,7 @@ def tokenise(
     tokenizer:PreTrainedTokenizerFast, # of the encoder
     chunk:int=4096, # sentences at a time
 )->Corpus:
-    "Ids of all sentences, without special tokens"
+    "Cut all sentences into subwords, without special tokens"
     names = tuple(sorted(set(langs)))
     parts = []
     for at in range(0, len(texts), chunk):
@@ -68,7 +68,7 @@ def bench_corpus(
     tokenizer:PreTrainedTokenizerFast, # of the encoder
     langs:tuple=(), # languages; all if empty
 )->Corpus:
-    "The benchmark's training text, tokenised once and kept in the cache folder"
+    "Tokenise the benchmark's training text, once: the ids are kept in the cache folder"
     have = [sha256_of(b) for b in (engine(tokenizer).to_str().encode(), TEXT_FILE)]
     def make(path):
         t = read_table(TEXT_FILE, langs or None)
@@ -110,7 +110,7 @@ def language_shares(
     corpus:Corpus, # the text
     alpha:float, # exponent
 )->np.ndarray: # float64, one a language, sum 1
-    "How often each language is drawn"
+    "Count how often each language is drawn"
     size = np.bincount(corpus.lang, corpus.sizes, len(corpus.langs))**alpha
     return size/size.sum()
 
@@ -119,7 +119,7 @@ def draw_order(
     corpus:Corpus, # the text
     cfg:MLMCfg, # `tokens`, `alpha` and `seed` matter
 )->np.ndarray: # int64, sentences in the order of reading
-    "Sentences for a whole run"
+    "Draw the sentences of a whole run"
     rng = np.random.default_rng(seed_for('mlm-order', cfg.seed))
     sizes = corpus.sizes
     want = language_shares(corpus, cfg.alpha)*cfg.tokens
@@ -147,7 +147,7 @@ class Frame:
         tok:PreTrainedTokenizerFast, # a tokenizer
         corpus:Corpus|None=None, # a text that must be in its subwords
     ):
-        "Special ids; raises `XltError` if one is missing, or if the text has other subwords"
+        "Read the special ids; raises `XltError` if one is missing, or if the text has other subwords"
         ids = {k: getattr(tok, f'{k}_token_id') for k in ('mask','cls','sep','pad')}
         lost = [k for k,v in ids.items() if v is None]
         if lost: raise XltError(f'this tokenizer has no {lost[0]} token: masked words need one')
@@ -194,7 +194,7 @@ def pack(
     frame:Frame, # special ids
     block:int, # tokens in a row
 )->np.ndarray: # int64 [R,block]
-    "Framed sentences one after the other, cut into rows; what fills no row is left"
+    "Frame sentences, put them one after the other and cut rows; what fills no row is left"
     flat = np.concatenate([x for s in sentences for x in ([frame.bos], s,
                                                           [frame.eos])]).astype(np.int64) if sentences else np.zeros(0,np.int64)
     return flat[:len(flat)//block*block].reshape(-1,block)
@@ -205,7 +205,7 @@ def pair_rows(
     frame:Frame, # special ids
     block:int, # tokens a row may have
 )->tuple: # int64 [B,T] rows, bool [B,T] tokens that may be predicted
-    "Framed pairs, both sides cut alike, padded to the longest"
+    "Frame pairs, both sides cut alike, padded to the longest"
     most = (block-4)//2
     made = [(a[:most], b[:most], v) for a,b,v in pairs]
     T = max(len(a)+len(b)+4 for a,b,_ in made)
@@ -223,7 +223,7 @@ def pair_rows(
 _NO_FRAME = Frame(-1, -1, -1, -1, 0) # where languages stand instead of ids
 
 def _plain(corpus, some, cfg, frame, rng):
-    "Batches of packed sentences"
+    "Make batches of packed sentences"
     ids,tags = pack([corpus[i] for i in some], frame, cfg.block), pack([corpus.tags(i) for i in some], _NO_FRAME, cfg.block)
     both = rng.permutation(np.stack([ids, tags], 1))
     for at in range(0, len(both), cfg.batch):
@@ -232,7 +232,7 @@ def _plain(corpus, some, cfg, frame, rng):
 
 # %% ../../nbs/training/09_mlm.ipynb #a6807500
 def _paired(corpus, pairs, cfg, frame, rng, kind):
-    "Batches of sentences beside others, the longest first"
+    "Make batches of sentences beside others, the longest first"
     long = lambda a,b: len(corpus[a])+len(corpus[b])
     pairs = sorted(pairs, key=lambda p: long(*p))
     while pairs:
@@ -251,7 +251,7 @@ def batches(
     axes:tuple, # what distinguishes this draw
     english:dict|None=None, # number -> English sentence, for TLM
 )->list: # of `Batch`
-    "Masked batches of some sentences, in a random order"
+    "Make masked batches of some sentences, in a random order"
     rng = np.random.default_rng(seed_for('mlm-batches', cfg.seed, *axes))
     kind = rng.random(len(order))
     twice = kind<cfg.dual
@@ -263,7 +263,7 @@ def batches(
 
 # %% ../../nbs/training/09_mlm.ipynb #902a0427
 class _TiedLoss(torch.autograd.Function):
-    "Mean cross-entropy of `hid @ out.T + bias`, gradients made on the way"
+    "Compute the mean cross-entropy of `hid @ out.T + bias`, gradients made on the way"
     @staticmethod
     def forward(ctx, hid, out, bias, target, chunk):
         d_hid,d_bias,total,hits = torch.empty_like(hid), torch.zeros_like(bias), hid.new_zeros(()), 0
@@ -295,7 +295,7 @@ class _TiedLoss(torch.autograd.Function):
 def mlm_head(
     model:PreTrainedModel, # with a head for masked words
 )->tuple: # its transform, a function of hidden states, and the bias of its output
-    "The parts of a head, by its layout; raises `XltError` for a layout that is not known here"
+    "Find the parts of a head, by its layout; raises `XltError` for a layout that is not known here"
     head = getattr(getattr(model,'cls',None), 'predictions', None)
     if hasattr(head,'transform'): return head.transform, head.bias
     head = getattr(model,'lm_head',None)
@@ -309,7 +309,7 @@ def masked_states(
     model:PreTrainedModel, # with a head for masked words
     batch:Batch, # what to read
 )->Tensor: # [M,D]
-    "What the head's transform makes of the masked positions"
+    "Transform the hidden states of the masked positions"
     ids,keep,place = (None if x is None else x.to(model.device) for x in (batch.ids, batch.keep, batch.place))
     hid_B_T_D = model.base_model(input_ids=ids, attention_mask=None if keep is None else keep.long()).last_hidden_state
     return mlm_head(model)[0](hid_B_T_D.flatten(0,1)[place])
@@ -323,7 +323,7 @@ def masked_loss(
     bf16:bool=False, # compute the hidden states in bfloat16; their loss stays in the precision of the weights
     half:Tensor|None=None, # bfloat16 copy of frozen output weights, to multiply with in their place
 )->tuple: # mean cross-entropy, share that the head puts first
-    "The loss of one batch"
+    "Compute the loss of one batch"
     out = model.get_output_embeddings().weight if half is None else half
     bias,target = mlm_head(model)[1], batch.target.to(model.device)
     if rivals:
@@ -339,7 +339,7 @@ def draw_rivals(
     target:Tensor, # [M] ids under the masks
     rng, # numpy generator
 )->tuple: # int64 ids, ascending, and float32 corrections
-    "Pieces that compete at one update"
+    "Draw the subwords that compete at one update"
     rare = ranked[often:]
     n = min(len(rare), often//6)
     drawn = rng.choice(rare, n, replace=False, shuffle=False)

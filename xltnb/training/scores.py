@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['bar', 'idle_cores', 'check_len', 'max_positions', 'check_positions', 'logits_of', 'predict', 'main_metric', 'spread',
-           'Transfer', 'language_name', 'zero_shot', 'Matrix', 'generalized']
+           'Transfer', 'zero_shot', 'Matrix', 'generalized']
 
 # %% ../../nbs/training/07_scores.ipynb #d155dbd2
 import math
@@ -36,13 +36,13 @@ def bar(
     what:str, # is done with them
     shown:bool=True, # False: nothing is printed
 )->tqdm: # its `update(n)` counts rows
-    "A progress bar on the error stream"
+    "Open a progress bar on the error stream"
     return tqdm(total=total, desc=what, unit=' rows', disable=not shown, leave=False, mininterval=.2 if _seen() else 30.,
                 miniters=1, dynamic_ncols=True)
 
 # %% ../../nbs/training/07_scores.ipynb #f8047183
 def idle_cores()->str: # '' where there are none
-    "A note when one thread computes and more are there"
+    "Note that one thread computes where more are there"
     there = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     if torch.get_num_threads()>1 or there<2: return ''
     return f'One of {there} cores computes: torch.set_num_threads({there}) uses them all (or start without OMP_NUM_THREADS=1).'
@@ -61,7 +61,7 @@ def check_len(
 def max_positions(
     model:nn.Module, # an encoder, with or without a head
 )->float: # infinite for one without a table of positions
-    "Pieces that a row may have"
+    "Count the subwords that a row may have"
     table = getattr(getattr(getattr(model, 'base_model', model), 'embeddings', None), 'position_embeddings', None)
     if table is None: return math.inf
     return table.num_embeddings-(0 if table.padding_idx is None else table.padding_idx+1)
@@ -114,7 +114,7 @@ def predict(
     tokens:int=8192, # padded subwords a batch may hold
     told:Callable=lambda n: None, # told(features that are done), batch by batch
 )->list: # a class number, a list of tag numbers, or an answer, one a row
-    "Predictions for rows, in their order"
+    "Predict what each row is, in their order"
     check_len(max_len, tokenizer, kind)
     labelled = [c for c in ('label','tags','answers') if c in rows.column_names]
     feats = make_features(rows.remove_columns(labelled), kind, tokenizer, max_len)
@@ -124,7 +124,7 @@ def predict(
 def main_metric(
     task:Task, # any task
 )->str: # the key of `Task.score` that stands for the task
-    "Accuracy, or F1 for spans and answers"
+    "Name the main metric of a task: accuracy, or F1 for spans and answers"
     return dict(span_f1='f1', squad='f1').get(task.metric, task.metric)
 
 # %% ../../nbs/training/07_scores.ipynb #sp394
@@ -134,7 +134,7 @@ def spread(
     rows:Dataset, # with ids
     n:int|None=None, # at most so many; None or 0: all
 )->Dataset: # in their order
-    "A part of a split that has nothing to do with its order"
+    "Draw a part of a split that has nothing to do with its order"
     check_number(n or 0, 'limit', 0, whole=True)
     if not n or n>=len(rows): return rows
     ids = rows['id']
@@ -142,7 +142,7 @@ def spread(
 
 # %% ../../nbs/training/07_scores.ipynb #ed95b52e
 def _html(what, table):
-    "What an object says of itself above its table; names from data are escaped"
+    "Show what an object says of itself above its table; names from data are escaped"
     return f'<p>{escape(repr(what))}</p>' + table_html(table.format_index(escape='html').format_index(escape='html', axis=1))
 
 # %% ../../nbs/training/07_scores.ipynb #353822ce
@@ -160,18 +160,18 @@ class Transfer:
     def main(self,
         lang:str, # a language that was scored
     )->float: # 0..1
-        "The task's main metric in one language"
+        "Look up the task's main metric in one language"
         return self.scores[check_name(lang, self.scores, 'scored language')][self.metric]
 
     @property
     def targets(self)->float: # 0..1; NaN when only the source was scored
-        "Mean of the main metric over the languages other than the source"
+        "Average the main metric over the languages other than the source"
         xs = [v[self.metric] for l,v in self.scores.items() if l!=self.source]
         return float(np.mean(xs)) if xs else float('nan')
 
     @property
     def df(self)->pd.DataFrame:
-        "One row a language, best first, the source on top"
+        "List the scores, one row a language, best first, the source on top"
         d = pd.DataFrame(self.scores).T.rename_axis('language')
         return d.sort_values(self.metric, ascending=False, key=lambda s: s+2*(s.index==self.source))
 
@@ -197,21 +197,21 @@ _NAMES = dict(pair.split(':') for pair in (
     'uk:Ukrainian ur:Urdu '
     'uz:Uzbek vi:Vietnamese xh:Xhosa yo:Yoruba zh:Chinese zu:Zulu').split())
 
-def language_name(
+def _language_name(
     lang:str, # such as 'sw', with or without a region
 )->str: # the code itself, where no name is known
-    "English name of a language, with its code"
+    "Name a language in English, with its code"
     code,_,region = lang.partition('-')
     return f'{_NAMES[code]} ({lang})' if code in _NAMES else lang
 
 # %% ../../nbs/training/07_scores.ipynb #3df97953
 @patch(as_prop=True)
 def table(self:Transfer)->pd.DataFrame:
-    "Main metric, chance and majority, one row a language, best first, the source on top"
+    "List main metric, chance and majority, one row a language, best first, the source on top"
     d = self.df[[self.metric]]
     if self.chance is not None: d = d.assign(chance=self.chance)
     if self.majority: d = d.assign(majority=pd.Series(self.majority))
-    return d.rename(index=language_name)
+    return d.rename(index=_language_name)
 
 # %% ../../nbs/training/07_scores.ipynb #514b9665
 def _langs(langs): return (langs,) if isinstance(langs, str) else tuple(langs or ())
@@ -251,27 +251,27 @@ class Matrix:
 
     @property
     def acc(self)->np.ndarray: # [P,Q]
-        "Share of right answers"
+        "Divide the right answers by all"
         return self.hits.mean(2)
 
     @property
     def same(self)->float: # 0..1
-        "Mean over p = q: the ordinary setting"
+        "Average over p = q: the ordinary setting"
         return float(np.diag(self.acc).mean())
 
     @property
     def cross(self)->float: # 0..1
-        "Mean over p ≠ q: the generalized setting"
+        "Average over p ≠ q: the generalized setting"
         return float(self.acc[~np.eye(len(self.langs), dtype=bool)].mean())
 
     @property
     def all(self)->float: # 0..1
-        "Mean over all cells"
+        "Average over all cells"
         return float(self.acc.mean())
 
     @property
     def df(self)->pd.DataFrame:
-        "Rows: language of sentence 1"
+        "List the cells, one row a language of sentence 1"
         return pd.DataFrame(self.acc, self.langs, self.langs)
 
     def __repr__(self):
