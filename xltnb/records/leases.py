@@ -31,13 +31,13 @@ _STALE_S = 120. # seconds without a touch after which the lease of a process tha
 _WATCH_S = 40. # of these we watch ourselves, at least: more than two touches
 
 def _stat(pid):
-    "Fields of a process from its state on, where the system tells them (Linux)"
+    "Read the fields of a process from its state on, where the system tells them (Linux)"
     try: return Path(f'/proc/{pid}/stat').read_text(encoding='utf-8').rsplit(')', 1)[1].split()
     except (OSError, IndexError): return []
 
 # %% ../../nbs/records/04_leases.ipynb #6b17be3f
 def _alive(pid):
-    "Whether a process of this machine still runs, and does not only wait to be collected (a zombie)"
+    "Tell whether a process of this machine still runs, and does not only wait to be collected (a zombie)"
     try: os.kill(pid, 0)
     except ProcessLookupError: return False
     except OSError: return True
@@ -46,18 +46,18 @@ def _alive(pid):
 # %% ../../nbs/records/04_leases.ipynb #ca4b7483
 @cache
 def _here():
-    "Host, boot and namespace of processes: where a process number means something"
+    "Name host, boot and namespace of processes: where a process number means something"
     try: boot,space = Path('/proc/sys/kernel/random/boot_id').read_text(encoding='utf-8').strip(), os.readlink('/proc/self/ns/pid')
     except OSError: boot,space = '','' # no Linux
     return dict(host=socket.gethostname(), boot=boot, space=space)
 
 def _me():
-    "This process, as a lock names it"
+    "Describe this process, as a lock names it"
     return _here() | dict(pid=os.getpid(), start=''.join(_stat(os.getpid())[19:20]))
 
 # %% ../../nbs/records/04_leases.ipynb #96ee8217
 def _owner(lock):
-    "What a lock says of its owner; nothing if it is damaged: a lock is written whole or not at all"
+    "Read what a lock says of its owner; nothing if it is damaged: a lock is written whole or not at all"
     try: return dict(json.loads(lock.read_text(encoding='utf-8')))
     except PermissionError: return dict(host='another user') # it can only be watched
     except (OSError, ValueError, TypeError): return {}
@@ -66,12 +66,12 @@ def _owner(lock):
 _SEEN = {} # lock -> its last touch, and our stopwatch when we first saw that
 
 def _untouched(lock, touched):
-    "Seconds of our own stopwatch since a lock was last seen to be touched"
+    "Count the seconds of our own stopwatch since a lock was last seen to be touched"
     if _SEEN.get(lock, (None,))[0]!=touched: _SEEN[lock] = touched,time.monotonic()
     return time.monotonic()-_SEEN[lock][1]
 
 def _is_stale(lock):
-    "Whether the owner of `lock` is gone: where it can be asked for it is, else its touches decide"
+    "Tell whether the owner of `lock` is gone: where it can be asked for it is, else its touches decide"
     try: touched = lock.stat().st_mtime
     except FileNotFoundError: return True
     owner = _owner(lock)
@@ -84,7 +84,7 @@ def _is_stale(lock):
 # %% ../../nbs/records/04_leases.ipynb #a6427088
 @contextmanager
 def _mutex(path):
-    "One process at a time between here and the end of the block; freed by the system when a process dies"
+    "Let one process at a time into the block; freed by the system when a process dies"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         f = open(path, 'a')
@@ -134,11 +134,11 @@ class Lease:
     def _mine(self): return _owner(self.lock).get('token')==self.token
 
     def busy(self)->bool:
-        "Whether a living process holds it"
+        "Tell whether a living process holds it"
         return not _is_stale(self.lock)
 
     def owner(self)->str: # 'process 123 on laptop'
-        "Who holds the lease, for an error"
+        "Name who holds the lease, for an error"
         return 'process {pid} on {host}'.format_map(dict(pid='?', host='?') | _owner(self.lock))
 
     def release(self):
@@ -153,7 +153,7 @@ class Lease:
 def _seal(home): return home.with_name(f'{home.name}.seal')
 
 def _files(home):
-    "Name -> path of a file, or of the files in a folder"
+    "Map names to paths: of a file, or of the files in a folder"
     return {str(p.relative_to(home.parent)): p for p in sorted(home.rglob('*') if home.is_dir() else [home]) if p.is_file()}
 
 # %% ../../nbs/records/04_leases.ipynb #0e6badc7
@@ -161,7 +161,7 @@ def _files(home):
 def _hash_of(path, size, mtime_ns, inode): return sha256_of(path)
 
 def _hash(path):
-    "SHA-256 of a file, read once a process as long as it is not touched"
+    "Hash a file (SHA-256), read once a process as long as it is not touched"
     st = path.stat()
     return _hash_of(path, st.st_size, st.st_mtime_ns, st.st_ino)
 
@@ -172,7 +172,7 @@ def _write_seal(home, made):
     atomic_write(_seal(home), json.dumps(sums, indent=1))
 
 def _damage(home):
-    "What differs between `home` and its seal, '' if nothing"
+    "Tell what differs between `home` and its seal, '' if nothing"
     try: want = dict(json.loads(_seal(home).read_text(encoding='utf-8')))
     except FileNotFoundError: return f'{_seal(home).name} is missing'
     except (OSError, ValueError, TypeError): return f'{_seal(home).name} cannot be read'
@@ -184,7 +184,7 @@ def _damage(home):
 
 # %% ../../nbs/records/04_leases.ipynb #c5f9be38
 def _standing(home):
-    "Is `home` there and what was made?"
+    "Tell whether `home` is there and is what was made"
     return home.exists() and not _damage(home)
 
 # %% ../../nbs/records/04_leases.ipynb #8d9fac68
@@ -223,7 +223,7 @@ def built_once(
     deadline:float=inf, # `time.time()` at which to stop waiting
     waiting:Callable=_nothing, # called while another process makes it
 )->Path|None: # `home`; None if time was up first
-    "`home`, made by one process while all others wait; it appears whole or not at all, and is made again when it is damaged"
+    "Let one process make `home` while all others wait; it appears whole or not at all, and is made again when it is damaged"
     home = Path(home)
     while not _standing(home):
         if time.time()>deadline: return None
