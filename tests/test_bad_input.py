@@ -429,8 +429,7 @@ def test_a_number_that_is_none_decides_nothing(tmp_path):
 
 def test_names_that_python_callers_mistype_are_named():
     from xltnb.othello.games import perft
-    from xltnb.verdicts.compare import compare
-    from xltnb.verdicts.judge import claims
+    from xltnb import claims, compare
     from xltnb.studies.by_name import task_of
     from xltnb.stats import bootstrap_items
     for look in (compare, claims):
