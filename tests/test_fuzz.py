@@ -75,6 +75,14 @@ def keeps(value, f):
     return math.isfinite(value) and low <= value <= high and not (above and value == low)
 
 
+def needed(f):
+    "A value for a field without a default"
+    if 'bounds' in f.metadata: return max(1, f.metadata['bounds'][0])
+    if 'options' in f.metadata: return next(iter(f.metadata['options']))
+    if dataclasses.is_dataclass(f.type): return f.type(**{g.name: needed(g) for g in dataclasses.fields(f.type) if g.default is g.default_factory})
+    return {} if f.type is dict else 'a'
+
+
 @seed(0)
 @settings(max_examples=COUNTS['settings'], database=None, deadline=None, derandomize=False, suppress_health_check=list(HealthCheck))
 @given(st.integers(0, 999), st.integers(0, 99), VALUE)
@@ -83,7 +91,7 @@ def test_settings(which, field, value):
     assert issubclass(cls, Config)
     f = dataclasses.fields(cls)[field % len(dataclasses.fields(cls))]
     names = f'{cls.__name__}.{f.name}', f.name, 'kind', 'languages', 'name', 'select', 'mapping', 'key of', 'heads', 'square', 'probe_layer', 'edit_from', 'epochs', 'phase'
-    given = {f.name: 'a' for f in dataclasses.fields(cls) if f.default is f.default_factory} | {f.name: value}  # names without a default
+    given = {f.name: needed(f) for f in dataclasses.fields(cls) if f.default is f.default_factory} | {f.name: value}
     for make in (lambda: cls(**given), lambda: from_dict(cls, given)):
         got = refused(make, names, f'{cls.__name__}({f.name}={value!r})')
         if got is not None: assert keeps(getattr(got, f.name), f), f'{cls.__name__}.{f.name}={value!r} is believed'
