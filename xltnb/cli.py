@@ -19,7 +19,7 @@ from textwrap import shorten
 import argcomplete
 
 from .core import XltError, check_name, nearest
-from .files import cache_dir, out_file, project_root, typed_path
+from .files import cache_dir, out_file, own_path, project_root, typed_path
 from .terminal import COMMANDS, EXIT_CODES, Parser, call_with, command, complain, exit_code, fill_parser, show_rows
 
 # %% ../nbs/06_cli.ipynb #ad16013d
@@ -366,7 +366,7 @@ def cmd_report(
 
 def _report_file(preset, store, out):
     "Where a report goes; said before anything runs if it cannot"
-    return out_file(out or project_root()/typed_path(store, 'store')/f'report-{preset}.html')
+    return out_file(out or own_path(store, 'store')/f'report-{preset}.html')
 
 # %% ../nbs/06_cli.ipynb #5f8092ee
 @command
