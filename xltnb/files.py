@@ -4,17 +4,23 @@
 
 # %% auto #0
 __all__ = ['project_root', 'typed_path', 'own_path', 'cache_dir', 'hub_off', 'package_data', 'sha256_of', 'read_xz', 'out_file',
-           'atomic_write', 'set_aside']
+           'atomic_write', 'set_aside', 'one_line', 'plain_file', 'read_text', 'check_once', 'json_of', 'read_yaml']
 
 # %% ../nbs/01_files.ipynb #f1les004
 import hashlib
+import json
 import lzma
 import os
+import re
 import shutil
 import stat
+from collections import Counter
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
+
+import yaml
 
 import xltnb
 from .core import XltError
@@ -158,3 +164,84 @@ def set_aside(
         if not aside.exists(): break
         aside = path.with_name(f'damaged-{i}-{path.name}')
     return path.rename(aside)
+
+# %% ../nbs/01_files.ipynb #8ee8f782
+def one_line(
+    e:BaseException, # what was raised
+    n:int=160, # characters, at most
+)->str:
+    "Say in one line what an exception says, or its kind where it says nothing"
+    said = ' '.join(str(e).encode('utf-8', 'replace').decode().split())
+    return (said if said and not isinstance(e, LookupError) else f'{type(e).__name__} {said}'.strip())[:n]
+
+# %% ../nbs/01_files.ipynb #3160d0a9
+def plain_file(
+    path:str|Path, # as typed
+    what:str='file', # what it stands for, for the error
+)->Path: # with `~` expanded
+    "Look for a file to read; raises `XltError` where there is none, and for a folder, a device or a pipe"
+    p = typed_path(path, what)
+    if p.is_file(): return p
+    found = 'a folder' if p.is_dir() else 'a device or a pipe' if p.exists() else 'missing'
+    raise XltError(f'{what} {p} is {found}: give the path of a file')
+
+# %% ../nbs/01_files.ipynb #bbd1acf1
+def read_text(
+    path:str|Path, # as typed
+    what:str='file', # what it stands for, for the error
+)->str: # without a byte order mark
+    "Read a UTF-8 file; raises `XltError` if it is none, or cannot be read"
+    path = plain_file(path, what)
+    try: return path.read_text(encoding='utf-8-sig')
+    except UnicodeDecodeError as e:
+        raise XltError(f'{path} is not UTF-8 (byte {e.object[e.start]:#04x}): convert it, for instance with iconv -t UTF-8') from e
+    except OSError as e: raise XltError(f'could not read {path} ({e.strerror or e}): name another {what}') from e
+
+# %% ../nbs/01_files.ipynb #f0601d2a
+def check_once(
+    names, # keys of one object, or columns of one table
+    what:str='key', # what they are
+)->list: # the same
+    "Raise `XltError` if a name stands twice"
+    names = list(names)
+    if len(names)==len(set(names)): return names
+    twice = next(n for n,k in Counter(names).items() if k>1)
+    raise XltError(f'the {what} {twice!r} stands twice: keep one of them, under one name')
+
+def _mapping(what, pairs): return dict(zip(check_once((k for k,_ in pairs), what), (v for _,v in pairs)))
+
+# %% ../nbs/01_files.ipynb #4d1e1765
+_HALF = re.compile(r'\\u[dD][89a-fA-F]') # how JSON may write half a character, which no file can hold
+
+def json_of(
+    text:str, # of a file, or of a line
+    where:str|Path, # the file, and the line, for the error
+    what:str='key', # what the keys of its objects are
+): # what it holds
+    "Read JSON; raises `XltError` for all that is none, for a key that stands twice, and for what is too deep or too long to be read"
+    try:
+        found = json.loads(text, object_pairs_hook=partial(_mapping, what))
+        if _HALF.search(text): json.dumps(found, ensure_ascii=False).encode()
+        return found
+    except XltError as e: raise XltError(f'{where}: {e}') from e
+    except (ValueError, RecursionError) as e:
+        raise XltError(f'{where} is no JSON that can be read ({one_line(e)}): mend it, or fetch it again') from e
+
+# %% ../nbs/01_files.ipynb #82b3461d
+class _OnceLoader(yaml.SafeLoader):
+    "YAML in which no key stands twice"
+    def compose_mapping_node(self, anchor):
+        node = super().compose_mapping_node(anchor)
+        check_once(k.value for k,_ in node.value if isinstance(k, yaml.ScalarNode) and k.value!='<<')
+        return node
+
+def read_yaml(
+    path:str|Path, # as typed
+    what:str='file', # what it stands for, for the error
+): # what it holds
+    "Read YAML; raises `XltError` for all that is none, and for a key that stands twice"
+    text = read_text(path, what)
+    try: return yaml.load(text, _OnceLoader)
+    except XltError as e: raise XltError(f'{path}: {e}') from e
+    except Exception as e: # besides `YAMLError`, whatever a date or a number that is none makes Python say
+        raise XltError(f'{path} is no YAML that can be read ({one_line(e)}): mend it') from e
