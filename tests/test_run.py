@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import make_dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
@@ -121,6 +122,23 @@ def test_a_failure_does_not_stop_the_others(study):
     assert '1 failed' in out and '2 ran' in out and 'thirteen' in out
     trace = next((study[0]/'store'/'.failed').glob('*.txt')).read_text()
     assert 'sum-13 seed 0' in trace and 'ValueError: thirteen' in trace
+
+
+def workers_of(pid):
+    "Processes that a driver started for its jobs, by number"
+    kids = [k for f in Path(f'/proc/{pid}/task').glob('*/children') for k in f.read_text(encoding='utf-8').split()]
+    return [int(k) for k in kids if b'spawn_main' in Path(f'/proc/{k}/cmdline').read_bytes()]
+
+
+@pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='asks the system for the children of a process')
+def test_a_job_of_a_killed_worker_is_tried_again(study):
+    log, p = study[0]/'cache'/'log.txt', start(study, '--workers', '2', '--seeds', '3')
+    wait_for(lambda: log.exists() and log.read_text().count('\n')>=3)
+    os.kill(workers_of(p.pid)[0], signal.SIGKILL)
+    out = finish(p)
+    assert '6 ran' in out and 'perhaps for want of memory' in out and 'tried again' in out
+    assert len(numbers(study))==6 and sum(steps(study).values())<=61, 'it went on from its checkpoint'
+    assert not (study[0]/'store'/'.failed').exists()
 
 
 def test_minutes_pause_and_resume(study):
