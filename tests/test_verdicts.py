@@ -1,4 +1,5 @@
 "Words for verdicts: planted intervals, the shipped records, what a correction says, and what would decide"
+import json
 import math
 import re
 from dataclasses import replace
@@ -276,3 +277,33 @@ def test_each_unclear_check_says_its_seeds_and_their_cost(paper, tmp_path):
     assert all((r['more'] is None) == (r['hours'] is None) and (not r['more'] or r['hours'] > 0) and r['says'] for r in found)
     assert decide_text(found, plan).startswith(f'{paper} at laptop: {len(unclear)} claims are unclear')
     assert not to_decide(make_plan(paper, 'paper', store=tmp_path))
+
+
+def test_intervals_are_computed_once_and_never_believed_for_other_items(planted_paper, tmp_path, monkeypatch):
+    "From the cache folder the same numbers, to the last bit; a changed item, another effect or a spoilt file are computed"
+    monkeypatch.setenv('XLTNB_CACHE', str(tmp_path/'cache'))
+    folder, store = planted_paper
+    write_planted(folder)
+    drawn, real = [], judge._drawn_interval
+    monkeypatch.setattr(judge, '_drawn_interval', lambda *a: drawn.append(a) or real(*a))
+    jobs = [Job('planted', 'ok', 'planted.x', 1, dict(arm='ok'), s) for s in range(3)]
+    def put(first):
+        for j in jobs: store.put(Record('planted.x', j.key, j.config, j.seed, dict(m=.5), arm='ok', items=dict(m=[first, 0., 1., 0.]*9), provenance=dict(started='2099-01-01', rules=rule_hashes('planted'))))
+    def numbers():
+        drawn.clear()
+        row, = [r for r in judge_plan(Plan('planted', 'laptop', jobs, store)).rows if r['claim'].endswith('C0')]
+        return (row['low'], row['high']), len(drawn)
+    put(1.)
+    first, many = numbers()
+    assert many and numbers() == (first, 0) and first[0] < first[1]
+    put(0.)
+    other, again = numbers()
+    assert again and other != first
+    kept = tmp_path/'cache'/'intervals.json'
+    harmed = json.dumps({k: [-50., 50., *v[2:]] for k, v in json.loads(kept.read_text(encoding='utf-8')).items()})
+    for spoilt in ('', '[1, 2]', '{"x": [1, 2, 3]}', '{', harmed):
+        kept.write_text(spoilt, encoding='utf-8')
+        judge._kept.cache_clear()
+        assert numbers() == (other, again), 'what was changed by hand is computed again'
+    monkeypatch.setattr(judge, '_code_hash', lambda: 'other code')
+    assert numbers() == (other, again)

@@ -149,6 +149,17 @@ def item_scores(
     if any(r is None for r in rows): return None
     return np.mean(rows, 0).tolist() if len(set(map(len, rows)))==1 else []
 
+# %% ../../nbs/records/03_record.ipynb #31f5e32c
+@patch
+def packed_scores(
+    self:Record,
+    metric:str, # a metric, 'source' or 'targets'
+)->list[dict]|None: # the rows as they stand in the file; None unless all of them are still packed there
+    "What a metric's items are read from: equal rows, equal items"
+    row = self.items.get(metric)
+    rows = [self.items.get(r) for r in row.rows] if isinstance(row, MeanOf) else [row]
+    return [r.row for r in rows] if all(isinstance(r, Packed) for r in rows) else None
+
 # %% ../../nbs/records/03_record.ipynb #7cef9e0f
 def record_text(
     fields:dict, # plain data

@@ -6,14 +6,17 @@
 __all__ = ['Judged', 'judge', 'paired_runs', 'drawn_jobs', 'planned_seeds', 'judge_claim', 'numbers_html', 'Claims', 'judge_plan']
 
 # %% ../../nbs/verdicts/01_judge.ipynb #0d99e216
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 
 import numpy as np
 from scipy.special import ndtri
 
-from ..core import table_html
+from ..core import XltError, table_html
+from ..files import atomic_write, cache_dir, package_data, sha256_of
 from ..records.published import load_paper
 from ..records.rules import Check, Claim, claimed_range, evaluate, is_sum, names_in, range_edges
 from ..runs.experiments import Job, split_target
@@ -59,6 +62,53 @@ def _drawn_interval(check, runs, level, fixed):
         return *bootstrap_items(dict(effect=of(values).mean(0)), level=level)[1:], '' # the same, and faster
     return *bootstrap_items(values, of, level=level)[1:], ''
 
+# %% ../../nbs/verdicts/01_judge.ipynb #06ff7561
+@cache
+def _code_hash():
+    "Changes with the code that intervals come from"
+    here = package_data().parent
+    return sha256_of(b''.join((here/f).read_bytes() for f in ('stats.py','records/rules.py','verdicts/judge.py','records/record.py')))
+
+# %% ../../nbs/verdicts/01_judge.ipynb #86be5bfd
+_NEW = {} # intervals that the file lacks
+
+def _kept_file():
+    try: return cache_dir()/'intervals.json'
+    except XltError: return None # no such folder: nothing is kept
+
+def _seal(key, low, high, note): return sha256_of(json.dumps([key, low, high, note]).encode())
+
+def _whole(key, found): return isinstance(found, list) and len(found)==4 and found[3]==_seal(key, *found[:3])
+
+@lru_cache(4)
+def _kept(file):
+    "Intervals of items that were computed before, by the hash of all they come from; those whose seal does not fit are left out"
+    try: found = json.loads(file.read_text(encoding='utf-8')) if file else {}
+    except (OSError, ValueError, RecursionError): return {} # none yet, or cut
+    return {k: v[:3] for k,v in found.items() if _whole(k, v)} if isinstance(found, dict) else {}
+
+# %% ../../nbs/verdicts/01_judge.ipynb #bae230a6
+def _keep():
+    "Write what is new; the oldest beyond 5,000 go"
+    if not _NEW or not (file := _kept_file()): return
+    _kept.cache_clear() # somebody else may have written
+    both = list((_kept(file) | _NEW).items())[-5000:]
+    try: atomic_write(file, json.dumps({k: [*v, _seal(k, *v)] for k,v in both}))
+    except (OSError, XltError): pass # the next one computes again
+    _kept.cache_clear()
+    _NEW.clear()
+
+# %% ../../nbs/verdicts/01_judge.ipynb #f9dcd3cd
+def _item_interval(check, runs, level, fixed):
+    "The interval of the items, from the cache folder where it was computed before"
+    rows = [[r[a].packed_scores(m) for a,m in sorted(names_in(check.effect))] for r in runs]
+    if any(x is None for row in rows for x in row): return _drawn_interval(check, runs, level, fixed)
+    key,kept = sha256_of(json.dumps([_code_hash(), check.effect, level, fixed, rows]).encode()), _kept(_kept_file())
+    if key not in kept:
+        kept[key] = list(_drawn_interval(check, runs, level, fixed))
+        _NEW[key] = kept[key]
+    return tuple(kept[key])
+
 # %% ../../nbs/verdicts/01_judge.ipynb #e4adb28d
 def judge(
     check:Check, # effect and rule
@@ -72,7 +122,7 @@ def judge(
     except KeyError as e: return Judged('todo', note=f'the runs have no metric {e}; {_AGAIN}')
     if not all(map(math.isfinite, xs)): return Judged('undecided', n=len(xs), seeds=tuple(xs), note='a run has no number for this effect')
     effect,low,high = mean_ci(xs, level)
-    items_low,items_high,note = _drawn_interval(check, runs, level, fixed)
+    items_low,items_high,note = _item_interval(check, runs, level, fixed)
     if items_high-items_low > (0 if math.isnan(low) else high-low): low,high = items_low,items_high
     if len(xs)>1 and math.isnan(low): note = _notes('all seeds agree, and nothing says how sure that is', note)
     v = verdict(low, high, math.inf if fixed else len(xs), check.rule, check.margin)
@@ -267,4 +317,6 @@ def judge_plan(
 )->Claims:
     "Judge the claims of a plan's target by the records of the plan's own jobs"
     get = plan.store.getter()
-    return Claims([_claim_row(plan.target.partition('.')[0], c, plan.preset, judge_claim(c, plan, get)) for c in _claims_of(plan)])
+    rows = [_claim_row(plan.target.partition('.')[0], c, plan.preset, judge_claim(c, plan, get)) for c in _claims_of(plan)]
+    _keep()
+    return Claims(rows)
