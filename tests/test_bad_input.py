@@ -128,6 +128,7 @@ def test_a_broken_record_counts_as_missing_and_is_made_again(study, store):
 
 def test_a_whole_record_stands_in_for_a_broken_committed_one(tmp_path, monkeypatch):
     monkeypatch.setattr('xltnb.records.store.project_root', lambda: tmp_path)
+    monkeypatch.setenv('XLTNB_HOME', str(tmp_path))
     (tmp_path/'nbs').mkdir()
     f = Store('nbs/results').put(a_record())
     f.write_text('{')

@@ -561,8 +561,10 @@ def test_split_by_article_never_by_question(put, tmp_path):
     assert len(split_articles(whole, 30, 0).rows('en', 'validation')) == 0
 
 
-@pytest.mark.skipif(not os.environ.get('XLTNB_XQUAD'), reason='set XLTNB_XQUAD to a folder with the xquad.*.json files to test on the real XQuAD')
-def test_real_xquad():
+def test_real_xquad(request, monkeypatch):
+    folder = request.config.getoption('--xquad')
+    if not folder: pytest.skip('--xquad DIR, a folder with the xquad.*.json files, tests on the real XQuAD')
+    monkeypatch.setenv('XLTNB_XQUAD', folder)
     t = load_task('xquad')
     assert len(t.languages) == 12 and all(len(t.rows(l)) == 1190 for l in t.languages) and not t.notes
     s = split_articles(t)
@@ -570,4 +572,4 @@ def test_real_xquad():
     assert sum(sizes) == 1190 and 700 <= sizes[0] <= 800 and sizes[2] >= 250 and all(s.rows(l)['id'][:] == s.rows('en')['id'][:] for l in s.languages)
     assert not {t.groups[i] for i in s.rows('en', 'train')['id']} & {t.groups[i] for i in s.rows('en')['id']}
     for l in t.languages: assert t.score([a['text'][0] for a in t.rows(l)['answers']], t.rows(l)) == {'f1': 1., 'em': 1.}
-    assert find_files('xquad', data_folder('xquad'), 'zh', 'test')[0] == Path(os.environ['XLTNB_XQUAD'])/'xquad.zh.json'
+    assert find_files('xquad', data_folder('xquad'), 'zh', 'test')[0] == Path(folder)/'xquad.zh.json'

@@ -56,10 +56,10 @@ def test_names_at_the_top():
 def test_a_folder_of_our_name_hides_nothing(tmp_path, made):
     "From the parent of a clone, or beside a folder that is called xltnb"
     (tmp_path/made).mkdir(parents=True)
-    code = 'import sys; sys.path.append(sys.argv[1]); from xltnb.files import package_data, project_root; print(package_data("bench").is_dir(), project_root())'
-    env = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
-    done = subprocess.run([sys.executable, '-c', code, str(ROOT)], cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert done.stdout.split() == ['True', str(ROOT)], done.stderr
+    code = 'from xltnb.files import package_data, project_root; print(package_data("bench").is_dir(), project_root(), sep="\\n")'
+    env = os.environ | dict(PYTHONPATH=str(ROOT))  # this checkout, whichever one is installed
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env=env, capture_output=True, encoding='utf-8')
+    assert done.stdout.splitlines() == ['True', str(ROOT)], done.stderr
 
 
 def test_help_is_light():

@@ -133,6 +133,7 @@ def test_nan_metrics_are_null_in_the_file(empty):
 
 def test_committed_records_come_first(tmp_path, monkeypatch):
     monkeypatch.setattr(store, 'project_root', lambda: tmp_path)
+    monkeypatch.setenv('XLTNB_HOME', str(tmp_path))
     (tmp_path/'nbs').mkdir()
     Store('nbs/results').put(a_record(metrics={'acc': 1.}))
     mine = Store('results')
