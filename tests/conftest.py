@@ -90,8 +90,8 @@ def write_paper(papers, name, published='', **parts):
     "A paper's folder below `papers`: its published file, and a module for each of `parts`"
     folder = papers/name
     folder.mkdir(parents=True)
-    (folder/'published.yaml').write_text(published or f'paper: {name}\ncitation: {{title: {name}, authors: nobody, venue: none, year: 2026}}\nclaims: []\n')
-    for part, text in parts.items(): (folder/f'{part}.py').write_text(text)
+    (folder/'published.yaml').write_text(published or f'paper: {name}\ncitation: {{title: {name}, authors: nobody, venue: none, year: 2026}}\nclaims: []\n', encoding='utf-8')
+    for part, text in parts.items(): (folder/f'{part}.py').write_text(text, encoding='utf-8')
     return folder
 
 

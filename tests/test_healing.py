@@ -33,23 +33,23 @@ def test_a_damaged_model_is_trained_again(tmp_path, harm):
 
 @pytest.mark.parametrize('harm', [cut, flip, empty])
 def test_a_damaged_seal_costs_the_thing_and_no_more(tmp_path, harm):
-    home = built_once(tmp_path/'a', lambda path: path.write_text('x'))
+    home = built_once(tmp_path/'a', lambda path: path.write_text('x', encoding='utf-8'))
     harm(tmp_path/'a.seal')
-    with pytest.warns(UserWarning, match='is damaged'): assert built_once(home, lambda path: path.write_text('x')).read_text() == 'x'
+    with pytest.warns(UserWarning, match='is damaged'): assert built_once(home, lambda path: path.write_text('x', encoding='utf-8')).read_text(encoding='utf-8') == 'x'
     assert built_once(home, lambda path: pytest.fail('it is there')) == home
 
 
 def test_what_an_older_version_left_is_sealed(tmp_path):
-    (tmp_path/'a').write_text('old')
-    assert built_once(tmp_path/'a', lambda path: pytest.fail('it is there')).read_text() == 'old'
+    (tmp_path/'a').write_text('old', encoding='utf-8')
+    assert built_once(tmp_path/'a', lambda path: pytest.fail('it is there')).read_text(encoding='utf-8') == 'old'
     flip(tmp_path/'a')
-    with pytest.warns(UserWarning, match='is damaged'): assert built_once(tmp_path/'a', lambda path: path.write_text('new')).read_text() == 'new'
+    with pytest.warns(UserWarning, match='is damaged'): assert built_once(tmp_path/'a', lambda path: path.write_text('new', encoding='utf-8')).read_text(encoding='utf-8') == 'new'
 
 
 def test_a_seal_that_cannot_be_written_leaves_nothing_half(tmp_path, monkeypatch):
     def full(*args): raise OSError(28, 'No space left on device')
     def make(path):
-        path.write_text('x')
+        path.write_text('x', encoding='utf-8')
         monkeypatch.setattr('xltnb.files.os.write', full)
     with pytest.raises(XltError, match='No space left.*free some space'): built_once(tmp_path/'a', make)
     monkeypatch.undo()

@@ -510,7 +510,7 @@ def test_the_hub_is_read_with_its_own_loader(tmp_path, monkeypatch):
         for s in splits: Dataset.from_dict(dict(premise=[f'{l} {s}'], hypothesis=['b'], label=[2]), features=feats).to_parquet(tmp_path/'repo'/l/f'{s}-00000-of-00001.parquet')
     part = '  - split: {s}\n    path: {l}/{s}-*\n'
     configs = ''.join(f'- config_name: {l}\n  data_files:\n' + ''.join(part.format(l=l, s=s) for s in ss) for l, ss in (('en', ('train', 'validation', 'test')), ('de', ('test',))))
-    (tmp_path/'repo/README.md').write_text(f'---\nconfigs:\n{configs}---\n')
+    (tmp_path/'repo/README.md').write_text(f'---\nconfigs:\n{configs}---\n', encoding='utf-8')
     monkeypatch.setattr(datasets.config, 'HF_DATASETS_CACHE', tmp_path/'cache')
     monkeypatch.setitem(PUBLISHED, 'xnli', replace(PUBLISHED['xnli'], hub=str(tmp_path/'repo')))
     monkeypatch.setenv('HF_HUB_OFFLINE', '0')

@@ -43,7 +43,7 @@ def set_option(home, extension, name, text):
     "A setting of JupyterLab"
     folder = home/'jupyterlab_settings_dir'/'@jupyterlab'/extension
     folder.mkdir(parents=True)
-    (folder/f'{name}.jupyterlab-settings').write_text(text)
+    (folder/f'{name}.jupyterlab-settings').write_text(text, encoding='utf-8')
 
 
 def without_outputs(path):
@@ -69,7 +69,7 @@ def lab(tmp_path_factory):
     set_option(home, 'apputils-extension', 'notification', '{"fetchNews": "false", "checkForUpdates": false}')
     set_option(home, 'notebook-extension', 'tracker', '{"windowingMode": "none"}')  # cells out of sight are drawn too
     args = f'-m jupyter lab --no-browser --allow-root --port={port} --ip=127.0.0.1 --IdentityProvider.token= --ServerApp.root_dir={work}'
-    with open(home/'log', 'w') as log:
+    with open(home/'log', 'w', encoding='utf-8') as log:
         server = subprocess.Popen([sys.executable, *args.split()], env=env, stdout=log, stderr=log, cwd=work)
         try:
             wait_for(f'http://127.0.0.1:{port}/api', server)

@@ -23,7 +23,7 @@ def fastest(args, n=5, enough=LIMIT_S/2):
     times, spent = [], lambda: sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
     for _ in range(n):
         t = spent()
-        done = subprocess.run(args, cwd=ROOT, capture_output=True, text=True, env={k: v for k, v in os.environ.items() if k != 'PYTHONDONTWRITEBYTECODE'})
+        done = subprocess.run(args, cwd=ROOT, capture_output=True, encoding='utf-8', env={k: v for k, v in os.environ.items() if k != 'PYTHONDONTWRITEBYTECODE'})
         times.append(spent() - t)
         if times[-1] < enough: break
     return min(times), done
@@ -31,7 +31,7 @@ def fastest(args, n=5, enough=LIMIT_S/2):
 
 def loaded(code):
     "Heavy modules that `code` loads"
-    done = subprocess.run([sys.executable, '-c', f'{code}\nimport sys; print("LOADED", *[m for m in {HEAVY!r} if m in sys.modules])'], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, '-c', f'{code}\nimport sys; print("LOADED", *[m for m in {HEAVY!r} if m in sys.modules])'], cwd=ROOT, capture_output=True, encoding='utf-8')
     assert 'LOADED' in done.stdout, done.stderr
     return done.stdout.rpartition('LOADED')[2].split()
 

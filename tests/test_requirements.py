@@ -14,12 +14,12 @@ def parsed(reqs): return {r.name.lower().replace('_', '-'): str(r.specifier) for
 
 
 @cache
-def project(): return tomllib.loads((ROOT/'pyproject.toml').read_text())['project']
+def project(): return tomllib.loads((ROOT/'pyproject.toml').read_text(encoding='utf-8'))['project']
 
 
 @cache
 def conda():
-    deps = yaml.safe_load((ROOT/'environment.yml').read_text())['dependencies']
+    deps = yaml.safe_load((ROOT/'environment.yml').read_text(encoding='utf-8'))['dependencies']
     pip = next(d for d in deps if isinstance(d, dict))['pip']
     return [d for d in deps if isinstance(d, str)], [r for r in pip if not r.startswith('-')], [r for r in pip if r.startswith('-')]
 
@@ -43,14 +43,14 @@ def test_environment_installs_the_package():
 
 def test_constraints_fit_the_requirements():
     spec = {r.name: r.specifier for r in map(Requirement, project()['dependencies'])}
-    for line in (ROOT/'constraints.txt').read_text().split():
+    for line in (ROOT/'constraints.txt').read_text(encoding='utf-8').split():
         name, version = line.split('==')
         assert version in spec[name], f'constraints.txt pins {line}, outside {name}{spec[name]}'
 
 
 def test_what_is_installed():
     "Published files go with the package, and an editable install is a folder on the path, which no namespace package hides"
-    tool = tomllib.loads((ROOT/'pyproject.toml').read_text())['tool']['setuptools']
+    tool = tomllib.loads((ROOT/'pyproject.toml').read_text(encoding='utf-8'))['tool']['setuptools']
     assert {'data/**/*', 'papers/*/published.yaml'} <= set(tool['package-data']['xltnb'])
     assert tool['package-dir'] == {'': '.'}
 
@@ -74,7 +74,7 @@ def test_every_import_is_required():
     named = set(parsed(project()['dependencies'] + [r for e in extras.values() for r in e]))
     known = named | set(brought_by(named)) | {'nbformat', 'ipython'}
     for p in MODULES:
-        for n in ast.walk(ast.parse(p.read_text())):
+        for n in ast.walk(ast.parse(p.read_text(encoding='utf-8'))):
             mods = [n.module] if isinstance(n, ast.ImportFrom) and not n.level else [a.name for a in n.names] if isinstance(n, ast.Import) else []
             for m in {m.split('.')[0] for m in mods} - set(sys.stdlib_module_names) - {'xltnb', '__future__'}:
                 assert {d.lower().replace('_', '-') for d in dists.get(m, [m])} & known, f'{p.name} imports {m}, which no requirement names'
