@@ -1,15 +1,23 @@
 "What every test may use: the checkout, its pages, its modules"
 import configparser
 import functools
+import hashlib
 import os
+import random
 import shutil
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-os.environ.setdefault('OMP_NUM_THREADS', '1')
-os.environ.setdefault('HF_HUB_OFFLINE', '1')
-os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
+# What a user's environment says must not reach a test: what is asked of the tests themselves is kept in ASKED
+SWAYS = 'XLTNB_', 'HF_', 'TRANSFORMERS_', 'PAPERMILL_', 'TTY_'
+ASKED = {k: os.environ.pop(k) for k in list(os.environ) if k.startswith(SWAYS) or k in ('COLUMNS', 'LINES', 'FORCE_COLOR', 'NO_COLOR', 'PYTHONIOENCODING')}
+if 'PYTEST_XDIST_WORKER' in os.environ: ASKED |= {k.removeprefix('ASKED_'): v for k, v in os.environ.items() if k.startswith('ASKED_')}
+else: os.environ |= {f'ASKED_{k}': v for k, v in ASKED.items()}  # for the processes that xdist starts
+os.environ |= dict(OMP_NUM_THREADS='1', HF_HUB_OFFLINE='1', TOKENIZERS_PARALLELISM='false')
+os.environ |= dict(XLTNB_HOME=os.devnull+'/home')  # no test module may read a store while it is imported: a test has a folder of its own
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS, LIB = ROOT/'nbs', ROOT/'xltnb'
@@ -35,11 +43,25 @@ def settings():
 def chromium():
     "Path of a Chromium, or None"
     names = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
-    return os.environ.get('XLTNB_CHROMIUM') or next((p for p in map(shutil.which, names) if p), None)
+    return next((p for p in map(shutil.which, (ASKED.get('XLTNB_CHROMIUM', ''), *names)) if p), None)
 
 
 def pytest_addoption(parser):
     parser.addoption('--drag', type=int, default=0, metavar='N', help="tests/test_lab.py: measure N moves of each widget's slider in JupyterLab")
+    parser.addoption('--xquad', default='', metavar='DIR', help='tests/test_hub.py: test on the real XQuAD files of this folder')
+    parser.addoption('--order', default='', metavar='SEED', help="run files, and the tests of each file, in an order drawn from this seed; 'reversed' turns the order round")
+
+
+def pytest_collection_modifyitems(config, items):
+    "Another order of files, and of tests in a file; a file stays together, since its fixtures are made once"
+    if not (seed := config.getoption('--order')): return
+    if seed == 'reversed': return items.reverse()
+    rng, files = random.Random(seed), {}
+    for i in items: files.setdefault(i.path, []).append(i)
+    for tests in files.values(): rng.shuffle(tests)
+    groups = list(files.values())
+    rng.shuffle(groups)
+    items[:] = [i for g in groups for i in g]
 
 
 @functools.cache
@@ -68,8 +90,8 @@ def write_paper(papers, name, published='', **parts):
     "A paper's folder below `papers`: its published file, and a module for each of `parts`"
     folder = papers/name
     folder.mkdir(parents=True)
-    (folder/'published.yaml').write_text(published or f'paper: {name}\ncitation: {{title: {name}, authors: nobody, venue: none, year: 2026}}\nclaims: []\n')
-    for part, text in parts.items(): (folder/f'{part}.py').write_text(text)
+    (folder/'published.yaml').write_text(published or f'paper: {name}\ncitation: {{title: {name}, authors: nobody, venue: none, year: 2026}}\nclaims: []\n', encoding='utf-8')
+    for part, text in parts.items(): (folder/f'{part}.py').write_text(text, encoding='utf-8')
     return folder
 
 
@@ -90,13 +112,45 @@ def shared(tmp_path_factory):
     return base.parent if os.environ.get('PYTEST_XDIST_WORKER') else base
 
 
+@pytest.fixture(scope='session', autouse=True)
+def one_cache(shared):
+    "All tests share a cache that is not the user's: what lies there is named after what it was made from"
+    os.environ['XLTNB_CACHE'] = str(shared/'cache')
+
+
+@contextmanager
+def own_home(shared, name):
+    "A folder for stores of its own, which nobody makes before something is written there; no variable is left behind"
+    env = dict(os.environ)
+    os.environ['XLTNB_HOME'] = str(shared/'homes'/hashlib.sha256(name.encode()).hexdigest()[:16])
+    yield
+    if os.environ != env:
+        os.environ.clear()
+        os.environ.update(env)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def own_module(request, shared):
+    "What the fixtures of a file write is its own, and studies that it registers end with it"
+    with own_home(shared, request.node.nodeid): yield
+    if not (known := sys.modules.get('xltnb.runs.experiments')): return
+    for names in (known.PRESET_JOBS, known.EXPERIMENTS):
+        for n in [n for n in names if not (LIB/'papers'/n.split('.')[0]).is_dir()]: del names[n]
+
+
+@pytest.fixture(autouse=True)
+def own_test(request, shared):
+    "What a test writes is its own"
+    with own_home(shared, request.node.nodeid): yield
+
+
 @pytest.fixture(scope='session')
 def browser():
     "A headless Chromium; without one the test is skipped, and in CI it fails"
     exe = chromium()
     if exe is None:
         why = 'no Chromium on this machine: the browser tests need one (Debian: apt install chromium)'
-        (pytest.fail if os.environ.get('XLTNB_REQUIRE_BROWSER') == '1' or os.environ.get('CI') else pytest.skip)(why)
+        (pytest.fail if ASKED.get('XLTNB_REQUIRE_BROWSER') == '1' or os.environ.get('CI') else pytest.skip)(why)
     from playwright.sync_api import sync_playwright
     flags = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'
     with sync_playwright() as p:

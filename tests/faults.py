@@ -107,7 +107,7 @@ class Try:
 
     def run(self, *args, **kw): return self.end(self.start(*args, **kw))
 
-    def said(self): return '\n'.join(f.read_text(errors='replace') for f in sorted(self.home.glob('out-*')))
+    def said(self): return '\n'.join(f.read_text(errors='replace', encoding='utf-8') for f in sorted(self.home.glob('out-*')))
 
     def moment(self): time.sleep(self.rng.uniform(0, 1.1*TOOK))
 
@@ -118,7 +118,7 @@ def records(store):
     "What the records say, without where and when; a file that is none is None"
     out = {}
     for f in store.glob('toy.sum/[!.]*.json'):
-        try: out[f.stem] = {k: v for k, v in json.loads(f.read_text()).items() if k not in ('provenance', 'sha256')}
+        try: out[f.stem] = {k: v for k, v in json.loads(f.read_text(encoding='utf-8')).items() if k not in ('provenance', 'sha256')}
         except ValueError: out[f.stem] = None
     return out
 
@@ -177,13 +177,13 @@ def kill_in_a_write(t):
 def kill_worker(t):
     pid = t.start('--workers', '2')
     until = time.monotonic()+60
-    while not (t.log.exists() and 'start' in t.log.read_text()) and time.monotonic()<until: time.sleep(.01)
+    while not (t.log.exists() and 'start' in t.log.read_text(encoding='utf-8')) and time.monotonic()<until: time.sleep(.01)
     time.sleep(t.rng.uniform(0, .1))
-    kids = [int(k) for f in Path(f'/proc/{pid}/task').glob('*/children') for k in f.read_text().split()]
+    kids = [int(k) for f in Path(f'/proc/{pid}/task').glob('*/children') for k in f.read_text(encoding='utf-8').split()]
     if kids:
         try: os.kill(t.rng.choice(kids), signal.SIGKILL)
         except ProcessLookupError: pass
-    return t.end(pid) in (0, 1)
+    return t.end(pid) == 0
 
 
 def full(t, folder):
@@ -316,7 +316,7 @@ def one(fault, seed, want):
         lost = sum(got.get(k) is None for k in want)
         bad = sum(got[k] is not None and got[k] != want[k] for k in want if k in got)+sum(k not in want for k in got)
         if t.other and records(t.other) != want: told.append('the other store differs')
-        again = [l for l in t.log.read_text().splitlines() if l.startswith('again')] if t.log.exists() else []
+        again = [l for l in t.log.read_text(encoding='utf-8').splitlines() if l.startswith('again')] if t.log.exists() else []
         said = t.said()
         if 'Traceback' in said: told.append('a traceback')
         files = [f for s in (t.store, t.other or t.store) for f in (*s.rglob('*.lock'), *s.rglob('*.tmp'))]
@@ -343,8 +343,8 @@ def prepare():
     "Load what every driver needs, once"
     papers = Path(tempfile.mkdtemp(prefix='faults-papers-'))
     (papers/'toy').mkdir()
-    (papers/'toy'/'published.yaml').write_text('paper: toy\ncitation: {title: toy, authors: nobody, venue: none, year: 2026}\nclaims: []\n')
-    (papers/'toy'/'experiments.py').write_text(STUDY)
+    (papers/'toy'/'published.yaml').write_text('paper: toy\ncitation: {title: toy, authors: nobody, venue: none, year: 2026}\nclaims: []\n', encoding='utf-8')
+    (papers/'toy'/'experiments.py').write_text(STUDY, encoding='utf-8')
     os.environ.update(XLTNB_PAPERS=str(papers), OMP_NUM_THREADS='1', HF_HUB_OFFLINE='1')
     os.chdir(ROOT)
     import xltnb.cli  # noqa: F401
@@ -367,7 +367,7 @@ def main():
     a = p.parse_args()
     begin, papers = time.monotonic(), prepare()
     may, (want, TOOK) = mounts(), reference()
-    kept = json.loads(Path(a.json).read_text()) if a.json and Path(a.json).exists() else {}
+    kept = json.loads(Path(a.json).read_text(encoding='utf-8')) if a.json and Path(a.json).exists() else {}
     print(f'an undisturbed run takes {TOOK:.2f} s', flush=True)
     print(f"{'fault':<36}{'tries':>7}{'lost':>7}{'doubled':>9}{'wrong':>7}{'healed':>8}{'s':>7}", flush=True)
     failed = 0
@@ -385,7 +385,7 @@ def main():
             kept[name] = dict(tries=a.tries, **row, healed=sum(not (g['lost'] or g['wrong'] or g['told']) for g in got), seconds=round(time.monotonic()-start, 1))
             for g in got:
                 if g['told'] or g['lost'] or g['wrong'] or g['doubled']: print(f"  {name}: {g['told']} lost {g['lost']} doubled {g['doubled']} wrong {g['wrong']}\n{g['said']}", flush=True)
-            if a.json: Path(a.json).write_text(json.dumps(kept, indent=1)+'\n')
+            if a.json: Path(a.json).write_text(json.dumps(kept, indent=1)+'\n', encoding='utf-8')
         r = kept[name]
         failed += bool(r['lost'] or r['doubled'] or r['wrong'] or r['healed']<r['tries'])
         print(f"{name:<36}{r['tries']:>7}{r['lost']:>7}{r['doubled']:>9}{r['wrong']:>7}{r['healed']:>8}{r['seconds']:>7.0f}", flush=True)

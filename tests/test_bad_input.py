@@ -46,8 +46,8 @@ BROKEN = dict(
 @pytest.mark.parametrize('what', BROKEN)
 def test_a_record_is_what_its_name_says(store, what):
     f = store.put(a_record())
-    fields = {k: v for k, v in json.loads(f.read_text()).items() if k != 'sha256'} | BROKEN[what]  # as if there were no hash
-    f.write_text(json.dumps(fields))
+    fields = {k: v for k, v in json.loads(f.read_text(encoding='utf-8')).items() if k != 'sha256'} | BROKEN[what]  # as if there were no hash
+    f.write_text(json.dumps(fields), encoding='utf-8')
     for read in (lambda: read_record(f), lambda: store.get(f.stem), lambda: store.getter()(f.stem)):
         with pytest.raises(XltError, match='delete the file and run again') as e: read()
         assert str(f) in str(e.value)
@@ -112,7 +112,7 @@ def study():
 
 def test_a_broken_record_counts_as_missing_and_is_made_again(study, store):
     run_plan(make_plan(study, store=store), show=False)
-    whole = {f: json.loads(f.read_text()) for f in store.path.glob('*/*.json')}
+    whole = {f: json.loads(f.read_text(encoding='utf-8')) for f in store.path.glob('*/*.json')}
     assert 'all 3 runs are done' in str(make_plan(study, store=store))
     f = next(iter(whole))
     f.write_bytes(f.read_bytes()[:200])
@@ -122,15 +122,16 @@ def test_a_broken_record_counts_as_missing_and_is_made_again(study, store):
     rep = run_plan(plan, show=False)
     assert rep.exit_code == 0 and [o.status for o in rep.outcomes] == ['done'] and 'all 3 runs are done' in str(make_plan(study, store=store))
     same = lambda d: {k: v for k, v in d.items() if k not in ('provenance', 'sha256')}
-    assert {f: same(json.loads(f.read_text())) for f in whole} == {f: same(d) for f, d in whole.items()}
+    assert {f: same(json.loads(f.read_text(encoding='utf-8'))) for f in whole} == {f: same(d) for f, d in whole.items()}
     assert (f.parent/f'.damaged-{f.name}').stat().st_size == 200, 'what was broken is still there'
 
 
 def test_a_whole_record_stands_in_for_a_broken_committed_one(tmp_path, monkeypatch):
     monkeypatch.setattr('xltnb.records.store.project_root', lambda: tmp_path)
+    monkeypatch.setenv('XLTNB_HOME', str(tmp_path))
     (tmp_path/'nbs').mkdir()
     f = Store('nbs/results').put(a_record())
-    f.write_text('{')
+    f.write_text('{', encoding='utf-8')
     mine = Store('results')
     assert not mine.has(f.stem)
     mine.put(a_record())
@@ -170,9 +171,9 @@ tables:
     (dict(tolerance='.nan'), 'tolerance is nan'), (dict(tolerance='.inf'), 'tolerance is inf'), (dict(value='.nan'), "a value of row 'r' is nan"), (dict(value='[1, .inf]'), 'is inf')])
 def test_a_published_file_says_everything_once_and_in_numbers(tmp_path, change, says):
     f = tmp_path/'published.yaml'
-    f.write_text(PAGE.format(**dict(margin='.1', tolerance='1', value='5.', more='')))
+    f.write_text(PAGE.format(**dict(margin='.1', tolerance='1', value='5.', more='')), encoding='utf-8')
     assert len(read_published(f).claims) == 1
-    f.write_text(PAGE.format(**dict(margin='.1', tolerance='1', value='5.', more='') | change))
+    f.write_text(PAGE.format(**dict(margin='.1', tolerance='1', value='5.', more='') | change), encoding='utf-8')
     with pytest.raises(XltError, match=says): read_published(f)
 
 
@@ -209,10 +210,10 @@ def test_no_code_of_an_encoder_is_run(tmp_path, monkeypatch):
 @pytest.mark.parametrize('kind', ['link', 'folder', 'pipe', 'dangling'])
 def test_only_a_file_is_replaced(tmp_path, kind):
     at, other = tmp_path/'out.html', tmp_path/'other'
-    other.write_text('mine')
+    other.write_text('mine', encoding='utf-8')
     dict(link=lambda: at.symlink_to(other), folder=at.mkdir, pipe=lambda: os.mkfifo(at), dangling=lambda: at.symlink_to('nowhere'))[kind]()
     with pytest.raises(XltError, match='only a file is replaced; name another one'): atomic_write(at, 'new')
-    assert other.read_text() == 'mine' and sorted(p.name for p in tmp_path.iterdir()) == ['other', 'out.html']
+    assert other.read_text(encoding='utf-8') == 'mine' and sorted(p.name for p in tmp_path.iterdir()) == ['other', 'out.html']
 
 
 def said(capsys, *args):
@@ -229,13 +230,13 @@ STORES = ['~nouser/x', '/'+'x'*5000, '', '{loop}', '{file}/x', '{file}']
 @pytest.mark.parametrize('store', STORES)
 def test_a_store_that_cannot_be_is_refused(capsys, tmp_path, store):
     (tmp_path/'loop').symlink_to('loop')
-    (tmp_path/'file').write_text('')
+    (tmp_path/'file').write_text('', encoding='utf-8')
     err = said(capsys, 'plan', 'mothello', f'--store={store.format(loop=tmp_path/"loop", file=tmp_path/"file")}')
     assert 'name another' in err or 'name a f' in err
 
 
 def test_a_cache_that_cannot_be_is_said_before_anything_runs(capsys, tmp_path, monkeypatch):
-    (tmp_path/'file').write_text('')
+    (tmp_path/'file').write_text('', encoding='utf-8')
     monkeypatch.setenv('XLTNB_CACHE', str(tmp_path/'file'/'cache'))
     assert 'XLTNB_CACHE' in said(capsys, 'run', 'mothello', '--store', str(tmp_path/'store'), '--engine', 'inline')
     assert not list((tmp_path/'store').glob('*/*.json'))
@@ -277,8 +278,8 @@ def test_a_home_is_expanded_where_code_reads_and_writes(tmp_path, monkeypatch):
     (('report', 'mothello', '--store', '{tmp}/s', '--out', '{tmp}/broken.ipynb/x.html'), 'name another one'), (('report', 'mothello', '--store', '{tmp}/s', '--out', '{tmp}/folder'), 'a folder')])
 def test_a_wrong_word_on_the_command_line_is_named(capsys, tmp_path, args, says):
     (tmp_path/'folder').mkdir()
-    (tmp_path/'broken.ipynb').write_text('{"cells": ')
-    (tmp_path/'empty.ipynb').write_text('')
+    (tmp_path/'broken.ipynb').write_text('{"cells": ', encoding='utf-8')
+    (tmp_path/'empty.ipynb').write_text('', encoding='utf-8')
     assert says in said(capsys, *(a.format(tmp=tmp_path) for a in args))
 
 
@@ -286,8 +287,8 @@ def test_a_page_whose_writer_was_killed_leaves_nothing_after_the_next(tmp_path):
     from xltnb.verdicts.pages import _clear_partial
     gone = subprocess.Popen([sys.executable, '-c', ''])
     gone.wait()
-    for pid in (gone.pid, os.getpid()): (tmp_path/f'page-1.{pid}-abcd.partial.ipynb').write_text('')
-    (tmp_path/'page-1.ipynb').write_text('')
+    for pid in (gone.pid, os.getpid()): (tmp_path/f'page-1.{pid}-abcd.partial.ipynb').write_text('', encoding='utf-8')
+    (tmp_path/'page-1.ipynb').write_text('', encoding='utf-8')
     _clear_partial(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([f'page-1.{os.getpid()}-abcd.partial.ipynb', 'page-1.ipynb'])
 
@@ -345,22 +346,22 @@ def shell(tmp_path, *args, **env):
     "Run the console script; its exit code and what it says"
     script = tmp_path/'bin'/'xltnb'
     script.parent.mkdir(exist_ok=True)
-    script.write_text('import sys\nfrom xltnb.cli import main\nsys.exit(main())\n')
+    script.write_text('import sys\nfrom xltnb.cli import main\nsys.exit(main())\n', encoding='utf-8')
     path = os.pathsep.join([env.pop('PYTHONPATH', ''), str(ROOT)]).strip(os.pathsep)
     def hears(): signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs do not
-    done = subprocess.run([sys.executable, str(script), *args], capture_output=True, text=True, timeout=120, preexec_fn=hears,
+    done = subprocess.run([sys.executable, str(script), *args], capture_output=True, encoding='utf-8', timeout=120, preexec_fn=hears,
                           env={**os.environ, **env, 'PYTHONPATH': path})
     return done.returncode, done.stdout+done.stderr
 
 
 def test_an_interrupt_while_modules_load_is_no_traceback(tmp_path):
     (tmp_path/'lib').mkdir()
-    (tmp_path/'lib'/'argcomplete.py').write_text(KILL)
+    (tmp_path/'lib'/'argcomplete.py').write_text(KILL, encoding='utf-8')
     assert shell(tmp_path, 'list', PYTHONPATH=str(tmp_path/'lib')) == (-signal.SIGINT, '')
     write_paper(tmp_path/'papers', 'stops', experiments=KILL)
     code, said = shell(tmp_path, 'plan', 'stops', XLTNB_PAPERS=str(tmp_path/'papers'))
     assert code == 130 and 'Traceback' not in said, 'the command hears it again'
-    done = subprocess.run([sys.executable, '-c', f'import xltnb; {KILL}'], capture_output=True, text=True, cwd=ROOT,
+    done = subprocess.run([sys.executable, '-c', f'import xltnb; {KILL}'], capture_output=True, encoding='utf-8', cwd=ROOT,
                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     assert 'KeyboardInterrupt' in done.stderr, 'where xltnb is a library, nothing has changed'
 
@@ -372,7 +373,7 @@ def test_an_interrupt_while_modules_load_is_no_traceback(tmp_path):
     (('leaderboard', '--encoder', '{tmp}/folder', '--rows', 'plain', '--store', '{tmp}/s'), {}, 'holds no config.json')])
 def test_what_cannot_be_is_said_before_anything_runs(capsys, tmp_path, monkeypatch, args, env, says):
     (tmp_path/'folder').mkdir()
-    (tmp_path/'file').write_text('')
+    (tmp_path/'file').write_text('', encoding='utf-8')
     for k, v in env.items(): monkeypatch.setenv(k, v)
     for slow in ('xltnb.runs.run.run_plan', 'xltnb.studies.speed.speed', 'xltnb.models.encoders.export_encoder', 'xltnb.verdicts.report.report'): monkeypatch.setattr(slow, lambda *a, **kw: pytest.fail('it ran'))
     assert says in said(capsys, *(a.format(tmp=tmp_path) for a in args))
@@ -405,13 +406,13 @@ def test_our_warnings_on_a_command_line_are_one_line():
 def test_rows_longer_than_their_header_are_refused(tmp_path, name, text):
     "pandas would read them shifted by a column"
     from xltnb.tasks.own import read_own
-    (tmp_path/name).write_text(text)
+    (tmp_path/name).write_text(text, encoding='utf-8')
     with pytest.raises(XltError, match='more fields than the header has names'): read_own(tmp_path/name)
 
 
 def test_a_pattern_of_files_names_language_and_split(tmp_path):
     from xltnb.tasks.own import find_own
-    (tmp_path/'de').mkdir(), (tmp_path/'de'/'train-de.csv').write_text('text,label\na,b\n')
+    (tmp_path/'de').mkdir(), (tmp_path/'de'/'train-de.csv').write_text('text,label\na,b\n', encoding='utf-8')
     assert find_own(tmp_path, '{lang}/{split}-{lang}.csv') == {'de': {'train': tmp_path/'de'/'train-de.csv'}}
     with pytest.raises(XltError, match='has no {split}'): find_own(tmp_path, '{lang}.csv')
 
@@ -453,7 +454,7 @@ def test_a_lease_beats_once_and_again_after_it_was_given_back(tmp_path):
 
 def test_options_beside_a_recipe_are_refused(tmp_path, capsys):
     "They would have no effect"
-    (tmp_path/'r.yaml').write_text('method: linear\ninputs: [{adapter: a.safetensors, weight: 1}]\n')
+    (tmp_path/'r.yaml').write_text('method: linear\ninputs: [{adapter: a.safetensors, weight: 1}]\n', encoding='utf-8')
     with pytest.raises(SystemExit) as end: main(['merge', str(tmp_path/'r.yaml'), '--weight', '.3'])
     assert end.value.code == 2 and '--weight beside a recipe has no effect' in capsys.readouterr().err
 

@@ -177,7 +177,7 @@ def test_size_licences_and_notices():
     for folder in FOLDERS:
         names = {p.name for p in (BENCH_DIR/folder).iterdir()}
         assert {f'LICENSE-{n}.txt' for n in bench_build.read_cards()[folder]['licences']} | {'README.md'} <= names
-        card = (BENCH_DIR/folder/'README.md').read_text()
+        card = (BENCH_DIR/folder/'README.md').read_text(encoding='utf-8')
         head = yaml.safe_load(card.split('---')[1])
         assert head['license'] and head['configs'][0]['data_files'] and '©' in card
         assert {f['path'] for f in head['configs'][0]['data_files']} == {n for n in names if n.endswith('.parquet')}

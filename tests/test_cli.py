@@ -48,7 +48,7 @@ def xltnb(study, *args, code=0):
 
 def alone(study, *args):
     "A command in a process of its own"
-    return subprocess.run([sys.executable, '-m', 'xltnb.cli', *args], cwd=study[0], env=os.environ | study[1], capture_output=True, text=True, timeout=240)
+    return subprocess.run([sys.executable, '-m', 'xltnb.cli', *args], cwd=study[0], env=os.environ | study[1], capture_output=True, encoding='utf-8', timeout=240)
 
 
 @pytest.mark.parametrize('args, says', [
@@ -134,7 +134,7 @@ def test_compare_json_and_check(study):
 def test_a_result_that_moved_is_told(study):
     args = ['compare', 'mothello.C2', '--preset', 'laptop', '--check']
     xltnb(study, *args, code=0)
-    (study[0]/'pins.json').write_text(json.dumps({'mothello.C2@laptop': 9.}))
+    (study[0]/'pins.json').write_text(json.dumps({'mothello.C2@laptop': 9.}), encoding='utf-8')
     assert 'moved away from the pinned number: mothello.C2' in ''.join(xltnb(study, *args, '--store', str(study[0]), code=4))
 
 
@@ -152,14 +152,14 @@ def test_every_argument_is_explained(name):
 
 
 def test_the_reader_may_leave():
-    done = subprocess.run(f'{sys.executable} -m xltnb.cli list --json | head -1', shell=True, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(f'{sys.executable} -m xltnb.cli list --json | head -1', shell=True, cwd=ROOT, capture_output=True, encoding='utf-8')
     assert 'Traceback' not in done.stderr and 'BrokenPipe' not in done.stderr
 
 
 def test_console_script():
     exe = Path(sys.executable).parent/'xltnb'
     if not exe.exists(): pytest.skip('the package is not installed here')
-    assert subprocess.run([exe, '--version'], capture_output=True, text=True).stdout.strip()
+    assert subprocess.run([exe, '--version'], capture_output=True, encoding='utf-8').stdout.strip()
 
 
 def test_help_tells_all_exit_codes():
@@ -186,8 +186,8 @@ def test_a_narrow_table_keeps_its_first_columns(monkeypatch):
                                            ('xltnb plan mothello.C', 'mothello.C3'), ('xltnb page mothello_t', 'mothello_tab1'), ('xltnb data ch', 'check')])
 def test_the_shell_completes(study, tmp_path, line, offered):
     env = os.environ | study[1] | dict(_ARGCOMPLETE='1', COMP_LINE=line, COMP_POINT=str(len(line)), _ARGCOMPLETE_STDOUT_FILENAME=str(tmp_path/'out'))
-    done = subprocess.run([sys.executable, '-m', 'xltnb.cli'], env=env, cwd=ROOT, capture_output=True, text=True)
-    assert offered in (tmp_path/'out').read_text().replace('\x0b', ' ').split(), done.stderr
+    done = subprocess.run([sys.executable, '-m', 'xltnb.cli'], env=env, cwd=ROOT, capture_output=True, encoding='utf-8')
+    assert offered in (tmp_path/'out').read_text(encoding='utf-8').replace('\x0b', ' ').split(), done.stderr
 
 
 def test_completion_is_a_script(study): assert 'complete' in xltnb(study, 'completion', 'bash')[0]

@@ -30,9 +30,9 @@ def test_the_table_is_small_complete_and_licensed():
         assert all(len(row[k]) == n and set(row[k]) <= {'0', '1'} for k in ('values', 'known'))
         assert abs(row['place'][0]) <= 90 and abs(row['place'][1]) <= 180
     assert {c for c, r in table['languages'].items() if not r['families']} == {'eu', 'qu'}
-    readme = (URIEL_FILE.parent/'README.md').read_text()
+    readme = (URIEL_FILE.parent/'README.md').read_text(encoding='utf-8')
     assert 'CC BY-SA 4.0' in readme and 'Changes:' in readme and URIEL['file'] in readme
-    assert 'Attribution-ShareAlike 4.0 International' in (URIEL_FILE.parent/'LICENSE-CC-BY-SA-4.0.txt').read_text()
+    assert 'Attribution-ShareAlike 4.0 International' in (URIEL_FILE.parent/'LICENSE-CC-BY-SA-4.0.txt').read_text(encoding='utf-8')
 
 
 def test_a_damaged_table_is_refused(monkeypatch, tmp_path):

@@ -59,7 +59,7 @@ def test_no_dead_link(site):
 
 def test_a_dead_link_is_seen(site, tmp_path):
     copy = shutil.copytree(site, tmp_path/'site')
-    (copy/'nbs'/'index.html').write_text((copy/'nbs'/'index.html').read_text().replace('</main>', '<a href="gone.html">x</a></main>'))
+    (copy/'nbs'/'index.html').write_text((copy/'nbs'/'index.html').read_text(encoding='utf-8').replace('</main>', '<a href="gone.html">x</a></main>'), encoding='utf-8')
     assert 'nbs/index.html: gone.html' in dead_links(copy)
 
 
@@ -70,13 +70,13 @@ def test_no_page_asks_another_host(site):
 
 
 def test_source_stands_on_the_page(site):
-    text = (site/'nbs'/'dev'/'sitemap.html').read_text()
+    text = (site/'nbs'/'dev'/'sitemap.html').read_text(encoding='utf-8')
     assert '<summary' in text and 'folder of the notebooks' in text
 
 
 def test_readme_is_the_front_page():
     want = readme(NBS/'index.ipynb')
-    assert (ROOT/'README.md').read_text() == want, 'README.md is out of date: make docs'
+    assert (ROOT/'README.md').read_text(encoding='utf-8') == want, 'README.md is out of date: make docs'
 
 
 def test_readme_links_hold():
@@ -122,18 +122,18 @@ def test_figures_and_formulas_in_a_browser(browser, tmp_path_factory, monkeypatc
 
 
 def test_readme_is_short_and_has_its_picture():
-    assert len((ROOT/'README.md').read_text().splitlines()) <= 70
-    picture = (NBS/'finding.svg').read_text()
-    assert len(picture) < 60_000 and 'prefers-color-scheme' in picture and 'finding.svg' in (ROOT/'README.md').read_text()
+    assert len((ROOT/'README.md').read_text(encoding='utf-8').splitlines()) <= 70
+    picture = (NBS/'finding.svg').read_text(encoding='utf-8')
+    assert len(picture) < 60_000 and 'prefers-color-scheme' in picture and 'finding.svg' in (ROOT/'README.md').read_text(encoding='utf-8')
 
 
 def test_readme_counts_the_verdicts_of_the_results_page():
     "The front page judges nothing itself: its counts are those of the long tables"
     import json
     import re
-    outputs = json.loads((NBS/'explain'/'results.ipynb').read_text())['cells']
+    outputs = json.loads((NBS/'explain'/'results.ipynb').read_text(encoding='utf-8'))['cells']
     text = '\n'.join(''.join(o.get('data', {}).get('text/markdown', '')) for c in outputs for o in c.get('outputs', ()))
-    lines = (ROOT/'README.md').read_text().splitlines()
+    lines = (ROOT/'README.md').read_text(encoding='utf-8').splitlines()
     for paper in ('mothello', 'robust', 'salt', 'arithmetic', 'metapretrain'):
         rows = [l.split(' | ') for l in text.splitlines() if l.startswith(f'| {paper}.')]
         told, = [l for l in lines if l.startswith('- [') and f'{paper}_walk' in l]

@@ -197,8 +197,8 @@ def test_the_paper_preset_runs_on_published_files(monkeypatch, tmp_path):
         folder = tmp_path/'x-final'/lang
         folder.mkdir(parents=True)
         lines = lambda n: 'id\tsentence1\tsentence2\tlabel\n' + ''.join(f'{i}\tthe big house {i}\ta large home {i%7}\t{i%2}\n' for i in range(1, n+1))
-        for split in ('dev_2k', 'test_2k'): (folder/f'{split}.tsv').write_text(lines(6))
-        (folder/('train.tsv' if lang == 'en' else 'translated_train.tsv')).write_text(lines(24))
+        for split in ('dev_2k', 'test_2k'): (folder/f'{split}.tsv').write_text(lines(6), encoding='utf-8')
+        (folder/('train.tsv' if lang == 'en' else 'translated_train.tsv')).write_text(lines(24), encoding='utf-8')
     monkeypatch.setenv('XLTNB_PAWSX', str(tmp_path))
     monkeypatch.setattr(exp, 'table_of', lambda name, task: load_synonyms('wordnet'))
     job = next(j for j in rows.robust_jobs('paper') if j.arm == 'pawsx-rsda')
@@ -236,7 +236,7 @@ def test_runs_without_their_data_wait_and_say_for_what(tmp_path, monkeypatch):
 @pytest.mark.parametrize('paper', ['robust', 'baselines'])
 def test_rows_and_jobs_ask_for_no_model(paper):
     "Planning reads this page alone: it imports settings and jobs, nothing that trains or loads data"
-    tree = ast.parse((LIB/'papers'/paper/'experiments.py').read_text())
+    tree = ast.parse((LIB/'papers'/paper/'experiments.py').read_text(encoding='utf-8'))
     names = {'.'.join(x for x in (n.module, ) if x) for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     assert names <= {'dataclasses', 'core', 'invented.words', 'records.presets', 'runs.experiments', 'studies.recipes', 'tasks.catalog', 'training.settings'}
 

@@ -13,7 +13,7 @@ BIN = Path(sys.executable).parent
 
 def run(cmd, cwd):
     env = {**os.environ, 'PYTHONPATH': str(cwd)}
-    done = subprocess.run([str(BIN/cmd)], cwd=cwd, env=env, capture_output=True, text=True)
+    done = subprocess.run([str(BIN/cmd)], cwd=cwd, env=env, capture_output=True, encoding='utf-8')
     assert done.returncode == 0, f'{cmd} stopped with {done.returncode}:\n{done.stdout}{done.stderr}'
 
 
@@ -21,7 +21,7 @@ def changed(old, new, files):
     "Files that differ between two folders, with the first differing line"
     out = []
     for f in sorted(files):
-        a, b = [(d/f).read_text().splitlines() if (d/f).exists() else ['(missing)'] for d in (old, new)]
+        a, b = [(d/f).read_text(encoding='utf-8').splitlines() if (d/f).exists() else ['(missing)'] for d in (old, new)]
         if a != b:
             i = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
             show = [(x[i] if i < len(x) else '(end)')[:160] for x in (a, b)]
@@ -53,18 +53,18 @@ def test_clean_leaves_no_difference(copy):
 @pytest.mark.parametrize('page', PAGES, ids=lambda p: p.name)
 def test_pages_carry_no_state_of_a_session(page):
     "A runner that stores widget state puts it into the page's metadata, and nbdev_clean leaves it there"
-    assert set(json.loads(page.read_text())['metadata']) == {'kernelspec'}
+    assert set(json.loads(page.read_text(encoding='utf-8'))['metadata']) == {'kernelspec'}
 
 
 def test_a_difference_is_seen(tmp_path):
     for d, s in (('a', 'x=1\ny=2\n'), ('b', 'x=1\ny=3\n')):
         (tmp_path/d).mkdir()
-        (tmp_path/d/'m.py').write_text(s)
+        (tmp_path/d/'m.py').write_text(s, encoding='utf-8')
     assert changed(tmp_path/'a', tmp_path/'b', ['m.py']) == ['m.py:2\n  committed y=2\n  generated y=3']
 
 
 def test_parameters_keep_their_tag(copy):
     "papermill finds its parameters by a tag that nbdev_clean deletes unless settings.ini allows it"
-    tagged = [p for p in PAGES if '"parameters"' in p.read_text()]
-    for p in tagged: assert '"parameters"' in (copy/'nbs'/p.relative_to(NBS)).read_text(), f'{p.name} lost its tag'
-    assert 'tags' in (ROOT/'settings.ini').read_text().split('allowed_cell_metadata_keys')[1].split('\n')[0]
+    tagged = [p for p in PAGES if '"parameters"' in p.read_text(encoding='utf-8')]
+    for p in tagged: assert '"parameters"' in (copy/'nbs'/p.relative_to(NBS)).read_text(encoding='utf-8'), f'{p.name} lost its tag'
+    assert 'tags' in (ROOT/'settings.ini').read_text(encoding='utf-8').split('allowed_cell_metadata_keys')[1].split('\n')[0]

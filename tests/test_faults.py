@@ -9,7 +9,7 @@ from conftest import ROOT
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='forks, signals and namespaces of Linux')
 def test_no_fault_loses_doubles_or_falsifies_a_record():
-    done = subprocess.run([sys.executable, 'tests/faults.py', '--tries', '1', '--seed', '1'], cwd=ROOT, capture_output=True, text=True, timeout=500,
+    done = subprocess.run([sys.executable, 'tests/faults.py', '--tries', '1', '--seed', '1'], cwd=ROOT, capture_output=True, encoding='utf-8', timeout=500,
                           env={**os.environ, 'PYTHONWARNINGS': 'default'})
     print(done.stdout)
     assert done.returncode == 0, done.stdout[-6000:]+done.stderr[-3000:]

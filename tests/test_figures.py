@@ -161,7 +161,7 @@ def test_every_figure_of_a_page_has_a_still_picture():
     from conftest import PAGES, ROOT
     bare = []
     for p in PAGES:
-        outs = [o.get('data', {}) for c in json.loads(p.read_text())['cells'] for o in c.get('outputs', ())]
+        outs = [o.get('data', {}) for c in json.loads(p.read_text(encoding='utf-8'))['cells'] for o in c.get('outputs', ())]
         for d in (d for d in outs if 'application/vnd.plotly.v1+json' in d):
             picture = ''.join(d.get('image/svg+xml', '')) or d.get('image/png', '')
             if not 0 < len(picture) < 60_000: bare.append(f'{p.relative_to(ROOT)}: {len(picture)} bytes')

@@ -122,7 +122,7 @@ def test_words(tmp_path, monkeypatch, capsys):
     import xltnb.verdicts.report, xltnb.verdicts.judge, xltnb.verdicts.pages, xltnb.runs.run  # noqa: E401, F401: commands import them late
     for name, module in list(sys.modules.items()):  # whatever a command is told to write stays here
         if name.startswith('xltnb.') and hasattr(module, 'project_root'): monkeypatch.setattr(module, 'project_root', lambda: tmp_path)
-    (tmp_path/'page.ipynb').write_text('{}')
+    (tmp_path/'page.ipynb').write_text('{}', encoding='utf-8')
     monkeypatch.setattr('xltnb.terminal.signal.signal', lambda *a: None)
     for i, rng in enumerate(each('words')):
         words = spoil_words([w.format(tmp=tmp_path) for w in COMMANDS[i % len(COMMANDS)]], rng)
@@ -147,10 +147,10 @@ def test_records(tmp_path):
     key = RunKey('demo.align', 1, {'n': 3, 'lr': .1}, 0)
     rec = Record(key.experiment, key.key, key.config, 0, {'acc': .5}, dict(loss=dict(step=[1, 2])), dict(en=dict(acc=.5)), dict(acc=[0., 1.]), dict(cpu='x'), source='en')
     f = store.put(rec)
-    whole, tree = f.read_bytes(), json.loads(f.read_text())
+    whole, tree = f.read_bytes(), json.loads(f.read_text(encoding='utf-8'))
     for i, rng in enumerate(each('records')):
         if i % 2: f.write_bytes(spoil_bytes(whole, rng))
-        else: f.write_text(json.dumps(spoil_tree(tree, rng)))
+        else: f.write_text(json.dumps(spoil_tree(tree, rng)), encoding='utf-8')
         got = refused(lambda: store.get(f.stem), [str(f)], f.read_bytes()[:300])
         if got is None:
             assert not store.has(f.stem) or refused(lambda: store.get(f.stem), [str(f)], 'x') is None
@@ -158,7 +158,7 @@ def test_records(tmp_path):
                 warnings.simplefilter('always')
                 assert store.records() == [] and store.frame().empty, f.read_bytes()
             assert all(str(f) in str(w.message) for w in told) and told
-        else: assert 'sha256' not in json.loads(f.read_text()) or got == rec, f.read_text()
+        else: assert 'sha256' not in json.loads(f.read_text(encoding='utf-8')) or got == rec, f.read_text(encoding='utf-8')
     f.write_bytes(whole)
     assert store.get(f.stem) == rec
     no_halves(tmp_path)

@@ -33,22 +33,22 @@ def test_a_damaged_model_is_trained_again(tmp_path, harm):
 
 @pytest.mark.parametrize('harm', [cut, flip, empty])
 def test_a_damaged_seal_costs_the_thing_and_no_more(tmp_path, harm):
-    home = built_once(tmp_path/'a', lambda path: path.write_text('x'))
+    home = built_once(tmp_path/'a', lambda path: path.write_text('x', encoding='utf-8'))
     harm(tmp_path/'a.seal')
-    with pytest.warns(UserWarning, match='is damaged'): assert built_once(home, lambda path: path.write_text('x')).read_text() == 'x'
+    with pytest.warns(UserWarning, match='is damaged'): assert built_once(home, lambda path: path.write_text('x', encoding='utf-8')).read_text(encoding='utf-8') == 'x'
     assert built_once(home, lambda path: pytest.fail('it is there')) == home
 
 
 def test_what_has_no_seal_is_made_again(tmp_path):
-    (tmp_path/'a').write_text('put there by hand')
-    with pytest.warns(UserWarning, match='a.seal is missing.*now damaged-a, and is made again'): assert built_once(tmp_path/'a', lambda path: path.write_text('made')).read_text() == 'made'
-    assert built_once(tmp_path/'a', lambda path: pytest.fail('it is there')).read_text() == 'made'
+    (tmp_path/'a').write_text('put there by hand', encoding='utf-8')
+    with pytest.warns(UserWarning, match='a.seal is missing.*now damaged-a, and is made again'): assert built_once(tmp_path/'a', lambda path: path.write_text('made', encoding='utf-8')).read_text(encoding='utf-8') == 'made'
+    assert built_once(tmp_path/'a', lambda path: pytest.fail('it is there')).read_text(encoding='utf-8') == 'made'
 
 
 def test_a_seal_that_cannot_be_written_leaves_nothing_half(tmp_path, monkeypatch):
     def full(*args): raise OSError(28, 'No space left on device')
     def make(path):
-        path.write_text('x')
+        path.write_text('x', encoding='utf-8')
         monkeypatch.setattr('xltnb.files.os.write', full)
     with pytest.raises(XltError, match='No space left.*free some space'): built_once(tmp_path/'a', make)
     monkeypatch.undo()

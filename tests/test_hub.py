@@ -511,7 +511,7 @@ def test_the_hub_is_read_with_its_own_loader(tmp_path, monkeypatch):
         for s in splits: Dataset.from_dict(dict(premise=[f'{l} {s}'], hypothesis=['b'], label=[2]), features=feats).to_parquet(tmp_path/'repo'/l/f'{s}-00000-of-00001.parquet')
     part = '  - split: {s}\n    path: {l}/{s}-*\n'
     configs = ''.join(f'- config_name: {l}\n  data_files:\n' + ''.join(part.format(l=l, s=s) for s in ss) for l, ss in (('en', ('train', 'validation', 'test')), ('de', ('test',))))
-    (tmp_path/'repo/README.md').write_text(f'---\nconfigs:\n{configs}---\n')
+    (tmp_path/'repo/README.md').write_text(f'---\nconfigs:\n{configs}---\n', encoding='utf-8')
     monkeypatch.setattr(datasets.config, 'HF_DATASETS_CACHE', tmp_path/'cache')
     monkeypatch.setitem(PUBLISHED, 'xnli', replace(PUBLISHED['xnli'], hub=str(tmp_path/'repo')))
     monkeypatch.setenv('HF_HUB_OFFLINE', '0')
@@ -562,8 +562,10 @@ def test_split_by_article_never_by_question(put, tmp_path):
     assert len(split_articles(whole, 30, 0).rows('en', 'validation')) == 0
 
 
-@pytest.mark.skipif(not os.environ.get('XLTNB_XQUAD'), reason='set XLTNB_XQUAD to a folder with the xquad.*.json files to test on the real XQuAD')
-def test_real_xquad():
+def test_real_xquad(request, monkeypatch):
+    folder = request.config.getoption('--xquad')
+    if not folder: pytest.skip('--xquad DIR, a folder with the xquad.*.json files, tests on the real XQuAD')
+    monkeypatch.setenv('XLTNB_XQUAD', folder)
     t = load_task('xquad')
     assert len(t.languages) == 12 and all(len(t.rows(l)) == 1190 for l in t.languages) and not t.notes
     s = split_articles(t)
@@ -571,7 +573,7 @@ def test_real_xquad():
     assert sum(sizes) == 1190 and 700 <= sizes[0] <= 800 and sizes[2] >= 250 and all(s.rows(l)['id'][:] == s.rows('en')['id'][:] for l in s.languages)
     assert not {t.groups[i] for i in s.rows('en', 'train')['id']} & {t.groups[i] for i in s.rows('en')['id']}
     for l in t.languages: assert t.score([a['text'][0] for a in t.rows(l)['answers']], t.rows(l)) == {'f1': 1., 'em': 1.}
-    assert find_files('xquad', data_folder('xquad'), 'zh', 'test')[0] == Path(os.environ['XLTNB_XQUAD'])/'xquad.zh.json'
+    assert find_files('xquad', data_folder('xquad'), 'zh', 'test')[0] == Path(folder)/'xquad.zh.json'
 
 
 @pytest.mark.parametrize('harm', ['['*99999, '9'*5000, '"\\ud800"', '{"a": 1, "a": 2}'])
@@ -579,12 +581,12 @@ def test_json_that_cannot_be_read_is_told_in_one_line(tmp_path, harm):
     from xltnb.tasks.formats import read_jsonl
     squad = json.dumps(dict(data=[dict(title='HARM', paragraphs=[dict(context='a b', qas=[dict(id='1', question='q', answers=[dict(text='a', answer_start=0)])])])]))
     for name, text, read in (('s.json', squad.replace('"HARM"', harm), read_squad), ('x.jsonl', '{"text": %s}\n' % harm, read_jsonl), ('x.jsonl', '{"text": %s}\n' % harm, lambda p: list(stream_texts(p)))):
-        (tmp_path/name).write_text(text)
+        (tmp_path/name).write_text(text, encoding='utf-8')
         with pytest.raises(XltError, match=name): read(tmp_path/name)
 
 
 def test_the_ending_of_a_text_may_be_in_capitals(tmp_path):
-    (tmp_path/'x.JSONL').write_text('{"text": "Moja."}\n')
+    (tmp_path/'x.JSONL').write_text('{"text": "Moja."}\n', encoding='utf-8')
     assert list(stream_texts(tmp_path/'x.JSONL')) == ['Moja.']
     (tmp_path/'x.TXT.GZ').write_bytes(__import__('gzip').compress(b'Moja.\n'))
     assert list(stream_texts(tmp_path/'x.TXT.GZ')) == ['Moja.']

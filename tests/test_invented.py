@@ -136,7 +136,7 @@ def test_train_in():
 def test_same_everywhere():
     "Another process with another hash seed makes the same rows; a seed in any place makes others"
     code = "from xltnb.invented.world import invented; from xltnb.invented.tasks import invented_task; w = invented('tiny'); print(invented_task('inference', w, 30, 9, 9).fingerprint(), w.corpus('x3', 3), dict(w.synonyms()))"
-    runs = {subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, env={'PYTHONHASHSEED': s}).stdout for s in '12'}
+    runs = {subprocess.run([sys.executable, '-c', code], capture_output=True, encoding='utf-8', check=True, env={'PYTHONHASHSEED': s}).stdout for s in '12'}
     w = invented('tiny')
     assert runs == {f"{invented_task('inference', w, 30, 9, 9).fingerprint()} {w.corpus('x3', 3)} {dict(w.synonyms())}\n"}
     assert w.corpus('x3', 3) != w.corpus('x3', 3, seed=1) and w.synonyms() != w.synonyms(seed=1)
@@ -196,7 +196,7 @@ def test_tokenizer_is_saved_and_loaded(tmp_path):
     w.tokenizer().save_pretrained(tmp_path)
     text = w.corpus('x2', 1)[0]
     assert PreTrainedTokenizerFast.from_pretrained(tmp_path)(text)['input_ids'] == w.tokenizer()(text)['input_ids']
-    assert json.loads((tmp_path/'tokenizer.json').read_text())['model']['type'] == 'WordLevel' and AutoTokenizer
+    assert json.loads((tmp_path/'tokenizer.json').read_text(encoding='utf-8'))['model']['type'] == 'WordLevel' and AutoTokenizer
 
 
 @pytest.mark.parametrize('changes, why', [(dict(languages=()), 'different names'), (dict(languages=(Lang('a'), Lang('a'))), 'different names'),

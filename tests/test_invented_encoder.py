@@ -78,7 +78,7 @@ invented_encoder(SLOW, sys.argv[1], report=lambda done, note: print(note, flush=
 
 
 def test_of_two_at_once_one_trains_and_the_other_follows_when_it_is_killed(tmp_path):
-    first = subprocess.Popen([sys.executable, '-c', ASK, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent)
+    first = subprocess.Popen([sys.executable, '-c', ASK, str(tmp_path)], stdout=subprocess.PIPE, encoding='utf-8', cwd=Path(__file__).parent)
     assert 'updates' in first.stdout.readline()
     told = []
     assert invented_encoder(SLOW, tmp_path, report=lambda done, note: told.append(note), deadline=time.time()+1) is None

@@ -24,7 +24,7 @@ class Mine(Method):
 @pytest.fixture
 def mine(tmp_path):
     path = tmp_path/'mine.py'
-    path.write_text(MINE)
+    path.write_text(MINE, encoding='utf-8')
     return path
 
 
@@ -62,15 +62,15 @@ def test_one_name_for_two_methods_is_refused(mine):
 
 def test_a_file_that_changed_after_planning_is_refused(mine, tmp_path):
     job = [j for j in board_jobs('smoke', methods=[f'{mine}:Mine']) if j.labels['row'] == 'Mine'][0]
-    mine.write_text(MINE+'# another\n')
+    mine.write_text(MINE+'# another\n', encoding='utf-8')
     with pytest.raises(XltError, match='changed after the run was planned'): run_board(from_dict(BoardCfg, job.config), 0, Ctx(tmp_path, inputs=job.inputs))
 
 
 def test_a_file_with_dataclasses_is_imported_and_a_broken_one_is_named(tmp_path):
     file = tmp_path/'own.py'
-    file.write_text('from __future__ import annotations\nfrom dataclasses import dataclass\nfrom xltnb.training.methods import Method\n@dataclass\nclass M(Method):\n    size: float = 1.\n')
+    file.write_text('from __future__ import annotations\nfrom dataclasses import dataclass\nfrom xltnb.training.methods import Method\n@dataclass\nclass M(Method):\n    size: float = 1.\n', encoding='utf-8')
     assert load_own(file, 'M')(2.).size == 2.
-    file.write_text('def :')
+    file.write_text('def :', encoding='utf-8')
     with pytest.raises(XltError, match=r'own.py cannot be imported \(SyntaxError'): load_own(file, 'M')
 
 
@@ -93,7 +93,7 @@ def test_a_method_of_ones_own(mine):
     job = next(j for j in board_jobs('smoke', methods=[f'{mine}:Mine(size=2.0)']) if j.labels['row'] == 'Mine')
     made, = board_methods(from_dict(BoardCfg, job.config), [])
     assert made.size == 2. and job.key == one and job.config['frozen']['originals'] == 1.
-    mine.write_text(MINE+'# changed\n')
+    mine.write_text(MINE+'# changed\n', encoding='utf-8')
     two, = {j.key for j in board_jobs('smoke', methods=[f'{mine}:Mine(size=2.0)'], rows=['plain']) if j.labels['row'] == 'Mine' and j.labels['scale'] == 'frozen'}
     assert one != two
 
@@ -104,7 +104,7 @@ def test_bad_input_is_answered(mine):
     with pytest.raises(XltError, match='it has Mine'): load_own(mine, 'Yours')
     with pytest.raises(XltError, match='did you mean'): board_jobs('smoke', rows=['slat'])
     with pytest.raises(XltError, match='use smoke, laptop or gpu'): board_studies('paper')
-    mine.write_text(MINE.replace('Mine', 'salt'))
+    mine.write_text(MINE.replace('Mine', 'salt'), encoding='utf-8')
     with pytest.raises(XltError, match='another name'): board_jobs('smoke', methods=[f'{mine}:salt'])
 
 

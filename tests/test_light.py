@@ -23,7 +23,7 @@ def fastest(args, n=5, enough=LIMIT_S/2):
     times, spent = [], lambda: sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
     for _ in range(n):
         t = spent()
-        done = subprocess.run(args, cwd=ROOT, capture_output=True, text=True, env={k: v for k, v in os.environ.items() if k != 'PYTHONDONTWRITEBYTECODE'})
+        done = subprocess.run(args, cwd=ROOT, capture_output=True, encoding='utf-8', env={k: v for k, v in os.environ.items() if k != 'PYTHONDONTWRITEBYTECODE'})
         times.append(spent() - t)
         if times[-1] < enough: break
     return min(times), done
@@ -31,7 +31,7 @@ def fastest(args, n=5, enough=LIMIT_S/2):
 
 def loaded(code):
     "Heavy modules that `code` loads"
-    done = subprocess.run([sys.executable, '-c', f'{code}\nimport sys; print("LOADED", *[m for m in {HEAVY!r} if m in sys.modules])'], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, '-c', f'{code}\nimport sys; print("LOADED", *[m for m in {HEAVY!r} if m in sys.modules])'], cwd=ROOT, capture_output=True, encoding='utf-8')
     assert 'LOADED' in done.stdout, done.stderr
     return done.stdout.rpartition('LOADED')[2].split()
 
@@ -56,10 +56,10 @@ def test_names_at_the_top():
 def test_a_folder_of_our_name_hides_nothing(tmp_path, made):
     "From the parent of a clone, or beside a folder that is called xltnb"
     (tmp_path/made).mkdir(parents=True)
-    code = 'import sys; sys.path.append(sys.argv[1]); from xltnb.files import package_data, project_root; print(package_data("bench").is_dir(), project_root())'
-    env = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
-    done = subprocess.run([sys.executable, '-c', code, str(ROOT)], cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert done.stdout.split() == ['True', str(ROOT)], done.stderr
+    code = 'from xltnb.files import package_data, project_root; print(package_data("bench").is_dir(), project_root(), sep="\\n")'
+    env = os.environ | dict(PYTHONPATH=str(ROOT))  # this checkout, whichever one is installed
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env=env, capture_output=True, encoding='utf-8')
+    assert done.stdout.splitlines() == ['True', str(ROOT)], done.stderr
 
 
 def test_help_is_light():

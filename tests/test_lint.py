@@ -6,16 +6,16 @@ import subprocess
 import sys
 
 import pytest
-from conftest import LIB, MODULES, PAGES
+from conftest import LIB, MODULES, PAGES, ROOT
 
 STAR = re.compile(r'^\s*from\s+\S+\s+import\s+\*', re.M)
 
 
-def cells(path, kind='code'): return [''.join(c['source']) for c in json.loads(path.read_text())['cells'] if c['cell_type'] == kind]
+def cells(path, kind='code'): return [''.join(c['source']) for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == kind]
 
 
 def test_ruff_finds_no_undefined_or_unused_name():
-    done = subprocess.run([sys.executable, '-m', 'ruff', 'check', '--no-cache', '--select', 'F', '--exclude', '_modidx.py', str(LIB)], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, '-m', 'ruff', 'check', '--no-cache', '--select', 'F', '--exclude', '_modidx.py', str(LIB)], capture_output=True, encoding='utf-8')
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -27,7 +27,7 @@ def test_named_imports_only(path):
 
 @pytest.mark.parametrize('path', PAGES, ids=lambda p: p.name)
 def test_page_opens_with_a_title_and_a_subtitle(path):
-    first = json.loads(path.read_text())['cells'][0]
+    first = json.loads(path.read_text(encoding='utf-8'))['cells'][0]
     text = ''.join(first['source'])
     assert first['cell_type'] == 'markdown' and re.match(r'# \S.*\n+> \S', text), f'{path.name} opens with {text[:60]!r}, not with "# Title" and "> subtitle"'
 
@@ -79,7 +79,7 @@ def test_every_parameter_has_a_word(path):
 
 
 def test_a_missing_word_is_seen(tmp_path, monkeypatch):
-    (tmp_path/'undocumented.py').write_text('def f(\n  a:int, # fine\n  b:int,\n): "Does it"\n')
+    (tmp_path/'undocumented.py').write_text('def f(\n  a:int, # fine\n  b:int,\n): "Does it"\n', encoding='utf-8')
     monkeypatch.syspath_prepend(tmp_path)
     import undocumented
     assert list(lacking('f', undocumented.f)) == ['f(b): no comment']
@@ -101,7 +101,7 @@ def test_lines_fit_the_page(path):
 
 def test_a_long_line_is_seen(tmp_path):
     nb = dict(cells=[dict(cell_type='code', source=[f'x = {"1+"*80}1'])])
-    (tmp_path/'a.ipynb').write_text(json.dumps(nb))
+    (tmp_path/'a.ipynb').write_text(json.dumps(nb), encoding='utf-8')
     assert len(too_long(tmp_path/'a.ipynb', WIDTH)) == 1
 
 
@@ -146,29 +146,55 @@ def test_few_hidden_cells():
         assert hidden <= max(2, len(code)//6), f'{p.name}: {hidden} of {len(code)} code cells hidden'
 
 
-def bare(path):
-    "Lines of a page's code that read or write text in the machine's own encoding"
+def bare(codes):
+    "Calls that read or write text in the machine's own encoding"
     import ast
-    for c in cells(path):
-        for n in ast.walk(ast.parse(re.sub(r'^[%!].*$', '', c, flags=re.M))):
-            if not isinstance(n, ast.Call): continue
-            what = n.func.attr if isinstance(n.func, ast.Attribute) else ''
-            if what in ('read_text', 'write_text') and not any(k.arg == 'encoding' for k in n.keywords): yield ast.unparse(n)
+    for n in (n for c in codes for n in ast.walk(ast.parse(re.sub(r'^[%!].*$', '', c, flags=re.M)))):
+        if not isinstance(n, ast.Call) or any(k.arg in ('encoding', None) for k in n.keywords): continue
+        method, name = isinstance(n.func, ast.Attribute) and n.func.attr, isinstance(n.func, ast.Name) and n.func.id
+        mode = n.args[1] if len(n.args) > 1 else next((k.value for k in n.keywords if k.arg == 'mode'), ast.Constant('r'))
+        if method in ('read_text', 'write_text') or name == 'open' and isinstance(mode, ast.Constant) and 'b' not in mode.value: yield ast.unparse(n)
 
 
 @pytest.mark.parametrize('path', PAGES, ids=lambda p: p.name)
-def test_text_files_say_their_encoding(path): assert not list(bare(path)), f'{path.name}: pass encoding="utf-8"'
+def test_text_files_say_their_encoding(path): assert not list(bare(cells(path))), f'{path.name}: pass encoding="utf-8"'
 
 
-def test_a_bare_reading_is_seen(tmp_path):
-    nb = dict(cells=[dict(cell_type='code', source=["p.read_text()\np.read_text(encoding='utf-8')\np.write_text('x')"])])
-    (tmp_path/'a.ipynb').write_text(json.dumps(nb))
-    assert list(bare(tmp_path/'a.ipynb')) == ['p.read_text()', "p.write_text('x')"]
+@pytest.mark.parametrize('path', sorted((ROOT/'tests').rglob('*.py')), ids=lambda p: p.name)
+def test_tests_say_their_encoding(path): assert not list(bare([path.read_text(encoding='utf-8')])), f'{path.name}: pass encoding="utf-8"'
+
+
+def test_a_bare_reading_is_seen():
+    code = "p.read_text()\np.read_text(encoding='utf-8')\np.write_text('x')\nopen(p)\nopen(p, 'rb')\nopen(p, 'a')\nopen(p, encoding='utf-8')"
+    assert list(bare([code])) == ['p.read_text()', "p.write_text('x')", 'open(p)', "open(p, 'a')"]
+
+
+HERE = re.compile(r'/(?:home|root|Users|work|tmp|var/folders)/[\w.-]+')  # folders of one machine
+
+
+def places(o):
+    "Absolute paths in what a cell printed or showed"
+    text = json.dumps([o.get('text', ''), [v for k, v in o.get('data', {}).items() if k.startswith('text/')], o.get('traceback', '')], ensure_ascii=False)
+    return HERE.findall(text)
+
+
+@pytest.mark.parametrize('path', PAGES, ids=lambda p: p.name)
+def test_outputs_name_no_machine(path):
+    found = [x for c in json.loads(path.read_text(encoding='utf-8'))['cells'] for o in c.get('outputs', []) for x in places(o)]
+    assert not found, f'{path.name} shows {found[:3]}: print a name, or a path relative to its folder'
+
+
+def test_records_name_no_machine():
+    "No folder of a user, and no name of a host, in what is committed"
+    for f in sorted((ROOT/'nbs'/'results').rglob('*.json')):
+        text = f.read_text(encoding='utf-8')
+        assert not HERE.search(text), f'{f} names {HERE.search(text)[0]}'
+        assert not {'host', 'hostname', 'user', 'cwd'} & set(json.loads(text).get('provenance', {})), f
 
 
 @pytest.mark.parametrize('path', PAGES, ids=lambda p: p.name)
 def test_committed_outputs_are_whole(path):
     "No traceback of a run that failed, no output that carries a library along"
-    outputs = [o for c in json.loads(path.read_text())['cells'] for o in c.get('outputs', [])]
+    outputs = [o for c in json.loads(path.read_text(encoding='utf-8'))['cells'] for o in c.get('outputs', [])]
     assert not [o['evalue'] for o in outputs if o['output_type'] == 'error']
     assert max((len(json.dumps(o)) for o in outputs), default=0) < 1_000_000

@@ -28,10 +28,10 @@ if acc.is_main_process: print('CURVE', acc.num_processes, json.dumps(run.curves[
 '''
 
 def curve(tmp_path, processes):
-    f = tmp_path/'ddp.py'; f.write_text(SCRIPT)
+    f = tmp_path/'ddp.py'; f.write_text(SCRIPT, encoding='utf-8')
     start = ['-m','torch.distributed.run','--nproc_per_node',str(processes),'--rdzv_backend','c10d','--rdzv_endpoint','localhost:0'] if processes>1 else []
     env = dict(os.environ, OMP_NUM_THREADS='1', ACCELERATE_USE_CPU='true', GLOO_SOCKET_IFNAME='lo')
-    out = subprocess.run([sys.executable,*start,str(f)], capture_output=True, text=True, env=env, timeout=300)
+    out = subprocess.run([sys.executable,*start,str(f)], capture_output=True, encoding='utf-8', env=env, timeout=300)
     lines = [l for l in out.stdout.splitlines() if l.startswith('CURVE')]
     assert lines, out.stderr[-2000:]
     _,n,js = lines[0].split(' ',2); assert int(n)==processes

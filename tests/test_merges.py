@@ -432,7 +432,7 @@ def test_memory_of_a_merge_is_a_copy_and_an_input(tmp_path):
     for i in range(8): save_adapter(trained(f'a{i}', i, shape=shape), tmp_path/str(i))
     for i in range(2): save_adapter(trained(f'a{i}', i), tmp_path/f'small{i}')
     size, tensor = (tmp_path/'0').stat().st_size, 8*384*192
-    done = subprocess.run([sys.executable, '-c', MEMORY, str(tmp_path)], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, '-c', MEMORY, str(tmp_path)], capture_output=True, encoding='utf-8')
     assert done.returncode == 0, done.stderr
     linear, ties, dare = map(int, done.stdout.split())
     assert linear < size+12*tensor and max(ties, dare) < 2*size+30*tensor, (linear/size, ties/size, dare/size)

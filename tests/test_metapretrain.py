@@ -240,9 +240,9 @@ def test_only_ids_make_lines_of_a_folder_translations(tmp_path, monkeypatch):
         c = tokenise(rows['text'].tolist(), rows['lang'].tolist(), rows['id'].tolist(), load_vocab('shared4k'))
         return [tuple(rows['text'][list(p)]) for p in pairs_of(c, 'en', 'de')]
     assert pairs() == []
-    (tmp_path/'en.ids').write_text('dog\nnone\ncat\n'), (tmp_path/'de.ids').write_text('cat\ndog\nrain\n')
+    (tmp_path/'en.ids').write_text('dog\nnone\ncat\n', encoding='utf-8'), (tmp_path/'de.ids').write_text('cat\ndog\nrain\n', encoding='utf-8')
     assert pairs() == [('A cat runs home.', 'Eine Katze rennt heim.'), ('The dog sleeps.', 'Der Hund schläft.')]
-    (tmp_path/'de.ids').write_text('cat\n')
+    (tmp_path/'de.ids').write_text('cat\n', encoding='utf-8')
     with pytest.raises(XltError, match='1 lines and de.txt 3: write one id for each line'): pairs()
 
 
@@ -251,7 +251,7 @@ def test_another_text_of_the_same_name_is_another_run(tmp_path, monkeypatch):
     from xltnb.papers.metapretrain.corpus import clean_text
     keys = []
     for word in ('sleeps', 'barks'):
-        for l in ('en', 'de', 'fr', 'es'): (tmp_path/f'{l}.txt').write_text(f'The dog {word}, {l}.\n')
+        for l in ('en', 'de', 'fr', 'es'): (tmp_path/f'{l}.txt').write_text(f'The dog {word}, {l}.\n', encoding='utf-8')
         monkeypatch.setenv('XLTNB_METATEXT', str(tmp_path))
         assert word in clean_text(('en', 'de'), 'folder')[0]['text'][0]
         keys.append({j.key for j in metapretrain_jobs('paper') if j.config.get('text') == 'folder' and j.config['phases']})

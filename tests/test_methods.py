@@ -189,7 +189,7 @@ def test_two_processes_share_the_memory(tmp_path):
     env = os.environ | dict(OMP_NUM_THREADS='1', ACCELERATE_USE_CPU='true')
     two = ['-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=0', '--rdzv_backend=c10d', '--rdzv_endpoint=localhost:0']
     for args,name in (([], 'one'), (two, 'two')):
-        done = subprocess.run([sys.executable, *args, script, tmp_path/f'out {name}', tmp_path/name, Path(__file__).parent], env=env, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, *args, script, tmp_path/f'out {name}', tmp_path/name, Path(__file__).parent], env=env, capture_output=True, encoding='utf-8')
         assert done.returncode==0, done.stderr[-3000:]
     a,b = (torch.load(tmp_path/n) for n in ('one','two'))
     assert (a['end']-b['end']).norm() < .01*(a['end']-a['start']).norm()

@@ -171,7 +171,7 @@ make(sys.argv[1]).train(every=0, log=lambda s: print(s, flush=True))
 
 def test_a_kill_leaves_a_checkpoint_that_continues(tmp_path):
     from pathlib import Path
-    p = subprocess.Popen([sys.executable, '-c', KILLED.format(tests=str(Path(__file__).parent)), str(tmp_path/'k')], stdout=subprocess.PIPE, text=True)
+    p = subprocess.Popen([sys.executable, '-c', KILLED.format(tests=str(Path(__file__).parent)), str(tmp_path/'k')], stdout=subprocess.PIPE, encoding='utf-8')
     for _ in range(4): p.stdout.readline()
     p.send_signal(signal.SIGKILL)
     p.wait()

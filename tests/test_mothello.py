@@ -22,7 +22,7 @@ print(json.dumps([run.done, run.curves['loss'][-1], len(told)]))
 
 
 def test_of_two_processes_one_trains(tmp_path):
-    both = [subprocess.Popen([sys.executable, '-c', ASK, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent) for _ in range(2)]
+    both = [subprocess.Popen([sys.executable, '-c', ASK, str(tmp_path)], stdout=subprocess.PIPE, encoding='utf-8', cwd=Path(__file__).parent) for _ in range(2)]
     one, two = sorted((json.loads(p.communicate(timeout=120)[0]) for p in both), key=lambda r: r[2])
     assert one[0] and two[0] and one[1] == two[1] and one[2] == 0 < two[2]
     assert [p.name for p in (tmp_path/'models').glob('[!.]*.safetensors')] == [f'{pretrain_key(WORLD, CFG, 1)}.safetensors'] and not list((tmp_path/'checkpoints').iterdir())

@@ -120,9 +120,9 @@ FAULTS = [ # what is replaced, by what, and what the message must say
 
 @pytest.mark.parametrize('old,new,says', FAULTS, ids=[f'{i}-{s[:24]}' for i, (_, _, s) in enumerate(FAULTS)])
 def test_malformed_is_refused(tmp_path, old, new, says):
-    good, bad = MOTHELLO.read_text(), tmp_path/'bad.yaml'
+    good, bad = MOTHELLO.read_text(encoding='utf-8'), tmp_path/'bad.yaml'
     assert old in good, 'the file has changed: change this test'
-    bad.write_text(good.replace(old, new, 1))
+    bad.write_text(good.replace(old, new, 1), encoding='utf-8')
     with pytest.raises(XltError) as e: read_published(bad)
     msg = str(e.value)
     assert says in msg
@@ -164,7 +164,7 @@ def test_values_of_the_wrong_kind_are_refused(tmp_path, body, says):
 
 @pytest.mark.parametrize('text', ['', '- a\n- b\n', 'paper'])
 def test_no_mapping_is_refused(tmp_path, text):
-    (bad := tmp_path/'bad.yaml').write_text(text)
+    (bad := tmp_path/'bad.yaml').write_text(text, encoding='utf-8')
     with pytest.raises(XltError, match='bad.yaml:1: .*start with `paper:`'): read_published(bad)
 
 

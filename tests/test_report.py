@@ -53,18 +53,18 @@ def empty(tmp_path_factory):
 
 
 def test_plotly_stands_in_it_once(full):
-    text = full[0].read_text()
+    text = full[0].read_text(encoding='utf-8')
     assert text.count('plotly.js v') == 1 and len(text) < 8e6
     assert not re.findall(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?!data:)', text)
 
 
 def test_text_is_escaped(full):
-    text = full[0].read_text()
+    text = full[0].read_text(encoding='utf-8')
     assert EVIL not in text and '&lt;script&gt;document.title' in text
 
 
 def test_every_number_has_its_command_and_records(full):
-    text = full[0].read_text()
+    text = full[0].read_text(encoding='utf-8')
     for r in full[1]:
         assert f'id="from-{r["claim"]}"' in text
         assert (f'xltnb run {r["claim"]} --preset laptop' in text) == bool(r['checks']), r['claim']
@@ -108,7 +108,7 @@ def test_markdown_keeps_its_columns():
 
 
 def test_what_a_preset_changes_is_listed(full, empty):
-    for text, board in ((full[0].read_text(), '6'), (empty.read_text(), '4')):
+    for text, board in ((full[0].read_text(encoding='utf-8'), '6'), (empty.read_text(encoding='utf-8'), '4')):
         cells = [('setting', '<code>world.n</code>'), ('as printed', 8), ('here', board), ('arms', 'all')]
         assert ''.join(f'<td data-label="{k}">{v}</td>' for k, v in cells) in text
     jobs = load_jobs('mothello')('paper', None)
@@ -129,11 +129,11 @@ def test_on_paper_the_origins_are_unfolded(browser, full):
 
 def test_a_planned_paper_leaves_the_file_alone(tmp_path, monkeypatch):
     out = tmp_path/'report.html'
-    out.write_text('mine')
+    out.write_text('mine', encoding='utf-8')
     write_paper(tmp_path/'papers', 'sixth')
     monkeypatch.setenv('XLTNB_PAPERS', str(tmp_path/'papers'))
     with pytest.raises(XltError, match='sixth: planned'): reports.report('sixth', 'smoke', tmp_path, out)
-    assert out.read_text() == 'mine'
+    assert out.read_text(encoding='utf-8') == 'mine'
 
 
 def test_on_a_phone_the_verdict_is_in_sight(browser, full):

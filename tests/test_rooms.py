@@ -16,7 +16,7 @@ def numbers():
     "Module -> number of the page that exports it"
     found = {}
     for p in PAGES:
-        m, exp = re.match(r'(\d\d)_', p.name), re.search(r'#\|\s*default_exp\s+([\w.]+)', p.read_text())
+        m, exp = re.match(r'(\d\d)_', p.name), re.search(r'#\|\s*default_exp\s+([\w.]+)', p.read_text(encoding='utf-8'))
         if m and exp: found[exp[1]] = int(m[1])
     return found
 
@@ -53,19 +53,19 @@ def breaches(module, imported):
 def test_imports_go_down(path):
     name = module_of(path)
     assert name in numbers(), f'{path.name} comes from no page: its notebook was renamed or removed; delete the module'
-    bad = [w for m, _ in imports(ast.parse(path.read_text()), name) if (w := breaches(name, m))]
+    bad = [w for m, _ in imports(ast.parse(path.read_text(encoding='utf-8')), name) if (w := breaches(name, m))]
     assert not bad, '\n'.join(bad)
 
 
 @pytest.mark.parametrize('path', [p for p in MODULES if module_of(p) not in ('commands', 'cli')], ids=module_of)
 def test_imports_stand_at_the_top(path):
-    inside = [m for m, top in imports(ast.parse(path.read_text()), module_of(path)) if not top]
+    inside = [m for m, top in imports(ast.parse(path.read_text(encoding='utf-8')), module_of(path)) if not top]
     assert not inside, f'{path.name} imports {inside} inside a function: only the commands do that'
 
 
 def test_a_page_lies_where_its_module_does():
     for p in PAGES:
-        if exp := re.search(r'#\|\s*default_exp\s+([\w.]+)', p.read_text()):
+        if exp := re.search(r'#\|\s*default_exp\s+([\w.]+)', p.read_text(encoding='utf-8')):
             assert exp[1] == '.'.join([*p.relative_to(NBS).parts[:-1], p.stem.split('_', 1)[1]]), f'{p.relative_to(NBS)} exports {exp[1]}'
 
 
@@ -83,13 +83,13 @@ def test_numbers_count_inside_a_folder():
 def test_light_rooms_load_no_torch():
     heavy = {'torch', 'transformers', 'datasets', 'accelerate'}
     for p in (p for p in MODULES if module_of(p).split('.')[0] in LIGHT):
-        for n in ast.walk(ast.parse(p.read_text())):
+        for n in ast.walk(ast.parse(p.read_text(encoding='utf-8'))):
             names = [n.module] if isinstance(n, ast.ImportFrom) and n.module else [a.name for a in n.names] if isinstance(n, ast.Import) else []
             assert not {x.split('.')[0] for x in names} & heavy, f'{p.name} imports {names}'
 
 
 def test_one_module_a_page():
-    names = [m for p in PAGES for m in re.findall(r'#\|\s*default_exp\s+([\w.]+)', p.read_text())]
+    names = [m for p in PAGES for m in re.findall(r'#\|\s*default_exp\s+([\w.]+)', p.read_text(encoding='utf-8'))]
     assert len(names) == len(set(names)), f'exported twice: {sorted(n for n in set(names) if names.count(n) > 1)}'
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import make_dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
@@ -58,7 +59,7 @@ def study(tmp_path):
 def start(study, *args, store='store'):
     "A command in a process of its own"
     tmp, env = study
-    return subprocess.Popen([sys.executable, '-m', 'xltnb.cli', 'run', 'slow', '--store', str(tmp/store), *args], cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE,
+    return subprocess.Popen([sys.executable, '-m', 'xltnb.cli', 'run', 'slow', '--store', str(tmp/store), *args], cwd=ROOT, env=env, encoding='utf-8', stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # also where the tests run in the background
 
 
@@ -71,12 +72,12 @@ def finish(proc, code=0):
 
 def numbers(study, store='store'):
     "What the records say, without where and when"
-    return {f.stem: {k: v for k, v in json.loads(f.read_text()).items() if k not in ('provenance', 'sha256')} for f in (study[0]/store).glob('slow.sum/*.json')}
+    return {f.stem: {k: v for k, v in json.loads(f.read_text(encoding='utf-8')).items() if k not in ('provenance', 'sha256')} for f in (study[0]/store).glob('slow.sum/*.json')}
 
 
 def steps(study):
     "How often each step was done"
-    return Counter((study[0]/'cache'/'log.txt').read_text().split('\n')[:-1])
+    return Counter((study[0]/'cache'/'log.txt').read_text(encoding='utf-8').split('\n')[:-1])
 
 
 def wait_for(cond, s=60):
@@ -91,7 +92,7 @@ def wait_for(cond, s=60):
 def test_kill_9_and_again(study, workers):
     log = study[0]/'cache'/'log.txt'
     first = start(study, '--workers', workers)
-    wait_for(lambda: log.exists() and log.read_text().count('\n')>=13)
+    wait_for(lambda: log.exists() and log.read_text(encoding='utf-8').count('\n')>=13)
     first.send_signal(signal.SIGKILL)
     first.communicate(timeout=60)
     assert 0<=len(numbers(study))<4
@@ -119,8 +120,25 @@ def test_two_at_once_share_the_work(study):
 def test_a_failure_does_not_stop_the_others(study):
     out = finish(start(study, '--preset', 'laptop', '--seeds', '1', '--workers', '2'), code=1)
     assert '1 failed' in out and '2 ran' in out and 'thirteen' in out
-    trace = next((study[0]/'store'/'.failed').glob('*.txt')).read_text()
+    trace = next((study[0]/'store'/'.failed').glob('*.txt')).read_text(encoding='utf-8')
     assert 'sum-13 seed 0' in trace and 'ValueError: thirteen' in trace
+
+
+def workers_of(pid):
+    "Processes that a driver started for its jobs, by number"
+    kids = [k for f in Path(f'/proc/{pid}/task').glob('*/children') for k in f.read_text(encoding='utf-8').split()]
+    return [int(k) for k in kids if b'spawn_main' in Path(f'/proc/{k}/cmdline').read_bytes()]
+
+
+@pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='asks the system for the children of a process')
+def test_a_job_of_a_killed_worker_is_tried_again(study):
+    log, p = study[0]/'cache'/'log.txt', start(study, '--workers', '2', '--seeds', '3')
+    wait_for(lambda: log.exists() and log.read_text(encoding='utf-8').count('\n')>=3)
+    os.kill(workers_of(p.pid)[0], signal.SIGKILL)
+    out = finish(p)
+    assert '6 ran' in out and 'perhaps for want of memory' in out and 'tried again' in out
+    assert len(numbers(study))==6 and sum(steps(study).values())<=61, 'it went on from its checkpoint'
+    assert not (study[0]/'store'/'.failed').exists()
 
 
 def test_minutes_pause_and_resume(study):
@@ -132,7 +150,7 @@ def test_minutes_pause_and_resume(study):
         assert len(codes)<12
     assert len(codes)>1 and codes[-1]==0 and len(numbers(study))==2
     assert set(steps(study).values())=={1}
-    walls = [json.loads(f.read_text())['provenance']['wall_s'] for f in (study[0]/'store').glob('slow.sum/*.json')]
+    walls = [json.loads(f.read_text(encoding='utf-8'))['provenance']['wall_s'] for f in (study[0]/'store').glob('slow.sum/*.json')]
     assert min(walls)>=.5, 'a record counts all its sittings'
     assert not list((study[0]/'cache'/'.paused').iterdir())
 
@@ -152,17 +170,17 @@ def test_jobs_of_a_killed_parent_end(study):
     "Workers do not outlive a parent that was killed"
     p = start(study, '--workers', '2', '--seeds', '9')
     log = study[0]/'cache'/'log.txt'
-    wait_for(lambda: log.exists() and log.read_text().count('\n')>=4)
+    wait_for(lambda: log.exists() and log.read_text(encoding='utf-8').count('\n')>=4)
     p.send_signal(signal.SIGKILL)
     p.communicate(timeout=60)
     time.sleep(0.5)
-    n = log.read_text().count('\n')
+    n = log.read_text(encoding='utf-8').count('\n')
     time.sleep(0.6)
-    assert log.read_text().count('\n')==n
+    assert log.read_text(encoding='utf-8').count('\n')==n
 
 
 def test_store_that_cannot_be_written(study):
-    (study[0]/'store').write_text('a file')
+    (study[0]/'store').write_text('a file', encoding='utf-8')
     out = finish(start(study), code=2)
     assert 'is a file; name a folder' in out and 'Traceback' not in out
 
@@ -206,14 +224,14 @@ def page(tmp_path, monkeypatch):
     write_paper(tmp_path/'papers', 'a')
     monkeypatch.setenv('XLTNB_PAPERS', str(tmp_path/'papers'))
     monkeypatch.setattr(mill, 'package_data', lambda: lib/'data')
-    monkeypatch.setattr(mill, '_execute', lambda nb, tmp, params, timeout: tmp.write_text('done') and '')
+    monkeypatch.setattr(mill, '_execute', lambda nb, tmp, params, timeout: tmp.write_text('done', encoding='utf-8') and '')
     return lib, tmp_path/'store', lambda: mill.run_page(nb, dict(store=str(tmp_path/'store')), tmp_path/'pages').status
 
 
 def test_a_page_is_done_though_it_made_records(page, tmp_path, monkeypatch):
     def made(nb, tmp, params, timeout):
         Store(tmp_path/'store', committed=False).put(Record('slow.sum', 'k', {}, 0, {}, provenance=dict(cpu='x')))
-        return tmp.write_text('done') and ''
+        return tmp.write_text('done', encoding='utf-8') and ''
     monkeypatch.setattr(mill, '_execute', made)
     assert [page[2](), page[2]()]==['ok', 'cached']
 
@@ -222,15 +240,15 @@ def test_a_page_is_done_though_it_made_records(page, tmp_path, monkeypatch):
 def test_a_page_is_run_again_when_a_rule_or_a_pin_changes(page, tmp_path, what):
     assert [page[2](), page[2]()]==['ok', 'cached']
     (tmp_path/'store').mkdir()
-    (tmp_path/what).write_text('{"a": 1}')
+    (tmp_path/what).write_text('{"a": 1}', encoding='utf-8')
     assert [page[2](), page[2]()]==['ok', 'cached']
 
 
 def test_a_page_during_whose_run_something_changed_is_run_again(page, monkeypatch):
     lib, _, run = page
     def change(nb, tmp, params, timeout):
-        tmp.write_text('done')
-        (lib/'a.py').write_text('1')
+        tmp.write_text('done', encoding='utf-8')
+        (lib/'a.py').write_text('1', encoding='utf-8')
         return ''
     monkeypatch.setattr(mill, '_execute', change)
     assert [run(), run(), run()]==['ok', 'ok', 'cached']

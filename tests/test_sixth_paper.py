@@ -108,7 +108,7 @@ def xltnb(*args, code=0):
 
 
 def test_nothing_names_it():
-    assert not [p for p in (*ROOT.glob('xltnb/**/*.py'), *ROOT.glob('nbs/**/*.ipynb')) if 'toy_walk' in p.read_text()]
+    assert not [p for p in (*ROOT.glob('xltnb/**/*.py'), *ROOT.glob('nbs/**/*.ipynb')) if 'toy_walk' in p.read_text(encoding='utf-8')]
 
 
 def test_list(toy):
@@ -133,7 +133,7 @@ def test_run_claims_compare_report(toy):
     assert len(json.loads(xltnb('compare', 'toy.tab1', '--json', *store)))==2
     out = toy/'report.html'
     xltnb('report', 'toy', '--out', out, *store)
-    html = out.read_text()
+    html = out.read_text(encoding='utf-8')
     assert 'Coins that remember' in html and 'toy heads' in html and 'toy.C1' in html
 
 
@@ -156,18 +156,18 @@ def test_a_wrong_offer_is_told(toy, monkeypatch, old, new, says):
     from xltnb.cli import COMMANDS as ours
     ours.pop('flip', None)
     file = toy/'papers'/'toy'/'published.yaml'
-    text = file.read_text()
+    text = file.read_text(encoding='utf-8')
     try:
-        file.write_text(text.replace(old, new))
-        assert says in xltnb('flip' if 'flip:' in file.read_text() else 'frun', code=2)
-    finally: file.write_text(text)
+        file.write_text(text.replace(old, new), encoding='utf-8')
+        assert says in xltnb('flip' if 'flip:' in file.read_text(encoding='utf-8') else 'frun', code=2)
+    finally: file.write_text(text, encoding='utf-8')
 
 
 def test_site(toy):
     folder = toy/'staged'
     stage(ROOT, folder, [ROOT/'nbs'/'index.ipynb', toy/'papers'/'toy'/'toy_walk.ipynb'])
-    assert 'Coins, the walk' in (folder/'nbs'/'papers'/'toy'/'toy_walk.ipynb').read_text()
-    assert 'papers/toy/toy_walk' in (folder/'_quarto.yml').read_text()
+    assert 'Coins, the walk' in (folder/'nbs'/'papers'/'toy'/'toy_walk.ipynb').read_text(encoding='utf-8')
+    assert 'papers/toy/toy_walk' in (folder/'_quarto.yml').read_text(encoding='utf-8')
 
 
 def test_the_site_finds_it(toy):
@@ -178,8 +178,8 @@ def test_the_site_finds_it(toy):
 @pytest.mark.parametrize('command', ['plan', 'run', 'claims', 'report', 'reproduce'])
 def test_a_planned_paper_says_so(toy, command):
     args = ['--out', toy/'planned.html'] if command in ('report', 'reproduce') else []
-    (toy/'planned.html').write_text('kept')
+    (toy/'planned.html').write_text('kept', encoding='utf-8')
     said = xltnb(command, 'someday', *args, '--store', toy/'store', code=2)
     assert 'someday is planned' in said and 'experiments.py' not in said and 'xltnb.papers' not in said
-    assert (toy/'planned.html').read_text()=='kept'
+    assert (toy/'planned.html').read_text(encoding='utf-8')=='kept'
     assert 'planned' in xltnb('list', 'someday')

@@ -56,7 +56,7 @@ def test_hash_tells_apart(a, b): assert (stable_hash(a)==stable_hash(b))==(json.
 
 def test_hash_is_the_same_in_another_process():
     code = "from xltnb.core import stable_hash, seed_for; print(stable_hash({'b': (1, 2.5), 'a': 'ü'}), seed_for('x', 1))"
-    outs = {subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env={**os.environ, 'PYTHONHASHSEED': s}).stdout for s in '12'}
+    outs = {subprocess.run([sys.executable, '-c', code], capture_output=True, encoding='utf-8', env={**os.environ, 'PYTHONHASHSEED': s}).stdout for s in '12'}
     assert outs=={f"{stable_hash({'a': 'ü', 'b': [1, 2.5]})} {seed_for('x', 1)}\n"}
 
 
@@ -119,7 +119,7 @@ def test_frame(empty):
 def test_broken_record(empty, text):
     f = empty.put(a_record())
     empty.put(a_record(1))
-    f.write_text(text)
+    f.write_text(text, encoding='utf-8')
     with pytest.raises(XltError, match='delete the file and run again') as e: empty.get(f.stem)
     assert str(f) in str(e.value)
     with pytest.warns(UserWarning, match='broken record'): assert len(empty.records()) == 1
@@ -127,12 +127,13 @@ def test_broken_record(empty, text):
 
 def test_nan_metrics_are_null_in_the_file(empty):
     f = empty.put(a_record(metrics={'acc': math.nan}))
-    assert json.loads(f.read_text(), parse_constant=pytest.fail)['metrics']=={'acc': None}
+    assert json.loads(f.read_text(encoding='utf-8'), parse_constant=pytest.fail)['metrics']=={'acc': None}
     assert math.isnan(read_record(f).metrics['acc'])
 
 
 def test_committed_records_come_first(tmp_path, monkeypatch):
     monkeypatch.setattr(store, 'project_root', lambda: tmp_path)
+    monkeypatch.setenv('XLTNB_HOME', str(tmp_path))
     (tmp_path/'nbs').mkdir()
     Store('nbs/results').put(a_record(metrics={'acc': 1.}))
     mine = Store('results')
@@ -155,11 +156,11 @@ real_write = os.write
 
 def test_full_disk_keeps_the_old_file(empty, monkeypatch):
     f = empty.put(a_record(metrics={'acc': 1.}))
-    before = f.read_text()
+    before = f.read_text(encoding='utf-8')
     monkeypatch.setattr(files.os, 'write', full_disk)
     with pytest.raises(XltError, match='No space left.*MB free'): empty.put(a_record(metrics={'acc': 2.}))
     monkeypatch.undo()
-    assert f.read_text()==before and [p.name for p in f.parent.iterdir()]==[f.name]
+    assert f.read_text(encoding='utf-8')==before and [p.name for p in f.parent.iterdir()]==[f.name]
 
 
 @pytest.mark.skipif(sys.platform!='linux' or not hasattr(os, 'geteuid') or os.geteuid()!=0, reason='needs root on Linux to mount a small disk')
@@ -168,13 +169,13 @@ def test_really_full_disk(tmp_path):
     try:
         f = atomic_write(tmp_path/'a.json', 'old')
         with pytest.raises(XltError, match='No space left'): atomic_write(f, 'x'*200_000)
-        assert f.read_text()=='old' and [p.name for p in tmp_path.iterdir()]==['a.json']
+        assert f.read_text(encoding='utf-8')=='old' and [p.name for p in tmp_path.iterdir()]==['a.json']
     finally: subprocess.run(['umount', tmp_path], check=True)
 
 
 def test_partial_writes_are_completed(tmp_path, monkeypatch):
     monkeypatch.setattr(files.os, 'write', lambda fd, data: real_write(fd, bytes(data)[:7]))
-    assert atomic_write(tmp_path/'f', 'abcdefghij'*10).read_text()=='abcdefghij'*10
+    assert atomic_write(tmp_path/'f', 'abcdefghij'*10).read_text(encoding='utf-8')=='abcdefghij'*10
 
 
 @pytest.mark.parametrize('key', ['../x', '', 'a/b', '.hidden'])
@@ -201,7 +202,7 @@ def test_who_cannot_be_asked_is_watched(empty, monkeypatch, says, old):
     lock, now = empty.lease('k').lock, [1000.]
     monkeypatch.setattr(leases.time, 'monotonic', lambda: now[0])
     lock.parent.mkdir(parents=True)
-    lock.write_text(json.dumps(leases._me() | says))
+    lock.write_text(json.dumps(leases._me() | says), encoding='utf-8')
     for i in range(5):  # its owner lives, and touches it
         os.utime(lock, (0, time.time()-old+i))
         assert empty.busy('k')
@@ -216,7 +217,7 @@ def test_who_cannot_be_asked_is_watched(empty, monkeypatch, says, old):
 def test_a_lock_that_cannot_be_read_is_named_and_taken(empty, text):
     lock = empty.lease('k').lock
     lock.parent.mkdir(parents=True)
-    lock.write_text(text)
+    lock.write_text(text, encoding='utf-8')
     with pytest.warns(UserWarning, match='k.lock cannot be read: it is taken'), empty.lease('k') as c: assert c
 
 
@@ -224,14 +225,14 @@ def test_a_lock_that_cannot_be_read_is_named_and_taken(empty, text):
 @pytest.mark.parametrize('says, free', [({}, False), ({'start': None}, False), ({'start': 'long ago'}, sys.platform=='linux'), ({'pid': None}, False), ({'host': 'elsewhere'}, False)])
 def test_a_living_owner_that_slept_keeps_its_lease(tmp_path, says, free):
     lock = tmp_path/'k.lock'
-    lock.write_text(json.dumps(leases._me() | says))
+    lock.write_text(json.dumps(leases._me() | says), encoding='utf-8')
     os.utime(lock, (0, 0))
     with Lease(lock) as c: assert bool(c)==free
 
 
 def test_who_lost_a_lease_does_not_keep_it_fresh(tmp_path):
     with Lease(tmp_path/'k.lock', beat_s=0.05) as c:
-        c.lock.write_text('{"pid": 1, "host": "elsewhere", "token": "x"}')
+        c.lock.write_text('{"pid": 1, "host": "elsewhere", "token": "x"}', encoding='utf-8')
         os.utime(c.lock, (0, 0))
         time.sleep(0.3)
         assert c.lock.stat().st_mtime==0 and c.owner()=='process 1 on elsewhere'
@@ -268,7 +269,7 @@ SHIPPED = Path(__file__).parents[1]/'nbs'/'results'
 def test_a_mean_of_rows_is_kept_by_name(empty):
     rec = a_record(items=dict(de=[1., 0.], sw=[0., 0.], targets=MeanOf(('de', 'sw'))), source='en')
     f = empty.put(rec)
-    assert empty.get(f.stem) == rec and json.loads(f.read_text())['items']['targets'] == {'mean_of': ['de', 'sw']}
+    assert empty.get(f.stem) == rec and json.loads(f.read_text(encoding='utf-8'))['items']['targets'] == {'mean_of': ['de', 'sw']}
     assert empty.get(f.stem).item_scores('targets') == [.5, 0.] and empty.get(f.stem).item_scores('source') is None
 
 
@@ -297,7 +298,7 @@ print(len(list(seen.iterdir())), flush=True)
 
 def test_of_two_processes_one_builds_and_both_get_the_whole(tmp_path):
     home, log = tmp_path/'home', tmp_path/'log'
-    both = [subprocess.Popen([sys.executable, '-c', BUILD, str(home), str(log)], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [subprocess.Popen([sys.executable, '-c', BUILD, str(home), str(log)], stdout=subprocess.PIPE, encoding='utf-8') for _ in range(2)]
     assert [p.communicate(timeout=120)[0].strip() for p in both] == ['5', '5']
     assert len(log.read_text(encoding='utf-8').split()) == 1 and sorted(p.name for p in tmp_path.iterdir()) == ['.claims', 'home', 'home.seal', 'log']
 

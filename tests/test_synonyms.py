@@ -22,15 +22,15 @@ def wn(): return load_synonyms()
 
 def test_embedded_table_is_small_clean_and_licensed(wn):
     assert WORDNET_FILE.stat().st_size < 2**20
-    notice = (WORDNET_FILE.parent/'LICENSE-WordNet.txt').read_text()
+    notice = (WORDNET_FILE.parent/'LICENSE-WordNet.txt').read_text(encoding='utf-8')
     assert 'Princeton University' in notice and 'Permission to use, copy, modify and distribute' in notice
-    assert 'LICENSE-WordNet.txt' in (WORDNET_FILE.parent/'README.md').read_text()
+    assert 'LICENSE-WordNet.txt' in (WORDNET_FILE.parent/'README.md').read_text(encoding='utf-8')
     words = {w for k, near in wn.items() for w in (k, *near)}
     assert all(w.isascii() and w.isalpha() and w.islower() for w in words)
     assert not words & FUNCTION_WORDS
     assert all(len(set(near)) == len(near) <= 8 and k not in near for k, near in wn.items())
     assert set(words) <= set(wn), 'every synonym is a word of the list'
-    assert f'{len(wn):,} words' in (WORDNET_FILE.parent/'README.md').read_text()
+    assert f'{len(wn):,} words' in (WORDNET_FILE.parent/'README.md').read_text(encoding='utf-8')
 
 
 def test_a_damaged_table_is_refused(monkeypatch, tmp_path):
@@ -80,7 +80,7 @@ def test_another_archive_is_refused(tmp_path):
 @pytest.mark.parametrize('text, why', [('{"a": ["b"', 'not JSON'), ('', 'not JSON'), ('['*100_000, 'not JSON'), ('[]', 'holds no words'), ('{}', 'holds no words'), ('{"a": "b"}', "entry of 'a'"),
                                        ('{"a": [1]}', "entry of 'a'"), ('{"a": [""]}', "entry of 'a'"), ('"a"', 'holds no words'), ('{"a": null}', "entry of 'a'")])
 def test_malformed_files(tmp_path, text, why):
-    (tmp_path/'t.json').write_text(text)
+    (tmp_path/'t.json').write_text(text, encoding='utf-8')
     with pytest.raises(XltError, match=why): Synonyms.load(tmp_path/'t.json')
     with pytest.raises(XltError, match='is a folder: give the path of a JSON file'): Synonyms.load(tmp_path)
 
@@ -88,7 +88,7 @@ def test_malformed_files(tmp_path, text, why):
 def test_published_format_round_trip(tmp_path, wn):
     "What the release reads with json.load is what we write, and the other way round"
     path = wn.save(tmp_path/'t.json')
-    assert json.loads(path.read_text())['movie'] == list(wn['movie'])
+    assert json.loads(path.read_text(encoding='utf-8'))['movie'] == list(wn['movie'])
     assert Synonyms.load(path) == wn
     with pytest.raises(XltError, match='expected 103247143f39'): load_synonyms('counterfitted', path)
     assert COUNTERFITTED['words'] == 49_975 and COUNTERFITTED['source'] and COUNTERFITTED['counted']

@@ -222,7 +222,7 @@ def test_a_fingerprint_of_one_language():
 
 def test_loads_no_torch():
     code = 'import sys; from xltnb.tasks import hub, replacing, synonyms; print("torch" in sys.modules)'
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, encoding='utf-8')
     assert done.stdout.strip() == 'False', done.stderr
 
 
@@ -261,7 +261,7 @@ def test_own_files_of_every_ending(tmp_path):
     Dataset.from_list(rows).to_parquet(tmp_path/'a.parquet')
     for end in ('csv', 'tsv', 'jsonl', 'parquet'): assert read_own(tmp_path/f'a.{end}') == rows, end
     for name, text in (('b.csv', ''), ('b.jsonl', '{'), ('c.jsonl', '[1]'), ('b.parquet', 'version https://git-lfs'), ('b.tsv', 'a\tb\n1\t2\t3\t4\n1\n')):
-        (tmp_path/name).write_text(text)
+        (tmp_path/name).write_text(text, encoding='utf-8')
         if name != 'b.tsv':
             with pytest.raises(XltError, match='cannot read .*'+name): read_own(tmp_path/name)
     (tmp_path/'latin.csv').write_bytes('text\nschön\n'.encode('latin-1'))
@@ -271,7 +271,7 @@ def test_own_files_of_every_ending(tmp_path):
 def test_own_files_in_folders_of_languages(tmp_path):
     for f in ('en/train.csv', 'en/test.csv', 'pt-br/test.csv', 'notes/readme.csv'):
         (tmp_path/f).parent.mkdir(exist_ok=True)
-        (tmp_path/f).write_text('text,label\na,1\nb,0\n')
+        (tmp_path/f).write_text('text,label\na,1\nb,0\n', encoding='utf-8')
     found = find_own(tmp_path, '{lang}/{split}.csv')
     assert {l: set(s) for l, s in found.items()} == {'en': {'train', 'test'}, 'pt-br': {'test'}}
     t = own_task('own', 'classify', found)
@@ -316,7 +316,7 @@ def test_data_that_can_be_right_is_not_spoken_of():
 
 
 def test_one_language_twice_is_refused(tmp_path):
-    for name, word in (('de', 'A test'), ('fr', 'Un test')): (tmp_path/f'{name}.csv').write_text('id,text,label\n' + ''.join(f'{r["id"]},{r["text"]},{r["label"]}\n' for r in texts(word)))
+    for name, word in (('de', 'A test'), ('fr', 'Un test')): (tmp_path/f'{name}.csv').write_text('id,text,label\n' + ''.join(f'{r["id"]},{r["text"]},{r["label"]}\n' for r in texts(word)), encoding='utf-8')
     with pytest.raises(XltError, match=r'mine: all 30 texts of de test \(.*de.csv\) stand in en test too: scores of de would be those of en; put the file of de there, or leave de out'):
         mine(en=EN, de=dict(test=tmp_path/'de.csv'))
     with pytest.raises(XltError, match=r'fr.csv is given for fr and for it: give each language its own file'): mine(en=EN, fr=dict(test=tmp_path/'fr.csv'), it=dict(test=str(tmp_path/'fr.csv')))
@@ -326,7 +326,7 @@ def test_one_language_twice_is_refused(tmp_path):
 
 def test_odd_data_is_one_warning_with_files_and_counts(tmp_path):
     f = tmp_path/'de.jsonl'
-    f.write_text('\n'.join(json.dumps(r) for r in texts('Ein Test', 26)[:20] + texts('A test')[20:26] + [dict(id='r27', text=' ', label='a')]*4))
+    f.write_text('\n'.join(json.dumps(r) for r in texts('Ein Test', 26)[:20] + texts('A test')[20:26] + [dict(id='r27', text=' ', label='a')]*4), encoding='utf-8')
     t, told = mine(en=EN, de=dict(test=f), it=dict(test=texts('Un', 5)))
     what = f'de test ({f})'
     assert t.notes == (f'the text of 4 of 30 rows of {what} is blank', f'3 of 30 rows of {what} have the id of another row', f'6 of 30 texts of {what} stand in en test too')
@@ -376,9 +376,9 @@ TWO = dict(label=dict(text='a', label='x', intent='y'), text=dict(text='a', prem
 def test_two_columns_for_one_field(tmp_path, what, how):
     row, f = TWO[what], tmp_path/f'a.{how}'
     if what == 'tags' and how in ('csv', 'tsv'): return
-    if how == 'jsonl': f.write_text(json.dumps(row))
+    if how == 'jsonl': f.write_text(json.dumps(row), encoding='utf-8')
     if how == 'parquet': Dataset.from_list([row]).to_parquet(f)
-    if how in ('csv', 'tsv'): f.write_text('\n'.join('\t,'[how == 'csv'].join(x) for x in (row, row.values())))
+    if how in ('csv', 'tsv'): f.write_text('\n'.join('\t,'[how == 'csv'].join(x) for x in (row, row.values())), encoding='utf-8')
     given = dict(list=[row], table=Dataset.from_list([row])).get(how, f)
     with pytest.raises(XltError, match=f"columns '.*' and '.*' both hold the {what} and differ .*: keep one of them") as e: own_task('mine', 'tag' if what == 'tags' else 'classify', dict(en=dict(train=given)))
     assert (str(f) if given is f else 'mine, en, train') in str(e.value)
@@ -386,13 +386,13 @@ def test_two_columns_for_one_field(tmp_path, what, how):
 
 def test_one_column_name_twice(tmp_path):
     import pandas as pd
-    (tmp_path/'a.csv').write_text('text,label,label\na,x,y\n')
-    (tmp_path/'a.jsonl').write_text('{"text": "a", "label": "x", "label": "y"}\n')
+    (tmp_path/'a.csv').write_text('text,label,label\na,x,y\n', encoding='utf-8')
+    (tmp_path/'a.jsonl').write_text('{"text": "a", "label": "x", "label": "y"}\n', encoding='utf-8')
     for f in ('a.csv', 'a.jsonl'):
         with pytest.raises(XltError, match=f"{f}: the column 'label' stands twice"): read_own(tmp_path/f)
     with pytest.raises(XltError, match="mine, en, train: the column 'label' stands twice"):
         own_task('mine', 'classify', dict(en=dict(train=pd.DataFrame([['a', 'x', 'y']], columns=['text', 'label', 'label']))))
-    assert read_own(tmp_path/'a.csv') if (tmp_path/'a.csv').write_text('text,label,intent\na,x,x\n') else False, 'two columns that agree are one'
+    assert read_own(tmp_path/'a.csv') if (tmp_path/'a.csv').write_text('text,label,intent\na,x,x\n', encoding='utf-8') else False, 'two columns that agree are one'
 
 
 def test_rows_without_what_training_needs():

@@ -136,7 +136,7 @@ out = Path(sys.argv[1]); task = toy_task()
 t = Finetuner(add_head(net(dropout=.1), task.kind, task.labels, seed=0), task, {cfg}, {methods}, tokenizer(), out=out, use_cpu=True)
 if len(sys.argv)>2: t.add_callback(Slow())
 t.fit(); save_file(dict(w=weights(t)), out/'done.safetensors')
-''')
+''', encoding='utf-8')
     run = lambda *a: subprocess.Popen([sys.executable, script, *map(str, a)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     whole,cut = tmp_path/'whole', tmp_path/'cut'
     first = run(whole); victim = run(cut, 'slow'); end = time.time()+60
@@ -182,7 +182,7 @@ def test_a_run_goes_on_from_minutes_ago(tmp_path, monkeypatch, cfg, damage):
     want = run_of(tmp_path/'whole', **cfg); names = lambda d: sorted(f.name for f in d.glob('checkpoint-*'))
     monkeypatch.setattr(checkpoints_page, 'MINUTES', 0.); out = tmp_path/'cut'; run_of(out, 6, **cfg)
     assert len(checkpoints(out/'between'))>=1 and checkpoints(out)[-1].name=='checkpoint-5'
-    if damage: (checkpoints(out)[-1]/'trainer_state.json').write_text('{')
+    if damage: (checkpoints(out)[-1]/'trainer_state.json').write_text('{', encoding='utf-8')
     assert torch.equal(want, run_of(out, **cfg)) and names(out)==names(tmp_path/'whole')
     assert torch.equal(want, run_of(out, **cfg)), 'a finished run gets no further update, and costs minutes at most'
     if cfg.get('select')=='average':
@@ -303,11 +303,11 @@ from test_trainer import *
 n = int(os.environ.get('WORLD_SIZE', 1)); task = toy_task()
 t = Finetuner(add_head(net(), task.kind, task.labels, seed=0), task, FineCfg(steps=6, batch=16//n), {methods}, tokenizer(), out=Path(sys.argv[1]), use_cpu=True).fit()
 if t.args.process_index==0: save_file(dict(w=weights(t)), sys.argv[2])
-''')
+''', encoding='utf-8')
     env = os.environ | dict(OMP_NUM_THREADS='1', ACCELERATE_USE_CPU='true')
     subprocess.run([sys.executable, script, tmp_path/'o1', tmp_path/'one'], check=True, env=env, capture_output=True)
     two = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=0', '--rdzv_backend=c10d', '--rdzv_endpoint=localhost:0', str(script), str(tmp_path/'o2'), str(tmp_path/'two')]
-    done = subprocess.run(two, env=env, capture_output=True, text=True); assert done.returncode==0, done.stderr[-3000:]
+    done = subprocess.run(two, env=env, capture_output=True, encoding='utf-8'); assert done.returncode==0, done.stderr[-3000:]
     a,b = (load_file(tmp_path/n)['w'] for n in ('one','two'))
     start = weights(Finetuner(add_head(net(), 'classify', ('a','b','c'), seed=0), toy_task(), FineCfg(steps=1), (), tokenizer(), out=tmp_path/'o3', use_cpu=True))
     assert (a-b).norm() < .02*(a-start).norm()
@@ -476,7 +476,7 @@ def test_what_methods_write_is_kept():
 def test_experiments_name_their_arithmetic():
     "A record's key says what computed it, so an experiment leaves nothing to the machine; a user's call takes the fastest"
     for p in (Path(__file__).parent.parent/'xltnb').glob('papers/**/*.py'):
-        tree = ast.parse(p.read_text())
+        tree = ast.parse(p.read_text(encoding='utf-8'))
         ours = any(isinstance(n, ast.ImportFrom) and n.module == 'training.trainer' and 'finetune' in [a.name for a in n.names] for n in ast.walk(tree))
         for n in ast.walk(tree) if ours else ():
             if isinstance(n, ast.Call) and getattr(n.func, 'id', '') == 'finetune':

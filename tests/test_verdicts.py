@@ -1,4 +1,5 @@
 "Words for verdicts: planted intervals, the shipped records, what a correction says, and what would decide"
+import json
 import math
 import re
 from dataclasses import replace
@@ -299,9 +300,11 @@ def test_intervals_are_computed_once_and_never_believed_for_other_items(planted_
     put(0.)
     other, again = numbers()
     assert again and other != first
-    for spoilt in ('', '[1, 2]', '{"x": [1, 2, 3]}', '{'):
-        (tmp_path/'cache'/'intervals.json').write_text(spoilt)
+    kept = tmp_path/'cache'/'intervals.json'
+    harmed = json.dumps({k: [-50., 50., *v[2:]] for k, v in json.loads(kept.read_text(encoding='utf-8')).items()})
+    for spoilt in ('', '[1, 2]', '{"x": [1, 2, 3]}', '{', harmed):
+        kept.write_text(spoilt, encoding='utf-8')
         judge._kept.cache_clear()
-        assert numbers() == (other, again)
+        assert numbers() == (other, again), 'what was changed by hand is computed again'
     monkeypatch.setattr(judge, '_code_hash', lambda: 'other code')
     assert numbers() == (other, again)

@@ -94,7 +94,7 @@ def test_wrong_names():
 def test_a_broken_file_says_so(tmp_path):
     from xltnb.core import XltError
     from xltnb.papers.mothello.demo import load_demo
-    (tmp_path/'mothello_naive.json').write_text('{}')
+    (tmp_path/'mothello_naive.json').write_text('{}', encoding='utf-8')
     (tmp_path/'mothello_naive.safetensors').write_bytes(b'not weights')
     with pytest.raises(XltError, match='install the package again'): load_demo('naive', tmp_path)
 

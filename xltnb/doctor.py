@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .tasks.catalog import catalog_state
 from .core import XltError
-from .files import cache_dir, project_root
+from .files import cache_dir, own_path
 from .models.q4 import encoder_file
 from .runs.plan import cores
 from .names import from_checkout, how_to_get
@@ -82,7 +82,7 @@ def _memory_gb():
 # %% ../nbs/05_doctor.ipynb #8bf2bf99
 def _machine(store):
     "Cores, memory, disk, GPU"
-    mem, disk = _memory_gb(), min(_free_gb(project_root()/store), _free_gb(cache_dir()))
+    mem, disk = _memory_gb(), min(_free_gb(own_path(store)), _free_gb(cache_dir()))
     less = 'close other programs or use fewer --workers (each takes about 0.5 GB)'
     return [_row('python', sys.version.split()[0], 'use Python 3.11, 3.12 or 3.13', good=(3,11)<=sys.version_info[:2]<(3,14)),
             _row('cores', cores(), needed=False),

@@ -97,12 +97,14 @@ def _draws(sizes, n_boot, strata, seed):
     return [{n: _weights(n, min(100, n_boot-i), strata, rng) for n in sizes} for i in range(0, n_boot, 100)]
 
 # %% ../nbs/02_stats.ipynb #073243b6
+def _product(v_S_I, w_I_R): return np.einsum('si,ir->sr', v_S_I, w_I_R) # `@` starts a thread a core, which is slow where others work
+
 def _weighted(v_S_I, w_I_R):
     "Means of items by weight; an item without a number has no weight, and a resample of such items no mean"
     there = ~np.isnan(v_S_I)
-    if there.all(): return v_S_I @ w_I_R
-    weight = there @ w_I_R
-    return np.divide(np.where(there, v_S_I, 0) @ w_I_R, weight, out=np.full(weight.shape, nan), where=weight>0)
+    if there.all(): return _product(v_S_I, w_I_R)
+    weight = _product(there.astype(float), w_I_R)
+    return np.divide(_product(np.where(there, v_S_I, 0), w_I_R), weight, out=np.full(weight.shape, nan), where=weight>0)
 
 # %% ../nbs/02_stats.ipynb #68fa0a21
 def _boot_effects(values, stat, w):

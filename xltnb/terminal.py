@@ -8,12 +8,15 @@ __all__ = ['COMMANDS', 'EXIT_CODES', 'VERDICT_STYLES', 'command', 'Parser', 'fil
 
 # %% ../nbs/03_terminal.ipynb #term0003
 import argparse
+import codecs
 import inspect
+import io
 import json
 import os
 import shutil
 import signal
 import sys
+import unicodedata
 import warnings
 from collections.abc import Callable
 from threading import current_thread, main_thread
@@ -100,6 +103,25 @@ def fill_parser(
     for par in inspect.signature(fn).parameters.values(): _add_param(parser, par, docs.get(par.name), offers)
     return parser
 
+# %% ../nbs/03_terminal.ipynb #466fb997
+_SIGNS = {'±':'+/-', '–':'-', '—':'-', '−':'-', '×':'x', '·':'.', '•':'*', '≥':'>=', '≤':'<=', '≈':'~', '≠':'!=', '→':'->', '∞':'inf',
+    '“':'"', '”':'"', '‘':"'", '’':"'", '✓':'yes', '✗':'no', '●':'*', '◐':'+', '○':'o', '§':'sec. ',
+    '¶':'par. ', 'α':'alpha', 'β':'beta', 'ε':'eps', 'λ':'lambda', 'σ':'sigma'}
+
+def _in_ascii(e):
+    "What stands instead of characters that cannot be written, and where writing goes on"
+    if not isinstance(e, UnicodeEncodeError): raise e
+    bare = lambda c: unicodedata.normalize('NFKD', c).encode('ascii', 'ignore').decode()
+    return ''.join(_SIGNS.get(c) or bare(c) or '?' for c in e.object[e.start:e.end]), e.end
+
+codecs.register_error('in_ascii', _in_ascii)
+
+# %% ../nbs/03_terminal.ipynb #6b38e271
+def _show_all():
+    "Let both streams write what they cannot show in characters that they can"
+    for s in (sys.stdout, sys.stderr):
+        if isinstance(s, io.TextIOWrapper): s.reconfigure(errors='in_ascii')
+
 # %% ../nbs/03_terminal.ipynb #term0007
 def call_with(
     fn:Callable, # a command
@@ -149,6 +171,7 @@ def exit_code(
 )->int: # 2 and one line for what the user can mend, 130 where the run was interrupted
     "Run a command as a process does: errors of the user are a line, signals end it"
     warnings.formatwarning = _line_of
+    _show_all()
     if current_thread() is main_thread(): _hear_signals()
     try: return run()
     except XltError as e: return complain(e)
@@ -189,12 +212,14 @@ def text_table(
     return t
 
 # %% ../nbs/03_terminal.ipynb #06b5031d
+def _unicode(stream): return (getattr(stream, 'encoding', None) or 'utf-8').lower().startswith('utf')
+
 def show_rows(
     rows:list[dict], # one dict a row
     as_json:bool=False, # print JSON instead of a table
     cols:list[str]|None=None, # columns of the table
 ):
     "Print rows for a person or for a program; in JSON a number that does not exist is null"
-    if as_json: return print(json.dumps(plain(rows), indent=1, ensure_ascii=False))
+    if as_json: return print(json.dumps(plain(rows), indent=1, ensure_ascii=not _unicode(sys.stdout)))
     wide = max(80, shutil.get_terminal_size((120, 40)).columns)
     Console(file=sys.stdout, width=wide, highlight=False, force_jupyter=False).print(text_table(rows, cols, wide))

@@ -70,7 +70,7 @@ def forward(kind, tmp):
     theirs.set_active_adapters(None)
     check(f'{kind}: tagging without adapters, after all of them', apart(tagger(ids).logits, theirs(ids).logits))
     for n in ('es', 'ner', 'hou', 'lora', 'ia3'):
-        mine, top = hub_config(own[n]), __import__('json').loads((tmp/n/'adapter_config.json').read_text())
+        mine, top = hub_config(own[n]), __import__('json').loads((tmp/n/'adapter_config.json').read_text(encoding='utf-8'))
         check(f'{kind}: configuration of {n}, fields that differ', sum(mine['config'].get(k) != v for k, v in top['config'].items()))
     return own, theirs
 

@@ -87,7 +87,7 @@ def _mutex(path):
     "Let one process at a time into the block; freed by the system when a process dies"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        f = open(path, 'a')
+        f = open(path, 'a', encoding='utf-8')
     except OSError as e:
         raise XltError(f'could not write the lock {path} ({e.strerror or e}): free some space or choose another folder') from e
     with f:

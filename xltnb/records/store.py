@@ -19,7 +19,7 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from ..core import XltError
-from ..files import atomic_write, project_root, typed_path
+from ..files import atomic_write, own_path, project_root
 from .leases import Lease
 from .record import Record, read_numbers, read_record, record_json
 
@@ -28,14 +28,13 @@ class Store:
     "A folder of run records; those committed with the project are read first"
     def __init__(
         self,
-        path:str|Path='results', # folder to write to; relative to the project's root
+        path:str|Path='results', # folder to write to; see `own_path`
         committed:bool=True, # also read `nbs/results`, unless the environment sets XLTNB_FRESH
     ):
         committed = committed and os.environ.get('XLTNB_FRESH','0') in ('','0')
-        root = project_root()
-        self.path = typed_path(root/typed_path(path, 'store'), 'store').resolve()
+        self.path = own_path(path, 'store').resolve()
         if self.path.exists() and not self.path.is_dir(): raise XltError(f'store {self.path} is a file; name a folder')
-        shipped = root/'nbs'/'results'
+        shipped = project_root()/'nbs'/'results'
         self.folders = list(dict.fromkeys(([shipped] if committed else []) + [self.path]))
 
     def __repr__(self): return f'Store({str(self.path)!r}: {len(self._files())} records)'

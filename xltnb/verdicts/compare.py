@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from html import escape
 
 from ..core import XltError
-from ..files import atomic_write, project_root
+from ..files import atomic_write, json_of, project_root, read_text
 from ..records.published import Printed, load_paper
 from ..records.store import Store
 from ..runs.experiments import split_target
@@ -109,7 +109,11 @@ class Comparison:
         return f'<details class="cells"{open_}><summary>{escape(repr(self))}</summary>{self._table()}</details>'
 
 # %% ../../nbs/verdicts/02_compare.ipynb #056e1021
-def _pins_in(path): return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+def _pins_in(path):
+    "The numbers of a file, none where it is missing; raises `XltError` for what no pinning wrote"
+    found = json_of(read_text(path, 'pins'), path) if path.exists() else {}
+    if isinstance(found, dict) and all(type(v) in (int,float) and math.isfinite(v) for v in found.values()): return found
+    raise XltError(f'{path} does not give each cell a number: mend it, or delete it and pin again')
 
 def pins(
     store:Store, # run records

@@ -76,13 +76,16 @@ def _kept_file():
     try: return cache_dir()/'intervals.json'
     except XltError: return None # no such folder: nothing is kept
 
+def _seal(key, low, high, note): return sha256_of(json.dumps([key, low, high, note]).encode())
+
+def _whole(key, found): return isinstance(found, list) and len(found)==4 and found[3]==_seal(key, *found[:3])
+
 @lru_cache(4)
 def _kept(file):
-    "Intervals of items that were computed before, by the hash of all they come from"
+    "Intervals of items that were computed before, by the hash of all they come from; those whose seal does not fit are left out"
     try: found = json.loads(file.read_text(encoding='utf-8')) if file else {}
-    except (OSError, ValueError): return {} # none yet, or cut
-    fine = lambda v: isinstance(v, list) and len(v)==3 and isinstance(v[2], str) and all(isinstance(x, float) for x in v[:2])
-    return {k: v for k,v in found.items() if fine(v)} if isinstance(found, dict) else {}
+    except (OSError, ValueError, RecursionError): return {} # none yet, or cut
+    return {k: v[:3] for k,v in found.items() if _whole(k, v)} if isinstance(found, dict) else {}
 
 # %% ../../nbs/verdicts/01_judge.ipynb #bae230a6
 def _keep():
@@ -90,7 +93,7 @@ def _keep():
     if not _NEW or not (file := _kept_file()): return
     _kept.cache_clear() # somebody else may have written
     both = list((_kept(file) | _NEW).items())[-5000:]
-    try: atomic_write(file, json.dumps(dict(both)))
+    try: atomic_write(file, json.dumps({k: [*v, _seal(k, *v)] for k,v in both}))
     except (OSError, XltError): pass # the next one computes again
     _kept.cache_clear()
     _NEW.clear()

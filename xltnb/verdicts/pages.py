@@ -22,7 +22,7 @@ from uuid import uuid4
 from tqdm import tqdm
 
 from ..core import XltError, check_name, nearest, stable_hash
-from ..files import atomic_write, package_data, project_root, typed_path
+from ..files import atomic_write, own_path, package_data, project_root, typed_path
 from ..records.presets import PRESETS
 from ..records.published import find_papers
 from ..records.store import Store
@@ -158,7 +158,7 @@ def _ended(file):
 def run_page(
     nb:str|Path, # a page: its name or its path
     params:dict|None=None, # other values for its parameters
-    out:str|Path='results/pages', # folder for the executed page; relative to the project's root
+    out:str|Path='results/pages', # folder for the executed page; see `own_path`
     timeout:int|None=None, # seconds a cell may take
     force:bool=False, # run even if nothing has changed since the last run
 )->PageRun: # how it ended
@@ -166,7 +166,7 @@ def run_page(
     nb, params = find_page(nb), params or {}
     spec = page_params(nb)
     check_values(params, {k: p['type'] for k,p in spec.items()})
-    dst = project_root()/typed_path(out, 'out')/f'{nb.stem}-{stable_hash(params, 8)}.ipynb'
+    dst = own_path(out, 'out')/f'{nb.stem}-{stable_hash(params, 8)}.ipynb'
     mark = dst.with_name(f'.{dst.stem}.json') # hidden: the store takes no hidden file for a record
     tmp = dst.with_suffix(f'.{os.getpid()}-{uuid4().hex[:8]}.partial.ipynb') # two runs of a page at once do not meet
     _clear_partial(dst.parent)
@@ -204,7 +204,7 @@ def run_pages(
     preset:str='smoke', # smoke | laptop | gpu | paper
     seeds:int=0, # repeats per arm; 0: the preset's own
     store:str='results', # folder of run records
-    out:str|Path='results/pages', # folder for the executed pages; relative to the project's root
+    out:str|Path='results/pages', # folder for the executed pages; see `own_path`
     workers:int|None=None, # pages side by side; default: the cores
     force:bool=False, # run pages that have not changed, too
     show:bool=True, # show a bar
@@ -223,7 +223,7 @@ def write_index(
     out:str|Path='results/pages', # folder of the executed pages
 )->Path: # its index.html
     "Write a page that links the executed notebooks of this folder, and says of each how it ended"
-    folder = project_root()/typed_path(out, 'out')
+    folder = own_path(out, 'out')
     cell = lambda x: f'<td>{x}</td>'
     link = lambda r: f'<a href="{escape(Path(r.out).name)}">{escape(Path(r.out).name)}</a>' if Path(r.out).parent==folder else escape(r.out)
     values = lambda r: escape(', '.join(f'{k}={v}' for k,v in r.params.items()))

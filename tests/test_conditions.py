@@ -1,0 +1,75 @@
+"The same tests on other people's machines: records of a user, variables, an old terminal, colours, another order"
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, copy_checkout
+
+# quick tests that once failed under one of these conditions, or would be the first to
+TELLING = '''test_cli.py::test_a_narrow_table_keeps_its_first_columns test_cli.py::test_list_and_plan_json test_cli.py::test_a_result_that_moved_is_told
+test_cli.py::test_the_best_runs_come_first_and_ours_beside test_sixth_paper.py::test_list test_sixth_paper.py::test_its_command
+test_store.py::test_committed_records_come_first test_store.py::test_hash_ignores_order_and_container test_light.py::test_a_job_still_finds_its_function
+test_light.py::test_a_folder_of_our_name_hides_nothing test_mothello.py::test_keys_of_shipped_records_are_those_of_jobs test_encoders.py::test_the_file_is_looked_for
+test_published.py::test_a_file_for_every_paper test_requirements.py test_report.py::test_markdown_keeps_its_columns'''.split()
+CONDITIONS = {
+    'plain': {},
+    "a user's variables": dict(XLTNB_FRESH='1', XLTNB_PAPERS='/nope', XLTNB_ENCODER='/nope', XLTNB_CACHE='/dev/null/x', XLTNB_HOME='/dev/null/y', HF_HUB_OFFLINE='0', COLUMNS='40'),
+    'C locale': dict(LC_ALL='C', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0'),
+    'a Latin terminal': dict(PYTHONIOENCODING='latin-1'),
+    'forced colour': dict(FORCE_COLOR='1', TERM='xterm'),
+}
+
+
+def passes(args, env={}, cwd=ROOT):
+    "Run the telling tests in a process of their own, in a folder whose checkout comes first"
+    env = os.environ | dict(PYTHONPATH=str(cwd)) | env
+    env = {k: v for k, v in env.items() if not k.startswith(('PYTEST_', 'ASKED_'))}
+    done = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-p', 'no:xdist', *args], cwd=cwd, env=env, capture_output=True, encoding='utf-8', errors='replace', timeout=400)
+    assert not done.returncode, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+def telling(root=ROOT):
+    "Those of the telling tests that are there"
+    return [str(root/'tests'/t) for t in TELLING if f"def {t.partition('::')[2] or 'test_'}" in (ROOT/'tests'/t.partition('::')[0]).read_text(encoding='utf-8')]
+
+
+def test_the_telling_tests_are_there(): assert len(telling()) == len(TELLING), set(TELLING) - {t.split('tests/')[1] for t in telling()}
+
+
+@pytest.mark.parametrize('name', CONDITIONS)
+def test_under(name): passes(telling(), CONDITIONS[name])
+
+
+@pytest.mark.parametrize('order', ['1', 'reversed'])
+def test_in_another_order(order): passes([*telling(), '--order', order])
+
+
+def test_beside_a_users_records(tmp_path):
+    "In a checkout that is not the installed one, with records and pinned numbers of a user, from another folder"
+    copy = copy_checkout(tmp_path/'a copy')
+    code = '''
+from xltnb.records.record import Record
+from xltnb.records.store import Store
+from xltnb.runs.experiments import jobs_for
+from xltnb.files import atomic_write
+mine = Store('results')
+for paper, preset in (('mothello', 'smoke'), ('mothello', 'gpu'), ('robust', 'smoke')):
+    for j in jobs_for(paper, preset): mine.put(Record(j.experiment, j.key, j.config, j.seed, dict(within=.1, across=.2), arm=j.arm, version=j.version))
+atomic_write(mine.path/'pins.json', '{"mothello.C1@laptop": 99.0}')
+print(mine.path)
+'''
+    env = {k: v for k, v in os.environ.items() if k != 'XLTNB_HOME'} | dict(PYTHONPATH=str(copy))
+    done = subprocess.run([sys.executable, '-c', code], cwd=copy, env=env, capture_output=True, encoding='utf-8')
+    assert done.stdout.strip() == str(copy/'results'), done.stderr
+    before = sorted((copy/'results').rglob('*'))
+    passes([*telling(copy), f'--rootdir={copy}'], dict(PYTHONPATH=str(copy)), cwd=tmp_path)
+    assert sorted((copy/'results').rglob('*')) == before, 'no test writes there'
+
+
+@pytest.mark.parametrize('env', [dict(PYTHONIOENCODING='ascii'), dict(PYTHONIOENCODING='latin-1'), CONDITIONS['C locale']], ids=['ascii', 'latin-1', 'C'])
+def test_any_terminal_shows_every_command(env):
+    for words in ('list', 'list mothello', 'plan mothello', 'claims mothello --preset laptop', 'compare mothello --preset laptop', 'compare mothello.tab1 --json', '--help'):
+        done = subprocess.run([sys.executable, '-m', 'xltnb.cli', *words.split()], cwd=ROOT, env=os.environ | env, capture_output=True)
+        assert done.returncode in (0, 4) and b'Traceback' not in done.stderr, (words, done.stderr[-2000:])
+        if words == 'plan mothello' and 'latin-1' not in env.values(): assert b'+/-' in done.stdout
