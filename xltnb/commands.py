@@ -17,7 +17,7 @@ from textwrap import shorten
 import argcomplete
 
 from .core import XltError, check_name
-from .files import cache_dir, out_file, project_root, typed_path
+from .files import cache_dir, out_file, own_path, project_root, typed_path
 from .names import needs
 from .terminal import command, complain, show_rows
 
@@ -232,7 +232,7 @@ def cmd_report(
 
 def _report_file(preset, store, out):
     "Where a report goes; said before anything runs if it cannot"
-    return out_file(out or project_root()/typed_path(store, 'store')/f'report-{preset}.html')
+    return out_file(out or own_path(store, 'store')/f'report-{preset}.html')
 
 # %% ../nbs/06_commands.ipynb #5f8092ee
 @command
