@@ -118,7 +118,7 @@ def _play_lane(own, opp, legal, pick, j, bits, n, inner, full):
 def compiled(
     **options, # of numba's `njit`
 ): # decorator
-    "Compile by numba's `njit`, kept on disk beside the code or in the user's cache; where neither can be written each process compiles anew"
+    "Compile by numba's `njit`; kept on disk beside the code or in the user's cache, else each process compiles anew"
     def deco(fn):
         try: return njit(cache=True, **options)(fn)
         except RuntimeError: return njit(**options)(fn)

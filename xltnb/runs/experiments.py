@@ -97,7 +97,7 @@ class Ctx:
         cfg, # of the run
         seed:int, # of the run
     ): # a folder
-        "Lend a folder for a run's checkpoints, one run's at a time for all stores: it stays when the run is interrupted, and goes when it is done"
+        "Lend a folder for a run's checkpoints, one run's at a time: it stays when the run is interrupted, and goes when it is done"
         folder = self.cache/experiment/stable_hash([version, to_dict(cfg), seed, *[self.inputs]*bool(self.inputs)])
         with self._turn(Lease(folder.parent/'.claims'/f'{folder.name}.lock')):
             yield folder
