@@ -490,7 +490,7 @@ def test_a_line_ends_where_wc_says(tmp_path):
 def lists(tmp_path):
     (tmp_path/'packages'/'lists').mkdir(parents=True)
     text = {'en': 'This is a small tool that reads and writes a great many files number', 'de': 'Dieses kleine Werkzeug liest und schreibt sehr viele Dateien Nummer'}
-    for lang, t in text.items(): (tmp_path/'packages'/'lists'/f'x_Translation-{lang}').write_text('\n'.join(f'Package: p\nDescription-{lang}: {t} {w}\n .\n' for w in 'abcdefgh'))
+    for lang, t in text.items(): (tmp_path/'packages'/'lists'/f'x_Translation-{lang}').write_text('\n'.join(f'Package: p\nDescription-{lang}: {t} {w}\n .\n' for w in 'abcdefgh'), encoding='utf-8')
     return tmp_path
 
 
@@ -502,11 +502,11 @@ def test_a_corpus_replaces_its_own_texts_alone(lists):
     (lists/'out'/'en.txt').write_bytes(first+b'mine\n')
     with pytest.raises(XltError, match='en.txt is there and was not written by this command'): make()
     assert (lists/'out'/'en.txt').read_bytes() == first+b'mine\n'
-    (lists/'mine').mkdir(), (lists/'mine'/'de.txt').write_text('meins\n')
+    (lists/'mine').mkdir(), (lists/'mine'/'de.txt').write_text('meins\n', encoding='utf-8')
     for harm in (None, '{', '[]', '{"texts": 3}'):
-        if harm: (lists/'mine'/'corpus.json').write_text(harm)
+        if harm: (lists/'mine'/'corpus.json').write_text(harm, encoding='utf-8')
         with pytest.raises(XltError): write_corpus(lists/'packages', ('en', 'de'), lists/'mine')
-        assert (lists/'mine'/'de.txt').read_text() == 'meins\n' and not (lists/'mine'/'en.txt').exists()
+        assert (lists/'mine'/'de.txt').read_text(encoding='utf-8') == 'meins\n' and not (lists/'mine'/'en.txt').exists()
 
 
 @pytest.mark.parametrize('kw,says', [
@@ -542,7 +542,7 @@ def test_a_cut_page_of_a_package_is_told():
 def test_a_published_file_that_python_cannot_read_is_named(tmp_path, monkeypatch, where):
     from xltnb.records.published import find_commands, find_papers
     f = write_paper(tmp_path/'papers', 'wrong')/'published.yaml'
-    f.write_text('\n'.join(l for l in f.read_text().splitlines() if not l.startswith(where.split(':')[0]+':'))+'\n'+where+'\n')
+    f.write_text('\n'.join(l for l in f.read_text(encoding='utf-8').splitlines() if not l.startswith(where.split(':')[0]+':'))+'\n'+where+'\n', encoding='utf-8')
     with pytest.raises(XltError, match=r'published.yaml'): read_published(f)
     monkeypatch.setenv('XLTNB_PAPERS', str(tmp_path/'papers'))
     assert 'wrong' in find_papers()

@@ -269,7 +269,7 @@ def test_hub(tmp_path):
     a = tiny_adapter()
     folder = to_hub(a, tmp_path/'es')
     config, weights = folder/'adapter_config.json', folder/'adapter.safetensors'
-    tree, whole, tensors = json.loads(config.read_text()), weights.read_bytes(), {k: v.clone() for k, v in load_file(weights).items()}
+    tree, whole, tensors = json.loads(config.read_text(encoding='utf-8')), weights.read_bytes(), {k: v.clone() for k, v in load_file(weights).items()}
     harms = (lambda k, v, rng: {k.replace('layer.0', f'layer.{10**rng.randrange(1, 9)}'): v}, lambda k, v, rng: {k+'x': v}, lambda k, v, rng: {}, lambda k, v, rng: {k: v.half()}, lambda k, v, rng: {k: v.int()},
              lambda k, v, rng: {k: v*float('inf')}, lambda k, v, rng: {k: v, k.replace('.es.', '.fr.'): v.clone()}, lambda k, v, rng: {k: v[:-1]}, lambda k, v, rng: {k: v[None]})
     for i, rng in enumerate(each('hub')):
@@ -292,7 +292,7 @@ def test_recipes(tmp_path):
     from xltnb.papers.arithmetic.recipes import merge_recipe
     home = tmp_path/'home'
     for n in ('es', 'eng'): save_adapter(tiny_adapter(n), home/f'{n}.safetensors')
-    (tmp_path/'precious').write_text('mine'), (home/'precious').write_text('mine')
+    (tmp_path/'precious').write_text('mine', encoding='utf-8'), (home/'precious').write_text('mine', encoding='utf-8')
     before = {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
     tree = dict(inputs=[dict(adapter='es.safetensors', weight=.6), dict(adapter='eng.safetensors', weight=dict(nice=.2, layers=[.4, .1]))], method='dare_ties', density=.5, seed=3, name='mix', base='auto', layout='file', normalise=False)
     f = home/'r.yaml'

@@ -157,19 +157,19 @@ def test_an_encoder_trained_again_in_its_folder_is_another_encoder(tmp_path, mon
 
 
 def test_a_method_that_ends_the_program_is_told(tmp_path):
-    (tmp_path/'a.py').write_text('import sys\nsys.exit(0)\n')
+    (tmp_path/'a.py').write_text('import sys\nsys.exit(0)\n', encoding='utf-8')
     with pytest.raises(XltError, match=r'a.py cannot be imported \(SystemExit: 0\)'): load_own(tmp_path/'a.py', 'M')
-    (tmp_path/'b.py').write_text('from xltnb.training.methods import Method\nclass M(Method):\n    def prepare(self, data, ctx): raise SystemExit(0)\n')
+    (tmp_path/'b.py').write_text('from xltnb.training.methods import Method\nclass M(Method):\n    def prepare(self, data, ctx): raise SystemExit(0)\n', encoding='utf-8')
     job = next(j for j in board_jobs('smoke', methods=[f'{tmp_path}/b.py:M']) if j.labels['row'] == 'M')
     with pytest.raises(XltError, match='ends the program'): run_board(from_dict(BoardCfg, job.config), 0, Ctx())
 
 
 def test_a_helper_of_a_method_is_a_part_of_it(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path/'own_helper.py').write_text('import own_deep\nSIZE = own_deep.SIZE\n'), (tmp_path/'own_deep.py').write_text('SIZE = 1\n')
-    (tmp_path/'m.py').write_text('import numpy\nfrom own_helper import SIZE\nfrom xltnb.training.methods import Method\nclass M(Method): size = SIZE\n')
+    (tmp_path/'own_helper.py').write_text('import own_deep\nSIZE = own_deep.SIZE\n', encoding='utf-8'), (tmp_path/'own_deep.py').write_text('SIZE = 1\n', encoding='utf-8')
+    (tmp_path/'m.py').write_text('import numpy\nfrom own_helper import SIZE\nfrom xltnb.training.methods import Method\nclass M(Method): size = SIZE\n', encoding='utf-8')
     def key(): return next(j.key for j in board_jobs('smoke', methods=[f'{tmp_path}/m.py:M']) if j.labels['row'] == 'M')
     before = key()
     assert load_own(tmp_path/'m.py', 'M').size == 1 and key() == before
-    (tmp_path/'own_deep.py').write_text('SIZE = 22\n')
+    (tmp_path/'own_deep.py').write_text('SIZE = 22\n', encoding='utf-8')
     assert key() != before and load_own(tmp_path/'m.py', 'M').size == 22

@@ -454,7 +454,7 @@ TWO = 'inputs: [{adapter: es.safetensors}, {adapter: en.safetensors}]\n'
     (TWO+'out: notes.txt', 'is no adapter, and a recipe replaces nothing else'), (TWO+'out: r.yaml', 'is no adapter'), (TWO+'out: es.safetensors', 'would replace'), ('\xff', 'holds no recipe')])
 def test_a_recipe_of_somebody_else_harms_nothing(folder, tmp_path_factory, text, words, capsys, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path_factory.mktemp('home')))
-    (folder/'notes.txt').write_text('mine')
+    (folder/'notes.txt').write_text('mine', encoding='utf-8')
     (folder/'away').symlink_to(tmp_path_factory.mktemp('away'))
     (folder/'r.yaml').write_text(text, encoding='utf-8')
     before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}

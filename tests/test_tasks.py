@@ -405,7 +405,7 @@ def test_rows_without_what_training_needs():
 def test_whole_numbers_are_names_in_every_format(tmp_path):
     "Twelve classes, a number in one file and a text in another: both are one class"
     def jsonl(word, n): return '\n'.join(json.dumps(dict(text=f'{word} {i}', label=i % 12)) for i in range(n))
-    (tmp_path/'tr.jsonl').write_text(jsonl('train', 60)), (tmp_path/'te.jsonl').write_text(jsonl('test', 36))
+    (tmp_path/'tr.jsonl').write_text(jsonl('train', 60), encoding='utf-8'), (tmp_path/'te.jsonl').write_text(jsonl('test', 36), encoding='utf-8')
     (tmp_path/'de.csv').write_text('text,label\n'+'\n'.join(f'prüfe {i},{i % 12}' for i in range(36)), encoding='utf-8')
     for labels in ((), tuple(map(str, range(12))), range(12)):
         t = own_task('t', 'classify', dict(en=dict(train=tmp_path/'tr.jsonl', test=tmp_path/'te.jsonl'), de=dict(test=tmp_path/'de.csv')), labels=tuple(labels))
@@ -423,7 +423,7 @@ def test_whole_numbers_are_names_in_every_format(tmp_path):
     ('text,label\nq 1,a\nq 2,\nq 3,b\n', 'row 2 of training has no label'), ('text,label\nq 1,a\nq 2\nq 3,b\n', 'line 3 has 1 of the 2 fields'), ('text,label\nq 1\nq 2\n', 'line 2 has 1 of the 2'),
     ('text,label\nq 1,a\n"q 2,b\n', 'cannot read .*e.csv: unexpected end of data'), ('', 'it is empty')])
 def test_a_row_without_a_label_is_no_class(tmp_path, text, says):
-    (tmp_path/'e.csv').write_text(text)
+    (tmp_path/'e.csv').write_text(text, encoding='utf-8')
     with pytest.raises(XltError, match=says): own_task('t', 'classify', dict(en=dict(train=tmp_path/'e.csv')))
 
 
@@ -444,7 +444,7 @@ def test_the_number_of_a_repeated_id_is_no_other_id():
 
 
 def test_a_split_of_another_name_is_told(tmp_path):
-    for n in ('train-en', 'dev-en', 'readme-en', 'test-de'): (tmp_path/f'{n}.csv').write_text('text,label\na,b\n')
+    for n in ('train-en', 'dev-en', 'readme-en', 'test-de'): (tmp_path/f'{n}.csv').write_text('text,label\na,b\n', encoding='utf-8')
     with pytest.warns(UserWarning, match='dev-en.csv is left out: splits are called train, validation, test'): found = find_own(tmp_path)
     assert {l: [*s] for l, s in found.items()} == dict(en=['train'], de=['test'])
 
@@ -462,11 +462,11 @@ def test_what_a_file_may_hold_is_told_in_one_line(tmp_path):
     f = tmp_path/'a.jsonl'
     row = '{"text": "a", "label": %s}\n'
     for harm, says in ((row % '"\\ud800"', "cannot read .*line 1"), (row % ('['*99999), 'cannot read .*this is no JSON'), (row % ('9'*5000), 'cannot read .*this is no JSON')):
-        f.write_text(harm)
+        f.write_text(harm, encoding='utf-8')
         with pytest.raises(XltError, match=says): own_task('t', 'classify', dict(en=dict(train=f)))
     os.mkfifo(tmp_path/'b.csv')
     with pytest.raises(XltError, match='a device or a pipe'): own_task('t', 'classify', dict(en=dict(train=tmp_path/'b.csv')))
     for kw, says in ((dict(kind='clasify'), "did you mean 'classify'"), (dict(labels=('a', 'a')), "the label 'a' stands twice"), (dict(source='fr'), "unknown language of t 'fr'")):
         with pytest.raises(XltError, match=says): own_task('t', **dict(dict(kind='classify', data=dict(en=dict(train=[dict(text='a', label='a')]))), **kw))
-    (tmp_path/'A.JSONL').write_text(row % '"x"'+row % '"y"')
+    (tmp_path/'A.JSONL').write_text(row % '"x"'+row % '"y"', encoding='utf-8')
     assert len(read_own(tmp_path/'A.JSONL')) == 2

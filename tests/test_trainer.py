@@ -217,7 +217,7 @@ def test_a_folder_belongs_to_one_run(tmp_path):
     with pytest.raises(XltError, match='unknown run'): run_of(tmp_path, looks=1)
     run_of(tmp_path/'no checkpoints'); run_of(tmp_path/'no checkpoints', seed=1)
 
-HARMS = dict(cut=lambda f: f.write_bytes(f.read_bytes()[:40]), list=lambda f: f.write_text('[]'), null=lambda f: f.write_text('null'), empty=lambda f: f.write_text('{}'),
+HARMS = dict(cut=lambda f: f.write_bytes(f.read_bytes()[:40]), list=lambda f: f.write_text('[]', encoding='utf-8'), null=lambda f: f.write_text('null', encoding='utf-8'), empty=lambda f: f.write_text('{}', encoding='utf-8'),
              bytes=lambda f: f.write_bytes(b'\xff\xfe'+f.read_bytes()), gone=lambda f: f.unlink())
 
 @pytest.fixture(scope='module')
@@ -238,7 +238,7 @@ def back_to(trained_once, out, update=6):
 @pytest.mark.parametrize('to', ['9', '2', '12', '99', '-1'])
 def test_a_changed_count_of_updates_is_seen(trained_once, tmp_path, to):
     state = back_to(trained_once, tmp_path/'run')/'trainer_state.json'
-    state.write_text(state.read_text().replace('"global_step": 6', f'"global_step": {to}', 1))
+    state.write_text(state.read_text(encoding='utf-8').replace('"global_step": 6', f'"global_step": {to}', 1), encoding='utf-8')
     assert not whole(state.parent) and torch.equal(keeps(tmp_path/'run'), trained_once[1])
 
 @pytest.mark.parametrize('file', ['model.safetensors', 'optimizer.pt', 'scheduler.pt', 'rng_state.pth', 'trainer_state.json', 'seal.json'])
@@ -263,7 +263,7 @@ def test_a_harmed_note_stops_no_run(trained_once, tmp_path, how):
 def test_a_state_of_another_version_of_the_library(trained_once, tmp_path):
     "Rightly sealed, but with a field that this one does not know"
     six = back_to(trained_once, tmp_path/'run'); state = six/'trainer_state.json'
-    state.write_text(state.read_text().replace('{', '{"of_tomorrow": 1,', 1)); meta = read_seal(trained_once[0]/'checkpoint-6'); write_seal(six, meta)
+    state.write_text(state.read_text(encoding='utf-8').replace('{', '{"of_tomorrow": 1,', 1), encoding='utf-8'); meta = read_seal(trained_once[0]/'checkpoint-6'); write_seal(six, meta)
     assert read_seal(six)==meta and not whole(six) and torch.equal(keeps(tmp_path/'run'), trained_once[1])
 
 def test_odd_names_are_no_checkpoints(trained_once, tmp_path):
@@ -287,7 +287,7 @@ class Slow(TrainerCallback):
     def on_step_end(self, args, state, control, **kw): time.sleep(.02)
 task = toy_task(); t = Finetuner(add_head(net(dropout=.1), task.kind, task.labels, seed=0), task, FineCfg(steps=40, batch=8, looks=10, select='best'), (), tokenizer(), use_cpu=True)
 t.add_callback(Slow()); t.fit(); print('WEIGHTS', stable_hash(weights(t).tolist()))
-''')
+''', encoding='utf-8')
     run = lambda: subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, 'XLTNB_CACHE': str(tmp_path/'cache')})
     both = [run(), run()]; out,err = zip(*(p.communicate(timeout=300) for p in both)); said = [l for o in out for l in o.splitlines() if l.startswith('WEIGHTS')]
     assert [p.returncode for p in both]==[0, 0] and len(said)==2 and len(set(said))==1, err

@@ -49,7 +49,8 @@ def _offered():
     from xltnb.records.published import find_commands
     found = find_commands()
     for name,(paper,_) in found.items():
-        if name in COMMANDS and COMMANDS[name].__module__=='xltnb.commands': raise XltError(f'{paper} offers a command called {name}, which is one of ours: rename it')
+        if name in COMMANDS and COMMANDS[name].__module__=='xltnb.commands':
+            raise XltError(f'{paper} offers a command called {name}, which is one of ours: rename it')
     return found
 
 # %% ../nbs/07_cli.ipynb #c0ffe013
