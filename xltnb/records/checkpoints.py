@@ -160,11 +160,9 @@ def from_tensors(
     where='the checkpoint', # the file that holds them
 ):
     "Put weights and the optimiser's state back; raises `XltError` if they are another model's"
-    import torch
     shapes = {k.removeprefix('model.'): v.shape for k,v in tensors.items() if k.startswith('model.')}
     if shapes!={n: p.shape for n,p in params.items()}: raise XltError(f'{where} holds another model; delete it to start afresh')
-    with torch.no_grad():
-        for n,p in params.items(): p.copy_(tensors[f'model.{n}'])
+    for n,p in params.items(): p.detach().copy_(tensors[f'model.{n}'])
     if not opt: return
     opt.state.clear()
     for k,v in tensors.items():
