@@ -1,5 +1,6 @@
 "The same tests on other people's machines: records of a user, variables, an old terminal, colours, another order"
 import os
+import shutil
 import subprocess
 import sys
 
@@ -7,10 +8,10 @@ import pytest
 from conftest import ROOT, copy_checkout
 
 # quick tests that once failed under one of these conditions, or would be the first to
-TELLING = '''test_cli.py::test_a_narrow_table_keeps_its_first_columns test_cli.py::test_list_and_plan_json test_cli.py::test_a_result_that_moved_is_told
+TELLING = '''test_cli.py::test_a_narrow_table_keeps_its_first_columns test_cli.py::test_doctor test_cli.py::test_a_result_that_moved_is_told
 test_cli.py::test_the_best_runs_come_first_and_ours_beside test_sixth_paper.py::test_list test_sixth_paper.py::test_its_command
 test_store.py::test_committed_records_come_first test_store.py::test_hash_ignores_order_and_container test_light.py::test_a_job_still_finds_its_function
-test_light.py::test_a_folder_of_our_name_hides_nothing test_mothello.py::test_keys_of_shipped_records_are_those_of_jobs test_encoders.py::test_the_file_is_looked_for
+test_light.py::test_a_folder_of_our_name_hides_nothing test_mothello.py::test_keys_of_shipped_records_are_those_of_jobs test_encoders.py::test_a_missing_package_is_named
 test_published.py::test_a_file_for_every_paper test_requirements.py test_report.py::test_markdown_keeps_its_columns'''.split()
 CONDITIONS = {
     'plain': {},
@@ -48,6 +49,7 @@ def test_in_another_order(order): passes([*telling(), '--order', order])
 def test_beside_a_users_records(tmp_path):
     "In a checkout that is not the installed one, with records and pinned numbers of a user, from another folder"
     copy = copy_checkout(tmp_path/'a copy')
+    shutil.copytree(ROOT/'nbs'/'results', copy/'nbs'/'results')
     code = '''
 from xltnb.records.record import Record
 from xltnb.records.store import Store
