@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROWS', 'CORE', 'BEYOND', 'LANGS', 'PAWSX', 'XNLI', 'FROZEN_ROWS', 'RobustCfg', 'AroundCfg', 'RobustFrozenCfg', 'Row',
-           'row_cfg', 'RobustStudy', 'studies', 'FrozenRow', 'frozen_studies', 'frozen_jobs', 'robust_jobs']
+           'row_cfg', 'RobustStudy', 'studies', 'FrozenRow', 'robust_jobs']
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #26b824b2
 from dataclasses import dataclass, field, replace
@@ -248,7 +248,7 @@ FROZEN_ROWS = dict(plain=FrozenRow()) | {k: FrozenRow(m) for k,m in _ALONE.items
     f'{k}_originals': FrozenRow(m, 1.) for k,m in _ALONE.items()}
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #frz0code2
-def frozen_studies(
+def _frozen_studies(
     preset:str, # one of the presets
 )->dict[str,tuple]: # short name -> plain configuration, rows, draws
     "The tasks of the frozen-encoder study; none where printed numbers are the aim"
@@ -261,7 +261,7 @@ def frozen_studies(
     topics = of('lo_topic', FrozenCfg(), ())
     return dict(cldr_frozen=of('cldr_cat', FrozenCfg()), intent_frozen=of('ha_intent', intents), topic_frozen=topics)
 
-def frozen_jobs(
+def _frozen_jobs(
     preset:str, # one of the presets
     seeds:int|None=None, # draws; None: the preset's own
 )->list[Job]: # draw by draw
@@ -271,7 +271,7 @@ def frozen_jobs(
         cfg = replace(cfg, methods=tuple(map(str, r.methods)), frozen=replace(cfg.frozen, originals=r.originals))
         of = dict(cost_s=3.+8.*bool(r.methods), task=name.split('_')[0], row=row, scale='frozen')
         return [make_job(f'{name}-{row}', 'robust.frozen', cfg, i, **of) for i in range(n)]
-    found = [(t, j) for t,(name,(cfg,rows,n)) in enumerate(frozen_studies(preset).items())
+    found = [(t, j) for t,(name,(cfg,rows,n)) in enumerate(_frozen_studies(preset).items())
              for row in rows for j in draws(name, cfg, row, seeds or n)]
     return [j for _,j in sorted(found, key=lambda f: (f[1].seed//5, f[0], f[1].seed))]
 
@@ -284,4 +284,4 @@ def robust_jobs(
     "Every row of every study"
     jobs = [j for name,s in studies(preset).items() for row in s.rows for j in _row_jobs(name, s, row, preset, seeds)]
     fine = sorted(jobs+_around_jobs(preset, seeds), key=lambda j: (max(j.seed, 2), j.labels.get('row') not in CORE))
-    return frozen_jobs(preset, seeds)+fine
+    return _frozen_jobs(preset, seeds)+fine
