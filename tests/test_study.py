@@ -8,7 +8,7 @@ import sys
 import nbformat
 import pytest
 from conftest import NBS, PAGES, ROOT
-from test_notebooks import SKIP, give
+from test_notebooks import SKIP
 
 from xltnb.records.store import Store
 from xltnb.runs.plan import make_plan
@@ -74,6 +74,14 @@ def test_a_page_runs_before_it_shows(path):
     assert not re.search(r'\bs\.(runs|fig|figs|cells|claims|records)\b|_fig\(', before), 'something is shown before it was run'
 
 
+def give(nb, **values):
+    "Set parameters as papermill does: in a cell after the tagged one, and only those that it declares"
+    from execnb.nbio import mk_cell
+    at = next(i for i, c in enumerate(nb.cells) if 'parameters' in c.metadata.get('tags', []))
+    declared = {k: v for k, v in values.items() if f'\n{k}:' in '\n'+nb.cells[at].source}
+    nb.cells.insert(at+1, mk_cell('\n'.join(f'{k} = {v!r}' for k, v in declared.items())))
+
+
 def run_page(path, **values):
     "The names of a page that ran from top to bottom"
     from execnb.shell import CaptureShell
@@ -92,7 +100,7 @@ def run_page(path, **values):
 @pytest.mark.parametrize('path', ASKED, ids=lambda p: p.stem)
 def test_page(path, shared, monkeypatch):
     "On an empty store, two seeds at smoke: that is what ran, and every claim whose arms ran has its numbers from it"
-    for k, v in dict(XLTNB_FRESH='1', XLTNB_CACHE=str(shared/'pages-cache'), IN_TEST='1').items(): monkeypatch.setenv(k, v)
+    for k, v in dict(XLTNB_FRESH='1', IN_TEST='1').items(): monkeypatch.setenv(k, v)
     s = run_page(path, preset='smoke', seeds=2, store=str(shared/'pages-asked'))['s']
     assert (s.plan.preset, s.plan.seeds, s.plan.todo()) == ('smoke', 2 if 'seeds' in page_params(path) else None, [])
     arms, store = {r.arm for r in s.runs}, Store(shared/'pages-asked', committed=False)

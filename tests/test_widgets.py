@@ -141,7 +141,7 @@ def test_a_paper_brings_its_widget():
 def test_every_explorer_leaves_a_picture_beside_its_widget(monkeypatch):
     "One mechanism for all papers: no widget shows itself in another way"
     from xltnb.figures.explorer import Explorer
-    from xltnb.figures.look import _WIDGETS
+    from xltnb.figures.explorer import _WIDGETS
     from xltnb.runs.experiments import has_part, load_part, papers
     for p in (p for p in papers() if has_part(p, 'explorer')): load_part(p, 'explorer')
     assert len(_WIDGETS) > 1

@@ -241,7 +241,7 @@ def report(
     check_name(preset, PRESETS, 'preset')
     for p in papers: check_name(p, known_papers(), 'paper')
     if not any(has_part(p, 'experiments') for p in papers):
-        raise XltError(f'{", ".join(papers)}: planned; there are no experiments to report yet, and no file was written')
+        raise XltError(f'{" and ".join(papers)} is planned: there are no experiments to report yet, and no file was written')
     store = open_store(store)
     out = typed_path(out, 'out') if out else store.path/f'report-{preset}.html'
     out.parent.mkdir(parents=True, exist_ok=True)
