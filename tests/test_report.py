@@ -132,7 +132,7 @@ def test_a_planned_paper_leaves_the_file_alone(tmp_path, monkeypatch):
     out.write_text('mine', encoding='utf-8')
     write_paper(tmp_path/'papers', 'sixth')
     monkeypatch.setenv('XLTNB_PAPERS', str(tmp_path/'papers'))
-    with pytest.raises(XltError, match='sixth: planned'): reports.report('sixth', 'smoke', tmp_path, out)
+    with pytest.raises(XltError, match='sixth is planned'): reports.report('sixth', 'smoke', tmp_path, out)
     assert out.read_text(encoding='utf-8') == 'mine'
 
 

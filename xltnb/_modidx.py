@@ -27,6 +27,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                 'xltnb.commands._show_decide': ('commands.html#_show_decide', 'xltnb/commands.py'),
                                 'xltnb.commands._studies': ('commands.html#_studies', 'xltnb/commands.py'),
                                 'xltnb.commands._targets': ('commands.html#_targets', 'xltnb/commands.py'),
+                                'xltnb.commands._together': ('commands.html#_together', 'xltnb/commands.py'),
                                 'xltnb.commands._with_power': ('commands.html#_with_power', 'xltnb/commands.py'),
                                 'xltnb.commands.built_papers': ('commands.html#built_papers', 'xltnb/commands.py'),
                                 'xltnb.commands.cmd_claims': ('commands.html#cmd_claims', 'xltnb/commands.py'),

@@ -121,10 +121,19 @@ def _with_power(plan):
     return f'{plan}\n\nHalf-widths of the intervals, from earlier records:\n{power_text(rows)}' if rows else str(plan)
 
 # %% ../nbs/06_commands.ipynb #719a49a0
+def _together(studies):
+    "Several papers at one preset as one study, so that no worker waits for the end of a paper; others stay apart"
+    from xltnb.runs.plan import Plan
+    from xltnb.verdicts.study import Study
+    if len(studies)<2 or len({s.plan.preset for s in studies})>1: return studies
+    first, jobs = studies[0].plan, [j for s in studies for j in s.plan.jobs]
+    if first.preset=='smoke': jobs.sort(key=lambda j: -j.cost_s) # nothing is decided there: the longest first, so that no core waits
+    return [Study(Plan('all papers', first.preset, jobs, first.store, first.seeds))]
+
 def _run_all(studies, **options):
-    "Run studies one after the other"
+    "Run studies: several papers together"
     codes = []
-    for s in studies: # all names were checked before the first one starts
+    for s in _together(studies): # all names were checked before the first one starts
         rep = s.run(show=True, **options)
         if rep.outcomes: print(rep)
         codes.append(rep.exit_code)
