@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 import nbformat
 import pytest
@@ -117,3 +118,18 @@ def test_a_page_by_plain_papermill(tmp_path):
     done = subprocess.run([sys.executable, '-m', 'papermill', str(page), str(out), *words], cwd=tmp_path, env=env, capture_output=True, text=True, encoding='utf-8')
     assert done.returncode == 0, done.stderr[-2000:]
     assert Store(tmp_path/'store', committed=False).keys() == {j.key for j in make_plan('mothello.tab2', 'smoke', 1).jobs}
+
+
+def test_pages_go_on_after_a_kill(tmp_path):
+    "kill -9 of the command alone: its workers leave too, what was whole is not run again, and nothing half is left"
+    out, store = tmp_path/'pages', tmp_path/'store'
+    args = [sys.executable, '-m', 'xltnb.cli', 'pages', 'arithmetic', '--store', str(store), '--out', str(out), '--workers', '1']
+    env = os.environ | dict(XLTNB_FRESH='1')
+    with subprocess.Popen(args, cwd=ROOT, env=env, stdout=subprocess.DEVNULL) as first:
+        until = time.monotonic()+240
+        while not list(out.glob('.*.json')) and first.poll() is None and time.monotonic() < until: time.sleep(.05)
+        first.kill()
+    assert len(list(out.glob('.*.json'))) == 1
+    done = subprocess.run(args, cwd=ROOT, env=env, capture_output=True, text=True, encoding='utf-8')
+    assert done.returncode == 0 and 'pages: 1 ok, 1 cached' in done.stdout, done.stdout[-500:]+done.stderr[-500:]
+    assert not list(out.glob('*.partial.ipynb')) and 'arithmetic_claims' in (out/'index.html').read_text(encoding='utf-8')

@@ -3074,6 +3074,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                   'xltnb.runs.local._reporter': ('runs/local.html#_reporter', 'xltnb/runs/local.py'),
                                   'xltnb.runs.local._turn': ('runs/local.html#_turn', 'xltnb/runs/local.py'),
                                   'xltnb.runs.local._worker': ('runs/local.html#_worker', 'xltnb/runs/local.py'),
+                                  'xltnb.runs.local.leave_with_parent': ('runs/local.html#leave_with_parent', 'xltnb/runs/local.py'),
                                   'xltnb.runs.local.local': ('runs/local.html#local', 'xltnb/runs/local.py'),
                                   'xltnb.runs.local.thread_env': ('runs/local.html#thread_env', 'xltnb/runs/local.py')},
             'xltnb.runs.plan': { 'xltnb.runs.plan.Plan': ('runs/plan.html#plan', 'xltnb/runs/plan.py'),

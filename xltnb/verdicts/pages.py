@@ -27,6 +27,7 @@ from ..records.presets import PRESETS
 from ..records.published import find_papers
 from ..records.store import Store
 from ..runs.experiments import check_seeds
+from ..runs.local import leave_with_parent
 from ..runs.plan import cores
 from ..names import needs
 from .compare import pins
@@ -214,7 +215,8 @@ def run_pages(
     specs = {f: {k: p['type'] for k,p in page_params(f).items()} for paper in papers for f in parameter_pages(paper)}
     jobs = [(f, {k: v for k,v in given.items() if k in kinds}, out, force) for f,kinds in specs.items()]
     for f,params,*_ in jobs: check_values(params, specs[f])
-    with ProcessPoolExecutor(min(workers or cores(), len(jobs) or 1), get_context('spawn')) as pool:
+    many = min(workers or cores(), len(jobs) or 1)
+    with ProcessPoolExecutor(many, get_context('spawn'), leave_with_parent) as pool:
         return list(tqdm(pool.map(_one, jobs), total=len(jobs), desc='pages', disable=not show, file=sys.stdout))
 
 # %% ../../nbs/verdicts/07_pages.ipynb #12d84ada
