@@ -67,7 +67,7 @@ def _learn(name):
 def command_parser(
     name:str, # a command
 )->Parser: # its parser
-    "The parser of one command, made from its function"
+    "Make the parser of one command from its function"
     fn = COMMANDS[name]
     return fill_parser(Parser(prog=f'xltnb {name}', description=inspect.getdoc(fn), epilog=EXIT_CODES), fn, OFFERS)
 
@@ -75,7 +75,7 @@ def command_parser(
 def root_parser(
     full:bool=True, # with the parameters of each command, which completion needs and the overview does not
 )->Parser:
-    "The parser of `xltnb`: what `xltnb --help` prints, and what the shell completes"
+    "Make the parser of `xltnb`: what `xltnb --help` prints, and what the shell completes"
     p = Parser(prog='xltnb', description='Five papers on cross-lingual transfer: plan, run, compare and report.',
                epilog=f'`xltnb COMMAND --help` explains one. {EXIT_CODES}')
     p.add_argument('-V', '--version', action='store_true', help='print the version')
@@ -107,7 +107,7 @@ def _call(argv):
 def main(
     argv:list[str]|None=None, # words after `xltnb`; default: those of this process
 ): # exits
-    "The command line: exit code 2 and one clear line for what the user can mend"
+    "Run the command line: exit code 2 and one clear line for what the user can mend"
     if '_ARGCOMPLETE' in os.environ: argcomplete.autocomplete(root_parser()) # the shell asks; this exits
     raise SystemExit(exit_code(lambda: _call(sys.argv[1:] if argv is None else argv)))
 

@@ -114,5 +114,5 @@ def _data_sets():
 def findings(
     store:str='results', # folder of run records, whose disk is looked at
 )->list[dict]: # name, state ('ok', 'missing' or, if it can be done without, 'absent'), found, remedy
-    "What this machine has, the machine first"
+    "List what this machine has, the machine first"
     return _machine(store) + _packages() + _tools() + _data_sets()

@@ -29,7 +29,7 @@ from .core import XltError
 def _holds_project(p): return (p/'settings.ini').is_file() and (p/'nbs').is_dir()
 
 def project_root()->Path: # the checkout, or the current folder
-    "The checkout around the current folder, else the one xltnb was imported from, else the current folder"
+    "Find the checkout around the current folder, else the one xltnb was imported from, else the current folder"
     here = Path.cwd()
     home = Path(xltnb.__file__).resolve().parents[1]
     return next((p for p in [here, *here.parents, home] if _holds_project(p)), here)
@@ -39,7 +39,7 @@ def typed_path(
     path:str|Path, # as typed; it need not exist
     what:str='path', # what it stands for, for the error
 )->Path: # with `~` expanded
-    "A path that a user gave; raises `XltError` for one that can never be used"
+    "Check a path that a user gave; raises `XltError` for one that can never be used"
     if not str(path).strip(): raise XltError(f'{what} is empty: name a file or folder')
     try:
         p = Path(path).expanduser()
@@ -54,14 +54,14 @@ def own_path(
     path:str|Path, # as typed: 'results', '/data/runs'
     what:str='path', # what it stands for, for the error
 )->Path:
-    "A file or folder of the user's own: a relative one starts at `XLTNB_HOME`, else at the project's root"
+    "Resolve the path of the user's own file or folder: a relative one starts at `XLTNB_HOME`, else at the project's root"
     home = os.environ.get('XLTNB_HOME')
     start = typed_path(home, 'XLTNB_HOME').absolute() if home else project_root()
     return typed_path(start/typed_path(path, what), what)
 
 # %% ../nbs/01_files.ipynb #3c9457f2
 def cache_dir()->Path: # made if missing
-    "Where what can be built again is kept: `XLTNB_CACHE`, else the user's own `.cache`; raises `XltError` if it cannot be made"
+    "Make the folder for what can be built again: `XLTNB_CACHE`, else the user's own `.cache`; raises `XltError` if it cannot be made"
     cache = os.environ.get('XLTNB_CACHE')
     p = typed_path(cache, 'XLTNB_CACHE') if cache else own_path('.cache')
     remedy = 'set XLTNB_CACHE to a folder that can be written'
@@ -72,21 +72,21 @@ def cache_dir()->Path: # made if missing
 
 # %% ../nbs/01_files.ipynb #a1b7c3d1
 def hub_off()->bool:
-    "Is the hub out of bounds? Only `HF_HUB_OFFLINE=0` opens it"
+    "Tell whether the hub is out of bounds: only `HF_HUB_OFFLINE=0` opens it"
     return os.environ.get('HF_HUB_OFFLINE')!='0'
 
 # %% ../nbs/01_files.ipynb #1bb75c80
 def package_data(
     *parts, # names below `data`: 'bench', 'ha'
 )->Path: # it need not exist
-    "A file or folder among the package's data"
+    "Give the path of a file or folder among the package's data"
     return Path(xltnb.__file__).resolve().parent.joinpath('data', *parts)
 
 # %% ../nbs/01_files.ipynb #46871de1
 def sha256_of(
     data:bytes|str|Path, # content, or the path of a file
 )->str: # 64 hex digits
-    "SHA-256 of some bytes or of a whole file"
+    "Compute the SHA-256 of some bytes or of a whole file"
     if isinstance(data, bytes): return hashlib.sha256(data).hexdigest()
     with open(data, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
 
@@ -95,7 +95,7 @@ def read_xz(
     path:Path, # an embedded table, compressed
     sha256:str, # of its content
 )->bytes:
-    "Content of an embedded table; raises `XltError` if it is missing, damaged or another one"
+    "Read the content of an embedded table; raises `XltError` if it is missing, damaged or another one"
     remedy = 'install the package again'
     try: data = lzma.decompress(Path(path).read_bytes())
     except (OSError, lzma.LZMAError) as e: raise XltError(f'{path} is missing or damaged ({e}): {remedy}') from e
@@ -127,7 +127,7 @@ def out_file(
     path:str|Path, # as typed
     what:str='out', # what it stands for, for the error
 )->Path: # with `~` expanded
-    "A file that work of minutes ends with; raises `XltError` at once if it cannot be written"
+    "Check the path of a file that work of minutes ends with; raises `XltError` at once if it cannot be written"
     p = folder = typed_path(path, what)
     _check_file(p)
     while not folder.is_dir(): folder = folder.parent

@@ -49,7 +49,7 @@ def __dir__()->list[str]: # in order
 
 # %% ../nbs/04_names.ipynb #d6db94a0
 def from_checkout()->bool:
-    "Was xltnb imported from a checkout, and not from an installed wheel?"
+    "Tell whether xltnb was imported from a checkout, and not from an installed wheel"
     return (Path(xltnb.__file__).resolve().parent/'dev').is_dir()
 
 def how_to_get(

@@ -29,7 +29,7 @@ def t_half(
     df:float, # degrees of freedom
     level:float=0.95, # confidence level
 )->float: # in the unit of `se`
-    "Half-width of Student's t interval; arrays give arrays"
+    "Compute the half-width of Student's t interval; arrays give arrays"
     return stdtrit(df, (1+level)/2)*se
 
 # %% ../nbs/02_stats.ipynb #6fa32ae4
@@ -37,7 +37,7 @@ def mean_ci(
     xs, # one score per seed
     level:float=0.95, # confidence level
 )->tuple[float,float,float]: # mean, low end, high end
-    "Mean of `xs` with a Student-t interval, NaN for one score and for scores that are all alike"
+    "Compute the mean of `xs` with a Student-t interval, NaN for one score and for scores that are all alike"
     xs = [float(x) for x in xs]
     if not xs: raise XltError('mean_ci needs at least one score')
     if not all(map(isfinite, xs)): return nan, nan, nan # a run without a number says nothing about the others
@@ -66,7 +66,7 @@ def paired_diff(
     b, # scores of the other, same seeds in the same order
     level:float=0.95, # confidence level
 )->Diff: # mean of a-b over the seeds
-    "Mean paired difference with a Student-t interval, NaN for one pair and for differences that are all alike"
+    "Compute the mean paired difference with a Student-t interval, NaN for one pair and for differences that are all alike"
     if len(a)!=len(b): raise XltError(f'paired scores need the same seeds: {len(a)} against {len(b)}')
     if not len(a): raise XltError('paired_diff needs at least one pair')
     d = [float(x)-float(y) for x,y in zip(a, b)]
@@ -121,7 +121,7 @@ def bootstrap_items(
     seed:int=0, # names the draw
     strata=None, # optional label of each item; items are then resampled within a label
 )->tuple[float,float,float]: # effect, low end, high end
-    "Percentile interval of `stat` when items are drawn anew; one item moves in all seeds and all names together"
+    "Compute the percentile interval of `stat` when items are drawn anew; one item moves in all seeds and all names together"
     values = {k: np.atleast_2d(np.asarray(v, float)) for k,v in values.items()}
     if stat is None:
         if len(values)!=1: raise XltError(f"several values ({', '.join(values)}) need a `stat` that combines them")
@@ -141,7 +141,7 @@ def bootstrap_items(
 def holm(
     pvals, # p-values of the planned comparisons
 )->list[float]: # adjusted p-values, in the same order
-    "Holm's step-down correction"
+    "Adjust p-values by Holm's step-down correction"
     order, worst, out = np.argsort(pvals), 0., [0.]*len(pvals)
     for rank,i in enumerate(order):
         worst = max(worst, min(1., (len(pvals)-rank)*float(pvals[i])))
@@ -155,7 +155,7 @@ def detectable(
     level:float=0.95, # confidence level of the test
     power:float=0.8, # wanted chance to see the effect
 )->float: # in the unit of `xs`; infinite for one seed
-    "Smallest true effect that a paired t-test with `n` seeds would find with this power"
+    "Compute the smallest true effect that a paired t-test with `n` seeds would find with this power"
     several = np.ndim(xs)>0
     n = n or (len(xs) if several else 0)
     if not n: raise XltError('detectable needs `n` when it is given a standard deviation')
@@ -168,7 +168,7 @@ def cluster_labels(
     matrix, # [I,I] scores of row i on column j, highest on the diagonal
     close:float=.1, # how near to the diagonal's mean counts as aligned
 )->list[int]: # for each row, the first row of its cluster
-    "Which rows fall together: a row joins the first row before it that is `close`, or starts a cluster of its own"
+    "Group the rows that fall together: a row joins the first row before it that is `close`, or starts a cluster of its own"
     m = np.asarray(matrix, float)
     near,label = (m+m.T)/2 > np.diag(m).mean()-close, list(range(len(m)))
     for i in range(len(m)): label[i] = next((label[j] for j in range(i) if near[i,j]), i)
@@ -187,7 +187,7 @@ def seeds_to_decide(
     level:float=.95, # of the interval
     most:int=10_000, # seeds that are tried
 )->float: # 3 or more; infinite where `most` do not suffice, NaN for fewer than two seeds
-    "Smallest number of seeds whose Student-t interval, with this mean and standard deviation, contains no edge of the range"
+    "Find the smallest number of seeds whose Student-t interval, with this mean and standard deviation, contains no edge of the range"
     if len(xs)<2: return nan
     distance = min(abs(mean(xs)-e) for e in edges)
     enough = np.flatnonzero(_half_by_n(level, most)*stdev(xs) < distance)
@@ -200,6 +200,6 @@ def rows_to_decide(
     high:float, # upper end
     edges, # ends of the claimed range
 )->float: # 1 or more: so many times the rows; less than 1: the rows suffice; NaN without such an interval
-    "How many times as many test rows would shorten the interval of the items until it contains no edge of the range"
+    "Compute how many times as many test rows would shorten the interval of the items until it contains no edge of the range"
     half = lambda e: (high if e>effect else low)-effect
     return max((half(e)/(e-effect))**2 if e!=effect else inf for e in edges)

@@ -154,7 +154,7 @@ def _hear_signals():
 def complain(
     e, # what is wrong
 )->int: # exit code of bad input
-    "One line on the error stream"
+    "Print one line on the error stream"
     print(f'xltnb: {e}', file=sys.stderr)
     return 2
 

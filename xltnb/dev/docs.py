@@ -47,7 +47,7 @@ def stage(
 
 # %% ../../nbs/dev/08_docs.ipynb #28043998
 def builder()->list[str]: # command line
-    "The site builder of this machine"
+    "Find the site builder of this machine"
     if shutil.which('quarto'): return ['quarto', 'render', '--no-execute']
     return [str(Path(sys.executable).parent/'smalldocs'), 'render', '.']
 

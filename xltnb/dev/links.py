@@ -32,7 +32,7 @@ class _Refs(HTMLParser):
 def read_refs(
     page:Path, # HTML file
 )->tuple[set,list,list]: # ids, references, links that stayed Markdown
-    "What a page refers to, and what can be referred to on it"
+    "Read what a page refers to, and what can be referred to on it"
     p = _Refs()
     p.feed(page.read_text(encoding='utf-8'))
     return p.ids, p.refs, p.raw
@@ -56,7 +56,7 @@ def _is_dead(
 def dead_links(
     site:Path, # folder of the site
 )->list[str]: # one line a dead link
-    "References inside the site that point at nothing"
+    "List the references inside the site that point at nothing"
     site = Path(site).resolve()
     found = {p: read_refs(p) for p in sorted(site.rglob('*.html'))}
     ids = {p: i for p,(i,_,_) in found.items()}

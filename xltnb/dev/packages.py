@@ -110,7 +110,7 @@ def natural(
     text:str, # a paragraph
     lang:str, # its language
 )->bool:
-    "Forty characters and more, three quarters of them letters or spaces, in the language's script"
+    "Tell whether a paragraph has forty characters and more, three quarters of them letters or spaces, in the language's script"
     return len(text)>=40 and sum(c.isalpha() or c==' ' for c in text)>=.75*len(text) and in_script(text, lang)
 
 def _list_text(path):
@@ -147,7 +147,7 @@ def package_rows(
     folder:str|Path, # with .deb files, and lists of the archive in `lists`
     langs:Sequence[str], # languages
 )->pd.DataFrame: # columns id, lang, text, kind
-    "Natural paragraphs of all languages; raises `XltError` that names a language without any"
+    "Read the natural paragraphs of all languages; raises `XltError` that names a language without any"
     folder,english,parts = typed_path(folder, 'packages'), set(), []
     for l in langs:
         if not _CODE.fullmatch(l): raise XltError(f'{l!r} is no code of a language: write en, de or pt-br')
@@ -199,7 +199,7 @@ def write_corpus(
     out:str|Path, # folder to write; made if missing
     vocab:int=0, # subwords of a vocabulary that is trained on it; 0: none
 )->pd.DataFrame: # a row a language: paragraphs read, repeated, test strings, kept, characters by kind
-    "Read, clean and write; the folder can be named by `XLTNB_METATEXT`"
+    "Read, clean and write the text; the folder can be named by `XLTNB_METATEXT`"
     out = typed_path(out, 'out')
     _check_own(out, langs)
     rows,told = clean_rows(package_rows(folder, langs))

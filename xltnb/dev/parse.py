@@ -87,11 +87,11 @@ class Segment:
     spans:tuple = () # ((start, end, type), ...) in `text`
     @property
     def page(self)->str:
-        "The page it is on"
+        "Name the page it is on"
         return self.id.split('#')[0]
     @property
     def heading(self)->bool:
-        "Is it a heading?"
+        "Tell whether it is a heading"
         return self.tag!='p'
 
 # %% ../../nbs/dev/01_parse.ipynb #1f785f1d

@@ -26,7 +26,7 @@ _PAGE_LINK = re.compile(r'\]\((?!https?:|#|/)((?:[\w.-]+/)*[\w.-]+(?:\.ipynb|\.s
 def readme(
     index:Path, # the front page
 )->str: # markdown
-    "README made from the front page"
+    "Make the README from the front page"
     nb = nbformat.read(index, 4)
     nb.cells = [c for c in nb.cells if not re.match(r'#\|\s*(export|hide|default_exp)', c.source)]
     body,_ = MarkdownExporter(exclude_input=True).from_notebook_node(nb)
@@ -57,7 +57,7 @@ def _verdicts(paper):
 
 # %% ../../nbs/dev/07_readme.ipynb #d81f1970
 def papers_markdown()->str: # a Markdown list; its links start in `nbs/`
-    "Every paper with its count of verdicts"
+    "List every paper with its count of verdicts"
     out = []
     for paper in find_papers():
         c,walk = load_paper(paper).citation,f'papers/{paper}/{paper}_walk.ipynb'

@@ -17,7 +17,7 @@ def place_of(
     page:Path, # a notebook
     nbs:Path, # folder of the notebooks
 )->Path: # relative to it
-    "Where a page stands; a page in the folder of an outside paper stands where that paper would be"
+    "Find where a page stands; a page in the folder of an outside paper stands where that paper would be"
     if page.is_relative_to(nbs): return page.relative_to(nbs)
     return Path('papers')/page.parent.name/page.name
 
@@ -25,7 +25,7 @@ def place_of(
 def find_pages(
     nbs:Path, # folder of the notebooks
 )->list[Path]: # in reading order
-    "The notebooks that are pages"
+    "Find the notebooks that are pages"
     def kept(parts): return parts[0]!='results' and not any(s[0] in '._' for s in parts)
     found = [p for p in Path(nbs).rglob('*.ipynb') if kept(p.relative_to(nbs).parts)]
     found += [p for home in find_papers().values() for p in home.glob('[!._]*.ipynb')] # of papers that XLTNB_PAPERS names
@@ -37,7 +37,7 @@ _NUMBER = re.compile(r'\d\d_(?=\w+)')
 def bare_name(
     name:str, # file name of a page
 )->str: # the same without its number
-    "Name of a page on the site"
+    "Make the name of a page on the site"
     return _NUMBER.sub('', name, count=1) if _NUMBER.match(name) else name
 
 # %% ../../nbs/dev/04_sitemap.ipynb #ece43d96
@@ -53,7 +53,7 @@ def bare_links(
 def check_names(
     rels:list[Path], # pages, relative to the folder of notebooks
 ):
-    "Two pages whose names differ only in their number would share an address"
+    "Raise `XltError` if the names of two pages differ only in their number: they would share an address"
     seen = {}
     for rel in rels:
         other = seen.setdefault(rel.with_name(bare_name(rel.name)), rel)
@@ -68,7 +68,7 @@ _FIRST = ('walk','claims','deviations','log')
 def section_of(
     rel:Path, # page, relative to the folder of notebooks
 )->tuple: # headings of the sidebar, outermost first; empty for the front page
-    "Where a page stands in the sidebar: under its paper or its folder"
+    "Find where a page stands in the sidebar: under its paper or its folder"
     folders = rel.parts[:-1]
     if not folders: return () if rel.name=='index.ipynb' else ('library',)
     return ('library', *folders) if folders[0] in ROOMS and folders[0]!='papers' else folders
@@ -100,7 +100,7 @@ def _shelf(out, names):
 def sidebar(
     rels:list[Path], # pages, relative to the folder of notebooks
 )->list: # `contents` of the sidebar
-    "Pages in folders, in reading order"
+    "List the pages in folders, in reading order"
     out = []
     for rel in sorted(rels, key=lambda r: (bool(section_of(r)), *_reading_order(r))):
         _shelf(out, section_of(rel)).append('nbs/'+str(rel.with_name(bare_name(rel.name)).as_posix()))

@@ -39,7 +39,7 @@ def figure_html(
     data:dict, # figure as JupyterLab stores it
     uid:str, # id of the element on its page
 )->str: # HTML that draws it
-    "A stored plotly figure as HTML"
+    "Write a stored plotly figure as HTML"
     layout = dict(data.get('layout', {}), autosize=True)
     if (said := layout.get('title') or {}).get('text'): # from the left edge: long labels beside the plot take no room from it
         layout['title'] = said | dict(x=.02, xref='container', xanchor='left')
@@ -70,7 +70,7 @@ def local_output(
 def settle_text(
     nb, # notebook, changed in place
 ):
-    "Printed text as a terminal shows it in the end: of a line that was written again and again, the last state"
+    "Keep printed text as a terminal shows it in the end: of a line that was written again and again, the last state"
     for c in nb.cells:
         whole = []
         for o in c.get('outputs', []):

@@ -21,7 +21,7 @@ with needs('lab'): import ipywidgets as W
 
 # %% ../../nbs/figures/01_explorer.ipynb #d566a48b
 def kernel_answers()->bool:
-    "Does a kernel stand behind this page, so that a control can ask it?"
+    "Tell whether a kernel stands behind this page, so that a control can ask it"
     return getattr(get_ipython(), 'kernel', None) is not None
 
 # %% ../../nbs/figures/01_explorer.ipynb #37ca9e32
@@ -31,11 +31,11 @@ class Explorer:
     live = None # the figure on the screen
 
     def blank(self)->go.Figure: # with every trace and axis, without data
-        "The picture before the controls have said anything; for the subclass to write"
+        "Draw the picture before the controls have said anything; for the subclass to write"
         raise NotImplementedError(f'{type(self).__name__} defines no blank()')
 
     def view(self)->tuple[list[dict],dict]: # new properties of each trace, new properties of the layout
-        "What the controls ask for; for the subclass to write"
+        "Compute what the controls ask for; for the subclass to write"
         raise NotImplementedError(f'{type(self).__name__} defines no view()')
 
     def follow(self,
@@ -46,7 +46,7 @@ class Explorer:
     def value(self,
         name:str, # of a control
     ):
-        "What it is set to"
+        "Return what a control is set to"
         return self.controls[name].value
 
 # %% ../../nbs/figures/01_explorer.ipynb #d954db23
@@ -73,7 +73,7 @@ def paint(self:Explorer,
 # %% ../../nbs/figures/01_explorer.ipynb #05c89115
 @patch
 def fig(self:Explorer)->go.Figure:
-    "The current picture as a plain figure, for pages and files"
+    "Draw the current picture as a plain figure, for pages and files"
     return self.paint(self.blank())
 
 # %% ../../nbs/figures/01_explorer.ipynb #df31ccba
@@ -81,7 +81,7 @@ def fig(self:Explorer)->go.Figure:
 def changed(self:Explorer,
     name:str, # of the control that moved
 ):
-    "A control moved: bring the figure up to date"
+    "Bring the figure up to date after a control moved"
     self.follow(name)
     if self.live is None: return
     with self.live.batch_update(): self.paint(self.live)
@@ -89,7 +89,7 @@ def changed(self:Explorer,
 # %% ../../nbs/figures/01_explorer.ipynb #3bb96621
 @patch
 def bars(self:Explorer)->list[W.Widget]: # one a row
-    "The controls in their rows"
+    "Lay out the controls in their rows"
     beside = {k for r in self.rows for k in r}
     rows = [*self.rows, *((k,) for k in self.controls if k not in beside)]
     return [W.HBox([self.controls[k] for k in r], layout=W.Layout(flex_flow='row wrap')) for r in rows]
@@ -97,7 +97,7 @@ def bars(self:Explorer)->list[W.Widget]: # one a row
 # %% ../../nbs/figures/01_explorer.ipynb #caff2bb7
 @patch
 def widget(self:Explorer)->W.VBox:
-    "Controls above, the live figure below"
+    "Show the controls above, the live figure below"
     if self.live is None: self.live = go.FigureWidget(self.fig())
     return W.VBox([*self.bars(), self.live])
 
@@ -126,7 +126,7 @@ def explore(
     paper:str, # its name
     **settings, # of the widget's controls
 ): # the widget
-    "The widget of a paper; raises `XltError` for a paper without one, and names those that have one"
+    "Make the widget of a paper; raises `XltError` for a paper without one, and names those that have one"
     if paper not in _WIDGETS: check_name(paper, [p for p in papers() if has_part(p, 'explorer')], 'paper with a widget')
     if paper not in _WIDGETS: load_part(paper, 'explorer')
     return _WIDGETS[paper](**settings)

@@ -42,7 +42,7 @@ def dress(
     height:int=380, # pixels
     **layout, # more of plotly's layout
 )->go.Figure: # the same
-    "Template, title and subtitle; panels need room for their own titles"
+    "Give a figure its template, title and subtitle; panels need room for their own titles"
     room = 26*any(a.yref=='paper' for a in fig.layout.annotations)
     text = dict(text=title, subtitle=dict(text=sub, font=dict(size=12.5, color=QUIET)))
     below = dict(legend_y=-60/(height-144)) # pixels below the plot, which is as high as the margins leave it
@@ -54,7 +54,7 @@ def panels(
     share_y:bool=True, # one scale for all
     gap:float=.05, # between panels, fraction of the width
 )->go.Figure: # without traces
-    "Small multiples in one row"
+    "Lay out small multiples in one row"
     names = list(names)
     fig = make_subplots(1, len(names), subplot_titles=names, shared_yaxes=share_y, horizontal_spacing=gap)
     return fig.update_annotations(font=dict(size=13, color=QUIET))
@@ -64,7 +64,7 @@ def fade(
     colour:str, # '#rrggbb'
     alpha:float, # 0..1
 )->str:
-    "The colour, as transparent as `alpha` says"
+    "Make the colour as transparent as `alpha` says"
     return f'rgba({",".join(str(int(colour[i:i+2],16)) for i in (1,3,5))},{alpha})'
 
 # %% ../../nbs/figures/00_look.ipynb #d29a3a17
@@ -72,7 +72,7 @@ def needed(
     records:Iterable, # records, or what stands for them
     what:str, # what they are records of
 )->list:
-    "All of them as a list; raises `XltError` where there are none, and says what is missing"
+    "Return all of them as a list; raises `XltError` where there are none, and says what is missing"
     if not (rs := list(records)): raise XltError(f'no records of {what} to draw; run them first with `xltnb run`')
     return rs
 
@@ -82,7 +82,7 @@ def shown(
     *args, # of it
     **options, # of it
 ): # what `draw` gives; a text as Markdown
-    "Draw, or say in one line which runs are missing"
+    "Draw a figure, or say in one line which runs are missing"
     try: found = draw(*args, **options)
     except XltError as e: found = f'*{e}*'
     return Markdown(found) if isinstance(found, str) else found
@@ -97,7 +97,7 @@ def grouped(
     records:Iterable[Record], # any records
     key, # function of a record
 )->dict: # key to its records
-    "Records by `key(record)`, in order of first appearance"
+    "Group records by `key(record)`, in order of first appearance"
     out = {}
     for r in records: out.setdefault(key(r),[]).append(r)
     return out
@@ -107,7 +107,7 @@ def by_arm(
     records:Iterable[Record], # any records
     start:str='', # only arms that start so
 )->dict[str,list[Record]]: # arm to its records, in order of first appearance
-    "Records grouped by arm"
+    "Group records by arm"
     return grouped((r for r in records if r.arm.startswith(start)), lambda r: r.arm)
 
 # %% ../../nbs/figures/00_look.ipynb #212605bb
@@ -119,7 +119,7 @@ def seed_lines(
     show:bool, # in the legend; once a figure
     **line, # of the mean, such as dash='dot'
 ): # yields traces; raises `XltError` for rows of unequal length, which are of different presets
-    "Thin lines for seeds, a thick one for their mean"
+    "Draw thin lines for seeds, a thick one for their mean"
     counts = sorted({len(r) for r in rows})
     if len(counts)>1: raise XltError(f'the runs of {name!r} have {counts} points; draw the runs of one preset at a time')
     for r in rows if len(rows)>1 else ():
@@ -134,7 +134,7 @@ def each_arm(
     say:Callable, # records -> words
     name:Callable, # arm -> its name for people
 )->str: # '0.51 (no anchors), 0.65 (8 anchors)'
-    "What there is to say of each arm, by what sets it apart"
+    "Say what there is to say of each arm, by what sets it apart"
     names = [name(a) for a in arms]
     same = len(names)>1 and len({k.split(', ')[0] for k in names})==1
     return ', '.join(f"{say(rs)} ({k.split(', ')[-1] if same else k})" for k,rs in zip(names,arms.values()))
@@ -144,7 +144,7 @@ def printed_points(
     paper:str='mothello', # which paper
     table:str='T1', # which table
 )->dict[str,dict]: # arm to metric to value, as fractions
-    "The numbers of a published table, by the arm that measures them"
+    "Read the numbers of a published table, by the arm that measures them"
     out = {}
     for c in load_paper(paper).tables[table].cells:
         if c.value is not None and '@' not in c.metric: out.setdefault(c.arm,{})[c.metric] = c.value/c.scale
@@ -154,7 +154,7 @@ def printed_points(
 def pairs_matrix(
     records:Sequence[Record], # runs with a matrix of language pairs
 )->tuple[list[str],np.ndarray]: # languages, [P,Q] mean over the runs
-    "Mean accuracy of each ordered pair; raises `XltError` if no run has a matrix"
+    "Compute the mean accuracy of each ordered pair; raises `XltError` if no run has a matrix"
     got = [r.curves['matrix'] for r in records if 'matrix' in r.curves]
     if not got: raise XltError('none of these runs has a matrix of language pairs')
     return got[0]['langs'], np.mean([m['acc'] for m in got], 0)
@@ -165,7 +165,7 @@ def pairs_fig(
     baseline:Sequence[Record]=(), # subtract these runs' mean
     title:str='', # default: the three means
 )->go.Figure:
-    "Rows: language of sentence 1; columns: of sentence 2"
+    "Draw the matrix of language pairs: sentence 1 in rows, sentence 2 in columns"
     langs,acc = pairs_matrix(records)
     if baseline: acc = acc-pairs_matrix(baseline)[1]
     same,cross = np.diag(acc).mean(), acc[~np.eye(len(langs), dtype=bool)].mean()

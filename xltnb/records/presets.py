@@ -31,5 +31,5 @@ PRESETS = {p.name: p for p in (
 def find_preset(
     name:str, # one of `PRESETS`
 )->Preset:
-    "The preset with this name; raises `XltError` for another, and names the nearest"
+    "Find the preset with this name; raises `XltError` for another, and names the nearest"
     return PRESETS[check_name(name, PRESETS, 'preset')]

@@ -42,7 +42,7 @@ class Block:
         row:str, # name of a row
         col:str, # name of a column
     )->str:
-        "A template filled in; raises `XltError` for other names in braces"
+        "Fill in a template; raises `XltError` for other names in braces"
         try: return template.format(row=row, col=col)
         except (AttributeError,KeyError,IndexError,ValueError) as e:
             raise XltError(f'{template!r} may hold {{row}} and {{col}}, nothing else in braces') from e
@@ -83,7 +83,7 @@ class TableEntry:
         block:Block, # one of its blocks
         row:str, # name of a row
     )->float: # in the printed unit
-        "A fraction that stands beside rows in percent has a tolerance of its own"
+        "Find the tolerance of a row: a fraction that stands beside rows in percent has one of its own"
         common = self.tolerance or 0.
         return common if not block.percent or row in block.percent or self.probe_tolerance is None else self.probe_tolerance
 
@@ -132,7 +132,7 @@ def _table(paper, tid, t):
 def item_name(
     item:str, # 'tab1', 'fig5', 'c3', 'T1', 'pawsx'
 )->str: # 'T1', 'F5', 'C3', 'T1', 'pawsx'
-    "The name that a published file gives to a table, figure or claim"
+    "Return the name that a published file gives to a table, figure or claim"
     for long,short in (('tab','T'), ('fig','F')):
         if item.lower().startswith(long): item = short + item[3:]
     return item[:1].upper() + item[1:] if item[1:2].isdigit() else item
@@ -215,7 +215,7 @@ def read_published(
 
 # %% ../../nbs/records/02_published.ipynb #13fe2c75
 def paper_roots()->list[Path]: # existing folders
-    "Folders whose subfolders are papers: the package's own, then those of `XLTNB_PAPERS`"
+    "List the folders whose subfolders are papers: the package's own, then those of `XLTNB_PAPERS`"
     named = [typed_path(p, 'XLTNB_PAPERS').resolve() for p in os.environ.get('XLTNB_PAPERS','').split(os.pathsep) if p]
     for p in named:
         if not p.is_dir(): raise XltError(f'XLTNB_PAPERS names {p}, which is no folder: name the one that holds the folders of your papers')
@@ -228,7 +228,7 @@ def _order(file):
     return (int(m[1]) if m else 99), file.parent.name
 
 def find_papers()->dict[str,Path]: # name -> its folder
-    "All papers, in their order; raises `XltError` where two folders bear one name"
+    "Find all papers, in their order; raises `XltError` where two folders bear one name"
     files = [f for root in paper_roots() for f in root.glob('*/published.yaml')]
     names = [f.parent.name for f in files]
     twice = {n for n in names if names.count(n)>1}
@@ -243,7 +243,7 @@ def _commands_in(file):
     except Exception as e: raise XltError(f'{file}: commands: {one_line(e, 400)}') from e
 
 def find_commands()->dict: # name -> (paper, `Offered`)
-    "Commands that papers bring; raises `XltError` where two bring one of the same name"
+    "Find the commands that papers bring; raises `XltError` where two bring one of the same name"
     found = {}
     for paper,folder in find_papers().items():
         for name,offered in _commands_in(folder/'published.yaml').items():
@@ -255,7 +255,7 @@ def find_commands()->dict: # name -> (paper, `Offered`)
 def published_file(
     paper:str, # its name
 )->Path: # its `published.yaml`
-    "The published file of a paper; raises `XltError` for a name that no folder bears"
+    "Find the published file of a paper; raises `XltError` for a name that no folder bears"
     found = find_papers()
     return found[check_name(paper, found, 'paper')]/'published.yaml'
 
@@ -272,7 +272,7 @@ class Paper:
         item:str, # 'T1', 'F5' or 'C3'
         preset:str, # claims can name other arms at another preset
     )->set: # names of arms
-        "Arms that a table's cells or a claim's checks are measured by; raises `XltError` for an unknown item"
+        "List the arms that a table's cells or a claim's checks are measured by; raises `XltError` for an unknown item"
         check_name(item, [*self.tables, *self.claims], f'table, figure or claim of {self.name}')
         if item in self.tables: return {c.arm for c in self.tables[item].cells}
         return {a for c in self.claims[item].at(preset) for a in c.arms.values()}

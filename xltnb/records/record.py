@@ -74,7 +74,7 @@ def _raw(d):
 def unpack_items(
     d:dict, # what `pack_items` returned
 )->list[float]: # one number per item
-    "The numbers that were packed"
+    "Unpack the numbers that were packed"
     u = np.frombuffer(_raw(d), '<u2')
     return np.where(u==65535, nan, d['low'] + d['scale']*u.astype(float)).tolist()
 
@@ -93,7 +93,7 @@ class Packed(Sequence):
 
     @cached_property
     def numbers(self)->list[float]: # one per item
-        "The items"
+        "Unpack the items"
         return unpack_items(self.row)
 
     def __len__(self): return self.row['n']
@@ -141,7 +141,7 @@ def item_scores(
     self:Record,
     metric:str, # a metric, 'source' or 'targets'
 )->list[float]|None: # one value per item; None if none were kept, [] if the rows of a mean differ in length
-    "The scores of a metric's items"
+    "Return the scores of a metric's items"
     listed = lambda row: row.numbers if isinstance(row, Packed) else row
     row = self.items.get(metric)
     if not isinstance(row, MeanOf): return listed(row)
@@ -155,7 +155,7 @@ def packed_scores(
     self:Record,
     metric:str, # a metric, 'source' or 'targets'
 )->list[dict]|None: # the rows as they stand in the file; None unless all of them are still packed there
-    "What a metric's items are read from: equal rows, equal items"
+    "Return what a metric's items are read from: equal rows, equal items"
     row = self.items.get(metric)
     rows = [self.items.get(r) for r in row.rows] if isinstance(row, MeanOf) else [row]
     return [r.row for r in rows] if all(isinstance(r, Packed) for r in rows) else None
@@ -180,7 +180,7 @@ def _sealed_text(
 def record_json(
     rec:Record, # a finished run
 )->str: # JSON, one field a line
-    "A record as the sealed text of its file"
+    "Write a record as the sealed text of its file"
     fields = {k: v for k,v in vars(rec).items() if k!='items' and (k!='inputs' or v)}
     return _sealed_text(plain(fields) | {'items': {k: _pack(v) for k,v in rec.items.items()}})
 
@@ -256,7 +256,7 @@ _STARTS = tuple(f'"{k}": ' for k in _LONG)
 def read_numbers(
     path:Path, # a record's file
 )->dict: # its fields by name, without items, curves and scores per language
-    "The short fields of a record, checked as `read_record` checks them; the long ones are not looked at"
+    "Read the short fields of a record, checked as `read_record` checks them; the long ones are not looked at"
     path = path if isinstance(path, Path) else Path(path) # reading a path takes longer than hashing a config
     try:
         text = _text(path)
@@ -302,7 +302,7 @@ def _device():
     return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else 'cpu'
 
 def provenance()->dict: # commit, dirty, versions, device, cpu, cores, started
-    "The part of a record's provenance that is known before the run"
+    "Collect the part of a record's provenance that is known before the run"
     commit, dirty = _git(project_root())
     return dict(commit=commit, dirty=dirty, versions=_versions(), device=_device(), cpu=_cpu(),
                 cores=os.cpu_count(), started=time.strftime('%Y-%m-%dT%H:%M:%S%z'))

@@ -51,14 +51,14 @@ def evaluate(
     effect:str, # expression over arm.metric
     look:Callable, # called as look(arm, metric), gives a number, or an array of them
 ):
-    "The value of an effect; raises `XltError` for anything that is not arithmetic on metrics"
+    "Compute the value of an effect; raises `XltError` for anything that is not arithmetic on metrics"
     return _walk(_parsed(effect), look)
 
 # %% ../../nbs/records/01_rules.ipynb #0673bd1b
 def names_in(
     effect:str, # expression over arm.metric
 )->set: # of (arm, metric)
-    "Which metrics of which arms an effect needs"
+    "List which metrics of which arms an effect needs"
     seen = set()
     evaluate(effect, lambda arm,metric: seen.add((arm,metric)) or 1.)
     return seen
@@ -67,7 +67,7 @@ def names_in(
 def is_sum(
     effect:str, # expression over arm.metric
 )->bool:
-    "Is an effect a weighted sum of metrics? Then it can be computed item by item, and the items' mean is the effect"
+    "Tell whether an effect is a weighted sum of metrics: then it can be computed item by item, and the items' mean is the effect"
     return _degree(_parsed(effect).body)<2
 
 def _degree(node):
@@ -105,7 +105,7 @@ class Check:
 
     @property
     def hash(self)->str: # 16 hex digits
-        "Changes with anything that decides the verdict; not with its wording, nor with what is shown"
+        "Hash all that decides the verdict; not its wording, nor what is shown"
         return stable_hash([self.arms, self.effect, self.rule, self.margin])
 
 # %% ../../nbs/records/01_rules.ipynb #d0bbb504
@@ -113,14 +113,14 @@ def claimed_range(
     rule:str, # one of `RULES`
     margin:float, # where the rule draws its line
 )->tuple[float,float]: # its ends, infinite where it has none
-    "Where the effect is claimed to lie"
+    "Say where the effect is claimed to lie"
     return dict(above=(margin,inf), below=(-inf,margin), within=(-margin,margin))[rule]
 
 def range_edges(
     rule:str, # one of `RULES`
     margin:float, # where the rule draws its line
 )->list[float]: # one or two
-    "The finite ends of the claimed range: an interval that contains one of them decides nothing"
+    "List the finite ends of the claimed range: an interval that contains one of them decides nothing"
     return [e for e in claimed_range(rule, margin) if isfinite(e)]
 
 # %% ../../nbs/records/01_rules.ipynb #cd2cf501
@@ -159,25 +159,25 @@ class Claim:
     def at(self,
         preset:str, # one of `PRESETS`
     )->tuple: # of `Check`
-        "The checks that judge a preset"
+        "List the checks that judge a preset"
         return tuple(c for c in self.checks if preset in c.presets)
 
     def untestable_at(self,
         preset:str, # one of `PRESETS`
         check:Check|None=None, # one of its checks; default: the claim as a whole
     )->str: # why, or ''
-        "Why a preset cannot show the claim, or one check of it"
+        "Say why a preset cannot show the claim, or one check of it"
         return self.untestable.get(preset, '') or (check.untestable.get(preset, '') if check else '')
 
     def hash_at(self,
         preset:str, # one of `PRESETS`
     )->str: # 16 hex digits
-        "Changes with any rule that judges a preset"
+        "Hash every rule that judges a preset"
         return stable_hash([c.hash for c in self.at(preset)])
 
     def allows(self,
         preset:str, # one of `PRESETS`
         rules:str|None, # `hash_at` that stood when a run was made
     )->bool:
-        "May a run be judged: were today's rules written before it, or is their change declared?"
+        "Tell whether a run may be judged: today's rules were written before it, or their change is declared"
         return rules in (self.hash_at(preset), *self.formerly.get(preset, ()))

@@ -61,7 +61,7 @@ def file(
     experiment:str, # registered name
     key:str, # a `RunKey.key`
 )->Path: # where `put` writes
-    "The file of a run's record"
+    "Name the file of a run's record"
     return self.path/_check_part(experiment, 'experiment')/f"{_check_part(key, 'key')}.json"
 
 # %% ../../nbs/records/05_store.ipynb #d7216a8b
@@ -105,7 +105,7 @@ def has(
     self:Store,
     key:str, # a `RunKey.key`
 )->bool: # whether the run is done
-    "Whether a record with this key exists and can be read"
+    "Tell whether a record with this key exists and can be read"
     return any(not _fault(f) for f in self._places(key=_check_part(key, 'key')).get(key, ()))
 
 # %% ../../nbs/records/05_store.ipynb #777dbd12
@@ -114,13 +114,13 @@ def get(
     self:Store,
     key:str, # a `RunKey.key`
 )->Record|None: # the run, or None
-    "The record with this key"
+    "Read the record with this key"
     return _first_whole(self._places(key=_check_part(key, 'key')).get(key, ()))
 
 # %% ../../nbs/records/05_store.ipynb #30f2402d
 @patch
 def keys(self:Store)->set[str]: # keys of all finished runs
-    "The keys of all finished runs, from one listing of the folders"
+    "List the keys of all finished runs, from one listing of the folders"
     return set(self._files())
 
 # %% ../../nbs/records/05_store.ipynb #1e2d91cf
@@ -129,7 +129,7 @@ def whole(
     self:Store,
     keys:set[str], # `RunKey.key`s
 )->set[str]: # those of them whose record exists and can be read
-    "Which of many runs are done, from one listing of the folders"
+    "Find which of many runs are done, from one listing of the folders"
     places = self._places()
     return {k for k in keys if any(not _fault(f) for f in places.get(k, ()))}
 
@@ -139,7 +139,7 @@ def broken(
     self:Store,
     keys, # `RunKey.key`s
 )->dict[str,str]: # key -> what is wrong and what to do
-    "Those of `keys` that have files but none that can be read: they count as missing"
+    "Find those of `keys` that have files but none that can be read: they count as missing"
     places = self._places()
     faults = {k: [_fault(f) for f in places[k]] for k in keys if k in places}
     return {k: fs[0] for k,fs in faults.items() if all(fs)}
@@ -147,7 +147,7 @@ def broken(
 # %% ../../nbs/records/05_store.ipynb #9a693489
 @patch
 def getter(self:Store)->Callable: # get(key) -> the run, or None
-    "A `get` for many keys: it lists the folders once and reads each record once; later records are not seen"
+    "Make a `get` for many keys: it lists the folders once and reads each record once; later records are not seen"
     places = self._places()
     @cache
     def get(key): return _first_whole(places.get(key, ()))
@@ -169,7 +169,7 @@ def records(
     self:Store,
     experiment:str|None=None, # registered name; default: all
 )->list[Record]: # whole records, ordered by experiment, arm and seed
-    "All records; a broken file is skipped with a warning"
+    "Read all records; a broken file is skipped with a warning"
     return sorted(self._each(read_record, experiment), key=lambda r: (r.experiment, r.arm, r.seed, r.key))
 
 # %% ../../nbs/records/05_store.ipynb #f7be7ef9
@@ -188,7 +188,7 @@ def frame(
     self:Store,
     experiment:str|None=None, # registered name; default: all
 ): # a pandas DataFrame, one row a record; config columns start with `cfg.`
-    "The records as a table; their items and curves are not read"
+    "Read the records as a table; their items and curves are not read"
     import pandas as pd
     row = lambda d: dict(experiment=d['experiment'], arm=d['arm'], seed=d['seed'], key=d['key'],
         **{f'cfg.{k}': v for k,v in d['config'].items()}, **d['metrics'], wall_s=d['provenance'].get('wall_s'))
@@ -204,7 +204,7 @@ def lease(
     key:str, # a `RunKey.key`
     beat_s:float=15., # seconds between heartbeats
 )->Lease: # use it with `with`; false when somebody else has it
-    "An exclusive lease on a run, so that two plans at once share the work"
+    "Make an exclusive lease on a run, so that two plans at once share the work"
     return Lease(self.path/'.claims'/f"{_check_part(key, 'key')}.lock", beat_s)
 
 # %% ../../nbs/records/05_store.ipynb #18e38e0a
@@ -213,12 +213,12 @@ def busy(
     self:Store,
     key:str, # a `RunKey.key`
 )->bool: # whether a living process holds the lease
-    "Whether somebody is working on a run now"
+    "Tell whether somebody is working on a run now"
     return self.lease(key).busy()
 
 # %% ../../nbs/records/05_store.ipynb #fe65920b
 def open_store(
     store:str|Path|Store, # a store, or its folder
 )->Store:
-    "The store itself, or the one in a folder"
+    "Return the store itself, or open the one in a folder"
     return store if isinstance(store,Store) else Store(store)

@@ -43,7 +43,7 @@ class Job:
 
     @cached_property
     def key(self)->str: # 16 hex digits
-        "The record's file name; paper, arm, labels and cost are not part of it"
+        "Make the record's file name; paper, arm, labels and cost are not part of it"
         return RunKey(self.experiment, self.version, self.config, self.seed, self.inputs).key
 
 # %% ../../nbs/runs/00_experiments.ipynb #416b1c31
@@ -174,7 +174,7 @@ def make_job(
     inputs:dict|None=None, # fingerprints of data and models that go in
     **labels, # what the arm is, for tables and figures: task='cldr_cat', row='rsda'
 )->Job: # the job
-    "A job for a registered experiment; the paper is the part of `name` before the dot"
+    "Make a job for a registered experiment; the paper is the part of `name` before the dot"
     exp = EXPERIMENTS[check_name(name, EXPERIMENTS, 'experiment')]
     known = from_dict(exp.cfg, cfg) if isinstance(cfg, dict) and exp.cfg is not dict else cfg
     plain = cfg if isinstance(cfg, dict) else to_dict(cfg)

@@ -62,7 +62,7 @@ _THREAD_VARS = 'OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'NU
 def thread_env(
     n:int, # threads
 ): # context manager
-    "Inside the block, processes start with `n` threads; libraries read this when they are imported"
+    "Let the processes that a block starts have `n` threads; libraries read this when they are imported"
     old = {k: os.environ.get(k) for k in _THREAD_VARS}
     os.environ.update({k: str(n) for k in _THREAD_VARS})
     try: yield
@@ -137,7 +137,7 @@ class Crew:
         self.losses = Counter() # by key
 
     def next_job(self)->Job|None: # None: nothing left to start
-        "The next job; once the time is up the rest is left"
+        "Take the next job; once the time is up the rest is left"
         if time.time()>=self.setup.deadline:
             for j in self.queue: self.end(Outcome(j, 'left'))
             self.queue = []

@@ -46,14 +46,14 @@ def _weight(job): return max(job.cost_s, 1e-3)
 # %% ../../nbs/runs/02_progress.ipynb #57e94c42
 @patch
 def fraction(self:JobProgress)->float: # 0 to 1
-    "Fraction of the whole that is done, by expected cost"
+    "Compute the fraction of the whole that is done, by expected cost"
     done = sum(_weight(j)*(1. if j.key in self.ended else self.frac.get(j.key, 0.)) for j in self.jobs)
     return done/max(sum(map(_weight, self.jobs)), 1e-9)
 
 # %% ../../nbs/runs/02_progress.ipynb #5773c817
 @patch
 def line(self:JobProgress)->str: # 'align-0 s1 40%, align-0 s2 5%'
-    "What runs now, at most three jobs by name"
+    "Say what runs now, at most three jobs by name"
     run = [f'{j.arm} s{j.seed} {self.frac.get(j.key, 0):.0%}' for j in self.jobs if j.key in self.notes]
     return ', '.join(run[:3]) + (f' +{len(run)-3}' if len(run)>3 else '')
 
@@ -74,7 +74,7 @@ def update(self:JobProgress,
     fraction:float, # of it that is done
     note:str='', # a few words; 'starts' before the job itself says anything
 ):
-    "A job reports"
+    "Note what a job reports"
     self.frac[job.key], self.notes[job.key] = fraction, note
     if note!='starts' and job.key not in self.seen:
         self.seen.add(job.key)
@@ -86,7 +86,7 @@ def update(self:JobProgress,
 def end(self:JobProgress,
     out:Outcome, # how it ended
 ):
-    "A job has ended"
+    "Note that a job has ended"
     k = out.job.key
     self.notes.pop(k, None)
     if out.status not in ('busy','left','lost'): self.ended[k] = out
@@ -98,6 +98,6 @@ def end(self:JobProgress,
 # %% ../../nbs/runs/02_progress.ipynb #b254b5f2
 @patch
 def close(self:JobProgress):
-    "The last line"
+    "Show the last line"
     self.draw()
     self.bar.close()

@@ -29,7 +29,7 @@ class Axis:
     end:float = 1. # pixel of `high`
 
     def units(self, values):
-        "Values in units of the axis"
+        "Convert values to units of the axis"
         if self.cats: return np.array([self.cats.index(str(v)) if str(v) in self.cats else np.nan for v in values], float)
         v = np.asarray(values, float)
         return np.log10(np.where(v>0, v, np.nan)) if self.spec.get('type')=='log' else v
@@ -41,7 +41,7 @@ def find_axes(
     layout:dict, # over its template
     traces:list[dict], # that are drawn
 )->dict[str,Axis]: # by name: x, y, x2
-    "Every axis by name, with categories in the order in which the traces bring them"
+    "Find every axis by name, with categories in the order in which the traces bring them"
     axes = {k[0]+k[5:]: Axis(k[0]+k[5:], v) for k,v in layout.items() if re.fullmatch(r'[xy]axis\d*', k)}
     for a in axes.values():
         raw = [v for t in traces if t.get(f'{a.name[0]}axis', a.name[0])==a.name for v in stored_values(t.get(a.name[0]))]
@@ -78,7 +78,7 @@ def set_range(
     seen:list[float], # values to show, in its units
     tight:bool, # no room beside the outermost values
 ):
-    "The range that the layout gives, else one that holds all values"
+    "Set the range that the layout gives, else one that holds all values"
     got = [v for v in seen if np.isfinite(v)] or [0,1]
     low,high = min(got),max(got)
     if a.spec.get('rangemode')=='tozero': low = min(0, low)
@@ -93,7 +93,7 @@ def place_axes(
     axes:dict[str,Axis], # with ranges; each gets `start` and `end`
     box:tuple, # left, top, right, bottom; pixels
 ):
-    "Pixels of every axis inside the plot's box (left, top, right, bottom); squares stay square"
+    "Set the pixels of every axis inside the plot's box (left, top, right, bottom); squares stay square"
     left,top,right,bottom = box
     for a in axes.values():
         d0,d1 = a.spec.get('domain', [0,1])
@@ -111,7 +111,7 @@ def place_axes(
 def axis_ticks(
     a:Axis, # placed
 )->list[tuple[float,str]]: # where, in its units, and what stands there
-    "Units and labels of an axis' ticks"
+    "List the units and labels of an axis' ticks"
     s,(low,high) = a.spec, sorted((a.low, a.high))
     if s.get('tickvals') is not None:
         at = a.units(stored_values(s['tickvals']))
@@ -150,7 +150,7 @@ def _below(a):
 def axis_depth(
     a:Axis, # placed
 )->float:
-    "Pixels that its labels and title take below the plot"
+    "Compute the pixels that its labels and title take below the plot"
     return _below(a)+22*bool(a.spec.get('title', {}).get('text'))
 
 # %% ../../nbs/still/01_axes.ipynb #8475b01e
@@ -158,7 +158,7 @@ def draw_axis(
     a:Axis, # placed
     other:Axis, # the one it stands beside
 )->list[str]: # SVG
-    "Grid, tick labels and title of one axis"
+    "Draw the grid, tick labels and title of one axis"
     s,out,x = a.spec, [], a.name[0]=='x'
     lo,hi = sorted((other.start, other.end))
     size = _label_size(a)

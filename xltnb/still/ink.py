@@ -16,7 +16,7 @@ import numpy as np
 def stored_values(
     x, # list or dict of `to_json`, or None
 )->np.ndarray|list[str]:
-    "A stored array as a NumPy array, or a plain list of strings"
+    "Read a stored array as a NumPy array, or a plain list of strings"
     if isinstance(x, dict) and 'bdata' in x:
         out = np.frombuffer(base64.b64decode(x['bdata']), dtype=x['dtype'])
         return out.reshape([int(n) for n in str(x['shape']).split(',')]) if 'shape' in x else out
@@ -28,7 +28,7 @@ def stored_values(
 def num(
     x:float, # pixels
 )->str:
-    "A coordinate to a tenth of a pixel"
+    "Write a coordinate to a tenth of a pixel"
     return f'{x:.1f}'.removesuffix('.0')
 
 # %% ../../nbs/still/00_ink.ipynb #867caa29
@@ -36,7 +36,7 @@ def text_width(
     text:str, # lines are parted by <br>
     size:float, # of the letters, pixels
 )->float: # pixels
-    "About how wide the longest line is"
+    "Estimate how wide the longest line is"
     lines = (re.sub('<[^>]+>', '', l) for l in re.split(r'<br\s*/?>', str(text)))
     return max((len(l)+.35*sum(c.isupper() for c in l) for l in lines), default=0)*size*.54
 
@@ -51,7 +51,7 @@ def svg_text(
     turn:float=0, # degrees, clockwise
     bold:bool=False, # the whole text
 )->str: # SVG
-    "Lines of text; the first stands at `y`"
+    "Draw lines of text; the first stands at `y`"
     weight = ' font-weight="600"'*bold
     spin = f' transform="rotate({turn} {num(x)} {num(y)})"' if turn else ''
     plain = lambda l: escape(unescape(re.sub(r'<[^>]+>', '', re.sub(r'</b>', '\2', re.sub(r'<b>', '\1', l)))))

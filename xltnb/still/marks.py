@@ -22,7 +22,7 @@ def shades_of(
     high:float|None, # at its end; the greatest when None
     scale, # plotly's colour scale
 )->list[str]:
-    "Numbers as colours of a scale"
+    "Turn numbers into colours of a scale"
     low,high = (np.nanmin(v) if low is None else low), (np.nanmax(v) if high is None else high)
     at = np.clip((np.nan_to_num(np.ravel(v), nan=low)-low)/((high-low) or 1), 0, 1)
     return sample_colorscale(scale or 'Viridis', at.tolist())
@@ -33,7 +33,7 @@ def marker_colours(
     n:int, # how many
     colour:str, # where it names none
 )->list[str]:
-    "The colour of each marker: one for all, one each, or by a scale"
+    "Find the colour of each marker: one for all, one each, or by a scale"
     c = m.get('color')
     if c is None or isinstance(c, str): return [c or colour]*n
     v = stored_values(c)
@@ -50,7 +50,7 @@ def draw_symbol(
     edge:tuple|None, # its colour and width
     alpha:float, # opacity, 0..1
 )->str: # SVG
-    "One marker"
+    "Draw one marker"
     kind = str(kind or 'circle')
     shapes = {'square':f'M{num(x-r)} {num(y-r)}h{num(2*r)}v{num(2*r)}h{num(-2*r)}z',
         'x':f'M{num(x-r)} {num(y-r)}l{num(2*r)} {num(2*r)}m0 {num(-2*r)}l{num(-2*r)} {num(2*r)}',
@@ -80,7 +80,7 @@ def draw_line(
     py:np.ndarray, # pixels
     colour:str, # where the trace names none
 )->str: # SVG
-    "The line of a scatter trace; missing points break it"
+    "Draw the line of a scatter trace; missing points break it"
     look = t.get('line', {})
     runs,path = True,''
     for x,y in zip(px, py):
@@ -116,7 +116,7 @@ def draw_scatter(
     colour:str, # where the trace names none
     stacks:dict, # height so far of each stack, changed in place
 )->list[str]: # SVG
-    "Lines, markers, whiskers and labels of one trace"
+    "Draw the lines, markers, whiskers and labels of one trace"
     ux,uy = x.units(stored_values(t.get('x'))), y.units(stored_values(t.get('y')))
     n = min(len(ux), len(uy))
     ux,uy,mode,out = ux[:n], uy[:n], t.get('mode') or 'lines+markers', []
@@ -154,7 +154,7 @@ def draw_bars(
     k:int, # its place among those side by side
     n:int, # how many stand side by side
 )->list[str]: # SVG
-    "The bars of one trace, the `k`th of `n` that stand side by side"
+    "Draw the bars of one trace, the `k`th of `n` that stand side by side"
     flat = t.get('orientation')=='h'
     place,value = (y,x) if flat else (x,y)
     at,high = place.units(stored_values(t['y' if flat else 'x'])), value.units(stored_values(t['x' if flat else 'y']))
@@ -179,7 +179,7 @@ def scale_ends(
     t:dict, # heatmap
     z:np.ndarray, # its numbers
 )->tuple: # least and greatest
-    "Values of a scale's ends"
+    "Find the values of a scale's ends"
     if (mid := t.get('zmid')) is not None: return mid-np.nanmax(np.abs(z-mid)), mid+np.nanmax(np.abs(z-mid))
     return tuple(f(z) if t.get(k) is None else t[k] for k,f in (('zmin',np.nanmin), ('zmax',np.nanmax)))
 
@@ -189,7 +189,7 @@ def draw_heatmap(
     x:Axis, # placed
     y:Axis, # placed
 )->list[str]: # SVG
-    "Cells, those of one shade as one path, and what is written in them"
+    "Draw the cells, those of one shade as one path, and what is written in them"
     z = np.asarray(stored_values(t['z']), float)
     xs,ys = (a.units(stored_values(t[k])) if k in t else np.arange(z.shape[k=='x'], dtype=float) for a,k in ((x,'x'), (y,'y')))
     low,high = scale_ends(t, z)

@@ -30,7 +30,7 @@ from ..training.scores import Transfer
 def invented_world(
     seed:int=0, # draws words, groups and preferences
 )->Invented: # the source is the first of its languages
-    "The invented languages that tasks and encoder share"
+    "Make the invented languages that tasks and encoder share"
     return Invented(replace(NEAR_TO_FAR, seed=seed))
 
 # %% ../../nbs/studies/00_by_name.ipynb #f0c0b8a5
@@ -39,7 +39,7 @@ _INVENTED = 'invented_' # begins the names of the tasks in invented languages
 def is_invented(
     name:str, # of a task
 )->bool:
-    "Is it a task in invented languages?"
+    "Tell whether it is a task in invented languages"
     return name.startswith(_INVENTED)
 
 # %% ../../nbs/studies/00_by_name.ipynb #36bc5f64
@@ -66,7 +66,7 @@ def task_of(
     train:int=0, # source rows; 0: all
     seed:int=0, # which rows
 )->Task:
-    "The rows of a run; raises `XltError` for an unknown task, and for a published one whose folder is not set"
+    "Load the rows of a run; raises `XltError` for an unknown task, and for a published one whose folder is not set"
     if is_invented(name): task = _invented(name, langs)
     else: task = load_task(name, langs=langs or None, hub=not hub_off())
     if name=='xquad': task = split_articles(task)
@@ -80,7 +80,7 @@ def encoder_of(
     cache:str|Path|None=None, # where the invented languages' encoder is kept
     task:Task|None=None, # rows that it will read: their subwords stay beside those of the benchmark
 )->tuple: # encoder, tokenizer
-    "An encoder and its tokenizer; the one of the invented languages is trained by whoever asks first"
+    "Load an encoder and its tokenizer; the one of the invented languages is trained by whoever asks first"
     if name.partition(':')[0]=='invented':
         n = world_seed(name)
         return invented_encoder(InventedEncoderCfg(replace(NEAR_TO_FAR, seed=n), seed=n), cache)
@@ -95,7 +95,7 @@ def slope(
     z:Transfer, # scores by language
     task:str, # the name that `task_of` read, such as 'invented_inference:1'
 )->float: # accuracy per unit of distance from the source; NaN for fewer than three languages
-    "How fast accuracy changes with the distance of a language: URIEL's syntactic one, or the known one of an invented language"
+    "Fit how fast accuracy changes with the distance of a language: URIEL's syntactic one, or the known one of an invented language"
     langs = [l for l in z.scores if l!=z.source]
     far = invented_world(world_seed(task)).distance if is_invented(task) else distance
     if len(langs)<3: return float('nan')

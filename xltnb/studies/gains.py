@@ -48,7 +48,7 @@ def paired(
     base:Sequence[Record], # of the row it is compared with
     metric:str='targets', # of the records
 )->np.ndarray: # one difference for each seed that both have, in points
-    "Differences seed by seed"
+    "Compute the differences seed by seed"
     by = {r.seed: r.metrics[metric] for r in base}
     return np.array([100*(r.metrics[metric]-by[r.seed]) for r in sorted(runs, key=lambda r: r.seed) if r.seed in by])
 
@@ -58,7 +58,7 @@ def gains(
     base:str='plain', # row that is subtracted
     metrics:tuple=('targets','source'), # of the records
 )->pd.DataFrame: # row, metric, gain, low, high, n, p; in points
-    "Paired gain of every row that has runs"
+    "Compute the paired gain of every row that has runs"
     res = []
     for row,runs in arms.items():
         for m in metrics:
@@ -74,7 +74,7 @@ def planned(
     rows:Sequence[str], # rows that were planned to be compared; at most six
     metric:str='targets', # of the records
 )->pd.DataFrame: # with Holm's p
-    "The planned comparisons, corrected for their number; raises `XltError` for more than six"
+    "Correct the planned comparisons for their number; raises `XltError` for more than six"
     if len(rows)>6: raise XltError(f'{len(rows)} planned comparisons: name at most six, the rest is descriptive')
     t = table[(table.metric==metric) & table.row.isin(rows)].reset_index(drop=True)
     return t.assign(p_holm=holm(t.p.fillna(1).tolist()) if len(t) else [])
@@ -83,7 +83,7 @@ def planned(
 def to_read(
     table:pd.DataFrame, # of `gains` or `planned`
 )->pd.DataFrame: # points to one digit, p to three
-    "The same table with as many digits as say something"
+    "Round the table to as many digits as say something"
     digits = dict(gain=1, low=1, high=1, p=3, p_holm=3)
     return table.assign(**{c: table[c].astype(float).round(d) for c,d in digits.items() if c in table})
 
@@ -136,7 +136,7 @@ def gains_fig(
     title:str='', # default: the best row
     rows:Sequence[str]=(), # only these, in this order; default: all
 )->go.Figure:
-    "Points of accuracy that every row gains over `base`; raises `XltError` when no row has a seed in common with it"
+    "Draw the points of accuracy that every row gains over `base`; raises `XltError` when no row has a seed in common with it"
     if rows: arms = {r: arms[r] for r in rows if r in arms}
     t = gains(arms, base, metrics)
     if t.empty: raise XltError(f'no row has a seed in common with {base!r}: run both, as `xltnb plan` lists them')

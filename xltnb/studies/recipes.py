@@ -41,13 +41,13 @@ class Call:
     def filled(self,
         **values, # symbol's name -> value
     )->'Call':
-        "The same with values in place of symbols"
+        "Copy the call with values in place of symbols"
         return Call(self.name, tuple((k, values.get(v.name, v) if isinstance(v, Symbol) else v) for k,v in self.args))
 
     def without(self,
         *keywords:str, # arguments to leave out
     )->'Call':
-        "The same with fewer arguments"
+        "Copy the call with fewer arguments"
         return Call(self.name, tuple((k, v) for k,v in self.args if k not in keywords))
 
 # %% ../../nbs/studies/01_recipes.ipynb #cd913768
@@ -64,7 +64,7 @@ _SYMBOLS = {s.name: s for s in (RHO, N)}
 def read_call(
     text:str, # such as 'ADV(rho=0.1)'
 )->Call:
-    "The value of a method's text; raises `XltError` for anything but a name with keywords and plain values"
+    "Read a method's text; raises `XltError` for anything but a name with keywords and plain values"
     def value(node): return _SYMBOLS.get(getattr(node, 'id', '')) or ast.literal_eval(node)
     try:
         found = ast.parse(text, mode='eval').body
@@ -82,7 +82,7 @@ def make_methods(
     offered:Mapping[str,Callable], # name -> class
     **given, # arguments that a method gets if it takes them, such as table=; a function is called for the value
 )->list: # methods
-    "Methods from their words; raises `XltError` for anything but an offered name with keywords and plain values"
+    "Make methods from their words; raises `XltError` for anything but an offered name with keywords and plain values"
     return [_made(w if isinstance(w, Call) else read_call(w), offered, given) for w in words]
 
 def _made(word, offered, given):
@@ -104,7 +104,7 @@ def transfer_fields(
     m=None, # `Matrix` of language pairs, if measured
     **more, # further metrics
 )->dict: # metrics, per_language, items, source, curves
-    "What a record says of a model's scores"
+    "Write what a record says of a model's scores"
     metrics = {l: z.main(l) for l in z.scores} | dict(targets=z.targets) | more
     items = _with_means(z) if z.metric!='f1' else {}
     if m is None: return dict(metrics=metrics, per_language=z.scores, items=items, source=z.source)

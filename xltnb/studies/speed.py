@@ -34,7 +34,7 @@ def sync():
 
 # %% ../../nbs/studies/04_speed.ipynb #73999ca1
 def best_device()->str:
-    "cuda if there is one, else cpu"
+    "Choose cuda if there is one, else cpu"
     return 'cuda' if torch.cuda.is_available() else 'cpu'
 
 # %% ../../nbs/studies/04_speed.ipynb #6b1b70fb
@@ -42,7 +42,7 @@ def rate(
     work, # callable that does the work
     amount:float, # how much of it, in any unit
 ): # callable without arguments
-    "A callable that times `work()` and returns `amount` a second"
+    "Make a callable that times `work()` and returns `amount` a second"
     def timed():
         sync()
         begin = time.perf_counter()
@@ -78,7 +78,7 @@ def matmul_rate(
     dtype:torch.dtype=torch.float32, # of the matrices
     size:int=0, # rows; 0: 8192 on a GPU, 1024 on a CPU
 )->float: # FLOP/s
-    "The rate of a large matrix product: what arithmetic can reach here"
+    "Measure the rate of a large matrix product: what arithmetic can reach here"
     device = best_device()
     n = size or (8192 if device=='cuda' else 1024)
     a = torch.randn(n,n,device=device,dtype=dtype)
@@ -95,7 +95,7 @@ def figure(
     floor:float, # rate that the machine's arithmetic would allow
     **more, # whatever else is worth a line
 )->dict:
-    "One line of the speed table; `floor` is the bound in the same unit, `of_floor` the share of it that ours reaches"
+    "Make one line of the speed table; `floor` is the bound in the same unit, `of_floor` the share of it that ours reaches"
     line = dict(name=name, ours=ours, peer=peer, unit=unit, ratio=ratio, floor=floor, of_floor=ours/floor)
     line |= dict(device=best_device(), threads=torch.get_num_threads(), **more)
     short = lambda v: float(f'{v:.4g}') if isinstance(v, float) else int(v) if isinstance(v, bool) else v # records know no True
@@ -139,7 +139,7 @@ def measured(
     *names:str, # of speed figures
     store:str|Path='results', # folder of run records
 )->pd.DataFrame: # one column a figure, the latest on each device and in each arithmetic
-    "Figures that were kept"
+    "Read the figures that were kept"
     found = sorted((r for n in names for r in open_store(store).records(f'speed.{n}')), key=lambda r: r.provenance['started'])
     latest = {tuple(filter(None, (r.arm, r.metrics['device'], r.metrics.get('dtype')))): r for r in found}
     facts = lambda r: {k: v for k,v in r.metrics.items() if k not in ('name','device')}

@@ -21,7 +21,7 @@ from ..records.record import Record
 def scores_of(
     records:Sequence[Record], # runs of one arm
 )->dict[str,np.ndarray]: # language -> one score a run, 0..1
-    "The main score of each language; raises `XltError` without runs"
+    "Collect the main score of each language; raises `XltError` without runs"
     if not records: raise XltError('no runs to draw: run the task first')
     langs = list(records[0].per_language)
     return {l: np.array([r.metrics[l] for r in records]) for l in langs}
@@ -31,7 +31,7 @@ def ordered(
     scores:dict, # language -> one score a run
     source:str='en', # drawn first
 )->list[str]:
-    "Languages by falling mean, the source first"
+    "Sort languages by falling mean, the source first"
     return sorted(scores, key=lambda l: (l!=source, -scores[l].mean()))
 
 # %% ../../nbs/studies/03_transfer.ipynb #787b1437
@@ -67,7 +67,7 @@ def languages_fig(
     control_name:str='random weights', # of the control
     name:str='fine-tuned on English', # of the runs
 )->go.Figure:
-    "Every seed's score in every language"
+    "Draw every seed's score in every language"
     scores = scores_of(records)
     langs = ordered(scores)
     n = len(records)
@@ -84,7 +84,7 @@ def surprises_df(
     expected:dict, # language -> value, 0..1
     least:float=.05, # differences up to this one are left out
 )->pd.DataFrame: # one row a language: now, expected, difference, in points; the largest difference first
-    "Languages whose mean over the seeds is not what was expected"
+    "List the languages whose mean over the seeds is not what was expected"
     now = {l: v.mean() for l,v in scores_of(records).items()}
     rows = [dict(language=l, now=100*now[l], expected=100*x, difference=100*(now[l]-x)) for l,x in expected.items() if l in now]
     df = pd.DataFrame(rows, columns=['language','now','expected','difference']).set_index('language')
@@ -94,7 +94,7 @@ def surprises_df(
 def rows_df(
     arms:Mapping[str,Sequence[Record]], # row of a table -> its runs
 )->pd.DataFrame: # languages × rows, means over the seeds in percent
-    "The table that a paper prints: every language, every row; the first row's best languages first"
+    "Make the table that a paper prints: every language, every row; the first row's best languages first"
     means = pd.DataFrame({f'{row} (n = {len(rs)})': {l: 100*v.mean() for l,v in scores_of(rs).items()} for row,rs in arms.items()})
     return means.loc[ordered(scores_of(next(iter(arms.values()))))].round(1)
 
@@ -102,14 +102,14 @@ def rows_df(
 def control_runs(
     records:Sequence[Record], # runs of question answering
 )->list[Record]: # their control, as if it were a run
-    "What random words of the context score, for `languages_fig`"
+    "Read what random words of the context score, for `languages_fig`"
     return [replace(r, metrics={l: v['control_f1'] for l,v in r.per_language.items()}) for r in records]
 
 # %% ../../nbs/studies/03_transfer.ipynb #302c7557
 def answers_df(
     records:Sequence[Record], # runs of question answering
 )->pd.DataFrame: # one row a language, in percent: F1, exact match, and both for random words
-    "Means over the runs, the source first; raises `XltError` without runs"
+    "Compute the means over the runs, the source first; raises `XltError` without runs"
     langs = ordered(scores_of(records))
     names = {'f1': 'F1', 'em': 'exact match', 'control_f1': 'F1 of random words', 'control_em': 'exact match of random words'}
     mean = lambda l,k: round(100*float(np.mean([r.per_language[l][k] for r in records])), 1)
@@ -134,7 +134,7 @@ def with_runs(
 def costs_df(
     plans:Sequence[Plan], # of one target, at several presets
 )->pd.DataFrame: # one row a preset and arm
-    "Most memory and median minutes of the runs that the store has"
+    "Report the most memory and median minutes of the runs that the store has"
     def row(plan, arm, runs):
         of = lambda k: [r.provenance.get(k) or np.nan for r in runs]
         if not runs: return dict(preset=plan.preset, arm=arm, runs=0, device='not run yet', memory_gb='', minutes='')

@@ -86,7 +86,7 @@ class Comparison:
 
     @property
     def df(self): # a pandas DataFrame
-        "cell, paper, source, pinned, now, n, low, high, verdict, command, keys"
+        "Make a table of cell, paper, source, pinned, now, n, low, high, verdict, command, keys"
         import pandas as pd
         return pd.DataFrame(self.rows)
 
@@ -118,7 +118,7 @@ def _pins_in(path):
 def pins(
     store:Store, # run records
 )->dict: # 'cell@preset' to number
-    "Accepted results, by cell and preset"
+    "Read the accepted results, by cell and preset"
     return _pins_in(project_root()/'nbs'/'results'/'pins.json') | _pins_in(store.path/'pins.json')
 
 # %% ../../nbs/verdicts/02_compare.ipynb #4c5297f5
@@ -148,7 +148,7 @@ def pin_plan(
 def moved(
     row:dict, # of a `Comparison`
 )->bool:
-    "Do the present repeats contradict the accepted number: does their interval leave it out?"
+    "Tell whether the present repeats contradict the accepted number: their interval leaves it out"
     bare = math.isnan(row['low']) # without an interval
     if row['pinned'] is None or row['n']<2 and bare: return False
     if row['n']<2 or bare: return round(row['now'], 6)!=row['pinned'] # nothing is drawn, or all repeats are alike

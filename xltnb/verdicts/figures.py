@@ -26,14 +26,14 @@ _MARKERS = dict(ok='circle', smaller='square', off='x', unclear='diamond')
 def verdict_text(
     verdict:str, # a verdict
 )->str: # '✓ ok'
-    "A sign and the word"
+    "Write a sign and the word"
     return f"{VERDICT_LOOK[check_name(verdict, VERDICT_LOOK, 'verdict')][0]} {verdict}"
 
 # %% ../../nbs/verdicts/04_figures.ipynb #928203a2
 def claims_markdown(
     rows:list[dict], # rows of `claims`
 )->str: # a Markdown table
-    "Claim, verdict, our effect, where it is claimed to lie, seeds, and what the paper prints: what one looks for stands on the left"
+    "Write claim, verdict, our effect, where it is claimed to lie, seeds, and what the paper prints: what one looks for is on the left"
     cell = lambda x: str(x or '–').replace('|',r'\|').replace('\n',' ')
     line = lambda cells: f'| {" | ".join(cells)} |'
     head = ['claim','verdict','ours (95 % interval)','claimed','n','what it says','the paper']
@@ -113,7 +113,7 @@ def _claim_axes(fig, rows):
 def claims_fig(
     claims_rows:list[dict], # claim, preset, verdict, effect, low, high, n; text, margin and rule if there are any
 )->go.Figure:
-    "Effects of the claims with their intervals, and the side that is claimed"
+    "Draw the effects of the claims with their intervals, and the side that is claimed"
     rows,fig = needed(claims_rows,'claims'), go.Figure()
     _shade(fig, rows)
     for v in VERDICT_LOOK:

@@ -291,14 +291,14 @@ class Claims:
 
     @property
     def df(self): # a pandas DataFrame
-        "paper, claim, preset, verdict, effect, low, high, n, note, text"
+        "Make a table of paper, claim, preset, verdict, effect, low, high, n, note, text"
         import pandas as pd
         columns = ('paper','claim','preset','verdict','effect','low','high','n','note','text')
         return pd.DataFrame([{k:r[k] for k in columns} for r in self.rows])
 
     @property
     def checks(self): # a pandas DataFrame, one row a check
-        "claim, effect, rule, value, low, high, n, seeds, detectable, verdict, arms, note, why"
+        "Make a table of claim, effect, rule, value, low, high, n, seeds, detectable, verdict, arms, note, why"
         import pandas as pd
         columns = ('value','low','high','n','seeds','detectable','verdict','arms','note','why')
         row = lambda r,k: dict(claim=r['claim'].partition('.')[2], effect=k['effect'], rule=f"{k['rule']} {k['margin']:g}")

@@ -51,7 +51,7 @@ def check_values(
     given:dict, # name -> value
     kinds:dict[str,str], # name -> type, as written on the page
 ):
-    "Names, types and values of parameters; the first that is wrong is an error with the remedy"
+    "Check names, types and values of parameters; the first that is wrong is an error with the remedy"
     for name,val in given.items():
         if name not in kinds:
             close = nearest(name, kinds)
@@ -63,7 +63,7 @@ def check_values(
 def find_page(
     name:str|Path, # 'mothello_tab1', or a path
 )->Path: # the notebook
-    "A page by its path, or by its name among the papers' pages"
+    "Find a page by its path, or by its name among the papers' pages"
     if Path(name).suffix=='.ipynb':
         if not (p := typed_path(name, 'notebook')).is_file(): raise XltError(f'no notebook at {name}')
         return p
@@ -75,7 +75,7 @@ def find_page(
 def page_params(
     nb:str|Path, # a page
 )->dict[str,dict]: # name -> type, default, help
-    "The parameters of a page, as its `parameters` cell declares them"
+    "Read the parameters of a page, as its `parameters` cell declares them"
     page = find_page(nb)
     with needs('lab'): import papermill as pm
     try: spec = pm.inspect_notebook(str(page))
@@ -108,7 +108,7 @@ class PageRun:
 
     @property
     def exit_code(self)->int: # 0 or 1
-        "What a command should exit with"
+        "Choose what a command should exit with"
         return 1 if self.status=='error' else 0
 
 # %% ../../nbs/verdicts/07_pages.ipynb #26733441

@@ -44,7 +44,7 @@ def rows_half_width(
     runs:list, # per seed: short arm name to `Record`
     level:float=.95, # of the interval
 )->tuple[float,int]: # half-width, test rows; NaN and 0 where a run holds no scores of items
-    "Half of the interval that the test rows of these runs give, however many seeds there are"
+    "Compute half of the interval that the test rows of these runs give, however many seeds there are"
     pulls = _pulls(check, runs) if runs else None
     if not pulls: return nan, 0
     variance = sum(p.var(ddof=1)/n if n>1 else 0. for n,p in pulls.items())
@@ -80,7 +80,7 @@ def _power_row(claim, check, plan, get, jobs_at):
 def plan_power(
     plan:Plan, # from `make_plan`
 )->list[dict]: # one a check: claim, effect, rule, margin, half_width, seeds, sd, by_seeds, rows, by_rows, of
-    "The half-width that a plan's seeds and test rows will give each check whose arms it runs"
+    "Estimate the half-width that a plan's seeds and test rows will give each check whose arms it runs"
     paper = plan.target.partition('.')[0]
     get,arms,jobs_at = plan.store.getter(), {j.arm for j in plan.jobs}, cache(lambda preset: jobs_for(paper, preset))
     found = [(claim,c) for claim in load_paper(paper).claims.values() for c in claim.at(plan.preset)]
@@ -90,7 +90,7 @@ def plan_power(
 def power_text(
     rows:list[dict], # from `plan_power`
 )->str: # one line a check
-    "What a plan will show, for a terminal"
+    "Say what a plan will show, for a terminal"
     def line(r):
         if isnan(r['half_width']): return f"  {r['claim']:<14} no earlier records say how wide  {r['effect']}"
         seeds = f"{r['seeds']} seeds ±{r['by_seeds']:.3f}" if isfinite(r['by_seeds']) else ''
@@ -119,7 +119,7 @@ def _to_decide(row, check, plan):
 def to_decide(
     plan:Plan, # from `make_plan`
 )->list[dict]: # one an unclear check: claim, effect, n, seeds, more, hours, rows, arms, says
-    "For each claim of a plan that is `unclear`, the seeds that would decide it and their cost"
+    "Find, for each claim of a plan that is `unclear`, the seeds that would decide it and their cost"
     unclear = [(r,c) for r in judge_plan(plan).rows if r['verdict']=='unclear' for c in r['checks'] if c['verdict']=='unclear']
     return [_to_decide(r, c, plan) for r,c in unclear]
 
@@ -128,7 +128,7 @@ def decide_text(
     rows:list[dict], # from `to_decide`
     plan:Plan, # the same plan
 )->str: # one sentence
-    "How many unclear claims seeds would decide, and what all of them cost together"
+    "Say how many unclear claims seeds would decide, and what all of them cost together"
     if not rows: return f'{plan.target} at {plan.preset}: no claim is unclear'
     by = {}
     for r in rows: by.setdefault(r['claim'], []).append(r)

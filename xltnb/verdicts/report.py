@@ -68,7 +68,7 @@ def claim_values(
     row:dict, # row of `claims`
     runs:list[Record], # the preset's records
 )->dict: # what the template shows of it
-    "One claim: what it says, what came out, and the command and records behind it"
+    "Collect what one claim says, what came out, and the command and records behind it"
     low,high = number(row['low']),number(row['high'])
     name,prints = row['claim'].split('.', 1)[-1],row.get('printed') or '–'
     words = dict(name=name, added=bool(row.get('ours')), small=_small(row), paper_prints=prints)
@@ -140,7 +140,7 @@ def changed(
     jobs:list, # a preset's jobs
     paper_jobs:list, # the jobs of preset `paper`
 )->dict: # setting to (values as printed, values here, arms)
-    "Settings in which jobs differ from the printed ones of the same arm"
+    "List the settings in which jobs differ from the printed ones of the same arm"
     full,out = {j.arm:_flat(j.config) for j in paper_jobs}, {}
     for j in jobs:
         printed = full.get(j.arm,{})
@@ -168,7 +168,7 @@ def _all(runs, get):
 def machine(
     runs:list[Record], # run records
 )->str: # 'AMD EPYC, 2 cores; cpu'
-    "What the runs ran on, in words"
+    "Say what the runs ran on, in words"
     if not runs: return 'nothing has run yet'
     cpu,cores,device = (_all(runs, lambda p: p.get(k)) for k in ('cpu','cores','device'))
     return f'{cpu}, {cores} cores; computed on {device}'
@@ -196,7 +196,7 @@ def _run_row(run):
 def tally(
     rows:list[dict], # rows of `claims`
 )->list[tuple]: # (verdict, how many)
-    "How many claims have which verdict"
+    "Count how many claims have which verdict"
     return [(v, k) for v in VERDICT_LOOK if (k := sum(r['verdict']==v for r in rows))]
 
 # %% ../../nbs/verdicts/05_report.ipynb #b17fceff

@@ -22,7 +22,7 @@ def verdict(
     rule:str, # one of `RULES`
     margin:float, # where the rule draws its line
 )->str: # one of `VERDICTS`
-    "The word for an effect with its interval"
+    "Choose the word for an effect with its interval"
     if n<3 or not (isfinite(low) and isfinite(high)): return 'undecided'
     a,b = claimed_range(rule, margin)
     if (a<=low and high<=b) if rule=='within' else (a<low and high<b): return 'ok'
@@ -56,7 +56,7 @@ def number(
     x, # a number, NaN or None
     digits:int=3, # after the point
 )->str: # '0.123', or '–'
-    "A number for people"
+    "Write a number for people"
     return f'{x:.{digits}f}'.replace('-','−') if x is not None and isfinite(x) else '–'
 
 # %% ../../nbs/verdicts/00_words.ipynb #d980cfc7
@@ -64,7 +64,7 @@ def interval(
     row:dict, # effect or now, low, high
     value:str='effect', # which of them is the number
 )->str: # '0.17 (0.15 to 0.19)'
-    "A number with its 95 % interval"
+    "Write a number with its 95 % interval"
     if number(row['low'])=='–': return number(row[value])
     return f"{number(row[value])} ({number(row['low'])} to {number(row['high'])})"
 
@@ -72,7 +72,7 @@ def interval(
 def claimed(
     row:dict, # rule and margin
 )->str: # '> 0.1', '< 0.03', '−0.02 to 0.02', '–' without a rule
-    "Where the effect is claimed to lie"
+    "Say where the effect is claimed to lie"
     m = row.get('margin')
     if m is None or not isfinite(m): return '–'
     return {'above':f'> {m:g}', 'below':f'< {m:g}', 'within':f'{-m:g} to {m:g}'}.get(row.get('rule'),'–').replace('-','−')
