@@ -48,7 +48,7 @@ def hub_name(
     adapter:str, # name of the adapter
     prefix:str='', # of the model: 'roberta.', 'bert.' or ''
 )->str: # name in AdapterHub's layout
-    "The inverse of `own_name`, in today's words"
+    "Invert `own_name`, in today's words"
     first,*rest = name.split('.')
     if first=='nice': return f'{prefix}invertible_adapters.{adapter}.{".".join(rest)}'
     i,place,*part = rest
@@ -112,7 +112,7 @@ def hub_cfg(
     top:dict, # content of adapter_config.json
     names, # the tensors' names in an `Adapter`
 )->BottleneckCfg|LoraCfg|IA3Cfg:
-    "What a published configuration means; raises `XltError` for what our adapters cannot compute"
+    "Read what a published configuration means; raises `XltError` for what our adapters cannot compute"
     try: return _cfg_of(top, names)
     except (LookupError, TypeError, AttributeError) as e: raise XltError(f'the configuration lacks or mistakes {one_line(e)}') from e
 
@@ -212,7 +212,7 @@ _whole = lambda x: int(x) if x==int(x) else x
 def hub_config(
     adapter:Adapter, # any
 )->dict: # content of adapter_config.json
-    "An adapter's configuration in AdapterHub's words"
+    "Translate an adapter's configuration into AdapterHub's words"
     c = adapter.cfg
     if isinstance(c, BottleneckCfg):
         inner = {k: v for k,v in _BOTTLENECK.items() if k not in ('use_dora','output_lora')}
@@ -275,7 +275,7 @@ class HubHead:
 
     @property
     def config(self)->dict:
-        "Kind, layers, labels"
+        "Read kind, layers and labels"
         return json.loads(self.text)['config']
 
     def __repr__(self): return f'HubHead({self.config.get("head_type")}, {", ".join(self.tensors)})'

@@ -35,13 +35,13 @@ class Backbone(Config):
 
     @classmethod
     def of(cls, model:nn.Module):
-        "The shape of a model; raises `XltError` for another layout than BERT's"
+        "Read the shape of a model; raises `XltError` for another layout than BERT's"
         layers = encoder_layers(model)
         config,block = getattr(model,'config',None), layers[0].output
         return cls(getattr(config,'model_type',''), len(layers), block.dense.out_features, block.dense.in_features)
 
     def differs(self, other)->list: # (what, own, the other's)
-        "What keeps an adapter of this shape from fitting the other"
+        "List what keeps an adapter of this shape from fitting the other"
         pairs = [(k, getattr(self,k), getattr(other,k)) for k in ('kind','layers','width','ffn')]
         return [(k,a,b) for k,a,b in pairs if a!=b and (k!='ffn' or a and b)]
 
@@ -49,7 +49,7 @@ class Backbone(Config):
 def encoder_layers(
     model:nn.Module, # encoder, with or without a head
 )->nn.ModuleList:
-    "The layers of an encoder; raises `XltError` for another layout than BERT's"
+    "Find the layers of an encoder; raises `XltError` for another layout than BERT's"
     layers = getattr(getattr(getattr(model,'base_model',model),'encoder',None), 'layer', None)
     if layers and all(hasattr(l.output, part) for l in layers for part in ('dense','dropout','LayerNorm')): return layers
     raise XltError(f'{type(model).__name__} has no layers in the layout of BERT, RoBERTa or XLM-R (encoder.layer[i].output with '
@@ -150,7 +150,7 @@ class NiceCoupling(nn.Module):
         return torch.cat([y1, x2+self.G(y1)], -1)
 
     def inverse(self, y_B_T_D:Tensor)->Tensor:
-        "What `forward` was given"
+        "Compute what `forward` was given"
         y1,y2 = y_B_T_D[...,:self.split], y_B_T_D[...,self.split:]
         x2 = y2-self.G(y1)
         return torch.cat([y1-self.F(x2), x2], -1)
@@ -186,7 +186,7 @@ def start_of(
     shape, # its shape
     init:str|int='shared', # 'shared', or a number that seeds each tensor for itself
 )->Tensor:
-    "What a tensor of an adapter holds before training"
+    "Make what a tensor of an adapter holds before training"
     part = name.rsplit('.',1)[-1]
     if part=='scale': return torch.ones(shape)
     if part in ('bias','B'): return torch.zeros(shape)
@@ -214,7 +214,7 @@ def fill(
 def fingerprint(
     weights:dict, # name -> tensor
 )->str: # 16 hex digits
-    "Hash of names, shapes and values, whatever file they come from"
+    "Hash names, shapes and values, whatever file they come from"
     h = hashlib.sha256()
     for k in sorted(weights):
         v = weights[k].detach().cpu().contiguous()
@@ -226,7 +226,7 @@ def fingerprint(
 def check_sums(
     weights:dict, # name -> float32 tensor
 )->tuple: # two numbers a tensor
-    "What tells at the speed of reading whether weights have changed: a sum of their bits, and a sum weighted by position"
+    "Compute what tells at the speed of reading whether weights have changed: a sum of their bits, and a sum weighted by position"
     ramp = torch.arange(1., max((v.numel() for v in weights.values()), default=0)+1)
     flat = [v.detach().cpu().contiguous().flatten() for v in weights.values()]
     bits = lambda v: int(v.view(torch.int64 if len(v)%2==0 else torch.int32).sum())
@@ -266,16 +266,16 @@ class Adapter(nn.Module):
 
     @property
     def kind(self)->str:
-        "'bottleneck', 'lora' or 'ia3'"
+        "Name the kind: 'bottleneck', 'lora' or 'ia3'"
         return next(k for k,c in _CONFIGS.items() if isinstance(self.cfg, c))
 
     def weights(self)->dict:
-        "Name -> tensor, without a copy and without gradients"
+        "List the weights, name -> tensor, without a copy and without gradients"
         return {k: v.detach() for k,v in self.named_parameters()}
 
     @property
     def fingerprint(self)->str: # 16 hex digits
-        "Hash of the weights, computed again only if a check sum says that they have changed"
+        "Hash the weights, again only if a check sum says that they have changed"
         sums = check_sums(self.weights())
         if self._seen is None or self._seen[0]!=sums: self._seen = sums, fingerprint(self.weights())
         return self._seen[1]
@@ -300,7 +300,7 @@ def with_weights(
     name:str|None=None, # of the adapter; the same if None
     about:dict|None=None, # where it comes from
 )->Adapter: # a new one
-    "An adapter that holds given tensors; raises `XltError` unless they are all there in the right shape"
+    "Make an adapter that holds given tensors; raises `XltError` unless they are all there in the right shape"
     with torch.device('meta'): out = Adapter(name or like.name, like.cfg, like.backbone, init=None, about=about)
     return assign(out, weights)
 
@@ -382,7 +382,7 @@ def _header_of(text, path):
 def read_header(
     path:str|Path, # a file that `save_adapter` wrote
 )->Adapter: # on the device 'meta', without weights
-    "What a file says about its adapter; raises `XltError` for a file of something else"
+    "Read what a file says about its adapter; raises `XltError` for a file of something else"
     with open_tensors(path) as f: text = (f.metadata() or {}).get('xltnb')
     if text is None:
         raise XltError(f'{path} holds tensors, but no adapter that `save_adapter` wrote: for AdapterHub folders use `from_hub`')

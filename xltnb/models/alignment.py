@@ -30,7 +30,7 @@ def layer_vectors(
     specials:bool=True, # do special tokens count in the mean?
     batch:int=64, # texts at a time
 )->Tensor: # [L+1,N,D] float32
-    "Mean hidden state of each text at each layer, texts of like length together"
+    "Average the hidden states of each text at each layer, texts of like length together"
     if not len(texts): raise XltError('no texts to align: check the language and the split')
     net = model.base_model
     rows = tokenizer([prefix+t for t in texts], truncation=True, max_length=max_len)['input_ids']
@@ -60,7 +60,7 @@ def unit(
     x_N_D:Tensor, # vectors
     centre:bool=False, # take their mean away first?
 )->Tensor: # [N,D]
-    "Vectors at length 1"
+    "Scale vectors to length 1"
     return nn.functional.normalize(x_N_D-x_N_D.mean(0) if centre else x_N_D, dim=-1)
 
 # %% ../../nbs/models/08_alignment.ipynb #e5b7dda0
@@ -69,7 +69,7 @@ def retrieval_hits(
     y_N_D:Tensor, # of their translations
     centre:bool=False, # take each language's mean away first?
 )->np.ndarray: # float [N]: 0, .5 or 1, the mean of both directions
-    "Is each sentence's nearest neighbour its translation? Raises `XltError` where there are not as many of one as of the other"
+    "Tell whether each sentence's nearest neighbour is its translation; raises `XltError` unless there are as many of one as of the other"
     if x_N_D.shape!=y_N_D.shape: raise XltError(f'{len(x_N_D)} sentences and {len(y_N_D)} translations: give pairs, in one order')
     sim_N_N = unit(x_N_D, centre)@unit(y_N_D, centre).T
     here = torch.arange(len(sim_N_N))
@@ -80,7 +80,7 @@ def margin(
     x_N_D:Tensor, # of sentences
     y_N_D:Tensor, # of their translations
 )->float:
-    "How much nearer a translation is than another sentence, in cosine"
+    "Measure how much nearer a translation is than another sentence, in cosine"
     sim_N_N = unit(x_N_D)@unit(y_N_D).T
     n = len(sim_N_N)
     return float(sim_N_N.diag().mean() - (sim_N_N.sum()-sim_N_N.trace())/(n*(n-1)))
@@ -90,7 +90,7 @@ def cka(
     x_N_D:Tensor, # of sentences
     y_N_D:Tensor, # of their translations; may have another width
 )->float: # in [0,1]
-    "Linear centred kernel alignment"
+    "Compute the linear centred kernel alignment"
     x,y = (v.double()-v.double().mean(0) for v in (x_N_D, y_N_D))
     return float((x.T@y).norm()**2/((x.T@x).norm()*(y.T@y).norm()))
 
@@ -109,7 +109,7 @@ def lexical_hits(
     texts:Sequence[str], # sentences
     others:Sequence[str], # their translations
 )->np.ndarray: # float [N]: 0, .5 or 1, the mean of both directions
-    "Retrieval by TF-IDF over subwords; a sentence that shares none with any other is a miss"
+    "Retrieve by TF-IDF over subwords; a sentence that shares none with any other is a miss"
     rows = [tokenizer(list(ts), add_special_tokens=False)['input_ids'] for ts in (texts, others)]
     seen = np.bincount(np.concatenate([np.unique(r) for part in rows for r in part]).astype(int), minlength=len(tokenizer))
     a,b = (_tfidf(part, seen, len(tokenizer)) for part in rows)
@@ -124,7 +124,7 @@ def measures(
     x_N_D:Tensor, # of sentences
     y_N_D:Tensor, # of their translations
 )->dict: # measure -> value
-    "The four measures of one layer"
+    "Compute the four measures of one layer"
     raw,centred = (float(retrieval_hits(x_N_D, y_N_D, c).mean()) for c in (False, True))
     return dict(raw=raw, centred=centred, margin=margin(x_N_D, y_N_D), cka=cka(x_N_D, y_N_D))
 
@@ -139,23 +139,23 @@ class LayerAlignment:
     def mean(self,
         measure:str='centred', # one of `MEASURES`
     )->list: # one a layer
-        "Mean over languages"
+        "Average a measure over languages"
         check_name(measure, MEASURES, 'measure')
         return np.mean([[m[measure] for m in ms] for ms in self.layers.values()], 0).tolist()
 
     def best(self,
         measure:str='centred', # one of `MEASURES`
     )->int: # layer, 0 is the embeddings
-        "The layer with the highest mean over languages; choose it on development pairs"
+        "Find the layer with the highest mean over languages; choose it on development pairs"
         return int(np.argmax(self.mean(measure)))
 
     @property
     def chance(self)->float:
-        "P@1 of a blind choice"
+        "Compute P@1 of a blind choice"
         return 1/self.pairs
 
     def df(self)->pd.DataFrame: # layer by measure, mean over languages
-        "The measures by layer"
+        "List the measures by layer"
         return pd.DataFrame({m: self.mean(m) for m in MEASURES}).rename_axis('layer')
 
     def __repr__(self):

@@ -36,7 +36,7 @@ _EMB = dict(word='word_embeddings', pos='position_embeddings', type='token_type_
 def bert_name(
     name:str, # of a tensor in the file, such as 'l0.q.w'
 )->str: # such as 'encoder.layer.0.attention.self.query.weight'
-    "The name of a tensor in `BertModel`"
+    "Translate the name of a tensor into that of `BertModel`"
     first,part,*kind = name.split('.')
     end = dict(w='weight', b='bias')[kind[0] if kind else 'w']
     if first=='emb': return f'embeddings.{_EMB[part]}.{end}'
@@ -46,7 +46,7 @@ def bert_name(
 def bert_config(
     file:Q4File, # an encoder's file
 )->BertConfig:
-    "Shape of the model that the file's weights fill"
+    "Describe the shape of the model that the file's weights fill"
     s = file.sizes
     size = dict(hidden_size=s['hidden'], num_hidden_layers=s['layers'], num_attention_heads=s['heads'], intermediate_size=s['ffn'])
     tables = dict(vocab_size=s['vocab'], max_position_embeddings=s['positions'], type_vocab_size=s['types'])
@@ -58,7 +58,7 @@ def bert_state(
     config:BertConfig, # its shape
     given:dict|None=None, # tensors of the file that are at hand already, flat
 )->dict: # name in `BertModel` -> weights
-    "Dequantised weights; raises `XltError` if the file's tensors are not those of a BERT"
+    "Dequantise the weights; raises `XltError` if the file's tensors are not those of a BERT"
     with torch.device('meta'): shapes = {k: v.shape for k,v in BertModel(config, add_pooling_layer=False).state_dict().items()}
     names = {bert_name(k): k for k in file.index if k.startswith(('emb.','l'))}
     if names.keys()!=shapes.keys():
@@ -105,7 +105,7 @@ def _bert_of(file, keep):
 # %% ../../nbs/models/03_encoders.ipynb #a07f41be
 @contextmanager
 def quiet():
-    "No progress bars for work of a second, and no report of missing keys: we look at them ourselves"
+    "Switch off progress bars for work of a second, and the report of missing keys: we look at them ourselves"
     was,level = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
     hf_logging.disable_progress_bar()
     hf_logging.set_verbosity_error()
@@ -118,7 +118,7 @@ def quiet():
 def has_weights(
     folder:Path, # of a model
 )->bool:
-    "Whether a folder holds the last file that saving a model writes"
+    "Tell whether a folder holds the last file that saving a model writes"
     return (folder/'model.safetensors').is_file()
 
 # %% ../../nbs/models/03_encoders.ipynb #ffa6ede8
@@ -227,7 +227,7 @@ TLM_FILE = MODELS_DIR/'e5-small-tlm.bin' # trained on translations too
 def is_packaged(
     name:str, # a name that `load_encoder` knows
 )->bool:
-    "Is it the packaged encoder, or a file of its kind, which can be pruned while it is read?"
+    "Tell whether it is the packaged encoder, or a file of its kind, which can be pruned while it is read"
     return name=='e5-small' or is_q4(name) and has_pieces(name)
 
 def _shipped(name):
@@ -274,7 +274,7 @@ def load_tokenizer(
     name:str='e5-small', # as in `load_encoder`
     pruned=None, # as in `load_encoder`
 )->PreTrainedTokenizerFast:
-    "The tokenizer alone"
+    "Load the tokenizer alone"
     if is_packaged(str(name)) and not _plainly(pruned): return _pruned_tokenizer(str(name), pruned)[2]
     return _tokenizer_at(_home(str(name), bool(pruned)))
 
@@ -356,7 +356,7 @@ def save_mlm(
     path:str|Path, # file to write
     model:BertForMaskedLM, # trained from the pruned packaged encoder, its word embeddings unchanged
 )->Path: # `path`
-    "Differences of the body from the packaged encoder in four-bit blocks, and the head; raises `XltError` if the word embeddings differ"
+    "Write the body's differences from the packaged encoder in four-bit blocks, and the head; raises `XltError` if word embeddings differ"
     base = read_q4(encoder_file())
     before = _bert_of(base, benchmark_ids(base)).state_dict()
     after = {k[5:]: v.float() for k,v in model.state_dict().items() if k.startswith('bert.')}

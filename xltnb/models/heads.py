@@ -40,7 +40,7 @@ def add_head(
     seed:int=0, # draws the head
     pooler:str='any', # 'own': refuse an encoder without a trained pooler
 )->PreTrainedModel: # the library's model for this kind of task; `fresh` names the weights of its body that the encoder lacked
-    "A model with a head for a task; raises `XltError` for a kind of task that has none, or labels that it needs"
+    "Make a model with a head for a task; raises `XltError` for a kind of task that has none, or labels that it needs"
     auto = _HEADS[check_name(kind, _HEADS, 'kind of task with a head')]
     check_name(pooler, ('any','own'), 'pooler')
     config = copy.deepcopy(encoder.config)
@@ -74,7 +74,7 @@ def sentence_vectors(
     batch:int=64, # texts at a time
     max_len:int=512, # subwords a text may have
 )->Tensor: # [N,D], unit length, in the order of `texts`
-    "Mean of the last hidden states, texts of like length together"
+    "Average the last hidden states of each text, texts of like length together"
     net = model.base_model
     rows = tokenizer([prefix+t for t in texts], truncation=True, max_length=max_len)['input_ids'] if len(texts) else []
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))

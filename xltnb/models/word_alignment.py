@@ -21,7 +21,7 @@ def sinkhorn_links(
     sweeps:int=2, # normalisations of both sides
     floor:float|None=None, # least similarity; None: as it is
 )->set: # of (i, j)
-    "Links on which both sides agree after Sinkhorn's sweeps; raises `XltError` for an empty or infinite matrix"
+    "Find the links on which both sides agree after Sinkhorn's sweeps; raises `XltError` for an empty or infinite matrix"
     s = np.array(sim_I_J, float)
     check_number(sweeps, 'sweeps', 0, whole=True)
     if s.ndim!=2 or not s.size or not np.isfinite(s).all():
@@ -39,7 +39,7 @@ def aer(
     sure:Iterable[set], # gold
     possible:Iterable[set]=(), # gold that may stand or not; the sure ones belong to it; (): none beside them
 )->float: # in [0,1]
-    "Alignment error rate over all pairs; raises `XltError` for lists of unequal length"
+    "Compute the alignment error rate over all pairs; raises `XltError` for lists of unequal length"
     links,sure = list(links), list(sure)
     possible = list(possible) or sure
     if not len(links)==len(sure)==len(possible):
@@ -65,7 +65,7 @@ def pair_states(
     source:Sequence[str], # words
     target:Sequence[str], # words of the translation
 )->tuple: # [L+1,I,D] and [L+1,J,D] states, word of each source and of each target subword
-    "States of both sentences, read together; raises `XltError` for a sentence without words"
+    "Compute the states of both sentences, read together; raises `XltError` for a sentence without words"
     if not len(source) or not len(target): raise XltError('a sentence without words cannot be aligned')
     (a,wa),(b,wb) = (_pieces(tokenizer, list(ws)) for ws in (source, target))
     row = [tokenizer.cls_token_id, *a, tokenizer.sep_token_id, *b, tokenizer.sep_token_id]
@@ -85,7 +85,7 @@ def word_links(
     target:Sequence[str], # words of the translation
     **kw, # for `sinkhorn_links`
 )->list: # one set of (source word, target word) a layer
-    "Links of a sentence pair at every layer"
+    "Find the links of a sentence pair at every layer"
     x_L_I_D,y_L_J_D,wx,wy = pair_states(model, tokenizer, source, target)
     found = (sinkhorn_links((x@y.T).numpy(force=True), **kw) for x,y in zip(x_L_I_D, y_L_J_D))
     return [{(wx[i],wy[j]) for i,j in links} for links in found]
@@ -99,7 +99,7 @@ def aer_by_layer(
     possible:Iterable[set]=(), # further links that may stand
     **kw, # for `sinkhorn_links`
 )->list: # one rate a layer, the embeddings first
-    "Alignment error rate at every layer"
+    "Compute the alignment error rate at every layer"
     by_layer = zip(*(word_links(model, tokenizer, a, b, **kw) for a,b in pairs))
     sure,possible = list(sure), list(possible)
     return [aer(list(links), sure, possible) for links in by_layer]

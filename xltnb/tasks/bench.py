@@ -164,7 +164,7 @@ class BenchCheck:
     problems:tuple # one line each
     @property
     def ok(self)->bool:
-        "Is all as it should be?"
+        "Tell whether all is as it should be"
         return not self.problems
     def __repr__(self):
         lines = [f'{f:28}{d["rows"]:>9} rows{d["languages"]:>4} languages{d["bytes"]/1e6:>8.2f} MB' for f,d in self.files.items()]

@@ -38,13 +38,13 @@ class PublishedData:
     hub_splits:dict = field(default_factory=dict) # our split -> the hub's name for it, where they differ
     train_from:str = '' # entry that English training rows on the hub come from, where this one has none
     def named(self, pattern:str, lang:str)->str:
-        "A file or configuration name for `lang`"
+        "Name a file or configuration for `lang`"
         return pattern.format(l=lang, x=self.codes.get(lang, lang))
     def needs(self, lang:str, split:str)->bool:
-        "Can a task not do without this split of `lang`?"
+        "Tell whether a task cannot do without this split of `lang`"
         return self.need.get(split)=='all' or (self.need.get(split)=='source' and lang==self.languages[0])
     def asked(self, langs:tuple|None=None)->tuple:
-        "The source, then `langs` (None: all); raises `XltError` for a language outside a closed set"
+        "List the source, then `langs` (None: all); raises `XltError` for a language outside a closed set"
         langs = self.languages if langs is None else (langs,) if isinstance(langs, str) else langs
         if not self.open_set: langs = [check_name(l, self.languages, 'language') for l in langs]
         return tuple(dict.fromkeys((self.languages[0], *langs)))
@@ -64,7 +64,7 @@ def published(
 def folder_variable(
     name:str, # key of the catalogue
 )->str: # 'XLTNB_XNLI'
-    "The environment variable that names a data set's folder"
+    "Name the environment variable that holds a data set's folder"
     return f'XLTNB_{name.upper()}'
 
 # %% ../../nbs/tasks/05_catalog.ipynb #88de072b
@@ -72,7 +72,7 @@ def data_folder(
     name:str, # key of the catalogue
     folder:str|Path|None=None, # what the user said
 )->Path|None: # None if nobody said
-    "`folder`, or the one that the environment variable `XLTNB_<NAME>` names; raises `XltError` if it is not there"
+    "Find `folder`, or the one that the environment variable `XLTNB_<NAME>` names; raises `XltError` if it is not there"
     if not (folder := folder or os.environ.get(folder_variable(name))): return None
     if not (found := typed_path(folder, f'folder of {name}')).is_dir():
         raise XltError(f'{folder} is not a folder: name the one that holds the files of {name}')

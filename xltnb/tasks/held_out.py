@@ -22,7 +22,7 @@ _TESTS = ('lo_ret/validation','lo_ret/test','lo_pair/validation','lo_pair/test',
 def bare(
     text:str, # a sentence
 )->str:
-    "Letters and digits alone, in lower case"
+    "Keep letters and digits alone, in lower case"
     return re.sub(r'[\W_]+', '', text.casefold())
 
 # %% ../../nbs/tasks/11_held_out.ipynb #0f3343fe
@@ -35,7 +35,7 @@ def _strings(path):
 
 @lru_cache
 def test_strings()->frozenset: # without case, spaces and punctuation
-    "Every string of the tests and of what they are chosen on, ten characters and more"
+    "List every string of the tests and of what they are chosen on, ten characters and more"
     return frozenset(b for p in _TESTS for s in _strings(p) if len(b := bare(s))>=10)
 
 # %% ../../nbs/tasks/11_held_out.ipynb #f5ad4f45

@@ -135,7 +135,7 @@ class _Loader:
         self.cache,self._notes,self.by_line,self.files = {},[],{},{}
         self.mended,self.askers = {},{} # by file: a file can hold several languages and splits
     def rows(self, lang, split):
-        "Tidy rows of one split, [] if it is not needed and not there, or nothing of it is left"
+        "Tidy the rows of one split; [] if it is not needed and not there, or nothing of it is left"
         count = Counter()
         rows,where = (self.from_hub if self.folder is None else self.from_folder)(lang, split)
         rows = [r for r in rows if _belongs(r, self.pub, lang, split)]
@@ -156,7 +156,7 @@ class _Loader:
         return rows
     @property
     def notes(self):
-        "What was mended and dropped: by file where several languages or splits share one"
+        "List what was mended and dropped: by file where several languages or splits share one"
         who = lambda key: self.askers[key][0] if len(self.askers[key])==1 else ' + '.join(p.name for p in key)
         return (*(f'{who(key)}: {n} {what}' for key,count in self.mended.items() for what,n in count.items() if n), *self._notes)
     def from_folder(self, lang, split):

@@ -32,7 +32,7 @@ UNSPACED = frozenset(('zh','ja','th','lo','km','my')) # no spaces between words
 def spaced(
     lang:str, # a language, with or without a region: 'zh', 'zh-TW'
 )->bool:
-    "Does it put spaces between words?"
+    "Tell whether a language puts spaces between words"
     return lang.split('-')[0] not in UNSPACED
 
 # %% ../../nbs/tasks/00_languages.ipynb #ec6e1631
@@ -63,7 +63,7 @@ def in_script(
     text:str, # a sentence
     lang:str, # the language it should be in
 )->bool: # True for languages in Latin script
-    "Does the sentence hold at least one letter of its language's script?"
+    "Tell whether the sentence holds at least one letter of its language's script"
     names = scripts_of(lang)
     return 'LATIN' in names or any(unicodedata.name(c, '').startswith(names) for c in text if c.isalpha())
 

@@ -80,7 +80,7 @@ class NgramTagger:
     def __call__(self,
         rows:Dataset, # rows with `tokens`
     )->list: # tag ids, one list a row
-        "Tags of each row"
+        "Predict the tags of each row"
         views = _token_views(rows['tokens'][:])
         x = hstack([_transform(v, [w[i] for w in views]) for i,v in enumerate(self.vec)]).tocsr()
         pred = self.model.predict(x).tolist()

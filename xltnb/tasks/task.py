@@ -94,15 +94,15 @@ class Task:
             for split,rows in splits.items(): _check_columns(rows, want, f'{self.name}, {lang}, {split}')
     @property
     def languages(self)->tuple:
-        "All languages, the source first"
+        "List all languages, the source first"
         return (self.source, *self.targets)
     @property
     def targets(self)->tuple:
-        "All languages but the source"
+        "List all languages but the source"
         return tuple(l for l in self.data if l!=self.source)
     @property
     def metric(self)->str:
-        "'accuracy', 'span_f1', 'squad' or 'accuracy@1'"
+        "Name the metric: 'accuracy', 'span_f1', 'squad' or 'accuracy@1'"
         if self.kind=='tag': return 'span_f1' if any(l[:2]=='B-' for l in self.labels) else 'accuracy'
         return dict(span='squad', retrieve='accuracy@1').get(self.kind, 'accuracy')
 

@@ -62,7 +62,7 @@ def arguments(
     out:Path, # folder of checkpoints
     **kwargs, # more of `TrainingArguments`, but none that the settings decide
 )->TrainingArguments:
-    "The settings in the library's words"
+    "Translate the settings into the library's words"
     check_more(kwargs)
     updates = cfg.steps or math.ceil(cfg.epochs*math.ceil(rows/(cfg.batch*cfg.accumulation*int(os.environ.get('WORLD_SIZE', 1)))))
     gpu = torch.cuda.is_available() and not kwargs.get('use_cpu')

@@ -42,13 +42,13 @@ def _numbered(folder):
 def looks(
     folder:Path, # of a run
 )->dict[int,Path]: # update -> checkpoint, the oldest first
-    "Checkpoints of looks at the dev split"
+    "List the checkpoints of looks at the dev split"
     return dict(sorted(_numbered(folder).items()))
 
 def checkpoints(
     folder:Path, # of a run
 )->list[Path]: # the oldest first
-    "Checkpoints of looks, and those between them"
+    "List the checkpoints of looks, and those between them"
     found = *_numbered(folder).items(), *_numbered(folder/'between').items()
     return [f for _,f in sorted(found)]
 
@@ -67,14 +67,14 @@ def _meta(folder):
 def whole(
     folder:Path, # a checkpoint
 )->bool:
-    "Is every file there that a run needs to go on, and is it what was written?"
+    "Tell whether every file is there that a run needs to go on, and is what was written"
     return _meta(folder) is not None
 
 # %% ../../nbs/training/06_checkpoints.ipynb #9c85a26c
 def last_whole(
     folder:Path, # of a run
 )->Path|None:
-    "The newest checkpoint to go on from; damaged ones are set aside"
+    "Find the newest checkpoint to go on from; damaged ones are set aside"
     for f in reversed(checkpoints(folder)):
         if whole(f): return f
         warnings.warn(f'the checkpoint {f} is damaged: it is now {set_aside(f).name}, and the run goes on from the one before',
@@ -101,7 +101,7 @@ def started(
     model:nn.Module, # before training
     feats:Dataset, # features
 )->tuple[str,str]: # hash of the weights, hash of the features
-    "What a checkpoint belongs to, besides settings: another encoder, a random one or other rows must not go on from it"
+    "Hash what a checkpoint belongs to, besides settings: another encoder, a random one or other rows must not go on from it"
     weights,rows = sha256(), sha256()
     for k,v in model.state_dict().items():
         weights.update(k.encode()+v.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
@@ -120,7 +120,7 @@ def identity(
     feats:Dataset, # features
     more:dict, # further `TrainingArguments`
 )->dict: # plain data
-    "All that makes a run this one, whatever machine it goes on"
+    "List all that makes a run this one, whatever machine it goes on"
     weights,rows = started(model, feats)
     layout = {f'model.{k}': v for k,v in model.config.to_dict().items() if type(v) in (int, float, bool)}
     told = {k: _told(v) for k,v in more.items() if k!='use_cpu'}
@@ -144,7 +144,7 @@ class Between(TrainerCallback):
         self.due,self.at = False,time.monotonic()
 
     def on_step_end(self, args, state, control, **kwargs):
-        "The first process's clock decides, unless a look or the end saves anyway"
+        "Decide by the first process's clock, unless a look or the end saves anyway"
         self.report(state.global_step/args.max_steps)
         late,over = time.monotonic()-self.at >= 60*MINUTES, time.time()>=self.deadline
         if args.world_size>1: late,over = broadcast(torch.tensor([late, over], device=args.device)).tolist()
@@ -162,7 +162,7 @@ def spare(
     most:int|None, # as many stay; None: all
     best:int|None=None, # update of one that stays, besides the newest
 )->list[Path]: # checkpoints that may go, the oldest first
-    "All but the newest, the best, and as many before as are to stay"
+    "List all but the newest, the best, and as many before as are to stay"
     order = sorted(found, key=lambda n: (n in (max(found), best), n))
     return [found[n] for n in order[:-most]] if most else []
 
@@ -176,7 +176,7 @@ class Keeping(TrainerCallback):
     ): self.run,self.between,self.most = run, between, most
 
     def on_save(self, args, state, control, **kwargs):
-        "Called in every process, once the library has written its part"
+        "Finish a checkpoint; every process calls it, once the library has written its part"
         PartialState().wait_for_everyone()
         if args.should_save: self.finish(Path(args.output_dir)/f'checkpoint-{state.global_step}', state)
 
@@ -184,7 +184,7 @@ class Keeping(TrainerCallback):
         made:Path, # checkpoint that was written
         state:TrainerState, # of the training
     ):
-        "Seal it where it belongs; then the old ones go"
+        "Seal a checkpoint where it belongs; then the old ones go"
         folder,due = made.parent, self.between.due
         (made/'training_args.bin').unlink(missing_ok=True) # the one pickle that would run code, and nothing here reads it
         if due: made = _move(made, folder/'between'/made.name)
@@ -203,7 +203,7 @@ def alone(
     lock:Path, # a lock file
     take:bool=True, # False: another process of the same run takes it
 ):
-    "One run at a time between here and the end of the block; the others wait"
+    "Let one run at a time work from here to the end of the block; the others wait"
     lease = Lease(lock)
     if take and not lease.take(): warnings.warn(f'{lease.owner()} trains the same: waiting for it', stacklevel=4)
     while take and not lease.take(): time.sleep(.2)

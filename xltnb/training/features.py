@@ -23,7 +23,7 @@ def text_features(
     tokenizer, # a fast tokenizer
     max_len:int=128, # subwords, specials included
 )->dict: # columns input_ids, labels
-    "A sentence, or two joined by separators, cut at `max_len` from the longer one"
+    "Encode a sentence, or two joined by separators, cut at `max_len` from the longer one"
     pair = rows['text2'] if 'text2' in rows.column_names else None
     enc = tokenizer(list(rows['text']), list(pair) if pair is not None else None, truncation='longest_first', max_length=max_len)
     out = dict(input_ids=enc['input_ids']) | _types(enc)
@@ -57,7 +57,7 @@ def span_features(
     max_len:int=256, # subwords of question, context and specials
     stride:int=64, # subwords that neighbouring windows share; a quarter of `max_len` at most
 )->dict: # columns input_ids, start_positions and end_positions of answers, row, spans: characters of each context subword, else (-1,-1)
-    "A question and one window of its context"
+    "Encode a question and one window of its context"
     _check_room(rows, tokenizer, max_len, min(stride, max_len//4))
     enc = tokenizer(list(rows['question']), list(rows['context']), truncation='only_second', max_length=max_len,
                     stride=min(stride, max_len//4), return_overflowing_tokens=True, return_offsets_mapping=True)
@@ -98,7 +98,7 @@ def make_features(
     tokenizer, # a fast tokenizer
     max_len:int=128, # subwords, specials included
 )->Dataset: # one row a feature, with its length
-    "Features of a whole split; raises `XltError` for an empty one"
+    "Make the features of a whole split; raises `XltError` for an empty one"
     if not len(rows): raise XltError('no rows to make features of: check the language and the split')
     out = _MAKERS[check_name(kind, _MAKERS, 'kind of task')](rows, tokenizer, max_len=max_len)
     return Dataset.from_dict(out | dict(length=[len(i) for i in out['input_ids']]))
@@ -112,7 +112,7 @@ def pad_batch(
     tokenizer, # whose padding id is used
     columns:tuple=(), # further columns of numbers that methods read, where the rows have them; ..._ids are padded with the padding id
 )->dict[str,Tensor]: # [B,T] token columns, [B] labels of sentences, [B,own length] further columns
-    "A batch padded to its own longest row; columns that neither the model nor a method reads are left out"
+    "Pad a batch to its own longest row; columns that neither the model nor a method reads are left out"
     fill = lambda k: tokenizer.pad_token_id if k.endswith('_ids') and k!='token_type_ids' else _FILL.get(k, 0)
     widest = lambda k: max(len(f[k]) for f in features)
     stack = lambda k: torch.tensor([[*f[k], *[fill(k)]*(widest(k)-len(f[k]))] if isinstance(f[k], Sequence) else f[k] for f in features])
@@ -125,7 +125,7 @@ def by_length(
     lengths:Sequence[int], # subwords of each row
     tokens:int=8192, # padded subwords a batch may hold
 )->Iterator[list[int]]: # row numbers of one batch
-    "Batches of rows of like length, the longest first, for evaluation"
+    "Make batches of rows of like length, the longest first, for evaluation"
     rest = np.argsort(-np.asarray(lengths), kind='stable').tolist()
     while rest:
         n = max(1, tokens//max(1, lengths[rest[0]]))
@@ -148,11 +148,11 @@ class ByLength(Sampler):
     def set_epoch(self,
         epoch:int, # the trainer's count
     ):
-        "Called by the trainer before each epoch"
+        "Note the epoch; the trainer calls it before each one"
         self.epoch = epoch
 
     def __iter__(self)->Iterator[int]:
-        "Row numbers; an incomplete batch comes last"
+        "Yield row numbers; an incomplete batch comes last"
         rng = np.random.default_rng(seed_for('rows', self.seed, self.epoch))
         order = rng.permutation(len(self.lengths))
         whole = len(order)//self.rows*self.rows
@@ -201,7 +201,7 @@ def decode(
     rows:Dataset, # the rows they were made of
     kind:str, # of the task
 )->list: # a class number, a list of tag numbers, or an answer's text, one a row
-    "Predictions in the order of the rows"
+    "Decode logits into predictions, in the order of the rows"
     if kind in ('classify','pair'): return [int(l.argmax()) for l in logits]
     if kind=='tag':
         names,cut = _tag_names(rows), _no_tag(rows)

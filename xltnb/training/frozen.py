@@ -35,7 +35,7 @@ from .method_trainer import prepared
 def mean_pooled(
     step:Step, # ids or displaced embeddings
 )->tuple[Tensor,object]: # [B,D] float32, and the encoder's own output
-    "Mean of the final hidden states of each row"
+    "Average the final hidden states of each row"
     x = {k: v for k,v in step.inputs.items() if k!='labels'}
     if step.emb is not None: x |= dict(inputs_embeds=step.emb, **positions(step.net, x.pop('input_ids')))
     with added_last(step.net, step.last): out = step.model(**x, **step.ask)
@@ -92,7 +92,7 @@ def vectors(
     reader:Reader, # an encoder and what it has read
     feats:Dataset, # rows of token ids
 )->np.ndarray: # float32 [N,D]
-    "Vectors of rows; only rows that the reader has not seen are read"
+    "Compute the vectors of rows; only rows that the reader has not seen are read"
     names = [_name(r) for r in feats.with_format(None)]
     new = {n: i for i,n in enumerate(names) if n not in reader._known}
     if new: reader._known |= dict(zip(new, _read(reader, feats.select(list(new.values())))))
@@ -117,7 +117,7 @@ def split_vectors(
     lang:str, # language
     split:str, # 'train', 'validation' or 'test'
 )->np.ndarray: # float32 [N,D]
-    "Vectors of a whole split"
+    "Compute the vectors of a whole split"
     return _kept_vectors(reader, reader.features(task.rows(lang, split), task.kind))
 
 # %% ../../nbs/training/11_frozen.ipynb #65ee19c9
@@ -145,7 +145,7 @@ class FrozenPoints:
     def scaled(self,
         total:float, # sum of the weights
     )->'FrozenPoints':
-        "The same points with another sum of weights"
+        "Give the same points another sum of weights"
         return replace(self, weight=self.weight*(total/self.weight.sum())) if len(self.y) else self
 
 # %% ../../nbs/training/11_frozen.ipynb #9133aa43
@@ -163,7 +163,7 @@ def displaced_points(
     seed:int, # of the run
     readings:int=1, # times each row is read
 )->FrozenPoints:
-    "One point for each pass that the chain makes, with new draws at each reading"
+    "Compute one point for each pass that the chain makes, with new draws at each reading"
     end,special,columns = _End(head), tuple(reader.tokenizer.all_special_ids), tuple(dict.fromkeys(c for m in methods for c in m.columns))
     run,rows,n = chain(methods, end), list(feats.with_format(None)), 0
     for again in range(readings):
@@ -189,13 +189,13 @@ class Head:
     def predict(self,
         x:np.ndarray, # [N,D]
     )->np.ndarray: # [N] classes
-        "The likeliest class of each row"
+        "Predict the likeliest class of each row"
         return self.model.predict((x-self.mean)/self.sd)
 
     def __call__(self,
         x_B_D:Tensor, # [B,D]
     )->Tensor: # [B,C]
-        "The same head in torch, for methods that follow its gradient; classes without a row get -1e4"
+        "Apply the same head in torch, for methods that follow its gradient; classes without a row get -1e4"
         w,b = self.model.coef_, self.model.intercept_
         if len(w)==1: w,b = np.r_[-w,w], np.r_[-b,b]
         mean,sd,w,b = (torch.from_numpy(v).to(x_B_D) for v in (self.mean, self.sd, w, b))

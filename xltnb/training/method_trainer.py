@@ -39,7 +39,7 @@ def prepared(
     methods:Sequence[Method], # the outermost first
     seed:int, # of the run
 )->Dataset: # features
-    "The source's training split after the methods' offline steps: text steps on rows, then token steps on features"
+    "Take the source's training split through the methods' offline steps: text steps on rows, then token steps on features"
     ctx = Prepare(task, tokenizer, seed, max_len)
     data = task.rows(task.source, 'train')
     for m in methods: data = m.prepare(data, ctx) if m.stage=='text' else data
@@ -100,7 +100,7 @@ class MethodTrainer(Trainer):
 
     @property
     def columns(self)->tuple[str,...]:
-        "Columns of the features that the methods read"
+        "List the columns of the features that the methods read"
         return tuple(dict.fromkeys(c for m in self.methods for c in m.columns))
 
     def _plain(self, inputs): return {k: v for k,v in inputs.items() if k not in self.columns}
@@ -111,7 +111,7 @@ class MethodTrainer(Trainer):
         return_outputs:bool=False, # also the logits
         num_items_in_batch=None, # not used: the loss is the mean of the micro-batch
     ): # the loss, or (loss, outputs)
-        "The chain's loss in training, the model's own in evaluation"
+        "Compute the chain's loss in training, the model's own in evaluation"
         if not self.methods or not model.training: return super().compute_loss(model, self._plain(inputs), return_outputs)
         step,self._chained = self.step(model, inputs), True
         out = _run(self.methods, step)
@@ -123,7 +123,7 @@ def training_step(self:MethodTrainer,
     *args, # as for `Trainer`
     **kwargs, # as for `Trainer`
 ): # the loss
-    "The library's step; raises `XltError` when a subclass computed another loss in place of the chain's"
+    "Take the library's step; raises `XltError` when a subclass computed another loss in place of the chain's"
     self._chained = not self.methods
     loss = super(MethodTrainer, self).training_step(*args, **kwargs)
     if not self._chained:
@@ -150,7 +150,7 @@ def train(self:MethodTrainer,
     *args, # as for `Trainer`
     **kwargs, # as for `Trainer`
 ): # what the library returns
-    "The library's training; methods get back what they knew"
+    "Train as the library does; methods get back what they knew"
     a = self.args
     folder = get_last_checkpoint(a.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
     file = Path(folder or a.output_dir)/_STATE
@@ -165,7 +165,7 @@ def step(self:MethodTrainer,
     model:nn.Module, # as the trainer wraps it
     inputs:dict, # a batch
 )->Step: # what goes down the chain
-    "The batch as a step; raises `XltError` when a column is missing"
+    "Read the batch as a step; raises `XltError` when a column is missing"
     missing = [c for c in self.columns if c not in inputs]
     if missing:
         raise XltError(f'a method reads the column {missing[0]!r}, which the batch lacks: '

@@ -32,30 +32,30 @@ class Step:
 
     @property
     def ids(self)->Tensor: # [B,T] token ids
-        "The batch's tokens"
+        "Read the batch's tokens"
         return self.inputs['input_ids']
 
     @property
     def real(self)->Tensor: # [B,T] bool
-        "True at tokens that are not padding: all of them in a batch without `attention_mask`"
+        "Mark tokens that are not padding: all of them in a batch without `attention_mask`"
         mask = self.inputs.get('attention_mask')
         return torch.ones_like(self.ids, dtype=torch.bool) if mask is None else mask.bool()
 
     @property
     def words(self)->Tensor: # [B,T] bool
-        "True at tokens that belong to a word: neither padding nor special"
+        "Mark tokens that belong to a word: neither padding nor special"
         return self.real & ~torch.isin(self.ids, torch.tensor(self.special, device=self.ids.device)) if self.special else self.real
 
     @property
     def net(self)->nn.Module:
-        "The model without the wrapper of data-parallel training"
+        "Unwrap the model from data-parallel training"
         return getattr(self.model, 'module', self.model)
 
 # %% ../../nbs/training/01_methods.ipynb #fdb9c4ab
 def word_table(
     net:nn.Module, # a model
 )->nn.Module: # its word embeddings
-    "The table of word embeddings; raises `XltError` for a model without one"
+    "Find the table of word embeddings; raises `XltError` for a model without one"
     try: return net.get_input_embeddings()
     except (AttributeError, NotImplementedError):
         raise XltError(f'{type(net).__name__} has no get_input_embeddings(): methods that displace words need one that '
@@ -85,7 +85,7 @@ def draws(
     step:Step, # the update
     name:str, # who draws
 )->torch.Generator: # on the batch's device
-    "A generator that depends on the update and on `name` alone, so that a resumed run draws the same, and no other draw is disturbed"
+    "Make a generator that depends on the update and on `name` alone, so that a resumed run draws the same, and no other draw is disturbed"
     return torch.Generator(step.ids.device).manual_seed(seed_for(name, *step.axes))
 
 # %% ../../nbs/training/01_methods.ipynb #3a23632e
@@ -101,7 +101,7 @@ def positions(
     net:nn.Module, # an encoder with a head
     ids:Tensor, # [B,T]
 )->dict: # {} or {'position_ids': [B,T]}
-    "Position ids for models that derive them from padding ids"
+    "Compute position ids for models that derive them from padding ids"
     emb = getattr(getattr(net, 'base_model', net), 'embeddings', None)
     pad = getattr(getattr(emb, 'position_embeddings', None), 'padding_idx', None)
     if pad is None: return {}
@@ -123,7 +123,7 @@ def _check_pooled(
 def last_layer(
     net:nn.Module, # an encoder with a head
 )->nn.Module:
-    "The encoder's last layer; raises `XltError` for an encoder that is not laid out like BERT"
+    "Find the encoder's last layer; raises `XltError` for an encoder that is not laid out like BERT"
     try: return net.base_model.encoder.layer[-1]
     except (AttributeError, TypeError, IndexError):
         raise XltError(f"{type(net).__name__} has no encoder.layer as BERT has, so its final hidden states are not found: use "
@@ -151,7 +151,7 @@ def added_last(
 def run_model(
     step:Step, # what to run
 )->Out: # loss and logits
-    "One forward pass, from ids or from embeddings"
+    "Run one forward pass, from ids or from embeddings"
     x = dict(step.inputs)
     if step.emb is not None:
         _check_pooled(step)
@@ -194,22 +194,22 @@ class Method:
         data, # `datasets.Dataset`: rows before 'text' steps, features before 'tokens' steps
         ctx, # task, tokenizer, seed
     ): # a Dataset
-        "Once, before training: offline augmentation"
+        "Prepare the data once, before training: offline augmentation"
         return data
 
     def loss(self,
         step:Step, # this update
         rest:Callable, # the remaining chain: `rest(step) -> Out`
     )->Out: # loss and logits
-        "Every update: what is minimised"
+        "Compute what is minimised at every update"
         return rest(step)
 
     def facts(self)->dict: # name -> number
-        "What a run's record should say of what `prepare` did; most have nothing to say"
+        "Tell what a run's record should say of what `prepare` did; most have nothing to say"
         return vars(self).get('_facts', {})
 
     def state(self)->dict: # name -> tensor
-        "What a checkpoint has to keep of the method; most keep nothing"
+        "List what a checkpoint has to keep of the method; most keep nothing"
         return {}
 
     def load(self,
@@ -232,7 +232,7 @@ def chain(
 def check_methods(
     methods:Sequence, # what a user passed
 )->list[Method]:
-    "The methods as a list; raises `XltError` for anything that is not one, and for two whose `prepare` would write the same column"
+    "Make a list of the methods; raises `XltError` for anything that is not one, and for two whose `prepare` would write the same column"
     if not isinstance(methods, Iterable): raise XltError(f'methods is {methods!r}, not a list: pass methods=[MyMethod()], or [] for none')
     methods,writes = list(methods), {}
     bad = [m for m in methods if not isinstance(m, Method)]

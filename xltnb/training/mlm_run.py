@@ -46,7 +46,7 @@ def mlm_model(
     cfg:MLMCfg, # names the encoder and the seed of the head
     corpus:Corpus|None=None, # its frequencies start the output's bias
 )->tuple: # a model with a fresh head over frozen word embeddings, and its tokenizer
-    "The encoder with a head for masked words; raises `XltError` if encoder, tokenizer, text and settings do not fit together"
+    "Load the encoder with a head for masked words; raises `XltError` if encoder, tokenizer, text and settings do not fit together"
     encoder,tok = load_encoder(cfg.encoder, 'benchmark')
     Frame.of(tok, corpus)
     model = _with_head(encoder, cfg.seed)
@@ -67,7 +67,7 @@ def schedule(
     progress:float, # fraction of the run that is done
     warmup:float, # share with a rising rate
 )->float: # factor of the peak rate
-    "Up, then down to zero on a straight line"
+    "Scale the rate: up, then down to zero on a straight line"
     return min(1, (progress+1e-3)/max(warmup,1e-9)) * max(0, 1-progress)
 
 # %% ../../nbs/training/10_mlm_run.ipynb #1cc392fa
@@ -116,23 +116,23 @@ class MLMRun:
 
     @property
     def progress(self)->float:
-        "Share of the run that is done: of its tokens, or of its time if that is limited and further along"
+        "Measure the share of the run that is done: of its tokens, or of its time if that is limited and further along"
         return max(self.at.tokens/self.cfg.tokens, self.at.seconds/60/self.cfg.minutes if self.cfg.minutes else 0)
 
     @property
     def chunks(self)->int:
-        "Chunks of the order"
+        "Count the chunks of the order"
         return -(-len(self.order)//self.sentences)
 
     def identity(self)->dict:
-        "What makes a run this one: settings, precision, and a hash of the text in this tokenizer's ids"
+        "Describe what makes a run this one: settings, precision, and a hash of the text in this tokenizer's ids"
         c = self.corpus
         text = sha256_of(b''.join(x.tobytes() for x in (c.ids, c.ends, c.lang, c.item)))
         settings = {k: v for k,v in to_dict(self.cfg).items() if k!='minutes'} # which may be raised
         return settings | dict(bf16=self.bf16, text=stable_hash([text, c.langs, len(self.tok), self.sentences]))
 
     def trained(self)->dict:
-        "Names and weights that change"
+        "List the names and weights that change"
         return {n: p for n,p in self.model.named_parameters() if p.requires_grad}
 
     def refuse_unless(self, finite:bool):
@@ -145,7 +145,7 @@ class MLMRun:
 def chunk(self:MLMRun,
     number:int, # of the chunk
 )->list: # of `Batch`
-    "Batches of a part of the order, which starts again, with other masks, where long sentences were cut and it ends too early"
+    "Make batches of a part of the order, which starts again, with other masks, where long sentences were cut and it ends too early"
     rows = self.order[number%self.chunks*self.sentences:][:self.sentences]
     return batches(self.corpus, rows, self.cfg, self.frame, (number,), self.english)
 
@@ -173,7 +173,7 @@ def next_chunk(self:MLMRun):
 # %% ../../nbs/training/10_mlm_run.ipynb #07ee8141
 @patch
 def update(self:MLMRun, batch:Batch)->tuple:
-    "One step of the optimiser; loss and share right"
+    "Take one step of the optimiser and return loss and share right"
     if self.drops: torch.manual_seed(seed_for('mlm-dropout', self.cfg.seed, self.at.updates))
     for g in self.opt.param_groups: g['lr'] = g['peak']*schedule(self.progress, self.cfg.warmup)
     rng = np.random.default_rng(seed_for('mlm-rivals', self.cfg.seed, self.at.updates))

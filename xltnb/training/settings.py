@@ -59,7 +59,7 @@ class FrozenCfg(Config):
 def multiplies_bf16(
     cpuinfo:str|Path='/proc/cpuinfo', # where the system tells what its processors can do (Linux)
 )->bool:
-    "Does the processor multiply bfloat16 in one instruction? Elsewhere it would be slower than float32"
+    "Tell whether the processor multiplies bfloat16 in one instruction; elsewhere it would be slower than float32"
     try: text = Path(cpuinfo).read_text(encoding='utf-8', errors='replace')
     except OSError: return False
     return bool(re.search(r'^(flags|Features)\b.*\b(avx512_bf16|amx_bf16|bf16)\b', text, re.M))
@@ -68,12 +68,12 @@ def multiplies_bf16(
 def pays_bf16(
     device:str, # 'cpu' or 'cuda'
 )->bool:
-    "Is bfloat16 faster than float32 there?"
+    "Tell whether bfloat16 is faster than float32 there"
     return device=='cuda' or multiplies_bf16()
 
 def resolved(
     cfg:FineCfg, # settings
     gpu:bool, # does it train on a GPU?
 )->FineCfg: # 'yes' or 'no' in place of 'auto'
-    "The settings with the fastest arithmetic that the machine has"
+    "Complete the settings with the fastest arithmetic that the machine has"
     return replace(cfg, bf16='yes' if pays_bf16('cuda' if gpu else 'cpu') else 'no') if cfg.bf16=='auto' else cfg

@@ -139,13 +139,13 @@ class Finetuner(MethodTrainer):
 # %% ../../nbs/training/08_trainer.ipynb #468fa862
 @patch(as_prop=True)
 def rows(self:Finetuner)->int:
-    "Rows an update, over all micro-batches and processes"
+    "Count the rows of an update, over all micro-batches and processes"
     return self.args.per_device_train_batch_size*self.args.gradient_accumulation_steps*self.args.world_size
 
 # %% ../../nbs/training/08_trainer.ipynb #c9c50b2d
 @patch
 def get_train_dataloader(self:Finetuner)->DataLoader:
-    "Rows in batches of like length, shared out over processes"
+    "Put rows in batches of like length, shared out over processes"
     a = self.args
     own = {k: getattr(a, f'dataloader_{k}') for k in ('num_workers','pin_memory','persistent_workers','prefetch_factor','drop_last')}
     order = ByLength(self.train_dataset['length'], self.rows, a.seed)
@@ -164,7 +164,7 @@ def save_model(self:Finetuner,
 def create_optimizer(self:Finetuner,
     model:nn.Module|None=None, # default: the one that is trained
 )->torch.optim.Optimizer:
-    "AdamW with a learning rate for the head and one for the encoder; biases and norms do not decay"
+    "Make AdamW with a learning rate for the head and one for the encoder; biases and norms do not decay"
     net = model or self.model
     decay = set(self.get_decay_parameter_names(net))
     body = {id(p) for p in net.base_model.parameters()}
@@ -192,7 +192,7 @@ def evaluate(self:Finetuner,
 # %% ../../nbs/training/08_trainer.ipynb #f01d527c
 @patch(as_prop=True)
 def done(self:Finetuner)->bool: # False: a deadline came first, and the same call goes on from there
-    "Has the last update been made?"
+    "Tell whether the last update has been made"
     return self.state.global_step>=self.args.max_steps
 
 # %% ../../nbs/training/08_trainer.ipynb #282e690d
@@ -265,7 +265,7 @@ def _timed(
 # %% ../../nbs/training/08_trainer.ipynb #32211b62
 @patch
 def estimate(self:Finetuner)->float: # seconds
-    "Time that the updates will take at least, from one batch; methods that read a batch several times add to it"
+    "Estimate the time that the updates will take at least, from one batch; methods that read a batch several times add to it"
     rows = [self.train_dataset[i] for i in np.linspace(0, len(self.train_dataset)-1,
                                                        min(self.args.per_device_train_batch_size, len(self.train_dataset))).astype(int)]
     batch = {k: v.to(self.args.device) for k,v in self._plain(self.data_collator(rows)).items()}
@@ -323,7 +323,7 @@ def generalized(self:Finetuner,
 def averaged(
     folders:Sequence[Path], # checkpoints of one run, or of several from one start
 )->dict[str,torch.Tensor]: # mean weights
-    "Mean of the checkpoints' weights (Schmidt et al. 2023: averaging evens out runs that English dev cannot tell apart)"
+    "Average the checkpoints' weights (Schmidt et al. 2023: averaging evens out runs that English dev cannot tell apart)"
     if not folders: raise XltError('no checkpoint to average: train with looks=1 or more')
     total = {k: v.float() for k,v in load_file(folders[0]/'model.safetensors').items()}
     for f in folders[1:]:
@@ -336,7 +336,7 @@ def oracle(self:Finetuner,
     langs:Sequence[str]|None=None, # languages, the source among them; default: all that have a dev split
     limit:int|None=None, # rows a language and split; None: all
 )->tuple[pd.DataFrame,pd.DataFrame]: # dev scores, one row a look; dev and test scores of two choices: 'source dev' and 'oracle'
-    "What the looks score, and what two ways to choose one would give; raises `XltError` without kept looks or target dev rows"
+    "Score the looks, and what two ways to choose one would give; raises `XltError` without kept looks or target dev rows"
     found = looks(Path(self.args.output_dir))
     if not found or not self.keep: raise XltError('the oracle chooses among looks: train with looks=2 or more and keep=True')
     kept = {k: v.clone() for k,v in self.model.state_dict().items()}
@@ -360,7 +360,7 @@ def subwords_read(
     seed:int=0, # of the run
     max_len:int=128, # subwords, specials included
 )->np.ndarray: # bool, one a subword
-    "Which subwords a run reads: those of the task, and of what methods write before training"
+    "Find the subwords that a run reads: those of the task, and of what methods write before training"
     keep = task_subwords(tokenizer, task)
     if all(type(m).prepare is Method.prepare for m in methods): return keep
     feats = prepared(task, tokenizer, max_len, methods, seed).with_format(None)

@@ -24,7 +24,7 @@ def checked_table(
     table, # `Synonyms`, or a dict of word -> list of words
     who:str, # the method that asks
 )->Synonyms:
-    "The table as `Synonyms`; raises `XltError` for anything else"
+    "Read the table as `Synonyms`; raises `XltError` for anything else"
     if isinstance(table, Synonyms): return table
     if isinstance(table, Mapping): return Synonyms(table)
     raise XltError(f"{who} needs a table of synonyms, not {table!r:.60}: pass load_synonyms('wordnet'), or a dict "
@@ -35,7 +35,7 @@ def view_columns(
     n:int, # views a row
     kind:str='ids', # 'ids', or 'types' for the segments of pairs
 )->tuple[str,...]:
-    "Names of the columns that hold the views' token ids, or their segments"
+    "Name the columns that hold the views' token ids, or their segments"
     return tuple(f'view{i}_{kind}' for i in range(n))
 
 # %% ../../nbs/training/03_views.ipynb #4782e7fe
@@ -45,7 +45,7 @@ def swapped(
     *axes, # what distinguishes this draw: method, seed, copy
     shared:bool=False, # both sentences of a pair get the same generator
 )->Dataset: # the same columns and labels
-    "Every row once, its text changed; raises `XltError` for rows without text or with views, and where answers are positions"
+    "Change the text of every row once; raises `XltError` for rows without text or with views, and where answers are positions"
     if 'answers' in rows.column_names:
         raise XltError('changed words would move the text under the answers of a question: this is for sentences, pairs and tags')
     if view_columns(1)[0] in rows.column_names:
@@ -80,7 +80,7 @@ def add_views(
     tokenizer, # of the model
     max_len:int=128, # subwords, specials included
 )->Dataset: # with one column of token ids a view, and one of segments if the tokenizer gives any
-    "Tokenised views beside their rows; raises `XltError` for tasks with a label at every word"
+    "Put tokenised views beside their rows; raises `XltError` for tasks with a label at every word"
     if 'text' not in rows.column_names: raise XltError('views are for sentences and pairs: a tag belongs to one reading of its words')
     for i,v in enumerate(views):
         made = text_features(v, tokenizer, max_len)
@@ -94,7 +94,7 @@ def view(
     i:int, # which one
     pad:int, # id of padding
 )->Step: # nothing added yet
-    "The step that reads view `i` instead of the row, with the same labels; raises `XltError` when something was added to the row before"
+    "Make the step that reads view `i`, not the row, with the same labels; raises `XltError` when something was added to the row before"
     if step.emb is not None or step.last is not None:
         raise XltError('a view takes the place of the row, and what was added to the row would be lost: '
                        'put the view method first, [PreparedViews(...), ADV(...)]')
@@ -108,6 +108,6 @@ def symmetric_kl(
     a:Tensor, # [B,C] logits
     b:Tensor, # [B,C] logits
 )->Tensor: # scalar ≥ 0
-    "Half the sum of both divergences, mean over the batch"
+    "Compute half the sum of both divergences, mean over the batch"
     p,q = F.log_softmax(a.float(), -1), F.log_softmax(b.float(), -1)
     return ((p.exp()-q.exp())*(p-q)).sum(-1).mean()/2
