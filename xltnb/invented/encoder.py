@@ -55,7 +55,7 @@ class InventedEncoderCfg(Config):
 
     @property
     def mlm(self)->MLMCfg:
-        "The settings in the words of `MLMRun`"
+        "Give the settings in the words of `MLMRun`"
         same = {k: getattr(self, k) for k in ('tokens','block','batch','mask','dual','lr','warmup','seed')}
         return MLMCfg(encoder='invented', head_lr=self.lr, alpha=1., **same)
 
@@ -81,7 +81,7 @@ def encoder_run(
     cfg:InventedEncoderCfg, # what to train
     folder:str|Path, # of its checkpoints; a run found there is continued
 )->MLMRun: # not yet trained
-    "The pre-training run"
+    "Prepare the pre-training run"
     world = Invented(cfg.world)
     tok = world.tokenizer()
     return MLMRun(cfg.mlm, folder, _text(cfg, world, tok), (_fresh(cfg, tok), tok), sentences=4096)
@@ -91,7 +91,7 @@ def folder_of(
     cfg:InventedEncoderCfg, # settings
     cache:str|Path|None=None, # folder for models; the package's cache by default
 )->Path: # it exists when the encoder is trained
-    "Where an encoder is kept"
+    "Say where an encoder is kept"
     return Path(cache or cache_dir())/'invented'/stable_hash([_LAYOUT, to_dict(cfg)])
 
 # %% ../../nbs/invented/04_encoder.ipynb #a2022fb4
@@ -122,7 +122,7 @@ def invented_encoder(
     report:Callable=_silent, # called as report(share done, note)
     deadline:float=inf, # `time.time()` at which to save and stop
 )->tuple[BertModel,PreTrainedTokenizerFast]|None: # as `load_encoder`; None when time was up first
-    "The trained encoder and its tokenizer: from the cache, or from its checkpoint, or from scratch"
+    "Give the trained encoder and its tokenizer: from the cache, or from its checkpoint, or from scratch"
     home = folder_of(cfg, cache)
     part = home.with_name(f'{home.name}.part')
     def make(folder): _train(cfg, part, folder, report, deadline)
@@ -141,7 +141,7 @@ def masked_words(
     n:int=300, # new sentences of each language
     rate:float=0.25, # fraction of words to hide
 )->pd.DataFrame: # one row a language: loss, fraction right
-    "Hidden words of new text, by language"
+    "Score guesses of hidden words in new text, by language"
     frame = Frame.of(tokenizer)
     rows = []
     for lang in world.languages:
@@ -164,7 +164,7 @@ def neighbours(
     tokenizer:PreTrainedTokenizerFast, # of the encoder
     world:Invented, # its languages
 )->pd.DataFrame: # one row a target language: fractions of its own words whose nearest neighbour is the translation, ...
-    "How well the source's words and each language's lie on top of each other"
+    "Measure how well the source's words and each language's lie on top of each other"
     source = world.languages[0]
     of,kinds = np.array(world.of), np.array(world.kinds)
     rows = []

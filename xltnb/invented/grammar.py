@@ -38,7 +38,7 @@ def mapped(
     clause:Clause, # a statement or a sentence
     f, # function of a number
 )->Clause: # of the same shape
-    "`clause` with `f` applied to each of its numbers"
+    "Apply `f` to each number of `clause`"
     def one(x): return f(x) if x>=0 else -1
     def thing(t): return t and Thing(f(t.noun), one(t.adj))
     return replace(clause, verb=f(clause.verb), subj=thing(clause.subj), obj=thing(clause.obj),
@@ -61,11 +61,11 @@ class Grammar:
         self.at = {c.kind: i for i,c in reversed(list(enumerate(self.concepts)))} # kind -> number of its first concept
     @property
     def languages(self)->tuple:
-        "Names, the source first"
+        "List the names, the source first"
         return tuple(self.words)
     @property
     def key(self)->str:
-        "Hash of the settings"
+        "Hash the settings"
         return stable_hash(self.cfg)
     def __repr__(self):
         langs,tokens = ', '.join(self.words), len({w for ws in self.words.values() for w in ws})
@@ -77,7 +77,7 @@ class Grammar:
 def distance(self:Grammar,
     lang:str, # a language
 )->float: # 0 for the source, at most 2
-    "Distance from the source: one minus the fraction of common words, and one more for another order of words"
+    "Measure the distance from the source: one minus the fraction of common words, and one more for another order of words"
     check_name(lang, self.words, 'invented language')
     source = self.languages[0]
     same = sum(a==b for a,b in zip(self.words[lang], self.words[source]))/len(self.of)
@@ -95,7 +95,7 @@ def write(self:Grammar,
     sentence:Clause, # in word numbers
     lang:str, # language to write it in
 )->str:
-    "A sentence as text"
+    "Write a sentence as text"
     f,s = self.f,sentence
     one,two = (s.obj,s.subj) if s.passive else (s.subj,s.obj)
     verb = [*((f['not'],) if s.negated else ()), *((f['be'],) if s.passive else ()), s.verb]
@@ -125,7 +125,7 @@ def read(self:Grammar,
     text:str, # a sentence
     lang:str, # its language
 )->Clause: # in word numbers
-    "A sentence back from its text; raises `XltError` for an unknown word and for what is no sentence"
+    "Read a sentence back from its text; raises `XltError` for an unknown word and for what is no sentence"
     numbers = self.numbers[check_name(lang, self.words, 'invented language')]
     unknown = [w for w in text.split(' ') if w not in numbers]
     if unknown: raise XltError(f'{unknown[0]!r} is no word of {lang}')
@@ -141,7 +141,7 @@ def read(self:Grammar,
 def meaning(self:Grammar,
     sentence:Clause, # in word numbers
 )->Clause: # in concepts, active
-    "What a sentence says, whatever its words and voice"
+    "Give what a sentence says, whatever its words and voice"
     return replace(mapped(sentence, self.of.__getitem__), passive=False)
 
 # %% ../../nbs/invented/01_grammar.ipynb #d501d09d
@@ -151,7 +151,7 @@ def translate(self:Grammar,
     p:str, # its language
     q:str, # language to say it in
 )->str:
-    "The same sentence in another language, word by word and reordered"
+    "Say the same sentence in another language, word by word and reordered"
     check_name(q, self.words, 'invented language')
     return self.write(self.read(text, p), q)
 
@@ -161,7 +161,7 @@ def dictionary(self:Grammar,
     p:str, # language to look up
     q:str, # language of the translations
 )->dict: # word -> word
-    "The translation of every word"
+    "Translate every word"
     for l in (p, q): check_name(l, self.words, 'invented language')
     return dict(zip(self.words[p], self.words[q]))
 
@@ -171,7 +171,7 @@ def gloss(self:Grammar,
     text:str, # a sentence
     lang:str, # its language
 )->str: # one label a word
-    "What each word means"
+    "Say what each word means"
     def one(i):
         c = self.concepts[self.of[i]]
         return c.label + ('abcdefghij'[c.words.index(i)] if len(c.words)>1 else '')
@@ -182,6 +182,6 @@ def gloss(self:Grammar,
 def side_by_side(self:Grammar,
     sentence:Clause, # in word numbers
 )->pd.DataFrame: # one row a language
-    "One sentence in all languages"
+    "Set one sentence side by side in all languages"
     rows = [dict(language=l, text=self.write(sentence, l), gloss=self.gloss(self.write(sentence, l), l)) for l in self.languages]
     return pd.DataFrame(rows).set_index('language')

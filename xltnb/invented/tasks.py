@@ -30,7 +30,7 @@ def special(
     b:Clause, # another
     concepts:tuple, # `Concept`s, for hypernyms
 )->bool: # negation and voice aside
-    "Is every event that `a` tells of also one that `b` tells of?"
+    "Tell whether every event that `a` tells of is also one that `b` tells of"
     return (a.verb==b.verb and _within(a.subj, b.subj, concepts) and _within(a.obj, b.obj, concepts)
         and b.adverb in (-1, a.adverb) and b.day in (-1, a.day))
 
@@ -40,7 +40,7 @@ def relation(
     hypothesis:Clause, # what is asked, in concepts
     concepts:tuple, # `Concept`s, for hypernyms
 )->str: # one of `INFERENCE`
-    "What a premise says about a hypothesis"
+    "Tell what a premise says about a hypothesis"
     general,narrow = (premise,hypothesis) if premise.negated else (hypothesis,premise)
     if not special(narrow, general, concepts): return 'neutral'
     return 'entailment' if premise.negated==hypothesis.negated else 'contradiction'
@@ -176,7 +176,7 @@ def invented_task(
     train_in:tuple=(), # languages with training rows besides the source
     seed:int=0, # which draw
 )->Task:
-    "A pair task, parallel across all languages; raises `XltError` for an unknown task or language"
+    "Make a pair task, parallel across all languages; raises `XltError` for an unknown task or language"
     check_name(name, INVENTED_TASKS, 'task in invented languages')
     world = world or invented()
     labels = INVENTED_TASKS[name][1]
@@ -196,7 +196,7 @@ def truth(
     p:str, # language of the first
     q:str='', # language of the second, '' for the same
 )->str: # a label
-    "The right label, found from the texts alone; raises `XltError` for what is no sentence"
+    "Find the right label from the texts alone; raises `XltError` for what is no sentence"
     check_name(name, INVENTED_TASKS, 'task in invented languages')
     a,b = (world.meaning(world.read(t, l)) for t,l in ((text, p), (text2, q or p)))
     return _PARAPHRASE[a==b] if name=='paraphrase' else relation(a, b, world.concepts)

@@ -91,7 +91,7 @@ _SIGNS = {'class':'C','noun':'N','name':'P','vt':'V','vi':'I','adj':'A','adv':'D
 def concepts_of(
     cfg:InventedCfg, # sizes and seed
 )->tuple[Concept,...]: # classes first
-    "Every meaning with its group of words"
+    "List every meaning with its group of words"
     rng = Random(seed_for('invented groups', cfg.seed))
     first = 0
     seen = Counter()
@@ -131,7 +131,7 @@ def vocabularies(
     cfg:InventedCfg, # languages and seed
     kinds:Sequence[str], # of each word, by number
 )->dict[str,tuple[str,...]]: # language -> word by number
-    "The words of each language; raises `XltError` if syllables run out"
+    "Make the words of each language; raises `XltError` if syllables run out"
     order = Random(seed_for('invented anchors', cfg.seed)).sample(range(len(kinds)), len(kinds))
     order.sort(key=lambda i: kinds[i] not in ('name','digit'))
     used = set()
@@ -154,7 +154,7 @@ def pick(
     sums:Sequence[float], # cumulative weights
     rng:Random, # draws
 )->int: # index
-    "A choice by weight"
+    "Choose by weight"
     return bisect(sums, rng.random()*sums[-1])
 
 # %% ../../nbs/invented/00_words.ipynb #11c571df
@@ -172,7 +172,7 @@ def company(
     cfg:InventedCfg, # sizes, focus, seed
     concepts:Sequence[Concept], # what `concepts_of` returned
 )->dict[str,list]: # choice -> weights, by what it depends on
-    "Cumulative weights of every choice that makes a sentence"
+    "Draw the cumulative weights of every choice that makes a sentence"
     rng = np.random.default_rng(seed_for('invented company', cfg.seed))
     e = lambda z: np.exp(cfg.focus*z)
     nouns = sum(c.kind in NOUNS for c in concepts)

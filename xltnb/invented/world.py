@@ -35,7 +35,7 @@ def invented(
     preset:str='small', # one of `WORLDS`
     **changes, # settings of `InventedCfg` to change
 )->Invented:
-    "Invented languages by the name of their size; raises `XltError` for unknown names and settings"
+    "Make invented languages by the name of their size; raises `XltError` for unknown names and settings"
     cfg = WORLDS[check_name(preset, WORLDS, 'size of invented languages')]
     for k in changes: check_name(k, cfg.__dataclass_fields__, 'setting of InventedCfg')
     return Invented(replace(cfg, **changes))
@@ -46,7 +46,7 @@ def clause(self:Invented,
     rng:Random, # draws
     with_object:bool|None=None, # with an object? None for the usual share
 )->Clause: # in concepts
-    "A random statement, by the preferences of its words"
+    "Draw a random statement, by the preferences of its words"
     cfg,c,at = self.cfg,self.company,self.at
     if with_object is None: with_object = rng.random()<cfg.with_object
     def thing(n): return Thing(n, at['adj']+pick(c['adj'][n], rng) if rng.random()<cfg.modified and self.concepts[n].kind!='name' else -1)
@@ -65,7 +65,7 @@ def modifiers(self:Invented,
     clause:Clause, # in concepts
     rng:Random, # draws
 )->Clause: # the verb and the subject of `clause`, with all modifiers
-    "Modifiers that would suit a statement, by the preferences of its words"
+    "Draw modifiers that would suit a statement, by the preferences of its words"
     at,c = self.at,self.company
     noun = rng.choice([t.noun for t in (clause.subj, clause.obj) if t])
     adverb = at['adv']+pick(c['adv'][clause.verb-at['vt']], rng) # intransitive verbs come after transitive ones
@@ -77,7 +77,7 @@ def say(self:Invented,
     clause:Clause, # in concepts
     rng:Random, # draws
 )->Clause: # in word numbers
-    "One way to say it: words by their frequency among synonyms, and a voice"
+    "Choose one way to say it: words by their frequency among synonyms, and a voice"
     def word(i):
         ws = self.concepts[i].words
         return ws[pick(self.company['word'][:len(ws)], rng)]
@@ -87,7 +87,7 @@ def say(self:Invented,
 def split_of_clause(
     clause:Clause, # in concepts
 )->str: # 'train', 'validation' or 'test'
-    "The split that a statement and all its variants with the same nouns belong to"
+    "Find the split that a statement and all its variants with the same nouns belong to"
     nouns = sorted(t.noun for t in (clause.subj, clause.obj) if t)
     return ('test','validation')[h] if (h := crc32(f'{clause.verb} {nouns}'.encode())%10)<2 else 'train'
 
@@ -98,7 +98,7 @@ def draw(self:Invented,
     rng:Random, # draws
     with_object:bool|None=None, # with an object? None for the usual share
 )->Clause: # in concepts
-    "A random statement of one split; raises `XltError` for another name"
+    "Draw a random statement of one split; raises `XltError` for another name"
     check_name(split, SPLITS, 'split')
     while split_of_clause(c := self.clause(rng, with_object))!=split: pass
     return c
@@ -110,7 +110,7 @@ def corpus(self:Invented,
     n:int, # sentences
     seed:int=0, # which draw
 )->list: # texts
-    "Sentences of one language, drawn independently of all others"
+    "Write sentences of one language, drawn independently of all others"
     check_name(lang, self.words, 'invented language')
     rng = Random(seed_for('invented corpus', self.key, lang, seed))
     return [self.write(self.say(self.draw('train', rng), rng), lang) for _ in range(n)]
@@ -121,7 +121,7 @@ def text(self:Invented,
     n:int, # sentences of each language
     seed:int=0, # which draw
 )->Dataset: # columns `lang`, `text`
-    "Text of all languages to pre-train on, as `load_text` gives the benchmark's"
+    "Write text of all languages to pre-train on, as `load_text` gives the benchmark's"
     return Dataset.from_dict(dict(lang=[l for l in self.languages for _ in range(n)],
                                   text=[t for l in self.languages for t in self.corpus(l, n, seed)]))
 
@@ -132,7 +132,7 @@ def synonyms(self:Invented,
     lang:str='', # language, '' for the source
     seed:int=0, # draws the wrong links
 )->Synonyms:
-    "The table of synonyms of a language"
+    "Make the table of synonyms of a language"
     lang = lang or self.languages[0]
     words = self.words[check_name(lang, self.words, 'invented language')]
     near = {i: [j for j in self.concepts[c].words if j!=i] for i,c in enumerate(self.of)}
@@ -150,7 +150,7 @@ _SPECIAL = dict(pad_token='[PAD]', unk_token='[UNK]', cls_token='[CLS]', sep_tok
 
 @patch
 def tokenizer(self:Invented):
-    "A word-level `PreTrainedTokenizerFast` for all languages"
+    "Make a word-level `PreTrainedTokenizerFast` for all languages"
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
     words = dict.fromkeys([*_SPECIAL.values(), *(w for ws in self.words.values() for w in ws)])

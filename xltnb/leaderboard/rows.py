@@ -88,7 +88,7 @@ _BOARD_LANGS = ('en','de','es','ru','zh','ar','hi','tr','sw') # near and far fro
 def board_studies(
     preset:str, # smoke, laptop or gpu
 )->list[tuple[BoardCfg,tuple,int,float]]: # plain configuration, rows, repeats, core-seconds of a run
-    "What a preset compares; raises `XltError` for the presets of printed numbers"
+    "List what a preset compares; raises `XltError` for the presets of printed numbers"
     if find_preset(preset).printed: raise XltError(f'no paper prints this table, so {preset} has none: use smoke, laptop or gpu')
     if preset=='smoke':
         tiny = dict(langs=('en','de'), encoder='e5-small:2', train=24)
@@ -178,7 +178,7 @@ def board_jobs(
     mlm:bool=True, # has that encoder a head for masked words? without one the rows of SALT are left out
     rows:Sequence[str]=(), # only these rows; (): all
 )->list[Job]: # draw by draw, the frozen scale first
-    "Every row of every study, and the user's methods as further rows of each"
+    "List every row of every study, and the user's methods as further rows of each"
     known = BOARD_ROWS | TRAINED_ROWS
     studies = board_studies(preset)
     there = {r for _,names,*_ in studies for r in names}

@@ -40,7 +40,7 @@ class TransformerBlock(nn.Module):
         x_B_T_D:Tensor, # residual stream
         mask:Tensor|None, # bool, who sees whom; None: causal
     )->Tensor:
-        "Self-attention: causal, or over whatever `mask` allows"
+        "Apply self-attention: causal, or over whatever `mask` allows"
         B,T,D = x_B_T_D.shape
         q,k,v = self.qkv(x_B_T_D).view(B,T,3,self.heads,D//self.heads).permute(2,0,3,1,4)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, dropout_p=self.p if self.training else 0.)
@@ -72,7 +72,7 @@ class GPT(nn.Module):
         dtype:torch.dtype=torch.float32, # of the residual stream
         place:Tensor|None=None, # position of each token; None: 0, 1, …
     )->Tensor:
-        "Layer 0 of the residual stream, at positions 0, 1, … or `place`; raises `XltError` for input longer than the model's block"
+        "Compute layer 0 of the residual stream, at positions 0, 1, … or `place`; raises `XltError` for input over the model's block"
         T,block = tok_B_T.shape[1], self.cfg.block
         if place is None and T>block: raise XltError(f'{T} tokens, but the model reads at most {block}')
         x = (self.tok(tok_B_T) + (self.pos[:T] if place is None else self.pos[place])).to(dtype)
@@ -83,21 +83,21 @@ class GPT(nn.Module):
         place:Tensor|None=None, # position of each token; None: 0, 1, …
         mask:Tensor|None=None, # bool, who sees whom; None: causal
     )->Tensor:
-        "Logits [B,T,V]; `place` and `mask` are for token trees (`legality`)"
+        "Compute logits [B,T,V]; `place` and `mask` are for token trees (`legality`)"
         return self.from_layer(self.embed(tok_B_T, dtype, place), 0, mask)
     def from_layer(self,
         x_B_T_D:Tensor, # residual stream
         layer:int, # blocks already run
         mask:Tensor|None=None, # bool, who sees whom; None: causal
     )->Tensor:
-        "Logits from the residual stream after block `layer`"
+        "Compute logits from the residual stream after block `layer`"
         for b in self.blocks[layer:]: x_B_T_D = b(x_B_T_D, mask)
         return self.head(self.ln(x_B_T_D))
     def stream(self,
         tok_B_T:Tensor, # token ids
         dtype:torch.dtype=torch.float32, # of the residual stream
     )->Tensor:
-        "The residual stream [L+1,B,T,D]: after the embedding and after every block, without the final norm"
+        "Compute the residual stream [L+1,B,T,D]: after the embedding and after every block, without the final norm"
         xs = [self.embed(tok_B_T, dtype)]
         for b in self.blocks: xs.append(b(xs[-1]))
         return torch.stack(xs)

@@ -42,7 +42,7 @@ def make_cases(
     seed:int=0, # draws length and square
     span:tuple=(.08,.5), # length of the beginning, as a fraction of the longest game (the paper's 5 to 30 of 60)
 )->list: # of Case
-    "A random disc to flip in each game; cases that leave no legal move are dropped, and edits keep who moves"
+    "Draw a random disc to flip in each game; cases that leave no legal move are dropped, and edits keep who moves"
     rng,g,r = np.random.default_rng(seed_for('cases',seed)), geometry(gs.n), gs.replay
     first,last = max(1,round(span[0]*g.moves)), round(span[1]*g.moves)
     res = []
@@ -64,7 +64,7 @@ def edit_states(
     lr:float=1e-3, # their rate
     rest:float=.2, # weight of a square that should stay
 )->Tensor: # [B,D]
-    "States in which the probe predicts the board it predicted before, with one disc flipped"
+    "Edit states so that the probe predicts the board it predicted before, with one disc flipped"
     predict = lambda x: probes(x[None])[0].view(len(x),-1,3)
     x,rows = x_B_D.float().clone(), torch.arange(len(x_B_D),device=x_B_D.device)
     want_B_S = predict(x).argmax(-1)
@@ -129,7 +129,7 @@ def next_logits(
     probes_by_layer:dict|None=None, # layer to its probe; None: no edit (the null)
     **kw, # of `edit_run`
 )->Tensor: # [B,V]
-    "What the model predicts after each case's beginning, edited in every layer that has a probe"
+    "Compute what the model predicts after each case's beginning, edited in every layer that has a probe"
     return edit_run(model, enc, gs, cases, lang, probes_by_layer or {}, **kw).logits_B_V
 
 # %% ../../nbs/othello/10_interventions.ipynb #a3c2e829
@@ -138,7 +138,7 @@ def read_by(
     edited:Edited, # states after an edit, or before it
     probes_by_layer:dict, # layer to the probe that reads, classes as those of the edit
 )->float: # fraction of cases, mean over layers
-    "How often probes read the wanted disc"
+    "Measure how often probes read the wanted disc"
     rows = torch.arange(len(edited.square_B), device=edited.square_B.device)
     seen = lambda l,probe: probe(edited.states[l][None].float())[0].view(len(rows),-1,3).argmax(-1)[rows,edited.square_B]
     return float(torch.stack([(seen(l,p)==edited.colour_B).float().mean() for l,p in probes_by_layer.items()]).mean())
@@ -148,7 +148,7 @@ def weakest_read(
     read:dict, # strength to the fraction of cases that the own probe reads
     enough:float=.95, # fraction of cases
 )->float: # a strength
-    "The smallest strength whose edit is read often enough, else the one that is read most often"
+    "Find the smallest strength whose edit is read often enough, else the one that is read most often"
     return next((s for s in sorted(read) if read[s]>=enough), max(read, key=read.get))
 
 # %% ../../nbs/othello/10_interventions.ipynb #ef3696c8
@@ -158,7 +158,7 @@ def misses(
     cases:list, # edits
     lang:int, # language of the prediction
 )->np.ndarray: # [B]
-    "Legal moves of the edited board that are not among the model's likeliest squares; raises `XltError` for words of several tokens"
+    "Count legal moves of the edited board not among the model's likeliest squares; raises `XltError` for words of several tokens"
     if not lex.outputs.one_token(lang):
         what = f'language {lang} is {lex.kinds[lang]}'
         raise XltError(f'interventions need one token a move; {what}: probe on it, but predict in an atomic language')

@@ -42,7 +42,7 @@ def _word_owners(lex):
 def word_trie(
     lex:Lexicon, # the languages
 )->Trie:
-    "Words of `lex`; with a unified output space, only the output words"
+    "Build the trie of the words of `lex`; with a unified output space, only of the output words"
     words = _word_owners(lex)
     prefixes = sorted({w[:k] for w in words for k in range(1,len(w)+1)})
     nodes = {():0, None:1} | {p:i+2 for i,p in enumerate(prefixes)}
@@ -121,7 +121,7 @@ def legality(
     dtype:str='auto', # of the computation
     batch:int=256, # games at a time
 )->Legality:
-    "Top-1 legal accuracy after moves 1 to last-but-one, greedy, in one pass (plus one a further token of a word)"
+    "Measure top-1 legal accuracy after moves 1 to last-but-one, greedy, in one pass (plus one a further token of a word)"
     device,trie = gs.games.device, word_trie(lex)
     enc,kind = Encoder(lex,device), compute_dtype(dtype,device)
     node = torch.cat([greedy_nodes(model,enc,g,lang,kind) for g in gs.games.split(batch)]).cpu().numpy()
@@ -150,7 +150,7 @@ def greedy_nodes_slow(
     games_N_M:Tensor, # games
     lang:int, # language they are told in
 )->Tensor: # [N,M-1]
-    "`greedy_nodes`, one forward pass per prefix and token: the reference, and the peer of the speed figure"
+    "Do `greedy_nodes` with one forward pass per prefix and token: the reference, and the peer of the speed figure"
     walk,depth = _walker(enc.lex,games_N_M.device), word_trie(enc.lex).depth
     tok,ends = enc(games_N_M, lang)
     ends = ends[:,:-1].clamp(0,model.cfg.block-1)

@@ -32,22 +32,22 @@ class TokenTable:
     "Which tokens name a square, in each of several languages"
     words:tuple # per language, per square: tuple of token ids, () for a square without a word
     def squares(self, lang:int)->np.ndarray: # int64 [S']
-        "Squares that have a word in language `lang`"
+        "List the squares that have a word in language `lang`"
         return np.flatnonzero([len(w)>0 for w in self.words[lang]])
     def square_of(self, lang:int)->dict: # word -> square
-        "The words of language `lang`, each with its square"
+        "Map each word of language `lang` to its square"
         return {w:sq for sq,w in enumerate(self.words[lang]) if w}
     def first(self, lang:int)->np.ndarray: # int64 [S], 0 where there is no word
-        "First token of every square's word"
+        "Give the first token of every square's word"
         return np.array([w[0] if w else 0 for w in self.words[lang]], np.int64)
     def one_token(self, lang:int)->bool:
-        "Has every word of language `lang` a single token?"
+        "Tell whether every word of language `lang` has a single token"
         return all(len(w)==1 for w in self.words[lang] if w)
     def longest(self, lang:int)->int:
-        "Tokens of the longest possible game in language `lang`"
+        "Count the tokens of the longest possible game in language `lang`"
         return sum(map(len, self.words[lang]))
     def ids(self)->np.ndarray: # int64 [L,256,W], 0 where there is no token; `NONE` has no word
-        "Token ids by language, square and place in the word"
+        "Give the token ids by language, square and place in the word"
         width = max(len(w) for ws in self.words for w in ws)
         ids_L_256_W = np.zeros((len(self.words), 256, width), np.int64)
         for l,ws in enumerate(self.words):
@@ -62,7 +62,7 @@ def draw_anchors(
     seed:int=0, # which draw
     openings:bool=False, # may the four possible first moves be anchors?
 )->tuple: # ((square, group), ...)
-    "Random squares for each group of languages; raises `XltError` if the board has too few"
+    "Draw random squares for each group of languages; raises `XltError` if the board has too few"
     free = np.setdiff1d(geometry(n).playable, [] if openings else Position.start(n).legal())
     need = count*len(groups)
     if need > len(free):
@@ -85,23 +85,23 @@ class Lexicon:
         return f'Lexicon({what}{", unified output" if self.out else ""})'
     @property
     def unified(self)->bool:
-        "Do all languages predict into one output vocabulary?"
+        "Tell whether all languages predict into one output vocabulary"
         return self.out is not None
     @property
     def inputs(self)->TokenTable:
-        "The words that games are written in"
+        "Give the words that games are written in"
         return TokenTable(self.words)
     @property
     def outputs(self)->TokenTable:
-        "The words that a model predicts: its language's own, or the output words for every language"
+        "Give the words that a model predicts: its language's own, or the output words for every language"
         if not self.unified: return self.inputs
         return TokenTable((tuple((t,) if t else () for t in self.out),)*len(self.kinds))
     def longest(self, lang:int)->int:
-        "Tokens of the longest possible game in language `lang`"
+        "Count the tokens of the longest possible game in language `lang`"
         return self.inputs.longest(lang)
     @property
     def block(self)->int:
-        "Longest input a model needs"
+        "Count the tokens of the longest input a model needs"
         return max(map(self.longest, range(len(self.kinds))))-1
 
 # %% ../../nbs/othello/03_lexicon.ipynb #083814fa
@@ -178,7 +178,7 @@ def relabel(
     lang:int, # which one to relabel
     symmetry:int, # row of `symmetries`
 )->Lexicon:
-    "The lexicon in which language `lang` calls a square what it used to call its image"
+    "Relabel language `lang`: it calls a square what it used to call its image"
     words = list(lex.words)
     words[lang] = tuple(words[lang][image] for image in symmetries(lex.n)[symmetry])
     return replace(lex, words=tuple(words))

@@ -31,7 +31,7 @@ def move_states(
     dtype:torch.dtype=torch.float32, # of the computation
     batch:int=512, # games at a time
 )->Tensor: # [L,N,M-1,D]
-    "Residual stream at the last token of each move but the final one"
+    "Read the residual stream at the last token of each move but the final one"
     out = []
     for games in games_N_M.split(batch):
         tokens,ends = enc(games, lang)
@@ -51,7 +51,7 @@ class Probes:
         h = torch.baddbmm(self.params[1], x_K_N_D, self.params[0])
         return h if len(self.params)==2 else torch.baddbmm(self.params[3], h.relu(), self.params[2])
     def pick(self, ks)->'Probes':
-        "Only the probes `ks`, in that order"
+        "Keep only the probes `ks`, in that order"
         return Probes([p[list(ks)] for p in self.params])
 
 # %% ../../nbs/othello/08_probes.ipynb #1aa2b112
@@ -110,7 +110,7 @@ def board_accuracy(
     gs:GameSet, # what is true
     relabellings:np.ndarray|None=None, # [P,S] permutations of the squares; None: the board's symmetries
 )->Tensor: # [P,2,N]: relabelling, colour flip, game
-    "Fraction of squares right, per game, against relabelled true boards and their colour inverses"
+    "Measure the fraction of squares right, per game, against relabelled true boards and their colour inverses"
     back = np.argsort(symmetries(gs.n) if relabellings is None else relabellings, 1)
     valid,count = gs.valid[...,None], gs.valid.sum(1)*gs.boards.shape[-1]
     accuracy = lambda true: ((pred_N_M_S==true)&valid).sum((1,2))/count
@@ -126,7 +126,7 @@ def control_relabellings(
     n:int, # squares along one side
     seed:int=0, # which draw
 )->np.ndarray: # [4, n*n]
-    "As many random relabellings as there are symmetries; each shuffles squares within their orbit"
+    "Draw as many random relabellings as there are symmetries; each shuffles squares within their orbit"
     rng,orbit = np.random.default_rng(seed_for('orbits',n,seed)), _orbits(n)
     res = np.tile(np.arange(n*n),(4,1))
     for p in res:
@@ -141,17 +141,17 @@ class Alignment:
     control:np.ndarray # [L,I,J]: best accuracy over as many random relabellings, for comparison
     layers:tuple # which layers
     def per_game(self, layer:int, i:int, j:int, symmetry:int|str=0)->np.ndarray:
-        "Accuracy per game, better of plain and flipped; `symmetry='best'` maximises over the four as well"
+        "Give the accuracy per game, better of plain and flipped; `symmetry='best'` maximises over the four as well"
         a = self.acc[self.layers.index(layer),i,j]
         if symmetry!='best': a = a[[symmetry]]
         s,f = np.unravel_index(a.mean(-1).argmax(), a.shape[:2])
         return a[s,f]
     def matrix(self, layer:int, symmetry:int|str=0)->np.ndarray: # [I,J]
-        "Mean accuracy of every pair"
+        "Average the accuracy of every pair"
         I,J = self.acc.shape[1:3]
         return np.array([[self.per_game(layer,i,j,symmetry).mean() for j in range(J)] for i in range(I)])
     def best_symmetry(self, layer:int, i:int, j:int)->int:
-        "Which of `SYMMETRIES` fits best"
+        "Find which of `SYMMETRIES` fits best"
         return int(self.acc[self.layers.index(layer),i,j].mean(-1).max(-1).argmax())
 
 # %% ../../nbs/othello/08_probes.ipynb #7045f6a7
@@ -160,7 +160,7 @@ def read_boards(
     probes:Probes, # one probe a row of states
     x_K_N_M_D:Tensor, # states after each move
 )->Tensor: # [K,N,M,S]
-    "Predicted classes"
+    "Predict the class of every square"
     K,N,M,D = x_K_N_M_D.shape
     return probes(x_K_N_M_D.reshape(K,N*M,D).float()).view(K,N,M,-1,3).argmax(-1)
 

@@ -25,7 +25,7 @@ class GameSet:
     valid:Tensor # bool [N,M]: this move was played, and another follows
     @property
     def n(self)->int:
-        "Squares along one side"
+        "Count the squares along one side"
         return self.replay.n
 
 # %% ../../nbs/othello/02_replays.ipynb #a7015c66
@@ -36,7 +36,7 @@ def game_set(
     opening:tuple=(), # squares every game starts with
     device='cpu', # where the tensors live
 )->GameSet: # games, positions, boards, valid positions
-    "Fresh random games with their boards"
+    "Play fresh random games, and keep their boards"
     games = random_games(count, n=n, seed=seed, opening=opening)
     r = replay(games, n)
     to = lambda a: torch.from_numpy(np.ascontiguousarray(a)).to(device)
@@ -46,7 +46,7 @@ def game_set(
 def majority_levels(
     gs:GameSet, # games
 )->dict: # accuracy 0..1
-    "Accuracy of the best constant guess per square, and per square and move number"
+    "Measure the accuracy of the best constant guess per square, and per square and move number"
     is_class = [(gs.boards==c)&gs.valid[...,None] for c in range(3)]
     counts = lambda axes: torch.stack([x.sum(axes) for x in is_class],-1)
     total = gs.valid.sum()*gs.boards.shape[-1]

@@ -22,36 +22,36 @@ class Geometry:
     n:int # squares along one side
     @property
     def squares(self)->int:
-        "How many squares"
+        "Count the squares"
         return self.n**2
     @property
     def moves(self)->int:
-        "Most moves a game can have"
+        "Count the most moves a game can have"
         return self.n**2 - 4
     @cached_property
     def full(self)->int:
-        "Every square"
+        "Mark every square"
         return (1<<self.n**2) - 1
     @cached_property
     def inner(self)->int:
-        "All columns but the first and the last"
+        "Mark all columns but the first and the last"
         return sum(1<<i for i in range(self.n**2) if 0 < i%self.n < self.n-1)
     @property
     def shifts(self)->tuple:
-        "Distances of the four axes, and whether a run along each needs the inner columns"
+        "List the distances of the four axes, and whether a run along each needs the inner columns"
         return (1,True), (self.n,False), (self.n-1,True), (self.n+1,True)
     @cached_property
     def start(self)->tuple: # (black, white)
-        "The two bitboards before the first move"
+        "Give the two bitboards before the first move"
         a = (self.n//2-1)*(self.n+1)
         return (1<<(a+1)) | (1<<(a+self.n)), (1<<a) | (1<<(a+self.n+1))
     @cached_property
     def playable(self)->np.ndarray:
-        "Squares that can be played: all but the four of the start"
+        "List the squares that can be played: all but the four of the start"
         taken = self.start[0]|self.start[1]
         return np.array([i for i in range(self.n**2) if not (taken>>i)&1])
     def name(self, sq:int)->str:
-        "`a1` to `h8`: row letter, column number"
+        "Name a square, `a1` to `h8`: row letter, column number"
         return f'{"abcdefgh"[sq//self.n]}{sq%self.n+1}'
 
 # %% ../../nbs/othello/00_rules.ipynb #0a7465aa
@@ -59,7 +59,7 @@ class Geometry:
 def geometry(
     n:int, # squares along one side: 4, 6 or 8
 )->Geometry:
-    "The board of `n`×`n` squares; raises `XltError` for a size the game does not have"
+    "Give the board of `n`×`n` squares; raises `XltError` for a size the game does not have"
     if n not in SIZES: raise XltError(f'Othello board of {n}×{n} squares: choose a side of {", ".join(map(str,SIZES))}')
     return Geometry(n)
 
@@ -87,27 +87,27 @@ class Position:
     black_moves:bool = True # is it black's turn
     @classmethod
     def start(cls, n:int=8):
-        "Before the first move"
+        "Give the position before the first move"
         return cls(n, *geometry(n).start)
     @property
     def own(self)->int:
-        "Discs of the side to move"
+        "Give the discs of the side to move"
         return self.black if self.black_moves else self.white
     @property
     def opp(self)->int:
-        "Discs of the other side"
+        "Give the discs of the other side"
         return self.white if self.black_moves else self.black
     def legal_bits(self)->int:
-        "Squares the side to move may play, as bits; a side without one does *not* pass here"
+        "Mark the squares the side to move may play, as bits; a side without one does *not* pass here"
         g,res = geometry(self.n), 0
         for step,side in _steps(g): res |= step(_ray(self.own, step, self.opp & (g.inner if side else g.full)))
         return res & ~(self.black|self.white) & g.full
     def legal(self)->list:
-        "Squares the side to move may play"
+        "List the squares the side to move may play"
         bits = self.legal_bits()
         return [i for i in range(self.n**2) if bits>>i & 1]
     def other(self):
-        "The same board with the other side to move"
+        "Give the same board with the other side to move"
         return replace(self, black_moves=not self.black_moves)
 
 # %% ../../nbs/othello/00_rules.ipynb #55a42039
@@ -138,7 +138,7 @@ def opening_position(
     n:int, # squares along one side
     opening:tuple=(), # squares played before chance takes over
 )->Position:
-    "The position after `opening`; raises `XltError` at the first illegal move"
+    "Play `opening` from the start; raises `XltError` at the first illegal move"
     p = Position.start(n)
     for sq in opening: p = play(p, sq)
     return p
@@ -147,7 +147,7 @@ def opening_position(
 def classes(
     pos:Position, # a position
 )->np.ndarray: # int8 [n*n]
-    "The board as the paper's probe sees it (§3.4): 0 white, 1 empty, 2 black"
+    "Turn a board into the classes of the paper's probe (§3.4): 0 white, 1 empty, 2 black"
     bit = lambda x: np.array([x>>i & 1 for i in range(pos.n**2)], np.int8)
     return 1 + bit(pos.black) - bit(pos.white)
 
@@ -171,7 +171,7 @@ SYMMETRIES = ('identity', 'rotation', 'main diagonal', 'other diagonal')
 def symmetries(
     n:int, # squares along one side
 )->np.ndarray: # int64 [4, n*n]: row s maps a square to its image
-    "The board symmetries that keep the start position and its colours, in the order of `SYMMETRIES`"
+    "List the board symmetries that keep the start position and its colours, in the order of `SYMMETRIES`"
     i = np.arange(geometry(n).squares)
     r,c = i//n, i%n
     return np.stack([i, (n-1-r)*n+n-1-c, c*n+r, (n-1-c)*n+n-1-r])

@@ -41,7 +41,7 @@ def flops_per_token(
     cfg:GPTCfg, # model shape
     length:int, # tokens a sequence has
 )->float:
-    "Floating-point operations of forward and backward a token: 3·(2·(12·L·D² + V·D) + 4·T·D·L)"
+    "Count floating-point operations of forward and backward a token: 3·(2·(12·L·D² + V·D) + 4·T·D·L)"
     return 3*(2*(12*cfg.layers*cfg.width**2 + cfg.vocab*cfg.width) + 4*length*cfg.width*cfg.layers)
 
 # %% ../../nbs/othello/05_settings.ipynb #7ef72e75

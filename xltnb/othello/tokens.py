@@ -53,7 +53,7 @@ def inputs_targets(
     games_B_M:Tensor, # uint8 squares
     langs, # language of these games, or one a game
 )->tuple: # input tokens [B,T-1], target tokens [B,T-1]
-    "What goes into the model and what should come out"
+    "Give what goes into the model and what should come out"
     tok_B_T,ends_B_M = enc(games_B_M, langs)
     if not enc.lex.unified: return tok_B_T[:,:-1], tok_B_T[:,1:]
     at,ahead,T = ends_B_M[:,:-1], enc.out_256[games_B_M[:,1:].long()], tok_B_T.shape[1]

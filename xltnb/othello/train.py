@@ -31,7 +31,7 @@ def lr_at(
     step:int, # update, from 0
     cfg:LMCfg, # training configuration
 )->float:
-    "Learning rate of one update: warm-up, cosine, floor at 10 %"
+    "Give the learning rate of one update: warm-up, cosine, floor at 10 %"
     if cfg.schedule=='as_coded':
         if step==0: return cfg.lr
         step -= 1
@@ -56,15 +56,15 @@ class Games:
         self.at,self.buf,self.epoch = -1,None,-1
         self.corpus = self.make(0, cfg.unique) if cfg.unique else None
     def make(self, start:int, count:int)->Tensor:
-        "Games `start` to `start+count`, on the device"
+        "Make games `start` to `start+count`, on the device"
         kw = dict(n=self.n, seed=self.seed, start=start, opening=self.cfg.opening)
         if self.device.type=='cuda': return random_games_torch(count, device=self.device, **kw)
         return torch.from_numpy(random_games(count, **kw))
     def order(self, epoch:int)->Tensor:
-        "The corpus shuffled for one epoch"
+        "Shuffle the corpus for one epoch"
         return torch.randperm(self.cfg.unique, generator=torch.Generator().manual_seed(seed_for('order', self.seed, epoch)))
     def numbers(self, step:int)->Tensor:
-        "Numbers of an update's games: a fresh shuffle every epoch, whose last, partial batch is filled from the next"
+        "Give the numbers of an update's games: a fresh shuffle every epoch, whose last, partial batch is filled from the next"
         epoch,at = divmod(step*self.cfg.batch, self.cfg.unique)
         if self.epoch!=epoch: self.epoch,self.pair = epoch,torch.cat([self.order(epoch), self.order(epoch+1)])
         return self.pair[at:at+self.cfg.batch]
@@ -85,7 +85,7 @@ def languages_of(
     cfg:LMCfg, # training configuration
     count:int, # number of languages
 )->list: # one language a row
-    "Languages alternate: by the game's number with draw='game', by its row with draw='fetch'"
+    "Alternate languages: by the game's number with draw='game', by its row with draw='fetch'"
     if cfg.only>=0: return [cfg.only]*len(numbers)
     if cfg.draw=='game' and cfg.unique: return (numbers%count).tolist()
     return [(r+step)%count for r in range(len(numbers))]
@@ -96,7 +96,7 @@ def batch_groups(
     games_B_M:Tensor, # games of an update
     langs:list, # language of each row
 )->list: # (input tokens, target tokens) for each length
-    "Rows of equal length together"
+    "Group rows of equal length"
     by = {}
     for r,l in enumerate(langs): by.setdefault(enc.length[l], []).append(r)
     if len(by)==1: return [inputs_targets(enc, games_B_M, langs[0] if len(set(langs))==1 else langs)]
@@ -109,7 +109,7 @@ def loss_sum(
     y_B_T:Tensor, # target tokens; 0 is ignored
     dtype:torch.dtype=torch.float32, # of the residual stream
 )->Tensor:
-    "Summed next-token cross-entropy, in nats"
+    "Sum the next-token cross-entropy, in nats"
     return F.cross_entropy(model(x_B_T, dtype).flatten(0,1).float(), y_B_T.flatten(), ignore_index=0, reduction='sum')
 
 # %% ../../nbs/othello/07_train.ipynb #75f5a9a9
@@ -127,7 +127,7 @@ def compute_dtype(
     name:str, # 'auto', 'float32' or 'bfloat16'
     device:str, # where it will compute
 )->torch.dtype:
-    "The dtype that `name` means on `device`"
+    "Give the dtype that `name` means on `device`"
     check_name(name, ('auto','float32','bfloat16'), 'dtype')
     return getattr(torch, ('bfloat16' if torch.device(device).type=='cuda' else 'float32') if name=='auto' else name)
 
@@ -187,7 +187,7 @@ class _Run:
         self.net,self.opt = self.accelerator.prepare(self.model, self.opt)
         self.rank,self.world = self.accelerator.process_index,self.accelerator.num_processes
     def start(self):
-        "The clock starts here; a measurement before the first update is not part of the time"
+        "Start the clock; a measurement before the first update is not part of the time"
         self.model.train()
         self.begin = self.saved = time.monotonic()
         self.before,self.spent = self.meta['seen'],0.
@@ -199,7 +199,7 @@ class _Run:
 # %% ../../nbs/othello/07_train.ipynb #b9118e04
 @patch
 def backward(self:_Run, x_B_T, y_B_T, count):
-    "Gradient of one length group, as its part of the mean over all `count` targets; gives that part of the loss"
+    "Add the gradient of one length group, as its part of the mean over all `count` targets; gives that part of the loss"
     share = slice(self.rank*len(x_B_T)//self.world, (self.rank+1)*len(x_B_T)//self.world)
     loss = self.step_loss(self.net, x_B_T[share], y_B_T[share], self.dtype)/count*self.world
     (self.accelerator.backward if self.accelerator else Tensor.backward)(loss)
@@ -208,7 +208,7 @@ def backward(self:_Run, x_B_T, y_B_T, count):
 # %% ../../nbs/othello/07_train.ipynb #85ee45da
 @patch
 def update(self:_Run):
-    "One update: games, languages, gradients, step"
+    "Make one update: games, languages, gradients, step"
     step,cfg = self.step,self.cfg
     if self.model.cfg.dropout: torch.manual_seed(seed_for('dropout',self.seed,step))
     games_B_M,numbers = self.games(step)
@@ -225,7 +225,7 @@ def update(self:_Run):
 # %% ../../nbs/othello/07_train.ipynb #42834616
 @patch
 def note(self:_Run, report):
-    "Tokens seen and the mean loss since the last note, into the curves"
+    "Append tokens seen and the mean loss since the last note to the curves"
     meta,steps = self.meta,self.cfg.steps
     if self.accelerator: self.part[0] = self.accelerator.reduce(self.part[0], 'mean')
     loss,count,updates = self.part.tolist()
@@ -256,7 +256,7 @@ def save(self:_Run):
 # %% ../../nbs/othello/07_train.ipynb #1d95160b
 @patch
 def trained(self:_Run):
-    "What `train` returns"
+    "Make what `train` returns"
     speed = (self.meta['seen']-self.before)/max(1e-9, time.monotonic()-self.begin-self.spent)
     return Trained(self.model.eval(), self.lex, {k:self.meta[k] for k in ('tokens','loss','measured')}, self.done, speed)
 
@@ -298,7 +298,7 @@ def model_for(
     device:str='cpu', # where the model lives
     biases:str='zero', # as in `GPTCfg`
 )->GPT:
-    "A fresh model of the right size for `lex`; the same weights on every device"
+    "Make a fresh model of the right size for `lex`; the same weights on every device"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for('init', seed))
         return GPT(GPTCfg(lex.vocab, lex.block, layers, heads, width, dropout, biases)).to(device)

@@ -48,7 +48,7 @@ class FamilyRunCfg(Config):
     def family(self,
         seed:int, # of the world
     )->FamilyCfg:
-        "The tree of a seed"
+        "Give the tree of a seed"
         return FamilyCfg(self.tree, WORLDS[self.world], seed)
 
     @property
@@ -56,19 +56,19 @@ class FamilyRunCfg(Config):
 
     @property
     def known(self)->tuple:
-        "Languages that the encoder has read, the source first"
+        "List the languages that the encoder has read, the source first"
         return tuple(l for l in self.family(0).languages if l not in self.targets)
 
     def related(self,
         target:str, # one of the targets
     )->str:
-        "The known language, other than the source, that shares most words with a target"
+        "Find the known language, other than the source, that shares most words with a target"
         return max(self.known[1:], key=lambda l: known_words(self.family(0), target, l))
 
     def unrelated(self,
         target:str, # one of the targets
     )->str:
-        "The partner that stands for any other: the relative of the next target, which is read as often as the related one"
+        "Find the partner that stands for any other: the relative of the next target, which is read as often as the related one"
         after = self.targets[(self.targets.index(target)+1)%len(self.targets)]
         return self.related(after) if self.related(after)!=self.related(target) else self.known[-1]
 
@@ -112,7 +112,7 @@ def arithmetic_jobs(
     preset:str, # smoke, laptop, gpu or paper
     seeds:int|None=None, # worlds; None: the preset's own
 )->list[Job]: # the family first
-    "All jobs of a preset; none where the paper's own text is needed"
+    "List all jobs of a preset; none where the paper's own text is needed"
     if preset not in _SIZES: return []
     cfg,n,cost = _SIZES[preset]
     family = [make_job('family', 'arithmetic.family', cfg, s, cost, ground='family') for s in range(seeds or n)]

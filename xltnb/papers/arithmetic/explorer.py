@@ -34,7 +34,7 @@ def walkable(
 def corners_of(
     run:Record, # of the family
 )->list: # names of three adapters, the source's first
-    "The corners of a run's triangle"
+    "Name the corners of a run's triangle"
     return [k for k in run.curves['triangle'] if not k.startswith('in ')]
 
 # %% ../../../nbs/papers/arithmetic/12_explorer.ipynb #4af3d07e
@@ -42,7 +42,7 @@ def nearest_point(
     run:Record, # of the family
     weights:Sequence[float], # of the three adapters
 )->int: # place in the columns of its triangle
-    "The point of the grid that is nearest to some weights"
+    "Find the point of the grid that is nearest to some weights"
     grid = np.array([run.curves['triangle'][c] for c in corners_of(run)])
     return int(((grid-np.array(weights)[:,None])**2).sum(0).argmin())
 
@@ -96,14 +96,14 @@ class LambdaExplorer(Explorer):
 
     @property
     def relative(self)->str:
-        "The corner that shares most words with the target"
+        "Find the corner that shares most words with the target"
         near = self.run.curves['relatedness']
         known = {p: k for t,p,k in zip(near['target'], near['partner'], near['known']) if t==self.value('target')}
         return max(corners_of(self.run)[1:], key=lambda c: known.get(c, 0))
 
     @property
     def weights(self)->list: # of the three adapters
-        "What the two sliders ask for"
+        "Give what the two sliders ask for"
         lam,share = self.value('lam'), self.value('share')
         return [lam]+[(1-lam)*(share if c==self.relative else 1-share) for c in corners_of(self.run)[1:]]
 
@@ -122,7 +122,7 @@ def _parts(self:LambdaExplorer):
 # %% ../../../nbs/papers/arithmetic/12_explorer.ipynb #db87d018
 @patch
 def view(self:LambdaExplorer)->tuple[list[dict],dict]: # new properties of each trace, of the layout
-    "Trace data and title for the current settings"
+    "Give trace data and title for the current settings"
     run,target = self.run, self.value('target')
     land,curve,at = run.curves['triangle'], run.curves['zero_shot'], nearest_point(self.run, self.weights)
     corners,langs = corners_of(run), [k.removeprefix('in ') for k in land if k.startswith('in ')]

@@ -32,7 +32,7 @@ class Family(Invented):
 
     @property
     def key(self)->str:
-        "Hash of the settings"
+        "Hash the settings"
         return stable_hash(self.family)
 
 # %% ../../../nbs/papers/arithmetic/08_family.ipynb #81dde1aa
@@ -49,7 +49,7 @@ _SPECIAL = dict(pad_token='[PAD]', unk_token='[UNK]', cls_token='[CLS]', sep_tok
 
 @patch
 def tokenizer(self:Family):
-    "A `PreTrainedTokenizerFast` whose subwords are the syllables of all languages"
+    "Make a `PreTrainedTokenizerFast` whose subwords are the syllables of all languages"
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
     found = dict.fromkeys(x for ws in self.words.values() for w in ws for x in syllables(w))
@@ -69,7 +69,7 @@ def ids_of(self:Family,
     tok, # of `tokenizer`
     seed:int=0, # which draw; -1 is not read by any training
 )->Corpus:
-    "Text of some languages as ids, drawn independently in each"
+    "Write text of some languages as ids, drawn independently in each"
     texts = [t for l,n in sizes.items() for t in self.corpus(l, n, seed)]
     return tokenise(texts, [l for l,n in sizes.items() for _ in range(n)], range(len(texts)), tok)
 
@@ -77,7 +77,7 @@ def ids_of(self:Family,
 _THING_GROUPS = 4 # groups that classes of things are put into
 
 def tags_of()->tuple: # names of the labels
-    "The labels: things by role and group, and all other words"
+    "List the labels: things by role and group, and all other words"
     return ('other','action', *(f'{role}-{g}' for role in ('agent','patient') for g in range(_THING_GROUPS)))
 
 # %% ../../../nbs/papers/arithmetic/08_family.ipynb #501383b2
@@ -91,7 +91,7 @@ def tagged(self:Family,
     sentence:Clause, # in word numbers
     lang:str, # language to write it in
 )->tuple: # words, label of each
-    "A sentence with a label for each word"
+    "Write a sentence with a label for each word"
     names,what = tags_of(), {}
     for role,t in (('agent', sentence.subj), ('patient', sentence.obj)):
         if t: what[t.noun] = names.index(f'{role}-{_group(self, t.noun)}')
@@ -108,7 +108,7 @@ def tag_rows(self:Family,
     lang:str, # language to write them in
     seed:int=0, # which draw
 )->tuple: # int64 [n,T] ids, int64 [n,T] labels, -100 where there is none
-    "Sentences of the task as arrays; the same seed gives the same sentences in every language"
+    "Write sentences of the task as arrays; the same seed gives the same sentences in every language"
     check_name(lang, self.words, 'invented language')
     rng = Random(seed_for('family tags', self.key, split, seed))
     rows = [self.tagged(self.say(self.draw(split, rng), rng), lang) for _ in range(n)]

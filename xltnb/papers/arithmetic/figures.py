@@ -48,7 +48,7 @@ def arm_gains(
     base:str='source', # arm that is subtracted
     arms:Sequence[str]=(), # arms; (): all that the runs have
 )->pd.DataFrame: # arm, score, gain, low, high, n; in points
-    "Scores, and paired gains over another arm"
+    "Average scores, and paired gains over another arm"
     runs = family_of(runs)
     rows = []
     for a in arms or [k for k in _NAMES if k in runs[0].metrics]:
@@ -95,7 +95,7 @@ def lambda_fig(
     runs:Sequence[Record], # of the paper
     which:str='zero_shot', # 'zero_shot': source and related; 'enhancement': own and related
 )->go.Figure:
-    "Scores along the line between two adapters, a panel for each target"
+    "Draw scores along the line between two adapters, a panel for each target"
     runs = [r for r in family_of(runs) if which in r.curves]
     if not runs: raise XltError(f'none of these runs has a curve called {which!r}')
     targets,first = [k for k in runs[0].curves[which] if k!='weight'], dict(zero_shot='source', enhancement='own')[which]
@@ -123,7 +123,7 @@ def _lambda_title(runs, which, targets):
 def relatedness_df(
     runs:Sequence[Record], # of the paper
 )->pd.DataFrame: # seed, target, partner, known, cosine, half, gain
-    "Each partner in half and half with the source, and what that gains over the source alone"
+    "List each partner in half and half with the source, and what that gains over the source alone"
     df = pd.concat([pd.DataFrame(r.curves['relatedness']).assign(seed=r.seed) for r in family_of(runs)])
     base = {(r.seed,t): r.per_language[t]['source'] for r in family_of(runs) for t in r.per_language}
     return df.assign(gain=[100*(h-base[s,t]) for s,t,h in zip(df.seed, df.target, df.half)]).reset_index(drop=True)
@@ -132,7 +132,7 @@ def relatedness_df(
 def relatedness_fig(
     runs:Sequence[Record], # of the paper
 )->go.Figure:
-    "Gain of half and half over the relatedness of the partner"
+    "Draw the gain of half and half over the relatedness of the partner"
     df = relatedness_df(runs)
     fig = panels(['words of one origin with the target', 'cosine with the vector of the target'])
     for c,x in ((1,'known'), (2,'cosine')):
@@ -152,7 +152,7 @@ def _symbol(df, partner): return ('circle','diamond','cross','square','x')[list(
 def masked_fig(
     runs:Sequence[Record], # of the family, or of real languages
 )->go.Figure:
-    "Held-out words guessed without an adapter, with the source's and with the language's own"
+    "Draw held-out words guessed without an adapter, with the source's and with the language's own"
     name = 'masked' if 'masked' in needed(runs, 'adapters')[0].curves else 'guess'
     t = [r.curves[name] for r in runs]
     langs,other = t[0]['language'], 'source' if 'source' in t[0] else 'en'
@@ -168,7 +168,7 @@ def vectors_fig(
     runs:Sequence[Record], # of the paper
     pairs:Sequence[tuple]=(('s','b1'),('s','c1'),('b1','b2'),('c1','c2'),('b1','c1')), # languages
 )->go.Figure:
-    "Cosine of two language vectors, part by part"
+    "Draw the cosine of two language vectors, part by part"
     df = pd.concat([pd.DataFrame(r.curves['layers']).assign(seed=r.seed) for r in family_of(runs)])
     fig = go.Figure()
     for (a,b),colour in zip(pairs, COLOURS.values()):
@@ -182,7 +182,7 @@ def real_fig(
     runs:Sequence[Record], # of the paper
     arms:Sequence[str]=('source','half','related','shrunk','none'), # arms shown
 )->go.Figure:
-    "Right intents by language and arm, a dot a task seed"
+    "Draw right intents by language and arm, a dot a task seed"
     run = real_of(runs)
     langs,names = list(run.per_language), _NAMES | dict(source='English adapter', half='half English', shrunk='half English, half start')
     fig = go.Figure()
@@ -197,7 +197,7 @@ def real_fig(
 def arithmetic_figures(
     runs:Sequence[Record], # of the report's preset
 )->list: # (name, function that draws)
-    "Figures of the report"
+    "List the figures of the report"
     family,real = ([r for r in runs if r.experiment==f'arithmetic.{k}'] for k in ('family','real'))
     res = [('arms', lambda: arms_fig(family)), ('lambda', lambda: lambda_fig(family)), ('relatedness', lambda: relatedness_fig(family)),
            ('masked words', lambda: masked_fig(family)), ('layers', lambda: vectors_fig(family))] if family else []

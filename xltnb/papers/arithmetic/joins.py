@@ -22,7 +22,7 @@ def difference(
     start:Start, # where it started
     name:str, # of a tensor
 )->Tensor: # float64
-    "One tensor of a language vector"
+    "Compute one tensor of a language vector"
     v = source[name]
     return v.double()-start.tensor(name, v.shape).double()
 
@@ -32,7 +32,7 @@ def trim_threshold(
     start:Start, # where it started
     density:float, # fraction to keep
 )->float: # least magnitude that is kept
-    "Magnitude of the last entry that stays; needs memory for one copy"
+    "Find the magnitude of the last entry that stays; needs memory for one copy"
     sizes = [math.prod(source.shapes[k]) for k in source.names]
     size,at = np.empty(sum(sizes), np.float32), 0
     for k,n in zip(source.names, sizes):
@@ -50,7 +50,7 @@ def coin_flips(
     name:str, # of the tensor
     shape, # of the tensor
 )->Tensor: # float64, in [0,1)
-    "The draws that decide what is dropped from one tensor"
+    "Make the draws that decide what is dropped from one tensor"
     return torch.from_numpy(np.random.default_rng(seed_for('merge-drop', seed, whose, name)).random(tuple(shape)))
 
 # %% ../../../nbs/papers/arithmetic/01_joins.ipynb #69aa11d5
@@ -59,7 +59,7 @@ def dropped(
     density:float, # chance to stay
     flips:Tensor, # of its shape, from `coin_flips`
 )->Tensor:
-    "DARE: drop at random, and scale up what stays"
+    "Drop at random, and scale up what stays (DARE)"
     return torch.where(flips<density, d/density, 0.)
 
 # %% ../../../nbs/papers/arithmetic/01_joins.ipynb #aaf72996
@@ -68,7 +68,7 @@ def drop_chances(
     density:float, # mean chance to stay
     epsilon:float, # by how much the chance differs between the largest and the smallest entry
 )->Tensor: # chance that each entry is dropped
-    "DELLA's probabilities, by rank of magnitude in each row"
+    "Compute DELLA's probabilities, by rank of magnitude in each row"
     rows = d.abs().reshape(-1, d.shape[-1])
     rank = rows.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     return (1-density-epsilon/2 + epsilon/rows.shape[1]*rank.double()).view(d.shape)
@@ -79,7 +79,7 @@ def middle_part(
     density:float, # fraction that is kept
     gamma:float, # fraction of largest entries that is left out
 )->Tensor:
-    "Breadcrumbs: leave out the largest and the smallest entries of a tensor"
+    "Leave out the largest and the smallest entries of a tensor (Breadcrumbs)"
     n = d.numel()
     keep = int(density*n)
     top = min(int(gamma*n), n-keep)
@@ -116,7 +116,7 @@ def arc(
     wa:float, # weight of `a`
     wb:float, # weight of `b`; the two sum to one
 )->Tensor:
-    "Spherical interpolation of two tensors"
+    "Interpolate two tensors spherically"
     if wa==1 or wb==1: return a if wa==1 else b
     na,nb = a.norm(), b.norm()
     cos = float((a*b).sum()/(na*nb)) if na*nb>0 else 1.
@@ -131,7 +131,7 @@ def karcher_mean(
     steps:int=100, # at most
     tol:float=1e-12, # length of a step at which to stop
 )->Tensor:
-    "Weighted mean of directions along arcs, times the mean length"
+    "Compute the weighted mean of directions along arcs, times the mean length"
     total = math.fsum(weights)
     ws,lengths = [w/total for w in weights], [float(v.norm()) for v in vs]
     straight = sum(w*v for w,v in zip(ws, vs))
@@ -155,7 +155,7 @@ def karcher_mean(
 def stock_ratio(
     taus:list, # differences of one tensor, at least two
 )->float: # between 0 and 1
-    "How far to go from the start towards the mean"
+    "Compute how far to go from the start towards the mean"
     n = len(taus)
     lengths = [float(t.norm()) for t in taus]
     pairs = [(i,j) for i in range(n) for j in range(i)]

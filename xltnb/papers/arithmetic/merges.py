@@ -98,7 +98,7 @@ class MergeCfg(Config):
                 raise XltError(f'{f.name} does not fit the method {self.method}, which reads {", ".join(uses) or "its inputs alone"}')
 
     def settled(self): # a `MergeCfg` without None where the method reads
-        "The same with the defaults filled in"
+        "Fill in the defaults"
         m = MERGES[self.method]
         own = dict(scale=1., density=m.density, gamma=.01, epsilon=.1, elect='mass', seed=0)
         return replace(self, **{k: own[k] for k in m.uses if k!='normalise' and getattr(self,k) is None})
@@ -111,7 +111,7 @@ def settle_weights(
     cfg:MergeCfg, # method and weights
     sources:list, # inputs
 )->list: # one an input
-    "The weights that count; raises `XltError` for weights that do not fit inputs or method"
+    "Compute the weights that count; raises `XltError` for weights that do not fit inputs or method"
     n,join = len(sources), MERGES[cfg.method].join
     if n<2: raise XltError(f'a merge needs at least two adapters, not {n}')
     like = sources[0].adapter
@@ -286,5 +286,5 @@ def analogy(
     a:LanguageVector, # where it comes from
     scale:float=1., # how much of it
 )->LanguageVector:
-    "`c + scale*(b-a)`"
+    "Compute `c + scale*(b-a)`"
     return c+scale*(b-a)

@@ -50,7 +50,7 @@ def held_out_accuracy(
     mask:float=.2, # fraction of tokens to hide
     block:int=32, # tokens in a row
 )->float: # fraction of hidden tokens that come first
-    "How well held-out words are guessed; the same words are hidden whatever is put on"
+    "Measure how well held-out words are guessed; the same words are hidden whatever is put on"
     cfg,found = MLMCfg(block=block, batch=64, mask=mask, dual=0.), []
     on = attach(model.eval(), *stack) if stack else None
     try:
@@ -132,7 +132,7 @@ def answers(
     batch:int=128, # rows at a time
     bf16:bool=False, # compute in bfloat16
 )->Tensor: # float32 logits on the CPU, [N,C], [N,T,C], or [N,2,T] of a span
-    "What a model answers"
+    "Compute what a model answers"
     x = torch.from_numpy(ids).to(model.device)
     on = attach(model.eval(), *stack) if stack else None
     try:
@@ -148,7 +148,7 @@ def right(
     labels:np.ndarray, # [N], [N,T] with -100 where there is none, or [N,2] of a span
     least:int=0, # labels below this are not counted: 1 leaves out the words without a role
 )->np.ndarray: # [N] fraction of right labels in each row
-    "Which rows are right, and how much of them"
+    "Tell which rows are right, and how much of them"
     hit,y = logits.argmax(-1).numpy()==labels, labels
     if y.ndim==1: return hit.astype(float)
     counted = y>=least
@@ -164,7 +164,7 @@ def sweep(
     score:Callable, # score() of the model as it stands -> anything
     steps:int=20, # intervals between 0 and 1
 )->list: # (λ, score) pairs
-    "Scores along the line between two language adapters; only the adapter's tensors change between two scores"
+    "Score along the line between two language adapters; only the adapter's tensors change between two scores"
     dial = Dial(first, second)
     with attach(model.eval(), dial.adapter, task):
         return [(i/steps, score()) for i in range(steps+1) if dial.turn(i/steps) is not None]

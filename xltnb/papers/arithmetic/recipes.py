@@ -22,7 +22,7 @@ from .vectors import AdapterSource, language_vector, similarity
 def open_adapter(
     path:str|Path, # a file, or an AdapterHub folder
 )->AdapterSource: # read tensor by tensor where it is a file
-    "An adapter by its path; raises `XltError` if there is none"
+    "Open an adapter by its path; raises `XltError` if there is none"
     path = typed_path(path, 'adapter')
     if path.is_dir(): return AdapterSource(from_hub(path))
     return AdapterSource(path)
@@ -32,7 +32,7 @@ def explain(
     *inputs, # adapters, sources or paths, at least two
     base='auto', # where they started
 )->str: # markdown
-    "How alike the inputs of a merge are"
+    "Say how alike the inputs of a merge are"
     sources = [i if isinstance(i, (AdapterSource,Adapter)) else open_adapter(i) for i in inputs]
     sources = [AdapterSource(s) for s in sources]
     if len(sources)<2: raise XltError('a comparison needs at least two adapters')
@@ -74,7 +74,7 @@ class Recipe:
 
     @property
     def cfg(self)->MergeCfg:
-        "MergeMethod, weights and settings"
+        "Give the merge method, weights and settings"
         own = {k: getattr(self,k) for k in ('method','normalise','scale','density','gamma','epsilon','elect','seed')}
         return MergeCfg(weights=tuple(i['weight'] for i in self.inputs if 'weight' in i), **own)
 

@@ -39,7 +39,7 @@ def _moved(name, model, cfg, seed):
 def merge_ms(
     times:int=9, # merges, after one that is not counted
 )->float: # milliseconds
-    "Median time of a merge of two adapters of 7.4 M weights, those of XLM-R base"
+    "Time a merge of two adapters of 7.4 M weights, those of XLM-R base: the median"
     shape = Backbone('xlm-roberta', 12, 768, 3072)
     a,b = (_moved(n, shape, BottleneckCfg(), i) for i,n in enumerate('ab'))
     def one():
@@ -56,7 +56,7 @@ def speed_merge_sweep(
     values:int=21, # of λ
     rounds:int=3, # pairs
 )->dict:
-    "Evaluations a second in a sweep and without one; `cost` is the sweep's time over that of bare evaluations"
+    "Count evaluations a second in a sweep and without one; `cost` is the sweep's time over that of bare evaluations"
     logging.set_verbosity_error()
     net,tok = load_encoder('e5-small', 'benchmark')
     task = load_bench('ha_intent', ['en'])
@@ -122,7 +122,7 @@ def speed_adapter_train(
     steps:int=2, # timed updates a turn
     rounds:int=3, # pairs of turns
 )->dict:
-    "Tokens a second of a language adapter's training, ours and the stock recipe's"
+    "Count tokens a second of a language adapter's training, ours and the stock recipe's"
     logging.set_verbosity_error()
     model,tok = load_mlm()
     first_layers(model.base_model, layers)

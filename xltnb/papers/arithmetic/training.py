@@ -149,7 +149,7 @@ def line(
     first:str, # name of the adapter with weight λ
     second:str, # name of the other
 )->tuple: # weights, validation scores, [steps+1, sentences] test scores
-    "Scores along the line between two adapters"
+    "Score along the line between two adapters"
     (model,task),pad = home.tagger, home.tok.pad_token_id
     (vi,vl),(ti,tl) = (_rows_of(home, lang, s) for s in ('validation','test'))
     def score(): return right(answers(model, vi, pad), vl, 1).mean(), right(answers(model, ti, pad), tl, 1)
@@ -162,7 +162,7 @@ def _chosen(weights, valid): return weights.index(best_of(list(zip(weights, vali
 def tuned(
     lines:dict, # target -> what `line` returned
 )->dict: # target -> {'tuned': scores, 'elsewhere': scores, 'lam': λ}
-    "Test scores at the λ of the target's own validation sentences, and at that of the other targets'"
+    "Pick test scores at the λ of the target's own validation sentences, and at that of the other targets'"
     res = {}
     for t,(weights,valid,test) in lines.items():
         own = _chosen(weights, valid)
@@ -176,7 +176,7 @@ def arms_of(
     home:Home, # a trained world
     target:str, # a language
 )->dict: # arm -> one score a sentence
-    "Scores of all arms that need no choice of λ"
+    "Score all arms that need no choice of λ"
     cfg,a = home.cfg, home.langs
     s,r,o = cfg.source, cfg.related(target), cfg.unrelated(target)
     half = lambda x, y, method='linear': merge(a[x], a[y], method=method, weight=.5)
@@ -198,7 +198,7 @@ def _ensemble(home, target):
 def relatedness(
     home:Home, # a trained world
 )->dict: # columns: target, partner, known, cosine, half
-    "Half source and half of each other known language, beside how related that language is to the target"
+    "Score half source and half of each other known language, beside how related that language is to the target"
     cfg,a = home.cfg, home.langs
     vec = {l: language_vector(a[l]) for l in home.world.languages}
     rows = []
@@ -213,7 +213,7 @@ def relatedness(
 def by_layer(
     home:Home, # a trained world
 )->dict: # columns: a, b, part, cosine, conflict
-    "How alike two language vectors are, part by part"
+    "Measure how alike two language vectors are, part by part"
     vec = {l: language_vector(home.langs[l]) for l in home.world.languages}
     tables = {(a,b): similarity(vec[a], vec[b]).table for a,b in combinations(vec, 2)}
     one = lambda a, b, p, r: dict(a=a, b=b, part=p, cosine=float(r.cosine), conflict=float(r.conflict))
@@ -226,7 +226,7 @@ def landscape(
     home:Home, # a trained world
     sentences:int=150, # test sentences of each language
 )->dict: # columns: weights of three adapters (by name), and a column of scores for each language, 'in NAME'
-    "Scores of every language on a triangle of three adapters: the source's and those of the targets' relatives. The widget draws it"
+    "Score every language on a triangle of three adapters: the source's and those of the targets' relatives. The widget draws it"
     cfg,n = home.cfg, home.cfg.triangle
     corners = [cfg.source, *dict.fromkeys(cfg.related(t) for t in cfg.targets)][:3]
     dial,(model,task),pad = Dial(*(home.langs[c] for c in corners)), home.tagger, home.tok.pad_token_id
@@ -243,7 +243,7 @@ def landscape(
 def guessed(
     home:Home, # a trained world
 )->dict: # columns: language, none, own, source
-    "Held-out words guessed without an adapter, with the language's own, and with the source's: has training the adapters worked?"
+    "Score guesses of held-out words without an adapter, with the language's own, and with the source's: has the training worked?"
     rows = []
     for l in home.world.languages:
         text = home.world.ids_of({l: max(40, home.cfg.valid)}, home.tok, -1)
@@ -297,7 +297,7 @@ def real_text(
     lang:str, # a language of the help pages
     held:int=0, # so many held-out sentences instead of the text to train on
 )->Corpus:
-    "The help pages of one language; every hundredth sentence is held out, the same in all languages"
+    "Load the help pages of one language; every hundredth sentence is held out, the same in all languages"
     whole = bench_corpus(tok, (lang,))
     if not held: return whole
     rows = whole.where(True)[:held]
@@ -382,7 +382,7 @@ def run_real(
     seed:int, # of nothing but the record's name: the task's seeds are counted in `cfg`
     ctx:Ctx, # cache, deadline, progress
 )->Result:
-    "Go or no-go for adapters of real languages, then a task; raises `Paused` at the deadline"
+    "Decide go or no-go for adapters of real languages, then run a task; raises `Paused` at the deadline"
     with ctx.scratch('arithmetic.real', EXPERIMENTS['arithmetic.real'].version, cfg, seed) as out:
         model,tok,langs = _real_adapters(cfg, ctx, out)
     ctx.report(.6, 'held-out words')

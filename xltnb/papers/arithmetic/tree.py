@@ -49,12 +49,12 @@ class FamilyCfg(Config):
 
     @property
     def grammar(self)->InventedCfg:
-        "The world, with a language for each node of the tree"
+        "Give the world, with a language for each node of the tree"
         return replace(self.world, languages=tuple(Lang(b.name, 0., b.order) for b in self.tree), seed=self.seed)
 
     @property
     def languages(self)->tuple:
-        "Names of the languages that are spoken, the source first"
+        "List the names of the languages that are spoken, the source first"
         return tuple(b.name for b in self.tree if b.spoken)
 
 # %% ../../../nbs/papers/arithmetic/06_tree.ipynb #19fa85db
@@ -64,7 +64,7 @@ def shifted(
     word:str, # in the parent's form
     shifts:dict, # letter -> letter
 )->str:
-    "A word after the sounds have changed, in the same case"
+    "Change the sounds of a word, in the same case"
     return ''.join(shifts.get(c, c) if c.islower() else shifts.get(c.lower(), c.lower()).upper() for c in word)
 
 # %% ../../../nbs/papers/arithmetic/06_tree.ipynb #263d07cf
@@ -72,7 +72,7 @@ def sound_shifts(
     branch:Branch, # a language
     seed:int, # of the tree
 )->dict: # letter -> letter
-    "Consonants that change in a language, and what they become"
+    "Draw the consonants that change in a language, and what they become"
     rng = Random(seed_for('sound shifts', seed, branch.name))
     old = rng.sample(_CONSONANTS, branch.shifts)
     return {c: rng.choice([x for x in _CONSONANTS if x!=c and x not in old]) for c in old}
@@ -102,7 +102,7 @@ def family_words(
     cfg:FamilyCfg, # the tree
     kinds:Sequence[str], # kind of each word
 )->dict: # language -> word by number; all nodes of the tree
-    "The vocabularies of a tree, from the root down"
+    "Make the vocabularies of a tree, from the root down"
     fresh = vocabularies(cfg.grammar, kinds)
     res = {}
     for b in cfg.tree: res[b.name] = _descended(fresh[b.name], res[b.parent], kinds, b, cfg.seed) if b.parent else fresh[b.name]
@@ -114,7 +114,7 @@ def known_words(
     a:str, # a language
     b:str, # another
 )->float: # fraction of meanings for which both have a word of the same origin
-    "How much of two vocabularies has one origin, whatever the sounds have become"
+    "Compute how much of two vocabularies has one origin, whatever the sounds have become"
     parents = {x.name: x for x in cfg.tree}
     for l in (a, b): check_name(l, parents, 'language of the tree')
     def line(l): return [l, *line(parents[l].parent)] if parents[l].parent else [l]

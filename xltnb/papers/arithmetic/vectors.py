@@ -45,7 +45,7 @@ class AdapterSource:
 
     @property
     def fingerprint(self)->str:
-        "Hash of the weights"
+        "Hash the weights"
         return self.adapter.fingerprint if self._weights is not None else fingerprint({k: self[k] for k in self.names})
 
     def __getitem__(self, k:str)->Tensor: # float32, not to be written to
@@ -82,13 +82,13 @@ class Start:
         name:str, # of a tensor
         shape, # its shape
     )->Tensor: # float32
-        "One tensor of the start"
+        "Give one tensor of the start"
         if self.kind=='zero': return torch.zeros(shape)
         return self.source[name] if self.source else start_of(name, shape, self.init)
 
     @property
     def about(self)->str:
-        "In a word, for the record of a merge"
+        "Name the start in a word, for the record of a merge"
         return dict(zero='zero', start=f'init {self.init}', adapter=self.source.fingerprint if self.source else '')[self.kind]
 
     def __eq__(self, other): return isinstance(other, Start) and self.about==other.about
@@ -98,7 +98,7 @@ def content_order(
     sources:list, # of `AdapterSource`
     weights:list, # what belongs to each
 )->list: # indices
-    "An order that does not depend on how the inputs were listed"
+    "Find an order that does not depend on how the inputs were listed"
     head = lambda s: b''.join(s[k].flatten()[:16].numpy().tobytes() for k in s.names)
     keys = [head(s) for s in sources]
     if len(set(keys))<len(keys): keys = [k+s.fingerprint.encode() for k,s in zip(keys, sources)]
@@ -110,7 +110,7 @@ def weighted_sum(
     weights:list, # a number each
     start, # callable that gives the start's tensor; called only if the weights do not sum to one
 )->Tensor: # float32, new
-    "One tensor of a sum of adapters"
+    "Compute one tensor of a sum of adapters"
     rest = 1-math.fsum(weights)
     pairs = [(t,w) for t,w in zip(tensors, weights) if w]
     if abs(rest)>1e-9: pairs.append((start(), rest))
@@ -161,7 +161,7 @@ def language_vector(
     adapter, # an `Adapter`, a file of one, or an `AdapterSource`
     base='auto', # where it started: 'auto' as it says itself, 'zero', or an adapter
 )->LanguageVector:
-    "What training added to an adapter; raises `XltError` if its start is not known"
+    "Take what training added to an adapter; raises `XltError` if its start is not known"
     source = AdapterSource(adapter)
     return LanguageVector(((source, Fraction(1)),), Start(source, base))
 
@@ -170,7 +170,7 @@ def language_vector(
 def tensor(self:LanguageVector,
     name:str, # of a tensor
 )->Tensor: # float32, new
-    "One tensor of the difference"
+    "Compute one tensor of the difference"
     first = self.terms[0][0]
     start = self.start.tensor(name, first.shapes[name])
     return sum(((s[name]-start)*float(w) for s,w in self.terms if w), torch.zeros_like(start))
@@ -178,7 +178,7 @@ def tensor(self:LanguageVector,
 # %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #724cef83
 @patch(as_prop=True)
 def norm(self:LanguageVector)->float:
-    "Euclidean length"
+    "Compute the Euclidean length"
     return math.sqrt(math.fsum(float(self.tensor(k).double().square().sum()) for k in self.names))
 
 # %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #b6df7725
@@ -186,7 +186,7 @@ def norm(self:LanguageVector)->float:
 def adapter(self:LanguageVector,
     name:str='mix', # of the adapter
 )->Adapter:
-    "The start plus the vector"
+    "Add the vector to the start"
     terms = [self.terms[i] for i in content_order(*map(list, zip(*self.terms)))]
     first,weights = terms[0][0].adapter, [float(w) for _,w in terms]
     inputs = [dict(name=s.name, fingerprint=s.fingerprint, weight=w) for (s,_),w in zip(terms, weights)]
@@ -198,7 +198,7 @@ def adapter(self:LanguageVector,
 def part_of(
     name:str, # of a tensor
 )->str: # 'layer 0', 'nice'
-    "The part of an adapter that a tensor belongs to"
+    "Name the part of an adapter that a tensor belongs to"
     first,*rest = name.split('.')
     return f'layer {rest[0]}' if first=='layer' else first
 
@@ -252,7 +252,7 @@ def similarities(
     vectors:dict, # name -> vector
     what:str='cosine', # 'cosine' or 'conflict'
 )->pd.DataFrame: # names by names
-    "One number for each pair"
+    "Compare each pair by one number"
     names = list(vectors)
     table = pd.DataFrame(1. if what=='cosine' else 0., index=names, columns=names)
     for i,a in enumerate(names):
@@ -263,7 +263,7 @@ def similarities(
 def similarity_fig(
     found:Similarity, # of two vectors
 )->go.Figure:
-    "Cosine and sign conflict by layer"
+    "Draw cosine and sign conflict by layer"
     rows = found.table.drop('all')
     fig = go.Figure([go.Bar(x=list(rows.index), y=rows.cosine, name='cosine', marker_color=COLOURS['source']),
         go.Bar(x=list(rows.index), y=rows.conflict, name='sign conflict', marker_color=COLOURS['target'])])

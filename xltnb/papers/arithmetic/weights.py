@@ -67,7 +67,7 @@ class Choice:
 def best_of(
     tried:Sequence, # (weight, score) pairs
 )->Choice: # `tried` as it was given
-    "The best score; of equal ones the weight nearest to 0.5"
+    "Choose the best score; of equal ones the weight nearest to 0.5"
     if not (known := [(w,s) for w,s in tried if math.isfinite(s)]): raise XltError('no weight has a finite score: nothing can be chosen')
     w,s = max(known, key=lambda p: (p[1], -abs(p[0]-.5)))
     return Choice(float(w), float(s), tuple(tried))
@@ -136,7 +136,7 @@ def typology_weights(
     top:int=0, # keep so many of the most similar; 0: all
     least:float=0., # keep those at least so similar
 )->dict: # language -> weight; they sum to one
-    "Weights by similarity to the target; raises `XltError` if no language is left"
+    "Weight languages by similarity to the target; raises `XltError` if no language is left"
     langs = list(dict.fromkeys(langs))
     if not langs: raise XltError('no languages given: name those that have adapters')
     similar = (1-distances([target, *(l for l in langs if l!=target)], kind)).loc[target]
@@ -151,7 +151,7 @@ def mean_entropy(
     model:PreTrainedModel, # with a head for a task, adapters attached
     batches:Iterable[dict], # inputs without labels
 )->float: # in nats, per answer
-    "How unsure the model is on unlabelled text"
+    "Measure how unsure the model is on unlabelled text"
     total = n = 0
     for b in batches:
         logits = model(**{k: v.to(model.device) for k,v in b.items() if k!='labels'}).logits.float()
@@ -167,7 +167,7 @@ def hidden_in_turn(
     frame:Frame, # special ids
     every:int=0, # hide each so-many-th token at once; 0: one at a time
 )->Batch: # a row for each hiding, every token hidden once
-    "Copies of a sentence that hide each of its tokens once"
+    "Copy a sentence, and hide each of its tokens once"
     n = len(ids)
     k = min(every or n, n)
     rows = np.tile(np.concatenate([[frame.bos], ids, [frame.eos]]).astype(np.int64), (k, 1))
@@ -183,7 +183,7 @@ def pseudo_perplexity(
     frame:Frame, # special ids
     every:int=0, # as in `hidden_in_turn`
 )->float: # 1 if every token is certain, the size of the vocabulary if all are equally likely
-    "Exponential of the mean loss over all tokens, each hidden once"
+    "Compute the exponential of the mean loss over all tokens, each hidden once"
     total = n = 0
     for ids in sentences:
         if not len(ids): continue
@@ -198,7 +198,7 @@ def beside(
     first:str='first', # what the input with weight λ is called
     second:str='second', # what the other is called
 )->pd.DataFrame: # a row for each language
-    "Test scores of the ways to choose λ"
+    "Set test scores of the ways to choose λ side by side"
     if not (valid.index.equals(test.index) and valid.columns.equals(test.columns)):
         raise XltError('validation and test must have scores for the same weights and languages')
     if lost := [w for w in (0,.5,1) if w not in valid.index]:

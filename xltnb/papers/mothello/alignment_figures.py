@@ -24,7 +24,7 @@ def _count(k): return {0:'no anchors',1:'1 anchor'}.get(k, f'{k} anchors')
 def arm_title(
     record:Record, # a run of the arm, with the labels of its job
 )->str: # 'atomic + atomic, 4 anchors'
-    "An arm's name for people; an arm whose labels name no study keeps its own name"
+    "Name an arm for people; an arm whose labels name no study keeps its own name"
     told = record.labels
     match told.get('study'):
         case 'pairs'|'longer' as study:
@@ -39,7 +39,7 @@ def arm_title(
 def by_title(
     records:Iterable[Record], # runs with labels
 )->dict[str,list[Record]]: # arm's name for people to its runs
-    "Records grouped by arm"
+    "Group records by arm"
     return grouped(records, arm_title)
 
 # %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #b9858949
@@ -50,7 +50,7 @@ def mean_of(
     records:list[Record], # runs of one arm
     metric:str, # which metric
 )->float:
-    "The mean of a metric over runs"
+    "Average a metric over runs"
     return float(np.mean([r.metrics[metric] for r in records]))
 
 # %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #c8df2c07
@@ -101,7 +101,7 @@ def add_levels(
     records:list[Record], # runs of one arm
     show:bool, # in the legend; once a figure
 ):
-    "What naming the commonest state of a square scores, with and without the number of the move"
+    "Draw what naming the commonest state of a square scores, with and without the number of the move"
     for m,(of,dash) in _LEVELS.items():
         if not all(m in r.metrics for r in records): continue
         y,look = mean_of(records,m), dict(color=QUIET, dash=dash, width=1.5)
@@ -126,7 +126,7 @@ def anchors_fig(
     records:Iterable[Record], # alignment runs of language pairs
     printed:dict|None=None, # `printed_points()`; the default; {} draws none
 )->go.Figure:
-    "Probe accuracy within and across languages by number of anchors, a panel for each pair"
+    "Draw probe accuracy within and across languages by number of anchors, a panel for each pair"
     pairs = _pairs(needed(records,'language pairs'))
     fig = panels(f'atomic + {p}' for p in needed(pairs,'language pairs'))
     if printed is None: printed = printed_points()
@@ -152,7 +152,7 @@ def _best_layer(records, metric):
 def control_name(
     record:Record, # an alignment run
 )->str: # 'control_orbits', or 'control' in older records
-    "The metric that holds its control: relabellings within orbits, or within rings in older records"
+    "Name the metric that holds a run's control: relabellings within orbits, or within rings in older records"
     return 'control_orbits' if 'control_orbits' in record.metrics else 'control'
 
 # %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #e449622a
@@ -177,7 +177,7 @@ def _layers_panel(fig, c, records, printed):
 def layers_fig(
     records:Iterable[Record], # alignment runs that probed every layer
 )->go.Figure:
-    "Probe accuracy by layer, a panel for each arm; the paper's beside it where the models are as deep"
+    "Draw probe accuracy by layer, a panel for each arm; the paper's beside it where the models are as deep"
     arms = by_title(r for r in needed(records,'layers') if 'within_L0' in r.metrics)
     fig,printed = panels(needed(arms,'all layers')), printed_points(table='T2')
     for c,rs in enumerate(arms.values(),1): _layers_panel(fig, c, rs, printed.get(rs[0].arm,{}))
@@ -206,7 +206,7 @@ def _last_evaluation(records):
 def probe_curve_fig(
     records:Iterable[Record], # alignment runs; those that were evaluated during training are drawn
 )->go.Figure:
-    "Probe accuracy while the model trains, a panel for each arm"
+    "Draw probe accuracy while the model trains, a panel for each arm"
     arms = by_title(r for r in records if 'probe' in r.curves)
     fig = panels(needed(arms,'evaluations during training'))
     for c,rs in enumerate(arms.values(),1): _probe_panel(fig, c, rs)

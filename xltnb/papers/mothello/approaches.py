@@ -39,7 +39,7 @@ def lexicon_of(
     world:WorldCfg, # languages and model
     seed:int, # draws anchors and split words
 )->Lexicon:
-    "The languages of a world; raises `XltError` if approach and anchors contradict each other"
+    "Make the languages of a world; raises `XltError` if approach and anchors contradict each other"
     if (world.approach=='anchors')!=(world.anchors>0):
         what = f'approach {world.approach!r} with {world.anchors} anchors'
         raise XltError(f'{what}: give anchors with the approach of that name, and only there')

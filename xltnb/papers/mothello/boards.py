@@ -57,7 +57,7 @@ def board_fig(
     n:int, # squares along one side
     last:int|None=None, # square of the last move, marked with a dot
 )->go.Figure:
-    "Boards side by side"
+    "Draw boards side by side"
     for name,b in boards.items():
         if np.size(b) in (n*n,3*n*n): continue
         raise XltError(f'board {name!r} has {np.size(b)} values; {n}×{n} squares need {n*n} classes or {3*n*n} probabilities')
@@ -77,7 +77,7 @@ def boards_under_symmetries_fig(
     n:int, # squares along one side
     last:int|None=None, # square of the last move
 )->go.Figure:
-    "A position under the four symmetries of the board, and how many squares stay as they were"
+    "Draw a position under the four symmetries of the board, and say how many squares stay as they were"
     b,images = np.asarray(board), symmetries(n)
     names = ['as it is']+[f'{name}: {(b[i]==b).mean():.0%} the same' for name,i in zip(SYMMETRIES[1:],images[1:])]
     fig = board_fig({k:b[i] for k,i in zip(names,images)}, n)

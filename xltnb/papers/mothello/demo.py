@@ -151,21 +151,21 @@ class Demo:
         return f'Demo({self.name!r}, {self.n}×{self.n}, languages {langs}, {len(self.lex.anchors)} anchors, {self.layers} layers)'
     @property
     def n(self)->int:
-        "Squares along one side"
+        "Count the squares along one side"
         return self.lex.n
     @property
     def layers(self)->int:
-        "Transformer blocks; layer 0 is the embedding"
+        "Count the transformer blocks; layer 0 is the embedding"
         return self.about['layers']
     @property
     def languages(self)->list:
-        "One letter a language"
+        "Name each language by one letter"
         return list('ABCDEFGH'[:len(self.lex.kinds)])
     def games(self, k:int=1)->np.ndarray:
-        "The first `k` of the games that the explorer shows"
+        "Play the first `k` of the games that the explorer shows"
         return random_games(k, self.n, seed_for('demo games',self.n))
     def states(self, game:np.ndarray, lang:int=0)->States:
-        "All there is to know about `game`, told in language number `lang`"
+        "Compute all there is to know about `game`, told in language number `lang`"
         return game_states(self, game, lang)
 
 # %% ../../../nbs/papers/mothello/04_demo.ipynb #c0011f0d
@@ -189,7 +189,7 @@ def game_states(
     game:np.ndarray, # squares of one game
     lang:int=0, # language to tell it in
 )->States: # after every move but the last
-    "One forward pass and one pass of all probes"
+    "Run one forward pass and one pass of all probes"
     game,S,words = np.asarray(game,np.uint8), demo.n**2, demo.lex.words[lang]
     r = replay(game[None], demo.n)
     T = int(r.length[0])-1

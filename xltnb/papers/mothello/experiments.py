@@ -193,7 +193,7 @@ def _board_arms(s:Scale)->dict:
 def align_arms(
     s:Scale, # what the preset means
 )->dict: # name to `Arm`
-    "Arms of the alignment experiment, most telling first"
+    "List the arms of the alignment experiment, most telling first"
     three = lambda k: _align_cfg(s, _world(s,('atomic',)*3,'anchors',k,((0,1),(0,2))))
     arms = _pair_arms(s) | {f'indirect-{k}': Arm(three(k), dict(study='indirect', anchors=k)) for k in s.indirect}
     if s.long:
@@ -222,7 +222,7 @@ def _follow_arms(s:Scale, four:tuple)->dict:
 def transfer_arms(
     s:Scale, # what the preset means
 )->dict: # name to `Arm`
-    "Arms of the transfer experiment: pairs by approach, and four languages by approach"
+    "List the arms of the transfer experiment: pairs by approach, and four languages by approach"
     kinds,four = s.pairs[:1 if s.world.n<8 else None], ('atomic','atomic','split','compositional')
     pair = lambda kind,a: Arm(_transfer_cfg(s,('atomic',kind),a), dict(study='transfer', second=kind, approach=a))
     arms = {f'transfer-{kind}-{a}': pair(kind,a) for kind in kinds for a in APPROACHES}
@@ -263,7 +263,7 @@ def mothello_jobs(
     preset:str, # smoke, laptop, gpu or paper
     seeds:int|None=None, # repeats; None: the preset's own
 )->list: # of Job, in the order they should run
-    "Every job of the paper at one scale: what judges most, transfer of the atomic pair, alignment, then the rest"
+    "List every job of the paper at one scale: what judges most, transfer of the atomic pair, alignment, then the rest"
     s = SCALES[check_name(preset,SCALES,'preset')]
     arms,repeats = transfer_arms(s)|align_arms(s), dict(s.many)
     what = lambda cfg: 'mothello.transfer' if isinstance(cfg,TransferCfg) else 'mothello.align'

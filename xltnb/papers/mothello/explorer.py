@@ -27,7 +27,7 @@ def probe_board(
     symmetry:int=0, # row of `symmetries` that its board is mapped by
     swapped:bool=False, # exchange its black and white
 )->np.ndarray: # float [S,3]
-    "Probability of white, empty and black for every square, as the probe predicts it"
+    "Give the probability of white, empty and black for every square, as the probe predicts it"
     p = s.probes[layer,probe,move][symmetries(demo.n)[symmetry]]
     return p[:,::-1] if swapped else p
 
@@ -88,7 +88,7 @@ def _note(i:int, text:str)->dict:
 def empty_boards(
     n:int, # squares along one side
 )->go.Figure:
-    "Three empty boards; traces: discs and last move, discs and wrong squares of the probe, next move and legal squares"
+    "Draw three empty boards; traces: discs and last move, discs and wrong squares of the probe, next move and legal squares"
     frame = dict(symbol='square-open', size=270/n)
     true = [_discs(n,1), _mark(1,'last move',symbol='circle',size=50/n,color='#e08a1e')]
     read = [_discs(n,2), _mark(2,'wrong',color=_WRONG,**frame)]
@@ -117,7 +117,7 @@ def board_data(
     move:int, # position
     seen_S_3:np.ndarray, # the probe's board
 )->list: # new data for each trace of `empty_boards`
-    "One position as trace data"
+    "Turn one position into trace data"
     true,p,legal = s.boards[move],s.next[move],s.legal[move]
     last,wrong = np.arange(n*n)==s.moves[move], seen_S_3.argmax(-1)!=true
     text = [f'{x:.0%}' if ok or x>=.05 else '' for x,ok in zip(p,legal)]
@@ -177,12 +177,12 @@ class OthelloExplorer(Explorer):
         self.start(self.controls, dict(move=10)|settings)
 
     def demo(self, name:str)->Demo:
-        "A shipped model, loaded once"
+        "Load a shipped model, once"
         if name not in self.demos: self.demos[name] = load_demo(name)
         return self.demos[name]
 
     def states(self)->States:
-        "The chosen game in the chosen language, computed once"
+        "Compute the chosen game in the chosen language, once"
         model,game,told = key = tuple(map(self.value, ('model','game','told')))
         if key not in self.games:
             demo = self.demo(model)
@@ -198,7 +198,7 @@ class OthelloExplorer(Explorer):
         self.controls['move'].max = len(self.states().moves)
 
     def follow(self, name:str):
-        "Another model has other layers, another game other moves"
+        "Fit the controls to another model's layers and another game's moves"
         if name in ('model','game'): self.fit()
 
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #c337281e
@@ -209,7 +209,7 @@ def _how(symmetry:int, swapped:bool)->str:
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #d2057f0f
 @patch
 def seen(self:OthelloExplorer)->np.ndarray: # float [S,3]
-    "The board that the chosen probe predicts in the current position"
+    "Give the board that the chosen probe predicts in the current position"
     layer,probe,symmetry,swapped = map(self.value, ('layer','probe','symmetry','swapped'))
     demo = self.demo(self.value('model'))
     return probe_board(demo, self.states(), self.value('move')-1, probe, layer, symmetry, swapped)
@@ -217,13 +217,13 @@ def seen(self:OthelloExplorer)->np.ndarray: # float [S,3]
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #92fa7c4d
 @patch
 def right(self:OthelloExplorer)->int:
-    "How many squares it has right"
+    "Count the squares it has right"
     return int((self.seen().argmax(-1)==self.states().boards[self.value('move')-1]).sum())
 
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #ba542f45
 @patch
 def view(self:OthelloExplorer)->tuple[list[dict],dict]: # of each trace, of the layout
-    "Trace data and title for the current settings"
+    "Give trace data and title for the current settings"
     d,s,m = self.demo(self.value('model')), self.states(), self.value('move')-1
     layer,probe,symmetry,swapped = map(self.value, ('layer','probe','symmetry','swapped'))
     title = _title_of(right=self.right(), squares=d.n**2,
@@ -235,7 +235,7 @@ def view(self:OthelloExplorer)->tuple[list[dict],dict]: # of each trace, of the 
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #8fa07258
 @patch
 def blank(self:OthelloExplorer)->go.Figure: # with every trace
-    "Boards of the model's size"
+    "Draw empty boards of the model's size"
     return empty_boards(self.demo(self.value('model')).n)
 
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #bf1f2c9b
@@ -243,7 +243,7 @@ def blank(self:OthelloExplorer)->go.Figure: # with every trace
 def fig(self:OthelloExplorer,
     width:int=660, # pixels; a page's column
 )->go.Figure:
-    "The current picture as a plain figure, for pages and files"
+    "Draw the current picture as a plain figure, for pages and files"
     f = self.paint(self.blank())
     k = width/f.layout.width
     for t in f.data:
@@ -253,7 +253,7 @@ def fig(self:OthelloExplorer,
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #7df99186
 @patch
 def bars(self:OthelloExplorer)->list[W.Widget]: # one a row
-    "The move with a player beside it, then the other controls"
+    "Set the move with a player beside it, then the other controls"
     move = self.controls['move']
     player = W.Play(min=1, max=move.max, value=move.value, interval=700)
     W.jslink((player,'value'),(move,'value'))
@@ -264,6 +264,6 @@ def bars(self:OthelloExplorer)->list[W.Widget]: # one a row
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #b71ce0a8
 @patch
 def widget(self:OthelloExplorer)->W.VBox:
-    "Controls above, boards as wide as a screen's column below"
+    "Set controls above, boards as wide as a screen's column below"
     if self.live is None: self.live = go.FigureWidget(self.fig(940))
     return W.VBox([*self.bars(), self.live])

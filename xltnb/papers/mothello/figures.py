@@ -27,7 +27,7 @@ def cluster_order(
     matrix, # [I,J] probe accuracies
     close:float=.1, # how near to the diagonal counts as aligned
 )->list[int]: # languages, cluster by cluster, large ones first
-    "An order in which aligned languages stand side by side"
+    "Order languages so that aligned ones stand side by side"
     label = cluster_labels(matrix, close)
     return sorted(range(len(label)), key=lambda i: (-label.count(label[i]), label[i], i))
 
@@ -44,7 +44,7 @@ def _heat(z, order, low, high, bar):
 def matrix_fig(
     record:Record, # a run with more than two languages
 )->go.Figure:
-    "Each language's probe read on each language, plainly and under the best symmetry"
+    "Draw each language's probe read on each language, plainly and under the best symmetry"
     if 'matrix' not in record.curves:
         raise XltError(f'record {record.key} of {record.arm} has no matrix; take a run with three or more languages')
     got,keys = record.curves['matrix'], ('across','sym')
@@ -112,7 +112,7 @@ def _symmetry_title(arms):
 def symmetry_fig(
     records:Iterable[Record], # alignment runs
 )->go.Figure:
-    "Score across languages under each symmetry of the board, a line for each seed, a panel for each arm"
+    "Draw the score across languages under each symmetry of the board, a line for each seed, a panel for each arm"
     arms = by_title(r for r in needed(records,'symmetries') if 'across_s0' in r.metrics and control_name(r) in r.metrics)
     fig = panels(needed(arms,'symmetries'))
     for c,rs in enumerate(arms.values(),1):
@@ -178,7 +178,7 @@ def _ways(record):
 def intervention_fig(
     records:Iterable[Record], # alignment runs with interventions
 )->go.Figure:
-    "Errors after editing through the own probe and through the other language's, a dot for each seed"
+    "Draw errors after editing through the own probe and through the other language's, a dot for each seed"
     arms = by_title(r for r in needed(records,'interventions') if 'err_null' in r.metrics)
     fig = panels(needed(arms,'interventions'))
     for c,rs in enumerate(arms.values(),1):
@@ -219,7 +219,7 @@ def _largest(runs):
 def mothello_figures(
     runs:list[Record], # the preset's records, with the labels of their jobs
 )->list: # (name, how to draw it)
-    "What is drawn of alignment"
+    "List what is drawn of alignment"
     pairs,longer,boards,deep = ([r for r in runs if r.labels.get('study')==s] for s in ('pairs','longer','boards','deep'))
     ends,evaluated = _ends(pairs), [r for r in runs if 'probe' in r.curves]
     return [('alignment by anchors', lambda: anchors_fig(pairs)),

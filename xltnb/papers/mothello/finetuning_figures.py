@@ -23,7 +23,7 @@ def printed_curves(
     paper:str='mothello', # which paper
     table:str='F5', # which figure
 )->dict[str,dict]: # arm to curve name to (x, y), fractions
-    "Curves read off a published figure"
+    "Give the curves read off a published figure"
     out = {}
     for c in load_paper(paper).tables[table].cells:
         if c.value is None or not (m := re.fullmatch(r'\w+\.(\w+)@([\d.]+)',c.metric)): continue
@@ -36,7 +36,7 @@ def printed_curves(
 def by_approach(
     records:Iterable[Record], # transfer runs, with the labels of their jobs
 )->dict[str,list[Record]]: # approach to its runs, in the paper's order
-    "Records grouped by approach"
+    "Group records by approach"
     by = grouped(records, lambda r: r.labels['approach'])
     return {a:by[a] for a in APPROACHES if a in by}
 
@@ -92,7 +92,7 @@ def transfer_fig(
     printed:dict|None=None, # `printed_curves()` to draw the paper's beside ours
     lax:bool|None=None, # count moves legal for either side; default: only beside printed curves
 )->go.Figure:
-    "Source, target and probe while one language is finetuned, a panel for each arm"
+    "Draw source, target and probe while one language is finetuned, a panel for each arm"
     arms = by_approach(records)
     fig = panels(needed(arms,'transfer'))
     if lax is None: lax = printed is not None
@@ -150,7 +150,7 @@ def _area(x, y, k, show):
 def wrong_language_fig(
     records:Iterable[Record], # transfer runs, with the labels of their jobs
 )->go.Figure:
-    "What a model answers when it is prompted in a target language, a panel for each arm"
+    "Draw what a model answers when it is prompted in a target language, a panel for each arm"
     arms,end = by_approach(records), {}
     fig = panels(needed(arms,'transfer'))
     for c,(arm,rs) in enumerate(arms.items(),1):
@@ -166,7 +166,7 @@ def wrong_language_fig(
 def finetuning_figures(
     runs:list[Record], # the preset's records, with the labels of their jobs
 )->list: # (name, how to draw it)
-    "What is drawn of finetuning"
+    "List what is drawn of finetuning"
     of = lambda study: [r for r in runs if r.labels.get('study')==study]
     moved,gentle,four,four_gentle = [r for r in of('transfer') if r.labels['second']=='atomic'], of('follow'), of('four'), of('follow4')
     beside = lambda records,table: transfer_fig(records, printed_curves(table=table))

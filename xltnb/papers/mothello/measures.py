@@ -25,7 +25,7 @@ def probe_and_test_games(
     seed:int, # of the run; the probes' games depend on it
     device:str, # where the tensors live
 )->tuple: # two game sets
-    "Games to train probes on and games to test on; test games are the same for every seed and arm, so that items pair up"
+    "Play games to train probes on and to test on; test games are the same for every seed and arm, so that items pair up"
     n = cfg.world.n
     fit = game_set(cfg.probe_games, n, seed_for('probe games',n,seed), device=device)
     return fit, game_set(cfg.test_games, n, seed_for('test games',n), device=device)
@@ -37,7 +37,7 @@ def alignment_items(
     i:int=0, # language of the probe
     j:int=1, # language it reads
 )->dict: # name to one accuracy a game
-    "Per-game accuracies of probe i on itself and on language j, plain, per symmetry and at best"
+    "Give per-game accuracies of probe i on itself and on language j, plain, per symmetry and at best"
     plain = al.acc[al.layers.index(layer),i,j,0,0]
     best = al.per_game(layer,i,j,'best')
     items = dict(within=al.per_game(layer,i,i), across=al.per_game(layer,i,j), across_plain=plain, across_sym=best)
@@ -83,7 +83,7 @@ def clusters(
     best:np.ndarray, # [I,J] accuracies under the best symmetry
     close:float=.1, # how near to the diagonal counts as aligned
 )->dict: # cluster count, and mean scores inside, between and under the best symmetry
-    "Languages that align outright (within `close` of the diagonal) form clusters"
+    "Cluster the languages that align outright (within `close` of the diagonal)"
     m,diagonal = len(plain), float(np.diag(plain).mean())
     label = cluster_labels(plain, close)
     same,off = np.equal.outer(label,label), ~np.eye(m,dtype=bool)
@@ -100,7 +100,7 @@ def measure_alignment(
     seed:int, # of the run
     device:str, # where to compute
 )->tuple: # metrics, items, curves, (alignment, probes, test games)
-    "Alignment record of a trained model: metrics, per-game items, matrices, and the probes themselves"
+    "Record the alignment of a trained model: metrics, per-game items, matrices, and the probes themselves"
     count,top = len(run.lex.kinds), cfg.probe_layer
     fit,test = probe_and_test_games(cfg, seed, device)
     layers = tuple(range(cfg.world.layers+1)) if cfg.all_layers else (top,)
@@ -125,7 +125,7 @@ def intervene(
     seed:int, # of the run
     device:str, # where to compute
 )->dict: # misses per case
-    "T 3: misses after editing with language 0's own probe, with language 1's, and without an edit"
+    "Count misses after editing with language 0's own probe, with language 1's, and without an edit (T 3)"
     gs = game_set(cfg.cases, cfg.world.n, seed_for('case games',cfg.world.n,seed), device=device)
     cases,enc,count = make_cases(gs,seed), Encoder(run.lex,device), len(run.lex.kinds)
     probes_of = lambda lang: {l: probes.pick([l*count+lang]) for l in range(cfg.edit_from, cfg.world.layers+1)}
@@ -172,7 +172,7 @@ def chosen_edits(
     seed:int, # of the run
     device:str, # where to compute
 )->dict: # errors and readings, `edit_` for the paper's probe, `linear_` for linear ones of mine and yours
-    "Claim C10: edits at a strength that the own probe reads, through the own probe and the other language's"
+    "Edit at a strength that the own probe reads, through the own probe and the other language's (claim C10)"
     sides,res = _side_probes(run, cfg, seed, device)
     for name,ps in dict(edit=probes, linear=sides).items():
         own,other = (_of_layers(cfg, ps, lang, 2) for lang in (0,1))
@@ -186,7 +186,7 @@ def wide_probe(
     seed:int, # of the run
     device:str, # where to compute
 )->dict: # accuracy by layer within and across languages, plain and under the best symmetry
-    "What a wider probe of language 0 reads in both languages"
+    "Measure what a wider probe of language 0 reads in both languages"
     fit,test = probe_and_test_games(cfg, seed, device)
     layers = tuple(range(cfg.world.layers+1))
     al = align(run.model, run.lex, layers, fit, test, (0,), seed, batch=cfg.probe_batch, hidden=cfg.wide)[0]
@@ -223,7 +223,7 @@ def measure_while_finetuning(
     seed:int, # of the run
     device:str, # where to compute
 ): # callable (model, step, lr) to a dict
-    "A `measure` for `train`: legality of each language and alignment of language 0 with the others"
+    "Make a `measure` for `train`: legality of each language and alignment of language 0 with the others"
     fit,test = probe_and_test_games(cfg, seed, device)
     langs = range(len(lex.kinds))
     def measure(model, step, lr):
@@ -244,7 +244,7 @@ def _summary(x, early):
 def transfer_metrics(
     rows:list, # measurements in order
 )->dict: # name to fraction
-    "Starts, ends, peaks and gains of the curves, as fractions; `early` is the first quarter of finetuning"
+    "Take starts, ends, peaks and gains of the curves, as fractions; `early` is the first quarter of finetuning"
     column = lambda k: np.array([r[k] for r in rows])
     early = column('epoch')<=rows[-1]['epoch']/4+1e-9
     single = [k for k in rows[0] if k.startswith(('target_','any_')) and 'lax' not in k]

@@ -54,7 +54,7 @@ def _peer_games(count:int):
 # %% ../../../nbs/papers/mothello/10_speed.ipynb #fdf0316d
 @speed_figure('othello-games')
 def speed_games()->dict:
-    "Whole random 8×8 games a second on one core"
+    "Count whole random 8×8 games a second on one core"
     x = np.arange(1,4097,dtype=np.uint64)
     ops = rate(lambda: _bit_ops(x,2000), 8*2000*x.size)
     ops()
@@ -123,7 +123,7 @@ def _train_pair(
 # %% ../../../nbs/papers/mothello/10_speed.ipynb #ce8078ae
 @speed_figure('mothello-train')
 def speed_train()->dict:
-    "The laptop model on its atomic pair; beside it a pair of unequal lengths, and the paper's 8×512"
+    "Time the laptop model on its atomic pair; beside it a pair of unequal lengths, and the paper's 8×512"
     logging.getLogger('transformers').setLevel(logging.ERROR)
     warnings.filterwarnings('ignore')
     gpu = best_device()=='cuda'
@@ -136,7 +136,7 @@ def speed_train()->dict:
 # %% ../../../nbs/papers/mothello/10_speed.ipynb #aa3f0104
 @speed_figure('mothello-eval')
 def speed_eval()->dict:
-    "Prefixes judged a second"
+    "Count the prefixes judged a second"
     lex,device = make_lexicon(), best_device()
     model,enc = model_for(lex,8,8,512,device=device).eval(), Encoder(lex,device)
     gs = game_set(512 if device=='cuda' else 12, 8, seed=1, device=device)

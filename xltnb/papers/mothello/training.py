@@ -29,7 +29,7 @@ def pretrain_key(
     at:tuple=(), # steps after which something is measured
     about:str='', # what else decides the measurements that are kept with the model: probe, games
 )->str:
-    "Key under which `pretrain` keeps a model"
+    "Make the key under which `pretrain` keeps a model"
     more = dict(about=about) if about else {}
     return stable_hash(dict(what='pretrain', world=to_dict(world), lm=to_dict(lm), seed=seed, at=list(at)) | more)
 
@@ -43,7 +43,7 @@ def pretrain(
     about:str='', # as in `pretrain_key`
     **kw, # `measure`, `at`, `report`, `deadline`, `every` of `train`
 )->Trained:
-    "The trained model of a world: from the cache, or from its checkpoint, or from scratch"
+    "Give the trained model of a world: from the cache, or from its checkpoint, or from scratch"
     lex = lexicon_of(world, seed)
     model = model_for(lex, world.layers, world.heads, world.width, world.dropout, seed, device, world.biases)
     key = pretrain_key(world, lm, seed, kw.get('at',()), about)
@@ -75,7 +75,7 @@ def even_steps(
     steps:int, # updates in all
     count:int, # how many
 )->tuple:
-    "`count` evenly spaced steps, the first and the last included (the paper's 21: every 0.2 of four epochs)"
+    "Space `count` steps evenly, the first and the last included (the paper's 21: every 0.2 of four epochs)"
     return tuple(sorted({round(i*steps/(count-1)) for i in range(count)}))
 
 # %% ../../../nbs/papers/mothello/03_training.ipynb #203de8b6
@@ -90,7 +90,7 @@ def _provenance(run): return dict(tokens_s=run.tokens_s, anchors=[list(map(str,a
 def probe_steps(
     cfg:AlignCfg, # an arm
 )->tuple: # () without evaluations during training
-    "Steps of training after which a probe is trained and scored, the last step included"
+    "List the steps of training after which a probe is trained and scored, the last step included"
     return even_steps(cfg.lm.steps, cfg.looks+1)[1:] if cfg.looks else ()
 
 # %% ../../../nbs/papers/mothello/03_training.ipynb #0c54e5fd
