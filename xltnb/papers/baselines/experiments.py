@@ -60,7 +60,7 @@ def baseline_cfg(
     preset:str, # one of the presets
     random:bool=False, # the control: random weights
 )->BaselineCfg:
-    "Settings of one task at one preset"
+    "Describe the run of one task at one preset"
     n,epochs,_ = _TRAINED[task]
     own = _RECIPE.get(task, {}) | (dict(epochs=_CONTROL[task], warmup=.2, freeze='none') if random else {})
     fine = FineCfg(**dict(epochs=epochs) | own | dict(bf16=find_preset(preset).bf16))
@@ -86,7 +86,7 @@ def baseline_jobs(
     preset:str, # smoke, laptop, gpu or paper
     seeds:int|None=None, # repeats; None: 1 at smoke, else 5
 )->list[Job]: # one seed of every task first
-    "Every task, the cheap ones first; a control is one arm more; questions wait for their data"
+    "List every task, the cheap ones first; a control is one arm more; questions wait for their data"
     def repeats(arm, cfg): return 1 if arm=='lo_ret' else seeds or (1 if preset=='smoke' else 3 if cfg.random else 5)
     jobs = [make_job(arm, f'baselines.{kind}', cfg, i, cost, task=cfg.task, row='random' if cfg.random else 'plain')
             for arm,(kind,cfg,cost) in _arms(preset).items() for i in range(repeats(arm, cfg))]

@@ -26,7 +26,7 @@ def _task_figures(task, runs, control):
 def baseline_figures(
     runs:list[Record], # the preset's records
 )->list: # (name, how to draw it)
-    "What is drawn for the baselines: each task with its control"
+    "List what is drawn for the baselines: each task with its control"
     tasks = {}
     for r in runs: tasks.setdefault(r.labels['task'], {}).setdefault(r.labels['row'], []).append(r)
     return [f for t,rows in tasks.items() if 'plain' in rows for f in _task_figures(t, rows['plain'], rows.get('random', ()))]

@@ -91,7 +91,7 @@ def speed_finetune(
     batch:int=16, # rows an update
     steps:int=4, # updates a turn
 )->dict:
-    "Rows a second on `lo_pair`"
+    "Measure rows a second on `lo_pair`"
     task = load_bench('lo_pair', ['en']).take(50*batch)
     model,tok = _headed(task)
     with tempfile.TemporaryDirectory() as d:
@@ -113,7 +113,7 @@ def speed_accuracy(
     langs:tuple=('en','de','zh'), # scored, the source first
     limit:int=200, # dev rows a language
 )->dict:
-    "Rows a second of both recipes over whole short trainings, with the dev accuracy that they end with"
+    "Measure rows a second of both recipes over whole short trainings, with the dev accuracy that they end with"
     task = load_bench('lo_pair', list(langs))
     cfg = FineCfg(steps=steps, batch=batch, warmup=.1)
     def ours(model, tok, seed, out): return Finetuner(model, task, cfg, (), tok, seed, out, use_cpu=best_device()=='cpu')
@@ -153,7 +153,7 @@ def speed_score(
     limit:int=200, # test rows a language
     langs:tuple=('en','de','zh','hi'), # scored
 )->dict:
-    "Rows a second of scoring in bfloat16 and in float32, and how many answers differ"
+    "Measure rows a second of scoring in bfloat16 and in float32, and how many answers differ"
     cfg,facts,spent,n = FineCfg(steps=updates, batch=16, bf16='yes'), {}, np.zeros(2), 0
     for name in ('cldr_cat','ha_intent'):
         task = load_bench(name, list(langs))

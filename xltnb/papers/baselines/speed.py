@@ -64,7 +64,7 @@ def speed_mlm(
     steps:int=2, # timed updates a turn
     rounds:int=3, # pairs of turns
 )->dict: # as `figure` gives it
-    "Tokens a second of both recipes, their ratio, and the bound of this machine's arithmetic"
+    "Measure tokens a second of both recipes, their ratio, and the bound of this machine's arithmetic"
     logging.set_verbosity_error()
     cfg = MLMCfg(batch=batch, mask=.15, dual=0., tokens=200_000)
     model,tok = mlm_model(cfg)

@@ -27,7 +27,7 @@ def span_control(
     seed:int=0, # of the draws
     draws:int=5, # answers a question
 )->dict[str,dict]: # language -> control_f1, control_em
-    "Mean scores of random spans as long as training answers are, by language"
+    "Average the scores of random spans as long as training answers are, by language"
     like = task.rows(task.source, 'train')
     def scores(lang):
         rows = spread(task.rows(lang), limit)
@@ -41,7 +41,7 @@ def beside_control(
     control:dict[str,dict], # what `span_control` returned
     source:str='en', # language of training
 )->dict: # the same with the control beside each language
-    "`control_f1` and `control_em` are means of the targets; `least_gain` is the smallest F1 above the control, over all languages"
+    "Put the control beside each language; `control_f1` and `control_em` are target means, `least_gain` the least F1 above it"
     by_lang = {l: v | control[l] for l,v in fields['per_language'].items()}
     means = {k: mean(control[l][k] for l in by_lang if l!=source) for k in ('control_f1','control_em')}
     gain = min(v['f1']-v['control_f1'] for v in by_lang.values())
@@ -53,7 +53,7 @@ def run_baseline(
     seed:int, # head, rows' order, dropout
     ctx:Ctx, # cache, device, progress, deadline
 )->Result:
-    "Plain fine-tuning and zero-shot scores"
+    "Fine-tune plainly and score zero-shot"
     task = task_of(cfg.task, cfg.langs, cfg.train, seed)
     with ctx.scratch('baselines.finetune', EXPERIMENTS['baselines.finetune'].version, cfg, seed) as out:
         ft = finetune(task, cfg.fine, [], encoder_of(cfg.encoder, cfg.random, seed), seed, out=out, fast=False,
@@ -75,7 +75,7 @@ def retrieve(
     task:Task, # retrieval
     limit:int, # candidates
 )->Transfer: # accuracy@1 by language
-    "Nearest neighbour by cosine, from each language into the source"
+    "Find the nearest neighbour by cosine, from each language into the source"
     vec = cache(lambda texts: sentence_vectors(model, tokenizer, texts))
     score,items = {},{}
     for lang in task.targets:
@@ -91,7 +91,7 @@ def run_retrieve(
     seed:int, # of the random weights
     ctx:Ctx, # progress
 )->Result:
-    "Retrieval without training"
+    "Score retrieval without training"
     task = load_bench(cfg.task, cfg.langs or None)
     z = retrieve(*encoder_of(cfg.encoder, cfg.random, seed), task, cfg.limit)
     return Result(**transfer_fields(z), provenance=dict(data=task.fingerprint()))

@@ -57,7 +57,7 @@ class PhaseCfg(Config):
 
     @property
     def total(self)->int:
-        "Rows of all streams"
+        "Count the rows of all streams"
         return sum(n for _,n in self.rows)
 
 # %% ../../../nbs/papers/metapretrain/00_arms.ipynb #dec6aaac
@@ -71,7 +71,7 @@ def text_print(
     text:str, # one of `TEXTS`
     langs, # languages
 )->str: # 16 hex digits; '' for a text that ships or is published, and where no folder is named
-    "What a folder of the user's holds (`XLTNB_METATEXT`): another text makes another run"
+    "Hash what a folder of the user's holds (`XLTNB_METATEXT`): another text makes another run"
     if text!='folder' or not (where := os.environ.get('XLTNB_METATEXT','')): return ''
     folder = typed_path(where, 'XLTNB_METATEXT')
     files = [p for l in sorted(langs) for p in (folder/f'{l}.txt', folder/f'{l}.ids') if p.is_file()]
@@ -103,7 +103,7 @@ class MetaCfg(Config):
 def rows_read(
     cfg:MetaCfg, # a run
 )->dict: # stream -> rows, over all phases
-    "What a run reads"
+    "Count the rows that a run reads"
     out = {}
     for p in cfg.phases:
         for s,n in p.rows: out[s] = out.get(s,0)+n
@@ -113,7 +113,7 @@ def rows_read(
 def tokens_read(
     cfg:MetaCfg, # a run
 )->dict: # language -> tokens in rows of its own
-    "Tokens of each language; pairs are left out"
+    "Count the tokens of each language; pairs are left out"
     return {s: n*cfg.net.block for s,n in rows_read(cfg).items() if '+' not in s}
 
 # %% ../../../nbs/papers/metapretrain/00_arms.ipynb #9b4a8d45
@@ -177,7 +177,7 @@ def arm_cfg(
     arm:str, # one of `META_ARMS`
     s:Size=Size(), # how large
 )->MetaCfg:
-    "The run of an arm"
+    "Describe the run of an arm"
     check_name(arm, META_ARMS, 'arm')
     lr = s.lr['JOINT' if arm.startswith('JOINT') or arm=='MONO' else 'META']
     phases = tuple(PhaseCfg(rows, lr) for rows in _phases(arm, s))

@@ -23,7 +23,7 @@ def meta_model(
     pad:int=1, # id of padding
     seed:int=0, # of its weights
 )->XLMRobertaForMaskedLM:
-    "A fresh encoder with a tied head for masked words"
+    "Make a fresh encoder with a tied head for masked words"
     config = XLMRobertaConfig(vocab_size=vocab, hidden_size=net.width, num_hidden_layers=net.layers, num_attention_heads=net.heads,
         intermediate_size=4*net.width, max_position_embeddings=net.block+pad+1, hidden_dropout_prob=net.dropout,
         attention_probs_dropout_prob=net.dropout, type_vocab_size=1, pad_token_id=pad,
@@ -49,7 +49,7 @@ def common_rows(
     old:PreTrainedTokenizerFast, # of the first phase
     new:PreTrainedTokenizerFast, # of the second
 )->np.ndarray: # [C,2] id in the old, id in the new vocabulary
-    "Subwords of both vocabularies, special tokens by their role"
+    "Match the subwords of both vocabularies, special tokens by their role"
     plain = lambda t: t.replace('Ġ','▁')
     first = {plain(t): i for t,i in old.get_vocab().items()}
     pairs = {i: first[plain(t)] for t,i in new.get_vocab().items() if plain(t) in first}
@@ -61,7 +61,7 @@ def common_rows(
 def sparsemax(
     z_V:np.ndarray, # scores
 )->np.ndarray: # weights, sum 1, most of them zero
-    "The nearest point of the simplex (Martins and Astudillo 2016)"
+    "Find the nearest point of the simplex (Martins and Astudillo 2016)"
     s = np.sort(z_V)[::-1]
     k = np.arange(1, len(s)+1)
     support = k[1+k*s>np.cumsum(s)][-1]
@@ -74,7 +74,7 @@ def neighbour_space(
     dim:int=64, # of the space
     window:int=2, # neighbours on each side
 )->np.ndarray: # [V,dim] rows at length 1, zero for subwords that the text lacks
-    "Subwords as the company they keep"
+    "Describe subwords by the company they keep"
     a = np.concatenate([ids[:-d] for d in range(1,window+1)]+[ids[d:] for d in range(1,window+1)])
     b = np.concatenate([ids[d:] for d in range(1,window+1)]+[ids[:-d] for d in range(1,window+1)])
     m = csr_matrix((np.ones(len(a)), (a,b)), (vocab,vocab)).tocoo()

@@ -37,7 +37,7 @@ _VOCABS = dict( # name -> SHA-256 of its list
 def load_vocab(
     name:str, # one of `_VOCABS`, a folder that `train_vocab` wrote, or a tokenizer that `load_tokenizer` knows
 )->PreTrainedTokenizerFast:
-    "A shipped vocabulary as a fast tokenizer"
+    "Load a shipped vocabulary as a fast tokenizer"
     if Path(name,'tokenizer.json').is_file(): return PreTrainedTokenizerFast.from_pretrained(name, local_files_only=True)
     if name not in _VOCABS: return load_tokenizer(name)
     pieces = json.loads(read_xz(package_data('unigram', f'{name}.json.xz'), _VOCABS[name]))
@@ -85,7 +85,7 @@ def clean_text(
     langs:tuple=('en','de','fr','es'), # languages
     text:str='embedded', # one of `TEXTS`
 )->tuple: # rows with columns id, lang, text; counts by language
-    "The cleaned text, read once"
+    "Read the cleaned text, once"
     return _cleaned(tuple(langs), text, text_print(text, langs))
 
 # %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #b3f6fcdc
@@ -99,7 +99,7 @@ def meta_corpus(
     langs:tuple=('en','de','fr','es'), # languages
     text:str='embedded', # one of `TEXTS`
 )->Corpus:
-    "The cleaned text in a vocabulary's ids, made once"
+    "Tokenise the cleaned text with a vocabulary, once"
     return _tokenised(vocab, tuple(langs), text, text_print(text, langs))
 
 # %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #53cb1be2
@@ -110,7 +110,7 @@ def split_of(
     split:str, # 'train', 'dev' or 'test'
     lang:str, # a language
 )->np.ndarray: # numbers of sentences
-    "Sentences of one language in one part of the text"
+    "Find the sentences of one language in one part of the text"
     check_name(split, ('train',*_HELD), 'split')
     mine = np.flatnonzero(corpus.lang==corpus.langs.index(check_name(lang, corpus.langs, 'language of the text')))
     rest = corpus.item[mine]%50
@@ -122,7 +122,7 @@ def corpus_df(
     langs:tuple=('en','de','fr','es'), # languages
     text:str='embedded', # one of `TEXTS`
 )->pd.DataFrame: # one row a language
-    "What was read, dropped and kept, in sentences, and the tokens of each part"
+    "Count what was read, dropped and kept, in sentences, and the tokens of each part"
     c,told = meta_corpus(vocab, tuple(langs), text), clean_text(tuple(langs), text)[1]
     size = lambda at: int(c.sizes[at].sum())
     part = {l: {f'{k}_tokens': size(split_of(c,k,l)) for k in ('train',*_HELD)} for l in langs}
@@ -133,7 +133,7 @@ def frequency_loss(
     corpus:Corpus, # the text
     lang:str, # a language
 )->float: # nats a token of the test part
-    "Test loss of the frequencies that the training part has"
+    "Compute the test loss of the frequencies that the training part has"
     tokens = lambda split: np.concatenate([corpus[i] for i in split_of(corpus, split, lang)])
     seen = np.bincount(tokens('train'), minlength=int(corpus.ids.max())+1)+1
     return float(-np.log(seen/seen.sum())[tokens('test')].mean())
@@ -144,7 +144,7 @@ def pairs_of(
     source:str, # language of the first half
     target:str, # language of the second
 )->np.ndarray: # [P,2] numbers of sentences
-    "Training sentences beside their translations"
+    "Pair training sentences with their translations"
     a,b = (split_of(corpus, 'train', l) for l in (source, target))
     first = dict(zip(corpus.item[a].tolist(), a.tolist()))
     found = [(first[int(i)], int(j)) for i,j in zip(corpus.item[b], b) if int(i) in first]

@@ -127,7 +127,7 @@ def metapretrain_jobs(
     preset:str, # smoke, laptop, gpu or paper
     seeds:int|None=None, # repeats; None: the preset's own
 )->list[Job]: # in the order they should run
-    "Every job of the paper at one scale: search, arms, laboratory, shape, ablations"
+    "List every job of the paper at one scale: search, arms, laboratory, shape, ablations"
     s = META_SCALES[check_name(preset, META_SCALES, 'preset')]
     check_arms(s.size)
     n = seeds or s.seeds

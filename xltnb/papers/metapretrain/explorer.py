@@ -47,13 +47,13 @@ class PhasesExplorer(Explorer):
         self.start(controls, settings)
 
     def chosen(self)->list:
-        "Arms that are on"
+        "List the arms that are on"
         return [a for a in self.runs if self.value(a)]
 
 # %% ../../../nbs/papers/metapretrain/08_explorer.ipynb #89bffcc6
 @patch
 def traces(self:PhasesExplorer)->list: # (trace, panel)
-    "A line an arm and panel; those of arms that are off are hidden"
+    "Draw a line an arm and panel; those of arms that are off are hidden"
     out = []
     for a,rs in self.runs.items():
         on = bool(self.value(a))
@@ -66,7 +66,7 @@ def traces(self:PhasesExplorer)->list: # (trace, panel)
 # %% ../../../nbs/papers/metapretrain/08_explorer.ipynb #ec9903d8
 @patch
 def title(self:PhasesExplorer)->str:
-    "What the arms that are on have at the cursor"
+    "Say what the arms that are on have at the cursor"
     def at(a):
         dev = self.runs[a][0].curves['dev']
         i = min(range(len(dev['tokens'])), key=lambda k: abs(dev['tokens'][k]/dev['tokens'][-1]-self.value('cursor')))
@@ -85,7 +85,7 @@ def _cursor(self:PhasesExplorer):
 # %% ../../../nbs/papers/metapretrain/08_explorer.ipynb #c29d4c31
 @patch
 def shapes(self:PhasesExplorer)->list: # of four
-    "Lines of cursor and boundary in the first two panels; without a boundary its lines are hidden"
+    "Draw the lines of cursor and boundary in the first two panels; without a boundary its lines are hidden"
     now,cut = self._cursor()
     ref = lambda a,c: a if c==1 else f'{a}{c}'
     line = lambda x,c,dash: dict(type='line', x0=x or 0, x1=x or 0, y0=0, y1=1, xref=ref('x',c), yref=ref('y',c)+' domain',
@@ -95,7 +95,7 @@ def shapes(self:PhasesExplorer)->list: # of four
 # %% ../../../nbs/papers/metapretrain/08_explorer.ipynb #0dcb18a1
 @patch
 def blank(self:PhasesExplorer)->go.Figure: # with a line an arm and panel
-    "Three panels: English loss, retrieval, and a measure by layer"
+    "Draw three panels: English loss, retrieval, and a measure by layer"
     f = panels([CURVES['loss_en'], CURVES['retrieval'], 'by layer'], False, .08)
     for t,c in self.traces(): f.add_trace(t, 1, c)
     f.update_xaxes(title='million tokens', col=1).update_xaxes(title='million tokens', col=2).update_xaxes(title='layer', col=3)
@@ -104,7 +104,7 @@ def blank(self:PhasesExplorer)->go.Figure: # with a line an arm and panel
 # %% ../../../nbs/papers/metapretrain/08_explorer.ipynb #673e1c96
 @patch
 def view(self:PhasesExplorer)->tuple[list[dict],dict]: # of each trace, of the layout
-    "Which lines are seen, what the title says, where cursor and boundary stand"
+    "Say which lines are seen, what the title says, where cursor and boundary stand"
     data = [dict(y=t.y, visible=t.visible) for t,_ in self.traces()]
     third = dict(text=f'{self.value("measure")} by layer')
     return data, dict(title_text=self.title(), shapes=self.shapes(), annotations=[{}, {}, third])

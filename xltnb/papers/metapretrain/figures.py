@@ -32,7 +32,7 @@ def of_study(
     records:Iterable[Record], # runs of the paper
     study:str, # 'arms', 'lab', 'shape' or 'search'
 )->dict: # arm -> its records, in the order of `META_ARMS`
-    "Runs of one study by arm"
+    "Sort runs of one study by arm"
     check_name(study, ('arms','lab','shape','search'), 'study')
     found = grouped((r for r in records if r.labels.get('study')==study), lambda r: r.labels['row'])
     order = [a for a in (META_ARMS if study=='arms' else LAB_ARMS if study=='lab' else found) if a in found]
@@ -51,7 +51,7 @@ def _curve(r, name):
 def boundary(
     runs:Iterable[Record], # of one arm
 )->float|None: # tokens, None for an arm of one phase
-    "Where the second phase begins"
+    "Find where the second phase begins"
     dev = next(iter(runs)).curves['dev']
     before = [t for t,p in zip(dev['tokens'], dev['phase']) if p==0]
     return before[-1] if len(before)<len(dev['tokens']) else None
@@ -69,7 +69,7 @@ def curves_fig(
     records:Iterable[Record], # runs of the paper
     arms:tuple=('META','JOINT','XPHASE','body'), # to draw
 )->go.Figure:
-    "Both abilities against tokens read, a thin line a seed"
+    "Draw both abilities against tokens read, a thin line a seed"
     found = {a: rs for a,rs in of_study(records,'arms').items() if a in arms and rs[0].curves.get('dev')}
     needed(found, 'arms with curves')
     fig = panels(CURVES.values(), False, .07)
@@ -113,7 +113,7 @@ def abilities_fig(
     only:tuple=(), # arms to draw; (): all
     title:str='', # default: what META and JOINT differ by
 )->go.Figure:
-    "Arms by measure: diamonds are means with 95 % intervals, dots are seeds"
+    "Draw arms by measure: diamonds are means with 95 % intervals, dots are seeds"
     found = {a: rs for a,rs in of_study(records,'arms').items() if not only or a in only}
     needed(found, 'arms')
     fig,lexical = panels(metrics.values(), True, .03), next(iter(found.values()))[0].metrics['lexical']
@@ -137,7 +137,7 @@ def arms_table(
     records:Iterable[Record], # runs of the paper
     metrics:tuple=('loss_en','loss_others','probe_G','probe_X','probe_gap','probe_rate','retrieval','lexical','chance'), # columns
 )->pd.DataFrame: # one row an arm
-    "Means over seeds"
+    "Average each arm's measures over seeds"
     found = of_study(records, 'arms')
     read = lambda rs: dict(seeds=len(rs), tokens=f"{rs[0].metrics['tokens']/1e6:.2f} M")
     row = lambda rs: read(rs) | {m: float(np.mean([r.metrics[m] for r in rs])) for m in metrics}
@@ -150,7 +150,7 @@ def alignment_fig(
     measure:str='centred', # 'raw', 'centred', 'margin' or 'cka'
     only:tuple=(), # arms to draw; (): all
 )->go.Figure:
-    "A measure by layer; 0 is the embeddings; lexical retrieval and chance beside it"
+    "Draw a measure by layer; 0 is the embeddings; lexical retrieval and chance beside it"
     found = {a: rs for a,rs in of_study(records,study).items() if 'layers' in rs[0].curves and (not only or a in only)}
     needed(found, f'{study} with layers')
     fig = panels([''])
@@ -187,7 +187,7 @@ def lab_fig(
     records:Iterable[Record], # runs of the paper
     only:tuple=(), # arms to draw; (): all
 )->go.Figure:
-    "English and its shifted copy: loss and alignment over training, a thin line a seed"
+    "Draw English and its shifted copy: loss and alignment over training, a thin line a seed"
     found = {a: rs for a,rs in of_study(records,'lab').items() if not only or a in only}
     needed(found, 'the laboratory')
     fig = panels(_LAB_CURVES.values(), False, .07)
@@ -208,7 +208,7 @@ def lab_fig(
 def metapretrain_figures(
     runs:list, # records of the paper
 )->list: # (name, draw)
-    "Figures of the report"
+    "List the figures of the report"
     return [('Both abilities', lambda: curves_fig(runs)), ('Arms', lambda: abilities_fig(runs)),
         ('Alignment by layer', lambda: alignment_fig(runs)),
         ('Laboratory', lambda: lab_fig(runs)), ('Packaged encoders', lambda: alignment_fig(runs,'shape'))]
@@ -229,7 +229,7 @@ def abilities_df(
 def tokens_df(
     records:Iterable[Record], # runs of the paper
 )->pd.DataFrame: # one row an arm, a column a stream
-    "Table the tokens that each arm read, as counted while training"
+    "List the tokens that each arm read, as counted while training"
     found = needed(of_study(records, 'arms').items(), 'arms')
     return pd.DataFrame({a: rs[0].provenance['tokens'] for a,rs in found}).T.fillna(0).astype(int)
 
@@ -254,14 +254,14 @@ def speed_df(
 def shapes_df(
     records:Iterable[Record], # runs of the paper
 )->pd.DataFrame: # one row an encoder
-    "Table where packaged encoders align best"
+    "List where packaged encoders align best"
     columns,found = ('layers','best_layer','depth','embeddings','retrieval','last','lexical','chance'), of_study(records, 'shape')
     rows = needed([r for a in ('shape','shape-mlm') for r in found.get(a, ())], 'packaged encoders')
     return pd.DataFrame({r.arm: {k: r.metrics[k] for k in columns} for r in rows}).T.round(3)
 
 # %% ../../../nbs/papers/metapretrain/07_figures.ipynb #0a0d4817
 def meta_presets_df()->pd.DataFrame: # one row a preset
-    "Table what each preset trains"
+    "List what each preset trains"
     def row(s):
         net,read = s.size.net, tokens_read(arm_cfg('META', s.size))
         return dict(layers=net.layers, width=net.width, block=net.block, vocabulary=net.vocab, languages=len(s.size.langs),
@@ -273,7 +273,7 @@ def meta_presets_df()->pd.DataFrame: # one row a preset
 def meta_processors_df(
     records:Iterable[Record], # runs of the paper
 )->pd.DataFrame: # one row an arm, a column a seed
-    "Table the processor of each run"
+    "List the processor of each run"
     found = needed(of_study(records, 'arms').items(), 'arms')
     return pd.DataFrame({a: {r.seed: r.provenance['cpu'].split('(')[0] for r in rs} for a,rs in found}).T
 

@@ -134,7 +134,7 @@ class Pretraining:
         self.resume()
 
     def vocab(self, phase:int)->str:
-        "Name of a phase's vocabulary"
+        "Name a phase's vocabulary"
         return self.cfg.first_vocab if self.cfg.first_vocab and phase==0 else self.cfg.net.vocab
 
 # %% ../../../nbs/papers/metapretrain/03_phases.ipynb #e3272ec2
@@ -142,7 +142,7 @@ class Pretraining:
 def begin(self:Pretraining,
     phase:int, # that begins
 ):
-    "Model, reader and optimiser of a phase; weights of the phase before are carried over"
+    "Set up model, reader and optimiser of a phase; weights of the phase before are carried over"
     cfg,tok,before = self.cfg, load_vocab(self.vocab(phase)), getattr(self,'model',None)
     if phase==0 or cfg.carry!='shared':
         self.model = meta_model(cfg.net, len(tok), tok.pad_token_id, self.seed).to(self.device)
@@ -191,7 +191,7 @@ def update(self:Pretraining):
 # %% ../../../nbs/papers/metapretrain/03_phases.ipynb #06734b35
 @patch
 def step(self:Pretraining):
-    "Clip, step; raises `XltError` where the gradient is no longer finite"
+    "Clip the gradient, take a step; raises `XltError` where the gradient is no longer finite"
     rows = self.model.get_input_embeddings()
     rows.weight.grad[rows.padding_idx] = 0
     if self.at.update<self.phase.freeze:
@@ -240,7 +240,7 @@ def check_counts(self:Pretraining):
 # %% ../../../nbs/papers/metapretrain/03_phases.ipynb #36c2068b
 @patch
 def identity(self:Pretraining)->dict:
-    "What makes a run this one"
+    "Describe what makes a run this one"
     told = text_print(self.cfg.text, self.langs)
     return to_dict(self.cfg) | dict(seed=self.seed) | ({'text read': told} if told else {})
 
@@ -274,7 +274,7 @@ def resume(self:Pretraining):
 # %% ../../../nbs/papers/metapretrain/03_phases.ipynb #f8667c28
 @patch
 def first(self:Pretraining)->Checkpoint|None:
-    "Where the first phase of this run is kept for others; None for a run of one phase"
+    "Find where the first phase of this run is kept for others; None for a run of one phase"
     if self.shared is None or len(self.cfg.phases)<2: return None
     c = self.cfg
     key = [2, to_dict(c.net), to_dict(c.phases[0]), self.vocab(0), c.text, c.batch, c.mask, c.looks, c.bf16, self.langs,
@@ -294,7 +294,7 @@ def take_first(self:Pretraining)->bool: # was it there?
 # %% ../../../nbs/papers/metapretrain/03_phases.ipynb #1215f3f4
 @patch
 def end_phase(self:Pretraining):
-    "The phase is done: share it if it is the first, begin the next"
+    "End the phase: share it if it is the first, begin the next"
     check_tied(self.model)
     self.at.phase,self.at.update = self.at.phase+1, 0
     if self.at.phase==1 and (first := self.first()): self.save(first)
@@ -310,7 +310,7 @@ def go_on(self:Pretraining):
 # %% ../../../nbs/papers/metapretrain/03_phases.ipynb #d3cde403
 @patch
 def looks_of(self:Pretraining)->set: # updates of the phase after which to evaluate
-    "Evaluations of a phase: evenly spaced, the last one at its end; none in another vocabulary than the last phase's"
+    "Place the evaluations of a phase: evenly spaced, the last one at its end; none in another vocabulary than the last phase's"
     if self.vocab(self.at.phase)!=self.cfg.net.vocab: return set()
     share = self.phase.total/sum(p.total for p in self.cfg.phases)
     n = max(1, round(self.cfg.looks*share))

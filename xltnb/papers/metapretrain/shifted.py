@@ -30,7 +30,7 @@ def shift_ids(
     ids:np.ndarray, # of English
     vocab:int, # English subwords, specials included
 )->np.ndarray:
-    "The same text in the copy"
+    "Write the same text in the copy"
     ids = np.asarray(ids)
     if ids.size and ids.max()>=vocab: raise XltError(f'id {ids.max()} is no English one: ids end at {vocab-1}')
     return np.where(ids>=SPECIAL, ids+vocab-SPECIAL, ids)
@@ -39,7 +39,7 @@ def shift_ids(
 def offset_bias(
     cfg:LabCfg, # sizes
 )->Tensor: # [sides,layers,H,2*block-1]: attention bias of each offset
-    "Where heads look at first: one left, one right, two left, two right; the copy mirrored where it has a side of its own"
+    "Set where heads look at first: one left, one right, two left, two right; the copy mirrored where it has a side of its own"
     centre = torch.tensor([(-1,1,-2,2)[h%4] for h in range(cfg.heads)])
     offset = torch.arange(1-cfg.block, cfg.block)
     side = -(offset-centre[:,None]).abs().float().expand(cfg.layers,-1,-1)
@@ -51,7 +51,7 @@ def stack_weights(
     vocab:int, # tokens of both languages
     seeds:tuple, # one model each
 )->dict: # name -> [S,…], each to be trained
-    "Fresh weights; a seed's are the same whatever stands beside it"
+    "Draw fresh weights; a seed's are the same whatever stands beside it"
     D = cfg.width
     sizes = dict(emb=(vocab,D,D**-.5), head=(D,D,D**-.5))
     for l in range(cfg.layers):
@@ -114,7 +114,7 @@ def stack_losses(
     copy_S_B:Tensor, # is the row in the copy?
     keep_B_T:Tensor|None=None, # False at padding
 )->Tensor: # [S]
-    "Mean loss of each seed at its masked positions"
+    "Average the loss of each seed over its masked positions"
     h = _stack_states(w, ids_S_B_T, cfg, copy_S_B, keep_B_T)[-1]
     h = h.gather(1, place_S_M[...,None].expand(-1,-1,cfg.width))
     h = _norm(F.gelu(_dense(w, 'head', _norm(h))))
@@ -161,7 +161,7 @@ def _lab_batch(
 def word_translation(
     emb_V_D:Tensor, # embeddings of both languages, specials first
 )->float: # in [0,1]; chance is one over the subwords of a language
-    "P@1 between embeddings and those of their twins, mean of both directions"
+    "Measure P@1 between embeddings and those of their twins, mean of both directions"
     n = (len(emb_V_D)-SPECIAL)//2
     sim = unit(emb_V_D[SPECIAL:SPECIAL+n], True)@unit(emb_V_D[SPECIAL+n:], True).T
     here = torch.arange(n)
@@ -200,7 +200,7 @@ def lab_measures(
     cfg:LabCfg, # sizes
     V:int, # English subwords
 )->list: # a dict of numbers a seed
-    "Everything that is measured of each seed"
+    "Take every measure of each seed"
     en,fake,keep = _held(cfg, V)
     a,b = (_vectors(w, r, keep, cfg, c) for r,c in ((en,False),(fake,True)))
     loss = {k: _held_loss(w, r, keep, cfg, c) for k,r,c in (('loss_en',en,False),('loss_copy',fake,True))}

@@ -73,7 +73,7 @@ def speed_pretrain(
     steps:int=12, # timed updates a turn
     rounds:int=5, # pairs of turns
 )->dict: # as `figure` gives it
-    "Tokens a second of both recipes on the laptop preset's model, their ratio, and the bound"
+    "Measure tokens a second of both recipes on the laptop preset's model, their ratio, and the bound"
     logging.set_verbosity_error()
     size = Size()
     cfg = arm_cfg('JOINT', size)

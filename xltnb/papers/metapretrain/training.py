@@ -51,7 +51,7 @@ def held_loss(
     model, # with a head for masked words
     batches:list, # of `_held_batches`
 )->float: # nats a masked token
-    "Mean loss over all masked tokens"
+    "Average the loss over all masked tokens"
     losses = [(masked_loss(model, b, chunk=4096)[0].item(), len(b.target)) for b in batches]
     return sum(x*n for x,n in losses)/sum(n for _,n in losses)
 
@@ -94,7 +94,7 @@ def word_vectors(
     sentences:list, # each a list of words
     max_len:int=64, # subwords of a sentence
 )->list: # [words,F] a sentence; zeros where a word was cut off
-    "States of all layers at each word's first subword"
+    "Read the states of all layers at each word's first subword"
     enc,first = encode_words(tok, sentences, max_len)
     out,order = [None]*len(sentences), sorted(range(len(sentences)), key=lambda i: len(enc['input_ids'][i]))
     for at in range(0, len(order), 64):
@@ -151,7 +151,7 @@ def abilities(
     score:dict, # language -> score, the source first
     chance:float=0., # of a blind guess
 )->dict: # G, X, gap, relative, rate, average
-    "Generalization and transfer of one probe"
+    "Compute generalization and transfer of one probe"
     (_,g),*rest = score.items()
     x = mean(v for _,v in rest)
     ratio = lambda a,b: a/b if b>0 else float('nan')
@@ -178,7 +178,7 @@ class Look:
 def known(
     langs:tuple, # of a run, the source first
 )->tuple: # those with aligned and labelled sentences
-    "Languages that the embedded tasks have"
+    "List the languages that the embedded tasks have"
     return tuple(l for l in langs if l in _load_languages())
 
 @lru_cache
@@ -210,7 +210,7 @@ def measure(
     cfg:MetaCfg, # of the run
     langs:tuple, # the source first
 )->tuple: # metrics, per_language, items, curves
-    "Everything that is measured of a run"
+    "Take every measure of a run"
     tok,rest = load_vocab(cfg.net.vocab), known(langs)[1:]
     model.eval()
     loss = _losses(model, cfg, langs, tok)
@@ -268,7 +268,7 @@ def run_lab(
     seed:int, # one of the stack
     ctx:Ctx, # cache, device, progress, deadline
 )->Result:
-    "One seed of an arm; whoever comes first trains all seeds of the stack"
+    "Train one seed of an arm; whoever comes first trains all seeds of the stack"
     seeds = tuple(seed//cfg.stack*cfg.stack+i for i in range(cfg.stack))
     def make(path):
         run = train_lab(cfg, seeds, ctx.report)
@@ -291,7 +291,7 @@ def run_shape(
     seed:int, # of random weights
     ctx:Ctx, # cache, device, progress, deadline
 )->Result:
-    "Alignment by layer of a packaged encoder"
+    "Measure alignment by layer of a packaged encoder"
     model,tok = _shape_model(cfg, seed)
     texts = {l: list(load_bench('lo_ret', cfg.langs).data[l]['test']['text'][:cfg.pairs]) for l in ('en',*cfg.langs)}
     found = alignment(model, tok, texts.pop('en'), texts, prefix=cfg.prefix)

@@ -45,7 +45,7 @@ class RSDA(Method):
         data, # rows with text, text2 or tokens
         ctx, # seed of the run
     ): # rows
-        "The copies, in order: all rows once, then all rows again"
+        "Append the copies, in order: all rows once, then all rows again"
         if self.random: self._words = words_to_draw(_texts_of(data), self.lower, self.punct)
         copies = [self.copy(data, ctx.seed, i) for i in range(self.copies)]
         self._facts = dict(swapped=float(np.mean([fraction_swapped(data, c) for c in copies])))
@@ -56,7 +56,7 @@ class RSDA(Method):
         seed:int, # of the run
         number:int, # which copy
     ): # rows
-        "Every row once, with words replaced"
+        "Copy every row once, with words replaced"
         return swapped(data, self.change, 'RSDA', seed, number, shared=self.shared)
 
 # %% ../../../nbs/papers/robust/01_augmentation.ipynb #4f1f06e5
@@ -73,7 +73,7 @@ def change(self:RSDA,
     text:str, # a sentence
     rng:np.random.Generator, # where the draws come from
 )->str:
-    "One draw"
+    "Change a sentence by one draw"
     if not self.shared: return self.draw(text, rng)
     of = _word_draws(rng)
     return ' '.join(self.draw(w, of(w)) for w in text.split(' '))
@@ -84,7 +84,7 @@ def draw(self:RSDA,
     text:str, # a sentence or a word
     rng:np.random.Generator, # where the draws come from
 )->str:
-    "Words replaced by synonyms, or by random words"
+    "Replace words by synonyms, or by random words"
     if self.random: return random_words(text, self.table, rng, self._words, lower=self.lower, strip_punct=self.punct)
     return replace_words(text, self.table, rng, lower=self.lower, strip_punct=self.punct)
 
@@ -99,5 +99,5 @@ class Repeat(Method):
         data, # rows
         ctx, # not used
     ): # rows
-        "All rows, N times"
+        "Repeat all rows N times"
         return concatenate_datasets([data]*self.copies)

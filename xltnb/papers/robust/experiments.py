@@ -75,7 +75,7 @@ class Row:
         keyword:str, # an argument
         value, # its value
     )->bool:
-        "Does a method of the row have this argument?"
+        "Tell whether a method of the row has this argument"
         return any((keyword, value) in c.args for c in self.methods)
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #d1508835
@@ -207,7 +207,7 @@ def _laptop_studies():
 def studies(
     preset:str, # one of the presets
 )->dict[str,RobustStudy]: # by short name
-    "The tasks of a preset"
+    "List the tasks of a preset"
     if find_preset(preset).printed: return _printed_studies()
     return dict(smoke=_smoke_studies, gpu=_gpu_studies).get(preset, _laptop_studies)()
 
@@ -281,7 +281,7 @@ def robust_jobs(
     preset:str, # smoke, laptop, gpu or paper
     seeds:int|None=None, # repeats; None: the preset's own
 )->list[Job]: # the frozen-encoder study, then three seeds of every core row of fine-tuning
-    "Every row of every study"
+    "List the jobs of every row of every study"
     jobs = [j for name,s in studies(preset).items() for row in s.rows for j in _row_jobs(name, s, row, preset, seeds)]
     fine = sorted(jobs+_around_jobs(preset, seeds), key=lambda j: (max(j.seed, 2), j.labels.get('row') not in CORE))
     return _frozen_jobs(preset, seeds)+fine

@@ -74,7 +74,7 @@ class RegionExplorer(Explorer):
         what:str, # 'around', or a method of `Around`
         *args, # of that method
     ):
-        "Computed for this text, or found again"
+        "Compute a result for this text, or find it again"
         key = (self.value('text'), what, *args)
         if key not in self.seen:
             self.seen[key] = Around(self.classifier, _task(), key[0]) if what=='around' else getattr(self.once('around'), what)(*args)
@@ -83,7 +83,7 @@ class RegionExplorer(Explorer):
 # %% ../../../nbs/papers/robust/07_explorer.ipynb #8980926c
 @patch
 def view(self:RegionExplorer)->tuple[list[dict],dict]: # of each trace, of the layout
-    "Trace data and titles for the current settings"
+    "Compute trace data and titles for the current settings"
     around,rho = self.once('around'), self.value('radius')
     path,n = self.once('path', _RADII[1:], self.value('steps')), _RADII.index(rho)
     here = around.here
@@ -102,7 +102,7 @@ def view(self:RegionExplorer)->tuple[list[dict],dict]: # of each trace, of the l
 # %% ../../../nbs/papers/robust/07_explorer.ipynb #cb7b5b27
 @patch
 def blank(self:RegionExplorer)->go.Figure: # with every trace
-    "Every trace in its place, without points"
+    "Draw every trace in its place, without points"
     return _empty_region()
 
 # %% ../../../nbs/papers/robust/07_explorer.ipynb #a90b3c19
@@ -116,13 +116,13 @@ def ready(self:RegionExplorer):
 def changed(self:RegionExplorer,
     name:str, # of the control that moved
 ):
-    "A control moved: draw first, then compute what a drag of the radius will ask for"
+    "Answer a control that moved: draw first, then compute what a drag of the radius will ask for"
     Explorer.changed(self, name)
     if self.live is not None and name!='radius': self.ready()
 
 # %% ../../../nbs/papers/robust/07_explorer.ipynb #a90b3c13
 @patch
 def widget(self:RegionExplorer)->W.VBox:
-    "Controls above, the figure below"
+    "Put the controls above, the figure below"
     self.ready()
     return Explorer.widget(self)

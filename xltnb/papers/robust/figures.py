@@ -26,7 +26,7 @@ from ...stats import mean_ci
 def radius_fig(
     runs:Mapping[str,Sequence[Record]], # name -> runs with a grid
 )->go.Figure:
-    "Dev accuracy over the radius, the rule's choice and, where targets have dev rows, the oracle's; raises `XltError` without a grid"
+    "Draw dev accuracy over the radius, the rule's choice and, where targets have dev rows, the oracle's; raises `XltError` without a grid"
     runs = {k: [r for r in rs if 'grid' in r.curves] for k,rs in runs.items()}
     runs = {k: rs for k,rs in runs.items() if rs}
     if not runs: raise XltError('none of these runs has a grid of radii')
@@ -103,7 +103,7 @@ def distance_fig(
     distance, # function of a language
     source:str='en', # left out
 )->go.Figure:
-    "Gain of each language over its distance from the source, every seed's dot and the line of least squares"
+    "Draw the gain of each language over its distance from the source, every seed's dot and the line of least squares"
     by = {r.seed: r for r in base}
     both = [(r, by[r.seed]) for r in runs if r.seed in by]
     if not both: raise XltError('these rows have no seed in common')
@@ -132,7 +132,7 @@ _AROUND = dict(noise=('random noise, by radius', QUIET, 'lines+markers+text', 'c
 def regions_fig(
     runs:Sequence[Record], # of `robust.around`
 )->go.Figure:
-    "Distance and survival under noise, attack, synonyms and translation, means over texts and runs; raises `XltError` without runs"
+    "Draw distance and survival under noise, attack, synonyms and translation, means over texts and runs; raises `XltError` without runs"
     runs = [r for r in runs if 'around' in r.curves]
     if not runs: raise XltError('none of these runs measured regions: `xltnb run robust --jobs "around-*"`')
     seen = pd.concat(pd.DataFrame(r.curves['around']) for r in runs)
@@ -157,7 +157,7 @@ def regions_fig(
 def robust_figures(
     runs:list[Record], # the preset's records
 )->list[tuple]: # name, function that draws
-    "What regions contain, gains of every task's rows over plain training, radii, and what synonyms change in pairs of languages"
+    "List the figures: regions, gains of every task's rows over plain training, radii, and what synonyms change in pairs of languages"
     around = [r for r in runs if 'around' in r.curves]
     figs = [('regions', lambda: regions_fig(around))]*bool(around)
     for t,rows in by_task(runs, 'frozen').items():

@@ -26,7 +26,7 @@ def scale(
     step:Step, # any step
     site:str='word', # 'word': word embeddings; 'last': final hidden states
 )->Tensor: # scalar, in the units of the vectors
-    "Mean L2 norm of what is displaced; 0 for a batch without words; raises `XltError` where the last LayerNorm is not found"
+    "Average the L2 norm of what is displaced; 0 for a batch without words; raises `XltError` where the last LayerNorm is not found"
     if check_name(site, _SITES, 'site')=='word':
         with torch.no_grad(): norms = word_table(step.net)(step.ids).norm(dim=-1)[step.words]
         return norms.mean() if len(norms) else norms.new_zeros(())
@@ -49,7 +49,7 @@ def reach(
     step:Step, # any step
     site:str, # one of `_SITES`
 )->Tensor: # [B,T,1] bool
-    "What may be displaced: words at 'word'; all but padding at 'last', since a classifier reads the state of the first special token"
+    "Mark what may be displaced: words at 'word'; all but padding at 'last', since a classifier reads the state of the first special token"
     return (step.words if site=='word' else step.real)[...,None]
 
 # %% ../../../nbs/papers/robust/00_methods.ipynb #9a610206
@@ -58,7 +58,7 @@ def project(
     eps, # radius
     norm:str='l2', # 'l2' or 'linf'
 )->Tensor: # [B,T,D]
-    "Each token's displacement, moved to the nearest point of its ball"
+    "Move each token's displacement to the nearest point of its ball"
     if norm=='linf': return delta.clamp(-eps, eps)
     return delta * (eps/delta.norm(dim=-1, keepdim=True).clamp_min(1e-12)).clamp_max(1)
 
@@ -67,7 +67,7 @@ def ascent(
     grad:Tensor, # [B,T,D] of the loss
     norm:str='l2', # 'l2' or 'linf'
 )->Tensor: # [B,T,D]
-    "The steepest direction of length 1 for each token"
+    "Find the steepest direction of length 1 for each token"
     return grad.sign() if norm=='linf' else grad/grad.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
 # %% ../../../nbs/papers/robust/00_methods.ipynb #56524ed0
@@ -114,7 +114,7 @@ class ADV(Method):
         step:Step, # with `emb` filled
         rest:Callable, # the remaining chain
     )->Tensor: # [B,T,D], detached
-        "The displacement after K steps; the parameters gather no gradient on the way"
+        "Find the displacement after K steps; the parameters gather no gradient on the way"
         eps,may = self.radius(step), reach(step, self.site)
         inner = replace(step, model=step.net, emb=step.emb.detach())
         delta = self.begin(step, eps)*may
@@ -129,7 +129,7 @@ class ADV(Method):
 def radius(self:ADV,
     step:Step, # with `emb` filled
 )->Tensor: # scalar
-    "ε of this batch; for L∞ the cube whose corners lie on the L2 ball of the same `rho`"
+    "Compute ε of this batch; for L∞ the cube whose corners lie on the L2 ball of the same `rho`"
     eps = self.rho*scale(step, self.site)
     return eps/math.sqrt(_shape_of(step, self.site)[-1]) if self.norm=='linf' else eps
 
@@ -139,7 +139,7 @@ def begin(self:ADV,
     step:Step, # with `emb` filled
     eps:Tensor, # radius
 )->Tensor: # [B,T,D]
-    "Where the ascent starts"
+    "Choose where the ascent starts"
     shape,device = _shape_of(step, self.site), step.ids.device
     if self.start=='zero': return torch.zeros(shape, device=device)
     g = draws(step, 'ADV')
@@ -186,7 +186,7 @@ class FreeADV(Method):
         self._seen[uniq] = ascent(self.keep*self._seen[uniq] + (1-self.keep)*ascent(new))
 
     def state(self)->dict: # tensors that a checkpoint keeps
-        "The memory"
+        "Return the memory"
         return {} if self._seen is None else dict(seen=self._seen)
 
     def load(self,
@@ -203,7 +203,7 @@ def noise(
     kind:str, # one of `NOISES`
     g:torch.Generator, # where the draws come from
 )->Tensor: # [B,T,D] mean square norm 1 a token
-    "One random displacement a token"
+    "Draw one random displacement a token"
     if kind=='uniform': return (torch.rand(shape, generator=g, device=g.device)*2-1)*math.sqrt(3/shape[-1])
     x = torch.randn(shape, generator=g, device=g.device)
     return ascent(x) if kind=='sphere' else x/math.sqrt(shape[-1])
@@ -229,7 +229,7 @@ class RSRP(Method):
         step:Step, # any step
         draw:int=0, # which draw of this update
     )->Step:
-        "The step at a random point of the region"
+        "Put the step at a random point of the region"
         step = embedded(step)
         shape = _shape_of(step, self.site)
         absolute = dict(gaussian=math.sqrt(shape[-1]), uniform=math.sqrt(shape[-1]/3), sphere=1.)[self.kind]
@@ -241,7 +241,7 @@ class RSRP(Method):
         step:Step, # this update
         rest:Callable, # the remaining chain
     )->Out: # mean loss over the draws
-        "Average over random displacements"
+        "Average the loss over random displacements"
         if not self.rho: return rest(step)
         outs = [rest(self.displaced(step, i)) for i in range(self.samples)]
         return replace(outs[0], loss=sum(o.loss for o in outs)/self.samples)
@@ -252,7 +252,7 @@ def vote(
     step:Step, # a batch, labels not needed; the model in eval mode
     samples:int=16, # displacements
 )->Tensor: # [B] class with most votes
-    "Monte-Carlo estimate of the smoothed classifier; raises `XltError` for another method, and without samples"
+    "Estimate the smoothed classifier by Monte Carlo; raises `XltError` for another method, and without samples"
     if not isinstance(method, RSRP): raise XltError(f'{method!r} draws no displacements to vote over: pass RSRP(...)')
     check_number(samples, 'samples of vote', 1, whole=True)
     with torch.inference_mode(): got = torch.stack([run_model(method.displaced(step, i)).logits.argmax(-1) for i in range(samples)])

@@ -60,7 +60,7 @@ class Classifier(nn.Module):
         label:int, # the right class of all of them
         axes:tuple=(0,), # what tells random draws apart
     )->Step: # embedded
-        "Texts as a batch that methods can displace"
+        "Make texts a batch that methods can displace"
         x = self.tokenizer([_PREFIX+t for t in texts], padding=True, truncation=True, max_length=128, return_tensors='pt')
         x = x.to(self.head.weight.device)
         inputs = dict(input_ids=x['input_ids'], attention_mask=x['attention_mask'], labels=torch.full_like(x['input_ids'][:,0], label))
@@ -73,7 +73,7 @@ def fit_head(
     classes:int, # how many there are
     ridge:float=.03, # weight of the squared weights, in units of a vector's spread
 )->nn.Linear:
-    "The linear layer with the least cross-entropy; one optimum, so neither seed nor order matters"
+    "Fit the linear layer with the least cross-entropy; one optimum, so neither seed nor order matters"
     mean,spread = v_N_D.mean(0), v_N_D.std(0).mean()
     fit = LogisticRegression(C=1/(2*ridge*len(labels)), max_iter=1000).fit((v_N_D-mean)/spread, labels)
     head = nn.Linear(v_N_D.shape[1], classes).requires_grad_(False)
@@ -104,7 +104,7 @@ def _make_head(
 # %% ../../../nbs/papers/robust/03_regions.ipynb #935d521a
 @lru_cache(1)
 def load_classifier()->Classifier: # of the categories of `cldr_cat`
-    "The packaged encoder with the shipped layer; raises `XltError` without its file"
+    "Load the packaged encoder with the shipped layer; raises `XltError` without its file"
     if not _HEAD_FILE.exists(): raise XltError(f'{_HEAD_FILE} is missing: install the package again, or call make_head()')
     if sha256_of(_HEAD_FILE)!=json.loads(_HEAD_FILE.with_suffix('.json').read_text(encoding='utf-8'))['sha256']:
         raise XltError(f'{_HEAD_FILE} is damaged: install the package again, or call make_head()')
@@ -150,7 +150,7 @@ class Around:
     def step(self,
         texts:Sequence[str], # variants of the text
     )->Step:
-        "Texts as a batch"
+        "Make texts a batch"
         return self.classifier.step(texts, self.label, (self.seed, self.ident))
 
     def read(self,
@@ -182,7 +182,7 @@ def noise(self:Around,
     kind:str='gaussian', # one of `NOISES`
     draws:int=6, # how many points
 )->Points:
-    "Random points of the region, as RS-RP draws them"
+    "Read random points of the region, as RS-RP draws them"
     step = RSRP(rho=rho, kind=kind).displaced(self.step([self.text]*draws))
     return self.points([f'draw {i+1}' for i in range(draws)], step)
 
@@ -192,7 +192,7 @@ def attack(self:Around,
     rho:float, # radius as a fraction of the mean norm of the words
     steps:int=1, # of ascent
 )->Points: # one
-    "The worst point of the region, as ADV finds it"
+    "Find the worst point of the region, as ADV finds it"
     step = self.step([self.text])
     delta = ADV(rho=rho, steps=steps).attack(step, run_model)
     return self.points(['attack'], plus(step, delta))
@@ -212,7 +212,7 @@ def path(self:Around,
     radii:Sequence[float], # growing, as fractions of the mean norm of the words
     steps:int=1, # of ascent
 )->Points: # one a radius
-    "The worst points of growing regions: what `attack` finds, read as one batch"
+    "Find the worst points of growing regions: what `attack` finds, read as one batch"
     step = self.step([self.text]*len(radii))
     return self.points([f'attack of {r:g}' for r in radii], plus(step, _Ladder(radii, steps).attack(step, run_model)))
 
@@ -221,7 +221,7 @@ def path(self:Around,
 def synonyms(self:Around,
     draws:int=6, # copies to write
 )->Points: # those that differ from the text, each once
-    "Copies with words replaced, as RS-DA writes them"
+    "Read copies with words replaced, as RS-DA writes them"
     rng = lambda i: np.random.default_rng(seed_for('regions synonyms', self.seed, self.ident, i))
     new = [replace_words(self.text, load_synonyms(), rng(i), lower=True, strip_punct=True) for i in range(draws)]
     new = [t for t in dict.fromkeys(new) if t!=self.text]
@@ -230,7 +230,7 @@ def synonyms(self:Around,
 # %% ../../../nbs/papers/robust/03_regions.ipynb #0420ad0f
 @patch
 def translations(self:Around)->Points: # named by language
-    "The same row in every other language"
+    "Read the same row in every other language"
     langs = [*self.texts][1:]
     return self.points(langs, self.step([self.texts[l] for l in langs] or [self.text]))
 
@@ -240,7 +240,7 @@ def variants(
     noise:Sequence[float], # radii of random points, as fractions of the mean norm of the words
     attack:Sequence[float], # radii of worst points
 )->dict: # (kind, radius or language) -> `Points`
-    "Everything around a text"
+    "Read everything around a text"
     res = {('noise', r): text.noise(r) for r in noise} | {('attack', r): text.attack(r) for r in attack}
     found = text.translations()
     one = lambda i: Points(found.names[i:i+1], found.moved[i:i+1], found.right[i:i+1], found.answer[i:i+1])
@@ -251,7 +251,7 @@ def survey(
     texts:Iterable[Around], # texts; those that are not read rightly as they stand are left out
     **radii, # `noise` and `attack`, as `variants` takes them
 )->pd.DataFrame: # text, kind, at, moved, kept (fraction answered rightly), breaks (distance where an attack breaks the text; inf: never)
-    "One row for each text and way to change it"
+    "Write one row for each text and way to change it"
     rows = []
     for t in texts:
         if t.here.answer[0]!=t.label: continue

@@ -25,7 +25,7 @@ def speed_adversarial(
     batch:int=16, # rows an update
     steps:int=4, # updates a turn
 )->dict:
-    "Cost of an update with ADV (K = 1) and with the free variant, plain = 1; `ratio` is plain over ADV"
+    "Time an update with ADV (K = 1) and with the free variant, plain = 1; `ratio` is plain over ADV"
     task = load_bench('lo_pair', ['en']).take(50*batch)
     logging.set_verbosity_error()
     net,tok = load_encoder('e5-small', 'benchmark')

@@ -53,7 +53,7 @@ def table_of(
 def choose(
     hits:Mapping[float,np.ndarray], # radius -> [N] 1 where the source's dev row is right
 )->float: # a radius
-    "The largest radius that is within one paired standard error of the best"
+    "Choose the largest radius that is within one paired standard error of the best"
     best = max(hits, key=lambda r: hits[r].mean())
     def ties(r):
         behind = hits[best]-hits[r]
@@ -70,7 +70,7 @@ def trained(
     radius:float=0., # in place of RHO
     part:tuple=(0.,.85), # of the run, for its report
 )->Finetuner:
-    "One model; raises `Paused` at the deadline"
+    "Train one model; raises `Paused` at the deadline"
     words = [read_call(w).filled(RHO=radius) for w in cfg.methods]
     methods = make_methods(words, METHODS, table=lambda: table_of(cfg.synonyms, cfg.task))
     encoder,out = encoder_of(cfg.encoder, cache=ctx.cache, task=task), out/f'{radius:g}'
@@ -178,7 +178,7 @@ def run_around(
     seed:int, # which texts, and random draws
     ctx:Ctx, # progress
 )->Result:
-    "Distance and survival of every way to change a text, means over texts of the source's dev split"
+    "Measure distance and survival of every way to change a text, means over texts of the source's dev split"
     task,classifier = load_bench('cldr_cat', cfg.langs or None), load_classifier()
     ids = np.random.default_rng(seed_for('around', seed)).permutation(task.rows(task.source, 'validation')['id'])
     def texts():

@@ -51,7 +51,7 @@ class Viewed(Method):
     def drawn(self,
         step:Step, # this update
     )->Step:
-        "The step with one of its views in place of the row; raises `XltError` when `prepare` never saw the rows"
+        "Put one of the step's views in place of the row; raises `XltError` when `prepare` never saw the rows"
         if self._pad is None: raise XltError(f'{type(self).__name__} has prepared no rows: call its prepare(rows, ctx) before training')
         return view(step, int(torch.randint(self.views, (1,), generator=draws(step, 'view'), device=step.ids.device)), self._pad)
 
@@ -81,7 +81,7 @@ class Consistency(Viewed):
         step:Step, # this update
         rest:Callable, # the remaining chain
     )->Out: # with the row's logits
-        "Both losses, and the divergence between the answers"
+        "Add the divergence between the answers to the mean of both losses"
         a,b = rest(step), rest(self.drawn(step))
         return replace(a, loss=(a.loss+b.loss)/2 + self.weight*symmetric_kl(a.logits, b.logits))
 
@@ -122,7 +122,7 @@ class EAR(Viewed):
         step:Step, # this update
         rest:Callable, # the remaining chain
     )->Out: # with the row's logits
-        "Both losses, minus push, plus pull; raises `XltError` without the layer's attention maps, and for a push at frozen embeddings"
+        "Add both losses, minus push, plus pull; raises `XltError` without the layer's attention maps, and for a push at frozen embeddings"
         both = [embedded(replace(s, ask=s.ask|dict(output_attentions=True))) for s in (step, self.drawn(step))]
         if self.push and not both[0].emb.requires_grad:
             raise XltError(f"push of EAR is {self.push:g}, and frozen word embeddings cannot be pushed: set freeze='none', or push=0")

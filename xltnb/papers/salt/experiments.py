@@ -224,7 +224,7 @@ def salt_jobs(
     preset:str, # smoke, laptop, gpu or paper
     seeds:int|None=None, # repeats; None: the preset's own
 )->list[Job]: # three seeds of every core row first
-    "Every row of every study"
+    "List the jobs of every row of every study"
     jobs,order = [],{}
     for name,s in salt_studies(preset).items():
         for row in s.rows:

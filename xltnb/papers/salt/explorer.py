@@ -61,7 +61,7 @@ def _classifier():
 def probabilities(
     emb_B_T_D:torch.Tensor, # word embeddings of rows of one length
 )->np.ndarray: # [B,C]
-    "Probability of each category"
+    "Compute the probability of each category"
     net,_,head = _classifier()
     x = torch.nn.functional.normalize(net(inputs_embeds=emb_B_T_D).last_hidden_state.mean(1), dim=-1)
     return (x@head['weight'].T+head['bias']).softmax(-1).numpy()
@@ -87,7 +87,7 @@ class Sentence:
     def version(self,
         chosen:dict, # number of a word -> number of its proposal
     )->np.ndarray: # ids
-        "The sentence with some words switched"
+        "Switch some words of the sentence"
         ids = self.ids.copy()
         for w,j in chosen.items(): ids[self.place[w]] = self.p.ids[w,j]
         return ids
@@ -95,14 +95,14 @@ class Sentence:
     def into(self,
         lang:str, # language
     )->dict: # number of a word -> number of its best proposal in that language
-        "Which proposals a language has"
+        "Find the proposals that a language has"
         return {w: ls.index(lang) for w,ls in enumerate(self.langs) if lang in ls}
 
     def path(self,
         ids:np.ndarray, # of a version
         lams:tuple, # weights of the sentence
     )->np.ndarray: # [len(lams),C] probabilities
-        "What the classifier answers between the sentence and a version"
+        "Compute what the classifier answers between the sentence and a version"
         table = _classifier()[0].get_input_embeddings().weight.detach()
         a,b = table[self.ids],table[ids]
         return probabilities(torch.stack([mix(a, b, l) for l in lams]))
@@ -149,18 +149,18 @@ class SaltExplorer(Explorer):
 def sentence(self:SaltExplorer,
     text:str, # English
 )->Sentence:
-    "Computed once"
+    "Read a sentence once"
     if ('sentence', text) not in self.seen: self.seen['sentence', text] = Sentence(text)
     return self.seen['sentence', text]
 
 @patch
 def word_options(self:SaltExplorer, text:str)->list:
-    "The words that can be switched"
+    "List the words that can be switched"
     return [(w, i) for i,w in enumerate(self.sentence(text).words)]
 
 @patch
 def proposal_options(self:SaltExplorer, text:str, word:int)->list:
-    "What a word can become"
+    "List what a word can become"
     s = self.sentence(text)
     named = [(f'{n} ({l}, {q:.1%})', j) for j,(n,l,q) in enumerate(zip(s.names[word], s.langs[word], s.p.probs[word]))]
     return [('stays as it is', -1), *named[:20]]
@@ -170,7 +170,7 @@ def proposal_options(self:SaltExplorer, text:str, word:int)->list:
 def follow(self:SaltExplorer,
     name:str, # of the control that moved
 ):
-    "A new sentence has new words, and a new word has other proposals"
+    "Follow a control: a new sentence has new words, and a new word has other proposals"
     if name=='text':
         try: self.sentence(self.value('text'))
         except XltError as e:
@@ -195,7 +195,7 @@ def line(self:SaltExplorer,
     text:str, # the sentence
     chosen:dict, # its switched words
 )->np.ndarray: # [len(LAMS),C]
-    "The classifier's answers on the way to a version, computed once"
+    "Compute the classifier's answers on the way to a version, once"
     key = ('line', text, tuple(sorted(chosen.items())))
     if key not in self.seen: self.seen[key] = self.sentence(text).path(self.sentence(text).version(chosen), LAMS)
     return self.seen[key]
@@ -212,7 +212,7 @@ def _table(self:SaltExplorer, s):
 # %% ../../../nbs/papers/salt/09_explorer.ipynb #2ccbcfab
 @patch
 def view(self:SaltExplorer)->tuple[list[dict],dict]: # of each trace, of the layout
-    "Proposals, lines, and where λ stands on the line of the words that were switched by hand"
+    "Compute proposals, lines, and where λ stands on the line of the words that were switched by hand"
     text,lam = self.value('text'),self.value('lam')
     if ('sentence', text) not in self.seen: return [{}]*(len(LANGUAGES)+3), dict(title_text=self.said, title_subtitle_text='')
     s,labels = self.sentence(text), load_bench('cldr_cat', ['en']).labels
@@ -229,5 +229,5 @@ def view(self:SaltExplorer)->tuple[list[dict],dict]: # of each trace, of the lay
 
 @patch
 def blank(self:SaltExplorer)->go.Figure: # with every trace
-    "Every trace in its place, without data"
+    "Draw every trace in its place, without data"
     return _blank()

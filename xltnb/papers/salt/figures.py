@@ -39,7 +39,7 @@ def salt_gains_fig(
     base:str='plain', # row that is subtracted
     name:str='', # of the study
 )->go.Figure:
-    "Points that every row gains over `base`; raises `XltError` where no row has a seed in common with it"
+    "Draw the points that every row gains over `base`; raises `XltError` where no row has a seed in common with it"
     return gains_fig(rows, base, title=_gains_title(gains(rows, base), base, name))
 
 # %% ../../../nbs/papers/salt/08_figures.ipynb #ae575984
@@ -60,7 +60,7 @@ _BASES = (('plain', 'over plain training', COLOURS['target'], .13),
 def scales_fig(
     studies:Mapping[str,Mapping], # of `by_study`
 )->go.Figure:
-    "SALT over plain training and over random words, at every scale; raises `XltError` without runs of both"
+    "Draw SALT over plain training and over random words, at every scale; raises `XltError` without runs of both"
     t = over(studies, 'salt', 'plain', 'random')
     needed(t.index, 'SALT beside plain training')
     fig = go.Figure()
@@ -89,7 +89,7 @@ def languages_df(
     row:str='salt', # compared
     base:str='plain', # with this one
 )->pd.DataFrame: # language -> base, row, gain, in points; the largest gain first
-    "Mean accuracy of two rows in every language, over the seeds that both have"
+    "Average the accuracy of two rows in every language, over the seeds that both have"
     seeds = {r.seed for r in rows[row]} & {r.seed for r in rows[base]}
     mean = lambda which, l: 100*float(np.mean([r.metrics[l] for r in rows[which] if r.seed in seeds]))
     langs = list(rows[row][0].per_language)
@@ -101,7 +101,7 @@ def ablation_df(
     rows:Mapping[str,Sequence[Record]], # row -> its runs
     groups:Mapping[str,Iterable[str]], # setting -> rows that change it
 )->pd.DataFrame: # setting, row, gain over SALT, low, high, n
-    "What each changed setting gains over SALT as it is"
+    "Compare each changed setting with SALT as it is"
     found = gains(rows, 'salt', ('targets',)).set_index('row') if 'salt' in rows else pd.DataFrame()
     return pd.DataFrame([dict(setting=g, row=r) | found.loc[r, ['gain','low','high','n']].to_dict() for g,rs in groups.items()
                          for r in rs if r in found.index], columns=['setting','row','gain','low','high','n']).astype(dict(n=int))
@@ -182,7 +182,7 @@ def salt_presets_df(
 def salt_figures(
     runs:list[Record], # the preset's records
 )->list[tuple]: # name, function that draws
-    "SALT at every scale, then every row of each study"
+    "List the figures: SALT at every scale, then every row of each study"
     studies = by_study(runs, True)
     figs = [('all scales', lambda: scales_fig(studies))]*any('salt' in rows for rows in studies.values())
     return figs + [(name, lambda rows=rows, name=name: salt_gains_fig(rows, name=name)) for name,rows in studies.items()]

@@ -69,7 +69,7 @@ class EmbedMixup(Method):
         step:Step, # this update
         rest:Callable, # the remaining chain
     )->Out: # with the mixed row's logits
-        "The loss at the mixed rows, blended with the clean one"
+        "Compute the loss at the mixed rows, blended with the clean one"
         if self.lam==1 or self.clean==1: return rest(step)
         lam = self.drawn(step)
         mixed = self.classic(step, rest, lam) if self.kind=='classic' else rest(plus(step, (1-lam)*self.way(step), self.site))
@@ -80,7 +80,7 @@ class EmbedMixup(Method):
 def drawn(self:EmbedMixup,
     step:Step, # this update
 )->Tensor: # [B,1,1] or [B,T,1]; for 'classic' one number
-    "λ of this update"
+    "Choose λ of this update"
     shape = () if self.kind=='classic' else (*step.ids.shape[:2 if self.token else 1], *(1,)*(1 if self.token else 2))
     if self.lam is None: lam = beta_draws(shape, self.alpha, draws(step, 'EmbedMixup'))
     else: lam = torch.full(shape, float(self.lam), device=step.ids.device)
@@ -92,7 +92,7 @@ def drawn(self:EmbedMixup,
 def way(self:EmbedMixup,
     step:Step, # this update
 )->Tensor: # [B,T,D]
-    "What leads from each word to its counterpart; raises `XltError` where the two do not lie side by side"
+    "Compute what leads from each word to its counterpart; raises `XltError` where the two do not lie side by side"
     if self.kind=='soft': return soft_way(step)
     other = step.extras['switched_ids']
     if other.shape!=step.ids.shape:
@@ -106,7 +106,7 @@ def way(self:EmbedMixup,
 def soft_way(
     step:Step, # with the columns of 'soft'
 )->Tensor: # [B,T,D]
-    "What leads from each word to the mean of its proposals"
+    "Compute what leads from each word to the mean of its proposals"
     ids,at,probs = (step.extras[c] for c in MIXES['soft'])
     table,here = word_table(step.net), word_table(step.net)(step.ids)
     wide = at.long()[...,None].expand(-1, -1, here.shape[-1])
@@ -133,7 +133,7 @@ def classic(self:EmbedMixup,
     rest:Callable, # the remaining chain
     lam:Tensor, # one number
 )->Out: # with the mixed rows' logits
-    "Mix each row with another of the batch, and their losses; raises `XltError` for labels of tokens or spans"
+    "Mix each row with another of the batch, and mix their losses; raises `XltError` for labels of tokens or spans"
     labels = step.inputs.get('labels')
     if labels is None or labels.dim()!=1: raise XltError("kind='classic' mixes the labels of whole rows: use it for sentences and pairs")
     n,device = len(labels), labels.device
@@ -163,7 +163,7 @@ class VectorMixup(Method):
         rows, # prepared features, with `switched_ids`
         seed:int, # of the run
     ): # float32 [N,D]
-        "One mixed vector a row"
+        "Mix one vector a row"
         other = rows.remove_columns('input_ids').rename_column('switched_ids', 'input_ids')
         rng,lam = np.random.default_rng(seed_for('VectorMixup', seed)), self.lam
         if lam is None: lam = rng.beta(self.alpha, self.alpha, (len(rows),1))

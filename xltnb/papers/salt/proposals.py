@@ -60,7 +60,7 @@ def word_places(
     pieces:list, # of one sentence
     spaced:bool=True, # does its script put spaces between words?
 )->list: # places of words that are one subword of at least two letters (one without spaces)
-    "Where single-subword words stand; signs behind a word do not count"
+    "Find where single-subword words stand; signs behind a word do not count"
     if not spaced: return [i for i,p in enumerate(pieces) if p!='▁' and script(p)]
     starts = [i for i,p in enumerate(pieces) if p[0]=='▁']+[len(pieces)]
     bare = lambda a, b: not any(c.isalnum() for p in pieces[a:b] for c in p)
@@ -75,7 +75,7 @@ def context_batch(
     context:str='dual', # one of `CONTEXTS`
     block:int=256, # tokens a row may have
 )->Batch:
-    "The head's input, one row a word; in unmasked context one row a sentence"
+    "Make the head's input, one row a word; in unmasked context one row a sentence"
     most = _sentence_room(block, context)
     row = range(len(rows))
     if context=='dual': x,_ = pair_rows([(a[:most],a[:most],True) for a,_ in rows], frame, block)
@@ -154,7 +154,7 @@ def context_scores(
     block:int=256, # tokens a row may have
     bf16:bool=False, # hidden states in bfloat16; the head stays in the precision of its weights
 )->Iterator: # yields (places in `rows`, [n,V] scores, [n] ids of the words)
-    "Scores of every subword at the words asked about"
+    "Score every subword at the words asked about"
     bias,out = mlm_head(model)[1], model.get_output_embeddings().weight.T
     number = {}
     sentence = [number.setdefault(id(ids), len(number)) for ids,_ in rows] # by appearance: an address would order each process differently
@@ -201,7 +201,7 @@ def english_pieces(
 def english_ids(
     corpus:Corpus, # with English text
 )->np.ndarray: # int32
-    "Ids of the English text in a corpus"
+    "Take the ids of the English text in a corpus"
     if 'en' not in corpus.langs: raise XltError(f'this text has no English; it has {", ".join(corpus.langs)}')
     return corpus.ids[np.repeat(corpus.lang==corpus.langs.index('en'), corpus.sizes)]
 

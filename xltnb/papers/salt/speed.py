@@ -47,7 +47,7 @@ def stock_flops(
 class _FromIds(FillMaskPipeline):
     "The stock pipeline, given ids in place of text"
     def preprocess(self, inputs, **kwargs):
-        "One row"
+        "Prepare one row"
         return dict(input_ids=inputs['ids'], attention_mask=inputs['ids'].new_ones(inputs['ids'].shape))
 
 # %% ../../../nbs/papers/salt/04_speed.ipynb #5a1e0004
@@ -141,7 +141,7 @@ def speed_candidates(
     rounds:int=2, # pairs of turns
     shipped:tuple|None=None, # model and tokenizer; None: the shipped ones
 )->dict:
-    "Words a second: ours and the stock fill-mask pipeline, dual context, on the whole and on the pruned model"
+    "Measure words a second: ours and the stock fill-mask pipeline, dual context, on the whole and on the pruned model"
     model,tok = shipped or load_mlm()
     model.to(best_device())
     sentences,allowed = _english_sentences(model, tok, rows)

@@ -131,7 +131,7 @@ class SelfSwitch(Method):
         data, # features
         ctx, # tokenizer and seed
     ): # features, with the column `switched_ids`
-        "Originals and switched versions; the rows as they are at rate 0"
+        "Put originals and switched versions together; the rows as they are at rate 0"
         if not self.rate: return data.add_column('switched_ids', data['input_ids'])
         before,after = list(data['input_ids']), self.versions(data, ctx)
         beside = lambda rows, col: Dataset.from_dict(rows.to_dict() | dict(switched_ids=col))
@@ -272,7 +272,7 @@ class SelfProposals(SelfSwitch):
         data, # features
         ctx, # tokenizer
     ): # features, with the columns `soft_ids`, `soft_at` and `soft_probs`
-        "One entry for each word and proposal"
+        "Write one entry for each word and proposal"
         p,_,where = self.proposed(data, ctx)
         found = [[(of, start) for sentence,start in at for of in [p.of(sentence)]] for at in where]
         column = lambda one: [[v for of,start in at for v in one(of, start).ravel().tolist()] for at in found]

@@ -47,7 +47,7 @@ class SynonymCopies(Method):
         data, # rows
         ctx, # seed of the run
     ): # rows
-        "All rows once, then all rows again"
+        "Replace words in all rows once, then in all rows again"
         change = lambda text, rng: replace_words(text, self.table, rng, lower=True, strip_punct=True)
         return concatenate_datasets([swapped(data, change, 'SynonymCopies', ctx.seed, i) for i in range(self.copies)])
 
@@ -69,7 +69,7 @@ def retrieval(
     task:Task, # the same test items in every language
     limit:int=150, # texts a language
 )->float: # 0..1; NaN where a language has texts of its own
-    "Fraction of test texts whose nearest source text is their translation, mean over languages"
+    "Measure the fraction of test texts whose nearest source text is their translation, mean over languages"
     source = spread(task.rows(task.source, 'test'), limit)
     near = partial(sentence_vectors, model, tokenizer, prefix='')
     pool,number = near(list(source['text'])), {k: i for i,k in enumerate(source['id'])}

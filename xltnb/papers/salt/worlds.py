@@ -50,7 +50,7 @@ def world_model(
     report:Callable=lambda share, note: None, # report(fraction done, note)
     deadline:float=inf, # `time.time()` at which to save and stop
 )->tuple[BertForMaskedLM,PreTrainedTokenizerFast]|None: # None when time was up first
-    "The world's masked language model with its head: from the cache, or trained by whoever asks first"
+    "Load the world's masked language model with its head: from the cache, or trained by whoever asks first"
     if invented_encoder(cfg, cache, report, deadline) is None: return None
     return load_mlm(folder_of(cfg, cache))
 
@@ -99,7 +99,7 @@ class OracleSwitch(SelfSwitch):
         data, # features
         ctx, # tokenizer
     )->tuple: # as `SelfSwitch.proposed`
-        "Every other language's word for each word that has one"
+        "Propose every other language's word for each word that has one"
         tok,pieces = ctx.tokenizer, word_pieces(ctx.tokenizer)
         sentences,where = sentences_of(data['input_ids'], tok.all_special_ids)
         found = [(i,p,others) for i,s in enumerate(sentences) for p in word_places([pieces[t] for t in s])
@@ -114,7 +114,7 @@ class OracleSwitch(SelfSwitch):
         tok, # tokenizer
         token:int, # id of a source word
     )->list: # ids
-        "The words of the other languages for the same word, without those that are spelled the same"
+        "Find the words of the other languages for the same word, without those that are spelled the same"
         source,*others = self._world.languages
         word = tok.convert_ids_to_tokens(int(token))
         n = self._world.numbers[source].get(word)
