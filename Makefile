@@ -1,5 +1,5 @@
 # make reproduce   set up, run the papers, print the claims, write a report
-# make test        set up, run every test
+# make test        set up, run the tests; CI=1 make test: those of some minutes, too
 # make lab         open JupyterLab
 # make docs        build the site into _docs/ and README.md
 # make stills      draw the still picture beside each figure of the pages

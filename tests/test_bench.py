@@ -107,6 +107,7 @@ def test_topics_are_told_by_the_page_and_not_by_a_name():
             assert not any(name in text for name in ('Writer', 'Calc', 'Impress', 'Basic', 'Math')), text
 
 
+@pytest.mark.audit
 def test_topics_lose_no_subword_of_the_pruned_encoder():
     task = load_bench('lo_topic', ['ja', 'km', 'hu'])
     texts = {f'{lang}-{split}-{i}': [t] for lang in task.languages for split in task.data[lang] for i, t in zip(task.rows(lang, split)['id'], task.rows(lang, split)['text'])}

@@ -7,8 +7,6 @@ import sys
 import pytest
 from conftest import ROOT, copy_checkout
 
-IN_CI = pytest.mark.skipif(not os.environ.get('CI'), reason='some minutes, in CI alone: .ci/run, or CI=1 make test')
-
 # quick tests that once failed under one of these conditions, or would be the first to
 TELLING = '''test_cli.py::test_a_narrow_table_keeps_its_first_columns test_cli.py::test_doctor test_cli.py::test_a_result_that_moved_is_told
 test_cli.py::test_the_best_runs_come_first_and_ours_beside test_sixth_paper.py::test_list test_sixth_paper.py::test_its_command
@@ -40,17 +38,17 @@ def telling(root=ROOT):
 def test_the_telling_tests_are_there(): assert len(telling()) == len(TELLING), set(TELLING) - {t.split('tests/')[1] for t in telling()}
 
 
-@IN_CI
+@pytest.mark.audit
 @pytest.mark.parametrize('name', CONDITIONS)
 def test_under(name): passes(telling(), CONDITIONS[name])
 
 
-@IN_CI
+@pytest.mark.audit
 @pytest.mark.parametrize('order', ['1', 'reversed'])
 def test_in_another_order(order): passes([*telling(), '--order', order])
 
 
-@IN_CI
+@pytest.mark.audit
 def test_beside_a_users_records(tmp_path):
     "In a checkout that is not the installed one, with records and pinned numbers of a user, from another folder"
     copy = copy_checkout(tmp_path/'a copy')

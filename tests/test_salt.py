@@ -65,6 +65,7 @@ def test_nothing_english_special_or_inside_a_word_is_proposed(mlm, feats, switch
         assert pieces[i][0]=='▁' or script(pieces[i]) in unspaced
 
 
+@pytest.mark.audit
 @pytest.mark.parametrize('name', ['cldr_cat', 'ha_intent'])
 def test_few_substitutes_are_english_lemmas(mlm, ctx, name):
     tok = mlm[1]

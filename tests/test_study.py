@@ -98,6 +98,7 @@ def run_page(path, **values):
     return shell.user_ns
 
 
+@pytest.mark.audit  # `make reproduce` runs them, too
 @pytest.mark.parametrize('path', ASKED, ids=lambda p: p.stem)
 def test_page(path, shared, monkeypatch):
     "On an empty store, two seeds at smoke: that is what ran, and every claim whose arms ran has its numbers from it"

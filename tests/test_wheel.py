@@ -203,7 +203,7 @@ def other_pythons():
     return {v: p for v, p in found.items() if v != mine}
 
 
-@pytest.mark.skipif(not os.environ.get('CI'), reason='in CI alone: .ci/run, or CI=1 make test')
+@pytest.mark.audit
 @pytest.mark.parametrize('version', other_pythons())
 def test_other_pythons(wheel, tmp_path, version):
     "The same from an installation of its own, where an interpreter and its packages are at hand"
