@@ -147,3 +147,28 @@ def test_every_explorer_leaves_a_picture_beside_its_widget(monkeypatch):
     assert len(_WIDGETS) > 1
     for paper, kind in _WIDGETS.items():
         assert issubclass(kind, Explorer) and kind._ipython_display_ is Explorer._ipython_display_, f'{paper}: {kind.__name__} is no Explorer'
+
+
+def test_arms_can_be_switched_in_any_order():
+    "Every state of up to two arms of the shipped runs is drawn; an arm that starts in the second phase has no boundary"
+    from itertools import combinations
+    from xltnb.papers.metapretrain.explorer import PhasesExplorer
+    e = PhasesExplorer()
+    arms = list(e.runs)
+    for on in [(), *((a,) for a in arms), *combinations(arms, 2)]:
+        for a in arms: e.controls[a].value = a in on
+        assert sum(t.visible is not False for t in e.fig().data) == 3*len(on)
+
+
+@pytest.mark.parametrize('text, says', [('', 'the sentence is empty'), ('a', 'no word'), ('house '*600, 'subwords: type at most 100')])
+def test_a_sentence_that_cannot_be_read_is_told(text, says):
+    from xltnb.papers.salt.explorer import SaltExplorer
+    e = SaltExplorer()
+    e.controls['text'].value = text
+    assert says in e.said and e.fig()
+
+
+def test_a_still_of_nothing():
+    import plotly.graph_objects as go
+    from xltnb.still.still import still
+    for z in ([], [[]]): assert still(go.Figure(go.Heatmap(z=z))).startswith('<svg')

@@ -62,7 +62,7 @@ def extend_axes(
 ):
     "Tell both axes of a trace what they have to show"
     for a,k in ((x,'x'), (y,'y')):
-        cells = np.arange(np.shape(stored_values(t['z']))[k=='x']) if t['type']=='heatmap' else np.array([])
+        cells = np.arange(np.shape(np.atleast_2d(stored_values(t['z'])))[k=='x']) if t['type']=='heatmap' else np.array([])
         u = a.units(stored_values(t[k])) if k in t else cells
         err = t.get(f'error_{k}', {})
         for e,sign in ((err.get('array'), 1), (err.get('arrayminus', err.get('array')), -1)):

@@ -181,6 +181,7 @@ def scale_ends(
 )->tuple: # least and greatest
     "Find the values of a scale's ends"
     if (mid := t.get('zmid')) is not None: return mid-np.nanmax(np.abs(z-mid)), mid+np.nanmax(np.abs(z-mid))
+    if not np.size(z): return 0., 1. # a heatmap of nothing
     return tuple(f(z) if t.get(k) is None else t[k] for k,f in (('zmin',np.nanmin), ('zmax',np.nanmax)))
 
 # %% ../../nbs/still/02_marks.ipynb #c30f074a
@@ -190,7 +191,8 @@ def draw_heatmap(
     y:Axis, # placed
 )->list[str]: # SVG
     "Draw the cells, those of one shade as one path, and what is written in them"
-    z = np.asarray(stored_values(t['z']), float)
+    z = np.atleast_2d(np.asarray(stored_values(t['z']), float))
+    if not z.size: return []
     xs,ys = (a.units(stored_values(t[k])) if k in t else np.arange(z.shape[k=='x'], dtype=float) for a,k in ((x,'x'), (y,'y')))
     low,high = scale_ends(t, z)
     shades = np.reshape(shades_of(np.round((z-low)/((high-low) or 1)*64), 0, 64, t.get('colorscale')), z.shape)

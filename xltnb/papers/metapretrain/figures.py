@@ -54,7 +54,7 @@ def boundary(
     "Find where the second phase begins"
     dev = next(iter(runs)).curves['dev']
     before = [t for t,p in zip(dev['tokens'], dev['phase']) if p==0]
-    return before[-1] if len(before)<len(dev['tokens']) else None
+    return before[-1] if 0<len(before)<len(dev['tokens']) else None
 
 # %% ../../../nbs/papers/metapretrain/07_figures.ipynb #3aa503fa
 def _level(fig, y, text, col, colour=QUIET):

@@ -67,6 +67,8 @@ def probabilities(
     return (x@head['weight'].T+head['bias']).softmax(-1).numpy()
 
 # %% ../../../nbs/papers/salt/09_explorer.ipynb #dc3e08d4
+_MOST = 100 # subwords of a sentence: a widget shows a line, and an encoder has positions for 512
+
 class Sentence:
     "A sentence, its proposals, and versions of it"
     def __init__(self,
@@ -76,6 +78,7 @@ class Sentence:
         at,(_,tok,_) = _proposer(), _classifier()
         ids = np.array(at['tok'](text, add_special_tokens=False)['input_ids'], np.int64)
         if not len(ids): raise XltError('the sentence is empty: type a few English words')
+        if len(ids)>_MOST: raise XltError(f'the sentence has {len(ids)} subwords: type at most {_MOST}')
         self.text,self.p = text, propose(at['model'], at['tok'], [ids], at['allowed'], k=k)
         if not len(self.p): raise XltError(f'{text!r} has no word that is one subword of at least two letters: type other words')
         self.ids = np.array(tok(_PREFIX+text)['input_ids'])
