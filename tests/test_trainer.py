@@ -303,6 +303,7 @@ from test_trainer import *
 n = int(os.environ.get('WORLD_SIZE', 1)); task = toy_task()
 t = Finetuner(add_head(net(), task.kind, task.labels, seed=0), task, FineCfg(steps=6, batch=16//n), {methods}, tokenizer(), out=Path(sys.argv[1]), use_cpu=True).fit()
 if t.args.process_index==0: save_file(dict(w=weights(t)), sys.argv[2])
+if n>1: torch.distributed.destroy_process_group() # else a thread of gloo may outlive the process and abort it
 ''', encoding='utf-8')
     env = os.environ | dict(OMP_NUM_THREADS='1', ACCELERATE_USE_CPU='true')
     subprocess.run([sys.executable, script, tmp_path/'o1', tmp_path/'one'], check=True, env=env, capture_output=True)
