@@ -130,11 +130,11 @@ def _together(studies):
     if first.preset=='smoke': jobs.sort(key=lambda j: -j.cost_s) # nothing is decided there: the longest first, so that no core waits
     return [Study(Plan('all papers', first.preset, jobs, first.store, first.seeds))]
 
-def _run_all(studies, **options):
-    "Run studies: several papers together"
+def _run_all(studies, engine='local', **options):
+    "Run studies, several papers together, in processes of their own unless another engine is asked for"
     codes = []
     for s in _together(studies): # all names were checked before the first one starts
-        rep = s.run(show=True, **options)
+        rep = s.run(show=True, engine=engine, **options)
         if rep.outcomes: print(rep)
         codes.append(rep.exit_code)
     return 1 if 1 in codes else max(codes, default=0)

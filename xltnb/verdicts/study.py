@@ -62,9 +62,11 @@ class Study:
 @patch
 def figs(self:Study)->dict: # name -> a function that draws, or raises `XltError` for want of runs
     "List the figures: the claims, then those that the paper registers"
-    paper,rows = self.plan.target.partition('.')[0], self.claims().rows
     look,verdicts = (import_module(f'xltnb.{m}') for m in ('figures.look','verdicts.figures')) # plotly: plans and claims do without
-    return dict(claims=lambda: verdicts.claims_fig(rows if any(r['n'] for r in rows) else [])) | dict(look.paper_figures(paper, self.runs))
+    def judged():
+        rows = self.claims().rows
+        return verdicts.claims_fig(rows if any(r['n'] for r in rows) else [])
+    return dict(claims=judged) | dict(look.paper_figures(self.plan.target.partition('.')[0], self.runs))
 
 @patch
 def fig(self:Study,
@@ -73,7 +75,7 @@ def fig(self:Study,
     "Draw a figure; raises `XltError` for an unknown name, and for want of runs"
     figs = self.figs()
     if name: return figs[check_name(name, figs, 'figure')]()
-    for draw in [*figs.values()]:
+    for draw in figs.values():
         try: return draw()
         except XltError as e: why = e
     raise why
