@@ -103,7 +103,7 @@ def test_boards_under_symmetries():
     from xltnb.othello.rules import symmetries
     b = np.arange(16) % 3
     fig = board_figures.boards_under_symmetries_fig(b, 4, last=1)
-    same = [a.text.split(': ')[-1] for a in fig.layout.annotations][1:]
+    same = [a.text.replace('<br>', ' ').split(': ')[-1] for a in fig.layout.annotations][1:]
     assert same == [f'{(b[i]==b).mean():.0%} the same' for i in symmetries(4)[1:]]
     assert (fig.data[5].x[0], fig.data[5].y[0]) == (2, 3)  # a2 lands on d3
 

@@ -17,7 +17,7 @@ from plotly.io.base_renderers import MimetypeRenderer
 
 from ..files import project_root
 from .axes import axis_depth, axis_ticks, draw_axis, extend_axes, find_axes, place_axes, set_range
-from .ink import num, stored_values, svg_text, text_width
+from .ink import num, stored_values, svg_text, text_width, wrapped
 from .marks import DASHES, draw_bars, draw_heatmap, draw_line, draw_scatter, draw_symbol, marker_colours, scale_ends, shades_of
 
 # %% ../../nbs/still/03_still.ipynb #aa4fa36e
@@ -116,15 +116,6 @@ def _under(base, over):
     for k,v in over.items(): out[k] = _under(out[k], v) if isinstance(v, dict) and isinstance(out.get(k), dict) else v
     return out
 
-# %% ../../nbs/still/03_still.ipynb #d0c180c2
-def _wrapped(text, size, wide):
-    "A title in lines that fit"
-    out,line = [],''
-    for word in re.sub(r'<br\s*/?>', ' ', text).split(' '):
-        if line and text_width(f'{line} {word}', size)>wide: out,line = [*out, line],word
-        else: line = f'{line} {word}'.strip()
-    return '<br>'.join([*out, line])
-
 # %% ../../nbs/still/03_still.ipynb #d141477a
 def _margins(layout, axes, entries, bar):
     "Left, top, right, bottom"
@@ -148,7 +139,7 @@ def _head(layout, wide, left):
     if not t.get('text'): return [], 0
     x = min(left, 24) if t.get('xref')=='container' or left>120 else left
     size,sub = t.get('font', {}).get('size', 16), t.get('subtitle', {}).get('text', '')
-    lines,subs = _wrapped(t['text'], size, wide-x-10), _wrapped(sub, 12.5, wide-x-10)
+    lines,subs = wrapped(t['text'], size, wide-x-10), wrapped(sub, 12.5, wide-x-10)
     n = lines.count('<br>')
     out = [svg_text(x, 28, lines, size)]+([svg_text(x, 48+n*20, subs, 12.5, fill='#616e7c')] if sub else [])
     return out, n*20+subs.count('<br>')*16
@@ -159,7 +150,7 @@ def _short_labels(axes, wide):
     for a in (a for a in axes.values() if a.name[0]=='y'):
         names = a.spec.get('ticktext') or a.cats
         if max((text_width(t, 12) for t in names), default=0)<.4*wide: continue
-        lines = [_wrapped(t, 10, .4*wide).split('<br>') for t in names]
+        lines = [wrapped(t, 10, .4*wide).split('<br>') for t in names]
         a.spec.setdefault('tickvals', a.cats)
         a.spec |= dict(ticktext=['<br>'.join(ls[:3])+' …'*(len(ls)>3) for ls in lines], tickfont=dict(size=10))
 
@@ -184,7 +175,7 @@ def _panel_titles(layout, axes):
     for a in layout.get('annotations', ()):
         title = a.get('xref')=='paper'==a.get('yref') and a.get('yanchor')=='bottom'
         size,room = a.get('font', {}).get('size', 12),[w for (d0,d1),w in spans if title and d0<=a['x']<=d1]
-        notes.append(a | dict(text=_wrapped(a['text'], size, max(room[0], 40))) if room else a)
+        notes.append(a | dict(text=wrapped(a['text'], size, max(room[0], 40))) if room else a)
         if room: deep = max(deep, 1.25*size*notes[-1]['text'].count('<br>'))
     return notes, deep
 

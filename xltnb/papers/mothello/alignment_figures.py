@@ -100,13 +100,14 @@ def add_levels(
     x:list, # the lines reach from the first to the last
     records:list[Record], # runs of one arm
     show:bool, # in the legend; once a figure
+    upright:bool=False, # where scores are drawn from left to right
 ):
     "Draw what naming the commonest state of a square scores, with and without the number of the move"
     for m,(of,dash) in _LEVELS.items():
         if not all(m in r.metrics for r in records): continue
-        y,look = mean_of(records,m), dict(color=QUIET, dash=dash, width=1.5)
-        fig.add_trace(go.Scatter(x=[x[0],x[-1]], y=[y,y], mode='lines', name=f'commonest state {of}', legendgroup=m, showlegend=show,
-            line=look, hovertemplate='%{y:.3f}'),1,c)
+        ends,at = ([x[0],x[-1]], [mean_of(records,m)]*2)[::-1 if upright else 1]
+        fig.add_trace(go.Scatter(x=ends, y=at, mode='lines', name=f'commonest state {of}', legendgroup=m, showlegend=show,
+            line=dict(color=QUIET, dash=dash, width=1.5), hovertemplate='%{x:.3f}' if upright else '%{y:.3f}'),1,c)
 
 # %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #ea92993e
 def _anchors_panel(fig, c, records, printed):

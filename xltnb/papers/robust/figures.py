@@ -18,7 +18,7 @@ from ...core import XltError
 from .experiments import ROWS, row_cfg, studies
 from ...records.published import load_paper
 from ...studies.gains import by_task, gains_fig
-from ...figures.look import COLOURS, INK, QUIET, dress, fade, pairs_fig, report_figures
+from ...figures.look import COLOURS, INK, QUIET, apart, dress, fade, pairs_fig, report_figures
 from ...records.record import Record
 from ...stats import mean_ci
 
@@ -112,7 +112,8 @@ def distance_fig(
     d = np.array([[r.metrics[l]-b.metrics[l] for l in langs] for r,b in both])*100
     fig = go.Figure(go.Scatter(x=np.tile(far, len(d)), y=d.ravel(), mode='markers', showlegend=False, hoverinfo='skip',
                                marker=dict(size=6, color=fade(COLOURS['target'], .35))))
-    fig.add_trace(go.Scatter(x=far, y=d.mean(0), mode='markers+text', text=langs, textposition='top center', showlegend=False,
+    span = (far.min(),far.max()),(d.min(),d.max())
+    fig.add_trace(go.Scatter(x=far, y=d.mean(0), mode='markers+text', text=apart(far, d.mean(0), langs, span, 230), hovertext=langs, textposition='top center', showlegend=False,
                              marker=dict(size=9, color=COLOURS['target'])))
     k,at = np.polyfit(far, d.mean(0), 1), np.array([far.min(), far.max()])
     line = dict(color=QUIET, dash='dot')
@@ -124,6 +125,8 @@ def distance_fig(
     return dress(fig, said, 'large: mean of the seeds; small: one seed', 420)
 
 # %% ../../../nbs/papers/robust/06_figures.ipynb #72c3b805
+_SPAN = (-.03,.65),(-.08,1.08) # of the axes
+
 _AROUND = dict(noise=('random noise, by radius', QUIET, 'lines+markers+text', 'circle'),
     attack=('attack, by radius', COLOURS['source'], 'lines+markers+text', 'x'),
     synonyms=('synonyms', COLOURS['anchors'], 'markers', 'diamond'),
@@ -141,16 +144,17 @@ def regions_fig(
     for kind,(name,colour,mode,symbol) in _AROUND.items():
         at = means[means.kind==kind]
         few = at['at'].where(at.kept.rank().le(4)|at.kept.rank(ascending=False).le(1), '') if kind=='translation' else at['at']
+        few = apart(at.moved, at.kept, few, _SPAN)
         fig.add_trace(go.Scatter(x=at.moved, y=at.kept, text=few, customdata=at['at'], mode=mode, name=name, line=dict(color=colour),
             textposition='bottom left' if 'lines' in mode else 'top center', textfont=dict(color=colour, size=11),
             marker=dict(color=colour, symbol=symbol, size=9), hovertemplate='%{customdata}: %{y:.2f} at %{x:.2f}'))
-    fig.update_xaxes(title='how far the vector of the text moves (its length is 1)', range=[-.03,.65])
-    fig.update_yaxes(title='fraction still read rightly', range=[-.08,1.08])
+    fig.update_xaxes(title='how far the vector of the text moves (its length is 1)', range=_SPAN[0])
+    fig.update_yaxes(title='fraction still read rightly', range=_SPAN[1])
     of = lambda m: np.mean([r.metrics[m] for r in runs])
     said = f'Attacks break a text {of("breaks"):.2f} away; translations lie {of("translation"):.2f} away'
     said += f', and {of("kept"):.0%} are read rightly'
     near = f'{of("inside"):.0%} of the translations are nearer than the attack that breaks their text'
-    return dress(fig, said, f'{near}; means over {of("texts"):.0f} texts, {len(runs)} draws', 480)
+    return dress(fig, said, f'{near}; means over {of("texts"):.0f} texts, {len(runs)} draws', 440)
 
 # %% ../../../nbs/papers/robust/06_figures.ipynb #1628c1c2
 @report_figures('robust')
