@@ -290,6 +290,7 @@ def pairs_matrix(
     return got[0]['langs'], np.mean([m['acc'] for m in got], 0)
 
 # %% ../../nbs/figures/00_look.ipynb #066ae878
+@drawing('A bright diagonal is sentences of one language; the rest is what crosses languages')
 def pairs_fig(
     records:Sequence[Record], # runs with a matrix of language pairs
     baseline:Sequence[Record]=(), # subtract these runs' mean
@@ -306,7 +307,7 @@ def pairs_fig(
     fig.update_yaxes(title='language of sentence 1', type='category', autorange='reversed', showgrid=False)
     n = len(records)
     head = title or f'one language {same:.2f}, two languages {cross:.2f}'
-    return dress(fig, head, f'accuracy, mean of {n} run{"s"*(n>1)}', 120+44*len(langs))
+    return dress(fig, head, f'accuracy, mean of {n} run{"s"*(n>1)}', 120+44*len(langs), records)
 
 # %% ../../nbs/figures/00_look.ipynb #8e73da2a
 REPORT_FIGURES = {} # paper to its functions, by their names

@@ -14,7 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ...core import XltError
-from ...figures.look import COLOURS, QUIET, dress, each_arm, fade, needed, panels, report_figures
+from ...figures.look import COLOURS, QUIET, drawing, dress, each_arm, fade, needed, panels, report_figures
 from .alignment_figures import ACCURACY, add_levels, anchors_fig, by_title, control_name, layers_fig
 from .alignment_figures import mean_of, probe_curve_fig, scores_by_seed
 from ...othello.rules import SYMMETRIES
@@ -41,6 +41,7 @@ def _heat(z, order, low, high, bar):
         hovertemplate='probe of %{y} on %{x}: %{z:.3f}<extra></extra>')
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #43fc676d
+@drawing('Bright blocks are groups of languages that share one board; on the right a symmetry may join them')
 def matrix_fig(
     record:Record, # a run with more than two languages
 )->go.Figure:
@@ -56,7 +57,8 @@ def matrix_fig(
     fig.update_yaxes(type='category', autorange='reversed', showgrid=False).update_yaxes(title='language of the probe', col=1)
     plain,best = (np.asarray(got[k])[~np.eye(len(order),dtype=bool)].mean() for k in keys)
     title = f'{len(order)} languages: {plain:.2f} between two as they are, {best:.2f} under the best symmetry'
-    return dress(fig, title, f'probe accuracy (fraction of squares), seed {record.seed}', 460)
+    return dress(fig, title, f'probe accuracy (fraction of squares), seed {record.seed}', 460,
+        runs=[record])
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #fdf8d770
 _BANDS = {'0.91 and above': (.91,1), '0.84 to 0.90': (.84,.90), '0.70 to 0.83': (.70,.83), 'below 0.70': (0,.69)}
@@ -109,6 +111,7 @@ def _symmetry_title(arms):
     return f'{who[:1].upper()+who[1:]}: {plain:.2f} as it is, {best:.2f} under the best symmetry, control {control:.2f}'
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #178f2985
+@drawing('A seed whose mark stands clear of the crosses at one symmetry sees the same board, turned or mirrored')
 def symmetry_fig(
     records:Iterable[Record], # alignment runs
 )->go.Figure:
@@ -121,7 +124,8 @@ def symmetry_fig(
         add_levels(fig, c, [_SYMMETRY_NAMES[0],'control'], rs, c==1, upright=True)
     fig.update_xaxes(title='probe accuracy').update_yaxes(autorange='reversed', type='category')
     how = 'the probe of language 0 on the other language, scored against the rotated or reflected board'
-    return dress(fig, _symmetry_title(arms), how, 380)
+    return dress(fig, _symmetry_title(arms), how, 380,
+        runs=[r for rs in arms.values() for r in rs])
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #e5dfc6ef
 def _late(record):
@@ -175,6 +179,7 @@ def _ways(record):
     return [(f'{kind}_err_{k}', name+said, colour) for kind,said in kinds.items() for k,(name,colour) in _WAYS.items()]
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #d00609cb
+@drawing('A bar well below the dotted line is an edit that the model follows')
 def intervention_fig(
     records:Iterable[Record], # alignment runs with interventions
 )->go.Figure:
@@ -188,7 +193,8 @@ def intervention_fig(
     fig.update_xaxes(rangemode='tozero', title='errors left').update_yaxes(autorange='reversed', type='category')
     change = lambda rs: f"{np.mean([x-1 for x in _left(rs,_ways(rs[0])[1][0])]):+.0%}".replace('-','−')
     title = 'Errors after editing through the other probe: '+each_arm(arms, change, str)
-    return dress(fig, title, 'wrong moves after the edit, as a fraction of those without one; dotted: no edit', 320)
+    return dress(fig, title, 'wrong moves after the edit, as a fraction of those without one; dotted: no edit', 320,
+        runs=[r for rs in arms.values() for r in rs])
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #8f7941dd
 _PROBES = dict(edit='black and white, one hidden layer', linear='mine and yours, linear')

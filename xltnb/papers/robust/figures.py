@@ -18,11 +18,12 @@ from ...core import XltError
 from .experiments import ROWS, row_cfg, studies
 from ...records.published import load_paper
 from ...studies.gains import by_task, gains_fig
-from ...figures.look import COLOURS, INK, QUIET, apart, dress, fade, pairs_fig, report_figures
+from ...figures.look import COLOURS, INK, QUIET, apart, drawing, dress, fade, pairs_fig, report_figures
 from ...records.record import Record
 from ...stats import mean_ci
 
 # %% ../../../nbs/papers/robust/06_figures.ipynb #5acf0e24
+@drawing('A star beside its triangle is a radius that the source chooses well')
 def radius_fig(
     runs:Mapping[str,Sequence[Record]], # name -> runs with a grid
 )->go.Figure:
@@ -43,7 +44,8 @@ def radius_fig(
     same = [r.metrics['radius']==r.metrics['oracle_radius'] for rs in runs.values() for r in rs if 'oracle_radius' in r.metrics]
     said = f'The source takes the radius that is best for the others in {sum(same)} of {len(same)} runs'
     if not same: said = 'The radius, chosen on the source'
-    return dress(fig, said, 'thin: one seed; thick: mean; marks: what was taken; radius in shares of the mean norm', 190+230*rows)
+    return dress(fig, said, 'thin: one seed; thick: mean; marks: what was taken; radius in shares of the mean norm', 190+230*rows,
+        runs=[r for rs in runs.values() for r in rs])
 
 # %% ../../../nbs/papers/robust/06_figures.ipynb #851b6e53
 def _grid_traces(rs, side, name, colour, show):
@@ -97,6 +99,7 @@ def price_df(
     return pd.DataFrame([line(*x) for x in found.items()])
 
 # %% ../../../nbs/papers/robust/06_figures.ipynb #11ef44a4
+@drawing('A line that rises says that far languages gain more')
 def distance_fig(
     runs:Sequence[Record], # of one row
     base:Sequence[Record], # of plain training
@@ -122,7 +125,8 @@ def distance_fig(
     slopes = mean_ci(np.array([np.polyfit(far, x, 1)[0] for x in d]))
     fig.update_xaxes(title='distance from the source').update_yaxes(title='points gained')
     said = f'{slopes[0]:+.1f} points a unit of distance, interval {slopes[1]:+.1f} to {slopes[2]:+.1f}'
-    return dress(fig, said, 'large: mean of the seeds; small: one seed', 420)
+    return dress(fig, said, 'large: mean of the seeds; small: one seed', 420,
+        runs=runs)
 
 # %% ../../../nbs/papers/robust/06_figures.ipynb #72c3b805
 _SPAN = (-.03,.65),(-.08,1.08) # of the axes
@@ -132,6 +136,7 @@ _AROUND = dict(noise=('random noise, by radius', QUIET, 'lines+markers+text', 'c
     synonyms=('synonyms', COLOURS['anchors'], 'markers', 'diamond'),
     translation=('translations', COLOURS['target'], 'markers+text', 'circle'))
 
+@drawing('Translations to the left of the attack that breaks a text lie inside its region')
 def regions_fig(
     runs:Sequence[Record], # of `robust.around`
 )->go.Figure:
@@ -154,7 +159,8 @@ def regions_fig(
     said = f'Attacks break a text {of("breaks"):.2f} away; translations lie {of("translation"):.2f} away'
     said += f', and {of("kept"):.0%} are read rightly'
     near = f'{of("inside"):.0%} of the translations are nearer than the attack that breaks their text'
-    return dress(fig, said, f'{near}; means over {of("texts"):.0f} texts, {len(runs)} draws', 440)
+    return dress(fig, said, f'{near}; means over {of("texts"):.0f} texts, {len(runs)} draws', 440,
+        runs=runs)
 
 # %% ../../../nbs/papers/robust/06_figures.ipynb #1628c1c2
 @report_figures('robust')
