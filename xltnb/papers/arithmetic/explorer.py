@@ -73,7 +73,8 @@ def _blank(corners):
 # %% ../../../nbs/papers/arithmetic/12_explorer.ipynb #f39efc35
 @paper_widget('arithmetic')
 class LambdaExplorer(Explorer):
-    "A world of related languages: λ, the triangle, the languages; change any control"
+    "A world of related languages: λ, the triangle, the languages"
+    see = 'A bright point inside the triangle is a mixture that beats every corner'
     rows = ('world','target'), ('lam','share')
 
     def __init__(self,

@@ -30,6 +30,7 @@ def _mean_line(x, rows, arm, show, **more):
 @paper_widget('metapretrain')
 class PhasesExplorer(Explorer):
     "Arms of meta-pretraining, on and off"
+    see = 'See what English pays, and what the others gain, where the second phase begins'
     def __init__(self,
         arms:tuple=('META','JOINT','XPHASE'), # that are shown at first
         records:list[Record]|None=None, # runs; None: those of the largest preset that there are runs of

@@ -162,7 +162,8 @@ def _title_of(
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #61232ffd
 @paper_widget('mothello')
 class OthelloExplorer(Explorer):
-    "A game, the board that a probe predicts from the model's states, and the model's next move; change any control"
+    "A game, the board that a probe predicts from the model's states, and the model's next move"
+    see = 'Red frames mark squares that the probe reads wrongly, dark frames legal moves'
     rows = ('model','game','told','probe'), ('layer','symmetry','swapped')
 
     def __init__(self,
@@ -247,7 +248,7 @@ def fig(self:OthelloExplorer,
     k = width/f.layout.width
     for t in f.data:
         if t.type=='scatter': t.marker.size *= k
-    return f.update_layout(width=width, height=132+(f.layout.height-132)*k)
+    return f.update_layout(meta=dict(caption=self.caption()), width=width, height=132+(f.layout.height-132)*k)
 
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #7df99186
 @patch

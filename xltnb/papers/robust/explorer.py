@@ -52,7 +52,8 @@ def _task(): return load_bench('cldr_cat')
 
 @paper_widget('robust')
 class RegionExplorer(Explorer):
-    "An English text and what lies around it; change any control"
+    "An English text and what lies around it"
+    see = 'Compare how far the attack has to go with how far the translations lie'
     rows = ('text','radius'), ('noise','steps')
 
     def __init__(self,

@@ -140,6 +140,7 @@ def _heights(fig, rows):
 @paper_widget('salt')
 class SaltExplorer(Explorer):
     "A sentence, its proposals, and what a classifier answers on the way to a switched version"
+    see = 'A line that stays high is a version in which the category survives'
     rows = ('text',), ('word','proposal'), ('lam',)
 
     def __init__(self,
