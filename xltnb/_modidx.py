@@ -3232,7 +3232,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                    'xltnb.still.still.add_stills': ('still/still.html#add_stills', 'xltnb/still/still.py'),
                                    'xltnb.still.still.alt_text': ('still/still.html#alt_text', 'xltnb/still/still.py'),
                                    'xltnb.still.still.in_dark': ('still/still.html#in_dark', 'xltnb/still/still.py'),
-                                   'xltnb.still.still.pack': ('still/still.html#pack', 'xltnb/still/still.py'),
+                                   'xltnb.still.still.pack_trace': ('still/still.html#pack_trace', 'xltnb/still/still.py'),
                                    'xltnb.still.still.still': ('still/still.html#still', 'xltnb/still/still.py')},
             'xltnb.studies.by_name': { 'xltnb.studies.by_name._invented': ('studies/by_name.html#_invented', 'xltnb/studies/by_name.py'),
                                        'xltnb.studies.by_name.encoder_of': ('studies/by_name.html#encoder_of', 'xltnb/studies/by_name.py'),

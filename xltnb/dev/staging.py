@@ -47,7 +47,8 @@ def figure_html(
     height = int(layout.get('height', 450))
     narrow = b64encode(still(data, 390).encode()).decode()
     said = escape(alt_text(layout) or 'figure')
-    return (f'<div class="wide-only"><div id="{uid}" class="plotly-graph-div" role="img" aria-label="{said}" style="width:100%;height:{height}px"></div></div>'
+    role = f'role="img" aria-label="{said}" style="width:100%;height:{height}px"'
+    return (f'<div class="wide-only"><div id="{uid}" class="plotly-graph-div" {role}></div></div>'
             f'<img class="still" alt="{said}" src="data:image/svg+xml;base64,{narrow}">'
             f'<script>drawn("{uid}", {", ".join(args)});</script>')
 

@@ -75,7 +75,8 @@ def _break_titles(fig):
 # %% ../../nbs/figures/00_look.ipynb #ba280b50
 def _legend_rows(fig):
     "Rows of the legend in the narrowest column"
-    shown = {t.legendgroup or t.name: t.name for t in fig.data if t.name and t.type!='heatmap' and t.showlegend is not False and t.visible is not False}
+    named = (t for t in fig.data if t.name and t.type!='heatmap' and t.showlegend is not False and t.visible is not False)
+    shown = {t.legendgroup or t.name: t.name for t in named}
     if len(shown)<2 and not any(t.showlegend for t in fig.data): return 0
     wide = 45+max((text_width(v, 13) for v in shown.values()), default=0)
     return -(-len(shown)//max(1, int(.96*COLUMN/wide)))

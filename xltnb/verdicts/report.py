@@ -109,7 +109,8 @@ def _part(fig, id):
     drawn = pio.to_html(fig, full_html=False, include_plotlyjs=False, div_id=id, config=dict(responsive=True, displaylogo=False))
     narrow = b64encode(still(fig, 390).encode()).decode()
     said,told = (escape(t) for t in (alt_text(fig.layout.to_plotly_json()) or 'figure', caption_of(fig)))
-    return Markup(f'<div class="wide-only">{drawn}</div><img class="still" alt="{said}" src="data:image/svg+xml;base64,{narrow}">' + f'<figcaption>{told}</figcaption>'*bool(told))
+    picture = f'<img class="still" alt="{said}" src="data:image/svg+xml;base64,{narrow}">'
+    return Markup(f'<div class="wide-only">{drawn}</div>{picture}'+f'<figcaption>{told}</figcaption>'*bool(told))
 
 # %% ../../nbs/verdicts/05_report.ipynb #eb35333d
 def _figure_values(

@@ -57,7 +57,7 @@ def _blank(corners):
     look = dict(symbol='circle-open', color=INK, line=dict(width=3))
     ring = lambda size: go.Scatter(mode='markers', showlegend=False, marker=dict(look, size=size))
     fig.add_trace(ring(14), 1, 1)
-    cells = dict(size=20, symbol='hexagon', colorscale='Viridis')
+    cells = dict(size=20, symbol='hexagon', colorscale='Viridis', line=dict(color=QUIET, width=1))
     fig.add_trace(go.Scatter(mode='markers', showlegend=False, marker=cells, hovertemplate='%{customdata}<extra></extra>'), 1, 2)
     fig.add_trace(ring(30), 1, 2)
     x,y = zip(*(_flat(*p) for p in np.eye(3)))

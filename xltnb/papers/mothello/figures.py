@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 
 from ...core import XltError
 from ...figures.look import COLOURS, QUIET, drawing, dress, each_arm, fade, needed, panels, report_figures
-from .alignment_figures import ACCURACY, add_levels, anchors_fig, by_title, control_name, layers_fig
+from .alignment_figures import add_levels, anchors_fig, by_title, control_name, layers_fig
 from .alignment_figures import mean_of, probe_curve_fig, scores_by_seed
 from ...othello.rules import SYMMETRIES
 from ...records.published import load_paper
@@ -159,7 +159,8 @@ def probe_scores(
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #17df116d
 def _edit_traces(x, name, colour):
     "A bar for the mean, a dot for each seed"
-    yield go.Bar(y=[name], x=[np.mean(x)], orientation='h', marker_color=fade(colour,.45), showlegend=False, hovertemplate='%{x:.2f}<extra></extra>')
+    yield go.Bar(y=[name], x=[np.mean(x)], orientation='h', marker_color=fade(colour,.45), showlegend=False,
+        hovertemplate='%{x:.2f}<extra></extra>')
     yield go.Scatter(y=[name]*len(x), x=x, mode='markers', marker=dict(color=colour,size=8), showlegend=False,
         hovertemplate='%{x:.2f}<extra>one seed</extra>')
 

@@ -116,7 +116,8 @@ def distance_fig(
     fig = go.Figure(go.Scatter(x=np.tile(far, len(d)), y=d.ravel(), mode='markers', showlegend=False, hoverinfo='skip',
                                marker=dict(size=6, color=fade(COLOURS['target'], .35))))
     span = (far.min(),far.max()),(d.min(),d.max())
-    fig.add_trace(go.Scatter(x=far, y=d.mean(0), mode='markers+text', text=apart(far, d.mean(0), langs, span, 230), hovertext=langs, textposition='top center', showlegend=False,
+    fig.add_trace(go.Scatter(x=far, y=d.mean(0), mode='markers+text', text=apart(far, d.mean(0), langs, span, 230),
+                             hovertext=langs, textposition='top center', showlegend=False,
                              marker=dict(size=9, color=COLOURS['target'])))
     k,at = np.polyfit(far, d.mean(0), 1), np.array([far.min(), far.max()])
     line = dict(color=QUIET, dash='dot')

@@ -120,8 +120,8 @@ _LINES = dict(zip(LANGUAGES, ('#0072B2','#E69F00','#009E73','#CC79A7','#56B4E9',
 def _blank()->go.Figure:
     "Every trace in its place, without data"
     fig = make_subplots(2, 1)
-    fig.add_trace(go.Heatmap(z=[], colorscale='Blues', zmin=0, zmax=1.2, showscale=False, texttemplate='%{text}', textfont=dict(size=12), hoverinfo='text',
-                             xgap=3, ygap=3), 1, 1)
+    fig.add_trace(go.Heatmap(z=[], colorscale='Blues', zmin=0, zmax=1.2, showscale=False, texttemplate='%{text}', textfont=dict(size=12),
+                             hoverinfo='text', xgap=3, ygap=3), 1, 1)
     for l,colour in _LINES.items(): fig.add_trace(go.Scatter(mode='lines', name=f'{l} (0 of 0)', line=dict(color=colour, width=1.8)), 2, 1)
     fig.add_trace(go.Scatter(mode='lines+markers', name='by hand', line=dict(color=INK, width=3)), 2, 1)
     fig.add_trace(go.Scatter(mode='markers', name='λ', marker=dict(color=COLOURS['target'], size=15, symbol='diamond')), 2, 1)
@@ -230,7 +230,8 @@ def _table(self:SaltExplorer, s):
     cell = lambda w, j: _fitting(mark(w, j)+s.names[w][j], s.langs[w][j])
     told = lambda w, j: f'{s.words[w]} → {s.names[w][j]} ({s.langs[w][j]}): {s.p.probs[w,j]:.1%}'
     text,hover = ([[f(w, j) for j in named] for w in rows] for f in (cell, told))
-    return dict(z=np.sqrt(s.p.probs[:_MOST_ROWS,:SHOWN]), text=text, hovertext=hover, x=list(named), y=[f'{i+1} {s.words[i]}' for i in rows])
+    return dict(z=np.sqrt(s.p.probs[:_MOST_ROWS,:SHOWN]), text=text, hovertext=hover, x=list(named),
+                y=[f'{i+1} {s.words[i]}' for i in rows])
 
 # %% ../../../nbs/papers/salt/09_explorer.ipynb #2ccbcfab
 @patch
