@@ -148,7 +148,7 @@ def gains_fig(
     title:str='', # default: the best row
     rows:Sequence[str]=(), # only these, in this order; default: all
 )->go.Figure:
-    "Draw the points of accuracy that every row gains over `base`; raises `XltError` when no row has a seed in common with it"
+    "Draw the points of accuracy that every row gains over another; raises `XltError` when no row has a seed in common with it"
     if rows: arms = {r: arms[r] for r in rows if r in arms}
     t = gains(arms, base, metrics)
     if t.empty: raise XltError(f'no row has a seed in common with {base!r}: run both, as `xltnb plan` lists them')
