@@ -44,7 +44,8 @@ def test_anchor_counts_in_order_with_a_dot_a_seed():
 
 def test_one_seed_has_no_thin_line():
     assert len(lines(figures.layers_fig([align(0, 0)]), 'across languages')) == 1
-    assert len(lines(figures.layers_fig([align(0, s) for s in range(3)]), 'across languages')) == 4
+    thin, mean = lines(figures.layers_fig([align(0, s) for s in range(3)]), 'across languages')  # the lines of three seeds are one trace with gaps
+    assert np.isnan(np.array(thin.y, float)).sum() == 3 and len(thin.y) == 3*(len(mean.y)+1)
 
 
 def test_transfer_counts_as_the_paper_beside_the_paper():
@@ -254,7 +255,7 @@ def test_the_text_of_every_figure_stands_free_and_every_mark_is_seen(browser, st
     wrong = []
     for name, widths, ready in (('still', (390,), '() => true'), ('live', (607, 760), DRAWN)):
         page = browser.new_page(viewport=dict(width=widths[0], height=900))
-        page.set_default_timeout(120_000)
+        page.set_default_timeout(300_000)  # a busy machine is slow, not broken
         page.goto((tmp_path/f'{name}.html').as_uri())
         for theme in ('light', 'dark'):
             page.emulate_media(color_scheme=theme)
