@@ -131,9 +131,9 @@ def _print_of(path):
 # %% ../../nbs/tasks/05_catalog.ipynb #a18bd3b5
 def _files_read(pub, name, folder, langs):
     "Language, split and path of every file that a run reads; () where one is missing that it needs"
-    langs = langs if pub.kind=='text' else pub.asked(langs or None)
-    found = {(l, s): find_files(name, folder, l, s) for l in langs for s in pub.files if s!='train' or l==pub.languages[0] or pub.kind=='text'}
-    if pub.kind=='retrieve': found = {(l, s): ps for (l,s),ps in found.items() if l!='en'} # English has no files of its own there
+    text,paired = pub.kind=='text',pub.kind=='retrieve' # a text is read in every language; English has no files of its own among pairs
+    langs = langs if text else pub.asked(langs or None)[paired:]
+    found = {(l, s): find_files(name, folder, l, s) for l in langs for s in pub.files if s!='train' or text or l==pub.languages[0]}
     if not all(ps for (l,s),ps in found.items() if pub.needs(l, s)): return ()
     return [(l, s, p) for (l,s),ps in found.items() for p in ps]
 

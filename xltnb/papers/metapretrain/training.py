@@ -265,7 +265,8 @@ def run_lab(
         run = train_lab(cfg, seeds, ctx.report)
         atomic_write(path, json.dumps(dict(metrics=run.metrics, curve=run.curve, tokens_s=run.tokens_s)))
     version = EXPERIMENTS['metapretrain.lab'].version
-    file = built_once(ctx.cache/'metapretrain'/'lab'/f'{stable_hash([version, to_dict(cfg), list(seeds), *filter(None, [ctx.inputs])])}.json', make)
+    made = [version, to_dict(cfg), list(seeds), *filter(None, [ctx.inputs])]
+    file = built_once(ctx.cache/'metapretrain'/'lab'/f'{stable_hash(made)}.json', make)
     told,i = json.loads(file.read_text(encoding='utf-8')), seeds.index(seed)
     looks = _columns([dict(update=n)|{k: ms[i][k] for k in ('loss_en','loss_copy','words','retrieval')} for n,ms in told['curve']])
     chance = 1/(len(load_vocab(cfg.vocab))-5)
