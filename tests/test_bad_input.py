@@ -479,6 +479,41 @@ def test_names_that_python_callers_mistype_are_named():
     assert perft(0, 4) == 1
 
 
+NO_WORDS = None, True, -1, 1.5, float('nan'), [], [None], {}, (), b'x', object(), Store, 3+0j, {1, 2}  # what Python callers hand over in place of a word or a path
+LONG_WORDS = '/'+'x'*5000, 'x'*5000
+
+
+@pytest.mark.parametrize('value', [*NO_WORDS, *LONG_WORDS, 'a\0b', '\ud800', '~nouser/x'], ids=lambda v: repr(v)[:20])
+def test_whatever_a_study_is_asked_for_it_answers_in_one_line(study, tmp_path, value):
+    from xltnb.verdicts.pages import check_values, find_page, page_params, parameter_pages
+    from xltnb.verdicts.study import study as hold
+    ask = lambda **kw: hold(**dict(target=study, preset='smoke', store=tmp_path/'s') | kw)
+    calls = [lambda: ask(target=value), lambda: ask(store=value), lambda: ask(preset=value or 'x'), lambda: ask(seeds=value or 'x'), lambda: ask().fig(value or 'x'), lambda: ask().report(value or '\0'),
+             lambda: find_page(value), lambda: page_params(value), lambda: parameter_pages(value), lambda: check_values({value if isinstance(value, str) else 'x': value}, dict(seeds='int'))]
+    if value is not None: calls += [lambda: ask(jobs=value)]
+    calls += [lambda k=k: ask().run(engine='inline', show=False, **{k: value or 'x'}) for k in ('workers', 'minutes', 'device', 'jobs') if value is not True or k != 'minutes']
+    for i, call in enumerate(calls):
+        try: call()
+        except XltError as e: assert '\n' not in str(e) and len(str(e)) < 1000, (i, str(e))
+
+
+def test_a_folder_that_vanishes_while_it_is_listed_ends_nothing(store, monkeypatch):
+    store.put(a_record())
+    real = os.scandir
+    def gone(path):
+        if 'demo.align' in str(path): raise FileNotFoundError(2, 'No such file or directory', str(path))
+        return real(path)
+    monkeypatch.setattr(os, 'scandir', gone)
+    assert store.keys() == set() and store.records() == []
+
+
+def test_a_terminal_is_told_nothing_that_it_would_obey(capsys):
+    from xltnb.terminal import show_rows
+    show_rows([{'arm': 'a\x1b[31mred\x00\n\x9b1mx', '[/b]': '[red]x[/red]'}])
+    said = capsys.readouterr().out
+    assert '[31mred' in said and '[/b]' in said and '[red]x[/red]' in said and not set(said) & {'\x1b', '\x00', '\x9b'} and len(said.splitlines()) == 2
+
+
 def test_a_lease_beats_once_and_again_after_it_was_given_back(tmp_path):
     "However often it is taken"
     import threading
@@ -496,6 +531,17 @@ def test_options_beside_a_recipe_are_refused(tmp_path, capsys):
     (tmp_path/'r.yaml').write_text('method: linear\ninputs: [{adapter: a.safetensors, weight: 1}]\n', encoding='utf-8')
     with pytest.raises(SystemExit) as end: main(['merge', str(tmp_path/'r.yaml'), '--weight', '.3'])
     assert end.value.code == 2 and '--weight beside a recipe has no effect' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('out', ['ä\0', '\0', 'x'*5000])
+def test_a_recipe_that_cannot_write_is_told(tmp_path, out):
+    from test_fuzz import tiny_adapter
+    from xltnb.models.adapters import save_adapter
+    from xltnb.papers.arithmetic.recipes import merge_recipe
+    for n in ('es', 'eng'): save_adapter(tiny_adapter(n), tmp_path/f'{n}.safetensors')
+    (tmp_path/'r.yaml').write_text(json.dumps(dict(inputs=[dict(adapter='es.safetensors'), dict(adapter='eng.safetensors')], base='zero', out=out)), encoding='utf-8')
+    with pytest.raises(XltError, match='r.yaml: out .* cannot be used') as e: merge_recipe(tmp_path/'r.yaml')
+    assert len(str(e.value)) < 500
 
 
 def test_weights_that_are_searched_keep_their_sum():

@@ -3024,6 +3024,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                      'xltnb.records.store._fault': ('records/store.html#_fault', 'xltnb/records/store.py'),
                                      'xltnb.records.store._fault_of': ('records/store.html#_fault_of', 'xltnb/records/store.py'),
                                      'xltnb.records.store._first_whole': ('records/store.html#_first_whole', 'xltnb/records/store.py'),
+                                     'xltnb.records.store._make_room': ('records/store.html#_make_room', 'xltnb/records/store.py'),
                                      'xltnb.records.store._uncollected': ('records/store.html#_uncollected', 'xltnb/records/store.py'),
                                      'xltnb.records.store.open_store': ('records/store.html#open_store', 'xltnb/records/store.py')},
             'xltnb.runs.experiments': { 'xltnb.runs.experiments.Ctx': ('runs/experiments.html#ctx', 'xltnb/runs/experiments.py'),

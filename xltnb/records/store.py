@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cache, lru_cache
+from glob import glob
 from itertools import groupby
 from pathlib import Path
 
@@ -43,7 +44,8 @@ class Store:
         "Record files by key, several where more than one folder has it: a committed one comes first"
         out = {}
         for d in self.folders:
-            for f in sorted(d.glob(f"{experiment or '[!.]*'}/{key or '[!.]*'}.json"), key=str): out.setdefault(f.stem, []).append(f)
+            there = glob(f"{experiment or '[!.]*'}/{key or '[!.]*'}.json", root_dir=d) # a folder may vanish while it is listed
+            for f in map(d.joinpath, sorted(there)): out.setdefault(f.stem, []).append(f)
         return out
 
     def _files(self): return {k: fs[0] for k,fs in self._places().items()}
@@ -87,17 +89,21 @@ def _first_whole(paths, read=None):
     if errors: raise errors[0]
 
 # %% ../../nbs/records/05_store.ipynb #9de89800
+def _make_room(f):
+    "Remove what killed processes left beside a record's file, and keep a broken one as `.damaged-...`; one of a newer version stays"
+    for old in f.parent.glob(f'.{f.name}.*.tmp'): old.unlink(missing_ok=True)
+    fault = _fault(f) if f.is_file() else None
+    if isinstance(fault, NewerRecord): raise fault
+    if fault: f.rename(f.with_name(f'.damaged-{f.name}'))
+
 @patch
 def put(
     self:Store,
     record:Record, # a finished run
 )->Path: # its file
-    "Write a record, all of it or nothing; a broken one that was there is kept as `.damaged-...`, one of a newer version stays"
+    "Write a record, all of it or nothing; a broken one that was there is kept as `.damaged-...`"
     f = self.file(record.experiment, record.key)
-    for old in f.parent.glob(f'.{f.name}.*.tmp'): old.unlink(missing_ok=True) # a killed process left it
-    fault = _fault(f) if f.is_file() else None
-    if isinstance(fault, NewerRecord): raise fault
-    if fault: f.rename(f.with_name(f'.damaged-{f.name}'))
+    _make_room(f)
     return atomic_write(f, record_json(record))
 
 # %% ../../nbs/records/05_store.ipynb #5025b2f7

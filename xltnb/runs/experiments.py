@@ -238,6 +238,7 @@ def split_target(
     target:str, # 'mothello', 'mothello.tab1', 'mothello.F5', 'mothello.C3'
 )->tuple[str,str]: # paper, and the table, figure or claim ('' for all)
     "Take a target apart; `tab1` and `fig5` are `T1` and `F5`"
+    if not isinstance(target, str): raise XltError(f"a target is a word such as 'mothello' or 'mothello.tab1', not {target!r:.80}")
     paper,_,item = target.partition('.')
     return check_name(paper, papers(), 'paper'), item_name(item)
 

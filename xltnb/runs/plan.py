@@ -193,13 +193,14 @@ def pick_arms(
     pattern:str, # arm names with wildcards, several with commas: 'align-*,naive5'
 )->list[Job]: # those whose arm matches
     "Keep the jobs whose arm matches a pattern"
+    if not isinstance(pattern, str): raise XltError(f"jobs are names of arms such as 'align-*,naive5', not {pattern!r:.80}")
     pats = [p.strip() for p in pattern.split(',') if p.strip()]
     if not pats: raise XltError(f'{pattern!r} names no arm: give names with wildcards, such as \'align-*\'')
     arms = list(dict.fromkeys(j.arm for j in jobs))
     for p in pats:
         if not any(fnmatch(a, p) for a in arms):
             close = nearest(p, arms)
-            raise XltError(f"no arm matches {p!r};{f' did you mean {close!r}?' if close else ''} the arms are: {', '.join(arms)}")
+            raise XltError(f"no arm matches {p!r:.120};{f' did you mean {close!r}?' if close else ''} the arms are: {', '.join(arms)}")
     return [j for j in jobs if any(fnmatch(j.arm, p) for p in pats)]
 
 # %% ../../nbs/runs/01_plan.ipynb #721bbf6f
