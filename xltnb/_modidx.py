@@ -4136,6 +4136,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                        'xltnb.verdicts.report._by_table': ('verdicts/report.html#_by_table', 'xltnb/verdicts/report.py'),
                                        'xltnb.verdicts.report._changes': ('verdicts/report.html#_changes', 'xltnb/verdicts/report.py'),
                                        'xltnb.verdicts.report._checks': ('verdicts/report.html#_checks', 'xltnb/verdicts/report.py'),
+                                       'xltnb.verdicts.report._cited': ('verdicts/report.html#_cited', 'xltnb/verdicts/report.py'),
                                        'xltnb.verdicts.report._facts': ('verdicts/report.html#_facts', 'xltnb/verdicts/report.py'),
                                        'xltnb.verdicts.report._figure_values': ( 'verdicts/report.html#_figure_values',
                                                                                  'xltnb/verdicts/report.py'),
