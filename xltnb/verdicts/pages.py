@@ -55,7 +55,8 @@ def check_values(
     for name,val in given.items():
         if name not in kinds:
             close = nearest(name, kinds)
-            raise XltError(f"unknown parameter {name!r:.120};{f' did you mean {close!r}?' if close else ''} the page has: {', '.join(kinds)}")
+            hint = f' did you mean {close!r}?' if close else ''
+            raise XltError(f"unknown parameter {name!r:.120};{hint} the page has: {', '.join(kinds)}")
         if not _type_ok(val, kinds[name]): raise XltError(f'parameter {name} must be {kinds[name]}, not {type(val).__name__} {val!r:.120}')
         _check_value(name, val)
 
