@@ -90,7 +90,7 @@ _PROJECTIONS = ('query','key','value')
 @dataclass(frozen=True)
 class LoraCfg(Config):
     "Low-rank updates of the attention's projections"
-    rank:int = within(8, 1) # inner size
+    rank:int = within(8, 1, 2**20) # inner size
     alpha:float = within(8., -1e6, 1e6) # the update counts alpha/rank
     targets:tuple[str,...] = one_of(('query','value'), _PROJECTIONS) # projections that are updated
     leave_out:tuple[int,...] = within((), 0) # layers without one

@@ -17,7 +17,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
-from ...core import XltError
+from ...core import XltError, check_number
 from ...files import json_of, plain_file, read_text, typed_path
 from ...models.adapterhub import from_hub
 from ...models.adapters import Adapter, FLOATS, TensorFile, all_finite, check_alike, hash_tensors, read_header, start_of, with_weights
@@ -38,11 +38,14 @@ def _shards(folder):
 # %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #9345ec54
 def _hub_or_peft(folder):
     "The adapter of a folder in AdapterHub's layout, or the settings of a peft adapter; (None, None) for a model"
-    if not (folder/'adapter_config.json').exists(): return None, None
-    found = json_of(read_text(folder/'adapter_config.json'), folder/'adapter_config.json')
+    file = folder/'adapter_config.json'
+    if not file.exists(): return None, None
+    found = json_of(read_text(file), file)
     if not isinstance(found, dict) or 'peft_type' not in found: return from_hub(folder), None
-    if found['peft_type']!='LORA' or found.get('use_dora') or found.get('use_rslora') or found.get('rank_pattern') or found.get('alpha_pattern'):
+    if found['peft_type']!='LORA' or any(found.get(k) for k in ('use_dora','use_rslora','rank_pattern','alpha_pattern')):
         raise XltError(f'{folder}: of peft, LoRA of one rank without DoRA and rsLoRA is read here')
+    check_number(found.get('r'), f'r in {file}', 1, 2**20, whole=True)
+    check_number(found.get('lora_alpha'), f'lora_alpha in {file}', -1e6, 1e6)
     return None, found
 
 # %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #cfae30ef
@@ -76,7 +79,8 @@ class TensorSource:
         self._files = [TensorFile(f) for f in files]
         if 'xltnb' in self._files[0].metadata: self.adapter = read_header(files[0])
         held = [k for f in self._files for k in f.specs]
-        if index is not None and set(held)!=set(index) or len(set(held))<len(held): raise XltError(f'{self.given}: index and shards name other tensors: copy it again')
+        if len(set(held))<len(held) or index is not None and set(held)!=set(index):
+            raise XltError(f'{self.given}: its index and its shards name other tensors: copy it again')
         if not held: raise XltError(f'{self.given} holds no tensors')
 
     def _check_header(self):
@@ -149,6 +153,22 @@ def fingerprint(self:TensorSource)->str: # 16 hex digits
     return self._print
 
 # %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #838f6d17
+_ALIKE = ('r','lora_alpha','fan_in_fan_out') # settings of peft that must agree
+
+def _check_models(a, b, ranks):
+    "Raise `XltError` unless the tensors of two inputs have the same names and shapes"
+    for x,y in ((a, b), (b, a)):
+        if lost := next((k for k in x.specs if k not in y.specs), None):
+            raise XltError(f'{y.name} lacks {lost}, which {x.name} has: give inputs that come from one model')
+    for k in () if ranks else _ALIKE if a.peft else ():
+        if a.peft.get(k)==b.peft.get(k): continue
+        raise XltError(f'{a.name} and {b.name} differ in {k}: {a.peft.get(k)!r} and {b.peft.get(k)!r}; the method cat joins LoRAs that differ')
+    for k,shape in a.shapes.items():
+        if b.shapes[k]!=shape and not ranks:
+            raise XltError(f'{k} has shape {shape} in {a.name} and {b.shapes[k]} in {b.name}: give inputs that come from one model')
+        if k not in a.names and not torch.equal(a.raw(k), b.raw(k)):
+            raise XltError(f'{k} holds no weights, and differs between {a.name} and {b.name}: give inputs that come from one model')
+
 def check_same(
     sources:list, # of `TensorSource`
     ranks:bool=False, # may LoRAs differ in rank?
@@ -156,18 +176,10 @@ def check_same(
     "Raise `XltError` unless all inputs can take part in one sum"
     first,*more = sources
     for s in more:
-        if s.what!=first.what: raise XltError(f'{first.name} is {first.what} and {s.name} is {s.what}: only inputs of one kind can be merged')
+        if s.what!=first.what:
+            raise XltError(f'{first.name} is {first.what} and {s.name} is {s.what}: only inputs of one kind can be merged')
         if s.adapter: check_alike(first.adapter, s.adapter, ranks)
-        for a,b in ((first, s), (s, first)):
-            if lost := next((k for k in a.specs if k not in b.specs), None):
-                raise XltError(f'{b.name} lacks {lost}, which {a.name} has: give inputs that come from one model')
-        for k,shape in first.shapes.items():
-            if s.shapes[k]!=shape and not ranks:
-                raise XltError(f'{k} has shape {shape} in {first.name} and {s.shapes[k]} in {s.name}: give inputs that come from one model')
-            if k not in first.names and not torch.equal(first.raw(k), s.raw(k)): raise XltError(f'{k} holds no weights, and differs between {first.name} and {s.name}')
-        settings = [('lora_alpha' if k=='lora_alpha' else k) for k in ('r','lora_alpha','fan_in_fan_out') if first.peft and not (ranks and k!='fan_in_fan_out')]
-        for k in settings:
-            if first.peft.get(k)!=s.peft.get(k): raise XltError(f'{first.name} and {s.name} differ in {k}: {first.peft.get(k)!r} and {s.peft.get(k)!r}; join them with the method cat')
+        _check_models(first, s, ranks)
 
 # %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #ece44597
 class Start:
