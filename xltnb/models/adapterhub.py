@@ -92,7 +92,8 @@ def _bottleneck_cfg(c, out, names, task):
     "A bottleneck, with or without its invertible part"
     if not isinstance(c['reduction_factor'], (int,float)): raise XltError('reduction_factor differs between layers: not read here')
     scaling = c.get('scaling', 1.)
-    if isinstance(scaling, bool) or not isinstance(scaling, (int,float)): raise XltError(f'scaling is {scaling!r}: only a number is read here')
+    if isinstance(scaling, bool) or not isinstance(scaling, (int,float)):
+        raise XltError(f'scaling is {scaling!r}: only a number is read here')
     if c.get('inv_adapter') not in (None,'nice'): raise XltError(f"inv_adapter is {c['inv_adapter']!r}: only 'nice' is read here")
     nice = any(n.startswith('nice.') for n in names)
     if c.get('inv_adapter') and not nice and not task: raise XltError('the configuration names an invertible part, the weights lack it')
@@ -115,7 +116,8 @@ def hub_cfg(
 )->BottleneckCfg|LoraCfg|IA3Cfg:
     "Read what a published configuration means; raises `XltError` for what our adapters cannot compute"
     try: return _cfg_of(top, names)
-    except (LookupError, TypeError, AttributeError, OverflowError) as e: raise XltError(f'the configuration lacks or mistakes {one_line(e)}') from e
+    except (LookupError, TypeError, AttributeError, OverflowError) as e:
+        raise XltError(f'the configuration lacks or mistakes {one_line(e)}') from e
 
 # %% ../../nbs/models/07_adapterhub.ipynb #514ee174
 FILES = dict(adapter=('adapter_config.json','adapter.safetensors','pytorch_adapter.bin'),
@@ -169,7 +171,8 @@ def _hub_adapter(top, tensors, name, about):
     layers = 1+max((int(n.split('.')[1]) for n in names if n.startswith('layer.')), default=-1)
     ffn = next((tensors[v].numel() for k,v in names.items() if '.ff.' in k), 0)
     shape = Backbone(top.model_type, max([layers, *(i+1 for i in cfg.leave_out)]), top.hidden_size, ffn)
-    with torch.device('meta'): adapter = Adapter(name or top.name, cfg, shape, init=None, about=own.about | dict(hub=about | dict(keys=names)))
+    about = own.about | dict(hub=about | dict(keys=names))
+    with torch.device('meta'): adapter = Adapter(name or top.name, cfg, shape, init=None, about=about)
     adapter.init = own.init
     flat = lambda k: tensors[names[k]].to(torch.float32, copy=True) # the file may be written again
     return assign(adapter, {k: flat(k).flatten() if k.endswith('scale') else flat(k) for k in names})

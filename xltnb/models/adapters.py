@@ -391,7 +391,8 @@ class TensorWriter:
         dtype = self.specs[name][0]
         if dtype in FLOATS:
             values = values.to(FLOATS[dtype])
-            if not all_finite(values): raise XltError(f'{name} holds values that are not finite as {dtype}: give smaller weights, or dtype float32')
+            if not all_finite(values):
+                raise XltError(f'{name} holds values that are not finite as {dtype}: give smaller weights, or dtype float32')
         self._write(values.contiguous().view(torch.uint8).numpy(), self._at[name]+at*_BYTES[dtype])
 
 # %% ../../nbs/models/05_adapters.ipynb #f3054d61
@@ -482,7 +483,8 @@ class TensorFile:
         self._file.seek(self._at[name]+at*each)
         data,done = np.empty(n*each, np.uint8), 0
         while done<len(data):
-            if not (got := self._file.readinto(memoryview(data)[done:])): raise XltError(f'{self.path} was cut while it was read: copy it again')
+            got = self._file.readinto(memoryview(data)[done:])
+            if not got: raise XltError(f'{self.path} was cut while it was read: copy it again')
             done += got
         return torch.from_numpy(data).view(FLOATS.get(dtype, torch.uint8))
 

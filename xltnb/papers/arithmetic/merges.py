@@ -19,7 +19,8 @@ from ...core import Config, XltError, check_name, check_number, from_dict, one_o
 from ...models.adapters import Adapter, LoraCfg, with_weights
 from .joins import arc_weights, coin_flips, drop_chances, dropped, elected_mean, karcher_weights
 from .joins import middle_part, scalar_products, stock_ratio, trim_threshold
-from .vectors import LanguageVector, PART, Start, TensorSource, check_same, content_order, cuts, part_of, rest_of, weighted_sum
+from .vectors import LanguageVector, PART, Start, TensorSource, check_same, content_order, cuts
+from .vectors import part_of, rest_of, weighted_sum
 
 # %% ../../../nbs/papers/arithmetic/02_merges.ipynb #e3c6c106
 @dataclass(frozen=True)
@@ -163,7 +164,8 @@ class Merge:
         "Say where the result comes from, in plain data"
         inputs = [dict(name=s.name, fingerprint=s.fingerprint, weight=w) for s,w in zip(self.sources, self.given)]
         merge = {k: v for k,v in plain(self.cfg).items() if v is not None and k!='weights'}
-        return dict(merge=merge, base=self.start and self.start.about, inputs=inputs) | (dict(recipe=self.recipe) if self.recipe else {})
+        made = dict(merge=merge, base=self.start and self.start.about, inputs=inputs)
+        return made | (dict(recipe=self.recipe) if self.recipe else {})
 
     def __repr__(self): return f'Merge({self.cfg.method} of {", ".join(s.name for s in self.sources)})'
 
@@ -277,8 +279,9 @@ def _factor(k):
 def _rank(source):
     "Rank and scaling of a LoRA; raises `XltError` for what is none"
     if source.peft: return source.peft['r'], source.peft['lora_alpha']/source.peft['r']
-    if source.adapter and isinstance(source.adapter.cfg, LoraCfg): return source.adapter.cfg.rank, source.adapter.cfg.alpha/source.adapter.cfg.rank
-    raise XltError(f'cat joins LoRA adapters, {source.name} is {"of kind "+source.adapter.kind if source.adapter else source.what}')
+    cfg,kind = (source.adapter.cfg, f'of kind {source.adapter.kind}') if source.adapter else (None, source.what)
+    if isinstance(cfg, LoraCfg): return cfg.rank, cfg.alpha/cfg.rank
+    raise XltError(f'cat joins LoRA adapters, {source.name} is {kind}')
 
 def _cat(merge):
     "Factors side by side; each tensor is one part"
@@ -379,7 +382,9 @@ def two_weights(
 )->tuple: # weights of two inputs
     "Split λ; raises `XltError` for one outside 0 to 1"
     try: check_number(weight, 'weight', 0, 1)
-    except XltError as e: raise XltError(f'{e}, since the other input has the rest; to go beyond, give both weights (`weights`, or a recipe)') from None
+    except XltError as e:
+        beyond = 'the other input has the rest; to go beyond, give both weights (`weights`, or a recipe)'
+        raise XltError(f'{e}, since {beyond}') from None
     return weight, 1-weight
 
 def merge(

@@ -134,13 +134,15 @@ def check_out(
     out = typed_path(out, 'out')
     if folder and out.is_file() or not folder and out.is_dir():
         raise XltError(f'{out} is a {"file" if out.is_file() else "folder"}, the layout {layout!r} writes the other: give another name')
-    if layout=='hub' and not plan.first.adapter: raise XltError(f'AdapterHub\'s layout is for adapters, and {plan.first.name} is {plan.first.what}')
+    if layout=='hub' and not plan.first.adapter:
+        raise XltError(f"AdapterHub's layout is for adapters, and {plan.first.name} is {plan.first.what}")
     base = [plan.start.source] if plan.start and plan.start.source else []
     made = [*(s.given for s in (*plan.sources, *base) if isinstance(s.given, Path)), *map(Path, keep)]
     for i in made:
         if any(p.exists() and p.samefile(i) for p in (file, file.parent, out)):
             raise XltError(f'{out} would replace {i}, which the merge is made of: give another name')
-    if folder and layout!='hub' and out.is_dir() and any(out.iterdir()): raise XltError(f'{out} is not empty: give the name of a new folder')
+    if folder and layout!='hub' and out.is_dir() and any(out.iterdir()):
+        raise XltError(f'{out} is not empty: give the name of a new folder')
 
 # %% ../../../nbs/papers/arithmetic/04_recipes.ipynb #a5e23f56
 def _copy_settings(plan, folder, dtype):

@@ -326,7 +326,8 @@ def real_task(
 )->Task: # opened
     "Open the task of a run before anything is trained; raises `XltError` for one without texts to classify in its languages"
     task = load_bench(cfg.task)
-    if task.kind!='classify': raise XltError(f'the task {cfg.task} is of kind {task.kind}: give one that classifies texts, such as ha_intent')
+    if task.kind!='classify':
+        raise XltError(f'the task {cfg.task} is of kind {task.kind}: give one that classifies texts, such as ha_intent')
     for l in ('en', cfg.partner, *cfg.targets): task.rows(l, 'test')
     return task
 

@@ -20,7 +20,8 @@ from torch import Tensor
 from ...core import XltError, check_number
 from ...files import json_of, plain_file, read_text, typed_path
 from ...models.adapterhub import from_hub
-from ...models.adapters import Adapter, FLOATS, TensorFile, all_finite, check_alike, hash_tensors, read_header, start_of, with_weights
+from ...models.adapters import Adapter, FLOATS, TensorFile, all_finite, check_alike, hash_tensors, read_header
+from ...models.adapters import start_of, with_weights
 
 # %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #38d42a3b
 def _shards(folder):
@@ -48,6 +49,17 @@ def _hub_or_peft(folder):
     check_number(found.get('lora_alpha'), f'lora_alpha in {file}', -1e6, 1e6)
     return None, found
 
+# %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #f7d306e0
+def _check_header(path, adapter, specs):
+    "Names of the tensors; raises `XltError` unless the file of an adapter holds what its header says"
+    own = {k: tuple(p.shape) for k,p in adapter.named_parameters()}
+    if specs.keys()!=own.keys(): raise XltError(f'{path} lacks tensors that its header names, or has others: copy it again')
+    for k,shape in own.items():
+        dtype,found = specs[k]
+        if found!=shape: raise XltError(f'{adapter.name}: {k} has shape {found}, its header says {shape}')
+        if dtype not in FLOATS: raise XltError(f'{adapter.name}: {k} holds {dtype}, and weights are floating-point numbers')
+    return list(own)
+
 # %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #cfae30ef
 PART = 2**15 # weights that are read at a time
 
@@ -60,12 +72,13 @@ class TensorSource:
         self.adapter,self.peft,self._files,self._print = None, None, [], None
         if isinstance(given, Adapter): self.given,self.adapter = given, given
         else: self._open(Path(given))
-        self._held = {k: v.cpu().float().contiguous() for k,v in self.adapter.weights().items()} if self.adapter and not self._files else {}
-        where = {k: f for f in self._files for k in f.specs}
-        self._where,self.specs = where, {k: f.specs[k] for k,f in where.items()} | {k: ('F32', tuple(v.shape)) for k,v in self._held.items()}
+        held = {} if self._files else self.adapter.weights()
+        self._held = {k: v.cpu().float().contiguous() for k,v in held.items()}
+        self._where = {k: f for f in self._files for k in f.specs}
+        self.specs = {k: f.specs[k] for k,f in self._where.items()} or {k: ('F32', tuple(v.shape)) for k,v in held.items()}
         self.names = [k for k,(dtype,_) in self.specs.items() if dtype in FLOATS]
         self.shapes = {k: shape for k,(_,shape) in self.specs.items()}
-        if self.adapter and self._files: self._check_header()
+        if self.adapter and self._files: self.names = _check_header(self.given, self.adapter, self.specs)
 
     def _open(self, path):
         "Look what a path holds"
@@ -82,16 +95,6 @@ class TensorSource:
         if len(set(held))<len(held) or index is not None and set(held)!=set(index):
             raise XltError(f'{self.given}: its index and its shards name other tensors: copy it again')
         if not held: raise XltError(f'{self.given} holds no tensors')
-
-    def _check_header(self):
-        "Raise `XltError` unless the file of an adapter holds what its header says"
-        own = {k: tuple(p.shape) for k,p in self.adapter.named_parameters()}
-        if self.specs.keys()!=own.keys(): raise XltError(f'{self.given} lacks tensors that its header names, or has others: copy it again')
-        for k,shape in own.items():
-            dtype,found = self.specs[k]
-            if found!=shape: raise XltError(f'{self.name}: {k} has shape {found}, its header says {shape}')
-            if dtype not in FLOATS: raise XltError(f'{self.name}: {k} holds {dtype}, and weights are floating-point numbers')
-        self.names = list(own)
 
     @property
     def name(self)->str: return self.adapter.name if self.adapter else self.given.stem if self.given.is_file() else self.given.name
@@ -162,7 +165,8 @@ def _check_models(a, b, ranks):
             raise XltError(f'{y.name} lacks {lost}, which {x.name} has: give inputs that come from one model')
     for k in () if ranks else _ALIKE if a.peft else ():
         if a.peft.get(k)==b.peft.get(k): continue
-        raise XltError(f'{a.name} and {b.name} differ in {k}: {a.peft.get(k)!r} and {b.peft.get(k)!r}; the method cat joins LoRAs that differ')
+        pair = f'{a.peft.get(k)!r} and {b.peft.get(k)!r}'
+        raise XltError(f'{a.name} and {b.name} differ in {k}: {pair}; the method cat joins LoRAs that differ')
     for k,shape in a.shapes.items():
         if b.shapes[k]!=shape and not ranks:
             raise XltError(f'{k} has shape {shape} in {a.name} and {b.shapes[k]} in {b.name}: give inputs that come from one model')
@@ -301,7 +305,7 @@ def language_vector(
 
 # %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #02b79730
 @patch
-def part(self:LanguageVector,
+def moved(self:LanguageVector,
     name:str, # of a tensor
     at:int, # place of the first value
     n:int, # values
@@ -318,7 +322,7 @@ def parts(self:LanguageVector,
     name:str, # of a tensor
 ): # of the difference, flat, one after the other
     "Compute a tensor of the difference part by part"
-    return (self.part(name, *p) for p in cuts(self.terms[0][0].shapes[name]))
+    return (self.moved(name, *p) for p in cuts(self.terms[0][0].shapes[name]))
 
 @patch(as_prop=True)
 def norm(self:LanguageVector)->float:
