@@ -170,6 +170,7 @@ def _check_models(a, b, ranks):
     for k,shape in a.shapes.items():
         if b.shapes[k]!=shape and not ranks:
             raise XltError(f'{k} has shape {shape} in {a.name} and {b.shapes[k]} in {b.name}: give inputs that come from one model')
+        if (k in a.names)!=(k in b.names): raise XltError(f'{k} holds {a.specs[k][0]} in {a.name} and {b.specs[k][0]} in {b.name}')
         if k not in a.names and not torch.equal(a.raw(k), b.raw(k)):
             raise XltError(f'{k} holds no weights, and differs between {a.name} and {b.name}: give inputs that come from one model')
 
