@@ -19,7 +19,6 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from uuid import uuid4
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -481,12 +480,13 @@ class TensorFile:
         dtype,shape = self.specs[name]
         each,n = _BYTES[dtype], math.prod(shape)-at if n is None else n
         self._file.seek(self._at[name]+at*each)
-        data,done = np.empty(n*each, np.uint8), 0
+        values = torch.empty(n if dtype in FLOATS else n*each, dtype=FLOATS.get(dtype, torch.uint8))
+        data,done = memoryview(values.view(torch.uint8).numpy()), 0
         while done<len(data):
-            got = self._file.readinto(memoryview(data)[done:])
+            got = self._file.readinto(data[done:])
             if not got: raise XltError(f'{self.path} was cut while it was read: copy it again')
             done += got
-        return torch.from_numpy(data).view(FLOATS.get(dtype, torch.uint8))
+        return values
 
 # %% ../../nbs/models/05_adapters.ipynb #344e0659
 @dataclass(frozen=True)
