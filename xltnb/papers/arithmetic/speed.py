@@ -186,7 +186,7 @@ def _peer_command(method, out):
     if method=='slerp': recipe |= dict(base_model='a.safetensors', parameters=dict(t=.5))
     elif method!='linear': recipe |= dict(base_model='base.safetensors')
     Path(f'{out}.yml').write_text(json.dumps(recipe), encoding='utf-8')
-    return [sys.executable, '-m', 'mergekit.scripts.merge_raw_pytorch', f'{out}.yml', out, '--quiet']
+    return [sys.executable, '-c', 'from mergekit.scripts.merge_raw_pytorch import main; main()', f'{out}.yml', out, '--quiet']
 
 # %% ../../../nbs/papers/arithmetic/13_speed.ipynb #bb155ede
 def cost_of(
