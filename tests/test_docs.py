@@ -208,9 +208,9 @@ def test_code_is_copied_as_it_was(site):
     "Lines that hang under their indent hold the same letters"
     import re
     from html import unescape
-    page = (site/'nbs'/'stats.html').read_text(encoding='utf-8')
+    page = (site/'nbs'/'dev'/'links.html').read_text(encoding='utf-8')
     text = unescape(re.sub('<[^>]+>', '', page))
-    assert 'half = stats.t.ppf(' in text and re.search(r'\n    if ', text)
+    assert '\n    "Read what a page refers to, and what can be referred to on it"\n    p = _Refs()\n' in text
 
 
 def test_a_page_is_light(site):
