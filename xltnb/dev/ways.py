@@ -13,7 +13,6 @@ from pathlib import Path
 
 import nbformat
 
-from .sitemap import bare_name
 from ..records.published import item_name, load_paper
 from ..runs.experiments import has_part, papers
 from ..verdicts.origins import origins

@@ -12,7 +12,7 @@ from ..records.published import load_paper
 from ..records.record import Record
 from .findings import sentence
 from .report import claim_values
-from .study import Study, study
+from .study import Study
 from .words import number
 
 # %% ../../nbs/verdicts/09_origins.ipynb #ab7fdba0
