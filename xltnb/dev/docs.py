@@ -75,7 +75,8 @@ def _lay_out(
 _FONT = re.compile(r'@import\s+url\(["\']?https?://[^)]*\)\s*;?')
 _LANDING = ('<!doctype html><html lang="en"><meta charset="utf-8"><title>xltnb</title><link rel="icon" href="data:,">'
     '<meta http-equiv="refresh" content="0; url=nbs/index.html"><a href="nbs/index.html">xltnb</a></html>\n')
-_NAMES = {'<nav class="navbar ': '<nav aria-label="site" class="navbar ', '<nav class="quarto-secondary-nav"': '<nav aria-label="where this page is" class="quarto-secondary-nav"',
+_NAMES = {'<nav class="navbar ': '<nav aria-label="site" class="navbar ',
+    '<nav class="quarto-secondary-nav"': '<nav aria-label="where this page is" class="quarto-secondary-nav"',
     '<nav id="quarto-sidebar"': '<nav aria-label="pages" id="quarto-sidebar"', '<nav id="TOC"': '<nav aria-label="on this page" id="TOC"',
     'quarto-title-breadcrumbs d-none d-lg-block" aria-label="breadcrumb"': 'quarto-title-breadcrumbs d-none d-lg-block" aria-label="path"',
     '<nav class="page-navigation"': '<nav aria-label="previous and next" class="page-navigation"'}

@@ -33,8 +33,10 @@ const paint = x => typeof x === 'string' ? ink[x] || x : Array.isArray(x) ? x.ma
   Object.fromEntries(Object.entries(x).map(([k, v]) => [k, k === 'colorscale' ? v : paint(v)])) : x;
 const trace = t => own || t.type === 'heatmap' ? t : paint(t);
 const plot = dark => Plotly.react(id, dark ? data.map(trace) : data, dark ? paint(layout) : layout, config);
-let now; const look = () => { const dark = top.classList.contains('quarto-dark') || document.body.classList.contains('quarto-dark'); if (dark !== now) plot(now = dark) };
-look(); for (const e of [top, document.body]) new MutationObserver(look).observe(e, {attributeFilter: ['class']}) }</script>""".replace('INK', json.dumps(DARK))
+const night = () => [top, document.body].some(e => e.classList.contains('quarto-dark'));
+let now; const look = () => { if (night() !== now) plot(now = night()) };
+look(); for (const e of [top, document.body]) new MutationObserver(look).observe(e, {attributeFilter: ['class']})
+}</script>""".replace('INK', json.dumps(DARK))
 
 # %% ../../nbs/dev/05_staging.ipynb #24a2f723
 def figure_html(
@@ -51,7 +53,8 @@ def figure_html(
     narrow = b64encode(still(data, 390).encode()).decode()
     words = escape(describe(data))
     runs = f'<p class="origin"><a href="{origin}">the runs behind this figure</a></p>' if origin else ''
-    return (f'<div class="wide-only" role="img" aria-label="{words}"><div id="{uid}" class="plotly-graph-div" style="width:100%;height:{height}px"></div></div>'
+    return (f'<div class="wide-only" role="img" aria-label="{words}">'
+            f'<div id="{uid}" class="plotly-graph-div" style="width:100%;height:{height}px"></div></div>'
             f'<img class="still" alt="{words}" src="data:image/svg+xml;base64,{narrow}">'
             f'<script>drawn("{uid}", {", ".join(args)});</script>{runs}')
 
@@ -185,7 +188,8 @@ def stage_page(
     _strip_source_links(nb)
     settle_text(nb)
     local_figures(nb, script, origin)
-    if origin: nb.cells.append(mk_cell(f'**Records.** [The runs behind the numbers of this page]({origin}): key, command and file.', 'markdown'))
+    words = f'**Records.** [The runs behind the numbers of this page]({origin}): key, command and file.'
+    if origin: nb.cells.append(mk_cell(words, 'markdown'))
     nb.metadata.pop('widgets', None)
     dst.parent.mkdir(parents=True, exist_ok=True)
     write_nb(nb, dst)

@@ -46,8 +46,8 @@ def stage_records(
     folder:Path, # the same of the staged site
 ):
     "Write the page of records of a paper"
-    page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(c) for c in origins(study(paper), _name(nbs, paper)).split('\n\n## ', 1)])
-    if len(page.cells)>1: page.cells[1].source = '## '+page.cells[1].source
+    text = origins(study(paper), _name(nbs, paper))
+    page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(c) for c in re.split(r'\n\n(?=## )', text)])
     out = folder/record_page(paper)
     out.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(page, out)

@@ -78,7 +78,9 @@ def origins(
     for c in s.cells().rows: cells.setdefault(c['cell'].split('.')[1], []).append(c)
     items = [_item(paper, k, t.caption, cells.get(k, []), runs, preset) for k,t in tables.items()]
     table = _grid(['record', 'arm', 'seed', 'made', 'seconds', 'again'], [_run(paper, preset, r) for r in runs.values()])
-    return '\n\n'.join([f'# {name or paper}, records', '> From a number to its runs: key, command and file behind each claim and each table',
-        f'{len(runs)} runs of preset `{preset}`. A seed leads to its run at the end of the page, and the key there to the file. A command runs what the store lacks. '
+    return '\n\n'.join([f'# {name or paper}, records',
+        '> From a number to its runs: key, command and file behind each claim and each table',
+        f'{len(runs)} runs of preset `{preset}`. A seed leads to its run at the end of the page, and the key there to the file. '
+        'A command runs what the store lacks. '
         'With `XLTNB_FRESH=1` in front it leaves the committed records aside and runs all of it again.',
         '## Claims', *(_claim(r, runs) for r in s.claims().rows), *(['## Tables and figures']*bool(items)), *items, '## All runs', table])

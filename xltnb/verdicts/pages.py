@@ -82,7 +82,7 @@ def find_page(
     if not found: raise XltError(f'there are no pages in {project_root()}: run it in a checkout, or give the path of a notebook')
     if str(name) not in found:
         first,*more = near_names(str(name), found)
-        raise XltError(f'unknown page {str(name)!r}; did you mean {first!r}? near it are: {", ".join(more)}; all of them stand in nbs/papers')
+        raise XltError(f'unknown page {str(name)!r}; did you mean {first!r}? near it are: {", ".join(more)}; all stand in nbs/papers')
     return found[str(name)]
 
 # %% ../../nbs/verdicts/07_pages.ipynb #82fd08d7

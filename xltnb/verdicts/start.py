@@ -58,7 +58,9 @@ def _row(pages, nbs):
     "Two pages side by side: names above, pictures below"
     at = lambda p: p.relative_to(nbs).as_posix()
     names = [f'[{page_title(p)}]({at(p)})' for p in pages]
-    picture = lambda p: f'[![{page_title(p)}](start/{p.stem}.svg)]({at(p)})' if (nbs/'start'/f'{p.stem}.svg').is_file() else f'[open it]({at(p)})'
+    def picture(p):
+        drawn = (nbs/'start'/f'{p.stem}.svg').is_file()
+        return f'[![{page_title(p)}](start/{p.stem}.svg)]({at(p)})' if drawn else f'[open it]({at(p)})'
     return f'| {" | ".join(names)} |\n|{"---|"*len(names)}\n| {" | ".join(map(picture, pages))} |'
 
 def start_board(
