@@ -19,7 +19,7 @@ from fastcore.xtras import working_directory
 from latex2mathml.converter import convert
 from nbdev.processors import FilterDefaults
 
-from ..still.description import describe
+from ..still.description import tell_figure
 from ..still.still import DARK, still
 from .sitemap import bare_links
 
@@ -51,7 +51,7 @@ def figure_html(
     args = [json.dumps(a).replace('<', '\\u003c') for a in (data.get('data', []), layout, {'responsive': True, 'displaylogo': False})]
     height = int(layout.get('height', 450))
     narrow = b64encode(still(data, 390).encode()).decode()
-    words = escape(describe(data))
+    words = escape(tell_figure(data))
     runs = f'<p class="origin"><a href="{origin}">the runs behind this figure</a></p>' if origin else ''
     return (f'<div class="wide-only" role="img" aria-label="{words}">'
             f'<div id="{uid}" class="plotly-graph-div" style="width:100%;height:{height}px"></div></div>'
