@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from importlib import import_module
+from urllib.parse import quote
 
 import argcomplete
 
@@ -330,24 +331,20 @@ def cmd_pages(
 # %% ../nbs/06_commands.ipynb #d203fe4b
 @command
 def cmd_lab(
-    page:str='', # page to open, or the path of a notebook; default: the first paper's widget
+    page:str='', # page to open, or the path of a notebook; default: the board of all papers
     *,
     no_browser:bool=False, # print the address instead of opening a browser
 ):
     "Open JupyterLab on a page, for this machine alone: it listens on 127.0.0.1 and asks for the token that it prints"
-    from xltnb.verdicts.pages import find_page
+    from xltnb.verdicts.pages import find_page, lab_address
     with needs('lab'): import_module('jupyterlab')
-    page = find_page(page or _first_widget())
+    start = project_root()/'nbs'/'start.ipynb'
+    if not page and not start.is_file(): raise XltError(f'there are no pages in {project_root()}: run it in a checkout, or name a notebook')
+    folder,at = lab_address(find_page(page or start))
     print('JupyterLab listens on 127.0.0.1 alone and keeps its token; from another machine: nbs/howto/remote_machine.ipynb', flush=True)
     root = ['--allow-root'] if hasattr(os, 'geteuid') and os.geteuid()==0 else []
-    return subprocess.call([sys.executable, '-m', 'jupyterlab', str(page), '--ip=127.0.0.1', *root, *['--no-browser']*no_browser])
-
-def _first_widget():
-    "The page with the widget of the first paper that has one"
-    from xltnb.records.published import find_papers
-    found = [f for p in find_papers() for f in sorted((project_root()/'nbs'/'papers'/p).glob('*_explore.ipynb'))]
-    if not found: raise XltError(f'there are no pages in {project_root()}: run it in a checkout, or name a notebook')
-    return str(found[0])
+    where = [f'--ServerApp.root_dir={folder}', f'--LabApp.default_url=/lab/tree/{quote(at)}'] # the address that it prints, too
+    return subprocess.call([sys.executable, '-m', 'jupyterlab', '--ip=127.0.0.1', *where, *root, *['--no-browser']*no_browser])
 
 # %% ../nbs/06_commands.ipynb #8a4176a1
 @command
