@@ -19,7 +19,7 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from ..core import XltError
-from ..files import atomic_write, own_path, project_root
+from ..files import atomic_write, own_path, project_root, write_new
 from .leases import Lease
 from .record import Record, read_numbers, read_record, record_json
 
@@ -88,6 +88,11 @@ def _first_whole(paths, read=None):
     if errors: raise errors[0]
 
 # %% ../../nbs/records/05_store.ipynb #9de89800
+def _make_room(f):
+    "Remove what killed processes left beside a record's file, and keep a broken one as `.damaged-...`"
+    for old in f.parent.glob(f'.{f.name}.*.tmp'): old.unlink(missing_ok=True)
+    if f.is_file() and _fault(f): f.rename(f.with_name(f'.damaged-{f.name}'))
+
 @patch
 def put(
     self:Store,
@@ -95,8 +100,7 @@ def put(
 )->Path: # its file
     "Write a record, all of it or nothing; a broken one that was there is kept as `.damaged-...`"
     f = self.file(record.experiment, record.key)
-    for old in f.parent.glob(f'.{f.name}.*.tmp'): old.unlink(missing_ok=True) # a killed process left it
-    if f.is_file() and _fault(f): f.rename(f.with_name(f'.damaged-{f.name}'))
+    _make_room(f)
     return atomic_write(f, record_json(record))
 
 # %% ../../nbs/records/05_store.ipynb #5025b2f7
@@ -152,6 +156,23 @@ def getter(self:Store)->Callable: # get(key) -> the run, or None
     @cache
     def get(key): return _first_whole(places.get(key, ()))
     return get
+
+# %% ../../nbs/records/05_store.ipynb #dc2f6fd2
+@patch
+def put_first(
+    self:Store,
+    experiment:str, # registered name
+    key:str, # a `RunKey.key`
+    text:str, # of the record, from `record_json`
+)->bool: # whether it was the first
+    "Write the text of a record unless a whole one is there"
+    if self.has(key): return False
+    f = self.file(experiment, key)
+    _make_room(f)
+    if write_new(f, text): return True
+    if self.has(key): return False
+    atomic_write(f, text) # what was there is broken, or another process made room
+    return True
 
 # %% ../../nbs/records/05_store.ipynb #dcf3bf3e
 @patch
