@@ -148,13 +148,17 @@ def cmd_run(
     seeds:int|None=None, # repeats per arm; default: the preset's
     store:str='results', # folder of run records
     jobs:str|None=None, # only arms that match: 'align-*,naive5'
-    workers:int|None=None, # processes side by side; default: the cores, or one on a GPU
+    workers:int|None=None, # side by side; default: the cores, the GPUs, or what the cluster holds
     minutes:float|None=None, # stop at a checkpoint after this time; the same command goes on
     device:str|None=None, # cpu | cuda; default: what the preset is counted in
-    engine:str='local', # local | inline: in processes of their own, or in this one
+    engine:str='local', # local | inline | ray | slurm: in processes of their own, in this one, on a cluster
+    address:str='', # ray: HOST:PORT of a running cluster; default: what RAY_ADDRESS names
+    slurm:str='', # slurm: options of sbatch, such as 'partition=gpu time=24:00:00'
+    no_wait:bool=False, # slurm: leave the workers to themselves
 ):
     "Run what is missing; safe to stop and to repeat"
-    return _run_all(_studies(target, preset, seeds, store, jobs), workers=workers, minutes=minutes, device=device, engine=engine)
+    own = {k: v for k,v in dict(address=address, slurm=slurm, no_wait=no_wait).items() if v} # options of one engine
+    return _run_all(_studies(target, preset, seeds, store, jobs), workers=workers, minutes=minutes, device=device, engine=engine, **own)
 
 # %% ../nbs/06_commands.ipynb #25b3c04c
 def _claimed_papers(paper):

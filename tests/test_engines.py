@@ -1,0 +1,148 @@
+"Jobs on other machines: a Ray cluster of two machines on loopback, SLURM with two more; every record is what one process makes"
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, write_paper
+
+from xltnb.records.record import Record
+from xltnb.records.store import Store
+
+# Jobs of a fifth of a second. Each writes down where its code lies and who it is; some are wrong, and some kill their worker
+STUDY = '''
+import os, signal, time
+from pathlib import Path
+import numpy as np
+import xltnb
+from xltnb.core import seed_for
+from xltnb.runs.experiments import Needs, Result, experiment, make_job, preset_jobs
+
+@experiment('far.sum', needs=lambda cfg: Needs(cfg.get('cores', 1)))
+def far_sum(cfg, seed, ctx):
+    shared, how = Path(os.environ['XLTNB_SHARED']), cfg['how']
+    with open(shared/'log', 'a') as f: f.write(f'{how} {seed}\\n')
+    print('a job talks')
+    if how=='wrong': raise ValueError('thirteen')
+    if how=='dies' or how=='dies once' and not (mark := shared/f'died {seed}').exists():
+        if how=='dies once': mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    for i in range(10):
+        time.sleep(cfg.get('seconds', .2)/10)
+        ctx.report(i/10, 'sums')
+    xs = np.random.default_rng(seed_for(how, seed)).standard_normal(50)
+    return Result(metrics={'sum': float(xs.sum())}, items={'xs': xs}, provenance=dict(code=[xltnb.__file__, __file__], pid=os.getpid(),
+        gpu=os.environ.get('CUDA_VISIBLE_DEVICES')))
+
+JOBS = dict(smoke=[('fine', 4), ('dies once', 1), ('dies', 1), ('wrong', 1)], laptop=[('slow', 12)], gpu=[('fine', 8)], paper=[('big', 1), ('fine', 1)])
+
+@preset_jobs('far')
+def far_jobs(preset, seeds=None):
+    more = dict(slow=dict(seconds=1.), big=dict(cores=64))
+    return [make_job(h, 'far.sum', dict(how=h) | more.get(h, {}), s, cost_s=1.) for h,n in JOBS[preset] for s in range(n)]
+'''
+
+
+@pytest.fixture
+def study(tmp_path):
+    "Environment in which `xltnb run far` works, with folders of its own"
+    write_paper(tmp_path/'papers', 'far', experiments=STUDY)
+    for d in ('cache', 'shared'): (tmp_path/d).mkdir()
+    return tmp_path, os.environ | dict(XLTNB_PAPERS=str(tmp_path/'papers'), XLTNB_CACHE=str(tmp_path/'cache'), XLTNB_SHARED=str(tmp_path/'shared'))
+
+
+def start(study, *args, store='store'):
+    "A command in a process of its own"
+    tmp, env = study
+    return subprocess.Popen([sys.executable, '-m', 'xltnb.cli', 'run', 'far', '--store', str(tmp/store), *args], cwd=ROOT, env=env, encoding='utf-8',
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def finish(proc, *codes):
+    "Wait for a command; what it printed"
+    out = proc.communicate(timeout=300)[0]
+    assert proc.returncode in (codes or (0,)), out
+    assert 'Traceback' not in out, out
+    return out
+
+
+def records(study, store='store'):
+    "The records, by key"
+    return {f.stem: json.loads(f.read_text(encoding='utf-8')) for f in (study[0]/store).glob('far.sum/*.json')}
+
+
+def numbers(study, store='store'): return {k: {f: v for f, v in r.items() if f not in ('provenance', 'sha256')} for k, r in records(study, store).items()}
+
+
+def started(study): return Counter((study[0]/'shared'/'log').read_text(encoding='utf-8').splitlines())
+
+
+def wait_for(cond, s=120):
+    "Wait until `cond()` holds"
+    end = time.time()+s
+    while not cond():
+        assert time.time()<end, 'waited too long'
+        time.sleep(.05)
+
+
+def same_as_inline(study, preset):
+    "Every record of the study is what one process makes, and nothing is left behind"
+    had = {k for k, n in started(study).items() if n > 1}
+    finish(start(study, '--preset', preset, '--engine', 'inline', '--device', 'cpu', *(['--jobs', 'fine,dies once'] if preset == 'smoke' else []), store='inline'))
+    assert numbers(study) == numbers(study, 'inline') != {}
+    assert not [p.name for p in (study[0]/'store').rglob('*') if '.lock' in p.name or p.name.endswith('.tmp')]
+    return had
+
+
+# ---- Ray
+
+@pytest.fixture(scope='module')
+def cluster():
+    "Two machines of one core each: two raylets with their own processes, on loopback"
+    os.environ['RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER'] = '0'  # stay on loopback
+    os.environ['RAY_health_check_initial_delay_ms'] = os.environ['RAY_health_check_period_ms'] = '1000'
+    from ray.cluster_utils import Cluster
+    light = dict(num_cpus=1, include_log_monitor=False, include_dashboard=False)
+    c = Cluster(initialize_head=True, head_node_args=light | dict(no_monitor=True))
+    c.add_node(**light)
+    yield c
+    c.shutdown()
+
+
+def on_ray(study, cluster, *args): return start(study, '--engine', 'ray', '--address', cluster.address, *args)
+
+
+def test_ray_makes_the_records_of_one_process(study, cluster):
+    "Code is sent, a lost job is tried again and after three times given up, an error is told once"
+    out = finish(on_ray(study, cluster), 1)
+    assert '5 ran' in out and '2 failed' in out and 'ValueError: thirteen' in out and '3 times' in out and 'tried again' in out, out
+    assert started(study) == {'fine 0': 1, 'fine 1': 1, 'fine 2': 1, 'fine 3': 1, 'dies once 0': 2, 'dies 0': 3, 'wrong 0': 1}
+    same_as_inline(study, 'smoke')
+    told = [f.read_text(encoding='utf-8') for f in (study[0]/'store'/'.failed').glob('*.txt')]
+    assert len(told) == 2 and any('ValueError: thirteen' in t and 'a job talks' in t and 'far_sum' in t for t in told)
+    for r in records(study).values():
+        where, here = r['provenance'], records(study, 'inline').popitem()[1]['provenance']
+        assert (where['commit'], where['dirty']) == (here['commit'], here['dirty']) and where['rules'] == here['rules']
+        assert not [f for f in where['code'] if f.startswith((str(ROOT/'xltnb'), str(study[0])))], 'its code was sent'
+    again = finish(on_ray(study, cluster, '--jobs', 'fine'))
+    assert 'all 4 runs are done' in again
+
+
+def test_what_no_machine_holds_is_refused_at_once(study, cluster, monkeypatch):
+    from xltnb.core import XltError
+    from xltnb.runs.progress import JobProgress
+    from xltnb.runs.ray import RayPool
+    from xltnb.runs.run import Setup
+    from xltnb.runs import drive, experiments
+    for k, v in study[1].items(): monkeypatch.setenv(k, v)
+    jobs = experiments.jobs_for('far', 'paper')
+    setup = Setup(str(study[0]/'store'), committed=False)
+    pool, begin = RayPool(setup, cluster.address), time.monotonic()
+    with pytest.raises(XltError, match='can hold big: it needs 64 cores, the machines have: 1 cores, 0 GPUs.*; 1 cores'):
+        drive.drive(jobs, setup, JobProgress(jobs, show=False), pool)
+    assert time.monotonic()-begin < 5 and not (study[0]/'shared'/'log').exists()
