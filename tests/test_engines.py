@@ -1,18 +1,17 @@
 "Jobs on other machines: a Ray cluster of two machines on loopback, SLURM with two more; every record is what one process makes"
+import getpass
 import json
 import os
-import signal
+import shutil
+import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from conftest import ROOT, write_paper
 
-from xltnb.records.record import Record
-from xltnb.records.store import Store
 
 # Jobs of a fifth of a second. Each writes down where its code lies and who it is; some are wrong, and some kill their worker
 STUDY = '''
@@ -99,17 +98,39 @@ def same_as_inline(study, preset):
     return had
 
 
+# ---- this machine
+
+@pytest.mark.parametrize('names, workers, want', [('4,5,6,7', 4, '4567'), ('GPU-a', 2, ['GPU-a', 'GPU-a']), ('', 2, [''])])
+def test_each_worker_sees_one_gpu(study, monkeypatch, names, workers, want):
+    "Of the four that CUDA_VISIBLE_DEVICES names, each of four workers gets its own"
+    from xltnb.runs import experiments, local, run
+    from xltnb.runs.progress import JobProgress
+    for k, v in (study[1] | dict(CUDA_VISIBLE_DEVICES=names)).items(): monkeypatch.setenv(k, v)
+    jobs = experiments.jobs_for('far', 'gpu')[:4]
+    assert run._workers(jobs, 'cuda') == max(1, len(names.split(',')))
+    setup = run.Setup(str(study[0]/'store'), committed=False, device='cuda')
+    outs = local.local(jobs, setup, workers, JobProgress(jobs, show=False))
+    assert [o.status for o in outs] == ['done']*4, outs
+    assert sorted({r['provenance']['gpu'] for r in records(study).values()}) == sorted(set(want))
+
+
 # ---- Ray
+
+LIGHT = dict(num_cpus=1, include_log_monitor=False, include_dashboard=False)
+
+
+def new_cluster():
+    "Two machines of one core each: two raylets with their own processes, on loopback"
+    os.environ['RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER'] = '0'  # stay on loopback
+    from ray.cluster_utils import Cluster
+    c = Cluster(initialize_head=True, head_node_args=LIGHT | dict(no_monitor=True))
+    c.add_node(**LIGHT)
+    return c
+
 
 @pytest.fixture(scope='module')
 def cluster():
-    "Two machines of one core each: two raylets with their own processes, on loopback"
-    os.environ['RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER'] = '0'  # stay on loopback
-    os.environ['RAY_health_check_initial_delay_ms'] = os.environ['RAY_health_check_period_ms'] = '1000'
-    from ray.cluster_utils import Cluster
-    light = dict(num_cpus=1, include_log_monitor=False, include_dashboard=False)
-    c = Cluster(initialize_head=True, head_node_args=light | dict(no_monitor=True))
-    c.add_node(**light)
+    c = new_cluster()
     yield c
     c.shutdown()
 
@@ -146,3 +167,93 @@ def test_what_no_machine_holds_is_refused_at_once(study, cluster, monkeypatch):
     with pytest.raises(XltError, match='can hold big: it needs 64 cores, the machines have: 1 cores, 0 GPUs.*; 1 cores'):
         drive.drive(jobs, setup, JobProgress(jobs, show=False), pool)
     assert time.monotonic()-begin < 5 and not (study[0]/'shared'/'log').exists()
+
+
+# ---- SLURM
+
+CONF = '''
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/none
+CredType=cred/none
+SlurmctldPort={p0}
+StateSaveLocation={home}/state
+SlurmdSpoolDir={home}/%n
+SlurmctldPidFile={home}/ctld.pid
+SlurmdPidFile={home}/%n.pid
+SlurmctldLogFile={home}/ctld.log
+SlurmdLogFile={home}/%n.log
+SlurmdParameters=config_overrides
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+ReturnToService=2
+SlurmdTimeout=10
+KillWait=2
+MailProg=/bin/true
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={p1} CPUs=1 RealMemory=500
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={p2} CPUs=1 RealMemory=500
+PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+'''
+
+
+def free_ports(n):
+    "Ports of loopback that nobody has"
+    socks = [socket.socket() for _ in range(n)]
+    for s in socks: s.bind(('127.0.0.1', 0))
+    ports = [s.getsockname()[1] for s in socks]
+    for s in socks: s.close()
+    return ports
+
+
+@pytest.fixture(scope='module')
+def slurm(tmp_path_factory):
+    "SLURM of two machines of one core each: a controller and two slurmd, on loopback, from Debian's packages"
+    if not all(map(shutil.which, ('slurmctld', 'slurmd', 'sbatch'))):
+        (pytest.fail if os.environ.get('CI') else pytest.skip)('SLURM is not on this machine (Debian: apt install slurm-wlm)')
+    home, ports = tmp_path_factory.mktemp('slurm'), free_ports(3)
+    (home/'state').mkdir()
+    conf = home/'slurm.conf'
+    conf.write_text(CONF.format(host=socket.gethostname(), user=getpass.getuser(), home=home, p0=ports[0], p1=ports[1], p2=ports[2]), encoding='utf-8')
+    os.environ['SLURM_CONF'] = str(conf)
+    run = lambda *cmd: subprocess.Popen(cmd, stdout=(home/'said').open('a'), stderr=subprocess.STDOUT)
+    procs = dict(ctld=run('slurmctld', '-D'))
+    for n in ('n1', 'n2'): procs[n] = run('slurmd', '-D', '-N', n)
+    idle = lambda: subprocess.run(['sinfo', '-h', '-o', '%D %t'], capture_output=True, text=True).stdout.strip() == '2 idle'
+    try:
+        wait_for(idle, 60)
+        yield procs
+    finally:
+        subprocess.run(['scancel', '-u', getpass.getuser()], capture_output=True)
+        for p in reversed(procs.values()): p.terminate()
+        for p in procs.values():
+            try: p.wait(10)
+            except subprocess.TimeoutExpired: p.kill()
+
+
+def on_slurm(study, *args): return start(study, '--engine', 'slurm', '--workers', '2', '--slurm', 'partition=main time=30', *args)
+
+
+def test_slurm_makes_the_records_of_one_process(study, slurm):
+    "Workers share the list; a lost job is taken up by another worker, and given up after three times; an error is told once"
+    out = finish(on_slurm(study), 1)
+    assert '5 ran' in out and '2 failed' in out and 'ValueError: thirteen' in out and 'lost 3 times' in out, out
+    assert started(study) == {'fine 0': 1, 'fine 1': 1, 'fine 2': 1, 'fine 3': 1, 'dies once 0': 2, 'dies 0': 3, 'wrong 0': 1}
+    same_as_inline(study, 'smoke')
+
+
+def test_slurms_workers_need_no_command(study, slurm):
+    "Left to themselves they finish; the same command, given meanwhile, puts no second crew into the queue"
+    assert '8 queued' in finish(on_slurm(study, '--preset', 'gpu', '--no-wait', '--device', 'cpu'), 3)
+    told = subprocess.run([sys.executable, '-m', 'xltnb.cli', 'status', 'far', '--preset', 'gpu', '--store', str(study[0]/'store')], cwd=ROOT, env=study[1], capture_output=True, encoding='utf-8')
+    assert 'far at gpu' in told.stdout and ("SLURM's workers" in told.stdout or '8 done' in told.stdout), told
+    out = finish(on_slurm(study, '--preset', 'gpu', '--device', 'cpu'))
+    assert '8 ran' in out or 'all 8 runs are done' in out, out
+    assert len(json.loads((study[0]/'store'/'.slurm'/'crews.json').read_text(encoding='utf-8'))) == 1
+    assert set(started(study).values()) == {1}
+    same_as_inline(study, 'gpu')
