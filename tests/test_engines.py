@@ -214,6 +214,7 @@ def free_ports(n):
 @pytest.fixture(scope='module')
 def slurm(tmp_path_factory):
     "SLURM of two machines of one core each: a controller and two slurmd, on loopback, from Debian's packages"
+    os.environ['PATH'] += ':/usr/sbin'  # which a user's PATH need not have
     if not all(map(shutil.which, ('slurmctld', 'slurmd', 'sbatch'))):
         (pytest.fail if os.environ.get('CI') else pytest.skip)('SLURM is not on this machine (Debian: apt install slurm-wlm)')
     home, ports = tmp_path_factory.mktemp('slurm'), free_ports(3)
