@@ -2,12 +2,14 @@
 import getpass
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, write_paper
@@ -65,7 +67,7 @@ def start(study, *args, store='store'):
 def finish(proc, *codes):
     "Wait for a command; what it printed"
     out = proc.communicate(timeout=300)[0]
-    assert proc.returncode in (codes or (0,)), out
+    assert proc.returncode in (codes or (0,)), out + ''.join(f.read_text(encoding='utf-8') for f in map(Path, re.findall(r'see (\S+\.txt)', out)))
     assert 'Traceback' not in out, out
     return out
 
@@ -81,7 +83,7 @@ def numbers(study, store='store'): return {k: {f: v for f, v in r.items() if f n
 def started(study): return Counter((study[0]/'shared'/'log').read_text(encoding='utf-8').splitlines())
 
 
-def wait_for(cond, s=120):
+def wait_for(cond, s=240):
     "Wait until `cond()` holds"
     end = time.time()+s
     while not cond():
@@ -123,8 +125,8 @@ def new_cluster():
     "Two machines of one core each: two raylets with their own processes, on loopback"
     os.environ['RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER'] = '0'  # stay on loopback
     from ray.cluster_utils import Cluster
-    c = Cluster(initialize_head=True, head_node_args=LIGHT | dict(no_monitor=True))
-    c.add_node(**LIGHT)
+    c = Cluster(initialize_head=True, head_node_args=LIGHT | dict(no_monitor=True, runtime_env_dir_name='env-0'))
+    c.add_node(**LIGHT, runtime_env_dir_name='env-1')  # what is sent lies on each machine
     return c
 
 

@@ -35,8 +35,8 @@ def _version(p):
 
 # %% ../nbs/05_doctor.ipynb #4a1f80d7
 _NEED = ('torch','numba','transformers','accelerate','safetensors','plotly','pandas','scipy','datasets','scikit-learn') # the package's own
-_BROUGHT = {'jupyterlab': 'lab', 'papermill': 'lab', 'ipywidgets': 'lab', 'nbdev': 'dev', 'playwright': 'ui', 'rust-reversi': 'peers', 'ray': 'cluster',
-    'submitit': 'cluster'}
+_BROUGHT = {'jupyterlab': 'lab', 'papermill': 'lab', 'ipywidgets': 'lab', 'nbdev': 'dev', 'playwright': 'ui', 'rust-reversi': 'peers',
+    'ray': 'cluster', 'submitit': 'cluster'}
 
 def _packages():
     "What is imported, and what can be; tests and site are of use in a checkout alone"

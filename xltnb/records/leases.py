@@ -18,6 +18,9 @@ from math import inf
 from pathlib import Path
 from threading import Event, Thread
 from uuid import uuid4
+
+from fastcore.basics import patch
+
 from ..core import XltError
 from ..files import atomic_write, set_aside, sha256_of, write_new
 
@@ -124,29 +127,35 @@ class Lease:
 
     def _mine(self): return _owner(self.lock).get('token')==self.token
 
-    def busy(self)->bool:
-        "Tell whether a living process holds it"
-        return not _is_stale(self.lock)
-
-    def about(self)->dict: # host, pid, since when; what `note` added; nothing where there is no lock
-        "Read what the lock says of its owner"
-        return _owner(self.lock)
-
-    def note(self,
-        **what, # such as where='node-3'
-    ):
-        "Write more about a lease that is ours into its lock"
-        if self.held and self._mine(): atomic_write(self.lock, self._text(**what))
-
-    def owner(self)->str: # 'process 123 on laptop'
-        "Name who holds the lease, for an error"
-        return 'process {pid} on {host}'.format_map(dict(pid='?', host='?') | _owner(self.lock))
-
     def release(self):
         "Give the lease back"
         self._stop.set()
         if self.held and self._mine(): self.lock.unlink(missing_ok=True)
         self.held = False
+
+# %% ../../nbs/records/04_leases.ipynb #437be50c
+@patch
+def busy(self:Lease)->bool:
+    "Tell whether a living process holds it"
+    return not _is_stale(self.lock)
+
+@patch
+def about(self:Lease)->dict: # host, pid, since when; what `note` added; nothing where there is no lock
+    "Read what the lock says of its owner"
+    return _owner(self.lock)
+
+@patch
+def owner(self:Lease)->str: # 'process 123 on laptop'
+    "Name who holds the lease, for an error"
+    return 'process {pid} on {host}'.format_map(dict(pid='?', host='?') | _owner(self.lock))
+
+# %% ../../nbs/records/04_leases.ipynb #341278c3
+@patch
+def note(self:Lease,
+    **what, # such as where='node-3'
+):
+    "Write more about a lease that is ours into its lock"
+    if self.held and self._mine(): atomic_write(self.lock, self._text(**what))
 
 # %% ../../nbs/records/04_leases.ipynb #8c5498f6
 def _seal(home): return home.with_name(f'{home.name}.seal')

@@ -14,7 +14,7 @@ from typing import Protocol
 from ..core import XltError
 from .experiments import Job, Needs
 from .progress import JobProgress, Outcome
-from .run import Finished, Setup, claim, keep
+from .run import Finished, Setup, keep, lease_job
 
 # %% ../../nbs/runs/04_drive.ipynb #e7724144
 class Pool(Protocol):
@@ -73,7 +73,7 @@ class Driver:
     ):
         "Lease a job and give it to the pool"
         if why := self.pool.refuses(job): return self.end(Outcome(job, 'failed', note=why))
-        mine = claim(self.store, job)
+        mine = lease_job(self.store, job)
         if isinstance(mine, Outcome): return self.end(mine)
         self.running[job.key] = job,mine
         self.progress.update(job, self.progress.frac.get(job.key, 0.), 'starts')

@@ -23,7 +23,7 @@ from .drive import needs_of
 from .experiments import Job, Needs
 from .local import child_env
 from .progress import JobProgress, Outcome
-from .run import Finished, Setup, claim, compute, failure_file, keep
+from .run import Finished, Setup, compute, failure_file, keep, lease_job
 
 # %% ../../nbs/runs/07_slurm.ipynb #dd4289f9
 _MINUTES = 24*60 # of a worker, where nothing else is asked for
@@ -61,7 +61,7 @@ def _one(store, job, setup, lost):
     "Run one job of a list, if it is free: how it ended"
     if time.time()>=setup.deadline: return 'left'
     if failure_file(store, job.key).exists(): return 'there'
-    mine = claim(store, job)
+    mine = lease_job(store, job)
     if isinstance(mine, Outcome): return mine.status
     _HELD[:] = [mine]
     n = lost.get(job.key, 0)+mine.losses
