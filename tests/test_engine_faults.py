@@ -118,3 +118,16 @@ def test_a_machine_of_slurm_is_lost(study, slurm):
         again(study, on_slurm)
     finally:
         slurm['n2'] = subprocess.Popen(['slurmd', '-D', '-N', 'n2'], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+
+
+def test_a_preempted_worker_is_queued_again(study, slurm):
+    "Its job is free at once, and nobody counts it as lost"
+    cmd = on_slurm(study, '--preset', 'laptop')
+    before = under_way(study)
+    ids = subprocess.run(['squeue', '-h', '-r', '--me', '-o', '%i'], capture_output=True, text=True).stdout.split()
+    subprocess.run(['scancel', '--signal', 'USR2', ids[0]], check=True)
+    told = lambda: subprocess.run(['scontrol', 'show', 'job', ids[0]], capture_output=True, text=True).stdout
+    wait_for(lambda: 'Restarts=1' in told())
+    assert '12 ran' in finish(cmd)
+    nothing_lost_or_doubled(study, before, 1)
+    subprocess.run(['scancel', *ids], check=True)
