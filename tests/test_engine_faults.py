@@ -10,9 +10,10 @@ pytestmark = pytest.mark.audit
 JOBS = 12
 
 
-def under_way(study):
+def under_way(study, cmd):
     "Wait until some jobs are done and others are not"
-    wait_for(lambda: 3 <= len(records(study)) < JOBS)
+    wait_for(lambda: 3 <= len(records(study)) < JOBS or cmd.poll() is not None)
+    assert cmd.poll() is None, cmd.communicate()[0]
     return {r['seed'] for r in records(study).values()}
 
 
@@ -46,7 +47,7 @@ def kill_all(*words):
 
 def test_a_machine_of_ray_is_lost(study, cluster):
     cmd = on_ray(study, cluster, '--preset', 'laptop')
-    before = under_way(study)
+    before = under_way(study, cmd)
     cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
     assert '12 ran' in finish(cmd)
     nothing_lost_or_doubled(study, before, 3)
@@ -55,7 +56,7 @@ def test_a_machine_of_ray_is_lost(study, cluster):
 
 def test_the_driver_of_ray_is_killed(study, cluster):
     cmd = on_ray(study, cluster, '--preset', 'laptop')
-    before = under_way(study)
+    before = under_way(study, cmd)
     cmd.kill()
     cmd.communicate()
     finish(on_ray(study, cluster, '--preset', 'laptop'))
@@ -72,13 +73,13 @@ def test_two_drivers_share_a_cluster(study, cluster):
 def test_the_head_of_ray_is_lost(study, cluster):
     "The command ends, sooner or later; another cluster finishes"
     cmd = on_ray(study, cluster, '--preset', 'laptop')
-    before = under_way(study)
+    before = under_way(study, cmd)
     cluster.head_node.kill_gcs_server()
     cluster.head_node.kill_raylet()
     try: cmd.communicate(timeout=20)
     except subprocess.TimeoutExpired: cmd.kill()
     cmd.communicate()
-    cluster.shutdown()
+    for node in cluster.list_all_nodes(): node.kill_all_processes(check_alive=False, allow_graceful=False)
     other = new_cluster()
     try: finish(on_ray(study, other, '--preset', 'laptop'))
     finally: other.shutdown()
@@ -87,7 +88,7 @@ def test_the_head_of_ray_is_lost(study, cluster):
 
 def test_a_worker_of_slurm_is_cancelled(study, slurm):
     cmd = on_slurm(study, '--preset', 'laptop')
-    before = under_way(study)
+    before = under_way(study, cmd)
     ids = subprocess.run(['squeue', '-h', '-r', '--me', '-o', '%i'], capture_output=True, text=True).stdout.split()
     subprocess.run(['scancel', ids[0]], check=True)
     assert '12 ran' in finish(cmd)
@@ -97,7 +98,7 @@ def test_a_worker_of_slurm_is_cancelled(study, slurm):
 
 def test_the_command_of_slurm_is_killed(study, slurm):
     cmd = on_slurm(study, '--preset', 'laptop')
-    before = under_way(study)
+    before = under_way(study, cmd)
     cmd.kill()
     cmd.communicate()
     wait_for(lambda: len(records(study)) == JOBS)
@@ -109,7 +110,7 @@ def test_the_command_of_slurm_is_killed(study, slurm):
 def test_a_machine_of_slurm_is_lost(study, slurm):
     "Its slurmd, and all that ran there: the other machine finishes"
     cmd = on_slurm(study, '--preset', 'laptop')
-    before = under_way(study)
+    before = under_way(study, cmd)
     slurm['n2'].kill()
     kill_all('SLURMD_NODENAME=n2', os.environ['SLURM_CONF'])
     try:
@@ -123,7 +124,7 @@ def test_a_machine_of_slurm_is_lost(study, slurm):
 def test_a_preempted_worker_is_queued_again(study, slurm):
     "Its job is free at once, and nobody counts it as lost"
     cmd = on_slurm(study, '--preset', 'laptop')
-    before = under_way(study)
+    before = under_way(study, cmd)
     ids = subprocess.run(['squeue', '-h', '-r', '--me', '-o', '%i'], capture_output=True, text=True).stdout.split()
     subprocess.run(['scancel', '--signal', 'USR2', ids[0]], check=True)
     told = lambda: subprocess.run(['scontrol', 'show', 'job', ids[0]], capture_output=True, text=True).stdout

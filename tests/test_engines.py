@@ -123,10 +123,10 @@ LIGHT = dict(num_cpus=1, include_log_monitor=False, include_dashboard=False)
 
 def new_cluster():
     "Two machines of one core each: two raylets with their own processes, on loopback"
-    os.environ |= dict(RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER='0', RAY_raylet_start_wait_time_s='240')  # on loopback; a busy machine is no failure
+    os.environ |= dict(RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER='0', RAY_raylet_start_wait_time_s='240', RAY_worker_niceness='0')  # on loopback; a busy machine is no failure
     from ray.cluster_utils import Cluster
-    c = Cluster(initialize_head=True, head_node_args=LIGHT | dict(no_monitor=True, runtime_env_dir_name='env-0'))
-    c.add_node(**LIGHT, runtime_env_dir_name='env-1')  # what is sent lies on each machine
+    c = Cluster(initialize_head=True, head_node_args=LIGHT | dict(no_monitor=True))
+    c.add_node(**LIGHT, runtime_env_dir_name='env-1')  # each machine has its own copy of what is sent
     return c
 
 
