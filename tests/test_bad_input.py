@@ -338,7 +338,7 @@ def test_a_lock_that_cannot_be_written_is_told_and_not_left(tmp_path, monkeypatc
     def full(*args): raise OSError(28, 'No space left on device')
     monkeypatch.setattr('xltnb.files.os.write', full)
     with pytest.raises(XltError, match='could not write .*k.lock: No space left.*free some space'): Lease(tmp_path/'k.lock').take()
-    assert [p.name for p in tmp_path.iterdir()] == ['.mutex']
+    assert not list(tmp_path.iterdir())
     monkeypatch.undo()
     with Lease(tmp_path/'k.lock') as mine: assert mine
 
