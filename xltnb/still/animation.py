@@ -22,7 +22,8 @@ def animated(
     if not pictures: raise XltError('animated needs at least one picture')
     head,style,_ = _PARTS.match(pictures[0]).groups()
     whole,share = seconds*len(pictures), 100/len(pictures)
-    css = (f'<style>.f{{visibility:hidden;animation:f {whole:g}s step-end infinite}}@keyframes f{{0%{{visibility:visible}}{share:g}%{{visibility:hidden}}}}'
+    css = (f'<style>.f{{visibility:hidden;animation:f {whole:g}s step-end infinite}}'
+        f'@keyframes f{{0%{{visibility:visible}}{share:g}%{{visibility:hidden}}}}'
         '@media(prefers-reduced-motion){.f{animation:none}.f:first-of-type{visibility:visible}}</style>')
     frame = lambda i, p: f'<g class="f" style="animation-delay:{i*seconds-whole:g}s">{_PARTS.match(p)[3].strip()}</g>'
     return head + (style or '') + css + ''.join(frame(i, p) for i,p in enumerate(pictures)) + '</svg>'
