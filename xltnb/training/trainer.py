@@ -10,6 +10,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
@@ -158,6 +159,25 @@ def save_model(self:Finetuner,
 ):
     "Write model and tokenizer, without the library's bars"
     with quiet(): super(Finetuner, self).save_model(*args, **kwargs)
+
+# %% ../../nbs/training/08_trainer.ipynb #c51cd618
+@contextmanager
+def _by_products(model, when):
+    "Attention by matrix products meanwhile, in models of the library"
+    was = getattr(getattr(model, 'config', None), '_attn_implementation', None)
+    change = when and was=='sdpa' and hasattr(model, 'set_attn_implementation')
+    if change: model.set_attn_implementation('eager')
+    try: yield
+    finally:
+        if change: model.set_attn_implementation(was)
+
+@patch
+def train(self:Finetuner,
+    *args, # as for `Trainer`
+    **kwargs, # as for `Trainer`
+): # what the library returns
+    "Train as `MethodTrainer` does, with the attention that is fastest in this arithmetic"
+    with _by_products(self.model, self.args.bf16 and self.args.device.type=='cpu'): return super(Finetuner, self).train(*args, **kwargs)
 
 # %% ../../nbs/training/08_trainer.ipynb #f9ed30fb
 @patch
