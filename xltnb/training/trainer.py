@@ -381,7 +381,9 @@ def subwords_read(
     max_len:int=128, # subwords, specials included
 )->np.ndarray: # bool, one a subword
     "Find the subwords that a run reads: those of the task, and of what methods write before training"
-    keep = task_subwords(tokenizer, task)
+    told = [m.subwords(tokenizer) for m in methods]
+    keep = np.logical_or.reduce([task_subwords(tokenizer, task), *(k for k in told if k is not None)])
+    methods = [m for m,k in zip(methods, told) if k is None]
     if all(type(m).prepare is Method.prepare for m in methods): return keep
     feats = prepared(task, tokenizer, max_len, methods, seed).with_format(None)
     for c in (c for c in feats.column_names if c.endswith('_ids') and 'type' not in c):
