@@ -265,15 +265,28 @@ def _refuse_hub(name, pub, hub):
     if hub_off(): raise XltError(f'{name} would come from the hub ({pub.hub}), which is off: set HF_HUB_OFFLINE=0, or pass folder=')
 
 # %% ../../nbs/tasks/07_hub.ipynb #ec3594d8
+def _way_out(name, folder, langs):
+    "What a folder is good for as it is: fewer languages, or a data set that reads the same files in another way"
+    have = tuple(l for l in PUBLISHED[name].languages if find_files(name, folder, l, 'test'))
+    if langs is None and have and not missing(name, folder, have): return f'; to use what is there pass langs={have}'
+    other = next((n for n,p in PUBLISHED.items() if p.of==name and not missing(n, folder, langs)), '')
+    return f'; load_task({other!r}, ...) makes do with what is there' if other else ''
+
 def _refuse_missing(name, folder, langs):
     lost = missing(name, folder, langs)
     if not lost: return
-    have = tuple(l for l in PUBLISHED[name].languages if find_files(name, folder, l, 'test'))
-    hint = f'; to use what is there pass langs={have}' if langs is None and have else ''
     some = '; '.join(lost[:4]) + (' ...' if len(lost)>4 else '')
-    raise XltError(f'{folder} lacks {len(lost)} of the files of {name}{hint}. Missing: {some}')
+    raise XltError(f'{folder} lacks {len(lost)} of the files of {name}{_way_out(name, folder, langs)}. Missing: {some}')
 
 # %% ../../nbs/tasks/07_hub.ipynb #beb53f1b
+def _trained_on(splits, kind): # yields notes
+    "Note the test rows of the source that its training rows repeat"
+    if kind not in ('classify','pair','tag') or not {'train','test'}<=splits.keys(): return
+    said = lambda r: tuple(r['tokens']) if kind=='tag' else (r['text'], r.get('text2'))
+    seen = {said(r) for r in splits['train']}
+    n = sum(said(r) in seen for r in splits['test'])
+    if n: yield f'en test: {n} of {len(splits["test"])} rows stand in train too'
+
 PUBLISHED_TASKS = tuple(n for n,p in PUBLISHED.items() if p.kind!='text')
 
 def load_task(
@@ -284,6 +297,8 @@ def load_task(
     limit:int|None=None, # rows of each language's validation and test splits of a published task; None or 0: all
 )->Task: # its `notes` count what was mended and dropped, and what looks odd
     "Load a labelled task by name; raises `XltError` listing missing files, or naming what is wrong in one"
+    if known := next((n for n,p in PUBLISHED.items() if name in p.folders), ''):
+        raise XltError(f'{name!r} is what a folder of {known} is called: load_task({known!r}, ...)')
     if check_name(name, (*BENCH, *PUBLISHED_TASKS), 'task') in BENCH: return _embedded(name, folder, langs)
     pub = PUBLISHED[name]
     folder = data_folder(name, folder)
@@ -299,7 +314,7 @@ def load_task(
     odd = check_data(name, pub.kind, raw, 'en', loader.files, bool(limit and loader.by_line))
     labels = pub.labels or labels_of(raw['en'].get('train', []), pub.kind)
     data = {l: DatasetDict({s: typed_rows(r, pub.kind, labels, f'{name}, {l}, {s}') for s,r in splits.items()}) for l,splits in raw.items()}
-    return Task(name, pub.kind, data, labels, licence=pub.licence, scorer=pub.scorer, notes=(*loader.notes, *odd), groups=_titles(raw))
+    return Task(name, pub.kind, data, labels, licence=pub.licence, scorer=pub.scorer, notes=(*loader.notes, *_trained_on(raw['en'], pub.kind), *odd), groups=_titles(raw))
 
 # %% ../../nbs/tasks/07_hub.ipynb #7c3291bf
 def _cut(rows, lang, part, task, shared):

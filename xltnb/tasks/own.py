@@ -169,6 +169,9 @@ def _table_rows(path):
         rows = [(lines.line_num, r) for r in lines if len(r)>1 or any(map(str.strip, r))]
     if not rows: raise XltError('it is empty')
     head = check_once(rows[0][1], 'column')
+    if not any(n in _KEY for n in head):
+        raise XltError(f'its first line is taken for the names of columns, and none is known: {" | ".join(head):.60}; write a line of '
+                       'names above the rows, such as text and label')
     for n,r in rows:
         if len(r)>len(head):
             raise XltError('rows have more fields than the header has names: quote fields that hold the separator, '

@@ -335,9 +335,10 @@ def generalized(self:Finetuner,
     langs:Sequence[str]|None=None, # default: all of the task
     limit:int|None=None, # items
     split:str='test', # 'validation' or 'test'
+    half:bool=False, # as in `zero_shot`
 )->Matrix: # [P,Q]
     "Score every ordered pair of languages, in the precision of `zero_shot`"
-    with self._precision(): return score_pairs(self.model, self.processing_class, self.task, langs, split, limit, self.cfg.max_len)
+    with self._precision(half): return score_pairs(self.model, self.processing_class, self.task, langs, split, limit, self.cfg.max_len)
 
 # %% ../../nbs/training/08_trainer.ipynb #ca158382
 def averaged(
