@@ -280,12 +280,12 @@ def _refuse_missing(name, folder, langs):
 
 # %% ../../nbs/tasks/07_hub.ipynb #beb53f1b
 def _trained_on(splits, kind): # yields notes
-    "Note the test rows of the source that its training rows repeat"
+    "Note the few test rows of the source that its training rows repeat; from a tenth on `check_data` warns of them"
     if kind not in ('classify','pair','tag') or not {'train','test'}<=splits.keys(): return
     said = lambda r: tuple(r['tokens']) if kind=='tag' else (r['text'], r.get('text2'))
     seen = {said(r) for r in splits['train']}
     n = sum(said(r) in seen for r in splits['test'])
-    if n: yield f'en test: {n} of {len(splits["test"])} rows stand in train too'
+    if 0<10*n<len(splits['test']): yield f'en test: {n} of {len(splits["test"])} rows stand in train too'
 
 PUBLISHED_TASKS = tuple(n for n,p in PUBLISHED.items() if p.kind!='text')
 
@@ -297,7 +297,7 @@ def load_task(
     limit:int|None=None, # rows of each language's validation and test splits of a published task; None or 0: all
 )->Task: # its `notes` count what was mended and dropped, and what looks odd
     "Load a labelled task by name; raises `XltError` listing missing files, or naming what is wrong in one"
-    if known := next((n for n,p in PUBLISHED.items() if name in p.folders), ''):
+    if name not in PUBLISHED and (known := next((n for n,p in PUBLISHED.items() if name in p.folders), '')):
         raise XltError(f'{name!r} is what a folder of {known} is called: load_task({known!r}, ...)')
     if check_name(name, (*BENCH, *PUBLISHED_TASKS), 'task') in BENCH: return _embedded(name, folder, langs)
     pub = PUBLISHED[name]
