@@ -443,6 +443,13 @@ def test_our_warnings_on_a_command_line_are_one_line():
     assert _line_of('broken record x', UserWarning, 'f.py', 3, 'code()') == 'xltnb: broken record x\n' and 'f.py' in _line_of('x', DeprecationWarning, 'f.py', 3)
 
 
+def test_a_file_without_a_header_says_what_its_first_line_was_taken_for(tmp_path):
+    from xltnb.tasks.own import read_own
+    (tmp_path/'a.tsv').write_text('kittens sleep\tgood\ncats run\tbad\n', encoding='utf-8')
+    with pytest.raises(XltError, match=r'first line is taken for the names of columns, and none is known: kittens sleep \| good; write a line of names'):
+        read_own(tmp_path/'a.tsv')
+
+
 @pytest.mark.parametrize('name,text', [('train-en.csv', 'text,label\nhello, world,pos\nbye,neg\n'), ('train-en.tsv', 'text\tlabel\nhello\tpos\t\n')])
 def test_rows_longer_than_their_header_are_refused(tmp_path, name, text):
     "pandas would read them shifted by a column"
