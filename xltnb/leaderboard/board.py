@@ -80,7 +80,9 @@ def _frozen(cfg, task, methods, seed, ctx):
     for split,langs in dict(train=task.languages[:1], validation=task.languages[:1], test=task.languages).items():
         for lang in langs: split_vectors(reader, task, lang, split)
     start = time.process_time()
-    z,facts = frozen_study(task, methods, seed, replace(cfg.frozen, train=cfg.train), reader, told=ctx.report)
+    own = any('.py:' in w for w in cfg.methods) and any(type(m).loss is not Method.loss for m in methods)
+    how = replace(cfg.frozen, train=cfg.train, originals=1. if own else cfg.frozen.originals)
+    z,facts = frozen_study(task, methods, seed, how, reader, told=ctx.report)
     return z, facts | dict(seconds=time.process_time()-start)
 
 # %% ../../nbs/leaderboard/01_board.ipynb #4957bc92

@@ -10,7 +10,7 @@ __all__ = ['ROWS', 'CORE', 'BEYOND', 'LANGS', 'PAWSX', 'XNLI', 'FROZEN_ROWS', 'R
 from dataclasses import dataclass, field, replace
 
 from ...core import Config, check_name, one_of, within
-from ...invented.words import NEAR_TO_FAR
+from ...invented.words import INVENTED_VERSIONS, NEAR_TO_FAR
 from ...records.presets import find_preset
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
 from ...studies.recipes import INVENTED_RECIPE, N, PAIR_RECIPE, RHO, Call, call
@@ -217,6 +217,11 @@ def _seeds(study, row, preset):
     few = row not in CORE or preset=='laptop' and ROWS[row].grid
     return study.more.get(row, min(study.seeds, 3) if few else study.seeds)
 
+def _inputs(cfg):
+    "Versions of what a run in invented languages stands on"
+    kind = cfg.task.removeprefix('invented_')
+    return {k: str(INVENTED_VERSIONS[k]) for k in (kind, 'encoder')} if kind in INVENTED_VERSIONS else {}
+
 def _row_jobs(name, study, row, preset, seeds):
     "All repeats of a row"
     cfg = row_cfg(study.cfg, row, study.copies, study.passes, study.exact)
@@ -226,7 +231,7 @@ def _row_jobs(name, study, row, preset, seeds):
     cost = study.plain_s*ROWS[row].cost*epochs
     n = seeds or _seeds(study, row, preset)
     own = lambda i: replace(cfg, task=f'{cfg.task}:{i+1}', encoder=f'{cfg.encoder}:{i+1}') if study.worlds else cfg
-    return [make_job(f'{name}-{row}', 'robust.finetune', own(i), i, cost, task=name, row=row) for i in range(n)]
+    return [make_job(f'{name}-{row}', 'robust.finetune', own(i), i, cost, _inputs(cfg), task=name, row=row) for i in range(n)]
 
 def _around_jobs(preset, seeds):
     "What regions contain"
