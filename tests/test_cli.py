@@ -16,6 +16,7 @@ from xltnb.terminal import show_rows
 from xltnb.records.record import Record
 from xltnb.records.store import Store
 from xltnb.runs.experiments import jobs_for
+from xltnb.verdicts.words import VERDICTS
 
 STUDY = '''
 from xltnb.runs.experiments import Result, experiment, make_job, preset_jobs
@@ -120,7 +121,7 @@ def test_claims_json(study):
     rows = json.loads(xltnb(study, 'claims', 'mothello', '--preset', 'laptop', '--store', str(study[0]/'empty'), '--json')[0])
     assert [r['claim'] for r in rows][:3]==['mothello.C1', 'mothello.C2', 'mothello.C3']
     assert all(list(r)==['paper', 'claim', 'preset', 'verdict', 'effect', 'low', 'high', 'n'] for r in rows)
-    assert {r['verdict'] for r in rows}<={'ok', 'smaller', 'off', 'unclear', 'untestable', 'undecided', 'open', 'todo'} and {r['preset'] for r in rows}=={'laptop'}
+    assert {r['verdict'] for r in rows}<=set(VERDICTS) and {r['preset'] for r in rows}=={'laptop'}
 
 
 def test_compare_json_and_check(study):
@@ -171,14 +172,14 @@ def test_verdicts_have_colours_on_a_terminal(monkeypatch, env, coloured):
     for k in ('FORCE_COLOR', 'NO_COLOR', 'TTY_COMPATIBLE'): monkeypatch.delenv(k, raising=False)
     for k, v in (env | dict(TERM='xterm')).items(): monkeypatch.setenv(k, v)
     out = io.StringIO()
-    with redirect_stdout(out): show_rows([dict(claim='a.C1', verdict='ok'), dict(claim='a.C2', verdict='off')])
+    with redirect_stdout(out): show_rows([dict(claim='a.C1', verdict='held'), dict(claim='a.C2', verdict='did not hold')])
     assert ('\x1b[32mok' in out.getvalue() and '\x1b[31moff' in out.getvalue()) is coloured
 
 
 def test_a_narrow_table_keeps_its_first_columns(monkeypatch):
     monkeypatch.setenv('COLUMNS', '80')
     out = io.StringIO()
-    with redirect_stdout(out): show_rows([dict(claim='a.C1', verdict='ok', effect='0.1 (0.0 to 0.2)', text='word '*40)])
+    with redirect_stdout(out): show_rows([dict(claim='a.C1', verdict='held', effect='0.1 (0.0 to 0.2)', text='word '*40)])
     assert 'a.C1   ok       0.1 (0.0 to 0.2)' in out.getvalue() and max(map(len, out.getvalue().split('\n')))<=80
 
 
@@ -199,7 +200,7 @@ def test_the_best_runs_come_first_and_ours_beside(study, monkeypatch):
     store = study[0]/'own'
     text = xltnb(study, 'claims', 'mothello', '--store', str(store))[0]
     head, shipped = text.split('\n')[0], next(r for r in text.split('\n') if r.startswith('mothello.C2'))
-    assert 'here' not in head and 'laptop' in shipped and 'todo' not in shipped and '0.47-0.53 across' in shipped
+    assert 'here' not in head and 'laptop' in shipped and 'to run' not in shipped and '0.47-0.53 across' in shipped
     job = jobs_for('mothello', 'smoke')[0]
     Store(store, committed=False).put(Record(job.experiment, job.key, job.config, job.seed, {}, arm=job.arm, provenance=dict(cpu='x')))
     assert 'here' in xltnb(study, 'claims', 'mothello', '--store', str(store))[0].split('\n')[0]
@@ -209,4 +210,4 @@ def test_the_best_runs_come_first_and_ours_beside(study, monkeypatch):
 
 def test_what_a_preset_does_not_have_is_not_left_to_do(study):
     text = xltnb(study, 'claims', 'baselines', '--preset', 'smoke', '--check', '--store', str(study[0]/'empty'))[0]
-    assert 'not at smoke' in text and 'todo' not in text
+    assert 'not at smoke' in text and 'to run' not in text

@@ -109,15 +109,15 @@ def test_boards_under_symmetries():
 
 
 def test_claims_of_every_verdict_have_a_row():
-    rows = [dict(claim=f'p.C{i}', preset='smoke', verdict=v, effect=np.nan if v in ('untestable', 'todo', 'open') else .1*i, low=np.nan, high=None, n=i, margin=None) for i, v in enumerate(verdicts.VERDICT_LOOK)]
+    rows = [dict(claim=f'p.C{i}', preset='smoke', verdict=v, effect=np.nan if v in ('not measured', 'not read') else .1*i, low=np.nan, high=None, n=i, margin=None) for i, v in enumerate(verdicts.VERDICT_LOOK)]
     fig = verdicts.claims_fig(rows)
     assert list(fig.layout.yaxis.categoryarray) == [r['claim'] for r in rows][::-1]
-    assert len(fig.layout.annotations) == 3 and fig.layout.title.text == f'Of {len(verdicts.VERDICT_LOOK)} claims: ' + ', '.join(f'1 {v}' for v in verdicts.VERDICT_LOOK)
+    assert len(fig.layout.annotations) == 2 and fig.layout.title.text == f'Of {len(verdicts.VERDICT_LOOK)} claims: ' + ', '.join(f'1 {v}' for v in verdicts.VERDICT_LOOK)
 
 
 @pytest.mark.parametrize('rule,inside', [('above', (.1, None)), ('below', (None, .1)), ('within', (-.1, .1))])
 def test_the_claimed_side_is_shaded(rule, inside):
-    row = dict(claim='p.C1', preset='smoke', verdict='ok', effect=.5, low=.4, high=.6, n=3, margin=.1, rule=rule)
+    row = dict(claim='p.C1', preset='smoke', verdict='held', effect=.5, low=.4, high=.6, n=3, margin=.1, rule=rule)
     fig = verdicts.claims_fig([row])
     box, = [s for s in fig.layout.shapes if s.type == 'rect']
     assert (box.x0, box.x1) == tuple(e if w is None else w for w, e in zip(inside, fig.layout.xaxis.range))

@@ -71,7 +71,7 @@ def test_ours_are_called_a_pilot(paper):
     p = load_paper(paper)
     assert {c.source for c in cells(paper)} == {'pilot'} and all(c.value is not None for c in cells(paper))
     assert {c.place for c in cells(paper)} == {'our pilot'} and {c.place for c in p.claims.values()} <= {'our pilot', 'our control'}
-    assert all(c.ours for c in p.claims.values())
+    assert all(c.rank == 'ours' for c in p.claims.values())
 
 
 PILOT = [t for t in BENCH if t != 'lo_topic']  # built after the pilot whose numbers the tables hold
@@ -150,8 +150,8 @@ SHAPES = [ # what a small file holds, and what the message must say
     ('claims: [{id: C1, text: t, place: p, checks: [{presets: smoke, arms: {a: x}, effect: a.m, rule: above, margin: 0, why: w}]}]',
      "Check.presets must be a list, not str 'smoke'"),
     ('claims: [{id: 7, text: t, place: p}]', 'Claim.id must be str, not int 7'),
-    ('claims: [{id: C1, text: t, place: p, untestable: {labtop: why}}]', "unknown preset 'labtop'; did you mean 'laptop'"),
-    ('claims: [{id: C1, text: t, place: p, untestable: laptop}]', 'Claim.untestable must be a mapping'),
+    ('claims: [{id: C1, text: t, place: p, notes: {labtop: why}}]', "unknown preset 'labtop'; did you mean 'laptop'"),
+    ('claims: [{id: C1, text: t, place: p, notes: laptop}]', 'Claim.notes must be a mapping'),
 ]
 
 
@@ -235,17 +235,17 @@ def judged(tmp_path):
 
 
 @pytest.mark.parametrize('change, n, verdict, says', [
-    (lambda r: None, 3, 'ok', ''),
-    (lambda r: r.provenance['rules'].clear(), 3, 'todo', 'the rule was changed after these runs'),
-    (lambda r: r.provenance['rules'].clear() if r.arm == 'y' else None, 3, 'ok', ''),
-    (lambda r: r.provenance['rules'].clear() if r.arm == 'y' or r.seed == 1 else None, 3, 'todo', 'the rule was changed after these runs'),
-    (lambda r: r.provenance['rules'].update({k: 'f'*16 for k in r.provenance['rules']}) if r.arm == 'y' else None, 3, 'todo', 'the rule was changed after these runs'),
-    (lambda r: r.provenance.pop('rules'), 3, 'ok', ''),
-    (lambda r: r.provenance.pop('data'), 3, 'ok', ''),
-    (lambda r: r.items.pop('avg') if r.seed else None, 3, 'ok', 'not all runs hold the same items'),
-    (lambda r: r.items.clear(), 3, 'ok', ''),
-    (lambda r: r.provenance.update(data=r.arm) if r.seed == 1 else None, 2, 'undecided', '1 of 3 seeds left out, their arms saw different data'),
-    (lambda r: r.provenance.update(data=r.arm), 0, 'todo', '3 of 3 seeds left out'),
+    (lambda r: None, 3, 'held', ''),
+    (lambda r: r.provenance['rules'].clear(), 3, 'not measured', 'the rule was changed after these runs'),
+    (lambda r: r.provenance['rules'].clear() if r.arm == 'y' else None, 3, 'held', ''),
+    (lambda r: r.provenance['rules'].clear() if r.arm == 'y' or r.seed == 1 else None, 3, 'not measured', 'the rule was changed after these runs'),
+    (lambda r: r.provenance['rules'].update({k: 'f'*16 for k in r.provenance['rules']}) if r.arm == 'y' else None, 3, 'not measured', 'the rule was changed after these runs'),
+    (lambda r: r.provenance.pop('rules'), 3, 'held', ''),
+    (lambda r: r.provenance.pop('data'), 3, 'held', ''),
+    (lambda r: r.items.pop('avg') if r.seed else None, 3, 'held', 'not all runs hold the same items'),
+    (lambda r: r.items.clear(), 3, 'held', ''),
+    (lambda r: r.provenance.update(data=r.arm) if r.seed == 1 else None, 2, 'not settled', '1 of 3 seeds left out, their arms saw different data'),
+    (lambda r: r.provenance.update(data=r.arm), 0, 'not measured', '3 of 3 seeds left out'),
 ], ids=['all', 'rule-after', 'rule-before-the-last-arm', 'rule-after-a-seed', 'other-rule-of-an-arm', 'no-rules', 'no-data', 'some-items', 'no-items', 'data-of-a-seed', 'data'])
 def test_what_judging_leaves_out_is_said(judged, change, n, verdict, says):
     j = judged(change)
@@ -255,7 +255,7 @@ def test_what_judging_leaves_out_is_said(judged, change, n, verdict, says):
 def test_an_interim_look_says_so(judged):
     "The verdict stays what it is, and what is displayed tells of the seeds that are missing"
     j = judged(lambda r: None, planned=range(5))
-    assert (j.n, j.verdict, j.note) == (3, 'ok', '3 of 5 planned seeds')
+    assert (j.n, j.verdict, j.note) == (3, 'held', '3 of 5 planned seeds')
     assert judged(lambda r: r.provenance.update(data=r.arm) if r.seed == 1 else None, planned=range(5)).note.split('; ')[0].startswith('1 of 3 seeds left out')
     row = dict.fromkeys(('paper', 'claim', 'preset', 'verdict', 'effect', 'low', 'high', 'n', 'text'), 0) | dict(note=j.note)
     assert j.note in judge.Claims([row])._repr_html_()
@@ -271,11 +271,11 @@ def test_what_is_not_drawn_is_judged_by_its_items(tmp_path):
         check = replace(claim.checks[0], presets=('laptop',), arms=arms, effect=effect, rule='above', margin=0.)
         return judge.judge_claim(replace(claim, checks=(check,)), Plan('robust', 'laptop', jobs, store))[0][1]
     alone = judged({'a': 'x'}, 'a.avg - 0.3')
-    assert (alone.verdict, alone.n, alone.note) == ('ok', 1, '') and alone.low < .45 < alone.high
-    assert judged({'a': 'x'}, 'a.avg - 0.3', [replace(j, fixed=False) for j in jobs]).verdict == 'undecided'
+    assert (alone.verdict, alone.n, alone.note) == ('held', 1, '') and alone.low < .45 < alone.high
+    assert judged({'a': 'x'}, 'a.avg - 0.3', [replace(j, fixed=False) for j in jobs]).verdict == 'not settled'
     both = judged({'a': 'x', 'b': 'y'}, 'a.avg - b.avg')
-    assert (both.verdict, both.n, both.note) == ('ok', 3, '') and both.effect == pytest.approx(.31)
-    assert judged({'a': 'y', 'b': 'z'}, 'a.avg - b.avg').verdict == 'todo'
+    assert (both.verdict, both.n, both.note) == ('held', 3, '') and both.effect == pytest.approx(.31)
+    assert judged({'a': 'y', 'b': 'z'}, 'a.avg - b.avg').verdict == 'not measured'
     row = dict(pinned=alone.effect, now=alone.effect, n=1, low=alone.low)
     assert not compare.moved(row) and compare.moved(row | dict(pinned=.4)) and not compare.moved(row | dict(pinned=.4, low=math.nan))
 
@@ -292,7 +292,7 @@ def test_languages_of_unequal_size_leave_a_note(judged):
     runs = [{'a': Record('demo', f'k{s}', {}, s, dict(avg=.5+.01*s))} for s in range(3)]
     for x in runs: change(x['a'])
     j = judge.judge(replace(check, arms={'a': 'x'}, effect='a.targets', rule='above', margin=0.), runs)
-    assert j.verdict == 'ok' and j.note == 'not all languages have the same number of rows: the interval is that of the seeds alone'
+    assert j.verdict == 'held' and j.note == 'not all languages have the same number of rows: they do not count in the interval'
 
 
 @pytest.mark.parametrize('rule', ['above', 'below', 'within'])
@@ -301,11 +301,11 @@ def test_seeds_that_agree_are_not_certainty(rule, value):
     check = replace(load_paper('robust').claims['C1'].checks[0], arms={'a': 'x', 'b': 'y'}, effect='a.m - b.m', rule=rule, margin=.1)
     runs = lambda **kw: [{k: Record('demo', f'{k}{s}', {}, s, dict(m=.1*s+value*(k == 'a')), **kw) for k in 'ab'} for s in range(3)]
     j = judge.judge(check, runs())
-    assert j.verdict == 'undecided' and j.effect == pytest.approx(value) and np.isnan([j.low, j.high]).all() and 'all seeds agree' in j.note
+    assert j.verdict == 'not settled' and j.effect == pytest.approx(value) and np.isnan([j.low, j.high]).all() and 'all seeds agree' in j.note
     wide = runs()
     for x in wide: x['a'].items['m'], x['b'].items['m'] = [1., 1., 0., 1.]*50, [0., 1., 1., 1.]*50
     j = judge.judge(check, wide)
-    assert np.isfinite([j.low, j.high]).all() and j.verdict != 'undecided' and not j.note
+    assert np.isfinite([j.low, j.high]).all() and j.verdict != 'not settled' and not j.note
 
 
 def test_no_spread_has_no_interval():
@@ -317,7 +317,7 @@ def test_no_spread_has_no_interval():
 
 
 def test_cells_that_nobody_read_or_ran_are_one_line():
-    row = dict(cell='c1', paper='0.5', source='', pinned=None, now=np.nan, n=0, low=np.nan, high=np.nan, verdict='todo', command='', keys=[])
+    row = dict(cell='c1', paper='0.5', source='', pinned=None, now=np.nan, n=0, low=np.nan, high=np.nan, verdict='not measured', command='', keys=[])
     lost, run = row | dict(cell='c2', paper='–'), row | dict(cell='c3', paper='–', n=1, now=.7)
     both = compare.Comparison([row, lost, run, lost])
     assert len(both.df) == len(both.rows) == 4

@@ -101,9 +101,9 @@ def test_names_are_checked_before_anything_is_written(tmp_path):
 
 
 def test_markdown_keeps_its_columns():
-    row = dict(claim='p.C1', text='a|b\nc', verdict='ok', effect=.1, low=.05, high=.2, n=3)
+    row = dict(claim='p.C1', text='a|b\nc', verdict='held', effect=.1, low=.05, high=.2, n=3)
     last = claims_markdown([row]).split('\n')[-1]
-    assert last == r'| p.C1 | ✓ ok | 0.100 (0.050 to 0.200) | – | 3 | a\|b c | – |'
+    assert last == r'| p.C1 | ✓ held | 0.100 (0.050 to 0.200) | – | 3 | a\|b c | – |'
     assert r'| 0.100 (0.050 to 0.200) | > 0.04 | 3 | a\|b c | 0.97 |' in claims_markdown([{**row, 'printed': '0.97', 'rule': 'above', 'margin': .04}])
 
 

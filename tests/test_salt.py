@@ -258,7 +258,7 @@ def test_claims_name_arms_that_run():
         arms = {j.arm for j in jobs_for('salt', preset)}
         claims = load_paper('salt').claims.values()
         assert {a for c in claims for k in c.at(preset) for a in k.arms.values()}<=arms
-        assert all(c.at(preset) or preset in c.untestable for c in claims)
+        assert all(c.at(preset) or preset in c.notes for c in claims)
 
 
 # mixing and composing

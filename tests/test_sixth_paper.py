@@ -128,7 +128,7 @@ def test_run_claims_compare_report(toy):
     store = '--store', toy/'store'
     assert '6 ran' in xltnb('run', 'toy', '--workers', 2, *store)
     [claim] = json.loads(xltnb('claims', 'toy', '--json', *store))
-    assert (claim['claim'], claim['verdict'], claim['n'])==('toy.C1', 'ok', 3)
+    assert (claim['claim'], claim['verdict'], claim['n'])==('toy.C1', 'held', 3)
     assert '> 0.1' in (text := xltnb('claims', 'toy', *store)) and '.8 against .5' in text
     assert len(json.loads(xltnb('compare', 'toy.tab1', '--json', *store)))==2
     out = toy/'report.html'

@@ -42,7 +42,7 @@ def test_measured_cells_are_not_left_to_do():
     assert len(cells) == 12 and sum(r['n'] > 0 for r in cells) >= 5
     assert all((r['n'] > 0) == (r['verdict'] == 'not judged') for r in cells if r['verdict'] != 'open')
     done = subprocess.run([sys.executable, '-m', 'xltnb.cli', 'compare', 'mothello.tab1', '--preset', 'laptop', '--json'], cwd=ROOT, capture_output=True, text=True, encoding='utf-8')
-    assert done.returncode == 0 and not [r for r in json.loads(done.stdout) if r['n'] and r['verdict'] == 'todo']
+    assert done.returncode == 0 and not [r for r in json.loads(done.stdout) if r['n'] and r['verdict'] == 'not measured']
 
 
 def test_a_study_that_chose_its_preset_runs_nothing(tmp_path):

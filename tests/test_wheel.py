@@ -108,7 +108,7 @@ def test_it_plans_judges_and_reports_without_a_record(env, tmp_path):
     assert {'mothello', 'salt'} <= {p['paper'] for p in papers}
     assert 'runs to do' in run(env, tmp_path, 'plan', 'mothello')
     claims = json.loads(run(env, tmp_path, 'claims', 'mothello', '--json'))
-    assert claims and {c['verdict'] for c in claims} <= {'todo', 'untestable', 'open'} and not any(c['n'] for c in claims)
+    assert claims and {c['verdict'] for c in claims} <= {'to run', 'not measured', 'not read'} and not any(c['n'] for c in claims)
     assert 'smoke' in run(env, tmp_path, 'report', 'mothello') and (tmp_path/'results'/'report-smoke.html').exists()
 
 

@@ -179,13 +179,14 @@ def exit_code(
     except OSError as e: return complain(f'{e.filename or "a file"}: {e.strerror or e}; name another file or folder')
 
 # %% ../nbs/03_terminal.ipynb #9908302c
-_VERDICT_STYLES = dict(ok='green', smaller='blue', unclear='yellow', off='red', missing='red') # others are grey
+_VERDICT_STYLES = {'held': 'green', 'held, smaller': 'blue', 'not settled': 'yellow', 'did not hold': 'red',
+    'ok': 'green', 'off': 'red', 'missing': 'red'} # others are grey
 
 def _cell(v, col):
     "A value as it stands in a table"
     if v is None or v!=v: return Text('-')
     text = f'{v:.3f}' if isinstance(v, float) else str(v)
-    return Text(text, _VERDICT_STYLES.get(text.split()[0] if text else '', 'dim') if col in ('verdict', 'here', 'state') else '')
+    return Text(text, _VERDICT_STYLES.get(text.partition(' at ')[0], 'dim') if col in ('verdict', 'here', 'state') else '')
 
 # %% ../nbs/03_terminal.ipynb #7669b9e7
 def _widths(need, wide):

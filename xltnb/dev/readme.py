@@ -46,12 +46,12 @@ def write_readme(
 
 # %% ../../nbs/dev/07_readme.ipynb #932ff640
 def _verdicts(paper):
-    "'laptop: ✓ 2 ok, ✗ 1 off', or that it is planned"
+    "'laptop: ✓ 2 held, ✗ 1 did not hold', or that it is planned"
     if not has_part(paper, 'experiments'): return 'planned'
     s = study(paper)
     rows = s.claims().rows
     counted = lambda rs: ', '.join(f'{k} {v}' for v in VERDICT_LOOK if (k := sum(r['verdict']==v for r in rs)))
-    theirs,ours = ([r for r in rows if r['ours']==o] for o in (False,True))
+    theirs,ours = ([r for r in rows if (r['rank']=='ours')==o] for o in (False,True))
     said = f'`{s.plan.preset}`: {len(theirs)} claim{"s"*(len(theirs)!=1)} of the paper ({counted(theirs)})'
     return said+f', {len(ours)} of ours ({counted(ours)})'*bool(ours)
 

@@ -19,7 +19,7 @@ from ..runs.experiments import split_target
 from ..runs.plan import Plan
 from ..stats import mean_ci
 from .judge import judge_plan, numbers_html
-from .words import VERDICTS, verdict
+from .words import UNMEASURED, VERDICTS, verdict
 
 # %% ../../nbs/verdicts/02_compare.ipynb #04fc5898
 def _point(curve, column, x):
@@ -51,8 +51,8 @@ def _outside(x, ref):
 
 def _cell_verdict(cell:Printed, low, high, n, printed):
     "How far the interval may leave the printed number or range is the cell's tolerance"
-    if cell.span is None and cell.value is None: return 'open'
-    if not n: return 'todo'
+    if cell.span is None and cell.value is None: return 'not read'
+    if not n: return UNMEASURED
     if not printed: return 'not judged'
     ref = cell.span or (cell.value,cell.value)
     return verdict(_outside(low,ref), _outside(high,ref), n, 'within', cell.tolerance)

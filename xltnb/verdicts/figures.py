@@ -15,17 +15,17 @@ import plotly.graph_objects as go
 from ..core import check_name
 from ..figures.look import QUIET, dress, needed
 from ..records.rules import claimed_range
-from .words import claimed, interval
+from .words import FAILED, HELD, UNMEASURED, OPEN, SMALLER, claimed, interval
 
 # %% ../../nbs/verdicts/04_figures.ipynb #3f41d05c
-VERDICT_LOOK = dict(ok=('✓','#007a5a'), smaller=('◐','#0a6fd0'), off=('✗','#c04000'), unclear=('≈','#9a3fa8'),
-    untestable=('⊘',QUIET), undecided=('?',QUIET), open=('–',QUIET), **{'not judged':('·',QUIET)}, todo=('○',QUIET))
-_MARKERS = dict(ok='circle', smaller='square', off='x', unclear='diamond')
+VERDICT_LOOK = {HELD: ('✓','#007a5a'), SMALLER: ('◐','#0a6fd0'), FAILED: ('✗','#c04000'), OPEN: ('≈','#9a3fa8'), UNMEASURED: ('○',QUIET),
+    'not read': ('–',QUIET), 'not judged': ('·',QUIET)}
+_MARKERS = {HELD: 'circle', SMALLER: 'square', FAILED: 'x', OPEN: 'diamond'}
 
 # %% ../../nbs/verdicts/04_figures.ipynb #409697be
 def verdict_text(
     verdict:str, # a verdict
-)->str: # '✓ ok'
+)->str: # '✓ held'
     "Write a sign and the word"
     return f"{VERDICT_LOOK[check_name(verdict, VERDICT_LOOK, 'verdict')][0]} {verdict}"
 
@@ -38,10 +38,10 @@ def claims_markdown(
     line = lambda cells: f'| {" | ".join(cells)} |'
     head = ['claim','verdict','ours (95 % interval)','claimed','n','what it says','the paper']
     text = lambda r: [cell(r['text']), cell(r.get('printed'))]
-    began = lambda r: r['verdict']=='todo' and r.get('note') and any(c['verdict']!='todo' for c in r.get('checks',()))
+    began = lambda r: r['verdict']==UNMEASURED and r.get('note') and any(c['verdict']!=UNMEASURED for c in r.get('checks',()))
     partly = lambda r: f": {r['note']}" if began(r) else ''
     changed = lambda r: ' (rule changed)' if r.get('changed') else ''
-    named = lambda r: cell(r['claim'])+(' (ours)' if r.get('ours') else '')
+    named = lambda r: cell(r['claim'])+(' (ours)' if r.get('rank')=='ours' else '')
     ours = lambda r: [named(r), verdict_text(r['verdict'])+partly(r)+changed(r), interval(r), claimed(r), str(r['n'])]
     return '\n'.join([line(head), '|---'*len(head)+'|', *[line(ours(r)+text(r)) for r in rows]])
 
@@ -49,12 +49,12 @@ def claims_markdown(
 def misses_markdown(
     rows:list[dict], # rows of `claims`
 )->str: # a Markdown list
-    "List each claim that is not `ok`, with the checks that miss the claimed range"
+    "List each claim that did not hold, or is not settled, with the checks that miss the claimed range"
     note = lambda k: f" ({k['note']})" if k['note'] else ''
     miss = lambda k: f"    * `{k['effect']}` is {interval(k, 'value')}, claimed {claimed(k)}: **{k['verdict']}**{note(k)}"
-    held = lambda ks: f"{sum(k['verdict']=='ok' for k in ks)} of {len(ks)} checks hold"
+    held = lambda ks: f"{sum(k['verdict']==HELD for k in ks)} of {len(ks)} checks hold"
     head = lambda r: f"* **{r['claim'].partition('.')[2]}**, “{r['text']}”: {held(r['checks']) if r['checks'] else r['note']}"
-    return '\n'.join(t for r in rows if r['verdict']!='ok' for t in (head(r), *(miss(k) for k in r['checks'] if k['verdict']!='ok')))
+    return '\n'.join(t for r in rows if r['verdict']!=HELD for t in (head(r), *(miss(k) for k in r['checks'] if k['verdict']!=HELD)))
 
 # %% ../../nbs/verdicts/04_figures.ipynb #661dbf22
 def _finite(x): return x is not None and np.isfinite(x)
@@ -99,7 +99,7 @@ def _shade(fig, rows):
 # %% ../../nbs/verdicts/04_figures.ipynb #45e9e61a
 def _say_why(fig, row):
     "In place of an effect: why there is none, as far as two words can say it; the table has the reason"
-    text = 'not run' if row['verdict']=='todo' and not row['n'] else row['verdict']
+    text = row['verdict']
     fig.add_annotation(x=0, y=row['claim'], text=text, showarrow=False, xanchor='left', xshift=6, font=dict(color=QUIET))
 
 # %% ../../nbs/verdicts/04_figures.ipynb #d7713f67

@@ -71,7 +71,7 @@ def claim_values(
     "Collect what one claim says, what came out, and the command and records behind it"
     low,high = number(row['low']),number(row['high'])
     name,prints = row['claim'].split('.', 1)[-1],row.get('printed') or '–'
-    words = dict(name=name, added=bool(row.get('ours')), small=_small(row), paper_prints=prints)
+    words = dict(name=name, added=row.get('rank')=='ours', small=_small(row), paper_prints=prints)
     between = '' if low=='–' else f'{low} to {high}'
     ours = dict(ours=number(row['effect']), between=between, claimed=claimed(row), n=row['n'], verdict=row['verdict'])
     origin = dict(command=f"xltnb run {row['claim']} --preset {row['preset']}", arms=_arms(row), checks=_checks(row.get('checks')))
