@@ -4056,6 +4056,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                       'xltnb.verdicts.judge._claim_note': ('verdicts/judge.html#_claim_note', 'xltnb/verdicts/judge.py'),
                                       'xltnb.verdicts.judge._claim_row': ('verdicts/judge.html#_claim_row', 'xltnb/verdicts/judge.py'),
                                       'xltnb.verdicts.judge._claims_of': ('verdicts/judge.html#_claims_of', 'xltnb/verdicts/judge.py'),
+                                      'xltnb.verdicts.judge._facts': ('verdicts/judge.html#_facts', 'xltnb/verdicts/judge.py'),
                                       'xltnb.verdicts.judge._hardest': ('verdicts/judge.html#_hardest', 'xltnb/verdicts/judge.py'),
                                       'xltnb.verdicts.judge._judge_check': ('verdicts/judge.html#_judge_check', 'xltnb/verdicts/judge.py'),
                                       'xltnb.verdicts.judge._left_out': ('verdicts/judge.html#_left_out', 'xltnb/verdicts/judge.py'),
