@@ -65,10 +65,11 @@ def task_of(
     langs:tuple[str,...]=(), # (): all
     train:int=0, # source rows; 0: all
     seed:int=0, # which rows
+    limit:int=0, # rows a language to score, of a published task; 0: all
 )->Task:
     "Load the rows of a run; raises `XltError` for an unknown task, and for a published one whose folder is not set"
     if is_invented(name): task = _invented(name, langs)
-    else: task = load_task(name, langs=langs or None, hub=not hub_off())
+    else: task = load_task(name, langs=langs or None, hub=not hub_off(), limit=limit)
     if name=='xquad': task = split_articles(task)
     return task.take(min(train, len(task.rows(task.source, 'train'))), seed=seed) if train else task
 
