@@ -66,7 +66,7 @@ def board_methods(
     own = {c.name: load_own(path, c.name) for path,c in (own_call(w) for w in cfg.methods if '.py:' in w)}
     words = [own_call(w)[1] if '.py:' in w else read_call(w) for w in cfg.methods]
     model = lambda: _proposes(cfg.mlm, device, folder_print(cfg.mlm))
-    return make_methods(words, BOARD_METHODS|own, table=lambda: load_synonyms('wordnet'), model=model, also=texts)
+    return make_methods(words, BOARD_METHODS|own, table=lambda: load_synonyms('wordnet'), model=model, also=texts, seen=False)
 
 # %% ../../nbs/leaderboard/01_board.ipynb #b023f9d6
 @lru_cache(maxsize=1)

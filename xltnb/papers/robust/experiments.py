@@ -91,6 +91,7 @@ ROWS = dict(
     adv=Row((call('ADV', rho=RHO),), _ATTACK, 5.7),
     once=Row(cost=.4, epochs=1.),
     released=Row((_RSDA.without(*_LOOSE),)),
+    random_released=Row((call('RSDA', copies=N, random=True),)),
     lookup=Row((_RSDA,), loose=True),
     originals=Row((call('RSDA', copies=N, **_LOOSE, originals=True),)),
     online=Row((call('OnlineSynonyms', views=N, **_LOOSE),)), # `PreparedViews`, under the name that its records hold
@@ -198,7 +199,8 @@ def _laptop_studies():
     pair = _real('lo_pair', 960, 100, _PAIRS, matrix=_PAIRS)
     cheap = tuple(r for r in BEYOND if not ROWS[r].grid) # those that try radii train several models
     return dict(
-        cldr=RobustStudy(_real('cldr_cat', 480, 120, LANGS), 4, CORE+('released','once')+cheap, 10, 150., more=dict(plain=16, rsda=16)),
+        cldr=RobustStudy(_real('cldr_cat', 480, 120, LANGS), 4, CORE+('released','random_released','once')+cheap, 10, 150.,
+                         more=dict(plain=16, rsda=16, released=10, random_released=5)),
         **_mechanism(65., 500),
         pair=RobustStudy(pair, 4, ('plain','rsda','random'), 3, 650.),
         intent=RobustStudy(_real('ha_intent', 960, 120, LANGS), 4, ('plain','rsda','random'), 3, 120.))
