@@ -18,7 +18,7 @@ from ..files import sha256_of
 from .rows import BoardCfg, check_files, folder_print, own_call, own_files
 from ..models.encoders import load_mlm
 from ..papers.robust.training import METHODS as ROBUST
-from ..papers.salt.mixup import EmbedMixup
+from ..papers.salt.mixup import EmbedMixup, VectorMixup
 from ..papers.salt.switching import SelfSwitch
 from ..studies.by_name import encoder_of, task_of
 from ..runs.experiments import EXPERIMENTS, Ctx, Result, paused_unless
@@ -30,7 +30,7 @@ from ..training.methods import Method
 from ..training.trainer import finetune
 
 # %% ../../nbs/leaderboard/01_board.ipynb #53280832
-BOARD_METHODS = dict(ROBUST) | {m.__name__: m for m in (SelfSwitch, EmbedMixup)}
+BOARD_METHODS = dict(ROBUST) | {m.__name__: m for m in (SelfSwitch, EmbedMixup, VectorMixup)}
 
 def load_own(
     path:Path, # a Python file

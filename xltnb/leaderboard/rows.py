@@ -36,7 +36,8 @@ BOARD_ROWS = dict(
     words=(call(_SYNONYMS.name, **dict(_SYNONYMS.args), random=True),),
     switch=(_SWITCH,),
     subwords=(call(_SWITCH.name, **dict(_SWITCH.args), kind='random'),),
-    salt=(call('EmbedMixup'), _BESIDE),
+    salt=(call('EmbedMixup'), _SWITCH),
+    mixed=(call('EmbedMixup'), _BESIDE),
     salt_adv=(_ATTACK, call('EmbedMixup'), _BESIDE),
     salt_rsrp=(_NOISE, call('EmbedMixup'), _BESIDE),
     switch_rsda=(_SYNONYMS, _SWITCH),
@@ -45,11 +46,16 @@ BOARD_CONTROLS = ('plain', 'words', 'subwords')
 
 TRAINED_ROWS = dict(
     consistency=(call('Consistency', views=1, lower=True, punct=True),),
-    salt_average=BOARD_ROWS['salt']) # rows of fine-tuning alone
+    salt_average=BOARD_ROWS['mixed']) # rows of fine-tuning alone
+def _row_words(row, scale):
+    "A row's methods in words; SALT mixes finished vectors where the encoder is frozen, as on its own pages"
+    words = [str(c) for c in (BOARD_ROWS | TRAINED_ROWS)[row]]
+    return tuple(w.replace('EmbedMixup', 'VectorMixup') if (row,scale)==('salt','frozen') else w for w in words)
+
 _TRAINING = dict(salt_average=dict(looks=3, select='average')) # the mean of three checkpoints
 
 # %% ../../nbs/leaderboard/00_rows.ipynb #283e6f5b
-_PAIRS = ('salt','plain'), ('salt_adv','salt'), ('switch','subwords')
+_PAIRS = ('salt','plain'), ('salt_adv','mixed'), ('switch','subwords')
 BOARD_PLANNED = tuple((task, a, b) for task in ('cldr_cat','ha_intent') for a,b in _PAIRS)
 
 # %% ../../nbs/leaderboard/00_rows.ipynb #157147a4
@@ -97,7 +103,7 @@ def board_studies(
     wide = FrozenCfg(strengths=(.01,.1,1.,10.)) # 42 classes want a weaker penalty, by English validation rows
     intents = BoardCfg('ha_intent', langs=_BOARD_LANGS, train=960, frozen=wide)
     frozen = [(cfg, tuple(BOARD_ROWS), 12, 12.) for cfg in (BoardCfg(langs=_BOARD_LANGS), intents)]
-    few = ('plain','adv','rsda','switch','salt','salt_adv',*TRAINED_ROWS)
+    few = ('plain','adv','rsda','switch','salt','mixed','salt_adv',*TRAINED_ROWS)
     tuned = FineCfg(steps=120, batch=16, bf16=find_preset(preset).bf16)
     fine = BoardCfg(scale='finetune', langs=_BOARD_LANGS, limit=150 if preset=='laptop' else 0, fine=tuned)
     return [*frozen, (fine, few if preset=='laptop' else (*BOARD_ROWS, *TRAINED_ROWS), 3 if preset=='laptop' else 5, 130.)]
@@ -170,14 +176,14 @@ def _filled(cfg, row, words):
     frozen,fine = replace(cfg.frozen, originals=float(beside)), replace(cfg.fine, **_TRAINING.get(row, {}))
     return replace(cfg, methods=tuple(words), frozen=frozen, fine=fine)
 
-_SECONDS = dict(plain=3., rsda=5., words=5., rsrp=5., adv=13., salt=17., switch=22., subwords=18., salt_adv=40., salt_rsrp=12.,
+_SECONDS = dict(plain=3., rsda=5., words=5., rsrp=5., adv=13., salt=12., mixed=17., switch=22., subwords=18., salt_adv=40., salt_rsrp=12.,
                 switch_adv=22., switch_rsda=90.) # of a frozen run at `laptop`, rows that are there already; medians of the committed records
 _READING,_ASKING = 60., 60. # the first run of a study reads all test rows, the first that switches asks about all sentences
 
 def _cost(cfg, row, cost, first):
     "Core-seconds of a run"
     if cfg.scale!='frozen' or cost<10: return cost
-    return _SECONDS.get(row, cost)+first*(_READING*(row=='plain')+_ASKING*(row in ('switch','salt')))
+    return _SECONDS.get(row, cost)+first*(_READING*(row=='plain')+_ASKING*(row=='salt'))
 
 # %% ../../nbs/leaderboard/00_rows.ipynb #9e8e300a
 def _check_rows(
@@ -212,7 +218,7 @@ def board_jobs(
     rows:Sequence[str]=(), # only these rows, and `plain`; (): the preset's
 )->list[Job]: # draw by draw, the frozen scale first
     "List every row of every study, and the user's methods as further rows of each"
-    known,studies = BOARD_ROWS | TRAINED_ROWS, board_studies(preset)
+    studies = board_studies(preset)
     _check_rows(rows, studies, preset)
     if seeds is not None: check_seeds(seeds)
     if encoder[:1] in tuple('/.~') and not typed_path(encoder, 'encoder').exists():
@@ -221,7 +227,7 @@ def board_jobs(
     for k,(cfg,names,n,cost) in enumerate(studies):
         if encoder: cfg = replace(cfg, encoder=encoder, mlm=encoder if mlm else cfg.mlm)
         asked = [r for r in dict.fromkeys(('plain', *rows)) if r in names or r in BOARD_ROWS] if rows else names
-        words = {r: tuple(map(str, known[r])) for r in asked}
+        words = {r: _row_words(r, cfg.scale) for r in asked}
         if encoder and not mlm: words = {r: w for r,w in words.items() if not any('Self' in m for m in w)}
         words |= {name: (w,) for name,(w,_) in own.items()}
         found += [(i//3, k, i, make_job(f'{cfg.task}-{cfg.scale}-{r}', 'leaderboard.run', _filled(cfg, r, w), i, _cost(cfg, r, cost, not i),
