@@ -256,7 +256,6 @@ def cmd_reproduce(
 ):
     "Plan, run, execute the pages, judge and report in one go"
     from xltnb.verdicts.pages import parameter_pages
-    from xltnb.verdicts.study import study
     _report_file(preset, store, out)
     if any(map(parameter_pages, _claimed_papers(paper))):
         code = cmd_pages(paper, preset=preset, store=store, out=f'{store}/pages', workers=workers)
