@@ -146,7 +146,7 @@ def _world_studies(seeds=28, cost=95.):
     cfg = PretrainedWorldCfg(fine=_WORLD_FINE)
     return dict(world=SaltStudy('salt.world', cfg, (*SALT_CORE, 'oracle', *_PARTS), seeds, cost/5),
                 bare=SaltStudy('salt.world', replace(cfg, anchors=0.), SALT_CORE, seeds, cost/5),
-                curve=SaltStudy('salt.world', cfg, ('plain', 'salt', *CURVE, 'oracle'), 6, cost/7, first=100))
+                curve=SaltStudy('salt.world', cfg, ('plain', 'salt', *CURVE, 'oracle'), 6, cost/7, first=101))
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #2cac020f
 def _fine_study(task, train, limit, rows, seeds, cost, langs=_SALT_LANGS, copies=2, **more):

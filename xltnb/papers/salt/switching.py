@@ -17,11 +17,16 @@ import pandas as pd
 import torch
 from datasets import Dataset, concatenate_datasets
 from fastcore.basics import patch
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save as arrays_bytes
 from transformers import PreTrainedModel
 
-from ...core import XltError, check_name, check_number, seed_for
+from ...core import XltError, check_name, check_number, seed_for, stable_hash
+from ...files import atomic_write, cache_dir, sha256_of
 from ...models.encoders import load_mlm, load_tokenizer
-from ...models.pruning import PrunedTokenizer
+from ...models.pruning import PrunedTokenizer, engine
+from ...records.leases import built_once
+from ...tasks.bench import BENCH, BENCH_DIR, load_bench
 from .gate import name_items
 from .proposals import Proposals, english_ids, english_like, english_pieces, kept_proposals
 from .proposals import proposable, propose, word_pieces
@@ -110,7 +115,7 @@ class SelfSwitch(Method):
         english:Sequence|str='bench', # English sentences beside the task's own; 'bench': those of the benchmark; None: no others
         like:bool=True, # words whose embeddings look English are not proposed either
         also:Sequence=(), # texts to ask about in the same pass: draws of rows from one split then share one artefact
-        seen:bool=True, # a pruned vocabulary holds words of test rows: propose only what text to train on has
+        seen:bool=True, # a pruned vocabulary holds words of test rows: propose only what other text has too
         pool:int=0, # draw a row's copies from this many versions of it, whatever the seed: states of versions can be kept; 0: new ones
     ):
         check_number(rate, 'rate of SelfSwitch', 0, 1)
@@ -265,9 +270,21 @@ def _scored(model, allowed):
     "What may be proposed, without the subwords that the head was not trained on"
     return allowed & mlm_head(model)[1].isfinite().cpu().numpy()
 
-def _read_in_training(tokenizer):
-    "Mark the subwords of the text for pretraining: no other row of a target language counts"
-    return np.bincount(bench_corpus(tokenizer).ids, minlength=len(tokenizer))>0
+def _open_texts():
+    "Every text of the benchmark but its test rows: words of sentences, or whole texts"
+    for task in map(load_bench, BENCH):
+        for rows in (r for splits in task.data.values() for s,r in splits.items() if s!='test'):
+            for col in {'text','text2','tokens'} & {*rows.column_names}: yield from (t if col!='tokens' else ' '.join(t) for t in rows[col])
+
+@lru_cache(2)
+def _open_subwords(tokenizer):
+    "Mark the subwords that some text holds beside the test rows of target languages; kept in the cache folder"
+    def make(path):
+        rows = engine(tokenizer).encode_batch(list(dict.fromkeys(_open_texts())), add_special_tokens=False)
+        found = np.bincount(np.concatenate([bench_corpus(tokenizer).ids, *(np.array(e.ids, np.int64) for e in rows)]), minlength=len(tokenizer))
+        atomic_write(path, arrays_bytes(dict(open=found>0)))
+    key = stable_hash([1, sha256_of(BENCH_DIR/'manifest.json'), sha256_of(engine(tokenizer).to_str().encode())])
+    return load_arrays(built_once(cache_dir()/'salt'/f'open-{key}.safetensors', make))['open']
 
 @patch
 def vocabulary(self:SelfSwitch,
@@ -283,7 +300,7 @@ def vocabulary(self:SelfSwitch,
     english = english_pieces(pieces, *texts)
     if self.like: english = english_like(model.get_input_embeddings().weight, pieces, english)
     may = proposable(pieces, english, tokenizer.all_special_ids, self.scripts)
-    if self.seen and isinstance(tokenizer, PrunedTokenizer): may &= _read_in_training(tokenizer)
+    if self.seen and isinstance(tokenizer, PrunedTokenizer): may &= _open_subwords(tokenizer)
     return english, _scored(model, may)
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #6b75e209
