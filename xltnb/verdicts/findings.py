@@ -80,9 +80,8 @@ def _lines(row, width):
     word = f"{VERDICT_LOOK[row['verdict']][0]} {row['word'] if row['verdict']==UNMEASURED else row['verdict']}"
     name = row['claim'].partition('.')[2]
     put = lambda first, text, by=21: fill(text, width, initial_indent=first, subsequent_indent=' '*by, break_on_hyphens=False)
-    parts = [f"{amount(row)}, claimed {wanted(row)}, n {row['n']}" if amount(row) else '', f"paper: {row['printed']}" if row['printed'] else '',
-        f"here: {row['here']}" if row.get('here') else '']
-    rest = '; '.join(filter(None, parts))
+    found = f"{amount(row)}, claimed {wanted(row)}, n {row['n']}" if amount(row) else ''
+    rest = '; '.join(filter(None, [found, *(f'{k}: {x}' for k,x in (('paper', row['printed']), ('here', row.get('here'))) if x)]))
     return put(f'{word:<15} {name:<4} ', row['text']) + ('\n' + put(' '*21, rest) if rest else '')
 
 def claims_text(
