@@ -125,16 +125,15 @@ def curve_df(
 # %% ../../../nbs/papers/salt/08_figures.ipynb #bf687cf3
 def reached(
     curve:pd.DataFrame, # of `curve_df`
-    share:float=.5, # of the gain of the true words
-)->float: # fraction right; NaN where the curve does not get there
-    "Find the fraction of right substitutes from which SALT gains this share of what the true words gain"
+    share:float=.5, # of the way from random words to the true ones
+)->float: # fraction right; NaN without both ends, and where the true words gain no more than random ones
+    "Find the fraction of right substitutes that brings SALT this share of the way from random words to the true ones"
     t = curve.drop('salt', errors='ignore')
-    if 'oracle' not in t.index or t.gain['oracle']<=0: return float('nan')
-    above = t.gain>=share*t.gain['oracle']
-    i = int(np.argmax(above))
-    if not i: return float(t.right.iloc[0])
+    if not {'right0','oracle'}<={*t.index} or t.gain['oracle']<=t.gain['right0']: return float('nan')
+    aim = t.gain['right0']+share*(t.gain['oracle']-t.gain['right0'])
+    i = int(np.argmax(t.gain>=aim))
     (a,b),(x,y) = t.right.iloc[i-1:i+1], t.gain.iloc[i-1:i+1]
-    return float(a+(b-a)*(share*t.gain['oracle']-x)/(y-x))
+    return float(a+(b-a)*(aim-x)/(y-x))
 
 # %% ../../../nbs/papers/salt/08_figures.ipynb #ee651150
 def curve_fig(
@@ -151,7 +150,7 @@ def curve_fig(
     fig.update_xaxes(title='substitutes that are right, in per cent')
     fig.update_yaxes(title='points gained in the languages without labels')
     half = reached(t)
-    title = f'half of what the true words gain needs {100*half:.0f} % right' if half==half else 'gain over the fraction of right substitutes'
+    title = f'half of the way from random words to the true ones takes {100*half:.0f} % right' if half==half else 'gain over the fraction of right substitutes'
     return dress(fig, title, 'invented worlds, each with a model of its own; mean and 95 % interval over worlds', 420)
 
 # %% ../../../nbs/papers/salt/08_figures.ipynb #1295ba9e
