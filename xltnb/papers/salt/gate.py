@@ -154,7 +154,7 @@ def _name_share(
 def passing(
     report:dict, # from `gate`
     copied:float=0.6, # fraction of visible words to be put first
-    right:float=0.25, # fraction of names whose first proposal must be right
+    right:float=0.33, # fraction of names whose first proposal must be right
 )->dict: # gate -> (languages that pass, languages, those that do not)
     "Count the languages that pass each gate on their own"
     ok = dict(copied={l: r['copied']>=copied for l,r in report['copy'].items() if r['copied'] is not None},
@@ -167,7 +167,7 @@ def gate(
     tokenizer:PreTrainedTokenizerFast, # its tokenizer
     corpus:Corpus, # the benchmark's text
     copied:float=0.6, # fraction of visible words to be put first
-    right:float=0.25, # fraction of names whose first proposal must be right, mean over languages
+    right:float=0.33, # fraction of names whose first proposal must be right, mean over languages
 )->dict: # 'masked', 'copy' and 'names' per language, means over languages, 'passed', and 'alone' as `passing` gives it
     "Measure the whole report; `passed` looks at means over languages"
     masked,copy,names = masked_accuracy(model,tokenizer,corpus), _copy_share(model,tokenizer,corpus), _name_share(model,tokenizer,corpus)
