@@ -8,6 +8,7 @@ __all__ = ['load_vocab', 'clean_text', 'meta_corpus', 'split_of', 'corpus_df', '
 # %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #0f072d4c
 import json
 import os
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from ...core import XltError, check_name
 from ...files import hub_off, package_data, read_xz, typed_path
 from ...models.encoders import load_tokenizer
 from ...models.subwords import build_tokenizer
-from .arms import TEXTS, text_print
+from .arms import TEXTS, text_print, vocab_print
 from ...tasks.bench import TEXT_FILE, read_table
 from ...tasks.formats import stream_lines
 from ...tasks.held_out import clean_rows
@@ -34,16 +35,19 @@ _VOCABS = dict( # name -> SHA-256 of its list
     english256='c4339e47c5c608e8b81321b559e0708d865b3ede8ab9b700d1cab88ddaa548b5')
 
 @lru_cache
-def load_vocab(
-    name:str, # one of `_VOCABS`, a folder that `train_vocab` wrote, or a tokenizer that `load_tokenizer` knows
-)->PreTrainedTokenizerFast:
-    "Load a shipped vocabulary as a fast tokenizer"
+def _vocab(name, told): # `told` is `vocab_print`: another vocabulary in the same folder is read again
     if Path(name,'tokenizer.json').is_file(): return PreTrainedTokenizerFast.from_pretrained(name, local_files_only=True)
     if name not in _VOCABS: return load_tokenizer(name)
     pieces = json.loads(read_xz(package_data('unigram', f'{name}.json.xz'), _VOCABS[name]))
     tok = build_tokenizer([p for p,_ in pieces], [s for _,s in pieces], dict(bos=0, pad=1, eos=2, unk=3))
     tok.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(' {2,}'), ' ')])
     return tok
+
+def load_vocab(
+    name:str, # one of `_VOCABS`, a folder that `train_vocab` wrote, or a tokenizer that `load_tokenizer` knows
+)->PreTrainedTokenizerFast:
+    "Load a shipped vocabulary as a fast tokenizer, once"
+    return _vocab(name, vocab_print(name))
 
 # %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #26b28638
 def _folder_lines(file):
@@ -71,7 +75,7 @@ _CHARS = 10**8 # of each language of a published collection, at most: all of it 
 def _published_rows(name, langs):
     "Lines of a published collection, no two with one id, since none is a translation; the hub is asked where that is allowed"
     docs = load_corpus(name, langs=tuple(langs), chars=_CHARS, hub=not hub_off())
-    lines = ((d['lang'], t) for d in docs for t in d['text'].splitlines() if t.strip())
+    lines = ((d['lang'], t) for d in docs for t in re.split(r'\r?\n', d['text']) if t.strip())
     return pd.DataFrame(lines, columns=['lang','text']).reset_index(names='id')
 
 # %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #8ed6db71
@@ -90,7 +94,7 @@ def clean_text(
 
 # %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #b3f6fcdc
 @lru_cache
-def _tokenised(vocab, langs, text, told):
+def _tokenised(vocab, langs, text, told, read): # `read` is `vocab_print`
     rows,_ = _cleaned(langs, text, told)
     return tokenise(rows['text'].tolist(), rows['lang'].tolist(), rows['id'].tolist(), load_vocab(vocab))
 
@@ -100,7 +104,7 @@ def meta_corpus(
     text:str='embedded', # one of `TEXTS`
 )->Corpus:
     "Tokenise the cleaned text with a vocabulary, once"
-    return _tokenised(vocab, tuple(langs), text, text_print(text, langs))
+    return _tokenised(vocab, tuple(langs), text, text_print(text, langs), vocab_print(vocab))
 
 # %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #53cb1be2
 _HELD = dict(test=7, dev=32) # sentences with this remainder by 50

@@ -9,7 +9,7 @@ __all__ = ['META_SCALES', 'ShapeCfg', 'MetaScale', 'metapretrain_jobs']
 from dataclasses import dataclass, replace
 
 from ...core import Config, check_name, within
-from .arms import LAB_ARMS, LabCfg, MetaCfg, NetCfg, Size, arm_cfg, check_arms, text_print
+from .arms import LAB_ARMS, LabCfg, MetaCfg, NetCfg, Size, arm_cfg, check_arms, langs_of, text_print, vocab_print
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
 from ...tasks.catalog import lacks
 
@@ -24,9 +24,14 @@ class ShapeCfg(Config):
     prefix:str = 'query: ' # put before each sentence
 
 # %% ../../../nbs/papers/metapretrain/05_experiments.ipynb #026e2e2b
-experiment('metapretrain.pretrain', version=1, cfg=MetaCfg, where='xltnb.papers.metapretrain.training:run_meta',
+def _inputs(cfg):
+    "Fingerprints of a user's text and vocabularies"
+    return dict(text=text_print(cfg.text, langs_of(cfg)), vocab=vocab_print(cfg.net.vocab, cfg.first_vocab))
+
+experiment('metapretrain.pretrain', version=1, cfg=MetaCfg, where='xltnb.papers.metapretrain.training:run_meta', inputs=_inputs,
            waits=lambda cfg: 'XLTNB_METATEXT' if cfg.text=='folder' else lacks(cfg.text))
-experiment('metapretrain.lab', version=2, cfg=LabCfg, where='xltnb.papers.metapretrain.training:run_lab')
+experiment('metapretrain.lab', version=2, cfg=LabCfg, where='xltnb.papers.metapretrain.training:run_lab',
+           inputs=lambda cfg: dict(vocab=vocab_print(cfg.vocab)))
 experiment('metapretrain.shape', version=1, cfg=ShapeCfg, fixed=lambda cfg: not cfg.random,
            where='xltnb.papers.metapretrain.training:run_shape');
 
@@ -90,21 +95,16 @@ def _cost_of(
     return sum(p.total for p in cfg.phases)*cfg.net.block/s.tokens_s+(s.measure_s if cfg.measure=='all' else 1.)
 
 # %% ../../../nbs/papers/metapretrain/05_experiments.ipynb #af0b73f2
-def _inputs(cfg):
-    "The fingerprint of a user's text"
-    told = text_print(cfg.text, {l for p in cfg.phases for stream,_ in p.rows for l in stream.split('+')})
-    return dict(text=told) if told else {}
-
 def _search_jobs(s):
     "Every rate of both arms, as many runs for each"
     cfgs = [(a,lr,_search_cfg(a,lr,s.size,s.search_rows)) for lr in s.search for a in ('META','JOINT')]
-    return [make_job(f'search-{a}-{lr:g}', 'metapretrain.pretrain', c, i, _cost_of(c,s), _inputs(c), study='search', row=a, lr=lr)
+    return [make_job(f'search-{a}-{lr:g}', 'metapretrain.pretrain', c, i, _cost_of(c,s), study='search', row=a, lr=lr)
             for i in _SEARCH_SEEDS for a,lr,c in cfgs]
 
 # %% ../../../nbs/papers/metapretrain/05_experiments.ipynb #ab361a5c
 def _arm_jobs(s, names, seeds):
     "One seed of every arm first"
-    job = lambda a,c,i: make_job(a, 'metapretrain.pretrain', c, i, _cost_of(c,s), _inputs(c), study='arms', row=a)
+    job = lambda a,c,i: make_job(a, 'metapretrain.pretrain', c, i, _cost_of(c,s), study='arms', row=a)
     return [job(a, arm_cfg(a,s.size), i) for i in range(seeds) for a in names]
 
 # %% ../../../nbs/papers/metapretrain/05_experiments.ipynb #26933aed

@@ -12,7 +12,7 @@ from fastcore.basics import patch
 
 from .demo import ARMS, Demo, States, load_demo
 from ...figures.explorer import Explorer, W, paper_widget
-from ...figures.look import INK
+from ...figures.look import COLUMN, INK, QUIET, headline
 from ...othello.rules import SYMMETRIES, geometry, symmetries
 
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #3eaa49cc
@@ -95,8 +95,8 @@ def empty_boards(
     fig = go.Figure(true+read+[_heat(n), _mark(3,'legal',color=INK,**frame)])
     for panel in (1,2,3): fig.update_layout(_axes(n,panel))
     fig.update_layout(annotations=[_note(i,t) for i,t in enumerate(_PANELS)], shapes=[l for p in (1,2,3) for l in _lines(n,p)])
-    size = dict(width=940, height=408, margin=dict(l=24,r=14,t=80,b=32))
-    return fig.update_layout(template='xltnb', plot_bgcolor=_FELT, title=dict(y=1,yanchor='top',pad=dict(t=14)), **size)
+    size = dict(width=940, height=428, margin=dict(l=24,r=14,t=100,b=32))
+    return fig.update_layout(template='xltnb', plot_bgcolor=_FELT, title_subtitle_font=dict(size=12.5, color=QUIET), **size)
 
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #4fcaf997
 def _on(n:int, squares:np.ndarray)->dict:
@@ -153,17 +153,17 @@ def _title_of(
     layer:int, # layer it reads
     how:str, # symmetry and colours it is read under, '' for neither
     legal:float, # probability on legal squares
-)->str:
-    "Two lines above the boards"
+)->dict: # of a layout
+    "Say what the probe has right, and whose turn it is"
     what = f'a game told in {told}' if probe!=told else 'its own language'
     first = f'<b>{right} of {squares} squares right</b> ({right/squares:.0%}): probe of {probe} reads {what}, layer {layer}{how}'
-    second = f'after {word}; {"black" if black else "white"} to move; {legal:.0%} of the next word on legal squares'
-    return f'{first}<br><span style="font-size:12px">{second}</span>'
+    return headline(first, f'after {word}; {"black" if black else "white"} to move; {legal:.0%} of the next word on legal squares')
 
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #61232ffd
 @paper_widget('mothello')
 class OthelloExplorer(Explorer):
-    "A game, the board that a probe predicts from the model's states, and the model's next move; change any control"
+    "A game, the board that a probe predicts from the model's states, and the model's next move"
+    see = 'Red frames mark squares that the probe reads wrongly, dark frames legal moves'
     rows = ('model','game','told','probe'), ('layer','symmetry','swapped')
 
     def __init__(self,
@@ -230,7 +230,7 @@ def view(self:OthelloExplorer)->tuple[list[dict],dict]: # of each trace, of the 
         word=f'{geometry(d.n).name(s.moves[m])} (token {s.tokens[m]})', black=s.black_moves[m],
         told=d.languages[self.value('told')], probe=d.languages[probe], layer=layer,
         how=_how(symmetry,swapped), legal=float(s.next[m]@s.legal[m]))
-    return board_data(d.n, s, m, self.seen()), dict(title_text=title)
+    return board_data(d.n, s, m, self.seen()), title
 
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #8fa07258
 @patch
@@ -241,14 +241,14 @@ def blank(self:OthelloExplorer)->go.Figure: # with every trace
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #bf1f2c9b
 @patch
 def fig(self:OthelloExplorer,
-    width:int=660, # pixels; a page's column
+    width:int=COLUMN, # pixels; a page's column
 )->go.Figure:
     "Draw the current picture as a plain figure, for pages and files"
     f = self.paint(self.blank())
     k = width/f.layout.width
     for t in f.data:
         if t.type=='scatter': t.marker.size *= k
-    return f.update_layout(width=width, height=112+(f.layout.height-112)*k)
+    return f.update_layout(meta=dict(caption=self.caption()), width=width, height=132+(f.layout.height-132)*k)
 
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #7df99186
 @patch
