@@ -178,7 +178,7 @@ def _filled(cfg, row, words):
     return replace(cfg, methods=tuple(words), frozen=frozen, fine=fine)
 
 _SECONDS = dict(plain=3., rsda=5., words=5., rsrp=5., adv=13., salt=12., mixed=17., switch=22., subwords=18., salt_adv=40., salt_rsrp=12.,
-                switch_adv=22., switch_rsda=90.) # of a frozen run at `laptop`, rows that are there already; medians of the committed records
+                switch_adv=22., switch_rsda=90.) # of a frozen run at `laptop`: medians of the committed records
 _READING,_ASKING = 60., 60. # the first run of a study reads all test rows, the first that switches asks about all sentences
 
 def _cost(cfg, row, cost, first):
@@ -195,7 +195,8 @@ def _check_rows(
     "Raise `XltError` for a row that no study of the preset can run"
     can = {*BOARD_ROWS, *(r for _,names,*_ in studies for r in names)}
     for r in rows:
-        if check_name(r, BOARD_ROWS | TRAINED_ROWS, 'row') not in can: raise XltError(f'{preset} has no row {r}: it has {", ".join(sorted(can))}')
+        if check_name(r, BOARD_ROWS | TRAINED_ROWS, 'row') in can: continue
+        raise XltError(f'{preset} has no row {r}: it has {", ".join(sorted(can))}')
 
 def _own_rows(
     methods:Sequence[str], # as `own_call` reads them

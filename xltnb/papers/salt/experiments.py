@@ -215,7 +215,8 @@ def salt_row(
 ): # of the study's configuration
     "Change a study's plain training into a row with as many updates"
     cfg = replace(study.cfg, methods=row_words(row, study.copies, study.experiment=='salt.frozen'))
-    if study.experiment=='salt.world': cfg = replace(cfg, methods=tuple(m.replace('trust=0.0001', '') for m in cfg.methods)) # as its records have it
+    if study.experiment=='salt.world': # its records mix every word
+        cfg = replace(cfg, methods=tuple(m.replace('trust=0.0001', '') for m in cfg.methods))
     if row in OTHER_HEADS: cfg = replace(cfg, mlm=OTHER_HEADS[row])
     if study.experiment=='salt.frozen': return cfg
     fine = replace(cfg.fine, epochs=cfg.fine.epochs*2*study.copies/_views(row, study.copies))

@@ -147,12 +147,14 @@ def curve_fig(
                                   ('SALT', t.loc[t.index=='salt'], COLOURS['probe'], 'markers')):
         span = dict(type='data', symmetric=False, array=part.high-part.gain, arrayminus=part.gain-part.low)
         fig.add_trace(go.Scatter(x=100*part.right, y=part.gain, mode=mode, name=name, error_y=span, customdata=part.n,
-                                 marker=dict(size=10, color=colour), hovertemplate='%{x:.0f} % right: %{y:+.1f}, n = %{customdata}<extra></extra>'))
+                                 marker=dict(size=10, color=colour),
+                                 hovertemplate='%{x:.0f} % right: %{y:+.1f}, n = %{customdata}<extra></extra>'))
     fig.add_hline(y=0, line=dict(color=INK, width=1))
     fig.update_xaxes(title='substitutes that are right, in per cent')
     fig.update_yaxes(title='points gained in the languages without labels')
     half = reached(t)
-    title = f'half of the way from random words to the true ones takes {100*half:.0f} % right' if half==half else 'gain over the fraction of right substitutes'
+    title = 'gain over the fraction of right substitutes'
+    if half==half: title = f'half of the way from random words to the true ones takes {100*half:.0f} % right'
     return dress(fig, title, 'invented worlds, each with a model of its own; mean and 95 % interval over worlds', 420)
 
 # %% ../../../nbs/papers/salt/08_figures.ipynb #1295ba9e

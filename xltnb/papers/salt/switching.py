@@ -281,7 +281,8 @@ def _open_subwords(tokenizer):
     "Mark the subwords that some text holds beside the test rows of target languages; kept in the cache folder"
     def make(path):
         rows = engine(tokenizer).encode_batch(list(dict.fromkeys(_open_texts())), add_special_tokens=False)
-        found = np.bincount(np.concatenate([bench_corpus(tokenizer).ids, *(np.array(e.ids, np.int64) for e in rows)]), minlength=len(tokenizer))
+        ids = np.concatenate([bench_corpus(tokenizer).ids, *(np.array(e.ids, np.int64) for e in rows)])
+        found = np.bincount(ids, minlength=len(tokenizer))
         atomic_write(path, arrays_bytes(dict(open=found>0)))
     key = stable_hash([1, sha256_of(BENCH_DIR/'manifest.json'), sha256_of(engine(tokenizer).to_str().encode())])
     return load_arrays(built_once(cache_dir()/'salt'/f'open-{key}.safetensors', make))['open']
