@@ -311,7 +311,7 @@ def end_phase(self:Pretraining):
     check_tied(self.model)
     self.at.phase,self.at.update = self.at.phase+1, 0
     if self.at.phase==1 and (first := self.first()):
-       self.note_first(first)
+        self.note_first(first)
         self.save(first)
         if self.turn: self.turn.release()
     self.go_on()
