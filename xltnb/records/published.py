@@ -163,6 +163,15 @@ class Published:
         for i,x in enumerate(ids):
             with about('claims', i):
                 if x in ids[:i]: raise XltError(f'claim {x} stands twice: give the second one another id')
+                self._check_part(self.claims[i])
+
+    def _check_part(self, claim):
+        "Raise `XltError` unless a part of a claim has checks of that claim alone"
+        if not claim.part_of: return
+        whole = {c.id: c for c in self.claims}[check_name(claim.part_of, [c.id for c in self.claims], 'claim')]
+        known = {(c.hash, p) for c in whole.checks for p in c.presets}
+        if odd := [c for c in claim.checks for p in c.presets if (c.hash, p) not in known]:
+            raise XltError(f'{odd[0].effect!r} is no check of {claim.part_of}: take one of its checks, or leave part_of out')
 
 # %% ../../nbs/records/02_published.ipynb #c667729e
 def _line(node, path):

@@ -129,8 +129,11 @@ class Claim:
     text:str # in our words
     place:str # where the paper says it
     paper:str = '' # what the paper measured
+    paper_effect:float|None = None # what the paper prints of the effect that decides, in the unit of its check; None: not at hand
     checks:tuple[Check,...] = () # all of them have to hold
     rank:str = 'paper' # one of `RANKS`
+    unit:str = '' # 'points': the effect is a fraction, and people say it in points; '': as it is
+    part_of:str = '' # id of a longer claim in which its checks stood before the runs
     smallest:float = 0. # smallest effect of interest, in the unit of its checks; 0: none is stated
     smallest_since:str = '' # '2026-11-24: why this size'
     notes:dict[str,str] = field(default_factory=dict) # preset -> what limits it, or what should be known
@@ -142,6 +145,8 @@ class Claim:
             for p in getattr(self, f):
                 with about(f): check_name(p, PRESETS, 'preset')
         with about('rank'): check_name(self.rank, RANKS, 'rank')
+        with about('unit'): check_name(self.unit, ('', 'points'), 'unit')
+        with about('paper_effect'): check_number(self.paper_effect or 0., 'the printed effect')
         with about('smallest'): check_number(self.smallest, 'the smallest effect of interest', 0)
         if self.smallest: _check_changes({}, dict(smallest=self.smallest_since))
         _check_changes(self.formerly, self.changed)

@@ -138,8 +138,13 @@ def planned_seeds(
     return len(set.intersection(*seeds)) if seeds else 1
 
 # %% ../../nbs/verdicts/01_judge.ipynb #142fd932
+def _whole(claim):
+    "The claim itself, or the longer one that it is a part of"
+    return load_paper(claim.id.split('.')[0]).claims[claim.part_of] if claim.part_of else claim
+
 def _stale(claim, preset, runs):
     "Was the claim's rule changed after these runs, or written after the last of the arms it compares, without a word about it?"
+    claim = _whole(claim)
     key = f'{claim.id.split(".",1)[1]}/{preset}'
     stood = [{r.provenance['rules'].get(key) for r in x.values() if 'rules' in r.provenance} for x in runs]
     return any(rules=={None} or not all(claim.allows(preset, r) for r in rules-{None}) for rules in stood)
@@ -244,6 +249,7 @@ def _told(verdict, arms, plan):
 
 def _stated(claim, plan, checks, get):
     "That the smallest effect of interest was stated after these runs, where it was"
+    claim = _whole(claim)
     if not claim.smallest or not get: return ''
     rules = lambda key: get(key).provenance.get('rules', {}).get(f'{claim.id.split(".",1)[1]}/{plan.preset}')
     late = any(rules(k)!=claim.hash_at(plan.preset) for _,j in checks for k in j.keys)
@@ -255,7 +261,8 @@ def _claim_row(claim, plan, checks, get=None):
     preset = plan.preset
     (check,j) = checks[0] if checks else (None, Judged(UNMEASURED, note='no rule at this preset'))
     need = _hardest(checks if checks and j.verdict==OPEN else [])
-    row = dict(paper=claim.id.partition('.')[0], claim=claim.id, rank=claim.rank, text=claim.text, place=claim.place, printed=claim.paper)
+    row = dict(paper=claim.id.partition('.')[0], claim=claim.id, rank=claim.rank, unit=claim.unit, text=claim.text, place=claim.place, printed=claim.paper)
+    row |= dict(paper_effect=claim.paper_effect)
     row |= dict(preset=preset, verdict=j.verdict, effect=j.effect, low=j.low, high=j.high, n=j.n) | _rule(check, j)
     arms = sorted(check.arms.values()) if check else []
     row |= dict(seeds=list(j.seeds), detectable=j.detectable, smallest=claim.smallest, arms=arms, word=_told(j.verdict, arms, plan)) | need
