@@ -44,12 +44,14 @@ def noun_sentences(
 def world_pairs(
     world:Invented, # where they are said
     split:str, # 'validation' or 'test'
-    n:int, # sentences
+    n:int, # sentences, all different
 )->dict: # language -> texts in one order
     "Say the same statements in every language"
-    rng = Random(seed_for('meta-world-pairs', world.key, split))
-    said = [world.say(world.draw(split, rng), rng) for _ in range(n)]
-    return {l: [world.write(s,l) for s in said] for l in world.languages}
+    rng,said = Random(seed_for('meta-world-pairs', world.key, split)), {}
+    while len(said)<n:
+        s = world.say(world.draw(split, rng), rng)
+        said[world.write(s, world.languages[0])] = s
+    return {l: [world.write(s,l) for s in said.values()] for l in world.languages}
 
 # %% ../../../nbs/papers/metapretrain/10_worlds.ipynb #e0c0b4d9
 def _states(model, tok, texts):
