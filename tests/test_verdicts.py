@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from conftest import ROOT
 
 from xltnb.core import XltError, plain
 from xltnb.records.published import load_paper, rule_hashes
@@ -287,3 +288,43 @@ def test_each_unclear_check_says_its_seeds_and_their_cost(paper, tmp_path):
     assert not to_decide(make_plan(paper, 'paper', store=tmp_path))
 
 
+
+
+def by_hand(row):
+    "Effect and interval of a check, from the files of its records: unpacked, paired and summed without the library's judge"
+    import base64, zlib
+    import numpy as np
+    from scipy.stats import t
+    files = {f.stem: json.loads(f.read_text(encoding='utf-8')) for k in row['keys'] for f in (ROOT/'nbs'/'results').glob(f'*/{k}.json')}
+    def scores(d, m):
+        "Sums over languages of their items, by the number of items; they average to the metric"
+        x = d['items'][m]
+        langs = x.get('mean_of') or [l for l in d['per_language'] if l != d['source'] and m == 'targets'] or [m]
+        out = {}
+        for l in langs:
+            x = d['items'][l]
+            x = x['low']+x['scale']*np.frombuffer(zlib.decompress(base64.b64decode(x['u16'])), '<u2').astype(float)
+            out[len(x)] = out.get(len(x), 0)+x/len(langs)
+        return out
+    arms = {a: {d['seed']: d for d in files.values() if d['arm'] == arm} for a, arm in row['arms'].items()}
+    seeds = sorted(set.intersection(*map(set, arms.values())))
+    a, m, b = re.fullmatch(r'(\w+)\.(\w+) - (\w+)\.\w+', row['effect']).groups()
+    both = [(scores(arms[a][s], m), scores(arms[b][s], m)) for s in seeds]
+    sets = [np.array([x[n]-y[n] for x, y in both]) for n in both[0][0]]
+    S, total = len(seeds), sum(y.mean(1) for y in sets)
+    v_seeds, v_items = total.var(ddof=1)/S, 0.
+    for y in sets:
+        n, of_seeds, of_items = y.shape[1], y.mean(1), y.mean(0)
+        ms_items = S*((of_items-y.mean())**2).sum()/(n-1)
+        ms_rest = ((y-of_seeds[:, None]-of_items+y.mean())**2).sum()/((S-1)*(n-1))
+        v_items += max(0, ms_items-ms_rest)/(S*n)
+    half = t.ppf(.975, (S-1)*(v_seeds+v_items)/v_seeds)*math.sqrt(v_seeds+v_items)
+    return total.mean(), total.mean()-half, total.mean()+half
+
+
+def test_ten_checks_recomputed_by_hand_from_their_files():
+    "A crossed analysis of variance written down once more; ten checks of three papers agree"
+    found = [c for p in ('salt', 'robust', 'mothello') for r in claims(p, 'laptop', Store('no-such-folder')).rows for c in r['checks']
+             if c['n'] > 2 and c['items'] and re.fullmatch(r'\w+\.(\w+) - \w+\.\1', c['effect']) and not c['note']]
+    assert len(found) >= 10
+    for c in found[:10]: assert by_hand(c) == pytest.approx((c['value'], c['low'], c['high']), abs=2e-5), c['effect']

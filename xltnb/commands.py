@@ -12,14 +12,13 @@ import os
 import subprocess
 import sys
 from importlib import import_module
-from textwrap import shorten
 
 import argcomplete
 
 from .core import XltError, check_name
 from .files import cache_dir, out_file, own_path, project_root, typed_path
 from .names import needs
-from .terminal import command, complain, show_rows
+from .terminal import command, complain, show_rows, show_text, terminal_width
 
 # %% ../nbs/06_commands.ipynb #3f656d39
 def built_papers()->list[str]: # names
@@ -85,7 +84,7 @@ def cmd_list(
 
 # %% ../nbs/06_commands.ipynb #17f10418
 def _show_decide(plan, as_json):
-    "What would decide the unclear claims of a plan"
+    "What would settle the claims of a plan that are not settled"
     from xltnb.verdicts.power import decide_text, to_decide
     rows = to_decide(plan)
     if as_json: return rows
@@ -102,7 +101,7 @@ def cmd_plan(
     seeds:int|None=None, # repeats per arm; default: the preset's
     store:str='results', # folder of run records
     jobs:str|None=None, # only arms that match: 'align-*,naive5'
-    decide:bool=False, # for each unclear claim: the seeds that would decide it, and what they cost
+    decide:bool=False, # for each claim that is not settled: the seeds that would settle it, and what they cost
     json:bool=False, # print JSON
 ):
     "What will run, what it costs and, for one target, how narrow its intervals will be; nothing starts"
@@ -163,12 +162,8 @@ def _claimed_papers(paper):
 
 def _show_claims(rows):
     "Judged claims for a person"
-    if not rows: return
-    from xltnb.verdicts.words import claimed, interval
-    printed = lambda r: shorten(r['printed'] or '-', 30, placeholder='…')
-    line = lambda r: r | dict(at=r['preset'], verdict=r['word'], effect=interval(r), claimed=claimed(r), paper=printed(r))
-    keys = ['claim', 'verdict', 'at', 'n', 'effect', 'claimed', *['here']*any(r['here'] for r in rows), 'paper', 'text']
-    show_rows([line(r) for r in rows], cols=keys)
+    from xltnb.verdicts.findings import claims_text
+    if rows: show_text(claims_text(rows, min(120, terminal_width())))
 
 # %% ../nbs/06_commands.ipynb #8a7b8393
 def _code(rows, check):
@@ -179,20 +174,26 @@ def _code(rows, check):
 # %% ../nbs/06_commands.ipynb #207fcc97
 @command
 def cmd_claims(
-    paper:str='', # a paper; default: all
+    target:str='', # a paper, or one claim such as mothello.C7 for its whole story; default: all papers
     *,
     preset:str='', # preset whose runs are judged; default: the best that there are runs of, and what ran here beside it
     store:str='results', # folder of run records
-    json:bool=False, # print JSON: paper, claim, preset, verdict, effect, low, high, n
-    check:bool=False, # exit with 4 if a claim is off, with 3 if one is not run yet
+    json:bool=False, # print JSON: the claim with its sentence, rule, seeds, checks and the keys of its records
+    check:bool=False, # exit with 4 if a claim did not hold, with 3 if one is not run yet
 ):
     "Judge the papers' claims by the runs in the store"
     from xltnb.verdicts.study import study
-    rows = [r for p in _claimed_papers(paper) for r in study(p, preset, store=store).told()]
-    keys = ['paper', 'claim', 'preset', 'verdict', 'effect', 'low', 'high', 'n']
-    if json: show_rows([{k: r[k] for k in keys} for r in rows], True)
+    studies = [study(p, preset, store=store) for p in _claimed_papers(target)]
+    rows = [r for s in studies for r in s.told()]
+    if json: show_rows(rows, True)
+    elif '.' in target: _show_stories(rows, studies[0])
     else: _show_claims(rows)
     return _code(rows, check)
+
+def _show_stories(rows, one):
+    "All about each claim of a target"
+    from xltnb.verdicts.findings import story
+    show_text('\n\n'.join(story(r, one.runs, min(120, terminal_width())) for r in rows))
 
 # %% ../nbs/06_commands.ipynb #583a6f2a
 @command
@@ -255,14 +256,35 @@ def cmd_reproduce(
 ):
     "Plan, run, execute the pages, judge and report in one go"
     from xltnb.verdicts.pages import parameter_pages
-    from xltnb.verdicts.study import study
     _report_file(preset, store, out)
     if any(map(parameter_pages, _claimed_papers(paper))):
         code = cmd_pages(paper, preset=preset, store=store, out=f'{store}/pages', workers=workers)
     else: code = _run_all(_studies(paper, preset, None, store), workers=workers) # an installed wheel has no pages
-    _show_claims([r for p in _claimed_papers(paper) for r in study(p, store=store).told(preset)])
+    if not paper and preset=='smoke': code = max(code, _decide_again(store, workers))
+    _show_headlines(paper, store)
     cmd_report(paper, preset=preset, store=store, out=out)
     return code
+
+_CHEAPEST,_ENOUGH = 'salt.W11', 6 # a claim that a minute decides on two cores, and how many of its worlds suffice
+
+def _decide_again(store, workers):
+    "Decide one claim from nothing, whatever the repository ships"
+    from xltnb.records.store import Store
+    from xltnb.runs.plan import make_plan
+    from xltnb.verdicts.findings import sentence
+    from xltnb.verdicts.study import Study
+    fresh = Store(own_path(store, 'store')/'again', committed=False)
+    again = Study(make_plan(_CHEAPEST, 'laptop', _ENOUGH, fresh))
+    code = _run_all([again], workers=workers)
+    print('\ndecided here, from nothing:')
+    show_text('\n'.join(sentence(r) for r in again.claims().rows))
+    return code
+
+def _show_headlines(paper, store):
+    "What the abstracts assert, as it was found"
+    from xltnb.verdicts.findings import claims_text, headlines
+    print('\nwhat the abstracts assert, and what was found by the best runs (all claims: xltnb claims):\n')
+    show_text(claims_text([r for p in _claimed_papers(paper) for r in headlines(p, store)], min(120, terminal_width())))
 
 # %% ../nbs/06_commands.ipynb #a9d81774
 @command

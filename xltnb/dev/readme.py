@@ -15,6 +15,7 @@ from nbconvert import MarkdownExporter
 from ..files import project_root
 from ..still.still import still
 from ..verdicts.figures import VERDICT_LOOK
+from ..verdicts.findings import amount, headlines
 from ..records.published import find_papers, load_paper
 from ..runs.experiments import has_part
 from ..verdicts.study import study
@@ -45,27 +46,29 @@ def write_readme(
     return out
 
 # %% ../../nbs/dev/07_readme.ipynb #932ff640
-def _verdicts(paper):
-    "'laptop: ✓ 2 held, ✗ 1 did not hold', or that it is planned"
-    if not has_part(paper, 'experiments'): return 'planned'
-    s = study(paper)
-    rows = s.claims().rows
-    counted = lambda rs: ', '.join(f'{k} {v}' for v in VERDICT_LOOK if (k := sum(r['verdict']==v for r in rs)))
-    theirs,ours = ([r for r in rows if (r['rank']=='ours')==o] for o in (False,True))
-    said = f'`{s.plan.preset}`: {len(theirs)} claim{"s"*(len(theirs)!=1)} of the paper ({counted(theirs)})'
-    return said+f', {len(ours)} of ours ({counted(ours)})'*bool(ours)
+def _where(citation):
+    "Where the paper itself is found"
+    for key,at in dict(doi='https://doi.org/', anthology='https://aclanthology.org/', arxiv='https://arxiv.org/abs/').items():
+        if citation.get(key): return f'{at}{citation[key]}'
+    return ''
+
+def _found(row):
+    "What was found of a headline: '✓ **held**: +18 points (17 to 19)'"
+    return f"{VERDICT_LOOK[row['verdict']][0]} **{row['verdict']}**" + (f': {amount(row)}' if amount(row) else '')
 
 # %% ../../nbs/dev/07_readme.ipynb #d81f1970
-def papers_markdown()->str: # a Markdown list; its links start in `nbs/`
-    "List every paper with its count of verdicts"
-    out = []
-    for paper in find_papers():
-        c,walk = load_paper(paper).citation,f'papers/{paper}/{paper}_walk.ipynb'
-        there = (project_root()/'nbs'/walk).exists()
-        if not there and has_part(paper, 'experiments'): continue # a comparison of ours without a paper, such as `baselines`
-        title = f"[{c['title']}]({walk})" if there else c['title']
-        out.append(f"- {title} ({c['authors'].split(',')[0].split()[-1]} et al., {c['year']}): {_verdicts(paper)}")
-    return '\n'.join(out)
+def _lines(paper):
+    "Rows of a paper: what its abstract asserts beside what was found, the doors to it in the first row"
+    c,folder = load_paper(paper).citation, f'papers/{paper}/{paper}'
+    who = f"[{c.get('short', paper)}]({_where(c)}) ({c['authors'].split(',')[0].split()[-1]} et al. {c['year']})"
+    doors = f'[read]({folder}_walk.ipynb) · [play]({folder}_explore.ipynb) · [claims]({folder}_claims.ipynb)'
+    rows = headlines(paper)
+    return [f"| {who if i==0 else ''} | {r['text']} | {_found(r)} | {doors if i==0 else ''} |" for i,r in enumerate(rows)]
+
+def papers_markdown()->str: # a Markdown table; its links start in `nbs/`
+    "Write what the abstracts assert beside what was found, a row a sentence"
+    walks = [p for p in find_papers() if (project_root()/'nbs'/'papers'/p/f'{p}_walk.ipynb').exists() and has_part(p, 'experiments')]
+    return '\n'.join(['| paper | its abstract says | found here | |', '|---|---|---|---|', *(l for p in walks for l in _lines(p))])
 
 # %% ../../nbs/dev/07_readme.ipynb #6c52ecc9
 def write_finding(

@@ -14,16 +14,15 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..core import XltError
-from ..studies.gains import by_task, gains_fig, paired
+from ..studies.gains import by_task, compared, gains_fig, paired
 from .rows import BOARD_CONTROLS, BOARD_PLANNED
 from ..records.record import Record
-from ..stats import holm, paired_diff
+from ..stats import holm
 
 # %% ../../nbs/leaderboard/02_table.ipynb #ba38cdc3
 def _line(row, runs, plain):
     "A row of the table"
-    d = paired(runs, plain)
-    x = paired_diff(d, np.zeros(len(d))) if len(d) and row!='plain' else None
+    x = compared(runs, plain) if row!='plain' else None
     of = lambda m: 100*mean(r.metrics[m] for r in runs)
     memory = [m for r in runs if (m := r.provenance.get('peak_mem_mb'))]
     gain = dict(gain=x.effect, low=x.low, high=x.high, english=float(np.mean(paired(runs, plain, 'source')))) if x else \
@@ -51,11 +50,10 @@ def comparisons(
     "Judge the comparisons that were named before the runs, corrected for their number"
     rows,found = by_task(runs, scale), []
     for task,a,b in planned:
-        d = paired(rows.get(task, {}).get(a, ()), rows.get(task, {}).get(b, ()))
-        x = paired_diff(d, np.zeros(len(d))) if len(d)>1 else None
+        x = compared(rows.get(task, {}).get(a, ()), rows.get(task, {}).get(b, ()))
         value = dict.fromkeys(('gain','low','high','p'), np.nan)
         if x: value = dict(gain=x.effect, low=x.low, high=x.high, p=x.p)
-        found.append({'task': task, 'method': a, 'against': b, 'n': len(d)} | value)
+        found.append({'task': task, 'method': a, 'against': b, 'n': x.n if x else 0} | value)
     t = pd.DataFrame(found)
     return t.assign(p_holm=holm(t.p.fillna(1.).tolist()))
 

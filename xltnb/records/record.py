@@ -71,17 +71,21 @@ def _raw(d):
     return raw
 
 # %% ../../nbs/records/03_record.ipynb #6a582ac4
+def _unpacked(d):
+    "The numbers that were packed, as an array"
+    u = np.frombuffer(_raw(d), '<u2')
+    return np.where(u==65535, nan, d['low'] + d['scale']*u.astype(float))
+
 def unpack_items(
     d:dict, # what `pack_items` returned
 )->list[float]: # one number per item
     "Unpack the numbers that were packed"
-    u = np.frombuffer(_raw(d), '<u2')
-    return np.where(u==65535, nan, d['low'] + d['scale']*u.astype(float)).tolist()
+    return _unpacked(d).tolist()
 
 # %% ../../nbs/records/03_record.ipynb #fe19b05e
 @dataclass(frozen=True)
 class MeanOf:
-    "Item scores that are the mean of other rows of the same record, item by item"
+    "Item scores that are the mean of other rows of the same record"
     rows:tuple[str,...] # names of those rows, such as languages
 
 # %% ../../nbs/records/03_record.ipynb #9cc48903
@@ -92,13 +96,13 @@ class Packed(Sequence):
     ): self.row = row
 
     @cached_property
-    def numbers(self)->list[float]: # one per item
+    def numbers(self)->np.ndarray: # one per item
         "Unpack the items"
-        return unpack_items(self.row)
+        return _unpacked(self.row)
 
     def __len__(self): return self.row['n']
     def __getitem__(self, i): return self.numbers[i]
-    def __eq__(self, other): return len(self)==len(other) and self.numbers==list(other)
+    def __eq__(self, other): return len(self)==len(other) and np.array_equal(self.numbers, np.asarray(other, float), equal_nan=True)
     def __repr__(self): return f'{len(self)} packed items'
     def __array__(self, dtype=None, copy=None): return np.array(self.numbers, dtype)
 
@@ -137,28 +141,20 @@ class Record:
 
 # %% ../../nbs/records/03_record.ipynb #66a2bf83
 @patch
-def item_scores(
+def item_parts(
     self:Record,
     metric:str, # a metric, 'source' or 'targets'
-)->list[float]|None: # one value per item; None if none were kept, [] if the rows of a mean differ in length
-    "Return the scores of a metric's items"
-    listed = lambda row: row.numbers if isinstance(row, Packed) else row
+)->list[np.ndarray]|None: # the metric is the mean of their means; None if no items were kept
+    "Return the scores of a metric's items, an array a language where it is a mean over languages"
     row = self.items.get(metric)
-    if not isinstance(row, MeanOf): return listed(row)
-    rows = [listed(self.items.get(r)) for r in row.rows]
-    if any(r is None for r in rows): return None
-    return np.mean(rows, 0).tolist() if len(set(map(len, rows)))==1 else []
+    rows = [self.items.get(r) for r in row.rows] if isinstance(row, MeanOf) else self._joined(metric) or [row]
+    return None if any(r is None for r in rows) else [np.asarray(r, float) for r in rows]
 
-# %% ../../nbs/records/03_record.ipynb #31f5e32c
 @patch
-def packed_scores(
-    self:Record,
-    metric:str, # a metric, 'source' or 'targets'
-)->list[dict]|None: # the rows as they stand in the file; None unless all of them are still packed there
-    "Return what a metric's items are read from: equal rows, equal items"
-    row = self.items.get(metric)
-    rows = [self.items.get(r) for r in row.rows] if isinstance(row, MeanOf) else [row]
-    return [r.row for r in rows] if all(isinstance(r, Packed) for r in rows) else None
+def _joined(self:Record, metric):
+    "Rows of the languages that an older record also keeps one after the other, in one row"
+    rows = [self.items[l] for l in self.per_language if l!=self.source and l in self.items] if metric=='targets' else []
+    return rows if sum(map(len, rows))==len(self.items.get(metric) or ()) else []
 
 # %% ../../nbs/records/03_record.ipynb #7cef9e0f
 def _record_text(

@@ -118,13 +118,7 @@ def transfer_fields(
 def _with_means(z):
     "Item scores by language, and by name those of the source and of the targets"
     rows = dict(source=[l for l in z.items if l==z.source], targets=[l for l in z.items if l!=z.source])
-    return dict(z.items) | {k: _mean_of([z.items[l] for l in ls], ls) for k,ls in rows.items() if ls}
-
-def _mean_of(parts, names):
-    "The mean of languages with the same items; else all items in one list, each weighted so that every language counts alike"
-    if len({len(p) for p in parts})==1: return MeanOf(tuple(names))
-    n = sum(map(len, parts))
-    return [x*n/len(parts)/len(p) for p in parts for x in p]
+    return dict(z.items) | {k: MeanOf(tuple(ls)) for k,ls in rows.items() if ls}
 
 # %% ../../nbs/studies/01_recipes.ipynb #e8c3698b
 PAIR_RECIPE = dict(lr=5e-5, warmup=.3, max_len=64) # of `lo_pair`, in the words of `FineCfg`

@@ -71,6 +71,11 @@ def _claim_trace(verdict, rows):
         marker=dict(color=colour, size=10, symbol=_MARKERS.get(verdict,'circle-open')),
         customdata=[[r['low'],r['high'],r['n']] for r in rows], hovertemplate=hover)
 
+def _printed_trace(rows):
+    "What the paper prints of the effect, at its own size"
+    return go.Scatter(x=[r['paper_effect'] for r in rows], y=[r['claim'] for r in rows], mode='markers', name='printed by the paper',
+        marker=dict(color=QUIET, size=11, symbol='diamond-open', line=dict(width=2)), hovertemplate='the paper: %{x:.3f}<extra></extra>')
+
 # %% ../../nbs/verdicts/04_figures.ipynb #a50a7ed2
 def _claimed(row, low=-inf, high=inf):
     "From where to where the effect is claimed to lie, at most from `low` to `high`"
@@ -86,7 +91,7 @@ def _claim_name(row):
 # %% ../../nbs/verdicts/04_figures.ipynb #d43a50f2
 def _shade(fig, rows):
     "The claimed side of each row, behind its effect"
-    ends = [r[k] for r in rows for k in ('effect','low','high') if _finite(r.get(k))]+[0]
+    ends = [r[k] for r in rows for k in ('effect','low','high','paper_effect') if _finite(r.get(k))]+[0]
     ends += [x for r in rows if _finite(r.get('margin')) for x in _claimed(r) if _finite(x)]
     pad = .06*(max(ends)-min(ends) or 1)
     low,high = min(ends)-pad,max(ends)+pad
@@ -118,6 +123,7 @@ def claims_fig(
     _shade(fig, rows)
     for v in VERDICT_LOOK:
         if got := [r for r in rows if r['verdict']==v and _finite(r['effect'])]: fig.add_trace(_claim_trace(v,got))
+    if told := [r for r in rows if r.get('paper_effect') is not None]: fig.add_trace(_printed_trace(told))
     square = dict(symbol='square', size=13, color='#dcefe8')
     if fig.layout.shapes: fig.add_trace(go.Scatter(x=[None], y=[rows[-1]['claim']], mode='markers', name='claimed', marker=square))
     for r in rows:

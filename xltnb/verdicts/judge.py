@@ -47,13 +47,12 @@ def _notes(*xs): return '; '.join(filter(None, xs))
 
 # %% ../../nbs/verdicts/01_judge.ipynb #848aed33
 def _scores(check, runs):
-    "Scores of items, {(arm, metric): [S,I]}, and why there are none"
-    found = {(a,m): [r[a].item_scores(m) for r in runs] for a,m in sorted(names_in(check.effect))}
-    sizes = [{None if x is None else len(x) for x in xs} for xs in found.values()]
+    "Scores of items, {(arm, metric): an array [S,I] a language}, and why there are none"
+    found = {(a,m): [r[a].item_parts(m) for r in runs] for a,m in sorted(names_in(check.effect))}
+    sizes = [{None if x is None else tuple(map(len, x)) for x in xs} for xs in found.values()]
     if any(len(s)>1 for s in sizes): return None, 'not all runs hold the same items: they do not count in the interval'
     if {None} in sizes: return None, ''
-    if {0} in sizes: return None, 'not all languages have the same number of rows: they do not count in the interval'
-    return {k: np.array(xs, float) for k,xs in found.items()}, ''
+    return {k: [np.array(part) for part in zip(*xs)] for k,xs in found.items()}, ''
 
 # %% ../../nbs/verdicts/01_judge.ipynb #06ff7561
 def item_pulls(
@@ -63,13 +62,17 @@ def item_pulls(
     "Compute how far each test item pulls the effect of each seed"
     items,why = _scores(check, runs)
     if not items: return {}, why
-    means,out = {k: np.nanmean(x, -1) for k,x in items.items()}, {}
+    means,out = {k: np.mean([np.nanmean(x, -1) for x in parts], 0) for k,parts in items.items()}, {}
     at = lambda k,step: np.asarray(evaluate(check.effect, lambda a,m: means[a,m]+step*((a,m)==k)))
-    for k,x in items.items():
-        slope,n = np.atleast_1d(at(k, 1e-4)-at(k, -1e-4))/2e-4, x.shape[-1]
-        share = n/(~np.isnan(x)).sum(-1, keepdims=True) # an item without a number pulls nothing, and the others more
-        out[n] = out.get(n, 0) + slope[:,None]*np.nan_to_num(x-means[k][:,None])*share
+    for k,parts in items.items():
+        slope = np.atleast_1d(at(k, 1e-4)-at(k, -1e-4))/2e-4/len(parts)
+        for x in parts: out[x.shape[-1]] = out.get(x.shape[-1], 0) + slope[:,None]*_from_mean(x)
     return out, ''
+
+def _from_mean(x_S_I):
+    "How far each item lies from the mean of its seed; one without a number lies nowhere, and the others weigh more"
+    share = x_S_I.shape[-1]/(~np.isnan(x_S_I)).sum(-1, keepdims=True)
+    return np.nan_to_num(x_S_I-np.nanmean(x_S_I, -1, keepdims=True))*share
 
 # %% ../../nbs/verdicts/01_judge.ipynb #abb7c0bd
 def _said(v, xs, low, high, check, smallest, fixed):
@@ -261,8 +264,8 @@ def _claim_row(claim, plan, checks, get=None):
     preset = plan.preset
     (check,j) = checks[0] if checks else (None, Judged(UNMEASURED, note='no rule at this preset'))
     need = _hardest(checks if checks and j.verdict==OPEN else [])
-    row = dict(paper=claim.id.partition('.')[0], claim=claim.id, rank=claim.rank, unit=claim.unit, text=claim.text, place=claim.place, printed=claim.paper)
-    row |= dict(paper_effect=claim.paper_effect)
+    row = dict(paper=claim.id.partition('.')[0], claim=claim.id, rank=claim.rank, unit=claim.unit, text=claim.text, place=claim.place)
+    row |= dict(printed=claim.paper, paper_effect=claim.paper_effect)
     row |= dict(preset=preset, verdict=j.verdict, effect=j.effect, low=j.low, high=j.high, n=j.n) | _rule(check, j)
     arms = sorted(check.arms.values()) if check else []
     row |= dict(seeds=list(j.seeds), detectable=j.detectable, smallest=claim.smallest, arms=arms, word=_told(j.verdict, arms, plan)) | need
