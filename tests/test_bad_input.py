@@ -1,5 +1,6 @@
 "What cannot be right is refused, with the file or the value and what to do about it"
 import base64
+import copy
 import dataclasses
 import json
 import os
@@ -18,7 +19,7 @@ from xltnb.records.leases import Lease
 from xltnb.records.published import read_published
 from xltnb.records.record import Record, RunKey, read_numbers, read_record, record_json
 from xltnb.records.store import Store
-from xltnb.runs.experiments import EXPERIMENTS, PRESET_JOBS, experiment, Result, make_job, preset_jobs
+from xltnb.runs.experiments import EXPERIMENTS, PRESET_JOBS, experiment, Result, load_jobs, make_job, preset_jobs
 from xltnb.runs.plan import make_plan
 from xltnb.runs.run import run_plan
 
@@ -124,6 +125,46 @@ def test_a_broken_record_counts_as_missing_and_is_made_again(study, store):
     same = lambda d: {k: v for k, v in d.items() if k not in ('provenance', 'sha256')}
     assert {f: same(json.loads(f.read_text(encoding='utf-8'))) for f in whole} == {f: same(d) for f, d in whole.items()}
     assert (f.parent/f'.damaged-{f.name}').stat().st_size == 200, 'what was broken is still there'
+
+
+def of_a_newer_version(f):
+    "Write a record as a later version might: whole, sealed, with a field that this one does not know"
+    from xltnb.records.record import _sealed_text
+    d = json.loads(f.read_text(encoding='utf-8'))
+    del d['sha256']
+    f.write_text(_sealed_text(dict(d, energy_kwh=1.5, notes={})), encoding='utf-8')
+    return f.read_bytes()
+
+
+def test_a_record_of_a_newer_version_stays_as_it_is(study, store, capsys):
+    run_plan(make_plan(study, store=store), show=False)
+    f, *others = sorted(store.path.glob('*/*.json'))
+    newer = of_a_newer_version(f)
+    for read in (read_record, read_numbers):
+        with pytest.raises(XltError, match='newer version of xltnb wrote it .*energy_kwh.*update xltnb') as e: read(f)
+        assert str(f) in str(e.value) and 'delete' not in str(e.value)
+    plan = make_plan(study, store=store)
+    assert sorted(plan.df.status) == ['done', 'done', 'newer'] and not plan.todo() and not plan.broken()
+    assert str(plan).splitlines()[-1].startswith('bad_input at smoke: 2 of 3 runs are done; 1 record is of a newer version of xltnb and stays as it is: update xltnb to read it')
+    rep = run_plan(plan, show=False)
+    assert rep.outcomes == [] and f.read_bytes() == newer and sorted(store.path.glob('*/*.json')) == [f, *others] and not list(f.parent.glob('.damaged-*'))
+    with pytest.raises(XltError, match='newer version'): store.put(dataclasses.replace(read_record(others[0]), key=f.stem))
+    assert f.read_bytes() == newer
+    others[0].unlink()  # what is missing beside it is made
+    assert [o.status for o in run_plan(make_plan(study, store=store), show=False).outcomes] == ['done'] and f.read_bytes() == newer
+    with pytest.warns(UserWarning, match='newer version'): assert len(store.records()) == 2
+
+
+def test_a_newer_record_that_was_changed_or_renamed_is_broken(study, store):
+    run_plan(make_plan(study, store=store), show=False)
+    f = sorted(store.path.glob('*/*.json'))[0]
+    newer = of_a_newer_version(f)
+    other = f.with_name('0123456789abcdef.json')
+    other.write_bytes(newer)
+    with pytest.raises(XltError, match='delete the file and run again'): read_record(other)
+    other.unlink()
+    f.write_bytes(newer.replace(b'1.5', b'2.5'))
+    assert sorted(make_plan(study, store=store).df.status) == ['broken', 'done', 'done']
 
 
 def test_a_whole_record_stands_in_for_a_broken_committed_one(tmp_path, monkeypatch):
@@ -438,6 +479,41 @@ def test_names_that_python_callers_mistype_are_named():
     assert perft(0, 4) == 1
 
 
+NO_WORDS = None, True, -1, 1.5, float('nan'), [], [None], {}, (), b'x', object(), Store, 3+0j, {1, 2}  # what Python callers hand over in place of a word or a path
+LONG_WORDS = '/'+'x'*5000, 'x'*5000
+
+
+@pytest.mark.parametrize('value', [*NO_WORDS, *LONG_WORDS, 'a\0b', '\ud800', '~nouser/x'], ids=lambda v: repr(v)[:20])
+def test_whatever_a_study_is_asked_for_it_answers_in_one_line(study, tmp_path, value):
+    from xltnb.verdicts.pages import check_values, find_page, page_params, parameter_pages
+    from xltnb.verdicts.study import study as hold
+    ask = lambda **kw: hold(**dict(target=study, preset='smoke', store=tmp_path/'s') | kw)
+    calls = [lambda: ask(target=value), lambda: ask(store=value), lambda: ask(preset=value or 'x'), lambda: ask(seeds=value or 'x'), lambda: ask().fig(value or 'x'), lambda: ask().report(value or '\0'),
+             lambda: find_page(value), lambda: page_params(value), lambda: parameter_pages(value), lambda: check_values({value if isinstance(value, str) else 'x': value}, dict(seeds='int'))]
+    if value is not None: calls += [lambda: ask(jobs=value)]
+    calls += [lambda k=k: ask().run(engine='inline', show=False, **{k: value or 'x'}) for k in ('workers', 'minutes', 'device', 'jobs') if value is not True or k != 'minutes']
+    for i, call in enumerate(calls):
+        try: call()
+        except XltError as e: assert '\n' not in str(e) and len(str(e)) < 1000, (i, str(e))
+
+
+def test_a_folder_that_vanishes_while_it_is_listed_ends_nothing(store, monkeypatch):
+    store.put(a_record())
+    real = os.scandir
+    def gone(path):
+        if 'demo.align' in str(path): raise FileNotFoundError(2, 'No such file or directory', str(path))
+        return real(path)
+    monkeypatch.setattr(os, 'scandir', gone)
+    assert store.keys() == set() and store.records() == []
+
+
+def test_a_terminal_is_told_nothing_that_it_would_obey(capsys):
+    from xltnb.terminal import show_rows
+    show_rows([{'arm': 'a\x1b[31mred\x00\n\x9b1mx', '[/b]': '[red]x[/red]'}])
+    said = capsys.readouterr().out
+    assert '[31mred' in said and '[/b]' in said and '[red]x[/red]' in said and not set(said) & {'\x1b', '\x00', '\x9b'} and len(said.splitlines()) == 2
+
+
 def test_a_lease_beats_once_and_again_after_it_was_given_back(tmp_path):
     "However often it is taken"
     import threading
@@ -455,6 +531,17 @@ def test_options_beside_a_recipe_are_refused(tmp_path, capsys):
     (tmp_path/'r.yaml').write_text('method: linear\ninputs: [{adapter: a.safetensors, weight: 1}]\n', encoding='utf-8')
     with pytest.raises(SystemExit) as end: main(['merge', str(tmp_path/'r.yaml'), '--weight', '.3'])
     assert end.value.code == 2 and '--weight beside a recipe has no effect' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('out', ['ä\0', '\0', 'x'*5000])
+def test_a_recipe_that_cannot_write_is_told(tmp_path, out):
+    from test_fuzz import tiny_adapter
+    from xltnb.models.adapters import save_adapter
+    from xltnb.papers.arithmetic.recipes import merge_recipe
+    for n in ('es', 'eng'): save_adapter(tiny_adapter(n), tmp_path/f'{n}.safetensors')
+    (tmp_path/'r.yaml').write_text(json.dumps(dict(inputs=[dict(adapter='es.safetensors'), dict(adapter='eng.safetensors')], base='zero', out=out)), encoding='utf-8')
+    with pytest.raises(XltError, match='r.yaml: out .* cannot be used') as e: merge_recipe(tmp_path/'r.yaml')
+    assert len(str(e.value)) < 500
 
 
 def test_weights_that_are_searched_keep_their_sum():
@@ -482,6 +569,34 @@ def test_a_line_ends_where_wc_says(tmp_path):
     (tmp_path/'en.txt').unlink()
     os.mkfifo(tmp_path/'en.txt')
     with pytest.raises(XltError, match='a device or a pipe'): lines_of(tmp_path)
+
+
+@pytest.mark.parametrize('name, text', [('wikipedia', json.dumps(dict(text='One\u2028more words.\nTwo\x85\x0b\x0c here.\r\n\r\nThree.'))+'\n'), ('cc100', 'One\u2028more words.\nTwo\x85\x0b\x0c here.\n\nThree.\n')])
+def test_a_published_text_ends_its_lines_at_line_feeds_alone(tmp_path, monkeypatch, name, text):
+    from xltnb.papers.metapretrain.corpus import _published_rows
+    monkeypatch.setenv(f'XLTNB_{name.upper()}', str(tmp_path))
+    for l in ('en', 'de'): (tmp_path/(f'{l}.jsonl' if name == 'wikipedia' else f'{l}.txt')).write_bytes(text.encode())
+    assert list(_published_rows(name, ('en', 'de'))['text']) == ['One\u2028more words.', 'Two\x85\x0b\x0c here.', 'Three.']*2
+
+
+@pytest.mark.parametrize('name', ['folder', 'wikipedia', 'cc100'])
+def test_another_text_or_vocabulary_is_another_run(tmp_path, monkeypatch, name):
+    "Of an untrained model too, which is measured on the text; and nothing that was read before is believed"
+    from xltnb.papers.metapretrain.arms import MetaCfg, NetCfg, PhaseCfg
+    from xltnb.papers.metapretrain.corpus import clean_text, load_vocab
+    monkeypatch.setenv('XLTNB_METATEXT' if name == 'folder' else f'XLTNB_{name.upper()}', str(tmp_path/'text'))
+    cfgs = MetaCfg(text=name), MetaCfg(phases=(PhaseCfg((('en', 8),)),), text=name), MetaCfg(NetCfg(str(tmp_path/'vocab')))
+    def keys(word):
+        (tmp_path/'text').mkdir(exist_ok=True)
+        for l in ('en', 'de', 'fr', 'es'): (tmp_path/'text'/f'{l}.txt').write_text(f'The dog {word}, {l}.\n', encoding='utf-8')
+        assert word in clean_text(('en', 'de'), name)[0]['text'][0]
+        tok = copy.deepcopy(load_vocab('english256'))
+        tok.add_tokens([word])
+        tok.save_pretrained(tmp_path/'vocab')
+        assert word in load_vocab(str(tmp_path/'vocab')).get_vocab()
+        return {make_job('a', 'metapretrain.pretrain', c, 0).key for c in cfgs}
+    load_jobs('metapretrain')
+    assert len(keys('sleeps') | keys('barks')) == 6 and keys('barks') == keys('barks')
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
-"2,000 bad inputs, always the same: each is refused in time with a word about it, or does no harm; the harms stand in spoil.py"
+"2,230 bad inputs, always the same: each is refused in time with a word about it, or does no harm; the harms stand in spoil.py"
+import copy
 import csv
 import dataclasses
 import io
@@ -10,6 +11,7 @@ import signal
 import sys
 import traceback
 import warnings
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -17,16 +19,16 @@ import yaml
 from conftest import ROOT, configs, write_paper
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
-from spoil import ODD, spoil_bytes, spoil_json, spoil_text, spoil_tree, spoil_words
+from spoil import HUGE, ODD, ODD_WORDS, spoil_bytes, spoil_json, spoil_text, spoil_tree, spoil_words
 
 from xltnb.core import Config, XltError, from_dict
 
 COUNTS = dict(words=200, settings=250, records=200, published=150, data=100, pages=50, encoders=50,
-              headers=200, hub=250, recipes=150, models=150, given=150, layouts=70, texts=30)
+              headers=200, hub=250, recipes=150, models=150, given=150, layouts=70, texts=30, params=200, names=30)
 PATIENCE_S = 20  # what is asked for a size without end must not try to make it
 
 
-def test_they_are_two_thousand(): assert sum(COUNTS.values()) == 2000
+def test_they_are_as_many_as_they_say(): assert sum(COUNTS.values()) == 2230
 
 
 def each(kind):
@@ -136,6 +138,78 @@ def test_words(tmp_path, monkeypatch, capsys):
         if code == 2: assert said.err.startswith('xltnb') and len(said.err.strip()) > 20, (words, said.err)
         if code == 0 and words[0] == 'run': assert 'ran' in said.out or 'done' in said.out or '--help' in words, (words, said.out)
     no_halves(tmp_path)
+
+
+# ---- what a study and a page are asked for
+
+def test_params(tmp_path, monkeypatch):
+    import nbformat
+    from xltnb.verdicts.pages import check_values, find_page, page_params, parse_param, run_page
+    from xltnb.verdicts.study import claims, compare, study
+    write_paper(tmp_path/'papers', 'fuzz', experiments=STUDY)
+    for name, folder in dict(PAPERS='papers', CACHE='cache', HOME='a/b').items(): monkeypatch.setenv(f'XLTNB_{name}', str(tmp_path/folder))
+    monkeypatch.chdir(tmp_path)
+    cell = nbformat.v4.new_code_cell("preset:str = 'smoke' # a\nseeds:int = 0 # b\nstore:str = 'results' # c\nrate:float = 1. # d", metadata=dict(tags=['parameters']))
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=dict(kernelspec=dict(name='python3', language='python', display_name='x'))), tmp_path/'page.ipynb')
+    spec = page_params(tmp_path/'page.ipynb')
+    kinds, odd = {k: p['type'] for k, p in spec.items()}, (*ODD, *HUGE, *ODD_WORDS, b'x', {1}, object(), len, tmp_path/'page.ipynb')
+    for i, rng in enumerate(each('params')):
+        name, value = rng.choice(('target', 'preset', 'seeds', 'store', 'jobs')), rng.choice(odd)
+        asked = dict(target='fuzz', preset='smoke', seeds=1, store=str(tmp_path/'s'), jobs='a') | {name: value}
+        three = {k: asked[k] for k in ('target', 'preset', 'store')}
+        calls = (lambda: repr(study(**asked)), lambda: study(**asked).run(engine='inline', show=False), lambda: study(**asked).told(), lambda: claims(**three), lambda: compare(**three),
+                 lambda: check_values({name: value}, kinds), lambda: check_values(dict([parse_param(f'{name}={value}', spec)]), kinds), lambda: find_page(value), lambda: run_page(tmp_path/'page.ipynb', {name: value}, out=5))
+        got = refused(calls[i % len(calls)], [name, 'target', 'paper', 'preset', 'seeds', 'store', 'arm', 'jobs', 'page', 'parameter', 'out'], (i % len(calls), name, value))
+        if i % len(calls) == 8: assert got is None, (name, value)
+    no_halves(tmp_path)
+
+
+# ---- names that would like to be more than names, wherever they are shown
+
+EVIL = '"><img src=x onerror=alert(1)><script>alert(2)</script></style></title>'
+
+
+class Obeyed(HTMLParser):
+    "What a browser would do of what EVIL says"
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        if dict(attrs).get('src') == 'x' or any('alert(1)' in (v or '') for k, v in attrs if k.startswith('on')): self.found.append((tag, attrs))
+
+    def handle_data(self, data):
+        if self.get_starttag_text() == '<script>' and data.startswith('alert(2)'): self.found.append(data)
+
+
+def test_names(tmp_path, monkeypatch):
+    from spoil import _places
+    from xltnb.verdicts.report import report
+    from xltnb.verdicts.study import study
+    monkeypatch.setenv('XLTNB_PAPERS', str(tmp_path/'papers'))
+    monkeypatch.setattr('xltnb.verdicts.report.get_plotlyjs', lambda: '')  # four megabytes that do not change
+    arm = STUDY.replace('fuzz', 'evil').replace("make_job('a',", f'make_job({EVIL!r},').replace('cost_s=.01)', f'cost_s=.01, task={EVIL!r}, row={EVIL!r})')
+    folder = write_paper(tmp_path/'papers', 'evil', experiments=arm)
+    tree = yaml.safe_load((ROOT/'xltnb'/'papers'/'mothello'/'published.yaml').read_bytes())
+    small, shown = dict(tree, paper='evil', claims=tree['claims'][:2], tables=dict(list(tree['tables'].items())[:1])), 0
+    for rng in each('names'):
+        own = copy.deepcopy(small)
+        *way, last = rng.choice([p for p in _places(small) if not isinstance(p[-1], int)])
+        at = own
+        for k in way: at = at[k]
+        if rng.random() < .3: at.pop(last)  # what a paper does not say is not shown
+        elif isinstance(at[last], str): at[last] = EVIL
+        else: at[EVIL] = at.pop(last)
+        (folder/'published.yaml').write_text(yaml.safe_dump(own, allow_unicode=True), encoding='utf-8')
+        def show():
+            s = study('evil', 'smoke', store=tmp_path/'s')
+            s.run(engine='inline', show=False)
+            return [s._repr_html_(), s.claims()._repr_html_(), s.cells()._repr_html_(), report('evil', 'smoke', tmp_path/'s', tmp_path/'r.html').read_text(encoding='utf-8')]
+        got = refused(show, ['published.yaml', 'evil'], (*way, last))
+        for text in got or (): assert not Obeyed(text).found, (*way, last)
+        shown += got is not None
+    assert shown > 5
 
 
 # ---- records

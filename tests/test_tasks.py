@@ -470,3 +470,72 @@ def test_what_a_file_may_hold_is_told_in_one_line(tmp_path):
         with pytest.raises(XltError, match=says): own_task('t', **dict(dict(kind='classify', data=dict(en=dict(train=[dict(text='a', label='a')]))), **kw))
     (tmp_path/'A.JSONL').write_text(row % '"x"'+row % '"y"', encoding='utf-8')
     assert len(read_own(tmp_path/'A.JSONL')) == 2
+
+
+# ---- runs are keyed by what a user brings
+
+def put_squad(folder, langs=('en', 'de'), word='a'):
+    folder.mkdir(parents=True, exist_ok=True)
+    for l in langs:
+        qas = [dict(id='1', question='q', answers=[dict(text=word, answer_start=0)])]
+        (folder/f'xquad.{l}.json').write_text(json.dumps(dict(data=[dict(title='T', paragraphs=[dict(context=f'{word} b', qas=qas)])])), encoding='utf-8')
+
+
+def test_runs_of_a_published_set_are_keyed_by_the_files(tmp_path, monkeypatch):
+    from xltnb.papers.baselines.experiments import BaselineCfg
+    from xltnb.runs.experiments import Ctx, call_job, make_job
+    job = lambda: make_job('xquad', 'baselines.finetune', BaselineCfg('xquad', langs=('en', 'de')), 0)
+    none = job()
+    assert none.inputs == {} and none.waits == 'XLTNB_XQUAD'
+    keys = {}
+    for name, langs, word in (('a', ('en', 'de'), 'a'), ('b', ('en', 'de'), 'b'), ('copy', ('en', 'de'), 'a'), ('half', ('en',), 'a')):
+        put_squad(tmp_path/name, langs, word)
+        monkeypatch.setenv('XLTNB_XQUAD', str(tmp_path/name))
+        keys[name] = job().key
+    assert keys['a'] == keys['copy'] != keys['b'] and keys['half'] == none.key, 'rows count, not where they lie; what cannot run has no key of its own'
+    monkeypatch.setenv('XLTNB_XQUAD', str(tmp_path/'a'))
+    planned = job()
+    put_squad(tmp_path/'a', word='c')
+    assert job().key not in keys.values()
+    with pytest.raises(XltError, match='the data of this run is not what it was planned with'): call_job(planned, Ctx(tmp_path))
+    monkeypatch.setenv('XLTNB_XQUAD', str(tmp_path/'gone'))
+    assert job().key == none.key
+
+
+@pytest.mark.parametrize('name', ['xnli', 'pawsx', 'wikiann', 'tydiqa', 'udpos', 'mlqa', 'massive', 'tatoeba', 'bucc', 'wikipedia', 'cc100'])
+def test_every_published_set_has_a_print(tmp_path, monkeypatch, name):
+    "Each file that a run of two languages reads counts, and no other"
+    from xltnb.tasks.catalog import PUBLISHED, data_print, folder_variable
+    pub, langs = PUBLISHED[name], ('de', 'en') if name in ('wikipedia', 'cc100') else ('de',) if 'de' in PUBLISHED[name].languages else ('fi',)
+    monkeypatch.setenv(folder_variable(name), str(tmp_path))
+    assert data_print(name, langs) == ''
+    for l in {*langs, 'en', 'sw'}:
+        for s, patterns in pub.files.items():
+            for part in pub.named(patterns[0].rpartition(':')[2], l).split('|'):
+                (tmp_path/part.replace('*', 'x')).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path/part.replace('*', 'x')).write_text(f'{l} {s}', encoding='utf-8')
+    whole = data_print(name, langs)
+    assert len(whole) == 16 == len(data_print(name, langs))
+    for f in sorted(p for p in tmp_path.rglob('*') if p.is_file()):
+        before = f.read_bytes()
+        f.write_bytes(before+b' more')
+        read = any(f == tmp_path/part.replace('*', 'x') for l in {*langs, 'en'} for s, ps in pub.files.items() if l == 'en' or s != 'train' or pub.kind == 'text'
+                   for part in pub.named(ps[0].rpartition(':')[2], l).split('|') if pub.kind != 'retrieve' or l != 'en')
+        assert (data_print(name, langs) != whole) == read, f
+        f.write_bytes(before)
+    assert data_print(name, langs) == whole
+
+
+def test_what_is_packaged_needs_no_print(monkeypatch):
+    from xltnb.runs.experiments import jobs_for, papers
+    for name in ('XQUAD', 'XNLI', 'PAWSX', 'METATEXT'): monkeypatch.delenv(f'XLTNB_{name}', raising=False)
+    assert not [j for p in papers() for preset in ('smoke', 'laptop', 'gpu', 'paper') for j in jobs_for(p, preset) if j.inputs]
+
+
+def test_the_real_xquad_is_what_the_committed_records_stand_on(request, monkeypatch):
+    from xltnb.records.store import Store
+    from xltnb.runs.experiments import jobs_for
+    if not (folder := request.config.getoption('--xquad')): pytest.skip('--xquad DIR, a folder with the xquad.*.json files, tests on the real XQuAD')
+    monkeypatch.setenv('XLTNB_XQUAD', folder)
+    jobs, store = [j for j in jobs_for('baselines', 'laptop') if j.arm == 'xquad'], Store(committed=True)
+    assert not any(j.inputs for j in jobs) and sum(store.has(j.key) for j in jobs) == 3

@@ -45,7 +45,7 @@ def check_name(
     if name in options: return name
     close = nearest(name, options)
     hint = f" did you mean {close!r}?" if close else ''
-    raise XltError(f"unknown {what} {name!r};{hint} choose from: {', '.join(map(str, options))}")
+    raise XltError(f"unknown {what} {name!r:.120};{hint} choose from: {', '.join(map(str, options))}")
 
 # %% ../nbs/00_core.ipynb #c4e17a2b
 def check_number(

@@ -45,7 +45,7 @@ def typed_path(
         p = Path(path).expanduser()
         os.stat(p)
     except FileNotFoundError: pass
-    except (OSError, RuntimeError, ValueError) as e: # over-long, a loop of links, through a file; no such user; a null byte
+    except (OSError, RuntimeError, ValueError, TypeError) as e: # over-long, through a file; no such user; a null byte; no path
         raise XltError(f'{what} {str(path)!r:.120} cannot be used ({getattr(e, "strerror", None) or e}): name another one') from e
     return p
 

@@ -183,10 +183,12 @@ def exit_code(
 _VERDICT_STYLES = {'held': 'green', 'held, smaller': 'blue', 'not settled': 'yellow', 'did not hold': 'red',
     'ok': 'green', 'off': 'red', 'missing': 'red'} # others are grey
 
+_CONTROL = dict.fromkeys([*range(32), *range(127, 160)], ' ') # what a terminal would obey
+
 def _cell(v, col):
     "A value as it stands in a table"
     if v is None or v!=v: return Text('-')
-    text = f'{v:.3f}' if isinstance(v, float) else str(v)
+    text = f'{v:.3f}' if isinstance(v, float) else str(v).translate(_CONTROL)
     return Text(text, _VERDICT_STYLES.get(text.partition(' at ')[0], 'dim') if col in ('verdict', 'here', 'state') else '')
 
 # %% ../nbs/03_terminal.ipynb #7669b9e7
@@ -208,7 +210,7 @@ def _text_table(
     cells = [[_cell(r.get(c), c) for c in cols] for r in rows]
     t = Table(box=None, pad_edge=False, padding=(0,2,0,0), header_style='bold')
     need = [max([len(c), *(len(row[i]) for row in cells)]) for i,c in enumerate(cols)]
-    for c,w in zip(cols, _widths(need, wide)): t.add_column(c, no_wrap=True, overflow='ellipsis', width=w)
+    for c,w in zip(cols, _widths(need, wide)): t.add_column(Text(c), no_wrap=True, overflow='ellipsis', width=w)
     for row in cells: t.add_row(*row)
     return t
 

@@ -20,6 +20,7 @@ from ..files import sha256_of, typed_path
 from ..records.presets import find_preset
 from ..runs.experiments import Job, check_seeds, experiment, make_job
 from ..studies.recipes import Call, call, read_call
+from ..tasks.catalog import task_inputs
 from ..training.settings import FineCfg, FrozenCfg
 
 # %% ../../nbs/leaderboard/00_rows.ipynb #94837b84
@@ -69,7 +70,7 @@ class BoardCfg(Config):
     frozen:FrozenCfg = FrozenCfg() # head of the frozen scale; its `train` is not used
     fine:FineCfg = FineCfg() # training at the fine-tuning scale
 
-experiment('leaderboard.run', version=1, cfg=BoardCfg, where='xltnb.leaderboard.board:run_board');
+experiment('leaderboard.run', version=1, cfg=BoardCfg, inputs=task_inputs, where='xltnb.leaderboard.board:run_board');
 
 # %% ../../nbs/leaderboard/00_rows.ipynb #99f6a64d
 def own_call(

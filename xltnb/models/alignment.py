@@ -9,6 +9,7 @@ __all__ = ['MEASURES', 'layer_vectors', 'unit', 'retrieval_hits', 'margin', 'cka
 # %% ../../nbs/models/08_alignment.ipynb #4394dfa4
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 import pandas as pd
@@ -164,7 +165,7 @@ class LayerAlignment:
 
     def _repr_html_(self):
         note = repr(self).rpartition('\n')[2]
-        return f'{self.df().round(3).to_html()}<p>{note}</p>'
+        return f'{self.df().round(3).to_html()}<p>{escape(note)}</p>'
 
 # %% ../../nbs/models/08_alignment.ipynb #885fb759
 def alignment(

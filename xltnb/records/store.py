@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cache, lru_cache
+from glob import glob
 from itertools import groupby
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from fastcore.basics import patch
 from ..core import XltError
 from ..files import atomic_write, own_path, project_root
 from .leases import Lease
-from .record import Record, read_numbers, read_record, record_json
+from .record import NewerRecord, Record, read_numbers, read_record, record_json
 
 # %% ../../nbs/records/05_store.ipynb #8f2c8698
 class Store:
@@ -43,7 +44,8 @@ class Store:
         "Record files by key, several where more than one folder has it: a committed one comes first"
         out = {}
         for d in self.folders:
-            for f in sorted(d.glob(f"{experiment or '[!.]*'}/{key or '[!.]*'}.json"), key=str): out.setdefault(f.stem, []).append(f)
+            there = glob(f"{experiment or '[!.]*'}/{key or '[!.]*'}.json", root_dir=d) # a folder may vanish while it is listed
+            for f in map(d.joinpath, sorted(there)): out.setdefault(f.stem, []).append(f)
         return out
 
     def _files(self): return {k: fs[0] for k,fs in self._places().items()}
@@ -68,13 +70,12 @@ def file(
 @lru_cache(2**16)
 def _fault_of(path, mtime_ns, size):
     try: read_record(path)
-    except (XltError, FileNotFoundError) as e: return str(e)
-    return ''
+    except (XltError, FileNotFoundError) as e: return e.with_traceback(None)
 
 def _fault(path):
-    "Why a record's file cannot be read, '' if it can"
+    "Why a record's file cannot be read, None if it can"
     try: now = path.stat()
-    except OSError as e: return f'{path}: {e.strerror}'
+    except OSError as e: return XltError(f'{path}: {e.strerror}')
     return _fault_of(path, now.st_mtime_ns, now.st_size)
 
 # %% ../../nbs/records/05_store.ipynb #07c83cce
@@ -88,6 +89,13 @@ def _first_whole(paths, read=None):
     if errors: raise errors[0]
 
 # %% ../../nbs/records/05_store.ipynb #9de89800
+def _make_room(f):
+    "Remove what killed processes left beside a record's file, and keep a broken one as `.damaged-...`; one of a newer version stays"
+    for old in f.parent.glob(f'.{f.name}.*.tmp'): old.unlink(missing_ok=True)
+    fault = _fault(f) if f.is_file() else None
+    if isinstance(fault, NewerRecord): raise fault
+    if fault: f.rename(f.with_name(f'.damaged-{f.name}'))
+
 @patch
 def put(
     self:Store,
@@ -95,8 +103,7 @@ def put(
 )->Path: # its file
     "Write a record, all of it or nothing; a broken one that was there is kept as `.damaged-...`"
     f = self.file(record.experiment, record.key)
-    for old in f.parent.glob(f'.{f.name}.*.tmp'): old.unlink(missing_ok=True) # a killed process left it
-    if f.is_file() and _fault(f): f.rename(f.with_name(f'.damaged-{f.name}'))
+    _make_room(f)
     return atomic_write(f, record_json(record))
 
 # %% ../../nbs/records/05_store.ipynb #5025b2f7
@@ -135,14 +142,14 @@ def whole(
 
 # %% ../../nbs/records/05_store.ipynb #aac6cfc8
 @patch
-def broken(
+def faults(
     self:Store,
     keys, # `RunKey.key`s
-)->dict[str,str]: # key -> what is wrong and what to do
-    "Find those of `keys` that have files but none that can be read: they count as missing"
+)->dict: # key -> what is wrong and what to do, a `NewerRecord` where an update will read it
+    "Find those of `keys` that have files but none that can be read"
     places = self._places()
-    faults = {k: [_fault(f) for f in places[k]] for k in keys if k in places}
-    return {k: fs[0] for k,fs in faults.items() if all(fs)}
+    found = {k: [_fault(f) for f in places[k]] for k in keys if k in places}
+    return {k: next((e for e in fs if isinstance(e, NewerRecord)), fs[0]) for k,fs in found.items() if all(fs)}
 
 # %% ../../nbs/records/05_store.ipynb #9a693489
 @patch

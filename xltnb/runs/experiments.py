@@ -129,6 +129,7 @@ class _Experiment:
     fn:Callable # fn(cfg, seed, ctx) -> Result
     fixed:Callable # fixed(cfg) -> does the seed decide nothing?
     waits:Callable # waits(cfg) -> environment variable that has to name its data first, or ''
+    inputs:Callable # inputs(cfg) -> fingerprints of what a user brings, '' for what is packaged or published
 
 # %% ../../nbs/runs/00_experiments.ipynb #a0323a74
 EXPERIMENTS = {}
@@ -139,11 +140,12 @@ def experiment(
     cfg:type=dict, # the dataclass of its config
     fixed:Callable=lambda cfg: False, # fixed(cfg) -> does the seed decide nothing? such a run is judged by its test items alone
     waits:Callable=lambda cfg: '', # waits(cfg) -> environment variable that has to name its data first, or ''
+    inputs:Callable=lambda cfg: {}, # inputs(cfg) -> fingerprints of what a user brings, such as dict(data=...); '' for what is packaged
     where:str='', # 'module:function' that is imported when the first job runs; then there is nothing to decorate
 ): # decorator
     "Register `fn(cfg, seed, ctx)->Result` as an experiment"
     def deco(fn):
-        EXPERIMENTS[name] = _Experiment(name, version, cfg, fn, fixed, waits)
+        EXPERIMENTS[name] = _Experiment(name, version, cfg, fn, fixed, waits, inputs)
         return fn
     return deco(_later(where)) if where else deco
 
@@ -178,8 +180,8 @@ def make_job(
     exp = EXPERIMENTS[check_name(name, EXPERIMENTS, 'experiment')]
     known = from_dict(exp.cfg, cfg) if isinstance(cfg, dict) and exp.cfg is not dict else cfg
     plain = cfg if isinstance(cfg, dict) else to_dict(cfg)
-    return Job(name.split('.')[0], arm, name, exp.version, plain, seed, cost_s, inputs or {},
-               exp.fixed(known), labels, exp.waits(known))
+    given = (inputs or {}) | {k: v for k,v in exp.inputs(known).items() if v}
+    return Job(name.split('.')[0], arm, name, exp.version, plain, seed, cost_s, given, exp.fixed(known), labels, exp.waits(known))
 
 # %% ../../nbs/runs/00_experiments.ipynb #42d91643
 def papers()->list[str]: # names
@@ -227,6 +229,8 @@ def call_job(
     if exp.version!=job.version:
         raise XltError(f'{job.experiment} is at version {exp.version}, the job was planned for {job.version}; plan again')
     cfg = job.config if exp.cfg is dict else from_dict(exp.cfg, job.config)
+    if changed := [k for k,v in exp.inputs(cfg).items() if v!=job.inputs.get(k, '')]:
+        raise XltError(f'the {changed[0]} of this run is not what it was planned with: give the command again')
     return exp.fn(cfg, job.seed, ctx)
 
 # %% ../../nbs/runs/00_experiments.ipynb #d0b78647
@@ -234,6 +238,7 @@ def split_target(
     target:str, # 'mothello', 'mothello.tab1', 'mothello.F5', 'mothello.C3'
 )->tuple[str,str]: # paper, and the table, figure or claim ('' for all)
     "Take a target apart; `tab1` and `fig5` are `T1` and `F5`"
+    if not isinstance(target, str): raise XltError(f"a target is a word such as 'mothello' or 'mothello.tab1', not {target!r:.80}")
     paper,_,item = target.partition('.')
     return check_name(paper, papers(), 'paper'), item_name(item)
 

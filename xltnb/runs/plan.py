@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from ..core import XltError, nearest
 from .experiments import Job, jobs_for
 from ..records.presets import PRESETS, Preset
-from ..records.record import Record
+from ..records.record import NewerRecord, Record
 from ..records.store import Store, open_store
 
 # %% ../../nbs/runs/01_plan.ipynb #af38511f
@@ -67,11 +67,16 @@ class Plan:
 
     def broken(self)->dict[str,str]: # key -> what is wrong
         "Find the records of this plan that cannot be read: they count as missing"
-        return self.store.broken({j.key for j in self.jobs})
+        return {k: str(e) for k,e in self.store.faults({j.key for j in self.jobs}).items() if not isinstance(e, NewerRecord)}
+
+    def newer(self)->set[str]: # keys
+        "Find the records of this plan that a newer version of xltnb wrote: they are neither read nor run again"
+        return {k for k,e in self.store.faults({j.key for j in self.jobs}).items() if isinstance(e, NewerRecord)}
 
     def left(self)->list[Job]: # each key once, in order
         "List the jobs that the store lacks now"
         seen = self.done()
+        if any(j.key not in seen for j in self.jobs): seen |= self.newer()
         return [j for j in self.jobs if not (j.key in seen or seen.add(j.key))]
 
     def todo(self)->list[Job]: # each key once, in order
@@ -104,8 +109,9 @@ def wall_s(
 def df(self:Plan): # a pandas DataFrame: arm, seed, key, status, cost_s
     "List the plan as a table, one row a job"
     import pandas as pd
-    done, broken = self.done(), self.broken()
-    status = lambda j: 'done' if j.key in done else 'waits' if j.waits else 'broken' if j.key in broken else 'todo'
+    done, newer, broken = self.done(), self.newer(), self.broken()
+    status = lambda j: ('done' if j.key in done else 'newer' if j.key in newer else 'waits' if j.waits else
+                        'broken' if j.key in broken else 'todo')
     row = lambda j: (j.arm, j.seed, j.key, status(j), j.cost_s)
     return pd.DataFrame([row(j) for j in self.jobs], columns=['arm','seed','key','status','cost_s'])
 
@@ -137,6 +143,13 @@ def _damage(plan):
     n = len(faults)
     return f'; {n} record{"s"*(n>1)} cannot be read and count{"s"*(n==1)} as missing: {faults[0]}' if n else ''
 
+def _age(plan):
+    "Say how many records are of a newer version"
+    if n := len(plan.newer()):
+        are,stay,them = ('are','stay as they are','them') if n>1 else ('is','stays as it is','it')
+        return f'; {n} record{"s"*(n>1)} {are} of a newer version of xltnb and {stay}: update xltnb to read {them}'
+    return ''
+
 # %% ../../nbs/runs/01_plan.ipynb #468fae6a
 def plan_line(
     plan:Plan, # the plan
@@ -146,7 +159,7 @@ def plan_line(
     todo, u = plan.todo(), plan.dial.unit
     n = len({j.key for j in plan.jobs})
     if not n: return f'{plan.target} has no runs at {plan.preset}: it is measured at a larger preset'
-    wait = _waiting(plan) + _damage(plan)
+    wait = _waiting(plan) + _damage(plan) + _age(plan)
     if not todo: return f'{plan.target} at {plan.preset}: {f"{len(plan.done())} of" if wait else "all"} {n} runs are done{wait}'
     workers = workers or (cores() if u=='core' else 1)
     wall = duration(wall_s(todo, workers))
@@ -180,13 +193,14 @@ def pick_arms(
     pattern:str, # arm names with wildcards, several with commas: 'align-*,naive5'
 )->list[Job]: # those whose arm matches
     "Keep the jobs whose arm matches a pattern"
+    if not isinstance(pattern, str): raise XltError(f"jobs are names of arms such as 'align-*,naive5', not {pattern!r:.80}")
     pats = [p.strip() for p in pattern.split(',') if p.strip()]
     if not pats: raise XltError(f'{pattern!r} names no arm: give names with wildcards, such as \'align-*\'')
     arms = list(dict.fromkeys(j.arm for j in jobs))
     for p in pats:
         if not any(fnmatch(a, p) for a in arms):
             close = nearest(p, arms)
-            raise XltError(f"no arm matches {p!r};{f' did you mean {close!r}?' if close else ''} the arms are: {', '.join(arms)}")
+            raise XltError(f"no arm matches {p!r:.120};{f' did you mean {close!r}?' if close else ''} the arms are: {', '.join(arms)}")
     return [j for j in jobs if any(fnmatch(j.arm, p) for p in pats)]
 
 # %% ../../nbs/runs/01_plan.ipynb #721bbf6f

@@ -21,7 +21,7 @@ from importlib import import_module
 from math import inf
 from pathlib import Path
 from fastcore.basics import patch
-from ..core import XltError, check_name
+from ..core import XltError, check_name, check_number
 from ..files import atomic_write, cache_dir
 from .experiments import Ctx, Job, Paused, call_job
 from .plan import Plan, cores, duration, pick_arms, plan_line
@@ -256,8 +256,9 @@ def _rounds(jobs, engine, setup, workers, progress):
 # %% ../../nbs/runs/03_run.ipynb #90134bc0
 def _check_options(workers, minutes, device, plan):
     "Refuse wrong numbers and names"
-    if workers is not None and workers<1: raise XltError(f'workers must be 1 or more, not {workers}')
-    if minutes is not None and not 0<minutes<inf: raise XltError(f'minutes must be more than 0 and finite, not {minutes}')
+    if workers is not None and check_number(workers, 'workers', whole=True)<1: raise XltError(f'workers must be 1 or more, not {workers}')
+    if minutes is not None and not (isinstance(minutes, (int,float)) and 0<minutes<inf):
+        raise XltError(f'minutes must be more than 0 and finite, not {minutes!r:.80}')
     if device: check_name(device, ('cpu','cuda'), 'device')
     if device=='cuda' and _default_device()!='cuda':
         raise XltError("device 'cuda' was asked for and torch sees no GPU; use 'cpu', or see `xltnb doctor`")

@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED', 'PublishedData', 'published', 'folder_variable', 'data_folder', 'lacks', 'find_files', 'missing',
-           'catalog_state']
+           'data_print', 'task_inputs', 'catalog_state']
 
 # %% ../../nbs/tasks/05_catalog.ipynb #7e90cd0d
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import yaml
 
-from ..core import XltError, check_name, from_dict
-from ..files import hub_off, package_data, typed_path
+from ..core import XltError, check_name, from_dict, stable_hash
+from ..files import hub_off, package_data, sha256_of, typed_path
 
 # %% ../../nbs/tasks/05_catalog.ipynb #3d2c95fc
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class PublishedData:
     revision:str|None = None # its revision, if not the main one
     hub_splits:dict = field(default_factory=dict) # our split -> the hub's name for it, where they differ
     train_from:str = '' # entry that English training rows on the hub come from, where this one has none
+    shipped:str = '' # what `data_print` makes of the files that the committed records stand on, before it says ''
     def named(self, pattern:str, lang:str)->str:
         "Name a file or configuration for `lang`"
         return pattern.format(l=lang, x=self.codes.get(lang, lang))
@@ -116,6 +119,44 @@ def missing(
     paired = pub.kind=='retrieve' # English has no files of its own there
     return [f'{l} {s}: {names(l, s)}' for s in pub.need for l in pub.asked(langs)[paired:]
             if pub.needs(l, s) and not find_files(name, folder, l, s)]
+
+# %% ../../nbs/tasks/05_catalog.ipynb #1e087615
+@lru_cache(2**12)
+def _sha256(path, size, mtime_ns): return sha256_of(Path(path))
+
+def _print_of(path):
+    now = path.stat()
+    return _sha256(str(path), now.st_size, now.st_mtime_ns)
+
+# %% ../../nbs/tasks/05_catalog.ipynb #a18bd3b5
+def _files_read(pub, name, folder, langs):
+    "Language, split and path of every file that a run reads; () where one is missing that it needs"
+    text,paired = pub.kind=='text',pub.kind=='retrieve' # a text is read in every language; English has no files of its own among pairs
+    langs = langs if text else pub.asked(langs or None)[paired:]
+    found = {(l, s): find_files(name, folder, l, s) for l in langs for s in pub.files if s!='train' or text or l==pub.languages[0]}
+    if not all(ps for (l,s),ps in found.items() if pub.needs(l, s)): return ()
+    return [(l, s, p) for (l,s),ps in found.items() for p in ps]
+
+# %% ../../nbs/tasks/05_catalog.ipynb #064f2d3d
+def data_print(
+    name:str, # of any task or text
+    langs=(), # languages of the run; () for all
+)->str: # 16 hex digits; '' where a run reads what is packaged or published, and where it cannot run
+    "Hash the files of a user's folder that a run of this data set reads: other rows make another run"
+    if (pub := PUBLISHED.get(name)) is None: return ''
+    with suppress(XltError, OSError): # what is wrong with a folder is told when a run reads it
+        folder = data_folder(name)
+        files = _files_read(pub, name, folder, tuple(langs)) if folder else ()
+        found = stable_hash([[l, s, _print_of(p)] for l,s,p in files]) if files else ''
+        return '' if found==pub.shipped else found
+    return ''
+
+# %% ../../nbs/tasks/05_catalog.ipynb #84d7ea5c
+def task_inputs(
+    cfg, # of an experiment, with `task` and `langs`
+)->dict: # data: its hash, or ''
+    "Name what a run on a task by name reads of the user's"
+    return dict(data=data_print(cfg.task, cfg.langs))
 
 # %% ../../nbs/tasks/05_catalog.ipynb #57820a9a
 def catalog_state()->list: # per data set: name, folder ('' if none is named), languages complete, what is missing

@@ -55,8 +55,9 @@ def check_values(
     for name,val in given.items():
         if name not in kinds:
             close = nearest(name, kinds)
-            raise XltError(f"unknown parameter {name!r};{f' did you mean {close!r}?' if close else ''} the page has: {', '.join(kinds)}")
-        if not _type_ok(val, kinds[name]): raise XltError(f'parameter {name} must be {kinds[name]}, not {type(val).__name__} {val!r}')
+            hint = f' did you mean {close!r}?' if close else ''
+            raise XltError(f"unknown parameter {name!r:.120};{hint} the page has: {', '.join(kinds)}")
+        if not _type_ok(val, kinds[name]): raise XltError(f'parameter {name} must be {kinds[name]}, not {type(val).__name__} {val!r:.120}')
         _check_value(name, val)
 
 # %% ../../nbs/verdicts/07_pages.ipynb #d6f5e5d1
@@ -64,8 +65,8 @@ def find_page(
     name:str|Path, # 'mothello_tab1', or a path
 )->Path: # the notebook
     "Find a page by its path, or by its name among the papers' pages"
-    if Path(name).suffix=='.ipynb':
-        if not (p := typed_path(name, 'notebook')).is_file(): raise XltError(f'no notebook at {name}')
+    if (p := typed_path(name, 'page')).suffix=='.ipynb':
+        if not p.is_file(): raise XltError(f'no notebook at {name}')
         return p
     found = {p.stem: p for p in sorted((project_root()/'nbs'/'papers').rglob('[!._]*.ipynb'))}
     if not found: raise XltError(f'there are no pages in {project_root()}: run it in a checkout, or give the path of a notebook')

@@ -200,13 +200,19 @@ def tally(
     return [(v, k) for v in VERDICT_LOOK if (k := sum(r['verdict']==v for r in rows))]
 
 # %% ../../nbs/verdicts/05_report.ipynb #b17fceff
+def _cited(paper):
+    "Title of a paper and the line below it, as far as its published file says them"
+    c = load_paper(paper).citation
+    place = ', '.join(str(c[k]) for k in ('venue','year') if c.get(k))
+    return dict(title=c.get('title') or paper, cited='. '.join(filter(None, [str(c.get('authors') or ''), place])))
+
 def _paper_values(
     paper:str, # name of a paper
     preset:str, # whose runs are shown
     store:Store, # run records
 )->dict: # what the template shows of it
     "Everything about one paper"
-    top = dict(paper=paper, citation=load_paper(paper).citation)
+    top = dict(paper=paper, **_cited(paper))
     if not has_part(paper, 'experiments'): return dict(top, planned=True)
     jobs = load_jobs(paper)(preset, None)
     plan = Plan(paper, preset, jobs, store)

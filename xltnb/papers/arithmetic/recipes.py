@@ -107,7 +107,8 @@ def _own_out(
     out:str, # what it says
 )->Path:
     "Say where a recipe writes; raises `XltError` for a place outside its folder, and for a file that is no adapter"
-    home,to = typed_path(path, 'recipe').parent, typed_path(path, 'recipe').parent/os.path.expanduser(out)
+    home = typed_path(path, 'recipe').parent
+    to = typed_path(home/os.path.expanduser(out), f'{path}: out')
     if not to.resolve().is_relative_to(home.resolve()):
         raise XltError(f'{path}: out {out!r} leads out of the folder of the recipe: name a place in it, or say where with --out')
     if to.is_file():

@@ -12,7 +12,7 @@ from ...core import Config, within
 from ...records.presets import find_preset
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
 from ...studies.recipes import PAIR_RECIPE
-from ...tasks.catalog import lacks
+from ...tasks.catalog import lacks, task_inputs
 from ...training.settings import FineCfg
 
 # %% ../../../nbs/papers/baselines/00_experiments.ipynb #5155e518
@@ -40,7 +40,7 @@ class RetrieveCfg(Config):
     random:bool = False # the control: random weights
 
 # %% ../../../nbs/papers/baselines/00_experiments.ipynb #0144de82
-experiment('baselines.finetune', version=3, cfg=BaselineCfg, waits=lambda cfg: lacks(cfg.task),
+experiment('baselines.finetune', version=3, cfg=BaselineCfg, waits=lambda cfg: lacks(cfg.task), inputs=task_inputs,
            where='xltnb.papers.baselines.training:run_baseline')
 experiment('baselines.retrieve', version=2, cfg=RetrieveCfg, fixed=lambda cfg: not cfg.random,
            where='xltnb.papers.baselines.training:run_retrieve');

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['CARRIES', 'TEXTS', 'META_WORLD', 'META_ARMS', 'COMPARISONS', 'LAB_ARMS', 'NetCfg', 'PhaseCfg', 'text_print',
-           'MetaCfg', 'rows_read', 'tokens_read', 'check_fair', 'Size', 'arm_cfg', 'check_arms', 'LabCfg']
+           'vocab_print', 'MetaCfg', 'rows_read', 'langs_of', 'tokens_read', 'check_fair', 'Size', 'arm_cfg',
+           'check_arms', 'LabCfg']
 
 # %% ../../../nbs/papers/metapretrain/00_arms.ipynb #c76f96a1
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from ...core import Config, XltError, check_name, one_of, stable_hash, within
 from ...files import sha256_of, typed_path
 from ...invented.words import InventedCfg, Lang
+from ...tasks.catalog import data_print
 
 # %% ../../../nbs/papers/metapretrain/00_arms.ipynb #810f7bb4
 def _check_heads(cfg):
@@ -61,26 +63,37 @@ class PhaseCfg(Config):
         "Count the rows of all streams"
         return sum(n for _,n in self.rows)
 
-# %% ../../../nbs/papers/metapretrain/00_arms.ipynb #dec6aaac
+# %% ../../../nbs/papers/metapretrain/00_arms.ipynb #2ca0a133
 CARRIES = ('shared','body','overlap','focus')
 TEXTS = ('embedded','folder','wikipedia','cc100','invented')
 META_WORLD = InventedCfg((Lang('x0',1.), Lang('x1',.5), Lang('x2',.4), Lang('x3',.4,'SOV')), classes=6, members=6, names=6, transitive=12,
     intransitive=8, adjectives=12, adverbs=6, groups=(1.,), focus=3.) # of `text='invented'`; the vocabulary's name tells the seed
 
 @lru_cache
-def _files_print(files): return stable_hash({Path(p).name: sha256_of(Path(p)) for p,*_ in files})
+def _hashes(files): return stable_hash({Path(p).name: sha256_of(Path(p)) for p,*_ in files})
+def _files_print(files): return _hashes(tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files))
 
 def text_print(
     text:str, # one of `TEXTS`
     langs, # languages
-)->str: # 16 hex digits; '' for a text that ships or is published, and where no folder is named
-    "Hash what a folder of the user's holds (`XLTNB_METATEXT`), or the settings of invented worlds: another text makes another run"
+)->str: # 16 hex digits; '' for a text that ships or comes from the hub, and where no folder is named
+    "Hash a user's folder (`XLTNB_METATEXT`, or a published collection's), or the settings of invented worlds: another text, another run"
     if text=='invented': return stable_hash(META_WORLD)
-    if text!='folder' or not (where := os.environ.get('XLTNB_METATEXT','')): return ''
+    if text!='folder': return data_print(text, sorted(langs))
+    if not (where := os.environ.get('XLTNB_METATEXT','')): return ''
     folder = typed_path(where, 'XLTNB_METATEXT')
-    files = [p for l in sorted(langs) for p in (folder/f'{l}.txt', folder/f'{l}.ids') if p.is_file()]
-    return _files_print(tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files))
+    return _files_print([p for l in sorted(langs) for p in (folder/f'{l}.txt', folder/f'{l}.ids') if p.is_file()])
 
+# %% ../../../nbs/papers/metapretrain/00_arms.ipynb #5312b46e
+def vocab_print(
+    *names, # of vocabularies; '' for none
+)->str: # 16 hex digits; '' for those that ship or come from the hub
+    "Hash the vocabularies that are a folder of the user's, as `train_vocab` writes one: another vocabulary makes another run"
+    homes = [typed_path(n, 'vocabulary') for n in dict.fromkeys(names) if n]
+    files = [[f for f in sorted(h.iterdir()) if f.is_file()] for h in homes if (h/'tokenizer.json').is_file()]
+    return stable_hash(list(map(_files_print, files))) if files else ''
+
+# %% ../../../nbs/papers/metapretrain/00_arms.ipynb #dec6aaac
 @dataclass(frozen=True)
 class MetaCfg(Config):
     "One pretraining run and what is measured after it"
@@ -112,6 +125,16 @@ def rows_read(
     for p in cfg.phases:
         for s,n in p.rows: out[s] = out.get(s,0)+n
     return out
+
+# %% ../../../nbs/papers/metapretrain/00_arms.ipynb #694a46e3
+def langs_of(
+    cfg:MetaCfg, # a run
+    default:tuple=('en','de','fr','es'), # of an untrained one
+)->tuple:
+    "List the languages that a run is measured in, English first: those of the last phase and of any before"
+    found = {l for s in rows_read(cfg) for l in s.split('+')}
+    langs = tuple(l for l in default if l in found)+tuple(sorted(found-set(default)))
+    return langs if len(langs)>1 else default
 
 # %% ../../../nbs/papers/metapretrain/00_arms.ipynb #aca94cf8
 def tokens_read(

@@ -24,7 +24,7 @@ from ...files import hub_off, package_data, read_xz, typed_path
 from ...invented.world import Invented
 from ...models.encoders import load_tokenizer
 from ...models.subwords import build_tokenizer
-from .arms import META_WORLD, TEXTS, text_print
+from .arms import META_WORLD, TEXTS, text_print, vocab_print
 from ...tasks.bench import TEXT_FILE, read_table
 from ...tasks.formats import stream_lines
 from ...tasks.held_out import clean_rows
@@ -38,10 +38,7 @@ _VOCABS = dict( # name -> SHA-256 of its list
     english256='c4339e47c5c608e8b81321b559e0708d865b3ede8ab9b700d1cab88ddaa548b5')
 
 @lru_cache
-def load_vocab(
-    name:str, # one of `_VOCABS`, 'invented-7', a folder that `train_vocab` wrote, or a tokenizer that `load_tokenizer` knows
-)->PreTrainedTokenizerFast:
-    "Load a shipped vocabulary as a fast tokenizer"
+def _vocab(name, told): # `told` is `vocab_print`: another vocabulary in the same folder is read again
     if name.startswith('invented-'): return meta_world(name).tokenizer()
     if Path(name,'tokenizer.json').is_file(): return PreTrainedTokenizerFast.from_pretrained(name, local_files_only=True)
     if name not in _VOCABS: return load_tokenizer(name)
@@ -50,7 +47,13 @@ def load_vocab(
     tok.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(' {2,}'), ' ')])
     return tok
 
-# %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #1e03856d
+def load_vocab(
+    name:str, # one of `_VOCABS`, 'invented-7', a folder that `train_vocab` wrote, or a tokenizer that `load_tokenizer` knows
+)->PreTrainedTokenizerFast:
+    "Load a shipped vocabulary as a fast tokenizer, once"
+    return _vocab(name, vocab_print(name))
+
+# %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #5430b143
 @lru_cache
 def meta_world(
     vocab:str, # 'invented-7': the number is the world's seed
@@ -85,7 +88,7 @@ _CHARS = 10**8 # of each language of a published collection, at most: all of it 
 def _published_rows(name, langs):
     "Lines of a published collection, no two with one id, since none is a translation; the hub is asked where that is allowed"
     docs = load_corpus(name, langs=tuple(langs), chars=_CHARS, hub=not hub_off())
-    lines = ((d['lang'], t) for d in docs for t in d['text'].splitlines() if t.strip())
+    lines = ((d['lang'], t) for d in docs for t in re.split(r'\r?\n', d['text']) if t.strip())
     return pd.DataFrame(lines, columns=['lang','text']).reset_index(names='id')
 
 # %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #8ed6db71
@@ -103,7 +106,7 @@ def clean_text(
     "Read the cleaned text, once"
     return _cleaned(tuple(langs), text, text_print(text, langs))
 
-# %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #aa05f127
+# %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #210eeff3
 _DRAWN = 60_000, 30_000 # sentences of an invented world, of its source and of each other language
 
 def _world_rows(vocab, langs):
@@ -114,7 +117,7 @@ def _world_rows(vocab, langs):
 
 # %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #b3f6fcdc
 @lru_cache
-def _tokenised(vocab, langs, text, told):
+def _tokenised(vocab, langs, text, told, read): # `read` is `vocab_print`
     rows = _world_rows(vocab, langs) if text=='invented' else _cleaned(langs, text, told)[0]
     return tokenise(rows['text'].tolist(), rows['lang'].tolist(), rows['id'].tolist(), load_vocab(vocab))
 
@@ -124,7 +127,7 @@ def meta_corpus(
     text:str='embedded', # one of `TEXTS`
 )->Corpus:
     "Tokenise the cleaned text with a vocabulary, once"
-    return _tokenised(vocab, tuple(langs), text, text_print(text, langs))
+    return _tokenised(vocab, tuple(langs), text, text_print(text, langs), vocab_print(vocab))
 
 # %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #53cb1be2
 _HELD = dict(test=7, dev=32) # sentences with this remainder by 50

@@ -9,7 +9,7 @@ __all__ = ['META_SCALES', 'WORLD_ARMS', 'ShapeCfg', 'MetaScale', 'metapretrain_j
 from dataclasses import dataclass, replace
 
 from ...core import Config, check_name, within
-from .arms import LAB_ARMS, LabCfg, MetaCfg, NetCfg, Size, arm_cfg, check_arms, text_print
+from .arms import LAB_ARMS, LabCfg, MetaCfg, NetCfg, Size, arm_cfg, check_arms, langs_of, text_print, vocab_print
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
 from ...tasks.catalog import lacks
 
@@ -24,10 +24,15 @@ class ShapeCfg(Config):
     prefix:str = 'query: ' # put before each sentence
 
 # %% ../../../nbs/papers/metapretrain/05_experiments.ipynb #026e2e2b
-experiment('metapretrain.pretrain', version=1, cfg=MetaCfg, where='xltnb.papers.metapretrain.training:run_meta',
+def _inputs(cfg):
+    "Fingerprints of a user's text and vocabularies"
+    return dict(text=text_print(cfg.text, langs_of(cfg)), vocab=vocab_print(cfg.net.vocab, cfg.first_vocab))
+
+experiment('metapretrain.pretrain', version=1, cfg=MetaCfg, where='xltnb.papers.metapretrain.training:run_meta', inputs=_inputs,
            waits=lambda cfg: 'XLTNB_METATEXT' if cfg.text=='folder' else lacks(cfg.text))
-experiment('metapretrain.worlds', version=1, cfg=MetaCfg, where='xltnb.papers.metapretrain.worlds:run_world')
-experiment('metapretrain.lab', version=2, cfg=LabCfg, where='xltnb.papers.metapretrain.training:run_lab')
+experiment('metapretrain.worlds', version=1, cfg=MetaCfg, where='xltnb.papers.metapretrain.worlds:run_world', inputs=_inputs)
+experiment('metapretrain.lab', version=2, cfg=LabCfg, where='xltnb.papers.metapretrain.training:run_lab',
+           inputs=lambda cfg: dict(vocab=vocab_print(cfg.vocab)))
 experiment('metapretrain.shape', version=1, cfg=ShapeCfg, fixed=lambda cfg: not cfg.random,
            where='xltnb.papers.metapretrain.training:run_shape');
 
@@ -95,21 +100,16 @@ def _cost_of(
     return sum(p.total for p in cfg.phases)*cfg.net.block/s.tokens_s+(s.measure_s if cfg.measure=='all' else 1.)
 
 # %% ../../../nbs/papers/metapretrain/05_experiments.ipynb #af0b73f2
-def _inputs(cfg):
-    "The fingerprint of a user's text"
-    told = text_print(cfg.text, {l for p in cfg.phases for stream,_ in p.rows for l in stream.split('+')})
-    return dict(text=told) if told else {}
-
 def _search_jobs(s):
     "Every rate of both arms, as many runs for each"
     cfgs = [(a,lr,_search_cfg(a,lr,s.size,s.search_rows)) for lr in s.search for a in ('META','JOINT')]
-    return [make_job(f'search-{a}-{lr:g}', 'metapretrain.pretrain', c, i, _cost_of(c,s), _inputs(c), study='search', row=a, lr=lr)
+    return [make_job(f'search-{a}-{lr:g}', 'metapretrain.pretrain', c, i, _cost_of(c,s), study='search', row=a, lr=lr)
             for i in _SEARCH_SEEDS for a,lr,c in cfgs]
 
 # %% ../../../nbs/papers/metapretrain/05_experiments.ipynb #ab361a5c
 def _arm_jobs(s, names, seeds):
     "One seed of every arm first"
-    job = lambda a,c,i: make_job(a, 'metapretrain.pretrain', c, i, _cost_of(c,s), _inputs(c), study='arms', row=a)
+    job = lambda a,c,i: make_job(a, 'metapretrain.pretrain', c, i, _cost_of(c,s), study='arms', row=a)
     return [job(a, arm_cfg(a,s.size), i) for i in range(seeds) for a in names]
 
 # %% ../../../nbs/papers/metapretrain/05_experiments.ipynb #26933aed
@@ -126,7 +126,7 @@ def _shape_jobs(s):
     job = lambda c,i: make_job(name(c), 'metapretrain.shape', c, i, 60., study='shape', row=name(c))
     return [job(c,i) for c in s.shape for i in range(3 if c.random else 1)]
 
-# %% ../../../nbs/papers/metapretrain/05_experiments.ipynb #aa1b581c
+# %% ../../../nbs/papers/metapretrain/05_experiments.ipynb #76b54e0d
 WORLD_ARMS = ('META','JOINT','JOINT_EN','XPHASE','UNTRAINED') # the first three stand in the rules
 
 def _world_jobs(s, seeds):
@@ -134,7 +134,7 @@ def _world_jobs(s, seeds):
     names = dict(zip(('world','twice'), s.worlds))
     def job(at, a, i):
         cfg = arm_cfg(a, names[at][0])
-        return make_job(f'{at}-{a}', 'metapretrain.worlds', cfg, i, _cost_of(cfg,s), _inputs(cfg), study=at, row=a)
+        return make_job(f'{at}-{a}', 'metapretrain.worlds', cfg, i, _cost_of(cfg,s), study=at, row=a)
     few = lambda at,arms: [job(at,a,i) for i in range(seeds or names[at][1]) for a in arms]
     return [j for arms in (WORLD_ARMS[:3], WORLD_ARMS[3:]) for at in names for j in few(at, arms) if at=='world' or arms==WORLD_ARMS[:3]]
 

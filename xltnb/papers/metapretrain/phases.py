@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from torch import nn
 
 from ...core import XltError, seed_for, stable_hash, to_dict
-from .arms import MetaCfg, PhaseCfg, rows_read, text_print
+from .arms import MetaCfg, PhaseCfg, rows_read, text_print, vocab_print
 from .carry import carry, check_tied, common_rows, meta_model, neighbour_space
 from .corpus import load_vocab, meta_corpus, pairs_of, split_of
 from ...records.checkpoints import Checkpoint, from_tensors
@@ -157,7 +157,7 @@ def begin(self:Pretraining,
 
 # %% ../../../nbs/papers/metapretrain/03_phases.ipynb #518da22a
 @lru_cache
-def _space(vocab, langs, text):
+def _space(vocab, langs, text, told): # `told`: prints of text and vocabulary
     "Auxiliary space of a vocabulary, for `focus`"
     return neighbour_space(meta_corpus(vocab, langs, text).ids, len(load_vocab(vocab)))
 
@@ -169,7 +169,8 @@ def carry_from(self:Pretraining,
     "Carry the weights over as the run says"
     mode = self.cfg.carry
     common = common_rows(load_vocab(self.vocab(0)), tok) if mode!='body' else None
-    space = _space(self.cfg.net.vocab, self.langs, self.cfg.text) if mode=='focus' else None
+    told = text_print(self.cfg.text, self.langs), vocab_print(self.cfg.net.vocab)
+    space = _space(self.cfg.net.vocab, self.langs, self.cfg.text, told) if mode=='focus' else None
     self.model = carry(before.cpu(), self.model.cpu(), mode, common, space, self.seed).to(self.device)
 
 # %% ../../../nbs/papers/metapretrain/03_phases.ipynb #fed6651c
@@ -241,8 +242,8 @@ def check_counts(self:Pretraining):
 @patch
 def identity(self:Pretraining)->dict:
     "Describe what makes a run this one"
-    told = text_print(self.cfg.text, self.langs)
-    return to_dict(self.cfg) | dict(seed=self.seed) | ({'text read': told} if told else {})
+    told = {'text read': text_print(self.cfg.text, self.langs), 'vocabulary read': vocab_print(self.vocab(0), self.vocab(1))}
+    return to_dict(self.cfg) | dict(seed=self.seed) | {k: v for k,v in told.items() if v}
 
 @patch
 def save(self:Pretraining,
@@ -278,7 +279,7 @@ def first(self:Pretraining)->Checkpoint|None:
     if self.shared is None or len(self.cfg.phases)<2: return None
     c = self.cfg
     key = [2, to_dict(c.net), to_dict(c.phases[0]), self.vocab(0), c.text, c.batch, c.mask, c.looks, c.bf16, self.langs,
-           self.seed, len(c.phases), *filter(None, [text_print(c.text, self.langs)])]
+           self.seed, len(c.phases), *filter(None, [text_print(c.text, self.langs), vocab_print(self.vocab(0))])]
     return Checkpoint(Path(self.shared)/f'{stable_hash(key)}.safetensors', {})
 
 @patch

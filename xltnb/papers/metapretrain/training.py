@@ -20,7 +20,7 @@ from ...files import atomic_write
 from ...models.alignment import MEASURES, alignment, layer_vectors, retrieval_hits
 from ...models.encoders import load_mlm
 from ...models.subwords import encode_words
-from .arms import LabCfg, MetaCfg, rows_read
+from .arms import LabCfg, MetaCfg, langs_of
 from .corpus import load_vocab, meta_corpus, split_of
 from .experiments import ShapeCfg
 from .phases import Pretraining
@@ -242,16 +242,6 @@ def curve_columns(
     "Turn looks into columns"
     return {k: [c[k] for c in curve] for k in curve[0]} if curve else {}
 
-# %% ../../../nbs/papers/metapretrain/06_training.ipynb #aab06a27
-def _source_first(
-    cfg:MetaCfg, # a run
-    default:tuple=('en','de','fr','es'), # of an untrained one
-)->tuple:
-    "Languages of a run, English first; those of the last phase and of any before"
-    found = {l for s in rows_read(cfg) for l in s.split('+')}
-    langs = tuple(l for l in default if l in found)+tuple(sorted(found-set(default)))
-    return langs if len(langs)>1 else default
-
 # %% ../../../nbs/papers/metapretrain/06_training.ipynb #cb38b52f
 def run_meta(
     cfg:MetaCfg, # what to read, train and measure
@@ -260,7 +250,7 @@ def run_meta(
 )->Result:
     "Pretrain in phases, then measure"
     if cfg.text=='invented': raise XltError("text='invented' is measured by metapretrain.worlds: the embedded tasks lack its languages")
-    langs,version = _source_first(cfg), EXPERIMENTS['metapretrain.pretrain'].version
+    langs,version = langs_of(cfg), EXPERIMENTS['metapretrain.pretrain'].version
     with ctx.scratch('metapretrain.pretrain', version, cfg, seed) as folder:
         run = Pretraining(cfg, seed, folder, Look(cfg, langs), ctx.device, ctx.cache/'metapretrain'/f'first-{version}')
         paused_unless(run.run(ctx.part(0., .85, 'pretraining'), ctx.deadline))
@@ -285,7 +275,8 @@ def run_lab(
         run = train_lab(cfg, seeds, ctx.report)
         atomic_write(path, json.dumps(dict(metrics=run.metrics, curve=run.curve, tokens_s=run.tokens_s)))
     version = EXPERIMENTS['metapretrain.lab'].version
-    file = built_once(ctx.cache/'metapretrain'/'lab'/f'{stable_hash([version, to_dict(cfg), list(seeds)])}.json', make)
+    made = [version, to_dict(cfg), list(seeds), *filter(None, [ctx.inputs])]
+    file = built_once(ctx.cache/'metapretrain'/'lab'/f'{stable_hash(made)}.json', make)
     told,i = json.loads(file.read_text(encoding='utf-8')), seeds.index(seed)
     looks = curve_columns([dict(update=n)|{k: ms[i][k] for k in ('loss_en','loss_copy','words','retrieval')} for n,ms in told['curve']])
     chance = 1/(len(load_vocab(cfg.vocab))-5)

@@ -14,7 +14,7 @@ from ...invented.words import NEAR_TO_FAR
 from ...records.presets import find_preset
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
 from ...studies.recipes import INVENTED_RECIPE, N, PAIR_RECIPE, RHO, Call, call
-from ...tasks.catalog import lacks
+from ...tasks.catalog import lacks, task_inputs
 from ...training.settings import FineCfg, FrozenCfg
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #84cf7185
@@ -54,9 +54,9 @@ class RobustFrozenCfg(Config):
     frozen:FrozenCfg = FrozenCfg() # draw of rows, weight of the originals, head
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #e75fc934
-experiment('robust.finetune', version=2, cfg=RobustCfg, waits=lambda cfg: lacks(cfg.task),
+experiment('robust.finetune', version=2, cfg=RobustCfg, waits=lambda cfg: lacks(cfg.task), inputs=task_inputs,
            where='xltnb.papers.robust.training:run_robust')
-experiment('robust.frozen', version=1, cfg=RobustFrozenCfg, where='xltnb.papers.robust.training:run_robust_frozen')
+experiment('robust.frozen', version=1, cfg=RobustFrozenCfg, inputs=task_inputs, where='xltnb.papers.robust.training:run_robust_frozen')
 experiment('robust.around', version=1, cfg=AroundCfg, where='xltnb.papers.robust.training:run_around');
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #6a83d3a9

@@ -13,7 +13,7 @@ from ...core import Config, check_name, within
 from ...records.presets import find_preset
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
 from ...studies.recipes import N, PAIR_RECIPE, Call, call
-from ...tasks.catalog import lacks
+from ...tasks.catalog import lacks, task_inputs
 from ...training.settings import FineCfg
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #884fe478
@@ -58,8 +58,8 @@ class PretrainedWorldCfg(Config):
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #041a4094
 _AT = 'xltnb.papers.salt.training'
-experiment('salt.frozen', version=1, cfg=FrozenSaltCfg, where=f'{_AT}:run_frozen')
-experiment('salt.finetune', version=1, cfg=SaltCfg, waits=lambda cfg: lacks(cfg.task), where=f'{_AT}:run_salt')
+experiment('salt.frozen', version=1, cfg=FrozenSaltCfg, inputs=task_inputs, where=f'{_AT}:run_frozen')
+experiment('salt.finetune', version=1, cfg=SaltCfg, waits=lambda cfg: lacks(cfg.task), inputs=task_inputs, where=f'{_AT}:run_salt')
 experiment('salt.world', version=1, cfg=PretrainedWorldCfg, where=f'{_AT}:run_world');
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #4724ddaa
