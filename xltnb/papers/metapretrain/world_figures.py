@@ -37,8 +37,8 @@ def world_gains(
         for base in ('JOINT','JOINT_EN'):
             seeds = sorted(found.get(arm, {}).keys() & found.get(base, {}).keys())
             for m,name in WORLD_MEASURES.items() if seeds else ():
-                m_,low,high = mean_ci([(found[arm][s][m]-found[base][s][m])*(-1)**(m in _LESS) for s in seeds])
-                rows.append(dict(measure=name, budget=budget, over=base, gain=m_, low=low, high=high, worlds=len(seeds)))
+                gain,low,high = mean_ci([(found[arm][s][m]-found[base][s][m])*(-1)**(m in _LESS) for s in seeds])
+                rows.append(dict(measure=name, budget=budget, over=base, gain=gain, low=low, high=high, worlds=len(seeds)))
     return pd.DataFrame(needed(rows, 'META and JOINT in invented worlds'))
 
 # %% ../../../nbs/papers/metapretrain/11_world_figures.ipynb #b7903e23
@@ -46,20 +46,31 @@ _LOOKS = {('world','JOINT'): ('circle','as many tokens'), ('world','JOINT_EN'): 
     ('twice','JOINT'): ('square','as many tokens, twice'), ('twice','JOINT_EN'): ('square-open','as many of each language, twice')}
 
 def _gain_trace(rows, names, place, show):
-    "Gains of one budget over one baseline"
+    "Draw the gains of one budget over one baseline"
     symbol,name = _LOOKS[rows['budget'].iloc[0], rows['over'].iloc[0]]
     colour = ARM_COLOURS[rows['over'].iloc[0]]
     half = dict(type='data', symmetric=False, array=rows['high']-rows['gain'], arrayminus=rows['gain']-rows['low'], color=colour)
     return go.Scatter(x=rows['gain'], y=[names.index(m)+place for m in rows['measure']], error_x=half, mode='markers', name=name,
-        marker=dict(color=colour, symbol=symbol, size=9), legendgroup=name, showlegend=show, hovertemplate='%{x:.3f}<extra>'+name+'</extra>')
+        marker=dict(color=colour, symbol=symbol, size=9), legendgroup=name, showlegend=show,
+        hovertemplate='%{x:.3f}<extra>'+name+'</extra>')
 
+# %% ../../../nbs/papers/metapretrain/11_world_figures.ipynb #7d3d4635
+def _gains_title(df):
+    "On how many measures does one language first gain?"
+    at = df[df.budget=='world'] if (df.budget=='world').any() else df
+    told = {b: f"{int((g.low>0).sum())} of {len(g)}" for b,g in at.groupby('over')}
+    joint,equal = told.get('JOINT','none'), told.get('JOINT_EN')
+    return f'One language first gains on {joint} measures' + (f', on {equal} where exposure is alike' if equal else '')
+
+# %% ../../../nbs/papers/metapretrain/11_world_figures.ipynb #7cd9e5a6
 def world_fig(
     records:Iterable[Record], # runs of the paper
 )->go.Figure:
     "Draw what one language first gains over joint training, with 95 % intervals over worlds"
     df = world_gains(records)
-    fig,names = panels(('loss (nats)','accuracy'), False, .22), [[n for m,n in WORLD_MEASURES.items() if m.startswith('loss')==loss] for loss in (True,False)]
-    for c,mine in enumerate(names, 1):
+    fig = panels(('loss (nats)','accuracy'), False, .22)
+    for c,loss in enumerate((True,False), 1):
+        mine = [n for m,n in WORLD_MEASURES.items() if m.startswith('loss')==loss]
         for i,(key,_) in enumerate(_LOOKS.items()):
             rows = df[(df.budget==key[0]) & (df.over==key[1]) & df.measure.isin(mine)]
             if len(rows): fig.add_trace(_gain_trace(rows, mine, (i-1.5)*.17, c==1), 1, c)
@@ -67,13 +78,6 @@ def world_fig(
         fig.add_vline(0, line=dict(color=INK, width=1), row=1, col=c)
     fig.update_xaxes(title='gain')
     return dress(fig, _gains_title(df), 'right of the line one language first is better; intervals over worlds', 520, legend=dict(y=-.2))
-
-def _gains_title(df):
-    "On how many measures does one language first gain?"
-    at = df[df.budget=='world'] if (df.budget=='world').any() else df
-    told = {b: f"{int((g.low>0).sum())} of {len(g)}" for b,g in at.groupby('over')}
-    joint,equal = told.get('JOINT','none'), told.get('JOINT_EN')
-    return f'One language first gains on {joint} measures' + (f', on {equal} where exposure is alike' if equal else '')
 
 # %% ../../../nbs/papers/metapretrain/11_world_figures.ipynb #fd443642
 def world_curves_fig(
@@ -91,7 +95,8 @@ def world_curves_fig(
         cut = next((b for rs in found.values() if (b := boundary(rs))), None)
         if cut: fig.add_vline(cut/1e6, line=dict(color=QUIET, width=1, dash='dash'), row=1, col=c)
     fig.update_xaxes(title='million tokens read')
-    return dress(fig, _plateau_title(found), 'development text; dashed: the second phase begins; thin lines are worlds', 400, legend=dict(y=-.3))
+    sub = 'development text; dashed: the second phase begins; thin lines are worlds'
+    return dress(fig, _plateau_title(found), sub, 400, legend=dict(y=-.3))
 
 def _dev_loss(r, source):
     "Loss on the source, or mean loss on the others, at each look"

@@ -143,8 +143,8 @@ def _measured(model, tok, world, losses):
     "Every measure by language, and the layers that retrieval chose"
     model.eval()
     per = {l: dict(loss=x) for l,x in losses.items()}
-    for name,found in (('class', class_probe(model,tok,world)), ('kind', kind_probe(model,tok,world)), ('words', translated(model,tok,world))):
-        for l,x in found.items(): per[l][name] = x
+    for name,take in (('class', class_probe), ('kind', kind_probe), ('words', translated)):
+        for l,x in take(model, tok, world).items(): per[l][name] = x
     found = world_retrieval(model, tok, world)
     for l in world.languages[1:]: per[l] |= found.pop(l)
     return per, found
