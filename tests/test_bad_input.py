@@ -544,13 +544,6 @@ def test_a_recipe_that_cannot_write_is_told(tmp_path, out):
     assert len(str(e.value)) < 500
 
 
-def test_weights_that_are_searched_keep_their_sum():
-    from xltnb.papers.arithmetic.weights import search_weights
-    found = search_weights(lambda w: w[0]-w[1], 3, 60, total=1., seed=1)
-    assert all(abs(sum(w)-1) < 1e-6 and max(map(abs, w)) <= 1.5 for w, _ in found.tried)
-    with pytest.raises(XltError, match='total of 3 weights'): search_weights(sum, 3, 60, total=9.)
-
-
 # -- texts of meta-pretraining --
 
 def lines_of(tmp_path, **files):

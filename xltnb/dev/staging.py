@@ -19,7 +19,7 @@ from fastcore.xtras import working_directory
 from latex2mathml.converter import convert
 from nbdev.processors import FilterDefaults
 
-from ..still.still import DARK, still
+from ..still.still import IN_DARK_JS, alt_text, still
 from .sitemap import bare_links
 
 # %% ../../nbs/dev/05_staging.ipynb #44bdeca9
@@ -27,12 +27,12 @@ PLOTLY_MIME = 'application/vnd.plotly.v1+json'
 
 # %% ../../nbs/dev/05_staging.ipynb #8613b39e
 _DRAWN = """<script>function drawn(id, data, layout, config) {
-const ink = INK, dark = matchMedia('(prefers-color-scheme: dark)'), own = layout.plot_bgcolor && layout.plot_bgcolor !== 'white';
-const paint = x => typeof x === 'string' ? ink[x] || x : Array.isArray(x) ? x.map(paint) : x && x.constructor === Object ?
+const shade = SHADE, dark = matchMedia('(prefers-color-scheme: dark)'), own = layout.plot_bgcolor && layout.plot_bgcolor !== 'white';
+const paint = x => typeof x === 'string' ? shade(x) : Array.isArray(x) ? x.map(paint) : x && x.constructor === Object ?
   Object.fromEntries(Object.entries(x).map(([k, v]) => [k, k === 'colorscale' ? v : paint(v)])) : x;
 const trace = t => own || t.type === 'heatmap' ? t : paint(t);
 const plot = () => Plotly.react(id, dark.matches ? data.map(trace) : data, dark.matches ? paint(layout) : layout, config);
-plot(); dark.addEventListener('change', plot) }</script>""".replace('INK', json.dumps(DARK))
+plot(); dark.addEventListener('change', plot) }</script>""".replace('SHADE', IN_DARK_JS)
 
 # %% ../../nbs/dev/05_staging.ipynb #24a2f723
 def figure_html(
@@ -46,9 +46,10 @@ def figure_html(
     args = [json.dumps(a).replace('<', '\\u003c') for a in (data.get('data', []), layout, {'responsive': True, 'displaylogo': False})]
     height = int(layout.get('height', 450))
     narrow = b64encode(still(data, 390).encode()).decode()
-    title = escape(re.sub('<[^>]+>', ' ', (layout.get('title') or {}).get('text') or 'figure'))
-    return (f'<div class="wide-only"><div id="{uid}" class="plotly-graph-div" style="width:100%;height:{height}px"></div></div>'
-            f'<img class="still" alt="{title}" src="data:image/svg+xml;base64,{narrow}">'
+    said = escape(alt_text(layout) or 'figure')
+    role = f'role="img" aria-label="{said}" style="width:100%;height:{height}px"'
+    return (f'<div class="wide-only"><div id="{uid}" class="plotly-graph-div" {role}></div></div>'
+            f'<img class="still" alt="{said}" src="data:image/svg+xml;base64,{narrow}">'
             f'<script>drawn("{uid}", {", ".join(args)});</script>')
 
 # %% ../../nbs/dev/05_staging.ipynb #95eb8cdc

@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from .experiments import ABLATIONS, salt_row, salt_studies
 from ...stats import mean_ci
 from ...studies.gains import by_task, gains, gains_fig, over
-from ...figures.look import COLOURS, INK, dress, grouped, needed, report_figures
+from ...figures.look import COLOURS, INK, drawing, dress, grouped, needed, report_figures
 from ...records.record import Record
 
 # %% ../../../nbs/papers/salt/08_figures.ipynb #1a9d3e3c
@@ -57,6 +57,7 @@ def _gains_title(t, base, name):
 _BASES = (('plain', 'over plain training', COLOURS['target'], .13),
           ('random', 'over random words', COLOURS['probe'], -.13)) # base, name, colour, shift
 
+@drawing('A bar to the right of zero is a gain; the second one asks whether any random word would do')
 def scales_fig(
     studies:Mapping[str,Mapping], # of `by_study`
 )->go.Figure:
@@ -75,7 +76,8 @@ def scales_fig(
     fig.update_yaxes(tickvals=list(range(len(order))), ticktext=order, range=[len(order)-.5,-.5], showgrid=False)
     fig.update_xaxes(title='points gained in the languages without labels')
     return dress(fig, _scales_title(t), 'mean and 95 % interval, paired by seed; seeds are draws of rows, fine-tunings or worlds',
-                 190+46*len(order), legend=dict(y=-.28))
+                 190+46*len(order),
+        runs=[r for rows in studies.values() for r in rows.get('salt', ())])
 
 def _scales_title(t):
     "Count where the interval lies above zero"
