@@ -338,7 +338,7 @@ def test_a_lock_that_cannot_be_written_is_told_and_not_left(tmp_path, monkeypatc
     def full(*args): raise OSError(28, 'No space left on device')
     monkeypatch.setattr('xltnb.files.os.write', full)
     with pytest.raises(XltError, match='could not write .*k.lock: No space left.*free some space'): Lease(tmp_path/'k.lock').take()
-    assert [p.name for p in tmp_path.iterdir()] == ['.mutex']
+    assert not list(tmp_path.iterdir())
     monkeypatch.undo()
     with Lease(tmp_path/'k.lock') as mine: assert mine
 
@@ -441,6 +441,13 @@ def test_a_billion_workers_are_as_many_as_there_are_jobs():
 def test_our_warnings_on_a_command_line_are_one_line():
     from xltnb.terminal import _line_of
     assert _line_of('broken record x', UserWarning, 'f.py', 3, 'code()') == 'xltnb: broken record x\n' and 'f.py' in _line_of('x', DeprecationWarning, 'f.py', 3)
+
+
+def test_a_file_without_a_header_says_what_its_first_line_was_taken_for(tmp_path):
+    from xltnb.tasks.own import read_own
+    (tmp_path/'a.tsv').write_text('kittens sleep\tgood\ncats run\tbad\n', encoding='utf-8')
+    with pytest.raises(XltError, match=r'first line is taken for the names of columns, and none is known: kittens sleep \| good; write a line of names'):
+        read_own(tmp_path/'a.tsv')
 
 
 @pytest.mark.parametrize('name,text', [('train-en.csv', 'text,label\nhello, world,pos\nbye,neg\n'), ('train-en.tsv', 'text\tlabel\nhello\tpos\t\n')])

@@ -15,10 +15,13 @@ from xltnb.papers.salt.proposals import english_ids, english_pieces, folded, pro
 from xltnb.papers.salt.switching import SWITCHES, SelfProposals, SelfSwitch, sentences_of
 from xltnb.tasks.bench import load_bench
 from xltnb.tasks.languages import UNSPACED, script, scripts_of
+from xltnb.tasks.own import own_task
 from xltnb.tasks.synonyms import load_synonyms
 from xltnb.training.features import make_features, pad_batch
 from xltnb.training.methods import Method, Replay, Step, chain, draws, embedded, plus
-from xltnb.training.mlm import bench_corpus
+from xltnb.training.mlm import bench_corpus, mlm_head
+from xltnb.training.settings import FineCfg
+from xltnb.training.trainer import finetune
 
 pytestmark = pytest.mark.skipif(not MLM_FILE.is_file(), reason='the shipped model is missing')
 CPU = torch.device('cpu')
@@ -380,6 +383,20 @@ def test_another_tokenizer_than_the_models(mlm, feats):
         def __len__(self): return 3
         def convert_ids_to_tokens(self, ids): return ['[PAD]', 'wo', '##rd']
     with pytest.raises(XltError, match='other subwords'): SelfSwitch(model=mlm).versions(feats, SimpleNamespace(tokenizer=Other(), seed=0))
+
+
+def test_one_call_trains_on_any_text():
+    "The encoder keeps what may be proposed, and the model that proposes gets the encoder's subwords"
+    data = {l: dict(train=[dict(text=f'kitten number {i} sleeps, bwana', label='ab'[i % 2]) for i in range(8)], test=[dict(text='kitten', label='a')]*2) for l in ('en', 'sw')}
+    task = own_task('kittens', 'classify', dict(en=data['en'], sw=dict(test=data['sw']['test'])))
+    ft = finetune(task, FineCfg(steps=1, batch=4), [EmbedMixup(), SelfSwitch(copies=1)], use_cpu=True)
+    tok = ft.processing_class
+    head = mlm_head(ft.methods[1].proposer(tok))[1]
+    assert len(head) == len(tok) == ft.model.get_input_embeddings().num_embeddings and ft.done
+    unscored = [tok.convert_ids_to_tokens(i) for i in head.isinf().nonzero().ravel().tolist()]
+    made = {x for r in ft.train_dataset['switched_ids'] for x in r}
+    task_own = {x for r in ft.train_dataset['input_ids'] for x in r}
+    assert not {tok.convert_tokens_to_ids(p) for p in unscored} & (made-task_own), 'a subword that the head was not trained on is not proposed'
 
 
 def test_english_needs_text():

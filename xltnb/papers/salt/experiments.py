@@ -121,6 +121,7 @@ class SaltStudy:
     seeds:int # repeats
     cost:float # core-seconds of one run
     copies:int = 3 # N
+    bf16:str = '' # arithmetic of fine-tuning; '': the preset's
     few:int = 0 # repeats of rows that are neither core nor control; 0: `seeds`
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #1bd15c3e
@@ -151,9 +152,19 @@ def _fine_study(task, train, limit, rows, seeds, cost, langs=_SALT_LANGS, copies
     fine = FineCfg(**dict(epochs=2., batch=16) | (PAIR_RECIPE if task=='lo_pair' else {}))
     return SaltStudy('salt.finetune', SaltCfg(task, train, limit, langs, fine=fine, **more), rows, seeds, cost, copies)
 
+_PUBLIC_LANGS = ('en','de','es','ru','zh','ar','hi','tr','sw','vi') # near and far from English
+
+def _public_studies():
+    "WikiANN and XNLI at a size for two cores"
+    def study(task, train, limit, seeds, cost):
+        cfg = SaltCfg(task, train, limit, _PUBLIC_LANGS, fine=FineCfg(epochs=1., batch=16, warmup=.1))
+        return SaltStudy('salt.finetune', cfg, SALT_CORE, seeds, cost, 1, 'yes')
+    return dict(wikiann=study('wikiann_dev', 2500, 300, 6, 110.), xnli=study('xnli_dev', 0, 500, 4, 180.))
+
 def _laptop_studies():
     "What judges, the frozen study first"
-    return dict(**_frozen_studies(), **_world_studies(), cldr=_fine_study('cldr_cat', 320, 0, SALT_CORE, 12, 200.))
+    tuned = dict(cldr=_fine_study('cldr_cat', 320, 0, SALT_CORE, 12, 200.), **_public_studies())
+    return dict(**_frozen_studies(), **_world_studies(), **tuned)
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #d302f378
 _PAIRS = ('en','de','ru','zh','fi') # of the matrix
@@ -215,7 +226,7 @@ def salt_row(
     if row in OTHER_HEADS: cfg = replace(cfg, mlm=OTHER_HEADS[row])
     if study.experiment=='salt.frozen': return cfg
     fine = replace(cfg.fine, epochs=cfg.fine.epochs*2*study.copies/_views(row, study.copies))
-    if study.experiment=='salt.finetune': fine = replace(fine, bf16=find_preset(preset).bf16)
+    if study.experiment=='salt.finetune': fine = replace(fine, bf16=study.bf16 or find_preset(preset).bf16)
     return replace(cfg, fine=fine)
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #de178116

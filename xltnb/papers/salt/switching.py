@@ -20,13 +20,13 @@ from fastcore.basics import patch
 from transformers import PreTrainedModel
 
 from ...core import XltError, check_name, check_number, seed_for
-from ...models.encoders import load_mlm
+from ...models.encoders import load_mlm, load_tokenizer
 from .gate import name_items
 from .proposals import Proposals, english_ids, english_like, english_pieces, kept_proposals
 from .proposals import proposable, propose, word_pieces
 from ...tasks.languages import script
 from ...training.methods import Method
-from ...training.mlm import bench_corpus
+from ...training.mlm import bench_corpus, mlm_head
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #dc2eb881
 def switched_words(
@@ -157,22 +157,40 @@ def sentences_of(
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #85cecdff
 @lru_cache(2)
-def _loaded(name): return load_mlm(name)
+def _loaded(name, tokenizer): return load_mlm(name, tokenizer)
+
+@patch
+def proposer(self:SelfSwitch,
+    tokenizer, # of the encoder in training
+)->PreTrainedModel: # with a head for masked words
+    "Load the model that proposes, over the encoder's own subwords; raises `XltError` for a given model with others"
+    if isinstance(self._model, str): return _loaded(self._model, tokenizer)[0]
+    model,own = self._model
+    if word_pieces(tokenizer)!=word_pieces(own):
+        raise XltError(f'the tokenizer of {self.model} has other subwords than the encoder in training: train the model that proposes, '
+                       "encoder=(model.base_model, tokenizer), or name a shipped one, SelfSwitch(model='e5-small-mlm')")
+    return model
+
+@patch
+def subwords(self:SelfSwitch,
+    tokenizer, # with all subwords
+)->np.ndarray: # bool [V]
+    "Mark the subwords that may be proposed, so that a pruned encoder keeps them"
+    own = load_tokenizer(self._model) if isinstance(self._model, str) else self._model[1]
+    return np.isin(word_pieces(tokenizer), word_pieces(own))
 
 @patch
 def proposed(self:SelfSwitch,
     data, # features
     ctx, # tokenizer
 )->tuple: # proposals, bool [V] of what may be proposed, and for each row [(number of the sentence, where it starts)]
-    "Ask the model about all sentences of the rows; raises `XltError` for another tokenizer than the model's"
-    model,own = _loaded(self._model) if isinstance(self._model, str) else self._model
-    tok,pieces = ctx.tokenizer, word_pieces(ctx.tokenizer)
-    if pieces!=word_pieces(own):
-        raise XltError(f'the tokenizer of {self.model} has other subwords than the encoder in training: use one model for both')
+    "Ask the model about all sentences of the rows"
+    model,tok,pieces = self.proposer(ctx.tokenizer), ctx.tokenizer, word_pieces(ctx.tokenizer)
     also = [] if not self._also else tok(self._also, truncation=True, max_length=getattr(ctx, 'max_len', 128))['input_ids']
     sentences,where = sentences_of([*also, *data['input_ids']], tok.all_special_ids)
     p,allowed = self._asked(model, tok, pieces, sentences)
     return p, allowed, where[len(also):]
+
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #b7c1a903
 _KNOWN = {} # what was asked in this process, the latest last
@@ -186,7 +204,7 @@ def _asked(self:SelfSwitch, model, tok, pieces, sentences):
     key = id(model), weights, *asks, hash(b'|'.join(s.tobytes() for s in sentences))
     if key not in _KNOWN or _KNOWN[key][0]() is not model:
         english,allowed = self.vocabulary(model, tok, sentences)
-        if self.kind=='english': allowed = proposable(pieces, ~english, tok.all_special_ids)
+        if self.kind=='english': allowed = _scored(model, proposable(pieces, ~english, tok.all_special_ids))
         p = kept_proposals(model.eval(), tok, sentences, allowed, context=self.context, k=self.k)
         while len(_KNOWN)>7: _KNOWN.pop(next(iter(_KNOWN)))
         _KNOWN[key] = ref(model), self._english, p, allowed # the text is held, so that its id stays its own
@@ -206,8 +224,7 @@ def versions(self:SelfSwitch,
     def version(i, j): return self._version(before[i], where[i], p, pools, pieces, tok, self._axes(before[i], ctx.seed, j, i))
     made = [[version(i, j) for i in range(len(before))] for j in range(self.copies)]
     if self.similar is None: return made
-    model = _loaded(self._model)[0] if isinstance(self._model, str) else self._model[0]
-    return [self._near(model, tok, before, rows) for rows in made]
+    return [self._near(self.proposer(tok), tok, before, rows) for rows in made]
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #5d5a2f57
 @patch
@@ -240,6 +257,10 @@ def _near(self:SelfSwitch, model, tok, before, after):
     return [np.where(c>=self.similar, b, a).tolist() for a,b,c in zip(before, after, cos)]
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #83c2e96a
+def _scored(model, allowed):
+    "What may be proposed, without the subwords that the head was not trained on"
+    return allowed & mlm_head(model)[1].isfinite().cpu().numpy()
+
 @patch
 def vocabulary(self:SelfSwitch,
     model:PreTrainedModel, # with a head for masked words
@@ -253,7 +274,7 @@ def vocabulary(self:SelfSwitch,
     elif given is not None: texts.append(np.array(sum(tokenizer(list(given), add_special_tokens=False)['input_ids'], []), np.int64))
     english = english_pieces(pieces, *texts)
     if self.like: english = english_like(model.get_input_embeddings().weight, pieces, english)
-    return english, proposable(pieces, english, tokenizer.all_special_ids, self.scripts)
+    return english, _scored(model, proposable(pieces, english, tokenizer.all_special_ids, self.scripts))
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #6b75e209
 _ASKING = ('scripts','model','english','like','also') # what deciding on proposals takes, beside `k` and `context`
