@@ -338,7 +338,7 @@ def test_a_lock_that_cannot_be_written_is_told_and_not_left(tmp_path, monkeypatc
     def full(*args): raise OSError(28, 'No space left on device')
     monkeypatch.setattr('xltnb.files.os.write', full)
     with pytest.raises(XltError, match='could not write .*k.lock: No space left.*free some space'): Lease(tmp_path/'k.lock').take()
-    assert [p.name for p in tmp_path.iterdir()] == ['.mutex']
+    assert not list(tmp_path.iterdir())
     monkeypatch.undo()
     with Lease(tmp_path/'k.lock') as mine: assert mine
 
@@ -549,13 +549,6 @@ def test_a_recipe_that_cannot_write_is_told(tmp_path, out):
     (tmp_path/'r.yaml').write_text(json.dumps(dict(inputs=[dict(adapter='es.safetensors'), dict(adapter='eng.safetensors')], base='zero', out=out)), encoding='utf-8')
     with pytest.raises(XltError, match='r.yaml: out .* cannot be used') as e: merge_recipe(tmp_path/'r.yaml')
     assert len(str(e.value)) < 500
-
-
-def test_weights_that_are_searched_keep_their_sum():
-    from xltnb.papers.arithmetic.weights import search_weights
-    found = search_weights(lambda w: w[0]-w[1], 3, 60, total=1., seed=1)
-    assert all(abs(sum(w)-1) < 1e-6 and max(map(abs, w)) <= 1.5 for w, _ in found.tried)
-    with pytest.raises(XltError, match='total of 3 weights'): search_weights(sum, 3, 60, total=9.)
 
 
 # -- texts of meta-pretraining --

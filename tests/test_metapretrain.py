@@ -129,6 +129,35 @@ def test_arms_that_wait_for_a_gpu_run(arm, tmp_path):
     assert 0 <= res.metrics['retrieval_de'] <= 1 and {'loss_en', 'probe_de'} <= set(res.metrics)
 
 
+def test_two_arms_at_once_train_a_first_phase_once(tmp_path, monkeypatch):
+    from threading import Thread
+    from xltnb.papers.metapretrain.phases import Pretraining
+    plain = arm_cfg('META', TINY)
+    arms = [plain, replace(plain, phases=(plain.phases[0], replace(plain.phases[1], lr=plain.phases[1].lr/2)))]
+    update, trained = Pretraining.update, []
+    def counted(self):
+        if not self.at.phase: trained.append(self.cfg)
+        update(self)
+    monkeypatch.setattr(Pretraining, 'update', counted)
+    runs = [Pretraining(a, 0, tmp_path/str(i), shared=tmp_path/'first') for i, a in enumerate(arms)]
+    both = [Thread(target=r.run) for r in runs]
+    for t in both: t.start()
+    for t in both: t.join()
+    assert all(r.done for r in runs) and len(set(trained)) == 1 and len(trained) == Pretraining(plain, 0, tmp_path/'x').reader.updates
+    assert (weights(runs[0]) == weights(Pretraining(plain, 0, tmp_path/'alone').run())).all()
+    assert not list((tmp_path/'first'/'.claims').iterdir())
+
+
+def test_who_waits_for_a_first_phase_too_long_stops(tmp_path):
+    from xltnb.papers.metapretrain.phases import Pretraining
+    from xltnb.records.leases import Lease
+    run = Pretraining(arm_cfg('META', TINY), 0, tmp_path/'run', shared=tmp_path/'first')
+    said = []
+    with Lease(tmp_path/'first'/'.claims'/f'{run.first().file.name}.lock'): run.run(lambda share, note='': said.append(note), deadline=0.)
+    assert not run.done and run.at.update == 0
+    assert run.run().done
+
+
 def test_a_damaged_checkpoint_is_not_believed(tmp_path):
     from xltnb.papers.metapretrain.phases import Pretraining
     cfg = arm_cfg('META', TINY)

@@ -8,6 +8,7 @@ __all__ = ['LanguageRows', 'PairRows', 'RowReader', 'At', 'Pretraining']
 # %% ../../../nbs/papers/metapretrain/03_phases.ipynb #a4ccfb63
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import ceil, inf
@@ -23,6 +24,7 @@ from .arms import MetaCfg, PhaseCfg, rows_read, text_print, vocab_print
 from .carry import carry, check_tied, common_rows, meta_model, neighbour_space
 from .corpus import load_vocab, meta_corpus, pairs_of, split_of
 from ...records.checkpoints import Checkpoint, from_tensors
+from ...records.leases import Lease
 from ...training.mlm import Corpus, Frame, hide, masked_loss, pack
 from ...training.mlm_run import schedule
 
@@ -126,7 +128,7 @@ class Pretraining:
         device:str='cpu', # 'cpu' or 'cuda'
         shared:str|Path|None=None, # folder of first phases that several arms share; None: not kept
     ):
-        self.cfg,self.seed,self.look,self.device,self.shared = cfg, seed, look, device, shared
+        self.cfg,self.seed,self.look,self.device,self.shared,self.turn = cfg, seed, look, device, shared, None
         self.file,self.at,self.done = Path(folder)/'state.safetensors', At(), not cfg.phases
         self.langs = tuple(sorted({l for s in rows_read(cfg) for l in s.split('+')}))
         self.checkpoint = Checkpoint(self.file, self.identity())
@@ -286,7 +288,7 @@ def first(self:Pretraining)->Checkpoint|None:
 def take_first(self:Pretraining)->bool: # was it there?
     "Take a first phase that another arm has trained"
     first = self.first()
-    if self.at.phase or self.at.update or first is None or not (found := first.load()): return False
+    if self.at.phase or first is None or not (found := first.load()): return False
     tensors,at = found
     self.put(tensors)
     self.at = At(**at)
@@ -298,7 +300,9 @@ def end_phase(self:Pretraining):
     "End the phase: share it if it is the first, begin the next"
     check_tied(self.model)
     self.at.phase,self.at.update = self.at.phase+1, 0
-    if self.at.phase==1 and (first := self.first()): self.save(first)
+    if self.at.phase==1 and (first := self.first()):
+        self.save(first)
+        if self.turn: self.turn.release()
     self.go_on()
 
 @patch
@@ -307,6 +311,25 @@ def go_on(self:Pretraining):
     self.done = self.at.phase==len(self.cfg.phases)
     if self.done: self.check_counts()
     else: self.begin(self.at.phase)
+
+# %% ../../../nbs/papers/metapretrain/03_phases.ipynb #53e25142
+@patch
+def take_turn(self:Pretraining,
+    report:Callable, # report(fraction that is done, a few words)
+    deadline:float, # `time.time()` at which to stop waiting
+)->Lease|None: # a lease on the first phase; None where there is nothing to train in it, or the time is up
+    "Have one arm train a first phase that several share: the others wait for it, and take it"
+    if self.done or self.at.phase or not (first := self.first()): return None
+    turn = Lease(first.file.parent/'.claims'/f'{first.file.name}.lock')
+    while not self.take_first():
+        if turn.take():
+            if not self.take_first(): return turn
+            turn.release() # it arrived just then
+            break
+        if time.time()>deadline: return None
+        report(0., f'waits for the first phase, which {turn.owner()} trains')
+        time.sleep(.5)
+    self.go_on()
 
 # %% ../../../nbs/papers/metapretrain/03_phases.ipynb #d3cde403
 @patch
@@ -317,15 +340,10 @@ def looks_of(self:Pretraining)->set: # updates of the phase after which to evalu
     n = max(1, round(self.cfg.looks*share))
     return {round(self.reader.updates*(i+1)/n) for i in range(n)}
 
-# %% ../../../nbs/papers/metapretrain/03_phases.ipynb #115d87a5
+# %% ../../../nbs/papers/metapretrain/03_phases.ipynb #0eceb5ab
 @patch
-def run(self:Pretraining,
-    report:Callable=lambda share, note='': None, # report(fraction that is done, a few words)
-    deadline:float=inf, # `time.time()` at which to save and stop
-    every:float=60., # seconds between checkpoints
-)->'Pretraining': # itself; `done` says whether it came to its end
-    "Train until the end or the deadline"
-    if not self.done and self.take_first(): self.go_on()
+def _train(self:Pretraining, report, deadline, every):
+    "Train what is left, and save now and then"
     total,began,saved = sum(p.total for p in self.cfg.phases), time.monotonic(), time.monotonic()
     while not self.done:
         self.model.train()
@@ -340,6 +358,19 @@ def run(self:Pretraining,
         report(sum(self.at.rows.values())/total, f'phase {self.at.phase+1}')
     self.at.seconds += time.monotonic()-began
     return self
+
+# %% ../../../nbs/papers/metapretrain/03_phases.ipynb #115d87a5
+@patch
+def run(self:Pretraining,
+    report:Callable=lambda share, note='': None, # report(fraction that is done, a few words)
+    deadline:float=inf, # `time.time()` at which to save and stop
+    every:float=60., # seconds between checkpoints
+)->'Pretraining': # itself; `done` says whether it came to its end
+    "Train until the end or the deadline"
+    self.turn = self.take_turn(report, deadline)
+    if not (self.turn or self.at.phase or self.done or self.first() is None): return self # the time is up, another arm is at it
+    with self.turn or nullcontext(): return self._train(report, deadline, every)
+
 
 # %% ../../../nbs/papers/metapretrain/03_phases.ipynb #30418453
 @patch
