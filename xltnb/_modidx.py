@@ -3851,7 +3851,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                   'xltnb.tasks.task._named': ('tasks/task.html#_named', 'xltnb/tasks/task.py'),
                                   'xltnb.tasks.task._units': ('tasks/task.html#_units', 'xltnb/tasks/task.py'),
                                   'xltnb.tasks.task.columns': ('tasks/task.html#columns', 'xltnb/tasks/task.py'),
-                                  'xltnb.tasks.task.draw_order': ('tasks/task.html#draw_order', 'xltnb/tasks/task.py'),
+                                  'xltnb.tasks.task.id_order': ('tasks/task.html#id_order', 'xltnb/tasks/task.py'),
                                   'xltnb.tasks.task.make_rows': ('tasks/task.html#make_rows', 'xltnb/tasks/task.py')},
             'xltnb.terminal': { 'xltnb.terminal.Parser': ('terminal.html#parser', 'xltnb/terminal.py'),
                                 'xltnb.terminal.Parser.__init__': ('terminal.html#parser.__init__', 'xltnb/terminal.py'),
