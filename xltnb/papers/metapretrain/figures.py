@@ -30,12 +30,12 @@ ARM_COLOURS = dict(META='#D55E00', JOINT='#0072B2', JOINT_EN='#56B4E9', XPHASE='
 
 def of_study(
     records:Iterable[Record], # runs of the paper
-    study:str, # 'arms', 'lab', 'shape' or 'search'
+    study:str, # 'arms', 'world', 'twice', 'lab', 'shape' or 'search'
 )->dict: # arm -> its records, in the order of `META_ARMS`
     "Sort runs of one study by arm"
-    check_name(study, ('arms','lab','shape','search'), 'study')
+    check_name(study, ('arms','world','twice','lab','shape','search'), 'study')
     found = grouped((r for r in records if r.labels.get('study')==study), lambda r: r.labels['row'])
-    order = [a for a in (META_ARMS if study=='arms' else LAB_ARMS if study=='lab' else found) if a in found]
+    order = [a for a in (META_ARMS if study in ('arms','world','twice') else LAB_ARMS if study=='lab' else found) if a in found]
     return {a: found[a] for a in order}
 
 # %% ../../../nbs/papers/metapretrain/07_figures.ipynb #efec72d4
