@@ -43,7 +43,7 @@ def few(few_rows, monkeypatch):
     "Runs read these rows with this encoder"
     task, net, tok = few_rows
 
-    def of(name, langs=(), train=0, seed=0):
+    def of(name, langs=(), train=0, seed=0, limit=0):
         assert name == task.name and train
         return replace(task, data={l: DatasetDict(task.data[l]) for l in langs or task.languages}).take(train, seed=seed)
     monkeypatch.setattr(exp, 'task_of', of)
