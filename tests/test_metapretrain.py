@@ -350,10 +350,10 @@ def test_a_worlds_text_keeps_its_parts_apart():
 
 
 def test_every_seed_is_a_world_of_its_own_and_arms_share_it(tmp_path):
-    from xltnb.papers.metapretrain.worlds import run_world
+    from xltnb.papers.metapretrain.worlds import run_invented
     from xltnb.runs.experiments import Ctx
     size = META_SCALES['smoke'].worlds[0][0]
-    runs = {(a, s): run_world(arm_cfg(a, size), s, Ctx(cache=tmp_path)) for a, s in (('META', 0), ('JOINT', 0), ('UNTRAINED', 1))}
+    runs = {(a, s): run_invented(arm_cfg(a, size), s, Ctx(cache=tmp_path)) for a, s in (('META', 0), ('JOINT', 0), ('UNTRAINED', 1))}
     keys = {k: r.provenance['world'] for k, r in runs.items()}
     assert keys['META', 0] == keys['JOINT', 0] != keys['UNTRAINED', 1]
     meta, joint = (runs[a, 0].metrics for a in ('META', 'JOINT'))

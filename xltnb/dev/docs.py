@@ -20,7 +20,7 @@ from fastcore.xtras import working_directory
 from ..core import XltError
 from ..files import project_root
 from ..verdicts.start import write_pictures
-from .fit import fit
+from .fit import fit_page
 from .links import dead_links
 from .readme import write_readme
 from .sitemap import bare_name, check_names, find_pages, navbar, place_of, sidebars
@@ -108,7 +108,7 @@ def finish(
     for paper in known: copy_records(paper, site)
     link_origins(site, known)
     script = lambda top: f'<script src="{top}nbs/site.js" defer></script></head>'
-    _mended(site, '*.html', lambda page, top: accessible(fit(mathml(page))).replace('</head>', script(top), 1))
+    _mended(site, '*.html', lambda page, top: accessible(fit_page(mathml(page))).replace('</head>', script(top), 1))
     _mended(site, '*.css', lambda css, top: _FONT.sub('', css))
     if not (site/'index.html').exists(): (site/'index.html').write_text(_LANDING, encoding='utf-8')
 

@@ -440,7 +440,7 @@ def _over(model, own, tokenizer):
 def _same_subwords(name, own, tokenizer):
     "The tokenizer; raises `XltError` where a model that is not shipped has other subwords"
     if _is_mlm(str(name)) or own.get_vocab()==tokenizer.get_vocab(): return tokenizer
-    raise XltError(f"the tokenizer of {name} has other subwords than the encoder in training: train on the same model, encoder={str(name)!r}")
+    raise XltError(f"the tokenizer of {name} has other subwords than the encoder in training: train on that model, encoder={str(name)!r}")
 
 def load_mlm(
     name:str|Path='e5-small-mlm', # 'e5-small-mlm', 'e5-small-tlm', a file that `save_mlm` wrote, or a Hugging Face folder or hub name

@@ -20,7 +20,7 @@ from .formats import (
     read_bucc, read_conllu, read_jsonl, read_pairs, read_parallel, read_parquet, read_squad, read_tagged,
     stream_texts, tag_slots)
 from .own import check_data, check_rows, labels_of, mend_answers, plain_rows, row_name, typed_rows
-from .task import SPLITS, Task, draw_order
+from .task import SPLITS, Task, row_order
 
 # %% ../../nbs/tasks/07_hub.ipynb #8dc5e19b
 _NO_LABEL = (None, '', '-', '-1', '_')
@@ -159,7 +159,7 @@ class _Loader:
         "Number the rows, and draw those that are asked for; training rows are for `Task.take` to draw from"
         if not self.limit or split=='train': return rows
         rows = [{**r, 'id': str(r.get('id', i))} for i,r in enumerate(rows)]
-        kept = sorted(range(len(rows)), key=lambda i: draw_order(rows[i]['id']))[:self.limit]
+        kept = sorted(range(len(rows)), key=lambda i: row_order(rows[i]['id']))[:self.limit]
         return [rows[i] for i in sorted(kept)]
     @property
     def notes(self):
@@ -314,7 +314,8 @@ def load_task(
     odd = check_data(name, pub.kind, raw, 'en', loader.files, bool(limit and loader.by_line))
     labels = pub.labels or labels_of(raw['en'].get('train', []), pub.kind)
     data = {l: DatasetDict({s: typed_rows(r, pub.kind, labels, f'{name}, {l}, {s}') for s,r in splits.items()}) for l,splits in raw.items()}
-    return Task(name, pub.kind, data, labels, licence=pub.licence, scorer=pub.scorer, notes=(*loader.notes, *_trained_on(raw['en'], pub.kind), *odd), groups=_titles(raw))
+    notes = (*loader.notes, *_trained_on(raw['en'], pub.kind), *odd)
+    return Task(name, pub.kind, data, labels, licence=pub.licence, scorer=pub.scorer, notes=notes, groups=_titles(raw))
 
 # %% ../../nbs/tasks/07_hub.ipynb #7c3291bf
 def _cut(rows, lang, part, task, shared):

@@ -19,7 +19,7 @@ from transformers import BertConfig, BertForMaskedLM
 from ...core import XltError, seed_for
 from ...models.adapters import Adapter, BottleneckCfg
 from ...models.attaching import attach
-from ...models.encoders import first_layers, load_mlm
+from ...models.encoders import first_layers, load_mlm, model_hash
 from .experiments import FamilyRunCfg, RealCfg
 from .family import Family, tags_of
 from .merges import merge
@@ -280,7 +280,9 @@ def run_family(
     "Train one world and score every arm in the languages that have no adapter; raises `Paused` at the deadline"
     begun = time.monotonic()
     with ctx.scratch('arithmetic.family', EXPERIMENTS['arithmetic.family'].version, cfg, seed) as out:
-        home = add_adapters(pretrained(cfg, seed, ctx, out), ctx, out)
+        home = pretrained(cfg, seed, ctx, out)
+        made = {f'family {home.world.key}': model_hash(home.model)[:16]}
+        add_adapters(home, ctx, out)
     trained = time.monotonic()
     ctx.report(.8, 'scoring')
     zero,more = ({t: line(home, t, first(t), cfg.related(t)) for t in cfg.targets} for first in (lambda t: cfg.source, lambda t: t))
@@ -288,7 +290,7 @@ def run_family(
     for head,lines in (('',zero), ('own_',more)):
         for t,x in tuned(lines).items(): arms[t] |= {f'{head}{k}': x[k] for k in ('tuned','elsewhere')}
     res = _record(home, arms, zero, more)
-    res.provenance |= dict(world=home.world.key, train_s=round(trained-begun, 1), score_s=round(time.monotonic()-trained, 1))
+    res.provenance |= dict(world=home.world.key, trained=made, train_s=round(trained-begun, 1), score_s=round(time.monotonic()-trained, 1))
     return res
 
 # %% ../../../nbs/papers/arithmetic/10_training.ipynb #f5858b76

@@ -30,7 +30,7 @@ def _inputs(cfg):
 
 experiment('metapretrain.pretrain', version=1, cfg=MetaCfg, where='xltnb.papers.metapretrain.training:run_meta', inputs=_inputs,
            waits=lambda cfg: 'XLTNB_METATEXT' if cfg.text=='folder' else lacks(cfg.text))
-experiment('metapretrain.worlds', version=1, cfg=MetaCfg, where='xltnb.papers.metapretrain.worlds:run_world', inputs=_inputs)
+experiment('metapretrain.worlds', version=1, cfg=MetaCfg, where='xltnb.papers.metapretrain.worlds:run_invented', inputs=_inputs)
 experiment('metapretrain.lab', version=2, cfg=LabCfg, where='xltnb.papers.metapretrain.training:run_lab',
            inputs=lambda cfg: dict(vocab=vocab_print(cfg.vocab)))
 experiment('metapretrain.shape', version=1, cfg=ShapeCfg, fixed=lambda cfg: not cfg.random,

@@ -23,6 +23,7 @@ from ...core import XltError, seed_for, stable_hash, to_dict
 from .arms import MetaCfg, PhaseCfg, rows_read, text_print, vocab_print
 from .carry import carry, check_tied, common_rows, meta_model, neighbour_space
 from .corpus import load_vocab, meta_corpus, pairs_of, split_of
+from ...models.encoders import model_hash
 from ...records.checkpoints import Checkpoint, from_tensors
 from ...records.leases import Lease
 from ...training.mlm import Corpus, Frame, hide, masked_loss, pack
@@ -108,6 +109,7 @@ class At:
     tokens:dict = field(default_factory=dict) # stream -> tokens read, padding left out
     rows:dict = field(default_factory=dict) # stream -> rows read
     curve:list = field(default_factory=list) # a dict a look
+    first:dict = field(default_factory=dict) # name of a shared first phase -> hash of its weights
 
 # %% ../../../nbs/papers/metapretrain/03_phases.ipynb #9df1a0c8
 def _no_look(
@@ -285,6 +287,13 @@ def first(self:Pretraining)->Checkpoint|None:
     return Checkpoint(Path(self.shared)/f'{stable_hash(key)}.safetensors', {})
 
 @patch
+def note_first(self:Pretraining,
+    first:Checkpoint, # of the first phase
+):
+    "Note the weights that arms with the same first phase stand on, for the provenance"
+    self.at.first = {first.file.stem: model_hash(self.model)[:16]}
+
+@patch
 def take_first(self:Pretraining)->bool: # was it there?
     "Take a first phase that another arm has trained"
     first = self.first()
@@ -292,6 +301,7 @@ def take_first(self:Pretraining)->bool: # was it there?
     tensors,at = found
     self.put(tensors)
     self.at = At(**at)
+    self.note_first(first)
     return True
 
 # %% ../../../nbs/papers/metapretrain/03_phases.ipynb #1215f3f4
@@ -301,6 +311,7 @@ def end_phase(self:Pretraining):
     check_tied(self.model)
     self.at.phase,self.at.update = self.at.phase+1, 0
     if self.at.phase==1 and (first := self.first()):
+        self.note_first(first)
         self.save(first)
         if self.turn: self.turn.release()
     self.go_on()

@@ -255,7 +255,8 @@ def run_meta(
         run = Pretraining(cfg, seed, folder, Look(cfg, langs), ctx.device, ctx.cache/'metapretrain'/f'first-{version}')
         paused_unless(run.run(ctx.part(0., .85, 'pretraining'), ctx.deadline))
     ctx.report(.85, 'measuring')
-    curves,facts = dict(dev=curve_columns(run.at.curve)), dict(tokens=run.at.tokens, rows=run.at.rows, train_s=run.at.seconds)
+    curves,facts = dict(dev=curve_columns(run.at.curve)), dict(tokens=run.at.tokens, rows=run.at.rows, train_s=run.at.seconds,
+                                                             trained=run.at.first)
     if cfg.measure=='dev':
         last = {k: v for k,v in run.at.curve[-1].items() if k.startswith('loss_')}
         return Result(dict(dev_loss=mean(last.values()), **{f'dev_{k}': v for k,v in last.items()}), curves, provenance=facts)

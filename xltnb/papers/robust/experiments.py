@@ -10,7 +10,7 @@ __all__ = ['ROWS', 'CORE', 'PUBLIC', 'BEYOND', 'LANGS', 'XNLI_LANGS', 'PAWSX', '
 from dataclasses import dataclass, field, replace
 
 from ...core import Config, check_name, one_of, within
-from ...invented.words import NEAR_TO_FAR
+from ...invented.words import INVENTED_VERSIONS, NEAR_TO_FAR
 from ...records.presets import find_preset
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
 from ...studies.recipes import INVENTED_RECIPE, N, PAIR_RECIPE, RHO, Call, call
@@ -91,6 +91,7 @@ ROWS = dict(
     adv=Row((call('ADV', rho=RHO),), _ATTACK, 5.7),
     once=Row(cost=.4, epochs=1.),
     released=Row((_RSDA.without(*_LOOSE),)),
+    random_released=Row((call('RSDA', copies=N, random=True),)),
     lookup=Row((_RSDA,), loose=True),
     originals=Row((call('RSDA', copies=N, **_LOOSE, originals=True),)),
     online=Row((call('OnlineSynonyms', views=N, **_LOOSE),)), # `PreparedViews`, under the name that its records hold
@@ -146,7 +147,6 @@ class RobustStudy:
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #b5e5a79e
 LANGS = ('en','de','es','ru','zh','ar','hi','tr','sw') # near and far from English, evenly
-_PAIRS = ('en','de','ru','zh','fi') # of the matrix at `laptop`
 _ALL_PAIRS = ('en','de','es','fr','ru','zh','ja','tr','ko','vi','el','fi','id','km','hu') # all that `lo_pair` has
 
 def _real(task, train, limit, langs=(), **kw):
@@ -173,7 +173,7 @@ def _mechanism(plain_s, test):
     cfg = lambda name: RobustCfg(f'invented_{name}', 4000, test, (), 'invented', matrix=_INVENTED, matrix_items=200, fine=_FINE)
     study = lambda name, **more: RobustStudy(cfg(name), int(_FINE.epochs), CORE, 5, plain_s, more=more)
     worlds = replace(study('inference'), rows=('plain','rsda'), plain_s=plain_s+100., worlds=True) # half of it trains the encoder
-    return dict(infer=study('inference', plain=36, rsda=36, rsrp=7, adv=7), para=study('paraphrase', plain=13), worlds=worlds)
+    return dict(infer=study('inference', plain=10, rsda=10), para=study('paraphrase'), worlds=worlds)
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #91de32c3
 PAWSX = ('en','de','es','fr','ja','ko','zh')
@@ -202,20 +202,20 @@ def _smoke_studies():
 
 def _gpu_studies():
     "All rows of the data, and what goes beyond the paper"
-    more = CORE+BEYOND+('once','released','originals','rsrp_last','adv_last')
+    more = CORE+BEYOND+('once','released','random_released','originals','rsrp_last','adv_last')
     pair = _real('lo_pair', 0, 200, matrix=_ALL_PAIRS)
     return dict(cldr=RobustStudy(_real('cldr_cat', 0, 400), 4, more, 5, 60.), pair=RobustStudy(pair, 4, CORE+('shared',), 5, 200.),
                 intent=RobustStudy(_real('ha_intent', 0, 400), 4, CORE, 5, 60.), **_mechanism(15., 1000))
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #506430fb
 def _laptop_studies():
-    "What two cores can do in a night"
-    pair = _real('lo_pair', 960, 100, _PAIRS, matrix=_PAIRS)
+    "What two cores can do in a night; pairs and paraphrases wait for `gpu`"
+    invented = _mechanism(65., 500)
     cheap = tuple(r for r in BEYOND if not ROWS[r].grid) # those that try radii train several models
     return dict(
-        cldr=RobustStudy(_real('cldr_cat', 480, 120, LANGS), 4, CORE+('released','once')+cheap, 10, 150., more=dict(plain=16, rsda=16)),
-        **_mechanism(65., 500), **_public_studies(),
-        pair=RobustStudy(pair, 4, ('plain','rsda','random'), 3, 650.),
+        cldr=RobustStudy(_real('cldr_cat', 480, 120, LANGS), 4, CORE+('released','random_released','once')+cheap, 10, 150.,
+                         more=dict(plain=16, rsda=16, released=10, random_released=5)),
+        infer=invented['infer'], worlds=invented['worlds'], **_public_studies(),
         intent=RobustStudy(_real('ha_intent', 960, 120, LANGS), 4, ('plain','rsda','random'), 3, 120.))
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #b9e12f2e
@@ -232,6 +232,11 @@ def _seeds(study, row, preset):
     few = row not in CORE or preset=='laptop' and ROWS[row].grid
     return study.more.get(row, min(study.seeds, 3) if few else study.seeds)
 
+def _inputs(cfg):
+    "Versions of what a run in invented languages stands on"
+    kind = cfg.task.removeprefix('invented_')
+    return {k: str(INVENTED_VERSIONS[k]) for k in (kind, 'encoder')} if kind in INVENTED_VERSIONS else {}
+
 def _row_jobs(name, study, row, preset, seeds):
     "All repeats of a row"
     cfg = row_cfg(study.cfg, row, study.copies, study.passes, study.exact)
@@ -241,7 +246,7 @@ def _row_jobs(name, study, row, preset, seeds):
     cost = study.plain_s*ROWS[row].cost*epochs
     n = seeds or _seeds(study, row, preset)
     own = lambda i: replace(cfg, task=f'{cfg.task}:{i+1}', encoder=f'{cfg.encoder}:{i+1}') if study.worlds else cfg
-    return [make_job(f'{name}-{row}', 'robust.finetune', own(i), i, cost, task=name, row=row) for i in range(n)]
+    return [make_job(f'{name}-{row}', 'robust.finetune', own(i), i, cost, _inputs(cfg), task=name, row=row) for i in range(n)]
 
 def _around_jobs(preset, seeds):
     "What regions contain"

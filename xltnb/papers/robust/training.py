@@ -20,7 +20,8 @@ from .methods import ADV, FreeADV, RSRP
 from .regions import Around, load_classifier, survey
 from .experiments import AroundCfg, RobustCfg, RobustFrozenCfg
 from .views import EAR, Consistency, PreparedViews
-from ...studies.by_name import benchmarked, encoder_of, invented_world, is_invented, slope, task_of, world_seed
+from ...studies.by_name import (benchmarked, encoder_of, invented_world, is_invented, slope, task_of,
+    trained_weights, world_seed)
 from ...runs.experiments import EXPERIMENTS, Ctx, Result, paused_unless
 from ...studies.recipes import make_methods, read_call, transfer_fields
 from ...tasks.bench import BENCH, load_bench
@@ -134,7 +135,8 @@ def run_robust(
     for m in ft.methods: facts |= m.facts()
     res = Result(**transfer_fields(z, pairs, source=z.main(z.source), avg=avg, **dev, slope=slope(z, cfg.task), **facts))
     if grid: res.curves['grid'] = grid
-    res.provenance |= dict(data=task.fingerprint(), updates=ft.state.global_step, train_s=ft.state.log_history[-1].get('train_runtime'))
+    res.provenance |= dict(data=task.fingerprint(), trained=trained_weights(cfg.encoder, ctx.cache))
+    res.provenance |= dict(updates=ft.state.global_step, train_s=ft.state.log_history[-1].get('train_runtime'))
     return res
 
 # %% ../../../nbs/papers/robust/05_training.ipynb #frz1code1

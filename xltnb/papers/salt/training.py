@@ -14,6 +14,7 @@ from datasets import concatenate_datasets
 from torch import nn
 
 from ...core import check_number
+from ...invented.encoder import weights_of
 from ...models.encoders import load_mlm
 from ...models.heads import sentence_vectors
 from .experiments import FrozenSaltCfg, SaltCfg, PretrainedWorldCfg
@@ -41,15 +42,20 @@ class SynonymCopies(Method):
     def __init__(self,
         table:Synonyms|dict, # word -> synonyms
         copies:int=3, # versions of each row
-    ): self.table,self.copies = checked_table(table, 'SynonymCopies'), check_number(copies, 'copies of SynonymCopies', 1, whole=True)
+        originals:bool=False, # as many rows as they are, before the copies
+        loose:bool=True, # look words up in lower case and without punctuation, not as they stand
+    ):
+        self.table,self.copies = checked_table(table, 'SynonymCopies'), check_number(copies, 'copies of SynonymCopies', 1, whole=True)
+        self.originals,self.loose = originals, loose
 
     def prepare(self,
         data, # rows
         ctx, # seed of the run
     ): # rows
         "Replace words in all rows once, then in all rows again"
-        change = lambda text, rng: replace_words(text, self.table, rng, lower=True, strip_punct=True)
-        return concatenate_datasets([swapped(data, change, 'SynonymCopies', ctx.seed, i) for i in range(self.copies)])
+        change = lambda text, rng: replace_words(text, self.table, rng, lower=self.loose, strip_punct=self.loose)
+        made = [swapped(data, change, 'SynonymCopies', ctx.seed, i) for i in range(self.copies)]
+        return concatenate_datasets([data]*(self.originals*self.copies)+made)
 
 # %% ../../../nbs/papers/salt/07_training.ipynb #fbc9b055
 _OFFERED = (EmbedMixup, VectorMixup, SelfSwitch, SelfProposals, SynonymCopies, OracleSwitch)
@@ -146,7 +152,7 @@ def run_salt(
     "Fine-tune on English and score every language"
     task,half = task_of(cfg.task, cfg.langs, cfg.train, seed, cfg.limit), benchmarked(cfg.task)
     encoder,proposes = _encoder(cfg, task, ctx)
-    methods = salt_methods(cfg.methods, model=proposes)
+    methods = salt_methods(cfg.methods, model=proposes, seen=False) # version 1 proposes whatever the pruned vocabulary holds
     ft = _trained(task, cfg.fine, methods, encoder, seed, 'salt.finetune', cfg, ctx)
     ctx.report(.85, 'scoring')
     z = ft.zero_shot('test', limit=cfg.limit or None, half=half)
@@ -178,5 +184,5 @@ def run_world(
     right = _precision(*proposes, world, texts) if any(type(m) is SelfSwitch for m in methods) else {}
     near = retrieval(ft.model, proposes[1], task)
     res = Result(**transfer_fields(z, source=z.main(source), retrieval=near, **right))
-    res.provenance |= dict(data=task.fingerprint(), updates=ft.state.global_step)
+    res.provenance |= dict(data=task.fingerprint(), trained=weights_of(at, ctx.cache), updates=ft.state.global_step)
     return res
