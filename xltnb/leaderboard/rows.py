@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BOARD_ROWS', 'BOARD_CONTROLS', 'TRAINED_ROWS', 'BOARD_PLANNED', 'BOARD_SCALES', 'BoardCfg', 'own_call',
-           'board_studies', 'folder_print', 'own_files', 'check_files', 'board_jobs']
+           'board_studies', 'folder_print', 'own_files', 'file_print', 'check_files', 'board_jobs']
 
 # %% ../../nbs/leaderboard/00_rows.ipynb #ce91973f
 import ast
@@ -147,8 +147,10 @@ def own_files(
         todo += [f.resolve() for name in _imports(p) for f in _helper_files(name)]
     return [*found]
 
-def _file_print(path):
-    "Hash of a user's file and its helpers: another text is another method"
+def file_print(
+    path:Path, # a Python file of a user's
+)->dict: # method: 16 hex digits or more
+    "Hash a user's file and its helpers: another text is another method"
     first,*more = map(sha256_of, own_files(path))
     return dict(method=stable_hash([first, sorted(more)]) if more else first[:16])
 
@@ -160,7 +162,7 @@ def check_files(
     "Raise `XltError` if a user's file or encoder is another one than when the run was planned"
     now = _encoder_print(cfg.encoder) if 'encoder' in inputs else {}
     for w in cfg.methods:
-        if '.py:' in w: now |= _file_print(own_call(w)[0])
+        if '.py:' in w: now |= file_print(own_call(w)[0])
     if changed := [k for k,v in now.items() if inputs.get(k, v)!=v]:
         raise XltError(f'the {changed[0]} of this run was changed after the run was planned: give the command again')
 
@@ -189,7 +191,7 @@ def board_jobs(
     if encoder[:1] in tuple('/.~') and not typed_path(encoder, 'encoder').exists():
         raise XltError(f'{encoder} is no folder and no file of an encoder: give the folder that save_pretrained wrote')
     calls = [own_call(m) for m in methods]
-    own = {c.name: (f'{path}:{c}', _file_print(path)) for path,c in calls}
+    own = {c.name: (f'{path}:{c}', file_print(path)) for path,c in calls}
     if len(own)<len(calls):
         names = [c.name for _,c in calls]
         raise XltError(f'two methods are called {max(names, key=names.count)}: give the classes different names')
