@@ -45,7 +45,7 @@ $(STAMP): pyproject.toml constraints.txt overrides.txt
 	@conf() { $(BIN)/python -m pip config get global.$$1 2>/dev/null || true; }; \
 	 export UV_FIND_LINKS="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-$$(conf find-links)}}"; \
 	 index="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$(conf index-url)}}"; [ -z "$$index" ] || export UV_DEFAULT_INDEX="$$index"; \
-	 $(BIN)/uv pip install -q -p $(BIN)/python -c constraints.txt --overrides overrides.txt -e '.[lab,dev,ui,peers]'
+	 $(BIN)/uv pip install -q -p $(BIN)/python -c constraints.txt --overrides overrides.txt -e '.[lab,dev,ui,peers,cluster]'
 	@touch $@
 
 reproduce: setup

@@ -73,7 +73,10 @@ def test_a_stack_equals_the_equations():
     es, ner = shaken('es', BottleneckCfg(), model), shaken('ner', BottleneckCfg(reduction=16, nice=False), model, 2)
     want = by_hand(model, IDS, es, ner)
     with attach(model, es, ner): assert torch.equal(model(IDS).logits, want)
-    with attach(model, ner, es): assert not torch.equal(model(IDS).logits, want)
+    with pytest.raises(XltError, match='name es first'): attach(model, ner, es)
+    flat = shaken('flat', BottleneckCfg(nice=False), model)
+    with attach(model, flat, ner): want = model(IDS).logits
+    with attach(model, ner, flat): assert not torch.equal(model(IDS).logits, want)
 
 
 def test_houlsby_has_two_places():
@@ -317,3 +320,51 @@ def test_a_pickle_with_code_is_refused(tmp_path):
     (tmp_path/'es'/'adapter_config.json').write_text('{}', encoding='utf-8')
     with pytest.raises(XltError, match='holds more than tensors'): unpickle(tmp_path/'es')
     assert not (tmp_path/'es'/'adapter.safetensors').exists()
+
+
+def test_the_hub_layout_keeps_origin_start_and_scaling(tmp_path):
+    a = shaken('es', BottleneckCfg(scaling=2.), Backbone('xlm-roberta', 2, 64, 128))
+    a.about = dict(merge=dict(method='linear', odd=float('nan')))
+    b = from_hub(to_hub(a, tmp_path/'a'))
+    assert (b.fingerprint, b.cfg, b.init) == (a.fingerprint, a.cfg, 'shared') and b.about['merge'] == dict(method='linear', odd=None)
+    json.loads((tmp_path/'a'/'adapter_config.json').read_text(encoding='utf-8'), parse_constant=lambda x: pytest.fail(f'{x} is no JSON'))
+    assert all((to_hub(b, tmp_path/'b')/n).read_bytes() == (tmp_path/'a'/n).read_bytes() for n in FILES['adapter'][:2])
+
+
+@pytest.mark.parametrize('key,value', [('xltnb', None), ('xltnb', dict(init=[1])), ('scaling', 10**400)])
+def test_a_bad_configuration_is_one_line(tmp_path, key, value):
+    top = hub_config(Adapter('es', BottleneckCfg(), Backbone('bert', 2, 64, 128)))
+    (top if key == 'xltnb' else top['config'])[key] = value
+    to_hub(Adapter('es', BottleneckCfg(), Backbone('bert', 2, 64, 128)), tmp_path)
+    (tmp_path/'adapter_config.json').write_text(json.dumps(top), encoding='utf-8')
+    with pytest.raises(XltError): from_hub(tmp_path)
+
+
+@pytest.mark.parametrize('harm', [('"act": "gelu_new"', '"act": []'), ('"nice_reduction": 2.0', '"nice_reduction": 1000.0'), ('"about": {}', '"about": []')])
+def test_a_bad_header_is_one_line(tmp_path, harm):
+    from safetensors.torch import save_file
+    from xltnb.models.adapters import adapter_metadata
+    a = Adapter('es', BottleneckCfg(), Backbone('bert', 2, 64, 128))
+    text = adapter_metadata(a)['xltnb']
+    assert harm[0] in text
+    save_file(a.weights(), tmp_path/'x', dict(xltnb=text.replace(*harm)))
+    with pytest.raises(XltError): load_adapter(tmp_path/'x')
+
+
+def test_an_invertible_part_has_units():
+    with pytest.raises(XltError, match='no units'): NiceCoupling(64, BottleneckCfg(nice_reduction=33.))
+    with pytest.raises(XltError, match='no units'): Adapter('es', BottleneckCfg(), Backbone('bert', 1, 1))
+
+
+def test_files_are_written_as_the_library_writes_them(tmp_path):
+    from safetensors.torch import save
+    from xltnb.models.adapters import TensorFile, float_word, write_tensors
+    some = {'z': torch.randn(3, 2), 'a.b': torch.ones(5).bfloat16(), 'é': torch.zeros(0), 'h': torch.randn(4).half(), 'd': torch.randn(2).double(), 's': torch.tensor(1.)}
+    with write_tensors(tmp_path/'x', {k: (float_word(v.dtype), v.shape) for k, v in some.items()}, dict(note='"naïve"\n')) as to:
+        for k, v in reversed(some.items()): to.put(k, v.flatten())
+    assert (tmp_path/'x').read_bytes() == save(some, dict(note='"naïve"\n'))
+    file = TensorFile(tmp_path/'x')
+    assert all(torch.equal(file.read(k), v.flatten()) for k, v in some.items()) and torch.equal(file.read('z', 2, 3), some['z'].flatten()[2:5])
+    was = (tmp_path/'x').read_bytes()
+    with pytest.raises(RuntimeError), write_tensors(tmp_path/'x', dict(a=('F32', (2,)))) as to: raise RuntimeError('power cut')
+    assert (tmp_path/'x').read_bytes() == was and len(list(tmp_path.iterdir())) == 1

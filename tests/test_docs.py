@@ -151,6 +151,130 @@ def test_the_search_finds_words_in_any_order(browser, address):
     page.close()
 
 
+def test_search_for_a_paper_shows_its_walk_first(browser, address):
+    page, wrong = visit(browser, f'{address}/nbs/index.html')
+    for query in ('SALT', 'mothello'):
+        page.locator('input[type=search]').first.fill(query)
+        page.locator('.search-result-title').first.wait_for(timeout=30_000)
+        page.wait_for_timeout(500)
+        assert f'{query.lower()}_walk.html' in page.locator('a.search-result').first.get_attribute('href'), query
+    assert not wrong, '\n'.join(wrong)
+    page.close()
+
+
+def test_the_bar_and_a_papers_sidebar(site):
+    "The bar names what a visitor looks for; a paper lists its pages for readers, then its modules; previous and next follow"
+    import re
+    page = (site/'nbs'/'papers'/'mothello'/'mothello_claims.html').read_text(encoding='utf-8')
+    bar = page.split('id="navbarCollapse"')[1].split('quarto-navbar-tools')[0]
+    said = re.findall(r'class="nav-link[^"]*"[^>]*><span class="menu-text">([^<]*)', bar)
+    assert [s for s in said if s] == ['Papers', 'Results', 'Leaderboard', 'How-to', 'Library']
+    menu = page.split('id="quarto-sidebar"')[1].split('</nav>')[0]
+    listed = [h for h in re.findall(r'href="([^"#]+)"', menu)]
+    assert listed[:3] == ['mothello_walk.html', 'mothello_explore.html', 'mothello_claims.html']
+    readers = [h.startswith('mothello_') for h in listed]
+    assert readers == sorted(readers, reverse=True) and not readers[-1]
+    assert [*re.findall(r'href="([^"]+)" class="pagination-link"', page)] == [listed[1], listed[3]]
+
+
+WIDE = """() => { document.querySelectorAll('details').forEach(d => d.open = true); const main = document.querySelector('main.content');
+    return new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => {
+      const edge = main.getBoundingClientRect().right + 1, out = [];
+      for (const e of main.querySelectorAll('table, pre')) {
+        const box = e.getBoundingClientRect();
+        let wide = box.width && (box.right > edge || e.scrollWidth > e.clientWidth + 1);
+        for (let p = e.parentElement; p !== main; p = p.parentElement) wide ||= box.width && p.scrollWidth > p.clientWidth + 1;
+        if (wide) out.push(`${e.tagName} of ${Math.round(box.width)}: ${e.textContent.trim().slice(0, 40)}`) }
+      if (document.documentElement.scrollWidth > innerWidth) out.push('the page');
+      done(out) }))) }"""
+
+
+def test_nothing_is_wider_than_its_column(browser, site, address):
+    "No table and no piece of code of any page, on a phone and on a desk"
+    context = browser.new_context()
+    context.route('**/plotly.min.js', lambda r: r.fulfill(body='var Plotly = {react() {}}', content_type='text/javascript'))  # figures are asked elsewhere
+    page, found = context.new_page(), []
+    for file in sorted((site/'nbs').rglob('*.html')):
+        page.set_viewport_size(dict(width=1400, height=900))
+        page.goto(f'{address}/{file.relative_to(site).as_posix()}', wait_until='domcontentloaded')
+        for width in (1400, 390):
+            page.set_viewport_size(dict(width=width, height=900))
+            found += [f'{file.stem} at {width}: {w}' for w in page.evaluate(WIDE)]
+    context.close()
+    assert not found, '\n'.join(found)
+
+
+def test_code_is_copied_as_it_was(site):
+    "Lines that hang under their indent hold the same letters"
+    import re
+    from html import unescape
+    page = (site/'nbs'/'dev'/'links.html').read_text(encoding='utf-8')
+    text = unescape(re.sub('<[^>]+>', '', page))
+    assert '\n    "Read what a page refers to, and what can be referred to on it"\n    p = _Refs()\n' in text
+
+
+def test_a_page_is_light(site):
+    heavy = [f'{p.stem}: {p.stat().st_size/1e6:.1f} MB' for p in (site/'nbs').rglob('*.html') if p.stat().st_size > 1.5e6]
+    assert not heavy, '\n'.join(heavy)
+
+
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_axe_finds_nothing_serious(browser, address, scheme):
+    "Contrast, names, keys: home, a walk, Results, records, a page of the library"
+    from pathlib import Path
+    import axe_playwright_python
+    axe = (Path(axe_playwright_python.__file__).parent/'axe.min.js').read_text(encoding='utf-8')
+    found = []
+    for name in ('index', 'papers/mothello/mothello_walk', 'explain/results', 'papers/arithmetic/arithmetic_records', 'verdicts/study', 'start'):
+        page = browser.new_page(viewport={'width': 1400, 'height': 900}, color_scheme=scheme)
+        page.set_default_timeout(90_000)
+        page.goto(f'{address}/nbs/{name}.html', wait_until='load')
+        page.evaluate(axe)
+        for v in page.evaluate('axe.run()')['violations']:
+            if v['impact'] in ('serious', 'critical'): found += [f"{name}: {v['id']}: {n['html'][:120]}" for n in v['nodes']]
+        page.close()
+    assert not found, '\n'.join(found)
+
+
+def test_a_number_leads_to_its_record_and_back(browser, address):
+    "One click from a claim to key and command, one more to the file; a link leads back"
+    page, wrong = visit(browser, f'{address}/nbs/papers/mothello/mothello_claims.html')
+    page.locator('td a.origin', has_text='mothello.C8').first.click()
+    page.wait_for_url('**/mothello_records.html#C8')
+    section = page.locator('section:has(> h3#C8), section#C8').first
+    assert 'xltnb run mothello.C8' in section.inner_text()
+    key = section.locator('ul.keys a').first.get_attribute('href').lstrip('#')
+    assert page.locator(f'a[id="{key}"]').get_attribute('href').endswith(f'{key}.json')
+    section.get_by_role('link', name='mOthello, claims').click()
+    page.wait_for_url('**/mothello_claims.html')
+    answer = page.request.get(f'{address}/nbs/results/{key_folder(page, address, key)}/{key}.json')
+    assert answer.ok and answer.json()['key'] == key
+    assert not wrong, '\n'.join(wrong)
+    page.close()
+
+
+def key_folder(page, address, key):
+    "Experiment of a record, as the page of records links it"
+    text = page.request.get(f'{address}/nbs/papers/mothello/mothello_records.html').text()
+    return text.split(f'/{key}.json')[0].rpartition('results/')[2]
+
+
+def test_every_figure_of_a_paper_leads_to_its_runs(site):
+    "A page of a figure leads to the runs of that figure, a walk to all of its paper"
+    pages = {'mothello_fig5': 'mothello_records.html#F5', 'mothello_walk': 'mothello_records.html'}
+    for name, to in pages.items():
+        page = (site/'nbs'/'papers'/'mothello'/f'{name}.html').read_text(encoding='utf-8')
+        assert page.count('class="plotly-graph-div"') == page.count(f'<p class="origin"><a href="{to}">'), name
+
+
+def test_a_figure_has_words(site):
+    "The alternative text tells title and values"
+    import re
+    page = (site/'nbs'/'papers'/'mothello'/'mothello_fig5.html').read_text(encoding='utf-8')
+    said = re.findall(r'<img class="still" alt="([^"]*)"', page)
+    assert said and all(len(s) > 30 and re.search(r'\d', s) for s in said)
+
+
 def test_a_page_fits_a_phone(browser, address):
     page = browser.new_page(viewport={'width': 390, 'height': 844}, color_scheme='dark')
     page.goto(f'{address}/nbs/papers/mothello/mothello_fig5.html')

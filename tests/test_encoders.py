@@ -192,6 +192,7 @@ def test_the_default_vocabulary_reads_every_script(whole):
         ids = tok(text)['input_ids']
         assert ids == whole(text)['input_ids'] and tok.unk_token_id not in ids, name
     with pytest.warns(UserWarning, match=r'^\d+% of the subwords of this text were pruned'): small(list(SENTENCES.values()))
+    with pytest.warns(UserWarning, match=r'[0-9.]+% of the text becomes <unk>, the rest is cut'): small([SENTENCES['Lao']])
     assert sum(fraction_lost(small, whole, [v]) > .1 for v in SENTENCES.values()) >= 8
     with warnings.catch_warnings():
         warnings.simplefilter('error')

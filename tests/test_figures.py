@@ -7,6 +7,7 @@ from xltnb.verdicts import figures as verdicts
 from xltnb.papers.mothello import finetuning_figures as moving
 from xltnb.papers.mothello import figures
 from xltnb.core import XltError
+from xltnb.figures.look import caption_of
 from xltnb.records.record import Record
 
 
@@ -20,6 +21,9 @@ def transfer(arm, seed):
     cols = {c: [.1*seed, .5, .6] for c in ('source', 'target', 'source_lax', 'target_lax', 'probe')} | dict(wrong_language=[.1, .2, .3])
     return Record('mothello.transfer', f't{arm}{seed}', {}, seed, {}, dict(finetune=dict(epoch=[0, 2, 4], **cols)), arm=f'transfer-atomic-{arm}',
                   labels=dict(study='transfer', second='atomic', approach=arm))
+
+
+def said(title): return title.text.replace('<br>', ' ')  # whatever lines it was broken into
 
 
 def lines(fig, name): return [t for t in fig.data if t.legendgroup == name or t.name == name]
@@ -43,16 +47,18 @@ def test_anchor_counts_in_order_with_a_dot_a_seed():
 
 def test_one_seed_has_no_thin_line():
     assert len(lines(figures.layers_fig([align(0, 0)]), 'across languages')) == 1
-    assert len(lines(figures.layers_fig([align(0, s) for s in range(3)]), 'across languages')) == 4
+    thin, mean = lines(figures.layers_fig([align(0, s) for s in range(3)]), 'across languages')  # the lines of three seeds are one trace with gaps
+    assert np.isnan(np.array(thin.y, float)).sum() == 3 and len(thin.y) == 3*(len(mean.y)+1)
 
 
 def test_transfer_counts_as_the_paper_beside_the_paper():
     runs = [transfer(a, s) for a in ('unified', 'naive', 'anchors') for s in range(2)]
     plain, beside = moving.transfer_fig(runs), moving.transfer_fig(runs, moving.printed_curves())
-    assert 'side to move' in plain.layout.title.subtitle.text and 'either side' in beside.layout.title.subtitle.text
+    assert 'side to move' in said(plain.layout.title.subtitle) and 'either side' in said(beside.layout.title.subtitle)
     of = lambda fig, name: [t for t in fig.data if name in (t.legendgroup or '')]
     assert len(of(beside, 'paper')) == 9 and not of(plain, 'paper')
-    assert len(of(plain, 'any language')) == 9 and not of(beside, 'any language'), 'two seeds and their mean for each approach; the paper has no such curve'
+    assert len(of(plain, 'any language')) == 6 and not of(beside, 'any language'), 'two seeds in one trace and their mean for each approach; the paper has no such curve'
+    assert all(np.isnan(np.array(t.y, float)).sum() == 2 for t in of(plain, 'any language')[::2]), 'a gap behind each seed'
     assert len(moving.wrong_language_fig(runs).data) == 9
 
 
@@ -71,9 +77,9 @@ def test_answers_add_up_to_one_and_approaches_keep_their_order():
 
 
 def test_titles_say_what_the_records_say():
-    assert figures.anchors_fig([align(k, s) for k in (0, 8) for s in range(3)]).layout.title.text == 'Across languages 0.50 (no anchors), 0.66 (8 anchors); within a language 0.70'
+    assert said(figures.anchors_fig([align(k, s) for k in (0, 8) for s in range(3)]).layout.title) == 'Across languages 0.50 (no anchors), 0.66 (8 anchors); within a language 0.70'
     fig = moving.transfer_fig([transfer('naive', s) for s in range(2)])
-    assert fig.layout.title.text == 'The other language moves +55 (naive) points'
+    assert said(fig.layout.title) == 'The other language moves +55 (naive) points'
 
 
 def test_the_paper_stands_beside_ours():
@@ -89,7 +95,7 @@ def test_single_targets_are_drawn_apart():
     rec.curves['finetune'] |= {f'target_{lax}{j}': [.9, .8, .1*j] for j in (1, 2, 3) for lax in ('', 'lax_')}
     fig = moving.transfer_fig([rec], moving.printed_curves(table='F6'))
     assert lines(fig, 'legal moves, split target')[0].y[-1] == .2
-    assert fig.layout.title.text.startswith('The other languages move on average')
+    assert said(fig.layout.title).startswith('The other languages move on average')
     assert len([t for t in fig.data if t.legendgroup == 'paper']) == 5
 
 
@@ -103,7 +109,7 @@ def test_boards_under_symmetries():
     from xltnb.othello.rules import symmetries
     b = np.arange(16) % 3
     fig = board_figures.boards_under_symmetries_fig(b, 4, last=1)
-    same = [a.text.split(': ')[-1] for a in fig.layout.annotations][1:]
+    same = [a.text.replace('<br>', ' ').split(': ')[-1] for a in fig.layout.annotations][1:]
     assert same == [f'{(b[i]==b).mean():.0%} the same' for i in symmetries(4)[1:]]
     assert (fig.data[5].x[0], fig.data[5].y[0]) == (2, 3)  # a2 lands on d3
 
@@ -112,7 +118,7 @@ def test_claims_of_every_verdict_have_a_row():
     rows = [dict(claim=f'p.C{i}', preset='smoke', verdict=v, effect=np.nan if v in ('not measured', 'not read') else .1*i, low=np.nan, high=None, n=i, margin=None) for i, v in enumerate(verdicts.VERDICT_LOOK)]
     fig = verdicts.claims_fig(rows)
     assert list(fig.layout.yaxis.categoryarray) == [r['claim'] for r in rows][::-1]
-    assert len(fig.layout.annotations) == 2 and fig.layout.title.text == f'Of {len(verdicts.VERDICT_LOOK)} claims: ' + ', '.join(f'1 {v}' for v in verdicts.VERDICT_LOOK)
+    assert len(fig.layout.annotations) == 2 and said(fig.layout.title) == f'Of {len(verdicts.VERDICT_LOOK)} claims: ' + ', '.join(f'1 {v}' for v in verdicts.VERDICT_LOOK)
 
 
 @pytest.mark.parametrize('rule,inside', [('above', (.1, None)), ('below', (None, .1)), ('within', (-.1, .1))])
@@ -137,10 +143,10 @@ def test_a_short_and_a_long_pair_stand_side_by_side():
     for r in long: r.arm, r.labels = 'long-atomic-0', dict(study='longer', second='atomic', anchors=0)
     for r in short+long: r.metrics['across_sym'] = .7 if r.arm.startswith('long') else .52
     fig = figures.probe_curve_fig(short+long)
-    assert fig.layout.title.text == 'Across languages: 0.55 after 12 M tokens (no anchors), 0.55 after 52 M tokens (longer)'
+    assert said(fig.layout.title) == 'Across languages: 0.55 after 12 M tokens (no anchors), 0.55 after 52 M tokens (longer)'
     assert len([t for t in fig.data if t.name == 'across languages, best symmetry']) == 2
-    assert figures.symmetry_fig(short+long).layout.title.text == 'The best symmetry beats the control by +0.02 (no anchors), +0.20 (longer)'
-    assert figures.symmetry_fig(long).layout.title.text == 'Longer: 0.50 as it is, 0.70 under the best symmetry, control 0.50'
+    assert said(figures.symmetry_fig(short+long).layout.title) == 'The best symmetry beats the control by +0.02 (no anchors), +0.20 (longer)'
+    assert said(figures.symmetry_fig(long).layout.title) == 'Longer: 0.50 as it is, 0.70 under the best symmetry, control 0.50'
     names = [n for n, _ in figures.mothello_figures(short+long)]
     assert 'the longer pair, by layer' in names and 'the longer pair, by layer' not in [n for n, _ in figures.mothello_figures(short)]
 
@@ -181,3 +187,110 @@ def test_a_still_picture_holds_what_the_figure_holds():
     assert '<svg' in still(go.Figure())
     log = go.Figure(go.Scatter(x=[.01, .1, 1], y=[1, 2, None], mode='lines+markers')).update_xaxes(type='log')
     assert all(t in still(log) for t in ('>0.01<', '>0.1<', '>1<'))
+
+
+# In a browser: what a reader meets at three widths, in both themes. A text may touch no other text and no edge; a mark may not fade into its ground
+LOOKED_AT = r'''() => {
+  const rgb = c => { const m = c.match(/[\d.]+/g) || [0, 0, 0, 0]; return [+m[0], +m[1], +m[2], m[3] === undefined ? 1 : +m[3]] }
+  const light = c => [.2126, .7152, .0722].reduce((s, w, i) => { const v = c[i]/255; return s + w*(v <= .04045 ? v/12.92 : ((v+.055)/1.055)**2.4) }, 0)
+  const contrast = (c, a, ground) => { const on = [0, 1, 2].map(i => a*c[i]+(1-a)*ground[i]), [x, y] = [light(on), light(ground)].sort(); return (Math.max(x, y)+.05)/(Math.min(x, y)+.05) }
+  const corners = t => { // of the letters: the box of a line is a third higher than they are
+    const b = t.getBBox(), m = t.getScreenCTM(), q = .18*Math.min(b.height, 16)
+    return [[b.x+.5, b.y+q], [b.x+b.width-.5, b.y+q], [b.x+b.width-.5, b.y+b.height-q], [b.x+.5, b.y+b.height-q]].map(([x, y]) => [m.a*x+m.c*y+m.e, m.b*x+m.d*y+m.f]) }
+  const apart = (p, q) => [p, q].some(s => [0, 1].some(i => { // boxes that may be turned: a line parts them, along a side of either
+    const n = [s[i][1]-s[i+1][1], s[i+1][0]-s[i][0]], at = r => r.map(v => v[0]*n[0]+v[1]*n[1]), a = at(p), b = at(q)
+    return Math.max(...a) <= Math.min(...b) || Math.max(...b) <= Math.min(...a) }))
+  const wrong = []
+  for (const f of document.querySelectorAll('section')) {
+    const svg = f.querySelector('.main-svg') || f.querySelector('svg'), box = svg.getBoundingClientRect(), live = f.querySelector('.js-plotly-plot'), body = rgb(getComputedStyle(document.body).backgroundColor)
+    const colour = name => { const e = document.createElement('i'); e.style.color = name; f.append(e); const c = rgb(getComputedStyle(e).color); e.remove(); return c }
+    const paper = live ? colour(live._fullLayout.paper_bgcolor) : rgb(getComputedStyle(f.querySelector('svg > rect')).fill), plot = live ? colour(live._fullLayout.plot_bgcolor) : paper
+    const say = (what, s) => wrong.push(`${f.id}: ${what}: ${s}`)
+    if (box.right > document.documentElement.clientWidth+1) say('wider than its column by', Math.round(box.right-document.documentElement.clientWidth))
+    const texts = [...f.querySelectorAll('svg text')].filter(t => t.textContent.trim() && t.getBBox().width && getComputedStyle(t).visibility != 'hidden').map(t => ({t, q: corners(t), s: t.textContent.slice(0, 50)}))
+    for (const {t, q, s} of texts) {
+      const xs = q.map(v => v[0]), ys = q.map(v => v[1]), over = Math.max(box.left-Math.min(...xs), Math.max(...xs)-box.right, box.top-Math.min(...ys), Math.max(...ys)-box.bottom)
+      if (over > 1) say(`leaves the picture by ${Math.round(over)} px`, s)
+      const own = t.closest('.hm, .heatmaplayer, .annotation') || !live && /^#(111|fefefe)$/.test(t.getAttribute('fill')) || paper.join() != plot.join()
+      const c = rgb(getComputedStyle(t).fill)
+      if (!own && contrast(c, c[3], paper) < 3) say('is hard to read', s)
+    }
+    texts.forEach((a, i) => texts.slice(i+1).forEach(b => { if (!apart(a.q, b.q)) say('stands on another text', `${a.s} | ${b.s}`) }))
+    for (const m of live && paper.join() == plot.join() ? f.querySelectorAll('.scatterlayer .point, .scatterlayer .js-line, .barlayer .point path') : []) {
+      const look = getComputedStyle(m), shown = [['fill', 'fillOpacity'], ['stroke', 'strokeOpacity']].filter(([k]) => look[k] != 'none').map(([k, o]) => { const c = rgb(look[k]); return [c, c[3]*look[o]*look.opacity] })
+      if (shown.length && shown.some(([, a]) => a > .05) && Math.max(...shown.map(([c, a]) => contrast(c, a, plot))) < 1.25) { say('a mark fades into its ground', m.getAttribute('class')); break }
+    }
+  }
+  return wrong }'''
+DRAWN = '''() => [...document.querySelectorAll('section')].every(s => { const p = s.querySelector('.js-plotly-plot'), m = p && p.querySelector('.main-svg')
+  return m && (p._fullLayout.width == m.getBoundingClientRect().width) && (p.layout.width || Math.abs(p._fullLayout.width-s.clientWidth) < 2) })'''
+
+
+@pytest.fixture(scope='module')
+def stored():
+    "Every figure of a page, by page and cell, once"
+    import json
+    from conftest import NBS, PAGES
+    found = {}
+    for p in PAGES:
+        for i, c in enumerate(json.loads(p.read_text(encoding='utf-8'))['cells']):
+            for j, o in enumerate(c.get('outputs', ())):
+                if fig := o.get('data', {}).get('application/vnd.plotly.v1+json'):
+                    found.setdefault(json.dumps(fig, sort_keys=True), f'{p.relative_to(NBS).with_suffix("").as_posix()}-{i}-{j}')
+    return {where: json.loads(fig) for fig, where in found.items()}
+
+
+def sections(parts):
+    ground = 'body{margin:0;background:#fff}@media(prefers-color-scheme:dark){body{background:#12171c}}.still{display:none}'
+    return f'<!doctype html><meta charset="utf-8"><style>{ground}</style>' + ''.join(f'<section id="{k}">{v}</section>' for k, v in parts.items())
+
+
+def test_the_text_of_every_figure_stands_free_and_every_mark_is_seen(browser, stored, tmp_path):
+    "The site's columns on screens of 760 and 1400 pixels are 607 and 760 wide; a phone of 390 shows the still picture"
+    from pathlib import Path
+
+    import plotly
+
+    from xltnb.dev.staging import _DRAWN, figure_html
+    from xltnb.still.still import still
+    script = (Path(plotly.__file__).parent/'package_data'/'plotly.min.js').as_uri()
+    (tmp_path/'live.html').write_text(f'<script src="{script}"></script>{_DRAWN}' + sections({k: figure_html(d, f'f-{i}') for i, (k, d) in enumerate(stored.items())}), encoding='utf-8')
+    (tmp_path/'still.html').write_text(sections({k: still(d, 390) for k, d in stored.items()}), encoding='utf-8')
+    wrong = []
+    for name, widths, ready in (('still', (390,), '() => true'), ('live', (607, 760), DRAWN)):
+        page = browser.new_page(viewport=dict(width=widths[0], height=900))
+        page.set_default_timeout(300_000)  # a busy machine is slow, not broken
+        page.goto((tmp_path/f'{name}.html').as_uri())
+        for theme in ('light', 'dark'):
+            page.emulate_media(color_scheme=theme)
+            for width in widths:
+                page.set_viewport_size(dict(width=width, height=900))
+                page.wait_for_function(ready)
+                wrong += [f'{width} px, {theme}: {w}' for w in page.evaluate(LOOKED_AT)]
+        page.close()
+    assert not wrong, '\n'.join(wrong)
+
+
+def test_every_figure_of_a_paper_has_a_caption_that_counts_its_seeds(stored):
+    "What is drawn, what to see, how many seeds; a figure that was made for a lesson has none"
+    bare = [k for k, d in stored.items() if k.startswith('papers/') and '/0' not in k and '/1' not in k and not caption_of(d)]
+    assert not bare, bare
+    from xltnb.figures.explorer import _WIDGETS, Explorer
+    from xltnb.runs.experiments import has_part, load_part, papers
+    for p in (p for p in papers() if has_part(p, 'explorer')): load_part(p, 'explorer')
+    widgets = {Explorer.caption(kind.__new__(kind)) for kind in _WIDGETS.values()}  # what they draw is set by their controls
+    told = [said for k, d in stored.items() if k.startswith('papers/') and (said := caption_of(d)) and said not in widgets]
+    assert told and all(any(w in t for w in ('seed', 'run', 'Seed')) for t in told), [t for t in told if 'seed' not in t.lower()]
+
+
+def test_a_picture_is_the_same_bytes_in_every_process():
+    "No set and no hash decides in which order a picture is drawn"
+    import os
+    import subprocess
+    import sys
+    code = ('import plotly.graph_objects as go; from plotly.subplots import make_subplots; from xltnb.still.still import still\n'
+            'f = make_subplots(2, 3, subplot_titles=list("abcdef"))\n'
+            'for i in range(6): f.add_trace(go.Scatter(x=["p", "q", "r"], y=[1, i, 2], name=str(i), line_color=f"rgba({i},9,9,.5)"), i//3+1, i%3+1)\n'
+            'print(still(f.update_xaxes(title="x").update_yaxes(title="y")))')
+    pictures = {subprocess.run([sys.executable, '-c', code], env=os.environ | dict(PYTHONHASHSEED=s), capture_output=True, text=True, check=True).stdout for s in '12'}
+    assert len(pictures) == 1 and '<svg' in pictures.pop()

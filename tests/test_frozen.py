@@ -1,4 +1,6 @@
 "The frozen-encoder study: what a chain's points are, and what a head may learn from"
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from xltnb.papers.robust.augmentation import RSDA, Repeat
 from xltnb.papers.robust.methods import ADV, RSRP, FreeADV
 from xltnb.tasks.task import Task, make_rows
 from xltnb.training.frozen import FrozenPoints, Reader, displaced_points, fitted, frozen_encoder, frozen_study, vectors
+from xltnb.training.methods import Method
 from xltnb.training.settings import FrozenCfg
 
 WORDS = 'big small red green cat dog runs sleeps'.split()
@@ -106,6 +109,22 @@ def test_what_a_frozen_encoder_cannot_judge_is_refused(task, reader):
     with pytest.raises(XltError, match='needs fine-tuning'): frozen_study(task, [FreeADV(.1)], 0, CFG, reader)
     tags = Task('t', 'tag', dict(en=DatasetDict({s: make_rows([dict(id='0', tokens=['cat'], tags=[0])], 'tag', ('O',)) for s in ('train', 'validation', 'test')})), ('O',))
     with pytest.raises(XltError, match='classify and pair'): frozen_study(tags, (), 0, CFG, reader)
+
+
+def test_the_loss_of_a_method_weighs_its_points(task, reader):
+    "Two passes by .7 and .3; a divergence beside the loss, and minus the loss, are no weights"
+    feats, head = reader.features(task.rows('en', 'train'), 'classify'), torch.nn.Linear(16, 2)
+
+    class Mixed(Method):
+        def loss(self, step, rest):
+            a, b = rest(step), rest(step)
+            return replace(a, loss=.7*a.loss+.3*b.loss)
+
+    class Priced(Method):
+        def loss(self, step, rest): return replace(out := rest(step), loss=out.loss+1.)
+    points = displaced_points(reader, feats, [Mixed()], head, 0)
+    assert len(points.y) == 80 and sorted(set(points.weight.round(4))) == [.3, .7]
+    with pytest.raises(XltError, match='no weighted sum'): displaced_points(reader, feats, [Priced()], head, 0)
 
 
 def test_copies_are_read_once(task, reader):

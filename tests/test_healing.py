@@ -90,6 +90,21 @@ def test_a_job_whose_lock_cannot_be_written_fails_alone(tmp_path, monkeypatch):
     finally: del EXPERIMENTS['healing.sum']
 
 
+def test_what_an_optimiser_keeps_goes_where_its_weight_is():
+    "The count of a fused AdamW too: on a GPU a count that stayed behind is an error"
+    import torch
+    from xltnb.records.checkpoints import from_tensors, to_tensors
+    net = torch.nn.Linear(3, 1)
+    opt = torch.optim.AdamW(net.parameters(), fused=True)
+    net(torch.ones(2, 3)).sum().backward()
+    opt.step()
+    kept, there = to_tensors(dict(net.named_parameters()), opt), torch.nn.Linear(3, 1, device='meta')  # a device that is not the CPU
+    again = torch.optim.AdamW(there.parameters())
+    from_tensors(kept, dict(there.named_parameters()), again)
+    found = {k: v.device.type for p in there.parameters() for k, v in again.state[p].items()}
+    assert found == dict(step='meta', exp_avg='meta', exp_avg_sq='meta')
+
+
 def test_a_checkpoint_vouches_for_what_it_says_too(tmp_path):
     import torch
 

@@ -15,6 +15,7 @@ from xltnb.tasks.catalog import PUBLISHED, catalog_state, data_folder, find_file
 from xltnb.core import XltError
 from xltnb.tasks.own import place_answer
 from xltnb.tasks.formats import read_bucc, read_conllu, read_lines, read_pairs, read_squad, read_tagged, stream_texts, tag_slots
+from xltnb.training.scores import spread
 from xltnb.tasks.hub import PUBLISHED_TASKS, load_corpus, load_task, split_articles
 
 NLI = ('entailment', 'neutral', 'contradiction')
@@ -123,6 +124,32 @@ def test_half_a_folder_is_named(put, tmp_path):
     refuses('Missing: en train: train-en.tsv or multinli.train.en.tsv', 'xnli', tmp_path, ('de',))
     refuses('is not a folder', 'xnli', tmp_path/'gone')
     assert missing('xnli', tmp_path/'xnli', ('de',)) == missing('xnli', tmp_path, ('de',)) != []
+
+
+def test_a_folder_without_english_training_rows(put, tmp_path):
+    "Fewer languages would not help; the same files read in another way do"
+    xnli(put)
+    (tmp_path/'xnli/train-en.tsv').unlink()
+    with pytest.raises(XltError) as e: load_task('xnli', tmp_path, ('de',))
+    assert "load_task('xnli_dev', ...) makes do with what is there" in str(e.value)
+    with pytest.raises(XltError) as e: load_task('xnli', tmp_path)
+    assert 'pass langs' not in str(e.value)
+    t = load_task('xnli_dev', tmp_path, ('de',))
+    assert t.rows('en', 'train')[0]['text'] == 'dev-en 0' and 'validation' not in t.data['en']
+    refuses(r"'panx' is what a folder of wikiann is called: load_task\('wikiann', ...\)", 'panx')
+
+
+def test_only_the_rows_that_are_asked_for(put, tmp_path):
+    xnli(put)
+    whole, few = load_task('xnli', tmp_path, ('de',)), load_task('xnli', tmp_path, ('de',), limit=12)
+    for l in ('en', 'de'): assert few.rows(l)['id'] == spread(whole.rows(l), 12)['id'], 'the rows that a score with this limit reads'
+    assert (len(few.rows('en', 'train')), len(few.rows('en', 'validation'))) == (30, 12)
+    refuses('limit', 'xnli', tmp_path, ('de',), limit=-1)
+
+
+def test_test_rows_that_training_repeats_are_noted(put, tmp_path):
+    xnli(put, test_en=nli('train-en', 2)+nli('test-en', 30)[len(nli('test-en', 2)):])
+    assert load_task('xnli', tmp_path, ('de',)).notes == ('en test: 2 of 30 rows stand in train too',)
 
 
 def test_text_files_that_are_wrong(put):
@@ -469,11 +496,11 @@ def test_zero_shot_scores_a_part_of_mlqa_by_language(put, tmp_path):
 def test_catalogue_is_sound():
     for name, p in PUBLISHED.items():
         assert p.languages[0] == 'en' and len(set(p.languages)) == len(p.languages) and set(p.need) <= set(p.files) <= {'train', 'validation', 'test'}, name
-        assert p.licence and (p.hub or name == 'cc100') and (not p.train_from or p.train_from in PUBLISHED), name
+        assert p.licence and (p.hub or p.of or name == 'cc100') and (not p.train_from or p.train_from in PUBLISHED), name
         for names in p.files.values():
             for f in names: p.named(f.rpartition(':')[2], 'de')
         if any('{x}' in f for fs in p.files.values() for f in fs): assert set(p.languages) - set(p.codes) <= ({'en'} if p.kind == 'retrieve' else set()), name
-    assert {'xnli', 'pawsx', 'wikiann', 'squad', 'xquad', 'mlqa', 'tydiqa', 'udpos', 'massive', 'massive_slot', 'tatoeba', 'bucc'} == set(PUBLISHED_TASKS)
+    assert {'xnli', 'xnli_dev', 'pawsx', 'wikiann', 'wikiann_dev', 'squad', 'xquad', 'mlqa', 'tydiqa', 'udpos', 'massive', 'massive_slot', 'tatoeba', 'bucc'} == set(PUBLISHED_TASKS)
 
 
 def test_nothing_is_fetched_unasked(monkeypatch):

@@ -7,6 +7,7 @@ beside it: of browser, server and kernel together, which idle cores would need a
 import os
 import re
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -99,6 +100,49 @@ def test_our_command_listens_on_this_machine_and_keeps_the_token(monkeypatch, ca
     assert '127.0.0.1 alone' in said and (ROOT/said.rsplit(': ', 1)[1].strip()).is_file()
 
 
+@pytest.fixture
+def our_lab(tmp_path):
+    "What `xltnb lab` starts; the address that it prints"
+    names = ('JUPYTER_CONFIG_DIR', 'JUPYTERLAB_SETTINGS_DIR', 'JUPYTERLAB_WORKSPACES_DIR', 'JUPYTER_RUNTIME_DIR')
+    env = {**os.environ, **{n: str(tmp_path/n.lower()) for n in names}, 'PYTHONPATH': str(ROOT), 'JUPYTER_PORT': str(free_port())}
+    set_option(tmp_path, 'apputils-extension', 'notification', '{"fetchNews": "false", "checkForUpdates": false}')
+    with open(tmp_path/'log', 'w', encoding='utf-8') as log:
+        server = subprocess.Popen([sys.executable, '-m', 'xltnb.cli', 'lab', '--no-browser'], env=env, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True)
+    try:
+        end, found = time.time() + 90, None
+        while not found and time.time() < end and server.poll() is None:
+            time.sleep(.3)
+            found = re.search(r'http://127\.0\.0\.1:\d+\S*token=\S+', (tmp_path/'log').read_text(encoding='utf-8'))
+        assert found, (tmp_path/'log').read_text(encoding='utf-8')[-2000:]
+        yield found[0]
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)  # the command and the JupyterLab that it started
+        server.wait(30)
+
+
+def test_the_board_leads_to_a_walk_and_the_walk_to_its_links(browser, our_lab):
+    "`xltnb lab` prints the address of the board; its pictures and the links of a walk lead somewhere"
+    assert '/lab/tree/start.ipynb' in our_lab
+    page, missing = browser.new_page(viewport={'width': 1400, 'height': 1000}), []
+    page.set_default_timeout(120_000)
+    page.on('response', lambda r: missing.append(r.url) if r.status == 404 and '/api/contents/' in r.url and '.ipynb' in r.url else None)
+    page.goto(our_lab)
+    board = page.locator('.jp-Notebook').first
+    board.get_by_role('link', name='mOthello, a walk').first.wait_for(timeout=120_000)
+    assert board.locator('img').count() >= 6
+    board.locator('img').nth(0).evaluate('e => e.decode()')  # a picture that is there
+    board.get_by_role('link', name='mOthello, a walk').first.click()
+    walk = page.locator('.jp-NotebookPanel:visible', has_text='The world')
+    walk.wait_for()
+    walk.locator('a[href*=".ipynb"], a[data-commandlinker-command]').first.wait_for()
+    link = walk.locator('.jp-MarkdownOutput a[href*=".ipynb"]:visible, .jp-MarkdownCell a[href*=".ipynb"]:visible').first
+    to = link.get_attribute('href').split('/')[-1].split('?')[0].split('#')[0]
+    link.click()
+    page.locator('.lm-TabBar-tabLabel', has_text=to).first.wait_for()
+    assert not missing, missing
+    page.close()
+
+
 def picture(page): return page.locator(PLOT).first.evaluate('e => JSON.stringify(e.data) + JSON.stringify(e.layout)')
 
 
@@ -137,8 +181,32 @@ def drag(page, steps):
     for _ in range(steps): handle.press('ArrowRight')
 
 
+CONTROLS = '.jupyter-widgets :is([role=slider], select, button, input, [tabindex="0"])'
+TABS = f"""() => [...document.querySelectorAll('{CONTROLS}')].filter(e => e.offsetParent && !e.disabled && !e.closest('[aria-hidden=true]') && e.tabIndex >= 0).length"""
+
+
+def check_keys(page):
+    "Tab reaches every control of a widget, one after the other"
+    many = page.evaluate(TABS)
+    first = page.locator(f'{CONTROLS} >> visible=true').first
+    first.focus()
+    seen = set()
+    for _ in range(4*many):
+        at = page.evaluate(f"() => [...document.querySelectorAll('{CONTROLS}')].indexOf(document.activeElement)")
+        seen.add(at)
+        page.keyboard.press('Tab')
+        if len(seen - {-1}) == many: break
+    assert many and len(seen - {-1}) == many, (many, seen)
+
+
+@pytest.mark.parametrize('paper', ['salt', 'arithmetic', 'metapretrain'])
+def test_every_control_is_reached_by_key(browser, lab, paper):
+    with run_all(browser, lab(f'explore_{paper}')) as page: check_keys(page)
+
+
 def test_a_control_changes_the_picture(browser, lab):
     with run_all(browser, lab('mothello_explore')) as page:
+        check_keys(page)
         changes(page, lambda: drag(page, 3))
         changes(page, lambda: page.locator('.widget-dropdown select').nth(1).select_option('B'), 'told in B')
         changes(page, lambda: page.locator('.jupyter-widgets.widget-play button').first.click())
@@ -153,6 +221,7 @@ def test_run_all_leaves_a_working_widget(browser, lab, name):
 
 def test_a_region_grows(browser, lab):
     with run_all(browser, lab('regions')) as page:
+        check_keys(page)
         changes(page, lambda: drag(page, 1), 'attack of 0.1 ')
         changes(page, lambda: page.locator('.widget-dropdown select').first.select_option('🍑 peach'))
 

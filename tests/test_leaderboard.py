@@ -1,10 +1,12 @@
 "The leaderboard: one protocol for all rows, comparisons named before the runs, methods from a user's file"
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from xltnb.core import XltError, from_dict
+from xltnb.leaderboard import board
 from xltnb.leaderboard.board import BOARD_METHODS, board_methods, load_own, run_board
 from xltnb.leaderboard.rows import BOARD_CONTROLS, BOARD_PLANNED, BOARD_ROWS, TRAINED_ROWS, BoardCfg, board_jobs, board_studies, own_call
 from xltnb.leaderboard.table import board_table, comparisons
@@ -92,10 +94,22 @@ def test_a_method_of_ones_own(mine):
     one, = {j.key for j in board_jobs('smoke', methods=[f'{mine}:Mine(size=2.0)'], rows=['plain']) if j.labels['row'] == 'Mine' and j.labels['scale'] == 'frozen'}
     job = next(j for j in board_jobs('smoke', methods=[f'{mine}:Mine(size=2.0)']) if j.labels['row'] == 'Mine')
     made, = board_methods(from_dict(BoardCfg, job.config), [])
-    assert made.size == 2. and job.key == one and job.config['frozen']['originals'] == 1.
+    assert made.size == 2. and job.key == one and job.config['frozen']['originals'] == 0.  # whether it acts in training is known when it runs
     mine.write_text(MINE+'# changed\n', encoding='utf-8')
     two, = {j.key for j in board_jobs('smoke', methods=[f'{mine}:Mine(size=2.0)'], rows=['plain']) if j.labels['row'] == 'Mine' and j.labels['scale'] == 'frozen'}
     assert one != two
+
+
+@pytest.mark.parametrize('acts', [False, True])
+def test_a_users_method_gets_originals_if_it_acts_in_training(acts, tmp_path, monkeypatch):
+    "As the methods of the table do: one class scores the same built in and in a file"
+    (tmp_path/'m.py').write_text(MINE+'    def loss(self, step, rest): return rest(step)\n'*acts, encoding='utf-8')
+    job = next(j for j in board_jobs('smoke', methods=[f'{tmp_path}/m.py:Mine']) if j.labels['row'] == 'Mine')
+    cfg, seen = from_dict(BoardCfg, job.config), []
+    monkeypatch.setattr(board, '_reader', lambda *args: None)
+    monkeypatch.setattr(board, 'frozen_study', lambda task, methods, seed, how, *args, **kw: (seen.append(how.originals), {}))
+    board._frozen(cfg, SimpleNamespace(languages=()), board_methods(cfg, []), 0, Ctx(tmp_path))
+    assert seen == [float(acts)]
 
 
 def test_bad_input_is_answered(mine):

@@ -129,6 +129,35 @@ def test_arms_that_wait_for_a_gpu_run(arm, tmp_path):
     assert 0 <= res.metrics['retrieval_de'] <= 1 and {'loss_en', 'probe_de'} <= set(res.metrics)
 
 
+def test_two_arms_at_once_train_a_first_phase_once(tmp_path, monkeypatch):
+    from threading import Thread
+    from xltnb.papers.metapretrain.phases import Pretraining
+    plain = arm_cfg('META', TINY)
+    arms = [plain, replace(plain, phases=(plain.phases[0], replace(plain.phases[1], lr=plain.phases[1].lr/2)))]
+    update, trained = Pretraining.update, []
+    def counted(self):
+        if not self.at.phase: trained.append(self.cfg)
+        update(self)
+    monkeypatch.setattr(Pretraining, 'update', counted)
+    runs = [Pretraining(a, 0, tmp_path/str(i), shared=tmp_path/'first') for i, a in enumerate(arms)]
+    both = [Thread(target=r.run) for r in runs]
+    for t in both: t.start()
+    for t in both: t.join()
+    assert all(r.done for r in runs) and len(set(trained)) == 1 and len(trained) == Pretraining(plain, 0, tmp_path/'x').reader.updates
+    assert (weights(runs[0]) == weights(Pretraining(plain, 0, tmp_path/'alone').run())).all()
+    assert not list((tmp_path/'first'/'.claims').iterdir())
+
+
+def test_who_waits_for_a_first_phase_too_long_stops(tmp_path):
+    from xltnb.papers.metapretrain.phases import Pretraining
+    from xltnb.records.leases import Lease
+    run = Pretraining(arm_cfg('META', TINY), 0, tmp_path/'run', shared=tmp_path/'first')
+    said = []
+    with Lease(tmp_path/'first'/'.claims'/f'{run.first().file.name}.lock'): run.run(lambda share, note='': said.append(note), deadline=0.)
+    assert not run.done and run.at.update == 0
+    assert run.run().done
+
+
 def test_a_damaged_checkpoint_is_not_believed(tmp_path):
     from xltnb.papers.metapretrain.phases import Pretraining
     cfg = arm_cfg('META', TINY)
@@ -256,3 +285,94 @@ def test_another_text_of_the_same_name_is_another_run(tmp_path, monkeypatch):
         assert word in clean_text(('en', 'de'), 'folder')[0]['text'][0]
         keys.append({j.key for j in metapretrain_jobs('paper') if j.config.get('text') == 'folder' and j.config['phases']})
     assert keys[0] and not keys[0] & keys[1]
+
+
+@pytest.fixture(scope='module')
+def world():
+    from xltnb.papers.metapretrain.corpus import meta_world
+    return meta_world('invented-7')
+
+
+def oracle(world, apart=0.):
+    "An untrained model whose embeddings know a word's kind and number, with a direction for each language"
+    from xltnb.papers.metapretrain.carry import meta_model
+    tok, g = world.tokenizer(), torch.Generator().manual_seed(0)
+    model = meta_model(NetCfg(layers=1, width=64, heads=2, block=32), len(tok), tok.pad_token_id)
+    kinds = torch.tensor([sorted(set(world.kinds)).index('noun' if k == 'class' else k) for k in world.kinds])
+    known = torch.randn(len(world.of), 64, generator=g)+3*torch.randn(20, 64, generator=g)[kinds]
+    with torch.no_grad():
+        for i, l in reversed(list(enumerate(world.languages))):  # what is shared belongs to the source
+            model.get_input_embeddings().weight[tok.convert_tokens_to_ids(list(world.words[l]))] = known+i*apart
+    return model.eval(), tok
+
+
+def test_words_are_translated_by_who_knows_them_and_by_chance_otherwise(world):
+    from xltnb.papers.metapretrain.carry import meta_model
+    from xltnb.papers.metapretrain.worlds import translated
+    model, tok = oracle(world, apart=3.)
+    assert min(translated(model, tok, world).values()) > .95  # centring takes the direction of a language away
+    blind = meta_model(NetCfg(layers=1, width=64, heads=2, block=32), len(tok), tok.pad_token_id)
+    assert max(translated(blind, tok, world).values()) < .1
+
+
+def test_translations_are_retrieved_by_who_knows_the_words(world):
+    from xltnb.papers.metapretrain.worlds import world_pairs, world_retrieval
+    found = world_retrieval(*oracle(world), world, 60)
+    for l in ('x1', 'x2', 'x3'): assert found[l]['retrieval'] > .95 and found[l]['lexical'] < .8
+    assert all(len(set(ts)) == 60 for ts in world_pairs(world, 'test', 60).values())  # no sentence is asked for twice
+
+
+def test_kinds_that_all_languages_share_transfer(world):
+    from xltnb.papers.metapretrain.worlds import kind_probe
+    found = kind_probe(*oracle(world), world, 60)
+    assert min(found.values()) > .9
+
+
+def test_the_nouns_of_the_test_are_new_to_the_class_probe(world):
+    from xltnb.papers.metapretrain.worlds import noun_sentences
+    a, b = ({n for _, n, _ in noun_sentences(world, split, 1, seen)} for split, seen in (('train', True), ('test', False)))
+    half = world.cfg.classes*world.cfg.members//2
+    assert len(a) == len(b) == half and not a & b
+    assert all(world.concepts[world.of[n]].parent == c for _, n, c in noun_sentences(world, 'train', 1, True))
+
+
+def test_a_worlds_text_keeps_its_parts_apart():
+    "No sentence is read in one language and asked for in another; none of a test statement is read at all"
+    from xltnb.invented.world import split_of_clause
+    from xltnb.papers.metapretrain.corpus import load_vocab, meta_corpus, meta_world, split_of
+    langs = ('x0', 'x1', 'x2', 'x3')
+    c, world, tok = meta_corpus('invented-7', langs, 'invented'), meta_world('invented-7'), load_vocab('invented-7')
+    texts = lambda part: {tuple(c[i]) for l in langs for i in split_of(c, part, l)}
+    train, dev, held = (texts(p) for p in ('train', 'dev', 'test'))
+    assert not train & held and not train & dev and not dev & held and tok.unk_token_id not in c.ids
+    for i in split_of(c, 'train', 'x2')[:200]:
+        assert split_of_clause(world.meaning(world.read(tok.decode(c[i]), 'x2'))) == 'train'
+
+
+def test_every_seed_is_a_world_of_its_own_and_arms_share_it(tmp_path):
+    from xltnb.papers.metapretrain.worlds import run_invented
+    from xltnb.runs.experiments import Ctx
+    size = META_SCALES['smoke'].worlds[0][0]
+    runs = {(a, s): run_invented(arm_cfg(a, size), s, Ctx(cache=tmp_path)) for a, s in (('META', 0), ('JOINT', 0), ('UNTRAINED', 1))}
+    keys = {k: r.provenance['world'] for k, r in runs.items()}
+    assert keys['META', 0] == keys['JOINT', 0] != keys['UNTRAINED', 1]
+    meta, joint = (runs[a, 0].metrics for a in ('META', 'JOINT'))
+    assert meta['tokens'] == joint['tokens'] and meta['lexical'] == joint['lexical'] and meta['loss_source'] != joint['loss_source']
+
+
+def test_worlds_are_not_those_of_the_pilot_and_change_their_key():
+    from xltnb.core import seed_for
+    from xltnb.papers.metapretrain import arms
+    jobs = [j for j in metapretrain_jobs('laptop') if j.experiment == 'metapretrain.worlds']
+    used = {seed_for('meta-world', j.seed) for j in jobs}
+    assert not used & {*range(1, 7), *range(900, 911)} and all(j.inputs['text'] == arms.text_print('invented', ()) for j in jobs)
+    assert {j.labels['row'] for j in jobs[:3]} == {'META', 'JOINT', 'JOINT_EN'} and {j.seed for j in jobs[:3]} == {0}
+
+
+def test_an_invented_world_is_measured_by_its_own_experiment(tmp_path):
+    from xltnb.papers.metapretrain.corpus import clean_text, meta_world
+    from xltnb.papers.metapretrain.training import run_meta
+    from xltnb.runs.experiments import Ctx
+    with pytest.raises(XltError, match='metapretrain.worlds'): run_meta(arm_cfg('META', META_SCALES['smoke'].worlds[0][0]), 0, Ctx(cache=tmp_path))
+    with pytest.raises(XltError, match='meta_corpus'): clean_text(('x0',), 'invented')
+    with pytest.raises(XltError, match='by its number'): meta_world('invented-x')

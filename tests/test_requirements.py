@@ -34,7 +34,7 @@ def test_the_command_changes_nothing(tmp_path):
 def test_copies_hold_what_pyproject_says():
     "Read by a parser of each file, not by the function that wrote it"
     extras = project()['optional-dependencies']
-    assert set(extras) == {'lab', 'dev', 'ui', 'peers'} == set(requirements()) - {''}
+    assert set(extras) == {'lab', 'dev', 'ui', 'peers', 'cluster'} == set(requirements()) - {''}
     deps = yaml.safe_load((ROOT/'environment.yml').read_text(encoding='utf-8'))['dependencies']
     pip = next(d for d in deps if isinstance(d, dict))['pip']
     assert parsed(r for r in pip if not r.startswith('-')) == parsed(project()['dependencies'] + [r for e in extras.values() for r in e])

@@ -15,10 +15,13 @@ from xltnb.papers.salt.proposals import english_ids, english_pieces, folded, pro
 from xltnb.papers.salt.switching import SWITCHES, SelfProposals, SelfSwitch, sentences_of
 from xltnb.tasks.bench import load_bench
 from xltnb.tasks.languages import UNSPACED, script, scripts_of
+from xltnb.tasks.own import own_task
 from xltnb.tasks.synonyms import load_synonyms
 from xltnb.training.features import make_features, pad_batch
 from xltnb.training.methods import Method, Replay, Step, chain, draws, embedded, plus
-from xltnb.training.mlm import bench_corpus
+from xltnb.training.mlm import bench_corpus, mlm_head
+from xltnb.training.settings import FineCfg
+from xltnb.training.trainer import finetune
 
 pytestmark = pytest.mark.skipif(not MLM_FILE.is_file(), reason='the shipped model is missing')
 CPU = torch.device('cpu')
@@ -105,16 +108,59 @@ def test_copies_and_originals(mlm, ctx, feats, copies, originals, rows, want):
     assert all(len(a)==len(b) for a,b in zip(made['input_ids'], made['switched_ids']))
 
 
+@pytest.mark.parametrize('trust', [0., .02])
 @pytest.mark.parametrize('kind', SWITCHES)
-def test_controls_choose_the_same_words(mlm, ctx, feats, kind):
+def test_controls_choose_the_same_words(mlm, ctx, feats, kind, trust):
+    "Also where some words are left alone because their proposals are not trusted"
     tok, before = mlm[1], list(feats['input_ids'])
     pieces = word_pieces(tok)
-    own, other = (SelfSwitch(.6, copies=1, trust=0., kind=k, model=mlm).versions(feats, ctx)[0] for k in ('self', kind))
+    own, other = (SelfSwitch(1. if trust else .6, copies=1, trust=trust, kind=k, model=mlm).versions(feats, ctx)[0] for k in ('self', kind))
     where = lambda rows: [[i for i,(x,y) in enumerate(zip(a, b)) if x!=y] for a,b in zip(before, rows)]
     if kind=='repeat': assert other==[list(r) for r in before]
     else: assert where(own)==where(other)
     if kind=='mask': assert set(substitutes(before, other))=={tok.mask_token_id}
     if kind=='random': assert [script(pieces[i]) for i in substitutes(before, own)]==[script(pieces[i]) for i in substitutes(before, other)]
+
+
+def test_words_without_trust_are_not_mixed(mlm, ctx, feats):
+    every, some = (SelfProposals(trust=t, model=mlm).prepare(feats, ctx) for t in (0., .02))
+    count = lambda rows: sum(map(len, rows['soft_ids']))
+    assert 0 < count(some) < count(every) and all(set(a) <= set(b) for a, b in zip(some['soft_at'], every['soft_at']))
+
+
+def test_subwords_of_test_rows_alone_are_not_proposed(mlm, ctx, feats):
+    ids = [np.array(r) for r in feats['input_ids']]
+    all_, seen = (SelfSwitch(model=mlm, seen=s).vocabulary(*mlm, ids)[1] for s in (False, True))
+    lost = set(np.flatnonzero(all_ & ~seen))
+    assert not seen[~all_].any() and .02 < len(lost)/all_.sum() < .15
+    test = [t for rows in load_bench('cldr_cat').data.values() for t in rows['test']['text']]
+    assert lost & {i for r in mlm[1](test, add_special_tokens=False)['input_ids'] for i in r}
+    train = [t for t in load_bench('cldr_cat').rows('en', 'train')['text']]
+    assert not lost & ({*bench_corpus(mlm[1]).ids.tolist()} | {i for r in mlm[1](train, add_special_tokens=False)['input_ids'] for i in r})
+
+
+def test_an_unknown_word_cuts_no_sentence():
+    assert [len(s) for s in sentences_of([[1, 7, 3, 8, 2]], {1, 2})[0]] == [3]
+
+
+def test_a_word_before_a_number_is_asked():
+    "In the notation of multilingual BERT, whose numbers are words"
+    from xltnb.papers.salt import proposals
+    tok = SimpleNamespace(convert_ids_to_tokens=lambda ids: ['page', '7', '##a', '##b', '[UNK]', ','])
+    pieces = proposals._named.__wrapped__(tok, 6)
+    assert pieces == ['▁page', '▁7', 'a', 'b', '▁[UNK]', ','] and word_places(pieces[:2]) == [0]
+
+
+@pytest.mark.parametrize('right', [0., .5, 1.])
+def test_an_oracle_mixed_with_noise_is_right_as_often_as_said(right):
+    from xltnb.papers.salt.worlds import OracleSwitch, subject_task, world_cfg, world_of
+    world = world_of(world_cfg(3, tokens=1000))
+    tok, task = world.tokenizer(), subject_task(world, 80, 8)
+    rows = make_features(task.rows('x0', 'train'), 'classify', tok)
+    oracle = OracleSwitch(world, right, rate=1., copies=1)
+    made = oracle.versions(rows, SimpleNamespace(tokenizer=tok, seed=0))[0]
+    pairs = [(a, b) for x, y in zip(rows['input_ids'], made) for a, b in zip(x, y) if a != b]
+    assert abs(np.mean([b in oracle.counterparts(tok, a) for a, b in pairs])-right) < .06
 
 
 def test_rate_zero_is_plain(ctx, feats):
@@ -380,6 +426,20 @@ def test_another_tokenizer_than_the_models(mlm, feats):
         def __len__(self): return 3
         def convert_ids_to_tokens(self, ids): return ['[PAD]', 'wo', '##rd']
     with pytest.raises(XltError, match='other subwords'): SelfSwitch(model=mlm).versions(feats, SimpleNamespace(tokenizer=Other(), seed=0))
+
+
+def test_one_call_trains_on_any_text():
+    "The encoder keeps what may be proposed, and the model that proposes gets the encoder's subwords"
+    data = {l: dict(train=[dict(text=f'kitten number {i} sleeps, bwana', label='ab'[i % 2]) for i in range(8)], test=[dict(text='kitten', label='a')]*2) for l in ('en', 'sw')}
+    task = own_task('kittens', 'classify', dict(en=data['en'], sw=dict(test=data['sw']['test'])))
+    ft = finetune(task, FineCfg(steps=1, batch=4), [EmbedMixup(), SelfSwitch(copies=1)], use_cpu=True)
+    tok = ft.processing_class
+    head = mlm_head(ft.methods[1].proposer(tok))[1]
+    assert len(head) == len(tok) == ft.model.get_input_embeddings().num_embeddings and ft.done
+    unscored = [tok.convert_ids_to_tokens(i) for i in head.isinf().nonzero().ravel().tolist()]
+    made = {x for r in ft.train_dataset['switched_ids'] for x in r}
+    task_own = {x for r in ft.train_dataset['input_ids'] for x in r}
+    assert not {tok.convert_tokens_to_ids(p) for p in unscored} & (made-task_own), 'a subword that the head was not trained on is not proposed'
 
 
 def test_english_needs_text():

@@ -172,3 +172,29 @@ def test_a_still_of_nothing():
     import plotly.graph_objects as go
     from xltnb.still.still import still
     for z in ([], [[]]): assert still(go.Figure(go.Heatmap(z=z))).startswith('<svg')
+
+
+def test_eight_words_can_be_read():
+    "A row a word, letters of at least 12 pixels, and no proposal wider than its cell in the narrowest column"
+    from xltnb.figures.look import COLUMN
+    from xltnb.papers.salt.explorer import SaltExplorer
+    from xltnb.still.ink import text_width
+    e = SaltExplorer('river, mountain, house, water, green, music, school, winter')
+    table, layout = e.fig().data[0], e.fig().layout
+    assert len(table.y) == 8 and table.textfont.size >= 12
+    words = max(text_width(w, 12) for w in table.y)
+    assert max(text_width(t, table.textfont.size) for row in table.text for t in row) < (COLUMN-words-50)/len(table.text[0])
+    assert layout.height*(layout.yaxis.domain[1]-layout.yaxis.domain[0])/8 > 14  # a row is higher than its letters
+
+
+def test_an_explorer_opens_as_it_was_made():
+    "No test cell of a page leaves its residue in a widget that the page shows"
+    import json
+    from conftest import NBS
+    for page in (NBS/'papers').glob('*/*_explore*.ipynb'):
+        shown = [o['data'] for c in json.loads(page.read_text(encoding='utf-8'))['cells'] for o in c.get('outputs', ()) if 'application/vnd.plotly.v1+json' in o.get('data', {})]
+        assert len(shown) == 1, page.name
+    from xltnb.papers.salt.explorer import SaltExplorer
+    start = SaltExplorer()
+    before, after = (start.line(start.value('text'), start.chosen)[i] for i in (0, -1))
+    assert after.argmax() == before.argmax() and after.max() > before.max()  # it opens on an effect

@@ -39,7 +39,7 @@ def _presets():
 def _pages(): return [p.stem for p in (project_root()/'nbs'/'papers').rglob('[!._]*.ipynb') if not p.name[:2].isdigit()]
 
 # %% ../nbs/07_cli.ipynb #0ea57653
-OFFERS = dict(paper=_papers, target=_targets_of, preset=_presets, page=_pages, engine=lambda: ('local', 'inline'),
+OFFERS = dict(paper=_papers, target=_targets_of, preset=_presets, page=_pages, engine=lambda: ('local', 'inline', 'ray', 'slurm'),
     device=lambda: ('cpu', 'cuda'), what=lambda: DATA,
     scale=lambda: ('frozen', 'finetune'), shell=lambda: SHELLS) # parameter -> what the shell may offer
 

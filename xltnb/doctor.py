@@ -35,12 +35,13 @@ def _version(p):
 
 # %% ../nbs/05_doctor.ipynb #4a1f80d7
 _NEED = ('torch','numba','transformers','accelerate','safetensors','plotly','pandas','scipy','datasets','scikit-learn') # the package's own
-_BROUGHT = {'jupyterlab': 'lab', 'papermill': 'lab', 'ipywidgets': 'lab', 'nbdev': 'dev', 'playwright': 'ui', 'rust-reversi': 'peers'}
+_BROUGHT = {'jupyterlab': 'lab', 'papermill': 'lab', 'ipywidgets': 'lab', 'nbdev': 'dev', 'playwright': 'ui', 'rust-reversi': 'peers',
+    'ray': 'cluster', 'submitit': 'cluster'}
 
 def _packages():
     "What is imported, and what can be; tests and site are of use in a checkout alone"
     use = {'rust-reversi': ', for `xltnb speed othello-games`'}
-    shown = {p: e for p,e in _BROUGHT.items() if from_checkout() or e in ('lab','peers')}
+    shown = {p: e for p,e in _BROUGHT.items() if from_checkout() or e in ('lab','peers','cluster')}
     optional = [_row(p, _version(p), how_to_get(e)+use.get(p, ''), needed=False) for p,e in shown.items()]
     needed = [_row(p, _version(p), 'make setup' if from_checkout() else f'pip install {p}') for p in _NEED]
     return [*needed, _encoder(), *optional]

@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['project_root', 'typed_path', 'own_path', 'cache_dir', 'hub_off', 'package_data', 'sha256_of', 'read_xz', 'out_file',
-           'atomic_write', 'set_aside', 'one_line', 'plain_file', 'read_text', 'check_once', 'json_of', 'read_yaml']
+           'atomic_write', 'write_new', 'set_aside', 'one_line', 'plain_file', 'read_text', 'check_once', 'json_of',
+           'read_yaml']
 
 # %% ../nbs/01_files.ipynb #f1les004
+import errno
 import hashlib
 import json
 import lzma
@@ -15,7 +17,7 @@ import re
 import shutil
 import stat
 from collections import Counter
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
@@ -135,6 +137,21 @@ def out_file(
     return p
 
 # %% ../nbs/01_files.ipynb #3be3f495
+@contextmanager
+def _beside(path, data):
+    "Write `data` beside `path`, for a block that gives it its name"
+    tmp = path.with_name(f'.{path.name}.{uuid4().hex[:8]}.tmp')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(tmp, os.O_WRONLY|os.O_CREAT|os.O_EXCL, 0o666)
+        try: _write_all(fd, data.encode() if isinstance(data, str) else data)
+        finally: os.close(fd)
+        yield tmp
+    except OSError as e:
+        raise XltError(f"could not write {path}: {e.strerror or e} ({_free(path.parent)}); free some space or choose another folder") from e
+    finally:
+        with suppress(OSError): tmp.unlink(missing_ok=True)
+
 def atomic_write(
     path:str|Path, # file to write; folders are made
     data:str|bytes, # its whole content
@@ -142,17 +159,38 @@ def atomic_write(
     "Write `data` so that `path` holds either its old content or all of the new one"
     path = typed_path(path)
     _check_file(path)
-    tmp = path.with_name(f'.{path.name}.{uuid4().hex[:8]}.tmp')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(tmp, os.O_WRONLY|os.O_CREAT|os.O_EXCL, 0o666)
-        try: _write_all(fd, data.encode() if isinstance(data, str) else data)
-        finally: os.close(fd)
-        os.replace(tmp, path)
-    except OSError as e:
-        with suppress(OSError): tmp.unlink(missing_ok=True)
-        raise XltError(f"could not write {path}: {e.strerror or e} ({_free(path.parent)}); free some space or choose another folder") from e
+    with _beside(path, data) as tmp: os.replace(tmp, path)
     return path
+
+# %% ../nbs/01_files.ipynb #3064c3e4
+_NO_LINKS = errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP # what a file system says that knows no links
+
+def _opened(path, data):
+    "Open a name that nobody has, and write: half of it may be seen for a moment"
+    try: fd = os.open(path, os.O_WRONLY|os.O_CREAT|os.O_EXCL, 0o666)
+    except FileExistsError: return False
+    try: _write_all(fd, data)
+    finally: os.close(fd)
+    return True
+
+def _linked(tmp, path):
+    "Link `tmp` to a name that nobody has; where a network loses the answer, the count of links gives it"
+    try: os.link(tmp, path)
+    except OSError as e:
+        if tmp.exists() and tmp.stat().st_nlink==2: return True
+        if e.errno in _NO_LINKS: return _opened(path, tmp.read_bytes())
+        if isinstance(e, (FileExistsError, FileNotFoundError)): return False
+        raise
+    return True
+
+# %% ../nbs/01_files.ipynb #3ea63b72
+def write_new(
+    path:str|Path, # file to write; folders are made
+    data:str|bytes, # its whole content
+)->bool: # whether it is there now, by this call
+    "Write `data` under a name that nobody has: of several that ask at once, one gets it"
+    path = typed_path(path)
+    with _beside(path, data) as tmp: return _linked(tmp, path)
 
 # %% ../nbs/01_files.ipynb #1bcbee27
 def set_aside(

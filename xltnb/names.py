@@ -62,7 +62,7 @@ def from_checkout()->bool:
     return (Path(xltnb.__file__).resolve().parent/'dev').is_dir()
 
 def how_to_get(
-    extra:str, # of pyproject.toml: 'lab', 'dev', 'ui' or 'peers'
+    extra:str, # of pyproject.toml: 'lab', 'dev', 'ui', 'peers' or 'cluster'
 )->str: # a command
     "Say how to install what an extra brings"
     return 'make setup' if from_checkout() else f"pip install 'xltnb[{extra}]'"

@@ -1,7 +1,7 @@
 """Our adapters beside those of `adapters` 1.3.0, in an environment of its own (it needs transformers 4.57):
 
     uv venv parity-env --python 3.11
-    uv pip install -p parity-env/bin/python adapters==1.3.0 transformers==4.57.6 torch==2.13.0 'fastcore<2' pandas plotly pyyaml scipy
+    uv pip install -p parity-env/bin/python adapters==1.3.0 transformers==4.57.6 torch==2.13.0 'fastcore<2' pyyaml
     PYTHONPATH=. parity-env/bin/python tests/parity/adapters_parity.py
 
 Models are small and random; every line prints the largest difference between the two libraries and what it may be. Not part of CI."""
@@ -59,17 +59,17 @@ def forward(kind, tmp):
     theirs = tag_cls(cfg(**SIZES, num_labels=5)).eval()
     theirs.load_state_dict(tagger.state_dict())
     adapters.init(theirs)
-    made = dict(es=LANG, ner=SeqBnConfig(reduction_factor=16, non_linearity='gelu_new'), hou=DoubleSeqBnConfig(), lora=LoRAConfig(), ia3=IA3Config())
+    made = dict(es=LANG, ner=SeqBnConfig(reduction_factor=16, non_linearity='gelu_new'), hou=DoubleSeqBnConfig(), lora=LoRAConfig(), ia3=IA3Config(), sca=SeqBnConfig(scaling=2.))
     for n, c in made.items(): theirs.add_adapter(n, config=c)
     shake(theirs, made)
     own = {n: ours(theirs, tmp, n) for n in made}
-    for stack in (['es'], ['es', 'ner'], ['hou'], ['lora'], ['ia3']):
+    for stack in (['es'], ['es', 'ner'], ['hou'], ['lora'], ['ia3'], ['sca']):
         theirs.set_active_adapters(Stack(*stack))
         want = theirs(ids).logits
         with attach(tagger, *[own[n] for n in stack]): check(f'{kind}: tagging, {" + ".join(stack)}', apart(tagger(ids).logits, want))
     theirs.set_active_adapters(None)
     check(f'{kind}: tagging without adapters, after all of them', apart(tagger(ids).logits, theirs(ids).logits))
-    for n in ('es', 'ner', 'hou', 'lora', 'ia3'):
+    for n in made:
         mine, top = hub_config(own[n]), __import__('json').loads((tmp/n/'adapter_config.json').read_text(encoding='utf-8'))
         check(f'{kind}: configuration of {n}, fields that differ', sum(mine['config'].get(k) != v for k, v in top['config'].items()))
     return own, theirs
@@ -122,6 +122,14 @@ def folders(kind, tmp):
         back.load_adapter(str(tmp/'again'/n), load_as='x', use_safetensors=True)
         pairs = zip(back.get_adapter('x')[0].values(), model.get_adapter(n)[0].values())
         check(f'{kind}: {n}, written by us and read by the library', max(apart(p, q) for m, k in pairs for p, q in zip(m.parameters(), k.parameters())))
+        mine = from_hub(tmp/n)
+        for p in mine.parameters(): p.data += .5
+        mine.about['formula'] = 'a word on where it comes from'
+        back = flex_cls(cfg(**SIZES))
+        back.load_adapter(str(to_hub(mine, tmp/'told'/n)), load_as='x', use_safetensors=True)
+        told = from_hub(tmp/'told'/n)
+        same = told.about['formula'] == mine.about['formula'] and told.fingerprint == mine.fingerprint
+        check(f'{kind}: {n} with its origin, read by the library and by us', float(not same))
 
 
 def merging(kind, tmp):

@@ -14,7 +14,7 @@ from ..files import atomic_write, project_root
 
 # %% ../../nbs/dev/09_requirements.ipynb #a8c30aeb
 _EXTRAS = dict(lab='JupyterLab, widgets, pages through papermill', dev='tests and the site', ui='the browser of the tests',
-              peers='what speed is measured beside') # extra -> what it is for
+              peers='what speed is measured beside', cluster='engines that run jobs on other machines') # extra -> what it is for
 
 def requirements(
     root:Path|None=None, # the checkout; found when None

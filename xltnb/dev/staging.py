@@ -14,12 +14,13 @@ from base64 import b64encode
 from html import escape, unescape
 from pathlib import Path
 
-from execnb.nbio import read_nb, write_nb
+from execnb.nbio import mk_cell, read_nb, write_nb
 from fastcore.xtras import working_directory
 from latex2mathml.converter import convert
 from nbdev.processors import FilterDefaults
 
-from ..still.still import DARK, still
+from ..still.description import tell_figure
+from ..still.still import IN_DARK_JS, still
 from .sitemap import bare_links
 
 # %% ../../nbs/dev/05_staging.ipynb #44bdeca9
@@ -27,17 +28,21 @@ PLOTLY_MIME = 'application/vnd.plotly.v1+json'
 
 # %% ../../nbs/dev/05_staging.ipynb #8613b39e
 _DRAWN = """<script>function drawn(id, data, layout, config) {
-const ink = INK, dark = matchMedia('(prefers-color-scheme: dark)'), own = layout.plot_bgcolor && layout.plot_bgcolor !== 'white';
-const paint = x => typeof x === 'string' ? ink[x] || x : Array.isArray(x) ? x.map(paint) : x && x.constructor === Object ?
+const shade = SHADE, top = document.documentElement, own = layout.plot_bgcolor && layout.plot_bgcolor !== 'white';
+const paint = x => typeof x === 'string' ? shade(x) : Array.isArray(x) ? x.map(paint) : x && x.constructor === Object ?
   Object.fromEntries(Object.entries(x).map(([k, v]) => [k, k === 'colorscale' ? v : paint(v)])) : x;
 const trace = t => own || t.type === 'heatmap' ? t : paint(t);
-const plot = () => Plotly.react(id, dark.matches ? data.map(trace) : data, dark.matches ? paint(layout) : layout, config);
-plot(); dark.addEventListener('change', plot) }</script>""".replace('INK', json.dumps(DARK))
+const plot = dark => Plotly.react(id, dark ? data.map(trace) : data, dark ? paint(layout) : layout, config);
+const night = () => [top, document.body].some(e => e.classList.contains('quarto-dark'));
+let now; const look = () => { if (night() !== now) plot(now = night()) };
+look(); for (const e of [top, document.body]) new MutationObserver(look).observe(e, {attributeFilter: ['class']})
+}</script>""".replace('SHADE', IN_DARK_JS)
 
 # %% ../../nbs/dev/05_staging.ipynb #24a2f723
 def figure_html(
     data:dict, # figure as JupyterLab stores it
     uid:str, # id of the element on its page
+    origin:str='', # address of the records behind it, '' where there are none
 )->str: # HTML that draws it
     "Write a stored plotly figure as HTML"
     layout = dict(data.get('layout', {}), autosize=True)
@@ -46,10 +51,12 @@ def figure_html(
     args = [json.dumps(a).replace('<', '\\u003c') for a in (data.get('data', []), layout, {'responsive': True, 'displaylogo': False})]
     height = int(layout.get('height', 450))
     narrow = b64encode(still(data, 390).encode()).decode()
-    title = escape(re.sub('<[^>]+>', ' ', (layout.get('title') or {}).get('text') or 'figure'))
-    return (f'<div class="wide-only"><div id="{uid}" class="plotly-graph-div" style="width:100%;height:{height}px"></div></div>'
-            f'<img class="still" alt="{title}" src="data:image/svg+xml;base64,{narrow}">'
-            f'<script>drawn("{uid}", {", ".join(args)});</script>')
+    words = escape(tell_figure(data))
+    runs = f'<p class="origin"><a href="{origin}">the runs behind this figure</a></p>' if origin else ''
+    return (f'<div class="wide-only" role="img" aria-label="{words}">'
+            f'<div id="{uid}" class="plotly-graph-div" style="width:100%;height:{height}px"></div></div>'
+            f'<img class="still" alt="{words}" src="data:image/svg+xml;base64,{narrow}">'
+            f'<script>drawn("{uid}", {", ".join(args)});</script>{runs}')
 
 # %% ../../nbs/dev/05_staging.ipynb #95eb8cdc
 _CDN = re.compile(r'https://(?:cdn\.plot\.ly|cdn\.jsdelivr\.net/npm/plotly[^"\']*?)/plotly[\w.-]*?(?:\.js)?(?=["\'])')
@@ -58,10 +65,11 @@ def local_output(
     out:dict, # one output of a cell
     uid:str, # id for a figure
     script:str, # address of plotly.js as seen from the page
+    origin:str='', # address of the records behind the page's figures
 )->dict: # the output as the site shows it
     "Make one output of a cell work without a network"
     data = out.get('data', {})
-    if PLOTLY_MIME in data: data = {'text/html': figure_html(data[PLOTLY_MIME], uid)}
+    if PLOTLY_MIME in data: data = {'text/html': figure_html(data[PLOTLY_MIME], uid, origin)}
     elif 'text/html' in data: data = {**data, 'text/html': _CDN.sub(script, ''.join(data['text/html']))}
     else: return out
     return {**out, 'data': data}
@@ -85,13 +93,14 @@ def settle_text(
 def local_figures(
     nb, # notebook, changed in place
     script:str, # address of plotly.js as seen from the page
+    origin:str='', # address of the records behind them
 ):
     "Make the figures of a notebook work without a network"
     loaded = f'<script src="{script}"></script>'+_DRAWN
     for i,c in enumerate(nb.cells):
         outs = c.get('outputs', [])
         if not any('data' in o for o in outs): continue
-        c['outputs'] = [local_output(o, f'fig-{i}-{j}', script) for j,o in enumerate(outs)]
+        c['outputs'] = [local_output(o, f'fig-{i}-{j}', script, origin) for j,o in enumerate(outs)]
         for o in c['outputs']:
             page = ''.join(o.get('data', {}).get('text/html', ''))
             if loaded and 'plotly-graph-div' in page: o['data']['text/html'],loaded = loaded+page,''
@@ -169,6 +178,7 @@ def stage_page(
     src:Path, # notebook
     dst:Path, # where the site wants it
     script:str, # address of plotly.js as seen from the page
+    origin:str='', # address of the records behind its numbers, '' where there are none
 ):
     "Write the page of the site that a notebook becomes"
     nb = read_nb(src)
@@ -177,7 +187,9 @@ def stage_page(
     fold(nb)
     _strip_source_links(nb)
     settle_text(nb)
-    local_figures(nb, script)
+    local_figures(nb, script, origin)
+    words = f'**Records.** [The runs behind the numbers of this page]({origin}): key, command and file.'
+    if origin: nb.cells.append(mk_cell(words, 'markdown'))
     nb.metadata.pop('widgets', None)
     dst.parent.mkdir(parents=True, exist_ok=True)
     write_nb(nb, dst)

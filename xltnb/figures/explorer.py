@@ -8,7 +8,7 @@ __all__ = ['kernel_answers', 'Explorer', 'paper_widget', 'explore']
 # %% ../../nbs/figures/01_explorer.ipynb #d2dd56ff
 import plotly.graph_objects as go
 from IPython import get_ipython
-from IPython.display import display
+from IPython.display import Markdown, display
 from fastcore.basics import patch
 
 from ..core import check_name
@@ -29,6 +29,7 @@ class Explorer:
     "Controls above a picture"
     rows = () # names of the controls that stand side by side, a tuple a row; every other control has a row of its own
     live = None # the figure on the screen
+    see = '' # what to look at, in a sentence
 
     def blank(self)->go.Figure: # with every trace and axis, without data
         "Draw the picture before the controls have said anything; for the subclass to write"
@@ -72,9 +73,14 @@ def paint(self:Explorer,
 
 # %% ../../nbs/figures/01_explorer.ipynb #05c89115
 @patch
+def caption(self:Explorer)->str:
+    "Say what is drawn, by the docstring of the class, and what to look at"
+    return ' '.join(f'{t.rstrip(".")}.' for t in (type(self).__doc__, self.see) if t)
+
+@patch
 def fig(self:Explorer)->go.Figure:
     "Draw the current picture as a plain figure, for pages and files"
-    return self.paint(self.blank())
+    return self.paint(self.blank()).update_layout(meta=dict(caption=self.caption()))
 
 # %% ../../nbs/figures/01_explorer.ipynb #df31ccba
 @patch
@@ -108,6 +114,7 @@ def _ipython_display_(self:Explorer):
     if not kernel_answers(): return display(self.fig())
     view = self.widget()._repr_mimebundle_()
     display(view | {'image/svg+xml': still(self.fig())}, raw=True)
+    display(Markdown(self.caption()))
 
 # %% ../../nbs/figures/01_explorer.ipynb #cbb73841
 _WIDGETS = {} # paper to its widget's class

@@ -78,48 +78,27 @@ def _paraphrase(world, label, split, changes, rng):
     return one, _changed(world, two, changes, rng)
 
 # %% ../../nbs/invented/03_tasks.ipynb #76238528
-EDITS = {('entailment',False):('hypernym','drop'), ('entailment',True):('hyponym','add'),
-         ('neutral',False):('hyponym','add'), ('neutral',True):('hypernym','drop')} # by label and negation of the premise
+EDITS = {False:'hypernym', True:'hyponym'} # what a hypothesis may do to a noun and stay entailed, by negation of the premise
 
 def _kin(world, noun, edit):
     "The class of a noun, or its members"
-    parent = world.concepts[noun].parent
-    if edit=='hypernym': return [parent] if parent>=0 else []
+    if edit=='hypernym': return [world.concepts[noun].parent] if world.concepts[noun].kind=='noun' else []
     return [i for i,c in enumerate(world.concepts) if c.parent==noun and c.kind=='noun']
 
 # %% ../../nbs/invented/03_tasks.ipynb #5f0a0591
-def _nouns(world, clause, edit):
-    "Clauses with one noun exchanged for its class, or for a member"
-    for role in ('subj','obj'):
-        t = getattr(clause, role)
-        if t is None: continue
-        yield from (replace(clause, **{role: replace(t, noun=k)}) for k in _kin(world, t.noun, edit))
-
-# %% ../../nbs/invented/03_tasks.ipynb #cffa37d0
-def _modifiers(world, clause, edit, extra):
-    "Clauses with one modifier less, or one more that `extra` has"
-    def swap(old, new): return old>=0 if edit=='drop' else old<0<=new
-    def value(new): return -1 if edit=='drop' else new
-    for slot in ('adverb','day'):
-        if swap(getattr(clause, slot), getattr(extra, slot)): yield replace(clause, **{slot: value(getattr(extra, slot))})
-    for role in ('subj','obj'):
-        t = getattr(clause, role)
-        if t is None or world.concepts[t.noun].kind=='name': continue
-        if swap(t.adj, extra.subj.adj): yield replace(clause, **{role: replace(t, adj=value(extra.subj.adj))})
-
-# %% ../../nbs/invented/03_tasks.ipynb #1d14929a
-def _edited(world, clause, edit, rng):
-    "`clause` after a random edit of this sort, None where there is none"
-    if edit in ('hypernym','hyponym'): all_ = list(_nouns(world, clause, edit))
-    else: all_ = list(_modifiers(world, clause, edit, world.modifiers(clause, rng)))
-    return rng.choice(all_) if all_ else None
+def _edited(world, clause, edit):
+    "All clauses with one noun exchanged for its class, or for a member, no noun twice"
+    things = {role: t for role in ('subj','obj') if (t := getattr(clause, role))}
+    taken = {t.noun for t in things.values()}
+    return [replace(clause, **{role: replace(t, noun=k)}) for role,t in things.items() for k in _kin(world, t.noun, edit) if k not in taken]
 
 # %% ../../nbs/invented/03_tasks.ipynb #011bdc8e
 def _hypothesis(world, premise, label, rng):
-    "A statement in this relation to the premise, None where the drawn edit is impossible"
-    base = 'neutral' if label=='neutral' else 'entailment'
-    new = _edited(world, premise, rng.choice(EDITS[base, premise.negated]), rng) if label!='contradiction' or rng.random()<.5 else premise
-    return new and (replace(new, negated=not new.negated) if label=='contradiction' else new)
+    "A statement in this relation to the premise"
+    new = rng.choice([premise, rng.choice(_edited(world, premise, EDITS[premise.negated]) or [premise])])
+    if label=='neutral': new = replace(new, subj=new.obj, obj=new.subj)
+    flip = rng.random()<.5 if label=='neutral' else label=='contradiction'
+    return replace(new, negated=premise.negated!=flip)
 
 # %% ../../nbs/invented/03_tasks.ipynb #435122c2
 def _like(world, clause, sentence, rng):
@@ -132,25 +111,22 @@ def _like(world, clause, sentence, rng):
 # %% ../../nbs/invented/03_tasks.ipynb #c1dc5bf6
 def _inference(world, label, split, changes, rng):
     "Premise and hypothesis with this label"
-    new = None
-    while new is None:
-        premise = world.draw(split, rng)
-        new = _hypothesis(world, premise, label, rng)
+    premise = replace(world.draw(split, rng, True), negated=rng.random()<.5)
     one = world.say(premise, rng)
-    return one, _again(world, _like(world, new, one, rng), changes, rng)
+    return one, _again(world, _like(world, _hypothesis(world, premise, label, rng), one, rng), changes, rng)
 
 # %% ../../nbs/invented/03_tasks.ipynb #166ae2a6
-INVENTED_TASKS = dict(paraphrase=(_paraphrase, _PARAPHRASE), inference=(_inference, INFERENCE)) # maker of one pair, labels
+INVENTED_TASKS = dict(paraphrase=(_paraphrase, _PARAPHRASE), inference=(_inference, (*INFERENCE, 'neutral'))) # maker, labels in turn
 
 def _items(world, name, split, n, changes, seed):
     "`n` pairs with labels in turn; no two first sentences say the same while others can be found"
-    make,labels = INVENTED_TASKS[name]
+    make,turns = INVENTED_TASKS[name]
     rng = Random(seed_for('invented task', world.key, name, split, seed))
     seen = set()
     res = []
     tries = 0
     while len(res)<n:
-        label = labels[len(res)%len(labels)]
+        label = turns[len(res)%len(turns)]
         one,two = make(world, label, split, changes, rng)
         key = world.meaning(one)
         tries += 1
@@ -179,7 +155,7 @@ def invented_task(
     "Make a pair task, parallel across all languages; raises `XltError` for an unknown task or language"
     check_name(name, INVENTED_TASKS, 'task in invented languages')
     world = world or invented()
-    labels = INVENTED_TASKS[name][1]
+    labels = tuple(dict.fromkeys(INVENTED_TASKS[name][1]))
     source = world.languages[0]
     for l in train_in: check_name(l, world.words, 'invented language')
     items = {s: _items(world, name, s, n, changes, seed) for s,n in (('train',train), ('validation',dev), ('test',test))}

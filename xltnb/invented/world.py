@@ -59,18 +59,6 @@ def clause(self:Invented,
     day = at['digit']+rng.randrange(10) if rng.random()<cfg.modified else -1
     return Clause(at[kind]+verb, thing(subj), thing(obj) if with_object else None, adverb, day, rng.random()<cfg.negated)
 
-# %% ../../nbs/invented/02_world.ipynb #98149e33
-@patch
-def modifiers(self:Invented,
-    clause:Clause, # in concepts
-    rng:Random, # draws
-)->Clause: # the verb and the subject of `clause`, with all modifiers
-    "Draw modifiers that would suit a statement, by the preferences of its words"
-    at,c = self.at,self.company
-    noun = rng.choice([t.noun for t in (clause.subj, clause.obj) if t])
-    adverb = at['adv']+pick(c['adv'][clause.verb-at['vt']], rng) # intransitive verbs come after transitive ones
-    return Clause(clause.verb, Thing(clause.subj.noun, at['adj']+pick(c['adj'][noun], rng)), None, adverb, at['digit']+rng.randrange(10))
-
 # %% ../../nbs/invented/02_world.ipynb #1d1069dd
 @patch
 def say(self:Invented,

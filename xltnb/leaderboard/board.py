@@ -18,7 +18,7 @@ from ..files import sha256_of
 from .rows import BoardCfg, check_files, folder_print, own_call, own_files
 from ..models.encoders import load_mlm
 from ..papers.robust.training import METHODS as ROBUST
-from ..papers.salt.mixup import EmbedMixup
+from ..papers.salt.mixup import EmbedMixup, VectorMixup
 from ..papers.salt.switching import SelfSwitch
 from ..studies.by_name import encoder_of, task_of
 from ..runs.experiments import EXPERIMENTS, Ctx, Result, paused_unless
@@ -30,7 +30,7 @@ from ..training.methods import Method
 from ..training.trainer import finetune
 
 # %% ../../nbs/leaderboard/01_board.ipynb #53280832
-BOARD_METHODS = dict(ROBUST) | {m.__name__: m for m in (SelfSwitch, EmbedMixup)}
+BOARD_METHODS = dict(ROBUST) | {m.__name__: m for m in (SelfSwitch, EmbedMixup, VectorMixup)}
 
 def load_own(
     path:Path, # a Python file
@@ -66,7 +66,7 @@ def board_methods(
     own = {c.name: load_own(path, c.name) for path,c in (own_call(w) for w in cfg.methods if '.py:' in w)}
     words = [own_call(w)[1] if '.py:' in w else read_call(w) for w in cfg.methods]
     model = lambda: _proposes(cfg.mlm, device, folder_print(cfg.mlm))
-    return make_methods(words, BOARD_METHODS|own, table=lambda: load_synonyms('wordnet'), model=model, also=texts)
+    return make_methods(words, BOARD_METHODS|own, table=lambda: load_synonyms('wordnet'), model=model, also=texts, seen=False)
 
 # %% ../../nbs/leaderboard/01_board.ipynb #b023f9d6
 @lru_cache(maxsize=1)
@@ -80,7 +80,9 @@ def _frozen(cfg, task, methods, seed, ctx):
     for split,langs in dict(train=task.languages[:1], validation=task.languages[:1], test=task.languages).items():
         for lang in langs: split_vectors(reader, task, lang, split)
     start = time.process_time()
-    z,facts = frozen_study(task, methods, seed, replace(cfg.frozen, train=cfg.train), reader, told=ctx.report)
+    own = any('.py:' in w for w in cfg.methods) and any(type(m).loss is not Method.loss for m in methods)
+    how = replace(cfg.frozen, train=cfg.train, originals=1. if own else cfg.frozen.originals)
+    z,facts = frozen_study(task, methods, seed, how, reader, told=ctx.report)
     return z, facts | dict(seconds=time.process_time()-start)
 
 # %% ../../nbs/leaderboard/01_board.ipynb #4957bc92

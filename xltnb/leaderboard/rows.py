@@ -37,7 +37,8 @@ BOARD_ROWS = dict(
     words=(call(_SYNONYMS.name, **dict(_SYNONYMS.args), random=True),),
     switch=(_SWITCH,),
     subwords=(call(_SWITCH.name, **dict(_SWITCH.args), kind='random'),),
-    salt=(call('EmbedMixup'), _BESIDE),
+    salt=(call('EmbedMixup'), _SWITCH),
+    mixed=(call('EmbedMixup'), _BESIDE),
     salt_adv=(_ATTACK, call('EmbedMixup'), _BESIDE),
     salt_rsrp=(_NOISE, call('EmbedMixup'), _BESIDE),
     switch_rsda=(_SYNONYMS, _SWITCH),
@@ -46,11 +47,16 @@ BOARD_CONTROLS = ('plain', 'words', 'subwords')
 
 TRAINED_ROWS = dict(
     consistency=(call('Consistency', views=1, lower=True, punct=True),),
-    salt_average=BOARD_ROWS['salt']) # rows of fine-tuning alone
+    salt_average=BOARD_ROWS['mixed']) # rows of fine-tuning alone
+def _row_words(row, scale):
+    "A row's methods in words; SALT mixes finished vectors where the encoder is frozen, as on its own pages"
+    words = [str(c) for c in (BOARD_ROWS | TRAINED_ROWS)[row]]
+    return tuple(w.replace('EmbedMixup', 'VectorMixup') if (row,scale)==('salt','frozen') else w for w in words)
+
 _TRAINING = dict(salt_average=dict(looks=3, select='average')) # the mean of three checkpoints
 
 # %% ../../nbs/leaderboard/00_rows.ipynb #283e6f5b
-_PAIRS = ('salt','plain'), ('salt_adv','salt'), ('switch','subwords')
+_PAIRS = ('salt','plain'), ('salt_adv','mixed'), ('switch','subwords')
 BOARD_PLANNED = tuple((task, a, b) for task in ('cldr_cat','ha_intent') for a,b in _PAIRS)
 
 # %% ../../nbs/leaderboard/00_rows.ipynb #157147a4
@@ -98,7 +104,7 @@ def board_studies(
     wide = FrozenCfg(strengths=(.01,.1,1.,10.)) # 42 classes want a weaker penalty, by English validation rows
     intents = BoardCfg('ha_intent', langs=_BOARD_LANGS, train=960, frozen=wide)
     frozen = [(cfg, tuple(BOARD_ROWS), 12, 12.) for cfg in (BoardCfg(langs=_BOARD_LANGS), intents)]
-    few = ('plain','adv','rsda','switch','salt','salt_adv',*TRAINED_ROWS)
+    few = ('plain','adv','rsda','switch','salt','mixed','salt_adv',*TRAINED_ROWS)
     tuned = FineCfg(steps=120, batch=16, bf16=find_preset(preset).bf16)
     fine = BoardCfg(scale='finetune', langs=_BOARD_LANGS, limit=150 if preset=='laptop' else 0, fine=tuned)
     return [*frozen, (fine, few if preset=='laptop' else (*BOARD_ROWS, *TRAINED_ROWS), 3 if preset=='laptop' else 5, 130.)]
@@ -150,7 +156,7 @@ def own_files(
 def file_print(
     path:Path, # a Python file of a user's
 )->dict: # method: 16 hex digits or more
-    "Hash a user's file and its helpers: another text is another method"
+    "Hash of a user's file and its helpers: another text is another method"
     first,*more = map(sha256_of, own_files(path))
     return dict(method=stable_hash([first, sorted(more)]) if more else first[:16])
 
@@ -169,40 +175,66 @@ def check_files(
 # %% ../../nbs/leaderboard/00_rows.ipynb #43bfcb0f
 def _filled(cfg, row, words):
     "A row's configuration: at the frozen scale methods that act in training get as much weight of originals"
-    beside = any(w.startswith(('ADV','RSRP','EmbedMixup')) or '.py:' in w for w in words) and cfg.scale=='frozen'
+    beside = any(w.startswith(('ADV','RSRP','EmbedMixup')) for w in words) and cfg.scale=='frozen'
     frozen,fine = replace(cfg.frozen, originals=float(beside)), replace(cfg.fine, **_TRAINING.get(row, {}))
     return replace(cfg, methods=tuple(words), frozen=frozen, fine=fine)
 
+_SECONDS = dict(plain=3., rsda=5., words=5., rsrp=5., adv=13., salt=12., mixed=17., switch=22., subwords=18., salt_adv=40., salt_rsrp=12.,
+                switch_adv=22., switch_rsda=90.) # of a frozen run at `laptop`: medians of the committed records
+_READING,_ASKING = 60., 60. # the first run of a study reads all test rows, the first that switches asks about all sentences
+
+def _cost(cfg, row, cost, first):
+    "Core-seconds of a run"
+    if cfg.scale!='frozen' or cost<10: return cost
+    return _SECONDS.get(row, cost)+first*(_READING*(row=='plain')+_ASKING*(row=='salt'))
+
+# %% ../../nbs/leaderboard/00_rows.ipynb #9e8e300a
+def _check_rows(
+    rows:Sequence[str], # that were asked for
+    studies:list, # of a preset
+    preset:str, # its name
+):
+    "Raise `XltError` for a row that no study of the preset can run"
+    can = {*BOARD_ROWS, *(r for _,names,*_ in studies for r in names)}
+    for r in rows:
+        if check_name(r, BOARD_ROWS | TRAINED_ROWS, 'row') in can: continue
+        raise XltError(f'{preset} has no row {r}: it has {", ".join(sorted(can))}')
+
+def _own_rows(
+    methods:Sequence[str], # as `own_call` reads them
+)->dict: # name -> its words and the hash of its files
+    "Read a user's methods; raises `XltError` for two of one name, and for a name of the table"
+    calls = [own_call(m) for m in methods]
+    own = {c.name: (f'{path}:{c}', file_print(path)) for path,c in calls}
+    if len(own)<len(calls):
+        names = [c.name for _,c in calls]
+        raise XltError(f'two methods are called {max(names, key=names.count)}: give the classes different names')
+    if taken := sorted(set(own)&{*BOARD_ROWS, *TRAINED_ROWS}): raise XltError(f'{taken[0]} is a row already: give the class another name')
+    return own
+
+# %% ../../nbs/leaderboard/00_rows.ipynb #84678a2e
 def board_jobs(
     preset:str, # smoke, laptop or gpu
     seeds:int|None=None, # repeats; None: the preset's own
     methods:Sequence[str]=(), # methods of a user, each 'FILE.py:CLASS' or 'FILE.py:CLASS(...)'
     encoder:str='', # a user's encoder in place of the packaged one
     mlm:bool=True, # has that encoder a head for masked words? without one the rows of SALT are left out
-    rows:Sequence[str]=(), # only these rows; (): all
+    rows:Sequence[str]=(), # only these rows, and `plain`; (): the preset's
 )->list[Job]: # draw by draw, the frozen scale first
     "List every row of every study, and the user's methods as further rows of each"
-    known = BOARD_ROWS | TRAINED_ROWS
     studies = board_studies(preset)
-    there = {r for _,names,*_ in studies for r in names}
-    for r in rows:
-        if check_name(r, known, 'row') not in there: raise XltError(f'{preset} has no row {r}: it has {", ".join(sorted(there))}')
+    _check_rows(rows, studies, preset)
     if seeds is not None: check_seeds(seeds)
     if encoder[:1] in tuple('/.~') and not typed_path(encoder, 'encoder').exists():
         raise XltError(f'{encoder} is no folder and no file of an encoder: give the folder that save_pretrained wrote')
-    calls = [own_call(m) for m in methods]
-    own = {c.name: (f'{path}:{c}', file_print(path)) for path,c in calls}
-    if len(own)<len(calls):
-        names = [c.name for _,c in calls]
-        raise XltError(f'two methods are called {max(names, key=names.count)}: give the classes different names')
-    if taken := sorted(set(own)&set(known)): raise XltError(f'{taken[0]} is a row already: give the class another name')
-    made,found = _encoder_print(encoder), []
+    own,made,found = _own_rows(methods), _encoder_print(encoder), []
     for k,(cfg,names,n,cost) in enumerate(studies):
         if encoder: cfg = replace(cfg, encoder=encoder, mlm=encoder if mlm else cfg.mlm)
-        words = {r: tuple(map(str, known[r])) for r in names if (not rows or r in rows or r=='plain')}
+        asked = [r for r in dict.fromkeys(('plain', *rows)) if r in names or r in BOARD_ROWS] if rows else names
+        words = {r: _row_words(r, cfg.scale) for r in asked}
         if encoder and not mlm: words = {r: w for r,w in words.items() if not any('Self' in m for m in w)}
         words |= {name: (w,) for name,(w,_) in own.items()}
-        found += [(i//3, k, i, make_job(f'{cfg.task}-{cfg.scale}-{r}', 'leaderboard.run', _filled(cfg, r, w), i, cost,
+        found += [(i//3, k, i, make_job(f'{cfg.task}-{cfg.scale}-{r}', 'leaderboard.run', _filled(cfg, r, w), i, _cost(cfg, r, cost, not i),
                                         made | (own[r][1] if r in own else {}), task=cfg.task, row=r, scale=cfg.scale))
                   for r,w in words.items() for i in range(seeds or n)]
     return [j for *_,j in sorted(found, key=lambda f: f[:3])]

@@ -119,6 +119,8 @@ def attach(
     if hasattr(base, _SLOT): raise XltError(f'{type(model).__name__} has adapters on already: detach them first')
     if train is not None and not any(train is a for a in stack): raise XltError(f'{train.name} is to be trained, but it is not attached')
     if len({a.name for a in stack})<len(stack): raise XltError('two of the adapters have one name: give each a name of its own')
+    if lost := next((a.name for a in stack[1:] if a.nice is not None), None):
+        raise XltError(f'{lost} has an invertible part, and only that of the first adapter can be used: name {lost} first')
     weight,shape = next(base.parameters()), Backbone.of(model)
     for a in stack:
         if wrong := a.backbone.differs(shape):

@@ -409,9 +409,42 @@ def _mlm_folder(path):
         return model, PreTrainedTokenizerFast.from_pretrained(base)
     return _cached('mlm-'+stable_hash([_LAYOUT, _stamp(path), base.name]), make)
 
+# %% ../../nbs/models/03_encoders.ipynb #d1280c05
+def _word_rows(pieces):
+    "Word embeddings of the packaged encoder for subwords; raises `XltError` for one that it lacks"
+    file = read_q4(encoder_file())
+    number = {p: i for i,p in enumerate(file.pieces)}
+    lost = [p for p in pieces if p not in number]
+    if lost:
+        raise XltError(f'the tokenizer has {len(lost)} subwords that the packaged encoder lacks, such as {lost[0]!r}: propose with '
+                       'the model that is trained, model=(masked-word model, tokenizer)')
+    return torch.from_numpy(dequantise(_rows(file, [number[p] for p in pieces]))).view(len(pieces), -1)
+
+def _over(model, own, tokenizer):
+    "A shipped masked-word model over the subwords of another tokenizer of the packaged encoder"
+    pieces,before = (t.convert_ids_to_tokens(list(range(len(t)))) for t in (tokenizer, own))
+    if pieces==before: return model
+    rows,number = _word_rows(pieces), {p: i for i,p in enumerate(before)}
+    known = [(i, number[p]) for i,p in enumerate(pieces) if p in number]
+    new,old = map(list, zip(*known))
+    bias = torch.full((len(pieces),), -torch.inf)
+    bias[new] = model.cls.predictions.bias.detach()[old]
+    model.resize_token_embeddings(len(pieces), mean_resizing=False)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.copy_(rows)
+        model.cls.predictions.bias.copy_(bias)
+    model.config.pad_token_id = model.get_input_embeddings().padding_idx = tokenizer.pad_token_id
+    return model
+
 # %% ../../nbs/models/03_encoders.ipynb #368981f0
+def _same_subwords(name, own, tokenizer):
+    "The tokenizer; raises `XltError` where a model that is not shipped has other subwords"
+    if _is_mlm(str(name)) or own.get_vocab()==tokenizer.get_vocab(): return tokenizer
+    raise XltError(f"the tokenizer of {name} has other subwords than the encoder in training: train on that model, encoder={str(name)!r}")
+
 def load_mlm(
     name:str|Path='e5-small-mlm', # 'e5-small-mlm', 'e5-small-tlm', a file that `save_mlm` wrote, or a Hugging Face folder or hub name
+    tokenizer:PreTrainedTokenizerFast|None=None, # of the encoder that is trained: the model then has its subwords
 )->tuple: # a model with a head for masked words, and its tokenizer
     "Load a masked language model; raises `XltError` if there is no mask token or no trained head"
     home = _home(str(name), True)
@@ -422,4 +455,5 @@ def load_mlm(
         bare = f"{name} has no trained head for masked words (it lacks {', '.join(lost[:2])})"
         raise XltError(f"{bare}: use 'e5-small-mlm', or train one with `xltnb.training.mlm`")
     if not isinstance(home, Path): _check_reads(model.eval(), tok, name)
-    return model.eval(), tok
+    if tokenizer is None: return model.eval(), tok
+    return _over(model, tok, _same_subwords(name, tok, tokenizer)).eval(), tokenizer

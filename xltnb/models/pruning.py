@@ -117,6 +117,13 @@ def fraction_lost(
     found = [t for e in made for t,i in zip(e.tokens, e.ids) if i!=whole.unk_token_id] # an unknown token is told as it stands in the text
     return sum(map(lacks, found))/max(1, len(found))
 
+def _fraction_unread(small, texts):
+    "Fraction of a text's characters, spaces left out, that stand under an unknown token"
+    made = small.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)
+    letters = lambda text, a, b: len(''.join(text[a:b].split()))
+    lost = sum(letters(text, *o) for text,e in zip(texts, made) for o,i in zip(e.offsets, e.ids) if i==small.unk_token_id)
+    return lost/max(1, sum(letters(t, 0, len(t)) for t in texts))
+
 # %% ../../nbs/models/02_pruning.ipynb #d571deeb
 class PrunedTokenizer(PreTrainedTokenizerFast):
     "A tokenizer with fewer subwords, which warns of text that it cannot read and the whole vocabulary can"
@@ -131,7 +138,8 @@ class PrunedTokenizer(PreTrainedTokenizerFast):
         whole = self.whole()
         if whole and not (lost := fraction_lost(self, whole, texts)): return
         some = f'{lost:.0%} of the subwords of this text were' if whole else 'Subwords of this text may have been'
-        warnings.warn(f'{some} pruned from the vocabulary, which now has {len(self):,}: words become {self.unk_token}. '
+        unread = f'{_fraction_unread(self, texts):.1%} of the text becomes {self.unk_token}, the rest is cut into smaller subwords'
+        warnings.warn(f'{some} pruned from the vocabulary, which now has {len(self):,}: {unread}. '
                       f"Load the whole vocabulary, load_encoder(name), or prune to this text, load_encoder(name, pruned=texts)",
                       stacklevel=4)
 

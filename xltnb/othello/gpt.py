@@ -42,9 +42,10 @@ class TransformerBlock(nn.Module):
     )->Tensor:
         "Apply self-attention: causal, or over whatever `mask` allows"
         B,T,D = x_B_T_D.shape
-        q,k,v = self.qkv(x_B_T_D).view(B,T,3,self.heads,D//self.heads).permute(2,0,3,1,4)
+        qkv = self.qkv(x_B_T_D).view(B,T,3,self.heads,D//self.heads).permute(2,0,3,1,4)
+        q,k,v = qkv.float() if (qkv.dtype,qkv.device.type)==(torch.bfloat16,'cpu') else qkv
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, dropout_p=self.p if self.training else 0.)
-        return self.proj(y.transpose(1,2).reshape(B,T,D))
+        return self.proj(y.transpose(1,2).reshape(B,T,D).to(x_B_T_D.dtype))
     def forward(self,
         x_B_T_D:Tensor, # residual stream
         mask:Tensor|None=None, # bool, who sees whom; None: causal

@@ -13,22 +13,20 @@ import socket
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import contextmanager
 from functools import cache, lru_cache
 from math import inf
 from pathlib import Path
 from threading import Event, Thread
 from uuid import uuid4
-from ..core import XltError
-from ..files import atomic_write, set_aside, sha256_of
 
-# %% ../../nbs/records/04_leases.ipynb #8a14897c
-try: import fcntl
-except ImportError: fcntl = None # Windows
+from fastcore.basics import patch
+
+from ..core import XltError
+from ..files import atomic_write, set_aside, sha256_of, write_new
 
 # %% ../../nbs/records/04_leases.ipynb #6f18b6fa
 _STALE_S = 120. # seconds without a touch after which the lease of a process that cannot be asked for is free
-_WATCH_S = 40. # of these we watch ourselves, at least: more than two touches
+_WATCH_S = 90. # of these we watch ourselves, at least: a network folder may show a touch a minute late
 
 def _stat(pid):
     "Read the fields of a process from its state on, where the system tells them (Linux)"
@@ -81,19 +79,6 @@ def _is_stale(lock):
         return _untouched(lock, touched) > (_WATCH_S if time.time()-touched>_STALE_S else _STALE_S)
     return not _alive(pid) or bool(start and start!=''.join(_stat(pid)[19:20]))
 
-# %% ../../nbs/records/04_leases.ipynb #a6427088
-@contextmanager
-def _mutex(path):
-    "Let one process at a time into the block; freed by the system when a process dies"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        f = open(path, 'a', encoding='utf-8')
-    except OSError as e:
-        raise XltError(f'could not write the lock {path} ({e.strerror or e}): free some space or choose another folder') from e
-    with f:
-        if fcntl: fcntl.flock(f, fcntl.LOCK_EX)
-        yield
-
 # %% ../../nbs/records/04_leases.ipynb #c5d79036
 class Lease:
     "An exclusive lease on one run; true when it is ours"
@@ -103,6 +88,8 @@ class Lease:
         beat_s:float=15., # seconds between heartbeats
     ):
         self.lock,self.beat_s,self.token,self.held,self._stop = Path(lock),beat_s,uuid4().hex,False,Event()
+        self.losses = 0 # owners before us that died at it
+        self.since = time.strftime('%Y-%m-%dT%H:%M:%S%z')
 
     def __bool__(self): return self.held
     def __enter__(self): return self if self.held else self.take()
@@ -111,20 +98,27 @@ class Lease:
     def take(self):
         "Take the lease if it is free or its owner is gone; returns self"
         if self.held: return self
-        with _mutex(self.lock.parent/'.mutex'):
-            if _is_stale(self.lock): self._write()
+        try: self.held = write_new(self.lock, self._text()) or _is_stale(self.lock) and self._inherit()
+        except XltError as e: raise XltError(f'no lock, no run: {e}') from e
         if self.held:
+            for old in self.lock.parent.glob(f'.{self.lock.name}.*.tmp'): old.unlink(missing_ok=True) # a killed process left it
             self._stop = Event()
             Thread(target=self._beat, args=(self._stop,), daemon=True).start()
         return self
 
-    def _write(self):
-        "Write the lock, whole or not at all: half a lock would hold others up"
-        if self.lock.exists() and not _owner(self.lock): warnings.warn(f'the lock {self.lock} cannot be read: it is taken', stacklevel=4)
-        for old in self.lock.parent.glob(f'.{self.lock.name}.*.tmp'): old.unlink(missing_ok=True) # a killed process left it
-        try: atomic_write(self.lock, json.dumps(_me() | dict(token=self.token)))
-        except XltError as e: raise XltError(f'no lock, no run: {e}') from e
-        self.held = True
+    def _text(self, **more): return json.dumps(_me() | dict(token=self.token, since=self.since, losses=self.losses) | more)
+
+    def _inherit(self):
+        "Replace a dead owner's lock; who does so holds a lease on that, so that one process does"
+        dead = _owner(self.lock)
+        if not self.lock.exists(): return write_new(self.lock, self._text())
+        which = sha256_of(json.dumps(dead, sort_keys=True).encode())[:8]
+        with Lease(self.lock.with_name(f'.{self.lock.name}.{which}.lock')) as turn:
+            if not turn or _owner(self.lock)!=dead or not self.lock.exists(): return False
+            if not dead: warnings.warn(f'the lock {self.lock} cannot be read: it is taken', stacklevel=4)
+            self.losses = dead.get('losses', 0)+1
+            atomic_write(self.lock, self._text())
+        return True
 
     def _beat(self, stop):
         while not stop.wait(self.beat_s) and self._mine():
@@ -133,21 +127,35 @@ class Lease:
 
     def _mine(self): return _owner(self.lock).get('token')==self.token
 
-    def busy(self)->bool:
-        "Tell whether a living process holds it"
-        return not _is_stale(self.lock)
-
-    def owner(self)->str: # 'process 123 on laptop'
-        "Name who holds the lease, for an error"
-        return 'process {pid} on {host}'.format_map(dict(pid='?', host='?') | _owner(self.lock))
-
     def release(self):
         "Give the lease back"
         self._stop.set()
-        if not self.held: return
-        with _mutex(self.lock.parent/'.mutex'):
-            if self._mine(): self.lock.unlink(missing_ok=True)
+        if self.held and self._mine(): self.lock.unlink(missing_ok=True)
         self.held = False
+
+# %% ../../nbs/records/04_leases.ipynb #437be50c
+@patch
+def busy(self:Lease)->bool:
+    "Tell whether a living process holds it"
+    return not _is_stale(self.lock)
+
+@patch
+def about(self:Lease)->dict: # host, pid, since when; what `note` added; nothing where there is no lock
+    "Read what the lock says of its owner"
+    return _owner(self.lock)
+
+@patch
+def owner(self:Lease)->str: # 'process 123 on laptop'
+    "Name who holds the lease, for an error"
+    return 'process {pid} on {host}'.format_map(dict(pid='?', host='?') | _owner(self.lock))
+
+# %% ../../nbs/records/04_leases.ipynb #341278c3
+@patch
+def note(self:Lease,
+    **what, # such as where='node-3'
+):
+    "Write more about a lease that is ours into its lock"
+    if self.held and self._mine(): atomic_write(self.lock, self._text(**what))
 
 # %% ../../nbs/records/04_leases.ipynb #8c5498f6
 def _seal(home): return home.with_name(f'{home.name}.seal')

@@ -281,7 +281,8 @@ def read_numbers(
 @lru_cache
 def _git(root):
     "Commit of the checkout and whether it has changes, or (None, None)"
-    ask = lambda *a: subprocess.run(['git', '--no-optional-locks', '-C', str(root), *a], capture_output=True, text=True, check=True).stdout.strip()
+    git = 'git', '--no-optional-locks', '-C', str(root)
+    ask = lambda *a: subprocess.run([*git, *a], capture_output=True, text=True, check=True).stdout.strip()
     try: return ask('rev-parse', 'HEAD'), bool(ask('status', '--porcelain', '--untracked-files=no', '--', 'xltnb'))
     except (OSError, subprocess.CalledProcessError): return None, None
 

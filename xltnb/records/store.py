@@ -20,7 +20,7 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from ..core import XltError
-from ..files import atomic_write, own_path, project_root
+from ..files import atomic_write, own_path, project_root, write_new
 from .leases import Lease
 from .record import NewerRecord, Record, read_numbers, read_record, record_json
 
@@ -159,6 +159,23 @@ def getter(self:Store)->Callable: # get(key) -> the run, or None
     @cache
     def get(key): return _first_whole(places.get(key, ()))
     return get
+
+# %% ../../nbs/records/05_store.ipynb #dc2f6fd2
+@patch
+def put_first(
+    self:Store,
+    experiment:str, # registered name
+    key:str, # a `RunKey.key`
+    text:str, # of the record, from `record_json`
+)->bool: # whether it was the first
+    "Write the text of a record unless a whole one is there"
+    if self.has(key): return False
+    f = self.file(experiment, key)
+    _make_room(f)
+    if write_new(f, text): return True
+    if self.has(key): return False
+    atomic_write(f, text) # what was there is broken, or another process made room
+    return True
 
 # %% ../../nbs/records/05_store.ipynb #dcf3bf3e
 @patch

@@ -20,7 +20,7 @@ from .experiments import Job
 class Outcome:
     "How one job ended"
     job:Job # what was run
-    status:str # done | there (somebody else did it) | busy | paused | failed | left; 'lost' until the engine has tried again
+    status:str # done | there (somebody else did it) | busy | paused | failed | left | queued; 'lost' until it is tried again
     wall_s:float = 0. # seconds it took here
     note:str = '' # what to read when it failed
 
@@ -89,7 +89,7 @@ def end(self:JobProgress,
     "Note that a job has ended"
     k = out.job.key
     self.notes.pop(k, None)
-    if out.status not in ('busy','left','lost'): self.ended[k] = out
+    if out.status not in ('busy','left','lost','queued'): self.ended[k] = out
     told = out.status in ('failed','paused','lost') and not self.bar.disable
     again = '; it is tried again' if out.status=='lost' else ''
     if told: self.bar.write(f'{out.status}: {out.job.arm} seed {out.job.seed}: {out.note}{again}', file=sys.stdout)

@@ -41,8 +41,9 @@ def find_axes(
     layout:dict, # over its template
     traces:list[dict], # that are drawn
 )->dict[str,Axis]: # by name: x, y, x2
-    "Find every axis by name, with categories in the order in which the traces bring them"
-    axes = {k[0]+k[5:]: Axis(k[0]+k[5:], v) for k,v in layout.items() if re.fullmatch(r'[xy]axis\d*', k)}
+    "Find every axis by name, in the order of names, with categories in the order in which the traces bring them"
+    found = sorted((k for k in layout if re.fullmatch(r'[xy]axis\d*', k)), key=lambda k: (k[0], int(k[5:] or 1)))
+    axes = {k[0]+k[5:]: Axis(k[0]+k[5:], layout[k]) for k in found}
     for a in axes.values():
         raw = [v for t in traces if t.get(f'{a.name[0]}axis', a.name[0])==a.name for v in stored_values(t.get(a.name[0]))]
         if a.spec.get('type')=='category' or any(isinstance(v, str) for v in raw):

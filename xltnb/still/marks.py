@@ -13,7 +13,7 @@ import numpy as np
 from plotly.colors import sample_colorscale
 
 from .axes import Axis
-from .ink import num, stored_values, svg_text
+from .ink import num, stored_values, svg_text, text_width
 
 # %% ../../nbs/still/02_marks.ipynb #5b20605f
 def shades_of(
@@ -108,13 +108,21 @@ def _errors(t, x, y, ux, uy):
             out.append(f'<path d="{d}" stroke="{e.get("color", "#616e7c")}" stroke-width="{e.get("thickness", 1.5):g}"/>')
     return out
 
+# %% ../../nbs/still/02_marks.ipynb #7b78932e
+def _free(taken, x, y, wide, anchor):
+    "Is there room for a label? Then it is taken"
+    left = x-wide*dict(start=0, middle=.5, end=1)[anchor]
+    free = all(left>q or left+wide<p or abs(y-v)>13 for p,q,v in taken)
+    if free: taken.append((left, left+wide, y))
+    return free
+
 # %% ../../nbs/still/02_marks.ipynb #f25e46e5
 def draw_scatter(
     t:dict, # trace
     x:Axis, # placed
     y:Axis, # placed
     colour:str, # where the trace names none
-    stacks:dict, # height so far of each stack, changed in place
+    stacks:dict, # height so far of each stack, and places of labels, changed in place
 )->list[str]: # SVG
     "Draw the lines, markers, whiskers and labels of one trace"
     ux,uy = x.units(stored_values(t.get('x'))), y.units(stored_values(t.get('y')))
@@ -142,7 +150,8 @@ def draw_scatter(
         shift = -8 if 'top' in where else 16 if 'bottom' in where else 4
         anchor = 'end' if 'left' in where else 'start' if 'right' in where else 'middle'
         ink = look['color'] if isinstance(look.get('color'), str) else '#1f2933'
-        out.append(svg_text(px[i], py[i]+shift, names[i], look.get('size', 12), anchor, ink))
+        if _free(stacks.setdefault('labels', []), px[i], py[i]+shift, text_width(names[i], look.get('size', 12)), anchor):
+            out.append(svg_text(px[i], py[i]+shift, names[i], look.get('size', 12), anchor, ink))
     return out
 
 # %% ../../nbs/still/02_marks.ipynb #ba7a860d

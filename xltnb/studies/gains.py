@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..core import XltError
-from ..figures.look import COLOURS, INK, dress, fade
+from ..figures.look import COLOURS, INK, drawing, dress, fade
 from ..records.record import Record
 from ..records.rules import Check
 from ..stats import Diff, crossed_diff, holm, items_se
@@ -140,6 +140,7 @@ def _dots(runs, base, row, metric):
                       marker=dict(size=7, color=fade(_SHOWN[metric][1], .45)))
 
 # %% ../../nbs/studies/02_gains.ipynb #baa1ce3b
+@drawing('A bar clear of the line at zero is a gain, or a loss, that the seeds agree on')
 def gains_fig(
     arms:Mapping[str,Sequence[Record]], # row -> its runs
     base:str='plain', # row that is subtracted
@@ -147,7 +148,7 @@ def gains_fig(
     title:str='', # default: the best row
     rows:Sequence[str]=(), # only these, in this order; default: all
 )->go.Figure:
-    "Draw the points of accuracy that every row gains over `base`; raises `XltError` when no row has a seed in common with it"
+    "Draw the points of accuracy that every row gains over another; raises `XltError` when no row has a seed in common with it"
     if rows: arms = {r: arms[r] for r in rows if r in arms}
     t = gains(arms, base, metrics)
     if t.empty: raise XltError(f'no row has a seed in common with {base!r}: run both, as `xltnb plan` lists them')
@@ -161,7 +162,8 @@ def gains_fig(
             marker=dict(symbol='line-ns-open', size=14, color=_SHOWN[m][1]), hovertemplate='%{y} %{x:+.2f}<extra></extra>'), 1, c)
         fig.add_vline(x=0, line=dict(color=INK, width=1), row=1, col=c)
     fig.update_yaxes(autorange='reversed', type='category').update_xaxes(title='points gained')
-    return dress(fig, title or _gains_title(t, base), f'paired by seed against {base}; bar: 95 % interval', 170+34*t.row.nunique())
+    return dress(fig, title or _gains_title(t, base), f'paired by seed against {base}; bar: 95 % interval', 170+34*t.row.nunique(),
+        runs=[r for a in t.row.unique() for r in arms[a]])
 
 # %% ../../nbs/studies/02_gains.ipynb #d1e0212d
 def _gains_title(t, base):

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from ..core import XltError
-from ..figures.look import COLOURS, INK, dress, fade
+from ..figures.look import COLOURS, INK, drawing, dress, fade
 from ..runs.plan import Plan, make_plan
 from ..records.record import Record
 
@@ -58,6 +58,7 @@ def _languages_title(arm, scores, langs):
     return head + (f', {scores["en"].mean():.2f} in English' if 'en' in scores else '')
 
 # %% ../../nbs/studies/03_transfer.ipynb #b66f0d4d
+@drawing('A dot far left of the others is a language that got little from English')
 def languages_fig(
     records:Sequence[Record], # runs of one arm
     control:Sequence[Record]=(), # runs of the control, usually the same model with random weights
@@ -76,7 +77,8 @@ def languages_fig(
     if expected: fig.add_trace(_diamonds(expected, langs))
     head = title or _languages_title(records[0].arm, scores, langs)
     fig.update_yaxes(type='category', autorange='reversed', dtick=1).update_xaxes(range=[-.02,1.02], title=metric)
-    return dress(fig, head, 'one dot a seed; languages by their mean', 140+19*len(langs))
+    return dress(fig, head, 'one dot a seed; languages by their mean', 140+19*len(langs),
+        runs=records)
 
 # %% ../../nbs/studies/03_transfer.ipynb #7c9ad35e
 def surprises_df(

@@ -38,6 +38,7 @@ class PublishedData:
     config:str = '{l}' # its configuration
     revision:str|None = None # its revision, if not the main one
     hub_splits:dict = field(default_factory=dict) # our split -> the hub's name for it, where they differ
+    of:str = '' # entry whose folder it reads, with other files for its splits
     train_from:str = '' # entry that English training rows on the hub come from, where this one has none
     shipped:str = '' # what `data_print` makes of the files that the committed records stand on, before it says ''
     def named(self, pattern:str, lang:str)->str:
@@ -68,7 +69,8 @@ def folder_variable(
     name:str, # key of the catalogue
 )->str: # 'XLTNB_XNLI'
     "Name the environment variable that holds a data set's folder"
-    return f'XLTNB_{name.upper()}'
+    pub = PUBLISHED.get(name)
+    return f'XLTNB_{(pub and pub.of or name).upper()}'
 
 # %% ../../nbs/tasks/05_catalog.ipynb #88de072b
 def data_folder(
@@ -98,7 +100,7 @@ def find_files(
 )->list: # paths, [] if there are none
     "Find the files of one language and split under the first published name that is there"
     pub = published(name)
-    bases = [typed_path(folder, 'folder')/d for d in ('', name, *pub.folders)]
+    bases = [typed_path(folder, 'folder')/d for d in ('', pub.of or name, *pub.folders)]
     for only,_,pattern in (f.rpartition(':') for f in pub.files.get(split, ())):
         for base in bases if only in ('', lang) else ():
             parts = [sorted(p for p in base.glob(q) if p.is_file()) for q in pub.named(pattern, lang).split('|')]

@@ -80,21 +80,29 @@ def read_pairs(
     return [dict(label=None) | dict(zip(cols, r)) for r in zip(*cols.values())]
 
 # %% ../../nbs/tasks/06_formats.ipynb #a3754bb0
+def _word_tag(line):
+    "Word and tag of a line, which has a tab, or spaces, between its columns; None for a line without either"
+    between = '\t' if '\t' in line else ' '
+    if not line.strip(between): return None
+    word,sep,rest = line.partition(between)
+    return word, rest.rpartition(between)[2] if sep else None
+
 def read_tagged(
     path:str|Path, # word<TAB>tag
     notes:Counter|None=None, # counts blank words, and words without the language that others have
 )->list: # dicts with tokens and tags (None where a line has no tag), and with the language before the words, if one is
     "Read tagged sentences"
-    lines = [re.split(r'\t' if '\t' in l else ' ', l) for l in read_lines(path)]
+    lines = list(map(_word_tag, read_lines(path)))
     rows,notes = [([],[])], Counter() if notes is None else notes
-    first = word_prefix([w for w,*_ in lines if w])
-    for word,*rest in lines:
-        if word and not word.startswith(first): notes[f'words without {first} before them, kept as they are'] += 1
-        if not (word or any(rest)): rows.append(([],[]))
-        elif (own := word.removeprefix(first)).strip():
+    first = word_prefix([l[0] for l in lines if l and l[0]])
+    for line in lines:
+        if line is None: rows.append(([],[]))
+        elif (own := line[0].removeprefix(first)).strip():
             rows[-1][0].append(own)
-            rows[-1][1].append(rest[-1] if rest else None)
+            rows[-1][1].append(line[1])
         else: notes['blank words, dropped'] += 1
+    bare = sum(1 for l in lines if l and l[0] and not l[0].startswith(first)) if first else 0
+    if bare: notes[f'words without {first} before them, kept as they are'] += bare
     more = dict(before=first[:-1]) if first else {}
     return [dict(tokens=w, tags=t, **more) for w,t in rows if w and w[0]!='-DOCSTART-']
 

@@ -14,13 +14,13 @@ from datasets import Dataset, DatasetDict, load_dataset
 
 from .bench import BENCH, load_bench
 from .catalog import PUBLISHED, PublishedData, data_folder, find_files, folder_variable, missing
-from ..core import XltError, check_name, stable_hash
+from ..core import XltError, check_name, check_number, stable_hash
 from ..files import hub_off
 from .formats import (
     read_bucc, read_conllu, read_jsonl, read_pairs, read_parallel, read_parquet, read_squad, read_tagged,
     stream_texts, tag_slots)
 from .own import check_data, check_rows, labels_of, mend_answers, plain_rows, row_name, typed_rows
-from .task import SPLITS, Task
+from .task import SPLITS, Task, row_order
 
 # %% ../../nbs/tasks/07_hub.ipynb #8dc5e19b
 _NO_LABEL = (None, '', '-', '-1', '_')
@@ -29,14 +29,14 @@ def _said(row, kind): return row.get('tags') or [None] if kind=='tag' else [row.
 
 def _labelled(row, kind):
     "Does the row say what is right, in every word?"
-    return not any(str(x) in _NO_LABEL or x is None for x in _said(row, kind))
+    return not any(x is None or str(x) in _NO_LABEL for x in {*_said(row, kind)})
 
 # %% ../../nbs/tasks/07_hub.ipynb #e071dd41
 def _check_labels(rows, pub, where):
     "Refuse a label outside the published set, naming its row"
     known = {*pub.labels, *pub.alias}
     for i,r in enumerate(rows if pub.labels else ()):
-        for x in _said(r, pub.kind) if _labelled(r, pub.kind) else ():
+        for x in dict.fromkeys(_said(r, pub.kind)) if _labelled(r, pub.kind) else ():
             if str(x) not in known: check_name(str(x), (*pub.labels, *pub.alias), f'label in {where}, {row_name(i, r)}:')
 
 # %% ../../nbs/tasks/07_hub.ipynb #f89e951d
@@ -48,7 +48,8 @@ def _refuse_constant(rows, kind, where):
 # %% ../../nbs/tasks/07_hub.ipynb #d32c596a
 def _named_labels(row, pub):
     "The row with labels as our names"
-    if pub.kind=='tag': return {**row, 'tags': [pub.alias.get(str(t), str(t)) for t in row['tags']]}
+    names = {t: pub.alias.get(str(t), str(t)) for t in {*row['tags']}} if pub.kind=='tag' else {}
+    if pub.kind=='tag': return {**row, 'tags': [names[t] for t in row['tags']]}
     return {**row, 'label': pub.alias.get(str(row['label']), str(row['label']))}
 
 # %% ../../nbs/tasks/07_hub.ipynb #0a90b410
@@ -130,8 +131,8 @@ def _shape(rows, pub, lang, notes):
 # %% ../../nbs/tasks/07_hub.ipynb #802acdc2
 class _Loader:
     "Reads splits of one data set, each file once, and keeps count of what was mended"
-    def __init__(self, name, folder):
-        self.name,self.pub,self.folder = name,PUBLISHED[name],folder
+    def __init__(self, name, folder, limit=None):
+        self.name,self.pub,self.folder,self.limit = name,PUBLISHED[name],folder,limit
         self.cache,self._notes,self.by_line,self.files = {},[],{},{}
         self.mended,self.askers = {},{} # by file: a file can hold several languages and splits
     def rows(self, lang, split):
@@ -146,7 +147,7 @@ class _Loader:
         _check_before(rows, self.pub, lang, where)
         self.files[lang,split] = where
         if 'id' not in rows[0]: self.by_line[lang,split] = len(rows)
-        shaped = _shape(rows, self.pub, lang, count)
+        shaped = self.few(_shape(rows, self.pub, lang, count), split)
         rows = _tidy(shaped, self.pub, where, count, split=='test') if shaped else []
         lost = [f'{n} {what}' for what,n in count.items() if n]
         if not rows and self.pub.needs(lang, split):
@@ -154,6 +155,12 @@ class _Loader:
                            'put another file there, or leave the language out')
         self._notes += [f'{lang} {split}: {l}' for l in lost]
         return rows
+    def few(self, rows, split):
+        "Number the rows, and draw those that are asked for; training rows are for `Task.take` to draw from"
+        if not self.limit or split=='train': return rows
+        rows = [{**r, 'id': str(r.get('id', i))} for i,r in enumerate(rows)]
+        kept = sorted(range(len(rows)), key=lambda i: row_order(rows[i]['id']))[:self.limit]
+        return [rows[i] for i in sorted(kept)]
     @property
     def notes(self):
         "List what was mended and dropped: by file where several languages or splits share one"
@@ -164,6 +171,7 @@ class _Loader:
         key = tuple(paths)
         if not paths: return [], ''
         if key not in self.cache: self.cache[key] = _read(self.pub, paths, self.mended.setdefault(key, Counter()))
+        while len(self.cache)>3: self.cache.pop(next(iter(self.cache))) # a file of several languages is asked for again at once
         self.askers.setdefault(key, []).append(f'{lang} {split}')
         return self.cache[key], ' + '.join(map(str, paths[:3]))
     def from_hub(self, lang, split):
@@ -257,15 +265,28 @@ def _refuse_hub(name, pub, hub):
     if hub_off(): raise XltError(f'{name} would come from the hub ({pub.hub}), which is off: set HF_HUB_OFFLINE=0, or pass folder=')
 
 # %% ../../nbs/tasks/07_hub.ipynb #ec3594d8
+def _way_out(name, folder, langs):
+    "What a folder is good for as it is: fewer languages, or a data set that reads the same files in another way"
+    have = tuple(l for l in PUBLISHED[name].languages if find_files(name, folder, l, 'test'))
+    if langs is None and have and not missing(name, folder, have): return f'; to use what is there pass langs={have}'
+    other = next((n for n,p in PUBLISHED.items() if p.of==name and not missing(n, folder, langs)), '')
+    return f'; load_task({other!r}, ...) makes do with what is there' if other else ''
+
 def _refuse_missing(name, folder, langs):
     lost = missing(name, folder, langs)
     if not lost: return
-    have = tuple(l for l in PUBLISHED[name].languages if find_files(name, folder, l, 'test'))
-    hint = f'; to use what is there pass langs={have}' if langs is None and have else ''
     some = '; '.join(lost[:4]) + (' ...' if len(lost)>4 else '')
-    raise XltError(f'{folder} lacks {len(lost)} of the files of {name}{hint}. Missing: {some}')
+    raise XltError(f'{folder} lacks {len(lost)} of the files of {name}{_way_out(name, folder, langs)}. Missing: {some}')
 
 # %% ../../nbs/tasks/07_hub.ipynb #beb53f1b
+def _trained_on(splits, kind): # yields notes
+    "Note the few test rows of the source that its training rows repeat; from a tenth on `check_data` warns of them"
+    if kind not in ('classify','pair','tag') or not {'train','test'}<=splits.keys(): return
+    said = lambda r: tuple(r['tokens']) if kind=='tag' else (r['text'], r.get('text2'))
+    seen = {said(r) for r in splits['train']}
+    n = sum(said(r) in seen for r in splits['test'])
+    if 0<10*n<len(splits['test']): yield f'en test: {n} of {len(splits["test"])} rows stand in train too'
+
 PUBLISHED_TASKS = tuple(n for n,p in PUBLISHED.items() if p.kind!='text')
 
 def load_task(
@@ -273,24 +294,28 @@ def load_task(
     folder:str|Path|None=None, # folder with the files; None for `data_folder`
     langs:tuple|None=None, # languages, None for all there are; English, the source, always comes along
     hub:bool=False, # may the hub be asked, if there is no folder?
+    limit:int|None=None, # rows of each language's validation and test splits of a published task; None or 0: all
 )->Task: # its `notes` count what was mended and dropped, and what looks odd
     "Load a labelled task by name; raises `XltError` listing missing files, or naming what is wrong in one"
+    if name not in PUBLISHED and (known := next((n for n,p in PUBLISHED.items() if name in p.folders), '')):
+        raise XltError(f'{name!r} is what a folder of {known} is called: load_task({known!r}, ...)')
     if check_name(name, (*BENCH, *PUBLISHED_TASKS), 'task') in BENCH: return _embedded(name, folder, langs)
     pub = PUBLISHED[name]
     folder = data_folder(name, folder)
     if folder is None: _refuse_hub(name, pub, hub)
     else: _refuse_missing(name, folder, langs)
-    loader,asked = _Loader(name, folder),pub.asked(langs)
+    loader,asked = _Loader(name, folder, check_number(limit or 0, 'limit', 0, whole=True)),pub.asked(langs)
     if pub.kind=='retrieve' and len(asked)==1:
         raise XltError(f'{name} pairs English with another language: name one in langs=, for instance {pub.languages[1]!r}')
     raw = _gather(loader, asked)
     if pub.kind=='pair':
         _check_lengths(loader.by_line, name)
         _check_parallel(raw, name)
-    odd = check_data(name, pub.kind, raw, 'en', loader.files)
+    odd = check_data(name, pub.kind, raw, 'en', loader.files, bool(limit and loader.by_line))
     labels = pub.labels or labels_of(raw['en'].get('train', []), pub.kind)
     data = {l: DatasetDict({s: typed_rows(r, pub.kind, labels, f'{name}, {l}, {s}') for s,r in splits.items()}) for l,splits in raw.items()}
-    return Task(name, pub.kind, data, labels, licence=pub.licence, scorer=pub.scorer, notes=(*loader.notes, *odd), groups=_titles(raw))
+    notes = (*loader.notes, *_trained_on(raw['en'], pub.kind), *odd)
+    return Task(name, pub.kind, data, labels, licence=pub.licence, scorer=pub.scorer, notes=notes, groups=_titles(raw))
 
 # %% ../../nbs/tasks/07_hub.ipynb #7c3291bf
 def _cut(rows, lang, part, task, shared):

@@ -68,7 +68,7 @@ def plain_rows(
     return [dict(zip(cols, r)) for r in zip(*cols.values())]
 
 # %% ../../nbs/tasks/03_own.ipynb #2868b03e
-def _are(xs, types): return isinstance(xs, list) and all(isinstance(x, types) for x in xs)
+def _are(xs, types): return isinstance(xs, list) and ({*map(type, xs)}<={types} or all(isinstance(x, types) for x in xs))
 def _is_label(x): return x is None or isinstance(x, (str,int))
 
 # %% ../../nbs/tasks/03_own.ipynb #27e8b004
@@ -82,7 +82,8 @@ _STRING,_NAME = (lambda x: isinstance(x, str), 'a string'), (_is_label, 'a name 
 _HOLDS = {**dict.fromkeys(('text','text2','en','question','context','slots'), _STRING),
     **dict.fromkeys(('label','lang','split','group'), _NAME),
     'tokens': (lambda xs: _are(xs, str), 'a list of strings'),
-    'tags': (lambda xs: xs is None or isinstance(xs, list) and all(map(_is_label, xs)), 'a list of names or whole numbers'),
+    'tags': (lambda xs: xs is None or isinstance(xs, list) and ({*map(type, xs)}<={str} or all(map(_is_label, xs))),
+        'a list of names or whole numbers'),
     'answers': (_is_answers, 'as many strings in "text" as whole numbers in "answer_start"')}
 _NEED = dict(classify=('text',), pair=('text','text2'), tag=('tokens',), span=('question','context','answers'), retrieve=('text','en'))
 
@@ -169,6 +170,9 @@ def _table_rows(path):
         rows = [(lines.line_num, r) for r in lines if len(r)>1 or any(map(str.strip, r))]
     if not rows: raise XltError('it is empty')
     head = check_once(rows[0][1], 'column')
+    if not any(n in _KEY for n in head):
+        raise XltError(f'its first line is taken for the names of columns, and none is known: {" | ".join(head):.60}; write a line of '
+                       'names above the rows, such as text and label')
     for n,r in rows:
         if len(r)>len(head):
             raise XltError('rows have more fields than the header has names: quote fields that hold the separator, '
@@ -323,7 +327,7 @@ def word_prefix(
     words:list, # of a file
 )->str: # 'en:', or ''
     "Find the language that nine words in ten have before them, as in `en:Save`"
-    found = Counter(m[0] if (m := re.match('[a-z-]+:', w)) else '' for w in words)
+    found = Counter(m[0] for w in words if ':' in w and (m := re.match('[a-z-]+:', w)))
     first,n = max(found.items(), key=lambda x: x[1], default=('', 0))
     return first if n>=.9*len(words) else ''
 
@@ -341,6 +345,7 @@ def check_data(
     raw:dict, # language -> split -> checked rows with ids
     source:str, # language trained on
     files:dict, # (language, split) -> file, where there is one
+    drawn:bool=False, # are ids numbers of lines, some of which were drawn? then languages share them by chance
 )->tuple: # what looks odd, in words
     "Warn once of all that looks odd in a task's rows; raises `XltError` where scores would mean nothing"
     langs = sorted(raw, key=lambda l: l!=source) # the source first
@@ -353,7 +358,7 @@ def check_data(
             if kind=='tag': found += _prefixed(rs, k[0], raw, where(k))
         ids = {k: [r['id'] for r in rs] for k,rs in rows.items()}
         _check_numbered(ids, where)
-        found += _odd_ids(ids, kind, source, where)
+        if not drawn: found += _odd_ids(ids, kind, source, where)
         found += _same_texts({k: _said(rs, kind) for k,rs in rows.items()}, source, where)
     except XltError as e: raise XltError(f'{name}: {e}') from e
     if found: warnings.warn(f'{name}: ' + '; '.join(found), stacklevel=3)

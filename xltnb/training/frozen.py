@@ -7,6 +7,7 @@ __all__ = ['mean_pooled', 'frozen_encoder', 'Reader', 'vectors', 'split_vectors'
            'fitted', 'frozen_study']
 
 # %% ../../nbs/training/11_frozen.ipynb #a45367bb
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -123,14 +124,30 @@ def split_vectors(
 # %% ../../nbs/training/11_frozen.ipynb #65ee19c9
 class _End:
     "The end of a chain: pool, keep, and answer with the first head's loss"
-    def __init__(self, head): self.head,self.kept = head, []
+    def __init__(self, head): self.head,self.kept,self.losses = head, [], []
 
     def __call__(self, step):
         pooled,raw = mean_pooled(step)
         logits = self.head(pooled)
         loss = nn.functional.cross_entropy(logits, step.inputs['labels'])
-        if not pooled.requires_grad: self.kept.append((pooled.cpu().numpy(), step.inputs['labels'].cpu().numpy()))
+        if not pooled.requires_grad:
+            loss = loss.detach().requires_grad_()
+            self.losses.append(loss)
+            self.kept.append((pooled.cpu().numpy(), step.inputs['labels'].cpu().numpy()))
         return Out(loss, logits, raw)
+
+    def weights(self,
+        loss:Tensor, # that the chain returned for a batch
+    )->list[float]: # of the batch's passes, in order
+        "Read off how the method weighs its passes; raises `XltError` unless its loss is a sum of their losses"
+        new,self.losses = self.losses, []
+        if not new: return []
+        found = torch.autograd.grad(loss, new, allow_unused=True) if loss.requires_grad else [None]*len(new)
+        w = [0. if g is None else g.item() for g in found]
+        if min(w, default=1.)<0 or not math.isclose(sum(a*l.item() for a,l in zip(w, new)), loss.item(), rel_tol=1e-3, abs_tol=1e-6):
+            raise XltError(f'the method returns {loss.item():.3g}, which is no weighted sum of the losses of its passes: a frozen encoder '
+                           'has a logistic head, which learns from weighted points alone; use fine-tuning')
+        return w
 
 # %% ../../nbs/training/11_frozen.ipynb #0350b416
 @dataclass(frozen=True)
@@ -163,18 +180,19 @@ def displaced_points(
     seed:int, # of the run
     readings:int=1, # times each row is read
 )->FrozenPoints:
-    "Compute one point for each pass that the chain makes, with new draws at each reading"
+    "Compute one point for each pass that the chain makes, with new draws at each reading; the method's loss weighs them"
     end,special,columns = _End(head), tuple(reader.tokenizer.all_special_ids), tuple(dict.fromkeys(c for m in methods for c in m.columns))
-    run,rows,n = chain(methods, end), list(feats.with_format(None)), 0
+    run,rows,n,weight = chain(methods, end), list(feats.with_format(None)), 0, []
     for again in range(readings):
         for at in by_length(feats['length'], reader.tokens):
             batch = {k: v.to(reader.net.device) for k,v in pad_batch([rows[i] for i in at], reader.tokenizer, columns).items()}
             extras = {c: batch.pop(c) for c in columns}
-            run(Step(reader.net, batch, extras, special=special, axes=(seed, again, n:=n+1, 0)))
+            out = run(Step(reader.net, batch, extras, special=special, axes=(seed, again, n:=n+1, 0)))
+            weight += end.weights(out.loss)
     reader.read += sum(len(y) for _,y in end.kept)
     if not end.kept: raise XltError('no pass was left without a gradient: this method learns inside the update and needs fine-tuning')
     x,y = (np.concatenate(z) for z in zip(*end.kept))
-    return FrozenPoints(x, y, np.ones(len(y)))
+    return FrozenPoints(x, y, np.repeat(weight, [len(y) for _,y in end.kept]))
 
 # %% ../../nbs/training/11_frozen.ipynb #551b85af
 @dataclass(frozen=True)

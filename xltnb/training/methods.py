@@ -197,6 +197,11 @@ class Method:
         "Prepare the data once, before training: offline augmentation"
         return data
 
+    def subwords(self,
+        tokenizer, # with all subwords
+    ): # bool [V], or None
+        "Mark the subwords that `prepare` may write beside those of the task; None: whatever it writes when it is called"
+
     def loss(self,
         step:Step, # this update
         rest:Callable, # the remaining chain: `rest(step) -> Out`

@@ -13,7 +13,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from html import escape
 
 import numpy as np
@@ -26,7 +25,7 @@ from tqdm import tqdm
 
 from ..core import XltError, check_name, check_number, table_html
 from .features import by_length, decode, make_features, pad_batch
-from ..tasks.task import Task
+from ..tasks.task import Task, row_order
 
 # %% ../../nbs/training/07_scores.ipynb #5c083ad6
 def _seen(): return sys.stderr.isatty() or 'ipykernel' in sys.modules
@@ -128,8 +127,6 @@ def main_metric(
     return dict(span_f1='f1', squad='f1').get(task.metric, task.metric)
 
 # %% ../../nbs/training/07_scores.ipynb #sp394
-def _place(item): return blake2b(str(item).encode(), digest_size=8).digest()
-
 def spread(
     rows:Dataset, # with ids
     n:int|None=None, # at most so many; None or 0: all
@@ -138,7 +135,7 @@ def spread(
     check_number(n or 0, 'limit', 0, whole=True)
     if not n or n>=len(rows): return rows
     ids = rows['id']
-    return rows.select(sorted(sorted(range(len(ids)), key=lambda i: _place(ids[i]))[:n]))
+    return rows.select(sorted(sorted(range(len(ids)), key=lambda i: row_order(ids[i]))[:n]))
 
 # %% ../../nbs/training/07_scores.ipynb #ed95b52e
 def _html(what, table):
@@ -296,7 +293,7 @@ def generalized(
     if len(set(langs))<2: raise XltError(f'the generalized setting needs at least two languages, not {", ".join(langs)}')
     check_number(limit or 0, 'limit', 0, whole=True)
     cells = {(p,q): task.crossed(p, q, split) for p in langs for q in langs}
-    shared = sorted(set.intersection(*[set(c['id']) for c in cells.values()]), key=_place)[:limit or None]
+    shared = sorted(set.intersection(*[set(c['id']) for c in cells.values()]), key=row_order)[:limit or None]
     if not shared: raise XltError(f'{task.name}: the languages {", ".join(langs)} share no item of split {split}')
     hits = [[_hits(model, tokenizer, task, cells[p,q], shared, max_len) for q in langs] for p in langs]
     first = task.source if task.source in langs else langs[0]

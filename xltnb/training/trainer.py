@@ -10,6 +10,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
@@ -158,6 +159,25 @@ def save_model(self:Finetuner,
 ):
     "Write model and tokenizer, without the library's bars"
     with quiet(): super(Finetuner, self).save_model(*args, **kwargs)
+
+# %% ../../nbs/training/08_trainer.ipynb #c51cd618
+@contextmanager
+def _by_products(model, when):
+    "Attention by matrix products meanwhile, in models of the library"
+    was = getattr(getattr(model, 'config', None), '_attn_implementation', None)
+    change = when and was=='sdpa' and hasattr(model, 'set_attn_implementation')
+    if change: model.set_attn_implementation('eager')
+    try: yield
+    finally:
+        if change: model.set_attn_implementation(was)
+
+@patch
+def train(self:Finetuner,
+    *args, # as for `Trainer`
+    **kwargs, # as for `Trainer`
+): # what the library returns
+    "Train as `MethodTrainer` does, with the attention that is fastest in this arithmetic"
+    with _by_products(self.model, self.args.bf16 and self.args.device.type=='cpu'): return super(Finetuner, self).train(*args, **kwargs)
 
 # %% ../../nbs/training/08_trainer.ipynb #f9ed30fb
 @patch
@@ -315,9 +335,10 @@ def generalized(self:Finetuner,
     langs:Sequence[str]|None=None, # default: all of the task
     limit:int|None=None, # items
     split:str='test', # 'validation' or 'test'
+    half:bool=False, # as in `zero_shot`
 )->Matrix: # [P,Q]
     "Score every ordered pair of languages, in the precision of `zero_shot`"
-    with self._precision(): return score_pairs(self.model, self.processing_class, self.task, langs, split, limit, self.cfg.max_len)
+    with self._precision(half): return score_pairs(self.model, self.processing_class, self.task, langs, split, limit, self.cfg.max_len)
 
 # %% ../../nbs/training/08_trainer.ipynb #ca158382
 def averaged(
@@ -361,7 +382,9 @@ def subwords_read(
     max_len:int=128, # subwords, specials included
 )->np.ndarray: # bool, one a subword
     "Find the subwords that a run reads: those of the task, and of what methods write before training"
-    keep = task_subwords(tokenizer, task)
+    told = [m.subwords(tokenizer) for m in methods]
+    keep = np.logical_or.reduce([task_subwords(tokenizer, task), *(k for k in told if k is not None)])
+    methods = [m for m,k in zip(methods, told) if k is None]
     if all(type(m).prepare is Method.prepare for m in methods): return keep
     feats = prepared(task, tokenizer, max_len, methods, seed).with_format(None)
     for c in (c for c in feats.column_names if c.endswith('_ids') and 'type' not in c):

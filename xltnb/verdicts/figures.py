@@ -13,7 +13,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ..core import check_name
-from ..figures.look import QUIET, dress, needed
+from ..figures.look import QUIET, drawing, dress, needed
 from ..records.rules import claimed_range
 from .words import FAILED, HELD, UNMEASURED, OPEN, SMALLER, claimed, interval
 
@@ -115,6 +115,7 @@ def _claim_axes(fig, rows):
         ticktext=texts, tickfont=dict(size=12), showgrid=False, ticks='').update_xaxes(title='effect, in the unit of its rule')
 
 # %% ../../nbs/verdicts/04_figures.ipynb #07d1d21e
+@drawing('A bar inside the green band holds, one that crosses its edge is not settled')
 def claims_fig(
     claims_rows:list[dict], # claim, preset, verdict, effect, low, high, n; text, margin and rule if there are any
 )->go.Figure:
@@ -132,5 +133,5 @@ def claims_fig(
     _claim_axes(fig, rows)
     count = ', '.join(f'{k} {v}' for v in VERDICT_LOOK if (k := sum(r['verdict']==v for r in rows)))
     sub,height = f'effect of the deciding check with its 95 % interval; preset {rows[0]["preset"]}', 40+40*len(rows)
-    dress(fig, f'Of {len(rows)} claims: {count}', sub, 150+height, legend=dict(y=-60/height))
-    return fig.update_layout(title=dict(xref='container', x=.01))
+    dress(fig, f'Of {len(rows)} claims: {count}', sub, 120+height)
+    return fig.update_layout(meta=dict(seeds=f'{min(n)} to {max(n)} seeds a claim' if (n := [r['n'] for r in rows if r['n']]) else ''))

@@ -118,9 +118,17 @@ def paired_runs(
     return [x for _,r in sorted(by.items()) or [(0,{})] if len(x := r|whole)==len(check.arms)]
 
 # %% ../../nbs/verdicts/01_judge.ipynb #a9b40b91
+def _facts(rec):
+    "What two arms of a seed must have in common where both name it: rows, arithmetic, and the weights of what was trained before"
+    how = str(rec.provenance.get('arithmetic') or '').removeprefix('torch.')
+    return dict(data=rec.provenance.get('data'), arithmetic=how) | rec.provenance.get('trained', {})
+
 def _same_data(recs):
-    "Were the arms of a seed run on the same rows, as far as their records say?"
-    return len({r.provenance['data'] for r in recs.values() if r.provenance.get('data')})<2
+    "Were the arms of a seed run on the same rows, in one arithmetic and on the same trained weights, as far as their records say?"
+    seen = {}
+    for rec in recs.values():
+        for name,x in _facts(rec).items(): seen.setdefault(name, set()).update({x} if x else ())
+    return all(len(xs)<2 for xs in seen.values())
 
 # %% ../../nbs/verdicts/01_judge.ipynb #9d76dc06
 def drawn_jobs(
@@ -178,7 +186,7 @@ def _left_out(check, jobs, found, runs, j):
     "A verdict with notes on runs that are missing or were left out"
     if 0<len(found)<(n := planned_seeds(check, jobs)): j = replace(j, note=_notes(f'{len(runs)} of {n} planned seeds', j.note))
     if not (odd := len(found)-len(runs)): return j
-    said = f'{odd} of {len(found)} seeds left out, their arms saw different data; {_AGAIN}'
+    said = f'{odd} of {len(found)} seeds left out, their arms saw different data, trained weights or arithmetic; {_AGAIN}'
     return replace(j, note=_notes(said, runs and j.note))
 
 @cache

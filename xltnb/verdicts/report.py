@@ -6,7 +6,6 @@
 __all__ = ['claim_values', 'changed', 'machine', 'tally', 'report']
 
 # %% ../../nbs/verdicts/05_report.ipynb #f7c8b1cf
-import re
 import time
 from base64 import b64encode
 from html import escape
@@ -19,8 +18,8 @@ from plotly.offline import get_plotlyjs
 
 from ..core import XltError, check_name
 from ..files import atomic_write, package_data, typed_path
-from ..figures.look import paper_figures
-from ..still.still import DARK, still
+from ..figures.look import caption_of, paper_figures
+from ..still.still import IN_DARK_JS, alt_text, still
 from .figures import VERDICT_LOOK, claims_fig
 from .compare import compare_plan
 from .judge import judge_plan
@@ -109,8 +108,9 @@ def _part(fig, id):
     "A figure as a part of the page, and a picture of a phone's width; plotly.js is loaded elsewhere"
     drawn = pio.to_html(fig, full_html=False, include_plotlyjs=False, div_id=id, config=dict(responsive=True, displaylogo=False))
     narrow = b64encode(still(fig, 390).encode()).decode()
-    title = escape(re.sub('<[^>]+>', ' ', fig.layout.title.text or 'figure'))
-    return Markup(f'<div class="wide-only">{drawn}</div><img class="still" alt="{title}" src="data:image/svg+xml;base64,{narrow}">')
+    said,told = (escape(t) for t in (alt_text(fig.layout.to_plotly_json()) or 'figure', caption_of(fig)))
+    picture = f'<img class="still" alt="{said}" src="data:image/svg+xml;base64,{narrow}">'
+    return Markup(f'<div class="wide-only">{drawn}</div>{picture}'+f'<figcaption>{told}</figcaption>'*bool(told))
 
 # %% ../../nbs/verdicts/05_report.ipynb #eb35333d
 def _figure_values(
@@ -232,7 +232,7 @@ def _page_html(
     env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = env.from_string(package_data('report.html.j2').read_text(encoding='utf-8'))
     sign = lambda v: VERDICT_LOOK[check_name(v, VERDICT_LOOK, 'verdict')][0]
-    return template.render(papers=papers, preset=preset, sign=sign, ink=DARK, plotly=get_plotlyjs(),
+    return template.render(papers=papers, preset=preset, sign=sign, shade=Markup(IN_DARK_JS), plotly=get_plotlyjs(),
         written=time.strftime('%Y-%m-%d %H:%M'))
 
 # %% ../../nbs/verdicts/05_report.ipynb #34703130

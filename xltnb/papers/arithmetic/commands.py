@@ -6,26 +6,28 @@
 __all__ = ['merge_']
 
 # %% ../../../nbs/papers/arithmetic/05_commands.ipynb #43e02b62
+import math
 from pathlib import Path
 
-from ...core import XltError
-from .merges import MergeCfg, merge_with
-from .recipes import explain, merge_recipe, open_adapter, open_recipe, read_recipe, write_merged
+from ...core import XltError, from_dict
+from .merges import MergeCfg, plan_merge, two_weights
+from .recipes import check_out, explain, open_recipe, own_out, plan_recipe, write_merge
+from .vectors import TensorSource
 
 # %% ../../../nbs/papers/arithmetic/05_commands.ipynb #56d9357b
-def _merge_two(a, b, method, weight, base, name, settings):
-    "The merged adapter of two paths"
-    given = {k: v for k,v in settings.items() if v is not None}
-    cfg = MergeCfg(method, () if weight is None else (weight, 1-weight), **given)
-    return merge_with(cfg, [open_adapter(a), open_adapter(b)], base, name or None)
+def _merge_two(a, b, weight, base, name, settings):
+    "The merge of two paths"
+    given = {k: v for k,v in settings.items() if v not in (None, False)}
+    cfg = from_dict(MergeCfg, dict(given, weights=() if weight is None else two_weights(weight)))
+    return plan_merge(cfg, [TensorSource(a), TensorSource(b)], _start(base), name or None)
 
 # %% ../../../nbs/papers/arithmetic/05_commands.ipynb #3aadccec
+def _start(base): return base if base in ('auto','zero') else TensorSource(base)
+
 def _report(a, b, base):
     if b: return explain(a, b, base=_start(base))
     _,sources,start = open_recipe(a)
     return explain(*sources, base=start)
-
-def _start(base): return base if base in ('auto','zero') else open_adapter(base)
 
 def _check_beside(a, **given):
     "Refuse options that a recipe would leave unheeded"
@@ -39,34 +41,55 @@ def _origin(about):
     settings = ' '.join(f'{k}={v}' for k,v in about['merge'].items() if k not in ('method','normalise') or v is True)
     return f"{about['merge']['method']} {settings} of {inputs}".replace('  ', ' ')
 
+def _dry(plan, dtype):
+    "Lines on what a merge would do"
+    numbers = sum(math.prod(shape) for shape in plan.shapes.values())
+    yield f'{plan.name}: {plan.first.what} of {len(plan.shapes)} tensors, {numbers:,} weights, written as {dtype}'
+    yield _origin(plan.about)
+    yield f'start: {plan.start.about if plan.start else "not needed"}'
+    yield 'nothing written: leave out --dry-run'
+
+# %% ../../../nbs/papers/arithmetic/05_commands.ipynb #700d6e05
+def _do(plan, out, layout, dtype, keep, dry):
+    "Rehearse or write a merge"
+    if out: check_out(plan, out, layout, keep)
+    if dry: return print(*_dry(plan, dtype), sep='\n')
+    if out: write_merge(plan, out, layout, dtype, keep)
+    print(f'{plan.name}: {_origin(plan.about)}', f'written: {out}' if out else 'nothing written: name a file with --out', sep='\n')
+
 # %% ../../../nbs/papers/arithmetic/05_commands.ipynb #aebc025a
 def merge_(
-    a:str, # a recipe (.yaml), or the first adapter: a file, or an AdapterHub folder
-    b:str='', # the second adapter
+    a:str, # a recipe (.yaml), or the first input: a file or folder of an adapter or a model
+    b:str='', # the second input
     *,
     method:str='linear', # linear, ties, dare_ties, slerp, ...
-    weight:float|None=None, # of the first adapter; the second has the rest
-    base:str='auto', # where they started: auto, zero, or an adapter
+    weight:float|None=None, # of the first input, from 0 to 1; the second has the rest
+    base:str='auto', # where they started: auto, zero, or an adapter or model
     density:float|None=None, # fraction of each vector that is kept
     scale:float|None=None, # factor of the joined vector
+    gamma:float|None=None, # fraction of largest entries that breadcrumbs leaves out
+    epsilon:float|None=None, # spread of DELLA's chances
+    elect:str='', # who elects signs: mass or count
+    normalise:bool=False, # divide the weights by their sum
     seed:int|None=None, # draws what is dropped
     name:str='', # of the result
-    out:str='', # file to write; with --hub a folder
+    out:str='', # file to write; with --hub, and for models that are folders, a folder
+    dtype:str='float32', # of the weights in the file: float32, bfloat16, float16, or same as the inputs
     hub:bool=False, # write AdapterHub's layout
+    dry_run:bool=False, # say what would be done, and write nothing
     explain:bool=False, # print how alike the inputs are; writes nothing without --out
 ):
-    "Merge language adapters by a recipe, or two of them"
+    "Merge language adapters or models by a recipe, or two of them"
     recipe = not b and Path(a).suffix in ('.yaml','.yml')
     if not recipe and not b: raise XltError(f'{a} alone: give a second adapter, or a recipe that ends in .yaml')
-    if recipe: _check_beside(a, method=method!='linear', weight=weight is not None, base=base!='auto', density=density is not None,
-                             scale=scale is not None, seed=seed is not None, name=name, hub=hub)
+    settings = dict(density=density, scale=scale, gamma=gamma, epsilon=epsilon, elect=elect or None, normalise=normalise, seed=seed)
+    if recipe:
+        _check_beside(a, method=method!='linear', weight=weight is not None, base=base!='auto', name=name, hub=hub, dtype=dtype!='float32',
+                      **{k: v not in (None, False) for k,v in settings.items()})
     if explain:
         print(_report(a, b, base))
         if not out: return
     if recipe:
-        own = read_recipe(a).out
-        merged,out = merge_recipe(a, out or None), out or own and Path(a).parent/own
-    else:
-        merged = _merge_two(a, b, method, weight, _start(base), name, dict(density=density, scale=scale, seed=seed))
-        if out: write_merged(merged, out, 'hub' if hub else 'file', (a, b))
-    print(f'{merged.name}: {_origin(merged.about)}', f'written: {out}' if out else 'nothing written: name a file with --out', sep='\n')
+        said,plan = plan_recipe(a)
+        _do(plan, out or said.out and own_out(a, said.out), said.layout, said.dtype, [a], dry_run)
+    else: _do(_merge_two(a, b, weight, base, name, dict(settings, method=method)), out, 'hub' if hub else 'file', dtype, [], dry_run)

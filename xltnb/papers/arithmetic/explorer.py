@@ -16,7 +16,7 @@ from plotly.subplots import make_subplots
 
 from ...core import XltError
 from ...figures.explorer import Explorer, W, paper_widget
-from ...figures.look import COLOURS, INK, QUIET, dress
+from ...figures.look import COLOURS, INK, QUIET, dress, headline
 from .figures import family_of
 from ...records.record import Record
 from ...verdicts.study import study
@@ -57,7 +57,7 @@ def _blank(corners):
     look = dict(symbol='circle-open', color=INK, line=dict(width=3))
     ring = lambda size: go.Scatter(mode='markers', showlegend=False, marker=dict(look, size=size))
     fig.add_trace(ring(14), 1, 1)
-    cells = dict(size=20, symbol='hexagon', colorscale='Viridis')
+    cells = dict(size=20, symbol='hexagon', colorscale='Viridis', line=dict(color=QUIET, width=1))
     fig.add_trace(go.Scatter(mode='markers', showlegend=False, marker=cells, hovertemplate='%{customdata}<extra></extra>'), 1, 2)
     fig.add_trace(ring(30), 1, 2)
     x,y = zip(*(_flat(*p) for p in np.eye(3)))
@@ -68,12 +68,13 @@ def _blank(corners):
     for colour in ('source','target'): fig.add_trace(go.Bar(marker_color=COLOURS[colour]), 2, 2)
     fig.update_xaxes(visible=False, range=[-.12,1.12], row=1, col=2).update_yaxes(visible=False, range=[-.14,1.02], row=1, col=2)
     fig.update_xaxes(title='λ, weight of the source', row=1, col=1).update_yaxes(range=[0,1], row=2, col=1)
-    return dress(fig, '', height=640, barmode='group')
+    return dress(fig, '', ' <br> ', height=640, barmode='group')
 
 # %% ../../../nbs/papers/arithmetic/12_explorer.ipynb #f39efc35
 @paper_widget('arithmetic')
 class LambdaExplorer(Explorer):
-    "A world of related languages: λ, the triangle, the languages; change any control"
+    "A world of related languages: λ, the triangle, the languages"
+    see = 'A bright point inside the triangle is a mixture that beats every corner'
     rows = ('world','target'), ('lam','share')
 
     def __init__(self,
@@ -137,4 +138,4 @@ def view(self:LambdaExplorer)->tuple[list[dict],dict]: # new properties of each 
             dict(x=langs, y=bars, marker=dict(color=shade)), *self._parts()]
     mix = ' + '.join(f'{w:.2f} {c}' for c,w in zip(corners, self.weights) if w>0)
     sub = f'world {run.seed}; triangle and bars: the nearest point of a grid, on fewer sentences than the curve'
-    return data, dict(title=dict(text=f'{mix}: {100*shown:.1f} % right in {target}', subtitle=dict(text=sub)))
+    return data, headline(f'{mix}: {100*shown:.1f} % right in {target}', sub)

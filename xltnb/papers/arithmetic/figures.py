@@ -15,7 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ...core import XltError
-from ...figures.look import COLOURS, INK, QUIET, dress, fade, grouped, needed, panels, report_figures, seed_lines
+from ...figures.look import COLOURS, INK, QUIET, drawing, dress, fade, grouped, needed, panels, report_figures, seed_lines
 from .experiments import arithmetic_jobs
 from .tree import FamilyCfg, known_words
 from ...records.record import Record
@@ -59,12 +59,13 @@ def arm_gains(
 # %% ../../../nbs/papers/arithmetic/11_figures.ipynb #edb91983
 _SHOWN = ('related','half','tuned','half_random','shrunk','none','task_only','mean','entropy','own')
 
+@drawing('A bar clear of the line at zero is a gain, or a loss, that the seeds agree on')
 def arms_fig(
     runs:Sequence[Record], # of the paper
     base:str='source', # arm that is subtracted
     arms:Sequence[str]=_SHOWN, # arms shown
 )->go.Figure:
-    "Draw the points that each arm gains over `base`, a dot a seed"
+    "Draw the points that each arm gains over another, a dot a seed"
     runs = family_of(runs)
     t = arm_gains(runs, base, [a for a in arms if a!=base and a in runs[0].metrics])
     fig,names = go.Figure(), [_NAMES[a] for a in t.index]
@@ -80,7 +81,8 @@ def arms_fig(
     fig.add_vline(x=0, line=dict(color=INK, width=1))
     fig.update_yaxes(autorange='reversed', type='category').update_xaxes(title=f'points over the {_NAMES[base]}')
     sub = f'languages without an adapter; paired by seed, n = {len(runs)}; bar: 95 % interval'
-    return dress(fig, _arms_title(t, base), sub, 170+34*len(t))
+    return dress(fig, _arms_title(t, base), sub, 170+34*len(t),
+        runs=runs)
 
 # %% ../../../nbs/papers/arithmetic/11_figures.ipynb #b044e205
 def _arms_title(t, base):
@@ -91,6 +93,7 @@ def _arms_title(t, base):
     return f'Half source, half related {said} {h.gain:+.1f} points' + (f' ({h.low:+.1f} to {h.high:+.1f})' if h.n>1 else ' (one seed)')
 
 # %% ../../../nbs/papers/arithmetic/11_figures.ipynb #ba68c38b
+@drawing('A ring between the ends is a mixture that beats both adapters')
 def lambda_fig(
     runs:Sequence[Record], # of the paper
     which:str='zero_shot', # 'zero_shot': source and related; 'enhancement': own and related
@@ -108,7 +111,8 @@ def lambda_fig(
                                  hovertemplate='best of the mean, λ %{x}<extra></extra>',
                                  marker=dict(symbol='circle-open', size=14, color=INK)), 1, c)
     fig.update_xaxes(title=f'λ, weight of the {first} adapter').update_yaxes(title='right tags', col=1)
-    return dress(fig, _lambda_title(runs, which, targets), 'thin: a seed; thick: mean of the seeds; ring: best point of the mean', 400)
+    return dress(fig, _lambda_title(runs, which, targets), 'thin: a seed; thick: mean of the seeds; ring: best point of the mean', 400,
+        runs=runs)
 
 # %% ../../../nbs/papers/arithmetic/11_figures.ipynb #af1fbd4a
 def _lambda_title(runs, which, targets):
@@ -129,6 +133,7 @@ def relatedness_df(
     return df.assign(gain=[100*(h-base[s,t]) for s,t,h in zip(df.seed, df.target, df.half)]).reset_index(drop=True)
 
 # %% ../../../nbs/papers/arithmetic/11_figures.ipynb #44620690
+@drawing('Dots that rise to the right say that a nearer relative helps more')
 def relatedness_fig(
     runs:Sequence[Record], # of the paper
 )->go.Figure:
@@ -144,11 +149,13 @@ def relatedness_fig(
     fig.update_yaxes(title='points over the source adapter', col=1)
     rho = np.mean([d[['known','gain']].corr('spearman').iloc[0,1] for _,d in df.groupby('seed')])
     head = f'Rank correlation of gain and words of one origin: {rho:.2f} (mean of {df.seed.nunique()} seeds)'
-    return dress(fig, head, 'a dot is a seed', 420)
+    return dress(fig, head, 'a dot is a seed', 420,
+        runs=family_of(runs))
 
 def _symbol(df, partner): return ('circle','diamond','cross','square','x')[list(df.partner.unique()).index(partner)%5]
 
 # %% ../../../nbs/papers/arithmetic/11_figures.ipynb #ca74e0f7
+@drawing('The last bar of each language above the first one says that its adapter has learned that language')
 def masked_fig(
     runs:Sequence[Record], # of the family, or of real languages
 )->go.Figure:
@@ -161,9 +168,11 @@ def masked_fig(
     fig.update_yaxes(title='hidden words guessed')
     gain = np.mean([np.mean(np.array(c['own'])-np.array(c['none'])) for c in t])
     head = f"A language's own adapter guesses {100*gain:+.1f} points more hidden words than none"
-    return dress(fig, head, f'held-out text; mean of {len(t)} run{"s"*(len(t)>1)}', 360)
+    return dress(fig, head, f'held-out text; mean of {len(t)} run{"s"*(len(t)>1)}', 360,
+        runs=runs)
 
 # %% ../../../nbs/papers/arithmetic/11_figures.ipynb #af4f8f84
+@drawing('Higher bars are more alike; siblings are compared with unrelated languages')
 def vectors_fig(
     runs:Sequence[Record], # of the paper
     pairs:Sequence[tuple]=(('s','b1'),('s','c1'),('b1','b2'),('c1','c2'),('b1','c1')), # languages
@@ -175,9 +184,11 @@ def vectors_fig(
         d = df[(df.a==a) & (df.b==b)].groupby('part', sort=False).cosine.mean()
         if len(d): fig.add_trace(go.Bar(x=list(d.index), y=d.values, name=f'{a} and {b}', marker_color=colour))
     fig.update_yaxes(title='cosine')
-    return dress(fig, 'Language vectors, part by part', f'mean of {df.seed.nunique()} seeds', 340)
+    return dress(fig, 'Language vectors, part by part', f'mean of {df.seed.nunique()} seeds', 340,
+        runs=family_of(runs))
 
 # %% ../../../nbs/papers/arithmetic/11_figures.ipynb #51faada9
+@drawing('Compare half with the first bar of the same language')
 def real_fig(
     runs:Sequence[Record], # of the paper
     arms:Sequence[str]=('source','half','related','shrunk','none'), # arms shown
@@ -190,7 +201,8 @@ def real_fig(
         fig.add_trace(go.Bar(x=langs, y=[100*run.per_language[l][a] for l in langs], name=names[a], marker_color=colour, offsetgroup=a))
     fig.update_yaxes(title='right intents, %')
     n = len(run.curves['task']['seed'])
-    return dress(fig, 'Intents of spoken commands, by adapter', f'one adapter seed, mean of {n} task seed{"s"*(n>1)}: descriptive', 380)
+    return dress(fig, 'Intents of spoken commands, by adapter', f'one adapter seed, mean of {n} task seed{"s"*(n>1)}: descriptive', 380,
+        runs=[run])
 
 # %% ../../../nbs/papers/arithmetic/11_figures.ipynb #4d08610b
 @report_figures('arithmetic')

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Home', 'pretrained', 'add_adapters', 'hits', 'line', 'tuned', 'arms_of', 'relatedness', 'by_layer', 'landscape',
-           'guessed', 'run_family', 'real_text', 'real_rows', 'run_real']
+           'guessed', 'run_family', 'real_text', 'real_rows', 'real_task', 'run_real']
 
 # %% ../../../nbs/papers/arithmetic/10_training.ipynb #e0ca0e45
 import time
@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from ...core import seed_for
+from ...core import XltError, seed_for
 from ...models.adapters import Adapter, BottleneckCfg
 from ...models.attaching import attach
-from ...models.encoders import first_layers, load_mlm
+from ...models.encoders import first_layers, load_mlm, model_hash
 from .experiments import FamilyRunCfg, RealCfg
 from .family import Family, tags_of
 from .merges import merge
@@ -280,7 +280,9 @@ def run_family(
     "Train one world and score every arm in the languages that have no adapter; raises `Paused` at the deadline"
     begun = time.monotonic()
     with ctx.scratch('arithmetic.family', EXPERIMENTS['arithmetic.family'].version, cfg, seed) as out:
-        home = add_adapters(pretrained(cfg, seed, ctx, out), ctx, out)
+        home = pretrained(cfg, seed, ctx, out)
+        made = {f'family {home.world.key}': model_hash(home.model)[:16]}
+        add_adapters(home, ctx, out)
     trained = time.monotonic()
     ctx.report(.8, 'scoring')
     zero,more = ({t: line(home, t, first(t), cfg.related(t)) for t in cfg.targets} for first in (lambda t: cfg.source, lambda t: t))
@@ -288,7 +290,7 @@ def run_family(
     for head,lines in (('',zero), ('own_',more)):
         for t,x in tuned(lines).items(): arms[t] |= {f'{head}{k}': x[k] for k in ('tuned','elsewhere')}
     res = _record(home, arms, zero, more)
-    res.provenance |= dict(world=home.world.key, train_s=round(trained-begun, 1), score_s=round(time.monotonic()-trained, 1))
+    res.provenance |= dict(world=home.world.key, trained=made, train_s=round(trained-begun, 1), score_s=round(time.monotonic()-trained, 1))
     return res
 
 # %% ../../../nbs/papers/arithmetic/10_training.ipynb #f5858b76
@@ -319,6 +321,17 @@ def real_rows(
     rows = rows.select(np.random.default_rng(seed_for('real rows', split, seed)).permutation(len(rows))[:n])
     enc = tok([f'query: {t}' for t in rows['text']], truncation=True, max_length=64, padding=True, return_tensors='np')
     return enc['input_ids'].astype(np.int64), np.array(rows['label'])
+
+# %% ../../../nbs/papers/arithmetic/10_training.ipynb #6ccbdac7
+def real_task(
+    cfg:RealCfg, # task and languages
+)->Task: # opened
+    "Open the task of a run before anything is trained; raises `XltError` for one without texts to classify in its languages"
+    task = load_bench(cfg.task)
+    if task.kind!='classify':
+        raise XltError(f'the task {cfg.task} is of kind {task.kind}: give one that classifies texts, such as ha_intent')
+    for l in ('en', cfg.partner, *cfg.targets): task.rows(l, 'test')
+    return task
 
 # %% ../../../nbs/papers/arithmetic/10_training.ipynb #2b5f19ae
 def _real_adapters(
@@ -383,11 +396,11 @@ def run_real(
     ctx:Ctx, # cache, deadline, progress
 )->Result:
     "Decide go or no-go for adapters of real languages, then run a task; raises `Paused` at the deadline"
+    task,asked,bf16 = real_task(cfg), ('en', cfg.partner, *cfg.targets), pays_bf16(ctx.device)
     with ctx.scratch('arithmetic.real', EXPERIMENTS['arithmetic.real'].version, cfg, seed) as out:
         model,tok,langs = _real_adapters(cfg, ctx, out)
     ctx.report(.6, 'held-out words')
     guess = _go_or_no_go(model, tok, langs, cfg.held)
-    task,asked,bf16 = load_bench(cfg.task), ('en', cfg.partner, *cfg.targets), pays_bf16(ctx.device)
     test = {l: real_rows(task, tok, l, 'test', cfg.limit) for l in asked}
     train,how = real_rows(task, tok, 'en', 'train', cfg.rows), TaskCfg(cfg.epochs, 16, 2e-3, cfg.reduction_task, bf16)
     found = {l: [] for l in asked}

@@ -11,7 +11,7 @@ from fastcore.basics import patch
 
 from ...core import XltError, check_name
 from ...figures.explorer import Explorer, W, paper_widget
-from ...figures.look import QUIET, dress, panels
+from ...figures.look import QUIET, dress, headline, panels
 from .arms import META_ARMS
 from .figures import ARM_COLOURS, CURVES, _curve, boundary, of_study
 from ...records.record import Record
@@ -30,6 +30,7 @@ def _mean_line(x, rows, arm, show, **more):
 @paper_widget('metapretrain')
 class PhasesExplorer(Explorer):
     "Arms of meta-pretraining, on and off"
+    see = 'See what English pays, and what the others gain, where the second phase begins'
     def __init__(self,
         arms:tuple=('META','JOINT','XPHASE'), # that are shown at first
         records:list[Record]|None=None, # runs; None: those of the largest preset that there are runs of
@@ -93,13 +94,15 @@ def shapes(self:PhasesExplorer)->list: # of four
     return [line(x,c,dash) for x,dash in ((now,'dot'), (cut,'dash')) for c in (1,2)]
 
 # %% ../../../nbs/papers/metapretrain/08_explorer.ipynb #0dcb18a1
+_HOW = 'means over seeds; dashed: the second phase begins; dotted: the cursor'
+
 @patch
 def blank(self:PhasesExplorer)->go.Figure: # with a line an arm and panel
     "Draw three panels: English loss, retrieval, and a measure by layer"
     f = panels([CURVES['loss_en'], CURVES['retrieval'], 'by layer'], False, .08)
     for t,c in self.traces(): f.add_trace(t, 1, c)
     f.update_xaxes(title='million tokens', col=1).update_xaxes(title='million tokens', col=2).update_xaxes(title='layer', col=3)
-    return dress(f, '', 'means over seeds; dashed: the second phase begins; dotted: the cursor', 420, legend=dict(y=-.28))
+    return dress(f, '', _HOW, 360, lines=2)
 
 # %% ../../../nbs/papers/metapretrain/08_explorer.ipynb #673e1c96
 @patch
@@ -107,4 +110,4 @@ def view(self:PhasesExplorer)->tuple[list[dict],dict]: # of each trace, of the l
     "Say which lines are seen, what the title says, where cursor and boundary stand"
     data = [dict(y=t.y, visible=t.visible) for t,_ in self.traces()]
     third = dict(text=f'{self.value("measure")} by layer')
-    return data, dict(title_text=self.title(), shapes=self.shapes(), annotations=[{}, {}, third])
+    return data, dict(headline(self.title(), _HOW), shapes=self.shapes(), annotations=[{}, {}, third])

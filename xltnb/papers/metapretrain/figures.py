@@ -16,7 +16,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ...core import check_name
-from ...figures.look import INK, QUIET, dress, fade, grouped, needed, panels, report_figures, seed_lines
+from ...figures.look import INK, QUIET, drawing, dress, fade, grouped, needed, panels, report_figures, seed_lines
 from .arms import LAB_ARMS, META_ARMS, arm_cfg, tokens_read
 from .experiments import META_SCALES
 from ...records.record import Record
@@ -30,12 +30,12 @@ ARM_COLOURS = dict(META='#D55E00', JOINT='#0072B2', JOINT_EN='#56B4E9', XPHASE='
 
 def of_study(
     records:Iterable[Record], # runs of the paper
-    study:str, # 'arms', 'lab', 'shape' or 'search'
+    study:str, # 'arms', 'world', 'twice', 'lab', 'shape' or 'search'
 )->dict: # arm -> its records, in the order of `META_ARMS`
     "Sort runs of one study by arm"
-    check_name(study, ('arms','lab','shape','search'), 'study')
+    check_name(study, ('arms','world','twice','lab','shape','search'), 'study')
     found = grouped((r for r in records if r.labels.get('study')==study), lambda r: r.labels['row'])
-    order = [a for a in (META_ARMS if study=='arms' else LAB_ARMS if study=='lab' else found) if a in found]
+    order = [a for a in (META_ARMS if study in ('arms','world','twice') else LAB_ARMS if study=='lab' else found) if a in found]
     return {a: found[a] for a in order}
 
 # %% ../../../nbs/papers/metapretrain/07_figures.ipynb #efec72d4
@@ -65,6 +65,7 @@ def _level(fig, y, text, col, colour=QUIET):
         font=dict(size=11, color=colour))
 
 # %% ../../../nbs/papers/metapretrain/07_figures.ipynb #d4ca4cb8
+@drawing('A lower loss and a higher retrieval are better; compare arms at equal tokens')
 def curves_fig(
     records:Iterable[Record], # runs of the paper
     arms:tuple=('META','JOINT','XPHASE','body'), # to draw
@@ -81,7 +82,8 @@ def curves_fig(
         if cut: fig.add_vline(cut/1e6, line=dict(color=QUIET, width=1, dash='dash'), row=1, col=c)
     fig.update_xaxes(title='million tokens read')
     sub = 'development text; dashed: the second phase begins; thin lines are seeds'
-    return dress(fig, _curves_title(found), sub, 400, legend=dict(y=-.3))
+    return dress(fig, _curves_title(found), sub, 400,
+        runs=[r for rs in found.values() for r in rs])
 
 # %% ../../../nbs/papers/metapretrain/07_figures.ipynb #1917153d
 def _curves_title(found):
@@ -107,6 +109,7 @@ def _points(fig, a, rs, metric, c):
 _ARM_METRICS = dict(loss_en='loss in English', loss_others='loss in the others', probe_G='probe in English (F1)',
     retrieval='retrieval (P@1)')
 
+@drawing('Arms whose intervals overlap are not told apart')
 def abilities_fig(
     records:Iterable[Record], # runs of the paper
     metrics:dict=_ARM_METRICS, # metric -> its name
@@ -123,7 +126,8 @@ def abilities_fig(
         if m=='retrieval': fig.add_vline(lexical, line=dict(color=INK, width=1, dash='dot'), row=1, col=c)
     fig.update_yaxes(type='category', autorange='reversed', showgrid=False)
     sub = 'test text; the untrained model has no bar for loss; dotted: lexical retrieval, which needs no model'
-    return dress(fig, title or _arms_title(found), sub, 150+34*len(found))
+    return dress(fig, title or _arms_title(found), sub, 150+34*len(found),
+        runs=[r for rs in found.values() for r in rs])
 
 # %% ../../../nbs/papers/metapretrain/07_figures.ipynb #59bd09b5
 def _arms_title(found):
@@ -144,6 +148,7 @@ def arms_table(
     return pd.DataFrame({a: row(rs) for a,rs in found.items()}).T
 
 # %% ../../../nbs/papers/metapretrain/07_figures.ipynb #0fcd1987
+@drawing('A line above both controls aligns more than shared words do')
 def alignment_fig(
     records:Iterable[Record], # runs of the paper
     study:str='arms', # or 'shape'
@@ -163,7 +168,8 @@ def alignment_fig(
     if measure in ('raw','centred'): _controls(fig, next(iter(found.values()))[0])
     fig.update_xaxes(title='depth (0: embeddings, 1: last layer)' if study=='shape' else 'layer (0: embeddings)')
     fig.update_yaxes(title=measure)
-    return dress(fig, _layers_title(found, measure), 'mean over languages of held-out sentence pairs', 420, legend=dict(y=-.28))
+    return dress(fig, _layers_title(found, measure), 'mean over languages of held-out sentence pairs', 420,
+        runs=[r for rs in found.values() for r in rs])
 
 # %% ../../../nbs/papers/metapretrain/07_figures.ipynb #9d2dac4b
 SHAPES = dict(shape='e5-small, for sentences', **{'shape-mlm': 'e5-small with a masked-word head', 'shape-random': 'random weights'})
@@ -183,6 +189,7 @@ def _layers_title(found, measure):
 # %% ../../../nbs/papers/metapretrain/07_figures.ipynb #edda08d8
 _LAB_CURVES = dict(loss_en='loss in English', words='word translation (P@1)', retrieval='retrieval (P@1, best layer)')
 
+@drawing('Both copies are one language in other symbols, so perfect alignment is possible')
 def lab_fig(
     records:Iterable[Record], # runs of the paper
     only:tuple=(), # arms to draw; (): all
@@ -201,7 +208,8 @@ def lab_fig(
     at = {a: np.mean([r.metrics['words'] for r in rs]) for a,rs in found.items()}
     title = 'Words translated: '+', '.join(f'{a} {v:.1%}' for a,v in at.items())
     sub = f'{len(next(iter(found.values())))} seeds an arm, trained side by side; chance {some.metrics["chance"]:.1%}'
-    return dress(fig, title, sub, 400, legend=dict(y=-.3))
+    return dress(fig, title, sub, 400,
+        runs=[r for rs in found.values() for r in rs])
 
 # %% ../../../nbs/papers/metapretrain/07_figures.ipynb #1b6faa36
 @report_figures('metapretrain')

@@ -8,6 +8,7 @@ __all__ = ['LanguageRows', 'PairRows', 'RowReader', 'At', 'Pretraining']
 # %% ../../../nbs/papers/metapretrain/03_phases.ipynb #a4ccfb63
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import ceil, inf
@@ -22,7 +23,9 @@ from ...core import XltError, seed_for, stable_hash, to_dict
 from .arms import MetaCfg, PhaseCfg, rows_read, text_print, vocab_print
 from .carry import carry, check_tied, common_rows, meta_model, neighbour_space
 from .corpus import load_vocab, meta_corpus, pairs_of, split_of
+from ...models.encoders import model_hash
 from ...records.checkpoints import Checkpoint, from_tensors
+from ...records.leases import Lease
 from ...training.mlm import Corpus, Frame, hide, masked_loss, pack
 from ...training.mlm_run import schedule
 
@@ -106,6 +109,7 @@ class At:
     tokens:dict = field(default_factory=dict) # stream -> tokens read, padding left out
     rows:dict = field(default_factory=dict) # stream -> rows read
     curve:list = field(default_factory=list) # a dict a look
+    first:dict = field(default_factory=dict) # name of a shared first phase -> hash of its weights
 
 # %% ../../../nbs/papers/metapretrain/03_phases.ipynb #9df1a0c8
 def _no_look(
@@ -126,7 +130,7 @@ class Pretraining:
         device:str='cpu', # 'cpu' or 'cuda'
         shared:str|Path|None=None, # folder of first phases that several arms share; None: not kept
     ):
-        self.cfg,self.seed,self.look,self.device,self.shared = cfg, seed, look, device, shared
+        self.cfg,self.seed,self.look,self.device,self.shared,self.turn = cfg, seed, look, device, shared, None
         self.file,self.at,self.done = Path(folder)/'state.safetensors', At(), not cfg.phases
         self.langs = tuple(sorted({l for s in rows_read(cfg) for l in s.split('+')}))
         self.checkpoint = Checkpoint(self.file, self.identity())
@@ -283,13 +287,21 @@ def first(self:Pretraining)->Checkpoint|None:
     return Checkpoint(Path(self.shared)/f'{stable_hash(key)}.safetensors', {})
 
 @patch
+def note_first(self:Pretraining,
+    first:Checkpoint, # of the first phase
+):
+    "Note the weights that arms with the same first phase stand on, for the provenance"
+    self.at.first = {first.file.stem: model_hash(self.model)[:16]}
+
+@patch
 def take_first(self:Pretraining)->bool: # was it there?
     "Take a first phase that another arm has trained"
     first = self.first()
-    if self.at.phase or self.at.update or first is None or not (found := first.load()): return False
+    if self.at.phase or first is None or not (found := first.load()): return False
     tensors,at = found
     self.put(tensors)
     self.at = At(**at)
+    self.note_first(first)
     return True
 
 # %% ../../../nbs/papers/metapretrain/03_phases.ipynb #1215f3f4
@@ -298,7 +310,10 @@ def end_phase(self:Pretraining):
     "End the phase: share it if it is the first, begin the next"
     check_tied(self.model)
     self.at.phase,self.at.update = self.at.phase+1, 0
-    if self.at.phase==1 and (first := self.first()): self.save(first)
+    if self.at.phase==1 and (first := self.first()):
+        self.note_first(first)
+        self.save(first)
+        if self.turn: self.turn.release()
     self.go_on()
 
 @patch
@@ -307,6 +322,25 @@ def go_on(self:Pretraining):
     self.done = self.at.phase==len(self.cfg.phases)
     if self.done: self.check_counts()
     else: self.begin(self.at.phase)
+
+# %% ../../../nbs/papers/metapretrain/03_phases.ipynb #53e25142
+@patch
+def take_turn(self:Pretraining,
+    report:Callable, # report(fraction that is done, a few words)
+    deadline:float, # `time.time()` at which to stop waiting
+)->Lease|None: # a lease on the first phase; None where there is nothing to train in it, or the time is up
+    "Have one arm train a first phase that several share: the others wait for it, and take it"
+    if self.done or self.at.phase or not (first := self.first()): return None
+    turn = Lease(first.file.parent/'.claims'/f'{first.file.name}.lock')
+    while not self.take_first():
+        if turn.take():
+            if not self.take_first(): return turn
+            turn.release() # it arrived just then
+            break
+        if time.time()>deadline: return None
+        report(0., f'waits for the first phase, which {turn.owner()} trains')
+        time.sleep(.5)
+    self.go_on()
 
 # %% ../../../nbs/papers/metapretrain/03_phases.ipynb #d3cde403
 @patch
@@ -317,15 +351,10 @@ def looks_of(self:Pretraining)->set: # updates of the phase after which to evalu
     n = max(1, round(self.cfg.looks*share))
     return {round(self.reader.updates*(i+1)/n) for i in range(n)}
 
-# %% ../../../nbs/papers/metapretrain/03_phases.ipynb #115d87a5
+# %% ../../../nbs/papers/metapretrain/03_phases.ipynb #0eceb5ab
 @patch
-def run(self:Pretraining,
-    report:Callable=lambda share, note='': None, # report(fraction that is done, a few words)
-    deadline:float=inf, # `time.time()` at which to save and stop
-    every:float=60., # seconds between checkpoints
-)->'Pretraining': # itself; `done` says whether it came to its end
-    "Train until the end or the deadline"
-    if not self.done and self.take_first(): self.go_on()
+def _train(self:Pretraining, report, deadline, every):
+    "Train what is left, and save now and then"
     total,began,saved = sum(p.total for p in self.cfg.phases), time.monotonic(), time.monotonic()
     while not self.done:
         self.model.train()
@@ -340,6 +369,19 @@ def run(self:Pretraining,
         report(sum(self.at.rows.values())/total, f'phase {self.at.phase+1}')
     self.at.seconds += time.monotonic()-began
     return self
+
+# %% ../../../nbs/papers/metapretrain/03_phases.ipynb #115d87a5
+@patch
+def run(self:Pretraining,
+    report:Callable=lambda share, note='': None, # report(fraction that is done, a few words)
+    deadline:float=inf, # `time.time()` at which to save and stop
+    every:float=60., # seconds between checkpoints
+)->'Pretraining': # itself; `done` says whether it came to its end
+    "Train until the end or the deadline"
+    self.turn = self.take_turn(report, deadline)
+    if not (self.turn or self.at.phase or self.done or self.first() is None): return self # the time is up, another arm is at it
+    with self.turn or nullcontext(): return self._train(report, deadline, every)
+
 
 # %% ../../../nbs/papers/metapretrain/03_phases.ipynb #30418453
 @patch

@@ -15,7 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from IPython.display import display
 
-from ...figures.look import COLOURS, QUIET, dress, each_arm, fade, grouped, needed, panels, printed_points, seed_lines, shown
+from ...figures.look import COLOURS, QUIET, drawing, dress, each_arm, fade, grouped, needed, panels, printed_points, seed_lines, shown
 from ...records.record import Record
 
 # %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #8e0580da
@@ -100,13 +100,14 @@ def add_levels(
     x:list, # the lines reach from the first to the last
     records:list[Record], # runs of one arm
     show:bool, # in the legend; once a figure
+    upright:bool=False, # where scores are drawn from left to right
 ):
     "Draw what naming the commonest state of a square scores, with and without the number of the move"
     for m,(of,dash) in _LEVELS.items():
         if not all(m in r.metrics for r in records): continue
-        y,look = mean_of(records,m), dict(color=QUIET, dash=dash, width=1.5)
-        fig.add_trace(go.Scatter(x=[x[0],x[-1]], y=[y,y], mode='lines', name=f'commonest state {of}', legendgroup=m, showlegend=show,
-            line=look, hovertemplate='%{y:.3f}'),1,c)
+        ends,at = ([x[0],x[-1]], [mean_of(records,m)]*2)[::-1 if upright else 1]
+        fig.add_trace(go.Scatter(x=ends, y=at, mode='lines', name=f'commonest state {of}', legendgroup=m, showlegend=show,
+            line=dict(color=QUIET, dash=dash, width=1.5), hovertemplate='%{x:.3f}' if upright else '%{y:.3f}'),1,c)
 
 # %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #ea92993e
 def _anchors_panel(fig, c, records, printed):
@@ -122,6 +123,7 @@ def _anchors_panel(fig, c, records, printed):
     fig.update_xaxes(tickvals=x, ticktext=[str(k) for k in counts], title='anchor squares', range=[-.4,len(x)-.6], row=1, col=c)
 
 # %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #09969987
+@drawing('Orange meets blue where a probe reads one board in both languages')
 def anchors_fig(
     records:Iterable[Record], # alignment runs of language pairs
     printed:dict|None=None, # `printed_points()`; the default; {} draws none
@@ -133,7 +135,8 @@ def anchors_fig(
     for c,rs in enumerate(pairs.values(),1): _anchors_panel(fig, c, rs, printed)
     fig.update_yaxes(title=ACCURACY, col=1)
     how = 'a probe trained on language 0, applied to itself and to the other language; a dot is a seed'
-    return dress(fig, _anchors_title(pairs), how)
+    return dress(fig, _anchors_title(pairs), how,
+        runs=[r for rs in pairs.values() for r in rs])
 
 # %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #12dc601e
 def _by_layer(records, metric):
@@ -174,6 +177,7 @@ def _layers_panel(fig, c, records, printed):
     fig.update_xaxes(title='layer', dtick=1, row=1, col=c)
 
 # %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #9604016f
+@drawing('The gap between blue and orange is what a probe of one language misses in the other')
 def layers_fig(
     records:Iterable[Record], # alignment runs that probed every layer
 )->go.Figure:
@@ -183,7 +187,8 @@ def layers_fig(
     for c,rs in enumerate(arms.values(),1): _layers_panel(fig, c, rs, printed.get(rs[0].arm,{}))
     fig.update_yaxes(title=ACCURACY, col=1)
     title = 'Best layer to read the board: '+each_arm(arms, lambda rs: _best_layer(rs,'within'), str)
-    return dress(fig, title, 'layer 0 is the embedding; thin lines are seeds, thick ones their mean')
+    return dress(fig, title, 'layer 0 is the embedding; thin lines are seeds, thick ones their mean',
+        runs=[r for rs in arms.values() for r in rs])
 
 # %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #ebf201b5
 def _probe_panel(fig, c, records):
@@ -203,6 +208,7 @@ def _last_evaluation(records):
     return f'{y:.2f} after {tokens/1e6:.0f} M tokens'
 
 # %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #2baf0cad
+@drawing('A line that still rises at the right end would have gone on')
 def probe_curve_fig(
     records:Iterable[Record], # alignment runs; those that were evaluated during training are drawn
 )->go.Figure:
@@ -212,7 +218,8 @@ def probe_curve_fig(
     for c,rs in enumerate(arms.values(),1): _probe_panel(fig, c, rs)
     fig.update_yaxes(title=ACCURACY, col=1)
     how = "a fresh probe at each point, on fewer games than the record's own; thin lines are seeds, thick ones their mean"
-    return dress(fig, 'Across languages: '+each_arm(arms, _last_evaluation, str), how)
+    return dress(fig, 'Across languages: '+each_arm(arms, _last_evaluation, str), how,
+        runs=[r for rs in arms.values() for r in rs])
 
 # %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #a26bd6ff
 def scores_by_seed(

@@ -10,7 +10,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ...core import XltError
-from ...figures.look import COLOURS, INK, panels
+from ...figures.look import COLOURS, COLUMN, INK, panels
+from ...still.ink import wrapped
 from ...othello.rules import SYMMETRIES, symmetries
 
 # %% ../../../nbs/papers/mothello/05_boards.ipynb #549df375
@@ -52,6 +53,8 @@ def _board_axes(fig, n):
     fig.update_yaxes(range=[n-.5,-.5], ticktext=list('abcdefgh'[:n]), **tick)
 
 # %% ../../../nbs/papers/mothello/05_boards.ipynb #01d340a8
+def _side(count): return min(250, (COLUMN-30)//count-40) # pixels of a board, of as many in a row
+
 def board_fig(
     boards:dict, # title to classes [n*n] or probabilities [n*n,3]
     n:int, # squares along one side
@@ -61,14 +64,17 @@ def board_fig(
     for name,b in boards.items():
         if np.size(b) in (n*n,3*n*n): continue
         raise XltError(f'board {name!r} has {np.size(b)} values; {n}×{n} squares need {n*n} classes or {3*n*n} probabilities')
-    side,count = 250 if len(boards)<4 else 190, len(boards)
-    fig = panels(boards, False, .06/max(1,count))
+    count = len(boards)
+    side = _side(max(1, count))
+    names = [wrapped(k, 13, side+28) for k in boards]
+    fig = panels(names, False, .06/max(1,count))
     for c,b in enumerate(boards.values(),1):
         for t in _board_traces(b, n, last, side): fig.add_trace(t, 1, c)
         _ruled(fig, n, c)
         fig.update_yaxes(scaleanchor=f'x{c if c>1 else ""}', row=1, col=c)
     _board_axes(fig, n)
-    size = dict(width=(side+40)*count+30, height=side+90, margin=dict(l=30,r=10,t=40,b=30))
+    top = 23+17*(1+max((k.count('<br>') for k in names), default=0))
+    size = dict(width=(side+40)*count+30, height=side+50+top, margin=dict(l=30,r=10,t=top,b=30))
     return fig.update_layout(template='xltnb', **size, plot_bgcolor='#e4efe6')
 
 # %% ../../../nbs/papers/mothello/05_boards.ipynb #01acad70
@@ -81,5 +87,5 @@ def boards_under_symmetries_fig(
     b,images = np.asarray(board), symmetries(n)
     names = ['as it is']+[f'{name}: {(b[i]==b).mean():.0%} the same' for name,i in zip(SYMMETRIES[1:],images[1:])]
     fig = board_fig({k:b[i] for k,i in zip(names,images)}, n)
-    for c,i in enumerate(images if last is not None else (),1): fig.add_trace(_dot(int(np.flatnonzero(i==last)[0]), n, 190), 1, c)
+    for c,i in enumerate(images if last is not None else (),1): fig.add_trace(_dot(int(np.flatnonzero(i==last)[0]), n, _side(4)), 1, c)
     return fig

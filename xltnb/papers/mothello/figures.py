@@ -14,8 +14,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ...core import XltError
-from ...figures.look import COLOURS, QUIET, dress, each_arm, fade, needed, panels, report_figures
-from .alignment_figures import ACCURACY, add_levels, anchors_fig, by_title, control_name, layers_fig
+from ...figures.look import COLOURS, QUIET, drawing, dress, each_arm, fade, needed, panels, report_figures
+from .alignment_figures import add_levels, anchors_fig, by_title, control_name, layers_fig
 from .alignment_figures import mean_of, probe_curve_fig, scores_by_seed
 from ...othello.rules import SYMMETRIES
 from ...records.published import load_paper
@@ -41,6 +41,7 @@ def _heat(z, order, low, high, bar):
         hovertemplate='probe of %{y} on %{x}: %{z:.3f}<extra></extra>')
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #43fc676d
+@drawing('Bright blocks are groups of languages that share one board; on the right a symmetry may join them')
 def matrix_fig(
     record:Record, # a run with more than two languages
 )->go.Figure:
@@ -56,7 +57,8 @@ def matrix_fig(
     fig.update_yaxes(type='category', autorange='reversed', showgrid=False).update_yaxes(title='language of the probe', col=1)
     plain,best = (np.asarray(got[k])[~np.eye(len(order),dtype=bool)].mean() for k in keys)
     title = f'{len(order)} languages: {plain:.2f} between two as they are, {best:.2f} under the best symmetry'
-    return dress(fig, title, f'probe accuracy (fraction of squares), seed {record.seed}', 460)
+    return dress(fig, title, f'probe accuracy (fraction of squares), seed {record.seed}', 460,
+        runs=[record])
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #fdf8d770
 _BANDS = {'0.91 and above': (.91,1), '0.84 to 0.90': (.84,.90), '0.70 to 0.83': (.70,.83), 'below 0.70': (0,.69)}
@@ -79,23 +81,23 @@ def bands_table(
     return pd.DataFrame({'pairs in the paper, 9 seeds': _count_bands(printed), f'here, seeds: {len(records)}': _count_bands(ours)})
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #797d01c8
-_SYMMETRY_NAMES = ('as it is', 'rotation', 'main<br>diagonal', 'other<br>diagonal')
+_SYMMETRY_NAMES = ('as it is', 'rotation', 'main diagonal', 'other diagonal')
 
 def _scores(record, i, show):
     "The four scores of the `i`-th run"
     colour,symbol = COLOURS[('naive','anchors','sym')[i%3]], ('circle','square','diamond')[i%3]
-    return go.Scatter(x=_SYMMETRY_NAMES, y=[record.metrics[f'across_s{s}'] for s in range(4)], mode='lines+markers',
+    return go.Scatter(y=_SYMMETRY_NAMES, x=[record.metrics[f'across_s{s}'] for s in range(4)], mode='lines+markers',
         name=f'{("first","second","third")[i%3]} seed', legendgroup=str(i), showlegend=show, line=dict(color=colour, width=1),
-        marker=dict(size=9, color=colour, symbol=symbol), hovertemplate=f'seed {record.seed}, %{{x}}: %{{y:.3f}}')
+        marker=dict(size=9, color=colour, symbol=symbol), hovertemplate=f'seed {record.seed}, %{{y}}: %{{x:.3f}}')
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #bc893b25
 def _control(record): return record.metrics[control_name(record)]
 
 def _controls(records, show):
     "The best of as many random relabellings, a cross a run"
-    return go.Scatter(x=['control']*len(records), y=[_control(r) for r in records], mode='markers',
+    return go.Scatter(y=['control']*len(records), x=[_control(r) for r in records], mode='markers',
         name='random relabellings', legendgroup='control', showlegend=show,
-        marker=dict(symbol='x-thin', size=9, line=dict(color=QUIET, width=2)), hovertemplate='control: %{y:.3f}')
+        marker=dict(symbol='x-thin', size=9, line=dict(color=QUIET, width=2)), hovertemplate='control: %{x:.3f}')
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #fa6be4ba
 def _symmetry_title(arms):
@@ -109,6 +111,7 @@ def _symmetry_title(arms):
     return f'{who[:1].upper()+who[1:]}: {plain:.2f} as it is, {best:.2f} under the best symmetry, control {control:.2f}'
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #178f2985
+@drawing('A seed whose mark stands clear of the crosses at one symmetry sees the same board, turned or mirrored')
 def symmetry_fig(
     records:Iterable[Record], # alignment runs
 )->go.Figure:
@@ -118,10 +121,11 @@ def symmetry_fig(
     for c,rs in enumerate(arms.values(),1):
         for i,r in enumerate(rs): fig.add_trace(_scores(r, i, c==1),1,c)
         fig.add_trace(_controls(rs, c==1),1,c)
-        add_levels(fig, c, [_SYMMETRY_NAMES[0],'control'], rs, c==1)
-    fig.update_xaxes(tickangle=0).update_yaxes(title=ACCURACY, col=1)
+        add_levels(fig, c, [_SYMMETRY_NAMES[0],'control'], rs, c==1, upright=True)
+    fig.update_xaxes(title='probe accuracy').update_yaxes(autorange='reversed', type='category')
     how = 'the probe of language 0 on the other language, scored against the rotated or reflected board'
-    return dress(fig, _symmetry_title(arms), how, 420, legend=dict(y=-.32))
+    return dress(fig, _symmetry_title(arms), how, 380,
+        runs=[r for rs in arms.values() for r in rs])
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #e5dfc6ef
 def _late(record):
@@ -153,11 +157,12 @@ def probe_scores(
     return pd.DataFrame(rows).groupby(['anchors','probe','layer'], sort=False).mean().round(3).astype(object).fillna('')
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #17df116d
-def _edit_traces(y, name, colour):
+def _edit_traces(x, name, colour):
     "A bar for the mean, a dot for each seed"
-    yield go.Bar(x=[name], y=[np.mean(y)], marker_color=fade(colour,.45), showlegend=False, hovertemplate='%{y:.2f}<extra></extra>')
-    yield go.Scatter(x=[name]*len(y), y=y, mode='markers', marker=dict(color=colour,size=8), showlegend=False,
-        hovertemplate='%{y:.2f}<extra>one seed</extra>')
+    yield go.Bar(y=[name], x=[np.mean(x)], orientation='h', marker_color=fade(colour,.45), showlegend=False,
+        hovertemplate='%{x:.2f}<extra></extra>')
+    yield go.Scatter(y=[name]*len(x), x=x, mode='markers', marker=dict(color=colour,size=8), showlegend=False,
+        hovertemplate='%{x:.2f}<extra>one seed</extra>')
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #1a1fcd20
 def _left(records, metric):
@@ -171,10 +176,11 @@ _WAYS = dict(own=('own probe','within'), cross=("other language's probe",'across
 def _ways(record):
     "Edits of a record: metric of the errors left, name, colour; at a chosen strength, or at the paper's"
     if 'edit_err_own' not in record.metrics: return [(m,*_WAYS[k]) for m,k in (('err_original','own'), ('err_cross','cross'))]
-    kinds = dict(edit='', linear=',<br>linear, mine and yours')
+    kinds = dict(edit='', linear=',<br>linear')
     return [(f'{kind}_err_{k}', name+said, colour) for kind,said in kinds.items() for k,(name,colour) in _WAYS.items()]
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #d00609cb
+@drawing('A bar well below the dotted line is an edit that the model follows')
 def intervention_fig(
     records:Iterable[Record], # alignment runs with interventions
 )->go.Figure:
@@ -184,11 +190,12 @@ def intervention_fig(
     for c,rs in enumerate(arms.values(),1):
         for m,name,colour in _ways(rs[0]):
             for t in _edit_traces(_left(rs,m), name, COLOURS[colour]): fig.add_trace(t,1,c)
-        fig.add_hline(y=1, line=dict(color=QUIET,dash='dot'), row=1, col=c)
-    fig.update_yaxes(rangemode='tozero').update_yaxes(title='errors, as a fraction of those without', col=1)
+        fig.add_vline(x=1, line=dict(color=QUIET,dash='dot'), row=1, col=c)
+    fig.update_xaxes(rangemode='tozero', title='errors left').update_yaxes(autorange='reversed', type='category')
     change = lambda rs: f"{np.mean([x-1 for x in _left(rs,_ways(rs[0])[1][0])]):+.0%}".replace('-','−')
     title = 'Errors after editing through the other probe: '+each_arm(arms, change, str)
-    return dress(fig, title, 'fraction of wrong moves left after the edit; dotted: no edit', 420)
+    return dress(fig, title, 'wrong moves after the edit, as a fraction of those without one; dotted: no edit', 320,
+        runs=[r for rs in arms.values() for r in rs])
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #8f7941dd
 _PROBES = dict(edit='black and white, one hidden layer', linear='mine and yours, linear')

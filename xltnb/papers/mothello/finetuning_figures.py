@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ...figures.look import COLOURS, dress, each_arm, fade, grouped, needed, panels, report_figures, seed_lines
+from ...figures.look import COLOURS, drawing, dress, each_arm, fade, grouped, needed, panels, report_figures, seed_lines
 from .approaches import APPROACHES
 from ...records.published import load_paper
 from ...records.record import Record
@@ -87,6 +87,7 @@ def _moved(records, lax):
     return f'{100*x:+.0f}'.replace('-','−')
 
 # %% ../../../nbs/papers/mothello/08_finetuning_figures.ipynb #724d4a01
+@drawing('Orange that rises with blue is transfer, orange that falls is forgetting')
 def transfer_fig(
     records:Iterable[Record], # transfer runs, with the labels of their jobs
     printed:dict|None=None, # `printed_curves()` to draw the paper's beside ours
@@ -104,7 +105,8 @@ def transfer_fig(
     who = 'The other languages move on average' if any(_targets(rs[0]) for rs in arms.values()) else 'The other language moves'
     title = f'{who} '+each_arm(arms, lambda rs: _moved(rs,lax), str)+' points'
     side = 'either side' if lax else 'the side to move'
-    return dress(fig, title, f'while one is finetuned; legal for {side}; thin lines are seeds, thick ones their mean', 420)
+    return dress(fig, title, f'while one is finetuned; legal for {side}; thin lines are seeds, thick ones their mean', 420,
+        runs=[r for rs in arms.values() for r in rs])
 
 # %% ../../../nbs/papers/mothello/08_finetuning_figures.ipynb #d0eb4392
 def _points(records, column):
@@ -147,6 +149,7 @@ def _area(x, y, k, show):
         line=dict(color=colour, width=1), fillcolor=fade(colour,.45), hovertemplate='%{y:.2f}')
 
 # %% ../../../nbs/papers/mothello/08_finetuning_figures.ipynb #663f094d
+@drawing('The blue area is legal in a language that was not asked for')
 def wrong_language_fig(
     records:Iterable[Record], # transfer runs, with the labels of their jobs
 )->go.Figure:
@@ -159,7 +162,8 @@ def wrong_language_fig(
         for k in _ANSWERS: fig.add_trace(_area(x, fractions[k], k, c==1),1,c)
     fig.update_xaxes(title='finetuning (4: all of it)').update_yaxes(title='fraction of target prompts', col=1).update_yaxes(range=[0,1])
     title = 'In the wrong language at the end: '+', '.join(f'{v:.0%} ({k})' for k,v in end.items())
-    return dress(fig, title, 'prompted in a target language, mean over seeds')
+    return dress(fig, title, 'prompted in a target language, mean over seeds',
+        runs=[r for rs in arms.values() for r in rs])
 
 # %% ../../../nbs/papers/mothello/08_finetuning_figures.ipynb #731dfb30
 @report_figures('mothello')

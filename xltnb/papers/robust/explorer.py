@@ -15,12 +15,13 @@ from fastcore.basics import patch
 from ...tasks.bench import load_bench
 from ...core import check_name
 from ...figures.explorer import Explorer, W, paper_widget
-from ...figures.look import COLOURS, INK, QUIET, dress, fade
+from ...figures.look import COLOURS, INK, QUIET, apart, dress, fade, headline
 from .regions import Around, Points, load_classifier
 from .methods import NOISES
 
 # %% ../../../nbs/papers/robust/07_explorer.ipynb #5e868043
 _RADII = (0.,.003,.01,.03,.1,.3,1.,3.) # of the slider: fractions of the mean norm of the words
+_SPAN = (-.03,.8),(-.04,1.08) # of the axes
 
 def _trace(name, colour, mode='markers', **marker):
     return go.Scatter(x=[], y=[], mode=mode, name=name, marker=dict(color=colour, size=8, **marker), line=dict(color=colour, width=1.5),
@@ -34,16 +35,16 @@ def _empty_region()->go.Figure:
              ('noise', fade(QUIET, .6), 'markers', {}), ('attack', COLOURS['source'], 'lines+markers', dict(symbol='x')),
              ('the sentence', INK, 'markers', dict(symbol='star'))]
     fig = go.Figure([_trace(name, colour, mode, **marker) for name,colour,mode,marker in looks])
-    fig.update_xaxes(range=[-.03,.8], title='how far the vector of the sentence moved (its length is 1)')
-    fig.update_yaxes(range=[-.04,1.08], title='probability of the right category')
-    return dress(fig, '', height=520)
+    fig.update_xaxes(range=_SPAN[0], title='how far the vector of the sentence moved (its length is 1)')
+    fig.update_yaxes(range=_SPAN[1], title='probability of the right category')
+    return dress(fig, '', ' ', height=430, lines=2)
 
 # %% ../../../nbs/papers/robust/07_explorer.ipynb #50cfd72d
 def _data(p:Points, keep=slice(None), label=None)->dict:
     "Points as trace data"
     names = np.array(p.names, object)[keep]
     data = dict(x=p.moved[keep], y=p.right[keep], customdata=[label(n) for n in names] if label else list(names))
-    return data | dict(text=list(names)) if label else data
+    return data | dict(text=apart(data['x'], data['y'], names, _SPAN)) if label else data
 
 # %% ../../../nbs/papers/robust/07_explorer.ipynb #dc2ac2f7
 @cache
@@ -51,7 +52,8 @@ def _task(): return load_bench('cldr_cat')
 
 @paper_widget('robust')
 class RegionExplorer(Explorer):
-    "An English text and what lies around it; change any control"
+    "An English text and what lies around it"
+    see = 'Compare how far the attack has to go with how far the translations lie'
     rows = ('text','radius'), ('noise','steps')
 
     def __init__(self,
@@ -97,7 +99,7 @@ def view(self:RegionExplorer)->tuple[list[dict],dict]: # of each trace, of the l
     title = f'An attack of {rho:g} moves the sentence by {attack.moved[-1]:.2f}{lost}; '
     title += f'translations lie {others.moved.min():.2f} to {others.moved.max():.2f} away'
     sub = f'{ok.sum()} of {len(ok)} translations are read as {_task().labels[around.label]}: {around.text[:60]}'
-    return data, dict(title_text=title, title_subtitle_text=sub)
+    return data, headline(title, sub)
 
 # %% ../../../nbs/papers/robust/07_explorer.ipynb #cb7b5b27
 @patch

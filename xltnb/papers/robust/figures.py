@@ -18,11 +18,12 @@ from ...core import XltError
 from .experiments import ROWS, row_cfg, studies
 from ...records.published import load_paper
 from ...studies.gains import by_task, gains_fig
-from ...figures.look import COLOURS, INK, QUIET, dress, fade, pairs_fig, report_figures
+from ...figures.look import COLOURS, INK, QUIET, apart, drawing, dress, fade, pairs_fig, report_figures
 from ...records.record import Record
 from ...stats import mean_ci
 
 # %% ../../../nbs/papers/robust/06_figures.ipynb #5acf0e24
+@drawing('A star beside its triangle is a radius that the source chooses well')
 def radius_fig(
     runs:Mapping[str,Sequence[Record]], # name -> runs with a grid
 )->go.Figure:
@@ -43,7 +44,8 @@ def radius_fig(
     same = [r.metrics['radius']==r.metrics['oracle_radius'] for rs in runs.values() for r in rs if 'oracle_radius' in r.metrics]
     said = f'The source takes the radius that is best for the others in {sum(same)} of {len(same)} runs'
     if not same: said = 'The radius, chosen on the source'
-    return dress(fig, said, 'thin: one seed; thick: mean; marks: what was taken; radius in shares of the mean norm', 190+230*rows)
+    return dress(fig, said, 'thin: one seed; thick: mean; marks: what was taken; radius in shares of the mean norm', 190+230*rows,
+        runs=[r for rs in runs.values() for r in rs])
 
 # %% ../../../nbs/papers/robust/06_figures.ipynb #851b6e53
 def _grid_traces(rs, side, name, colour, show):
@@ -97,6 +99,7 @@ def price_df(
     return pd.DataFrame([line(*x) for x in found.items()])
 
 # %% ../../../nbs/papers/robust/06_figures.ipynb #11ef44a4
+@drawing('A line that rises says that far languages gain more')
 def distance_fig(
     runs:Sequence[Record], # of one row
     base:Sequence[Record], # of plain training
@@ -112,7 +115,9 @@ def distance_fig(
     d = np.array([[r.metrics[l]-b.metrics[l] for l in langs] for r,b in both])*100
     fig = go.Figure(go.Scatter(x=np.tile(far, len(d)), y=d.ravel(), mode='markers', showlegend=False, hoverinfo='skip',
                                marker=dict(size=6, color=fade(COLOURS['target'], .35))))
-    fig.add_trace(go.Scatter(x=far, y=d.mean(0), mode='markers+text', text=langs, textposition='top center', showlegend=False,
+    span = (far.min(),far.max()),(d.min(),d.max())
+    fig.add_trace(go.Scatter(x=far, y=d.mean(0), mode='markers+text', text=apart(far, d.mean(0), langs, span, 230),
+                             hovertext=langs, textposition='top center', showlegend=False,
                              marker=dict(size=9, color=COLOURS['target'])))
     k,at = np.polyfit(far, d.mean(0), 1), np.array([far.min(), far.max()])
     line = dict(color=QUIET, dash='dot')
@@ -121,14 +126,18 @@ def distance_fig(
     slopes = mean_ci(np.array([np.polyfit(far, x, 1)[0] for x in d]))
     fig.update_xaxes(title='distance from the source').update_yaxes(title='points gained')
     said = f'{slopes[0]:+.1f} points a unit of distance, interval {slopes[1]:+.1f} to {slopes[2]:+.1f}'
-    return dress(fig, said, 'large: mean of the seeds; small: one seed', 420)
+    return dress(fig, said, 'large: mean of the seeds; small: one seed', 420,
+        runs=runs)
 
 # %% ../../../nbs/papers/robust/06_figures.ipynb #72c3b805
+_SPAN = (-.03,.65),(-.08,1.08) # of the axes
+
 _AROUND = dict(noise=('random noise, by radius', QUIET, 'lines+markers+text', 'circle'),
     attack=('attack, by radius', COLOURS['source'], 'lines+markers+text', 'x'),
     synonyms=('synonyms', COLOURS['anchors'], 'markers', 'diamond'),
     translation=('translations', COLOURS['target'], 'markers+text', 'circle'))
 
+@drawing('Translations to the left of the attack that breaks a text lie inside its region')
 def regions_fig(
     runs:Sequence[Record], # of `robust.around`
 )->go.Figure:
@@ -141,16 +150,18 @@ def regions_fig(
     for kind,(name,colour,mode,symbol) in _AROUND.items():
         at = means[means.kind==kind]
         few = at['at'].where(at.kept.rank().le(4)|at.kept.rank(ascending=False).le(1), '') if kind=='translation' else at['at']
+        few = apart(at.moved, at.kept, few, _SPAN)
         fig.add_trace(go.Scatter(x=at.moved, y=at.kept, text=few, customdata=at['at'], mode=mode, name=name, line=dict(color=colour),
             textposition='bottom left' if 'lines' in mode else 'top center', textfont=dict(color=colour, size=11),
             marker=dict(color=colour, symbol=symbol, size=9), hovertemplate='%{customdata}: %{y:.2f} at %{x:.2f}'))
-    fig.update_xaxes(title='how far the vector of the text moves (its length is 1)', range=[-.03,.65])
-    fig.update_yaxes(title='fraction still read rightly', range=[-.08,1.08])
+    fig.update_xaxes(title='how far the vector of the text moves (its length is 1)', range=_SPAN[0])
+    fig.update_yaxes(title='fraction still read rightly', range=_SPAN[1])
     of = lambda m: np.mean([r.metrics[m] for r in runs])
     said = f'Attacks break a text {of("breaks"):.2f} away; translations lie {of("translation"):.2f} away'
     said += f', and {of("kept"):.0%} are read rightly'
     near = f'{of("inside"):.0%} of the translations are nearer than the attack that breaks their text'
-    return dress(fig, said, f'{near}; means over {of("texts"):.0f} texts, {len(runs)} draws', 480)
+    return dress(fig, said, f'{near}; means over {of("texts"):.0f} texts, {len(runs)} draws', 440,
+        runs=runs)
 
 # %% ../../../nbs/papers/robust/06_figures.ipynb #1628c1c2
 @report_figures('robust')

@@ -20,7 +20,8 @@ from .methods import ADV, FreeADV, RSRP
 from .regions import Around, load_classifier, survey
 from .experiments import AroundCfg, RobustCfg, RobustFrozenCfg
 from .views import EAR, Consistency, PreparedViews
-from ...studies.by_name import encoder_of, invented_world, is_invented, slope, task_of, world_seed
+from ...studies.by_name import (benchmarked, encoder_of, invented_world, is_invented, slope, task_of,
+    trained_weights, world_seed)
 from ...runs.experiments import EXPERIMENTS, Ctx, Result, paused_unless
 from ...studies.recipes import make_methods, read_call, transfer_fields
 from ...tasks.bench import BENCH, load_bench
@@ -123,17 +124,19 @@ def run_robust(
     ctx:Ctx, # cache, device, progress
 )->Result:
     "Fine-tune, choosing a radius where there is a grid, and score every language"
-    task = task_of(cfg.task, cfg.langs, cfg.train, seed)
+    task,half = task_of(cfg.task, cfg.langs, cfg.train, seed, cfg.limit), benchmarked(cfg.task)
     with ctx.scratch('robust.finetune', EXPERIMENTS['robust.finetune'].version, cfg, seed) as out:
         ft,facts,grid = search(cfg, task, seed, ctx, out) if cfg.grid else (trained(cfg, task, seed, ctx, out), {}, None)
     ctx.report(.85, 'scoring')
-    z = ft.zero_shot('test', limit=cfg.limit)
-    pairs = ft.generalized(cfg.matrix, cfg.matrix_items) if cfg.matrix else None
-    dev,avg = ft.zero_shot('validation', [task.source]).main(task.source), float(np.mean([z.main(l) for l in z.scores]))
+    z = ft.zero_shot('test', limit=cfg.limit, half=half)
+    pairs = ft.generalized(cfg.matrix, cfg.matrix_items, half=half) if cfg.matrix else None
+    avg,dev = float(np.mean([z.main(l) for l in z.scores])), {}
+    if 'validation' in task.data[task.source]: dev = dict(dev=ft.zero_shot('validation', [task.source]).main(task.source))
     for m in ft.methods: facts |= m.facts()
-    res = Result(**transfer_fields(z, pairs, source=z.main(z.source), avg=avg, dev=dev, slope=slope(z, cfg.task), **facts))
+    res = Result(**transfer_fields(z, pairs, source=z.main(z.source), avg=avg, **dev, slope=slope(z, cfg.task), **facts))
     if grid: res.curves['grid'] = grid
-    res.provenance |= dict(data=task.fingerprint(), updates=ft.state.global_step, train_s=ft.state.log_history[-1].get('train_runtime'))
+    res.provenance |= dict(data=task.fingerprint(), trained=trained_weights(cfg.encoder, ctx.cache))
+    res.provenance |= dict(updates=ft.state.global_step, train_s=ft.state.log_history[-1].get('train_runtime'))
     return res
 
 # %% ../../../nbs/papers/robust/05_training.ipynb #frz1code1

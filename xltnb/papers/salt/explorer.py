@@ -17,12 +17,13 @@ from safetensors.torch import load_file
 
 from ...core import XltError
 from ...figures.explorer import Explorer, W, paper_widget
-from ...figures.look import COLOURS, INK, dress
+from ...figures.look import COLOURS, INK, dress, headline
 from ...models.encoders import load_encoder, load_mlm
 from ...models.subwords import MODELS_DIR
 from .mixup import mix
 from .proposals import propose, word_pieces
 from .switching import SelfSwitch
+from ...still.ink import text_width
 from ...tasks.bench import load_bench
 from ...tasks.languages import script
 from ...training.mlm import bench_corpus
@@ -111,30 +112,39 @@ class Sentence:
         return probabilities(torch.stack([mix(a, b, l) for l in lams]))
 
 # %% ../../../nbs/papers/salt/09_explorer.ipynb #157b5f8e
-SHOWN,LAMS = 6,(1.,.75,.5,.25,0.) # proposals under each word; points on each line
+SHOWN,LAMS = 5,(1.,.75,.5,.25,0.) # proposals beside each word; points on each line
+_MOST_ROWS,_ROW,_PLOT = 12,30,210 # words that have a row; pixels of a row, of the lower plot
 LANGUAGES = ('de','es','fr','nl','ru','tr') # of the lines
 _LINES = dict(zip(LANGUAGES, ('#0072B2','#E69F00','#009E73','#CC79A7','#56B4E9','#D55E00')))
 
 def _blank()->go.Figure:
     "Every trace in its place, without data"
-    fig = make_subplots(2, 1, row_heights=[.46,.54], vertical_spacing=.16)
-    fig.add_trace(go.Heatmap(z=[], colorscale='Blues', showscale=False, texttemplate='%{text}', hoverinfo='text', xgap=3, ygap=3), 1, 1)
-    for l,colour in _LINES.items(): fig.add_trace(go.Scatter(mode='lines', name=l, line=dict(color=colour, width=1.8)), 2, 1)
-    fig.add_trace(go.Scatter(mode='lines+markers', name='switched by hand', line=dict(color=INK, width=3)), 2, 1)
+    fig = make_subplots(2, 1)
+    fig.add_trace(go.Heatmap(z=[], colorscale='Blues', zmin=0, zmax=1.2, showscale=False, texttemplate='%{text}', textfont=dict(size=12),
+                             hoverinfo='text', xgap=3, ygap=3), 1, 1)
+    for l,colour in _LINES.items(): fig.add_trace(go.Scatter(mode='lines', name=f'{l} (0 of 0)', line=dict(color=colour, width=1.8)), 2, 1)
+    fig.add_trace(go.Scatter(mode='lines+markers', name='by hand', line=dict(color=INK, width=3)), 2, 1)
     fig.add_trace(go.Scatter(mode='markers', name='λ', marker=dict(color=COLOURS['target'], size=15, symbol='diamond')), 2, 1)
-    fig.update_xaxes(side='top', row=1, col=1).update_yaxes(autorange='reversed', showticklabels=False, row=1, col=1)
+    fig.update_xaxes(visible=False, row=1, col=1).update_yaxes(autorange='reversed', showgrid=False, showline=False, ticks='', row=1, col=1)
     fig.update_xaxes(title='λ: weight of the sentence', range=[1.03,-.03], row=2, col=1)
-    fig.update_yaxes(title='probability of its category', range=[-.03,1.03], row=2, col=1)
-    return dress(fig, '', height=640, legend=dict(y=-.14))
+    fig.update_yaxes(title='right category', range=[-.03,1.03], row=2, col=1)
+    return dress(fig, '', ' ', 300, lines=2)
+
+def _heights(fig, rows):
+    "Height of the figure, and where its two plots stand, so that every word has a row of the same height"
+    gap,m = 26,fig.layout.margin
+    tall = rows*_ROW+gap+_PLOT
+    return dict(height=tall+m.t+m.b, yaxis_domain=[(_PLOT+gap)/tall, 1], yaxis2_domain=[0, _PLOT/tall])
 
 # %% ../../../nbs/papers/salt/09_explorer.ipynb #beff1f3e
 @paper_widget('salt')
 class SaltExplorer(Explorer):
     "A sentence, its proposals, and what a classifier answers on the way to a switched version"
+    see = 'A line that stays high is a version in which the category survives'
     rows = ('text',), ('word','proposal'), ('lam',)
 
     def __init__(self,
-        text:str='book: library, read, school, paper', # English
+        text:str='green book: book, education, fantasy, green, library, reading', # English
         switched:dict|None=None, # number of a word -> number of its proposal; None: every word for its best
         **settings, # any other control: lam=.5, word=0
     ):
@@ -204,31 +214,43 @@ def line(self:SaltExplorer,
     return self.seen[key]
 
 # %% ../../../nbs/papers/salt/09_explorer.ipynb #cd44577e
+_CELL = 94 # pixels that text has in a cell, in the narrowest column
+
+def _fitting(name, lang):
+    "A proposal and its language, as far as a cell has room"
+    if text_width(said := f'{name} · {lang}', 12)<=_CELL: return said
+    while text_width(name, 12)>_CELL: name = name[:-2]+'…'
+    return name
+
 @patch
 def _table(self:SaltExplorer, s):
-    "The proposals as a heat map, chosen ones marked"
-    rows = range(SHOWN)
+    "The proposals as a heat map, a word a row, chosen ones marked"
+    rows,named = range(min(len(s.words), _MOST_ROWS)), range(SHOWN)
     mark = lambda w, j: '✓ ' if self.chosen.get(w, -1)==j else ''
-    text = [[f'{mark(w, j)}{s.names[w][j]} <sub>{s.langs[w][j]} {s.p.probs[w,j]:.1%}</sub>' for w in range(len(s.words))] for j in rows]
-    return dict(z=np.sqrt(s.p.probs[:,:SHOWN].T), text=text, x=[f'{i+1} {w}' for i,w in enumerate(s.words)], y=list(rows))
+    cell = lambda w, j: _fitting(mark(w, j)+s.names[w][j], s.langs[w][j])
+    told = lambda w, j: f'{s.words[w]} → {s.names[w][j]} ({s.langs[w][j]}): {s.p.probs[w,j]:.1%}'
+    text,hover = ([[f(w, j) for j in named] for w in rows] for f in (cell, told))
+    return dict(z=np.sqrt(s.p.probs[:_MOST_ROWS,:SHOWN]), text=text, hovertext=hover, x=list(named),
+                y=[f'{i+1} {s.words[i]}' for i in rows])
 
 # %% ../../../nbs/papers/salt/09_explorer.ipynb #2ccbcfab
 @patch
 def view(self:SaltExplorer)->tuple[list[dict],dict]: # of each trace, of the layout
     "Compute proposals, lines, and where λ stands on the line of the words that were switched by hand"
     text,lam = self.value('text'),self.value('lam')
-    if ('sentence', text) not in self.seen: return [{}]*(len(LANGUAGES)+3), dict(title_text=self.said, title_subtitle_text='')
+    if ('sentence', text) not in self.seen: return [{}]*(len(LANGUAGES)+3), headline(self.said, ' ')
     s,labels = self.sentence(text), load_bench('cldr_cat', ['en']).labels
     hand = self.line(text, self.chosen)
     label = int(hand[0].argmax())
-    lines = [dict(x=LAMS, y=self.line(text, s.into(l))[:,label], name=f'{l} ({len(s.into(l))} of {len(s.words)} words)') for l in LANGUAGES]
+    lines = [dict(x=LAMS, y=self.line(text, s.into(l))[:,label], name=f'{l} ({len(s.into(l))} of {len(s.words)})') for l in LANGUAGES]
     now = np.interp(1-lam, [1-l for l in LAMS], hand[:,label])
     data = [self._table(s), *lines, dict(x=LAMS, y=hand[:,label]), dict(x=[lam], y=[now])]
     kept = hand[-1].argmax()==label
     much = f'{hand[-1,label]:.0%} with {len(self.chosen)} of {len(s.words)} words switched'
     title = f'{labels[label]}: {hand[0,label]:.0%} as it stands, {much}'
     after = '' if kept else f', now read as {labels[int(hand[-1].argmax())]}'
-    return data, dict(title_text=title+after, title_subtitle_text=f'at λ = {lam:g} about {now:.0%}: {text[:70]}')
+    return data, headline(title+after, f'at λ = {lam:g} about {now:.0%}; a line a language, and how many words it has a proposal for') \
+        | _heights(_blank(), min(len(s.words), _MOST_ROWS))
 
 @patch
 def blank(self:SaltExplorer)->go.Figure: # with every trace

@@ -42,7 +42,7 @@ def _named(tokenizer, size):
     pieces = tokenizer.convert_ids_to_tokens(list(range(size)))
     if any(p[:1]=='▁' and len(p)>2 for p in pieces): return pieces
     if any(p[:2]=='##' for p in pieces):
-        return [p[2:] if p[:2]=='##' and len(p)>2 else '▁'+p if _letters(p) else p for p in pieces]
+        return [p[2:] if p[:2]=='##' and len(p)>2 else '▁'+p if any(c.isalnum() for c in p) else p for p in pieces]
     if _word_level(tokenizer): return ['▁'+p if _letters(p) else p for p in pieces]
     raise XltError(f'{type(tokenizer).__name__} marks neither the first subword of a word (▁) nor the others (##): '
                    'switching needs to know where words start; use the tokenizer of XLM-R or of multilingual BERT')

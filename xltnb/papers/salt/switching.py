@@ -17,16 +17,22 @@ import pandas as pd
 import torch
 from datasets import Dataset, concatenate_datasets
 from fastcore.basics import patch
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save as arrays_bytes
 from transformers import PreTrainedModel
 
-from ...core import XltError, check_name, check_number, seed_for
-from ...models.encoders import load_mlm
+from ...core import XltError, check_name, check_number, seed_for, stable_hash
+from ...files import atomic_write, cache_dir, sha256_of
+from ...models.encoders import load_mlm, load_tokenizer
+from ...models.pruning import PrunedTokenizer, engine
+from ...records.leases import built_once
+from ...tasks.bench import BENCH, BENCH_DIR, load_bench
 from .gate import name_items
 from .proposals import Proposals, english_ids, english_like, english_pieces, kept_proposals
 from .proposals import proposable, propose, word_pieces
 from ...tasks.languages import script
 from ...training.methods import Method
-from ...training.mlm import bench_corpus
+from ...training.mlm import bench_corpus, mlm_head
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #dc2eb881
 def switched_words(
@@ -109,6 +115,7 @@ class SelfSwitch(Method):
         english:Sequence|str='bench', # English sentences beside the task's own; 'bench': those of the benchmark; None: no others
         like:bool=True, # words whose embeddings look English are not proposed either
         also:Sequence=(), # texts to ask about in the same pass: draws of rows from one split then share one artefact
+        seen:bool=True, # a pruned vocabulary holds words of test rows: propose only what other text has too
         pool:int=0, # draw a row's copies from this many versions of it, whatever the seed: states of versions can be kept; 0: new ones
     ):
         check_number(rate, 'rate of SelfSwitch', 0, 1)
@@ -122,7 +129,7 @@ class SelfSwitch(Method):
             raise XltError('english of SelfSwitch is empty: pass English sentences, or None for the task text alone')
         self.rate,self.k,self.copies,self.originals,self.rows,self.context = rate, k, copies, originals, rows, context
         self.temperature,self.trust,self.similar,self.scripts,self.like = temperature, trust, similar, tuple(scripts), like
-        self.kind = check_name(kind, SWITCHES, 'kind of switching')
+        self.seen,self.kind = seen, check_name(kind, SWITCHES, 'kind of switching')
         self.model = model if isinstance(model, str) else type(model[0]).__name__
         if pool: check_number(pool, 'pool of SelfSwitch', copies, whole=True)
         self._model,self._english,self._also,self.pool = model, english, list(also), pool
@@ -157,36 +164,55 @@ def sentences_of(
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #85cecdff
 @lru_cache(2)
-def _loaded(name): return load_mlm(name)
+def _loaded(name, tokenizer): return load_mlm(name, tokenizer)
+
+@patch
+def proposer(self:SelfSwitch,
+    tokenizer, # of the encoder in training
+)->PreTrainedModel: # with a head for masked words
+    "Load the model that proposes, over the encoder's own subwords; raises `XltError` for a given model with others"
+    if isinstance(self._model, str): return _loaded(self._model, tokenizer)[0]
+    model,own = self._model
+    if word_pieces(tokenizer)!=word_pieces(own):
+        raise XltError(f'the tokenizer of {self.model} has other subwords than the encoder in training: train the model that proposes, '
+                       "encoder=(model.base_model, tokenizer), or name a shipped one, SelfSwitch(model='e5-small-mlm')")
+    return model
+
+@patch
+def subwords(self:SelfSwitch,
+    tokenizer, # with all subwords
+)->np.ndarray: # bool [V]
+    "Mark the subwords that may be proposed, so that a pruned encoder keeps them"
+    own = load_tokenizer(self._model) if isinstance(self._model, str) else self._model[1]
+    return np.isin(word_pieces(tokenizer), word_pieces(own))
 
 @patch
 def proposed(self:SelfSwitch,
     data, # features
     ctx, # tokenizer
+    english:bool|None=None, # propose English words? None: as `kind` says
 )->tuple: # proposals, bool [V] of what may be proposed, and for each row [(number of the sentence, where it starts)]
-    "Ask the model about all sentences of the rows; raises `XltError` for another tokenizer than the model's"
-    model,own = _loaded(self._model) if isinstance(self._model, str) else self._model
-    tok,pieces = ctx.tokenizer, word_pieces(ctx.tokenizer)
-    if pieces!=word_pieces(own):
-        raise XltError(f'the tokenizer of {self.model} has other subwords than the encoder in training: use one model for both')
+    "Ask the model about all sentences of the rows"
+    model,tok,pieces = self.proposer(ctx.tokenizer), ctx.tokenizer, word_pieces(ctx.tokenizer)
     also = [] if not self._also else tok(self._also, truncation=True, max_length=getattr(ctx, 'max_len', 128))['input_ids']
-    sentences,where = sentences_of([*also, *data['input_ids']], tok.all_special_ids)
-    p,allowed = self._asked(model, tok, pieces, sentences)
+    sentences,where = sentences_of([*also, *data['input_ids']], {*tok.all_special_ids}-{tok.unk_token_id})
+    p,allowed = self._asked(model, tok, pieces, sentences, self.kind=='english' if english is None else english)
     return p, allowed, where[len(also):]
+
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #b7c1a903
 _KNOWN = {} # what was asked in this process, the latest last
 
 @patch
-def _asked(self:SelfSwitch, model, tok, pieces, sentences):
+def _asked(self:SelfSwitch, model, tok, pieces, sentences, english):
     "Proposals for sentences and what may be proposed, once a process"
     text = self._english if isinstance(self._english, str) else id(self._english)
-    asks = self.kind=='english', self.context, self.k, self.like, self.scripts, text
+    asks = english, self.context, self.k, self.like, self.scripts, self.seen, text
     weights = sum(p._version for p in model.parameters()) # counts changes in place
     key = id(model), weights, *asks, hash(b'|'.join(s.tobytes() for s in sentences))
     if key not in _KNOWN or _KNOWN[key][0]() is not model:
-        english,allowed = self.vocabulary(model, tok, sentences)
-        if self.kind=='english': allowed = proposable(pieces, ~english, tok.all_special_ids)
+        own,allowed = self.vocabulary(model, tok, sentences)
+        if english: allowed = _scored(model, proposable(pieces, ~own, tok.all_special_ids))
         p = kept_proposals(model.eval(), tok, sentences, allowed, context=self.context, k=self.k)
         while len(_KNOWN)>7: _KNOWN.pop(next(iter(_KNOWN)))
         _KNOWN[key] = ref(model), self._english, p, allowed # the text is held, so that its id stays its own
@@ -200,24 +226,24 @@ def versions(self:SelfSwitch,
 )->list: # for each copy a list of ids, one a row
     "Make the switched versions of all rows"
     p,allowed,where = self.proposed(data, ctx)
+    sure = self.proposed(data, ctx, False)[0] if self.kind=='english' else p # decides on the places
     tok,pieces,may = ctx.tokenizer, word_pieces(ctx.tokenizer), np.flatnonzero(allowed)
     pools = pd.Series(may).groupby([script(pieces[i]) for i in may]).apply(np.array).to_dict()
     before = list(data['input_ids'])
-    def version(i, j): return self._version(before[i], where[i], p, pools, pieces, tok, self._axes(before[i], ctx.seed, j, i))
+    def version(i, j): return self._version(before[i], where[i], p, sure, pools, pieces, tok, self._axes(before[i], ctx.seed, j, i))
     made = [[version(i, j) for i in range(len(before))] for j in range(self.copies)]
     if self.similar is None: return made
-    model = _loaded(self._model)[0] if isinstance(self._model, str) else self._model[0]
-    return [self._near(model, tok, before, rows) for rows in made]
+    return [self._near(self.proposer(tok), tok, before, rows) for rows in made]
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #5d5a2f57
 @patch
-def _version(self:SelfSwitch, row, at, p, pools, pieces, tok, axes):
+def _version(self:SelfSwitch, row, at, p, sure, pools, pieces, tok, axes):
     "One switched version of a row"
     new = np.array(row)
     for n,(sentence,start) in enumerate(at):
         of = p.of(sentence)
         words,draw = (np.random.default_rng(seed_for('SelfSwitch', what, *axes, n)) for what in ('words','draw'))
-        some = switched_words(of, self.rate, self.trust if self.kind in ('self','random') else 0., words)
+        some = switched_words(sure.of(sentence), self.rate, self.trust, words)
         place = of.place[some]+start
         drawn = drawn_proposals(of, some, draw, self.temperature)
         new[place] = controlled(drawn, self.kind, new[place], pools, pieces, tok.mask_token_id, draw)
@@ -240,6 +266,27 @@ def _near(self:SelfSwitch, model, tok, before, after):
     return [np.where(c>=self.similar, b, a).tolist() for a,b,c in zip(before, after, cos)]
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #83c2e96a
+def _scored(model, allowed):
+    "What may be proposed, without the subwords that the head was not trained on"
+    return allowed & mlm_head(model)[1].isfinite().cpu().numpy()
+
+def _open_texts():
+    "Every text of the benchmark but its test rows: words of sentences, or whole texts"
+    for task in map(load_bench, BENCH):
+        for rows in (r for splits in task.data.values() for s,r in splits.items() if s!='test'):
+            for col in {'text','text2','tokens'} & {*rows.column_names}: yield from (t if col!='tokens' else ' '.join(t) for t in rows[col])
+
+@lru_cache(2)
+def _open_subwords(tokenizer):
+    "Mark the subwords that some text holds beside the test rows of target languages; kept in the cache folder"
+    def make(path):
+        rows = engine(tokenizer).encode_batch(list(dict.fromkeys(_open_texts())), add_special_tokens=False)
+        ids = np.concatenate([bench_corpus(tokenizer).ids, *(np.array(e.ids, np.int64) for e in rows)])
+        found = np.bincount(ids, minlength=len(tokenizer))
+        atomic_write(path, arrays_bytes(dict(open=found>0)))
+    key = stable_hash([1, sha256_of(BENCH_DIR/'manifest.json'), sha256_of(engine(tokenizer).to_str().encode())])
+    return load_arrays(built_once(cache_dir()/'salt'/f'open-{key}.safetensors', make))['open']
+
 @patch
 def vocabulary(self:SelfSwitch,
     model:PreTrainedModel, # with a head for masked words
@@ -253,20 +300,23 @@ def vocabulary(self:SelfSwitch,
     elif given is not None: texts.append(np.array(sum(tokenizer(list(given), add_special_tokens=False)['input_ids'], []), np.int64))
     english = english_pieces(pieces, *texts)
     if self.like: english = english_like(model.get_input_embeddings().weight, pieces, english)
-    return english, proposable(pieces, english, tokenizer.all_special_ids, self.scripts)
+    may = proposable(pieces, english, tokenizer.all_special_ids, self.scripts)
+    if self.seen and isinstance(tokenizer, PrunedTokenizer): may &= _open_subwords(tokenizer)
+    return english, _scored(model, may)
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #6b75e209
-_ASKING = ('scripts','model','english','like','also') # what deciding on proposals takes, beside `k` and `context`
+_ASKING = ('scripts','model','english','like','also','seen') # what deciding on proposals takes, beside `k` and `context`
 
 class SelfProposals(SelfSwitch):
     "Write each word's proposals beside its row, for soft mixing; the rows stay as they are"
     def __init__(self,
         k:int=10, # proposals a word
         context:str='dual', # what the head sees: 'dual', 'masked' or 'unmasked'
-        **asking, # `scripts`, `model`, `english`, `like` and `also` of `SelfSwitch`
+        trust:float=0., # least sum of a word's proposals
+        **asking, # `scripts`, `model`, `english`, `like`, `also` and `seen` of `SelfSwitch`
     ):
         for n in asking: check_name(n, _ASKING, 'argument of SelfProposals')
-        super().__init__(k=k, context=context, **asking)
+        super().__init__(k=k, context=context, trust=trust, **asking)
 
     def prepare(self,
         data, # features
@@ -274,6 +324,8 @@ class SelfProposals(SelfSwitch):
     ): # features, with the columns `soft_ids`, `soft_at` and `soft_probs`
         "Write one entry for each word and proposal"
         p,_,where = self.proposed(data, ctx)
+        sure = p.probs.sum(1)>=self.trust
+        p = Proposals(p.row[sure], p.place[sure], p.ids[sure], p.probs[sure])
         found = [[(of, start) for sentence,start in at for of in [p.of(sentence)]] for at in where]
         column = lambda one: [[v for of,start in at for v in one(of, start).ravel().tolist()] for at in found]
         scaled = lambda of: of.probs/of.probs.sum(1, keepdims=True).clip(1e-30)

@@ -14,6 +14,7 @@ from datasets import concatenate_datasets
 from torch import nn
 
 from ...core import check_number
+from ...invented.encoder import weights_of
 from ...models.encoders import load_mlm
 from ...models.heads import sentence_vectors
 from .experiments import FrozenSaltCfg, SaltCfg, PretrainedWorldCfg
@@ -21,7 +22,7 @@ from .mixup import EmbedMixup, VectorMixup
 from .switching import SelfProposals, SelfSwitch, switch_log
 from .proposals import word_pieces
 from .worlds import OracleSwitch, right_proposals, subject_task, world_cfg, world_model, world_of
-from ...studies.by_name import encoder_of, slope, task_of
+from ...studies.by_name import benchmarked, encoder_of, slope, task_of
 from ...runs.experiments import EXPERIMENTS, Ctx, Paused, Result, paused_unless
 from ...studies.recipes import make_methods, transfer_fields
 from ...tasks.replacing import replace_words
@@ -41,15 +42,20 @@ class SynonymCopies(Method):
     def __init__(self,
         table:Synonyms|dict, # word -> synonyms
         copies:int=3, # versions of each row
-    ): self.table,self.copies = checked_table(table, 'SynonymCopies'), check_number(copies, 'copies of SynonymCopies', 1, whole=True)
+        originals:bool=False, # as many rows as they are, before the copies
+        loose:bool=True, # look words up in lower case and without punctuation, not as they stand
+    ):
+        self.table,self.copies = checked_table(table, 'SynonymCopies'), check_number(copies, 'copies of SynonymCopies', 1, whole=True)
+        self.originals,self.loose = originals, loose
 
     def prepare(self,
         data, # rows
         ctx, # seed of the run
     ): # rows
         "Replace words in all rows once, then in all rows again"
-        change = lambda text, rng: replace_words(text, self.table, rng, lower=True, strip_punct=True)
-        return concatenate_datasets([swapped(data, change, 'SynonymCopies', ctx.seed, i) for i in range(self.copies)])
+        change = lambda text, rng: replace_words(text, self.table, rng, lower=self.loose, strip_punct=self.loose)
+        made = [swapped(data, change, 'SynonymCopies', ctx.seed, i) for i in range(self.copies)]
+        return concatenate_datasets([data]*(self.originals*self.copies)+made)
 
 # %% ../../../nbs/papers/salt/07_training.ipynb #fbc9b055
 _OFFERED = (EmbedMixup, VectorMixup, SelfSwitch, SelfProposals, SynonymCopies, OracleSwitch)
@@ -88,9 +94,9 @@ def _reader(encoder, cache):
     return Reader(frozen_encoder(net), tok, cache)
 
 @lru_cache(2)
-def _proposes(mlm, device):
-    "A masked-word model and its tokenizer, loaded once a process, where the run computes"
-    model,tok = load_mlm(mlm)
+def _proposes(mlm, device, tokenizer=None):
+    "A masked-word model and its tokenizer, loaded once a process, where the run computes; over the subwords of `tokenizer`"
+    model,tok = load_mlm(mlm, tokenizer)
     return model.to(device), tok
 
 # %% ../../../nbs/papers/salt/07_training.ipynb #3f6cc928
@@ -125,9 +131,11 @@ def run_frozen(
 # %% ../../../nbs/papers/salt/07_training.ipynb #7db8c180
 def _encoder(cfg, task, ctx):
     "The encoder to train with its tokenizer, and who proposes"
-    proposes = _proposes(cfg.mlm, ctx.device)
-    if cfg.mlm!=cfg.encoder: return encoder_of(cfg.encoder, cache=ctx.cache, task=task), proposes
-    return (proposes[0].base_model, proposes[1]), proposes
+    if cfg.mlm==cfg.encoder:
+        proposes = _proposes(cfg.mlm, ctx.device)
+        return (proposes[0].base_model, proposes[1]), proposes
+    encoder = encoder_of(cfg.encoder, cache=ctx.cache, task=task)
+    return encoder, _proposes(cfg.mlm, ctx.device, encoder[1] if benchmarked(cfg.task) else None)
 
 def _trained(task, fine, methods, encoder, seed, name, cfg, ctx)->Finetuner:
     "One model; raises `Paused` at the deadline"
@@ -142,13 +150,13 @@ def run_salt(
     ctx:Ctx, # cache, device, progress
 )->Result:
     "Fine-tune on English and score every language"
-    task = task_of(cfg.task, cfg.langs, cfg.train, seed)
+    task,half = task_of(cfg.task, cfg.langs, cfg.train, seed, cfg.limit), benchmarked(cfg.task)
     encoder,proposes = _encoder(cfg, task, ctx)
-    methods = salt_methods(cfg.methods, model=proposes)
+    methods = salt_methods(cfg.methods, model=proposes, seen=False) # version 1 proposes whatever the pruned vocabulary holds
     ft = _trained(task, cfg.fine, methods, encoder, seed, 'salt.finetune', cfg, ctx)
     ctx.report(.85, 'scoring')
-    z = ft.zero_shot('test', limit=cfg.limit or None)
-    pairs = ft.generalized(cfg.matrix, cfg.matrix_items) if cfg.matrix else None
+    z = ft.zero_shot('test', limit=cfg.limit or None, half=half)
+    pairs = ft.generalized(cfg.matrix, cfg.matrix_items, half=half) if cfg.matrix else None
     near = dict(retrieval=retrieval(ft.model, encoder[1], task, cfg.limit or 150)) if task.kind=='classify' else {}
     res = Result(**transfer_fields(z, pairs, source=z.main(z.source), slope=slope(z, cfg.task), **near))
     res.provenance |= dict(data=task.fingerprint(), updates=ft.state.global_step, train_s=ft.state.log_history[-1].get('train_runtime'))
@@ -176,5 +184,5 @@ def run_world(
     right = _precision(*proposes, world, texts) if any(type(m) is SelfSwitch for m in methods) else {}
     near = retrieval(ft.model, proposes[1], task)
     res = Result(**transfer_fields(z, source=z.main(source), retrieval=near, **right))
-    res.provenance |= dict(data=task.fingerprint(), updates=ft.state.global_step)
+    res.provenance |= dict(data=task.fingerprint(), trained=weights_of(at, ctx.cache), updates=ft.state.global_step)
     return res

@@ -16,7 +16,7 @@ import numpy as np
 from datasets import DatasetDict
 from transformers import BertForMaskedLM, PreTrainedTokenizerFast
 
-from ...core import seed_for
+from ...core import check_number, seed_for
 from ...invented.encoder import InventedEncoderCfg, folder_of, invented_encoder
 from ...invented.words import FUNCTION, WORLDS, Lang
 from ...invented.world import Invented
@@ -90,10 +90,11 @@ class OracleSwitch(SelfSwitch):
     "Switch words for their true counterparts"
     def __init__(self,
         world:Invented, # knows the counterparts
+        right:float=1., # fraction of substitutes that are counterparts; the others are random words of the other languages
         **kwargs, # of `SelfSwitch`
     ):
         super().__init__(**kwargs)
-        self._world,self.trust = world,0.
+        self._world,self.trust,self.right = world, 0., check_number(right, 'right of OracleSwitch', 0, 1)
 
     def proposed(self,
         data, # features
@@ -107,8 +108,23 @@ class OracleSwitch(SelfSwitch):
         width = max((len(o) for *_,o in found), default=1)
         ids = np.array([[*o, *[o[0]]*(width-len(o))] for *_,o in found], np.int32).reshape(-1, width)
         row,place = (np.array([f[k] for f in found], np.int32) for k in (0,1))
-        english = np.zeros(len(pieces), bool)
-        return Proposals(row, place, ids, np.full(ids.shape, 1/width, np.float32)), proposable(pieces, english), where
+        english,probs = np.zeros(len(pieces), bool), np.full(ids.shape, self.right/width, np.float32)
+        if self.right<1: ids,probs = self.noisy(tok, ids, probs, ctx.seed)
+        return Proposals(row, place, ids, probs), proposable(pieces, english), where
+
+    def noisy(self,
+        tok, # tokenizer
+        ids:np.ndarray, # [N,k] counterparts
+        probs:np.ndarray, # [N,k] of them
+        seed:int, # of the run
+        wrong:int=8, # random words beside them
+    )->tuple: # ids and probabilities
+        "Put random words of the other languages beside the counterparts"
+        source,*others = self._world.languages
+        words = sorted({w for l in others for w in self._world.words[l]}-{*self._world.words[source]})
+        rng,pool = np.random.default_rng(seed_for('OracleSwitch', seed)), np.array(tok.convert_tokens_to_ids(words), np.int32)
+        more = rng.choice(pool, (len(ids), wrong))
+        return np.hstack([ids, more]), np.hstack([probs, np.full(more.shape, (1-self.right)/wrong, np.float32)])
 
     def counterparts(self,
         tok, # tokenizer
