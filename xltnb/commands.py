@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DATA', 'SHELLS', 'built_papers', 'cmd_list', 'cmd_plan', 'cmd_run', 'cmd_status', 'cmd_claims', 'cmd_compare',
            'cmd_pin', 'cmd_report', 'cmd_reproduce', 'cmd_page', 'cmd_pages', 'cmd_lab', 'cmd_docs', 'cmd_speed',
-           'cmd_leaderboard', 'cmd_data', 'cmd_corpus', 'cmd_doctor', 'cmd_completion']
+           'cmd_leaderboard', 'cmd_score', 'cmd_data', 'cmd_corpus', 'cmd_doctor', 'cmd_completion']
 
 # %% ../nbs/06_commands.ipynb #5f4e3f95
 import os
@@ -452,6 +452,44 @@ def cmd_leaderboard(
     show_rows([{k: v for k,v in r.items() if k!='control'} for r in tables])
     if not encoder and preset!='smoke': show_rows(comparisons(runs).round(3).to_dict('records'))
     return report.exit_code if report else None
+
+# %% ../nbs/06_commands.ipynb #5d30373c
+def _score_plan(encoder, preset, tasks, methods, seeds, store):
+    "The jobs of a score; what is wrong with encoder, task or method ends here"
+    from xltnb.leaderboard.score import score_jobs
+    from xltnb.records.store import open_store
+    from xltnb.runs.plan import Plan
+    return Plan('score', preset, score_jobs(preset, encoder, tasks, methods, seeds), open_store(store))
+
+@command
+def cmd_score(
+    encoder:str, # a folder that save_pretrained wrote, or e5-small for the packaged one; ':2' behind it keeps its two lowest layers
+    *,
+    task:list=[], # only this task, again for each; default: all that ship
+    method:list=[], # one more row, such as 'RSDA(copies=3)' or mine.py:MyMethod, again for each; a file is executed
+    preset:str='smoke', # smoke | laptop | gpu
+    seeds:int|None=None, # repeats per task; default: the preset's
+    store:str='results', # folder of run records
+    minutes:float|None=None, # stop after this time; the same command goes on
+    show:bool=False, # run nothing, show what is there
+    json:bool=False, # print JSON, with every language
+):
+    "Score an encoder of yours in every task and language, beside the packaged one and chance"
+    from xltnb.leaderboard.score import check_encoder, encoder_tokenizer, score_table
+    from xltnb.runs.run import run_plan
+    encoder = check_encoder(encoder)
+    plan = _score_plan(encoder, preset, task, method, seeds, store)
+    report = None if show else run_plan(plan, minutes=minutes, engine='inline', show=not json)
+    table = score_table(plan, encoder_tokenizer(encoder))
+    if json: show_rows(table, True)
+    else: show_rows([_short(r) for r in table])
+    if report and report.exit_code==1: print(report, file=sys.stderr)
+    return report.exit_code if report else None
+
+def _short(row):
+    "What a terminal has room for, to a tenth of a percent"
+    kept = {k: v for k,v in row.items() if k not in ('languages','packaged_low','packaged_high')}
+    return {k: round(v, 1) if isinstance(v, float) else v for k,v in kept.items()}
 
 # %% ../nbs/06_commands.ipynb #ced5b74b
 def _data_build(out, sources):

@@ -18,13 +18,22 @@ MODULES = {
     'tasks.hub': ('load_task',),
     'tasks.bench': ('load_bench',),
     'tasks.task': ('Task',),
+    'tasks.own': ('own_task',),
     'models.encoders': ('load_encoder',),
+    'models.alignment': ('alignment',),
     'training.methods': ('Method',),
+    'training.method_trainer': ('MethodTrainer',),
     'training.settings': ('FineCfg',),
     'training.trainer': ('Finetuner', 'finetune'),
     'verdicts.study': ('study', 'plan', 'claims', 'compare'),
     'records.store': ('open_store',),
-    'figures.explorer': ('explore',)}
+    'figures.explorer': ('explore',),
+    'papers.robust.augmentation': ('RSDA',),
+    'papers.robust.methods': ('ADV', 'RSRP'),
+    'papers.salt.mixup': ('EmbedMixup',),
+    'papers.salt.switching': ('SelfSwitch',),
+    'papers.arithmetic.merges': ('merge',),
+    'papers.baselines.training': ('retrieve',)}
 TOP_NAMES = {name: module for module,names in MODULES.items() for name in names}
 
 # %% ../nbs/04_names.ipynb #43a11c4b

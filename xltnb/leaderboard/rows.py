@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BOARD_ROWS', 'BOARD_CONTROLS', 'TRAINED_ROWS', 'BOARD_PLANNED', 'BOARD_SCALES', 'BoardCfg', 'own_call',
-           'board_studies', 'folder_print', 'own_files', 'check_files', 'board_jobs']
+           'board_studies', 'folder_print', 'own_files', 'file_print', 'check_files', 'board_jobs']
 
 # %% ../../nbs/leaderboard/00_rows.ipynb #ce91973f
 import ast
@@ -153,7 +153,9 @@ def own_files(
         todo += [f.resolve() for name in _imports(p) for f in _helper_files(name)]
     return [*found]
 
-def _file_print(path):
+def file_print(
+    path:Path, # a Python file of a user's
+)->dict: # method: 16 hex digits or more
     "Hash of a user's file and its helpers: another text is another method"
     first,*more = map(sha256_of, own_files(path))
     return dict(method=stable_hash([first, sorted(more)]) if more else first[:16])
@@ -166,7 +168,7 @@ def check_files(
     "Raise `XltError` if a user's file or encoder is another one than when the run was planned"
     now = _encoder_print(cfg.encoder) if 'encoder' in inputs else {}
     for w in cfg.methods:
-        if '.py:' in w: now |= _file_print(own_call(w)[0])
+        if '.py:' in w: now |= file_print(own_call(w)[0])
     if changed := [k for k,v in now.items() if inputs.get(k, v)!=v]:
         raise XltError(f'the {changed[0]} of this run was changed after the run was planned: give the command again')
 
@@ -203,7 +205,7 @@ def _own_rows(
 )->dict: # name -> its words and the hash of its files
     "Read a user's methods; raises `XltError` for two of one name, and for a name of the table"
     calls = [own_call(m) for m in methods]
-    own = {c.name: (f'{path}:{c}', _file_print(path)) for path,c in calls}
+    own = {c.name: (f'{path}:{c}', file_print(path)) for path,c in calls}
     if len(own)<len(calls):
         names = [c.name for _,c in calls]
         raise XltError(f'two methods are called {max(names, key=names.count)}: give the classes different names')

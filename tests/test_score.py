@@ -1,0 +1,135 @@
+"An encoder of one's own in every task: the same numbers twice, what stopped goes on, and what cannot be scored is told in one line"
+import json
+import shutil
+from string import ascii_lowercase
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from xltnb.cli import main
+from xltnb.core import XltError
+from xltnb.leaderboard.score import check_encoder, encoder_tokenizer, score_jobs, score_table, unknown_subwords
+from xltnb.papers.baselines.experiments import baseline_jobs
+from xltnb.records.store import Store, open_store
+from xltnb.runs.plan import Plan
+from xltnb.tasks.bench import load_bench
+
+
+def letters():
+    "A tokenizer that knows Latin letters alone"
+    special = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
+    words = special + [p+c for p in ('', '##') for c in ascii_lowercase]
+    tok = Tokenizer(models.WordPiece({w: i for i, w in enumerate(words)}, unk_token='[UNK]'))
+    tok.normalizer, tok.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    tok.post_processor = processors.BertProcessing(('[SEP]', 3), ('[CLS]', 2))
+    named = dict(zip(('pad_token', 'unk_token', 'cls_token', 'sep_token', 'mask_token'), special))
+    return PreTrainedTokenizerFast(tokenizer_object=tok, model_max_length=512, **named)
+
+
+@pytest.fixture(scope='module')
+def encoder(tmp_path_factory):
+    "A folder with a tiny encoder of random weights"
+    folder, tok = tmp_path_factory.mktemp('score')/'tiny', letters()
+    torch.manual_seed(0)
+    net = BertModel(BertConfig(vocab_size=len(tok), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64))
+    net.save_pretrained(folder), tok.save_pretrained(folder)
+    return folder
+
+
+def xltnb(capsys, *args):
+    "Exit code of a command, and what it printed"
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end: main([str(a) for a in args])
+    told = capsys.readouterr()
+    return end.value.code, told.out, told.err
+
+
+def numbers(capsys, encoder, store, *more):
+    code, out, err = xltnb(capsys, 'score', encoder, '--store', store, '--json', *more)
+    assert code in (None, 0), err
+    return {(r['task'], r['method']): r for r in json.loads(out)}
+
+
+def test_two_stores_hold_the_same_numbers(capsys, encoder, tmp_path):
+    "Also where the first run was stopped before its second task; a script that the tokenizer lacks is told"
+    tasks = '--task', 'cldr_cat', '--task', 'lo_ret'
+    assert xltnb(capsys, 'score', encoder, *tasks, '--store', tmp_path/'a', '--minutes', 1e-9)[0] == 3
+    assert numbers(capsys, encoder, tmp_path/'a', *tasks[:2]).keys() == {('cldr_cat', 'plain')}
+    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path/'a').rglob('*.json')}
+    one, two = (numbers(capsys, encoder, tmp_path/s, *tasks) for s in 'ab')
+    assert one == two and one.keys() == {('cldr_cat', 'plain'), ('lo_ret', 'plain')}
+    after = {p.name: p.stat().st_mtime_ns for p in (tmp_path/'a').rglob('*.json')}
+    assert before.items() <= after.items() and len(after) == 2
+    row = one['cldr_cat', 'plain']
+    assert row['chance'] == 12.5 and row['n'] == 1 and row['packaged'] is None
+    assert row['languages']['zh']['unknown'] > 90 > 10 > row['languages']['en']['unknown']
+    found = one['lo_ret', 'plain']
+    assert found['chance'] == 6.25 and found['low'] <= found['others'] <= found['high'] and found['english'] is None
+    code, out, _ = xltnb(capsys, 'score', encoder, *tasks, '--store', tmp_path/'a', '--show')
+    assert not code and 'cldr_cat' in out and 'languages' not in out
+
+
+def test_a_method_stands_beside_plain_training(capsys, encoder, tmp_path):
+    found = numbers(capsys, encoder, tmp_path, '--task', 'cldr_cat', '--method', 'RSRP(rho=1.0)')
+    assert found.keys() == {('cldr_cat', 'plain'), ('cldr_cat', 'RSRP(rho=1.0)')}
+
+
+def test_the_packaged_encoder_is_the_committed_baseline():
+    plan = Plan('score', 'laptop', score_jobs('laptop'), open_store('results'))
+    assert {j.key for j in plan.jobs} <= {j.key for j in baseline_jobs('laptop')}
+    rows = score_table(plan)
+    assert {r['task'] for r in rows} >= {'cldr_cat', 'ha_intent', 'ha_slot', 'lo_pair', 'lo_tag', 'lo_ret'}
+    for r in rows: assert r['low'] < r['others'] == r['packaged'] < r['high'] and not r['others'] <= r['chance'], r['task']
+
+
+def test_another_training_of_the_folder_is_another_run(encoder, tmp_path):
+    folder = tmp_path/'tiny'
+    shutil.copytree(encoder, folder)
+    known = check_encoder(str(folder))
+    before = {j.key for j in score_jobs('smoke', known)}
+    (folder/'note.txt').write_text('trained on', encoding='utf-8')
+    assert before.isdisjoint(j.key for j in score_jobs('smoke', known)) and known == str(folder)
+
+
+def test_unknown_subwords_are_counted(encoder):
+    tok, task = encoder_tokenizer(str(encoder)), load_bench('ha_slot', ['en', 'zh'])
+    assert unknown_subwords(tok, task.rows('en')) < .1 < .8 < unknown_subwords(tok, task.rows('zh'))
+    assert encoder_tokenizer('e5-small') is None
+
+
+def spoilt(folder, how):
+    "Harm a copy of the encoder's folder"
+    if how == 'tokenizer':
+        for p in folder.glob('*token*'): p.unlink()
+    elif how == 'pickle': (folder/'model.safetensors').rename(folder/'pytorch_model.bin')
+    elif how == 'empty':
+        for p in folder.iterdir(): p.unlink()
+    else:
+        config = json.loads((folder/'config.json').read_text(encoding='utf-8')) | dict(model_type=how)
+        (folder/'config.json').write_text(json.dumps(config), encoding='utf-8')
+
+
+@pytest.mark.parametrize('how, says', [
+    ('tokenizer', 'holds no tokenizer'), ('pickle', r'as a pickle \(pytorch_model.bin\)'), ('empty', 'holds no config.json'),
+    ('gpt2', 'holds a gpt2 model, which is no encoder'), ('t5', 'holds a t5 model, which is no encoder'), ('vit', 'holds a vit model')])
+def test_what_is_no_encoder_is_told(encoder, tmp_path, how, says):
+    shutil.copytree(encoder, tmp_path/'tiny')
+    spoilt(tmp_path/'tiny', how)
+    with pytest.raises(XltError, match=says) as e: check_encoder(str(tmp_path/'tiny'))
+    assert '\n' not in str(e.value)
+
+
+@pytest.mark.parametrize('args, says', [
+    (('{tmp}/none',), 'neither'), (('{tiny}', '--task', 'cldr_cta'), "did you mean 'cldr_cat'"), (('{tiny}', '--method', 'RSDAA()'), "did you mean 'RSDA'"),
+    (('{tiny}', '--method', 'RSDA(copie=3)'), "did you mean 'copies'"), (('{tiny}', '--method', 'SelfSwitch()'), 'lacks'),
+    (('{tiny}', '--preset', 'paper'), 'use smoke, laptop or gpu'), (('{tiny}:7',), 'layers kept of an encoder')])
+def test_bad_input_is_one_line(capsys, encoder, tmp_path, monkeypatch, args, says):
+    monkeypatch.setattr('xltnb.runs.run.run_plan', lambda *a, **kw: pytest.fail('it ran'))
+    code, out, err = xltnb(capsys, 'score', *(a.format(tmp=tmp_path, tiny=encoder) for a in args), '--store', tmp_path/'s')
+    assert code == 2 and says in err and len(err.strip().splitlines()) == 1 and not out, err
+
+
+def test_a_store_of_ones_own_hides_nothing(tmp_path):
+    assert not score_table(Plan('score', 'smoke', score_jobs('smoke'), Store(tmp_path, committed=False)))
