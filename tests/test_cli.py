@@ -2,6 +2,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -120,7 +121,7 @@ def test_list(study):
 def test_claims_json(study):
     rows = json.loads(xltnb(study, 'claims', 'mothello', '--preset', 'laptop', '--store', str(study[0]/'empty'), '--json')[0])
     assert [r['claim'] for r in rows][:3]==['mothello.C1', 'mothello.C2', 'mothello.C3']
-    assert all(list(r)==['paper', 'claim', 'preset', 'verdict', 'effect', 'low', 'high', 'n'] for r in rows)
+    assert all({'paper', 'claim', 'preset', 'verdict', 'effect', 'low', 'high', 'n', 'text', 'rule', 'seeds', 'keys', 'checks'}<=set(r) for r in rows)
     assert {r['verdict'] for r in rows}<=set(VERDICTS) and {r['preset'] for r in rows}=={'laptop'}
 
 
@@ -173,14 +174,14 @@ def test_verdicts_have_colours_on_a_terminal(monkeypatch, env, coloured):
     for k, v in (env | dict(TERM='xterm')).items(): monkeypatch.setenv(k, v)
     out = io.StringIO()
     with redirect_stdout(out): show_rows([dict(claim='a.C1', verdict='held'), dict(claim='a.C2', verdict='did not hold')])
-    assert ('\x1b[32mok' in out.getvalue() and '\x1b[31moff' in out.getvalue()) is coloured
+    assert ('\x1b[32mheld' in out.getvalue() and '\x1b[31mdid not hold' in out.getvalue()) is coloured
 
 
 def test_a_narrow_table_keeps_its_first_columns(monkeypatch):
     monkeypatch.setenv('COLUMNS', '80')
     out = io.StringIO()
     with redirect_stdout(out): show_rows([dict(claim='a.C1', verdict='held', effect='0.1 (0.0 to 0.2)', text='word '*40)])
-    assert 'a.C1   ok       0.1 (0.0 to 0.2)' in out.getvalue() and max(map(len, out.getvalue().split('\n')))<=80
+    assert 'a.C1   held     0.1 (0.0 to 0.2)' in out.getvalue() and max(map(len, out.getvalue().split('\n')))<=80
 
 
 @pytest.mark.parametrize('line, offered', [('xltnb cla', 'claims'), ('xltnb claims --pre', '--preset'), ('xltnb claims --preset lap', 'laptop'), ('xltnb plan qu', 'quick'),
@@ -195,17 +196,23 @@ def test_completion_is_a_script(study): assert 'complete' in xltnb(study, 'compl
 
 
 def test_the_best_runs_come_first_and_ours_beside(study, monkeypatch):
-    "A fresh clone shows what it ships; the runs made here stand beside"
-    monkeypatch.setenv("COLUMNS", "200")
+    "A fresh clone shows what it ships; the runs made here stand beside. Lines fit the terminal, headlines come first"
+    monkeypatch.setenv("COLUMNS", "80")
     store = study[0]/'own'
     text = xltnb(study, 'claims', 'mothello', '--store', str(store))[0]
-    head, shipped = text.split('\n')[0], next(r for r in text.split('\n') if r.startswith('mothello.C2'))
-    assert 'here' not in head and 'laptop' in shipped and 'to run' not in shipped and '0.47-0.53 across' in shipped
+    lines = text.split('\n')
+    assert lines[0] == 'mothello, laptop' and 'here:' not in text and 'to run' not in text and '0.47-0.53' in text
+    assert max(map(len, lines)) <= 80 and text.index(' C8 ') < text.index(' C1 ') and re.search(r'^\d+ claims: \d+ held', lines[-2])
     job = jobs_for('mothello', 'smoke')[0]
     Store(store, committed=False).put(Record(job.experiment, job.key, job.config, job.seed, {}, arm=job.arm, provenance=dict(cpu='x')))
-    assert 'here' in xltnb(study, 'claims', 'mothello', '--store', str(store))[0].split('\n')[0]
+    assert 'here:' in xltnb(study, 'claims', 'mothello', '--store', str(store))[0]
     rows = json.loads(xltnb(study, 'claims', 'mothello', '--json')[0])
-    assert {r['preset'] for r in rows}=={'laptop'} and 'here' not in rows[0]
+    assert {r['preset'] for r in rows}=={'laptop'}
+
+
+def test_one_claim_tells_its_whole_story(study):
+    text = xltnb(study, 'claims', 'mothello.C7')[0]
+    assert 'each seed:' in text and 'why this line:' in text and 'mothello.transfer/' in text and 'XLTNB_FRESH=1 xltnb run mothello.C7' in text
 
 
 def test_what_a_preset_does_not_have_is_not_left_to_do(study):

@@ -53,8 +53,8 @@ WORST = (FAILED, UNMEASURED, OPEN, SMALLER, HELD)
 def verdict_code(
     verdicts:Iterable[str], # of claims or table cells
 )->int: # 4: one did not hold; 3: one is still to run; else 0
-    "Turn verdicts into an exit code: what did not hold is a failure, and `to run` is left to do"
-    return max(({FAILED: 4, 'to run': 3}.get(v, 0) for v in verdicts), default=0)
+    "Turn verdicts into an exit code: what did not hold is a failure; a claim that is `to run` and a cell without runs are left to do"
+    return max(({FAILED: 4, 'to run': 3, UNMEASURED: 3}.get(v, 0) for v in verdicts), default=0)
 
 # %% ../../nbs/verdicts/00_words.ipynb #168c474e
 def number(
