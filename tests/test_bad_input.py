@@ -290,7 +290,7 @@ def test_a_cache_that_cannot_be_is_said_before_anything_runs(capsys, tmp_path, m
 def test_a_home_is_expanded_where_code_reads_and_writes(tmp_path, monkeypatch):
     from xltnb.models.adapterhub import from_hub, to_hub
     from xltnb.models.adapters import Adapter, Backbone, BottleneckCfg, load_adapter, save_adapter
-    from xltnb.papers.arithmetic.recipes import open_adapter
+    from xltnb.papers.arithmetic.vectors import TensorSource
     from xltnb.tasks.catalog import data_folder
     from xltnb.tasks.formats import stream_texts
     from xltnb.tasks.own import find_own, own_task
@@ -305,7 +305,7 @@ def test_a_home_is_expanded_where_code_reads_and_writes(tmp_path, monkeypatch):
     adapter = Adapter('es', BottleneckCfg(), Backbone('xlm-roberta', 2, 32))
     save_adapter(adapter, '~/es.safetensors')
     to_hub(adapter, '~/es')
-    assert load_adapter('~/es.safetensors').name == from_hub('~/es').name == open_adapter('~/es').adapter.name == 'es'
+    assert load_adapter('~/es.safetensors').name == from_hub('~/es').name == TensorSource('~/es').adapter.name == 'es'
     assert sorted(p.name for p in tmp_path.iterdir()) == ['es', 'es.safetensors', 'mine', 'text.txt']
     for ask in (lambda: own_task('mine', 'classify', dict(en=dict(train='~nouser/a.csv'))), lambda: save_adapter(adapter, '~nouser/a')):
         with pytest.raises(XltError, match='~nouser'): ask()

@@ -111,7 +111,7 @@ def test_figures_and_formulas_in_a_browser(browser, tmp_path_factory, monkeypatc
     root = tmp_path_factory.mktemp('tiny')
     (root/'nbs').mkdir()
     for f in ('settings.ini', '_quarto.yml'): shutil.copy2(ROOT/f, root)
-    for f in ('icon.svg', 'site.css', 'search.js'): shutil.copy2(NBS/f, root/'nbs')
+    for f in ('icon.svg', 'site.css', 'search.js', 'site.js'): shutil.copy2(NBS/f, root/'nbs')
     out = nbformat.v4.new_output('display_data', data={PLOTLY_MIME: json.loads(go.Figure(go.Bar(x=['a'], y=[1])).to_json())})
     cells = [nbformat.v4.new_markdown_cell('# A page\n\n> With a figure'), nbformat.v4.new_markdown_cell('The radius $\\rho \\le 1$'), nbformat.v4.new_code_cell('fig', outputs=[out])]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), root/'nbs'/'index.ipynb')

@@ -92,7 +92,7 @@ def test_settings(which, field, value):
     cls = configs()[which % len(configs())]
     assert issubclass(cls, Config)
     f = dataclasses.fields(cls)[field % len(dataclasses.fields(cls))]
-    names = f'{cls.__name__}.{f.name}', f.name, 'kind', 'languages', 'name', 'select', 'mapping', 'key of', 'heads', 'square', 'probe_layer', 'edit_from', 'epochs', 'phase'
+    names = f'{cls.__name__}.{f.name}', f.name, 'kind', 'languages', 'name', 'select', 'mapping', 'key of', 'heads', 'square', 'probe_layer', 'edit_from', 'epochs', 'phase', 'inputs'
     given = {f.name: needed(f) for f in dataclasses.fields(cls) if f.default is f.default_factory} | {f.name: value}
     for make in (lambda: cls(**given), lambda: from_dict(cls, given)):
         got = refused(make, names, f'{cls.__name__}({f.name}={value!r})')
@@ -376,7 +376,7 @@ def test_recipes(tmp_path):
         f.write_bytes(spoil_text(json.dumps(own), rng) if i % 3 == 0 else text.encode() if i % 3 == 1 else yaml.safe_dump(spoil_tree(own, rng, (1e308, 10**400, '~nouser/x', [[0]])), allow_unicode=True).encode())
         names = ['r.yaml', 'safetensors', 'weight', str(tmp_path), 'adapter', 'layer', 'MergeCfg', 'es', 'eng', 'start']
         got = refused(lambda: merge_recipe(f), names, f.read_bytes())
-        if got is not None: assert all(bool(w.isfinite().all()) for w in got.weights().values()), f.read_bytes()
+        if got is not None: assert all(bool(got[k].isfinite().all()) for k in got.names), f.read_bytes()
         refused(lambda: merge_(str(f), explain=True), names, f.read_bytes())
         assert all(p == f or p.read_bytes() == was for p, was in before.items()), f.read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == ['home', 'precious']

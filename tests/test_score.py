@@ -64,7 +64,7 @@ def test_two_stores_hold_the_same_numbers(capsys, encoder, tmp_path):
     assert before.items() <= after.items() and len(after) == 2
     row = one['cldr_cat', 'plain']
     assert row['chance'] == 12.5 and row['n'] == 1 and row['packaged'] is None
-    assert row['languages']['zh']['unknown'] > 90 > 10 > row['languages']['en']['unknown']
+    assert row['languages']['zh']['unknown'] > 90 > 20 > row['languages']['en']['unknown']
     found = one['lo_ret', 'plain']
     assert found['chance'] == 6.25 and found['low'] <= found['others'] <= found['high'] and found['english'] is None
     code, out, _ = xltnb(capsys, 'score', encoder, *tasks, '--store', tmp_path/'a', '--show')

@@ -48,7 +48,9 @@ def stage(
     for paper in known: stage_records(paper, nbs, folder/'nbs')
     rels += map(record_page, known)
     pictures = (p for p in nbs.rglob('*') if p.suffix in _PICTURES and 'results' not in p.relative_to(nbs).parts)
-    for p in pictures: shutil.copy2(p, folder/p.relative_to(root))
+    for p in pictures:
+        (folder/p.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(p, folder/p.relative_to(root))
     cfg = yaml.safe_load((root/'_quarto.yml').read_text(encoding='utf-8'))
     cfg['website']['sidebar'],cfg['website']['navbar']['left'] = sidebars(rels),navbar(rels)
     (folder/'_quarto.yml').write_text(yaml.safe_dump(cfg, sort_keys=False), encoding='utf-8')

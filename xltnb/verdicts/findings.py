@@ -12,10 +12,9 @@ from textwrap import fill
 from ..records.record import Record
 from ..records.rules import RANKS
 from ..records.store import Store
-from .figures import VERDICT_LOOK
 from .judge import Claims
 from .study import study
-from .words import FAILED, HELD, OPEN, SMALLER, UNMEASURED, claimed, interval, number
+from .words import FAILED, HELD, OPEN, SMALLER, SIGNS, UNMEASURED, claimed, interval, number
 
 # %% ../../nbs/verdicts/08_findings.ipynb #12b6d735
 def amount(
@@ -41,7 +40,7 @@ def sentence(
 )->str: # '✓ held: With a unified output space … +14 points (10 to 17), 3 seeds'
     "Say a claim, its word and its effect in one line"
     word = row['word'] if row['verdict']==UNMEASURED else row['verdict']
-    told = f"{VERDICT_LOOK[row['verdict']][0]} {word}: {row['text']}"
+    told = f"{SIGNS[row['verdict']]} {word}: {row['text']}"
     return told + (f". {amount(row)}, {row['n']} seed{'s'*(row['n']!=1)}" if amount(row) else '')
 
 # %% ../../nbs/verdicts/08_findings.ipynb #be9fc0ef
@@ -77,7 +76,7 @@ def headlines(
 # %% ../../nbs/verdicts/08_findings.ipynb #ecae1346
 def _lines(row, width):
     "Two lines of a claim, wrapped: its word and sentence; effect, range, seeds, and the paper's number"
-    word = f"{VERDICT_LOOK[row['verdict']][0]} {row['word'] if row['verdict']==UNMEASURED else row['verdict']}"
+    word = f"{SIGNS[row['verdict']]} {row['word'] if row['verdict']==UNMEASURED else row['verdict']}"
     name = row['claim'].partition('.')[2]
     put = lambda first, text, by=21: fill(text, width, initial_indent=first, subsequent_indent=' '*by, break_on_hyphens=False)
     found = f"{amount(row)}, claimed {wanted(row)}, n {row['n']}" if amount(row) else ''

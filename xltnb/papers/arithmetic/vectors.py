@@ -411,5 +411,7 @@ def similarities(
     names = list(vectors)
     table = pd.DataFrame(1. if what=='cosine' else 0., index=names, columns=names)
     for i,a in enumerate(names):
-        for b in names[:i]: table.loc[a,b] = table.loc[b,a] = similarity(vectors[a], vectors[b]).table.loc['all',what]
+        for b in names[:i]:
+            whole = similarity(vectors[a], vectors[b]).table.loc['all'] # type: ignore[attr-defined]
+            table.loc[a,b] = table.loc[b,a] = whole[what]
     return table
