@@ -191,7 +191,7 @@ def test_an_explorer_opens_as_it_was_made():
     "No test cell of a page leaves its residue in a widget that the page shows"
     import json
     from conftest import NBS
-    for page in (NBS/'papers').glob('*/*_explore*.ipynb'):
+    for page in (NBS/'papers').glob('*/*_explore.ipynb'):
         shown = [o['data'] for c in json.loads(page.read_text(encoding='utf-8'))['cells'] for o in c.get('outputs', ()) if 'application/vnd.plotly.v1+json' in o.get('data', {})]
         assert len(shown) == 1, page.name
     from xltnb.papers.salt.explorer import SaltExplorer
