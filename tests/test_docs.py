@@ -151,7 +151,6 @@ def test_the_search_finds_words_in_any_order(browser, address):
     page.close()
 
 
-@pytest.mark.xfail(strict=False, reason='not yet seen on the final site of an idle machine')
 def test_search_for_a_paper_shows_its_walk_first(browser, address):
     page, wrong = visit(browser, f'{address}/nbs/index.html')
     for query in ('SALT', 'mothello'):
@@ -163,7 +162,6 @@ def test_search_for_a_paper_shows_its_walk_first(browser, address):
     page.close()
 
 
-@pytest.mark.xfail(strict=False, reason='not yet seen on the final site of an idle machine')
 def test_the_bar_and_a_papers_sidebar(site):
     "The bar names what a visitor looks for; a paper lists its pages for readers, then its modules; previous and next follow"
     import re
@@ -191,7 +189,6 @@ WIDE = """() => { document.querySelectorAll('details').forEach(d => d.open = tru
       done(out) }))) }"""
 
 
-@pytest.mark.xfail(strict=False, reason='not yet seen on the final site of an idle machine')
 def test_nothing_is_wider_than_its_column(browser, site, address):
     "No table and no piece of code of any page, on a phone and on a desk"
     context = browser.new_context()
@@ -221,7 +218,6 @@ def test_a_page_is_light(site):
     assert not heavy, '\n'.join(heavy)
 
 
-@pytest.mark.xfail(strict=False, reason='not yet seen on the final site of an idle machine')
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 def test_axe_finds_nothing_serious(browser, address, scheme):
     "Contrast, names, keys: home, a walk, Results, records, a page of the library"
@@ -240,7 +236,6 @@ def test_axe_finds_nothing_serious(browser, address, scheme):
     assert not found, '\n'.join(found)
 
 
-@pytest.mark.xfail(strict=False, reason='not yet seen on the final site of an idle machine')
 def test_a_number_leads_to_its_record_and_back(browser, address):
     "One click from a claim to key and command, one more to the file; a link leads back"
     page, wrong = visit(browser, f'{address}/nbs/papers/mothello/mothello_claims.html')
@@ -264,7 +259,6 @@ def key_folder(page, address, key):
     return text.split(f'/{key}.json')[0].rpartition('results/')[2]
 
 
-@pytest.mark.xfail(strict=False, reason='not yet seen on the final site of an idle machine')
 def test_every_figure_of_a_paper_leads_to_its_runs(site):
     "A page of a figure leads to the runs of that figure, a walk to all of its paper"
     pages = {'mothello_fig5': 'mothello_records.html#F5', 'mothello_walk': 'mothello_records.html'}
@@ -273,7 +267,6 @@ def test_every_figure_of_a_paper_leads_to_its_runs(site):
         assert page.count('class="plotly-graph-div"') == page.count(f'<p class="origin"><a href="{to}">'), name
 
 
-@pytest.mark.xfail(strict=False, reason='not yet seen on the final site of an idle machine')
 def test_a_figure_has_words(site):
     "The alternative text tells title and values"
     import re

@@ -9,6 +9,7 @@ __all__ = ['tell_figure']
 import re
 
 from .ink import stored_values
+from .still import alt_text
 
 # %% ../../nbs/still/04_description.ipynb #e9cd2af4
 def _plain(text): return re.sub(r'\s+', ' ', re.sub('<[^>]+>', ' ', str(text or ''))).strip()
@@ -33,8 +34,6 @@ def tell_figure(
     most:int=500, # letters
 )->str: # 'title. trace: x y, x y. ...'
     "Say in words what a figure shows"
-    title = (fig.get('layout') or {}).get('title') or {}
-    words = [title] if isinstance(title, str) else [title.get('text'), (title.get('subtitle') or {}).get('text')]
-    said = [s for s in [*map(_plain, words), *(_told(t) for t in fig.get('data') or ())] if s]
-    text = '. '.join(said) or 'figure'
+    values = [s for s in map(_told, fig.get('data') or ()) if s]
+    text = ' '.join(filter(None, [alt_text(fig.get('layout') or {}), '. '.join(values)])) or 'figure'
     return text if len(text)<=most else text[:most].rpartition(' ')[0]+' …'

@@ -18,7 +18,7 @@ import plotly.io as pio
 from plotly.io.base_renderers import MimetypeRenderer
 
 from ..files import project_root
-from .axes import axis_depth, axis_ticks, draw_axis, extend_axes, find_axes, place_axes, set_range
+from .axes import axis_depth, axis_ticks, draw_axis, extend_axes, find_axes, place_axes, set_range, title_lines
 from .ink import num, stored_values, svg_text, text_width, wrapped
 from .marks import DASHES, draw_bars, draw_heatmap, draw_line, draw_scatter, draw_symbol, marker_colours, scale_ends, shades_of
 
@@ -153,7 +153,7 @@ def _margins(layout, axes, entries, bar):
         if a.name[0]=='x': continue
         if a.spec.get('domain', [0,1]) and shown(a) and a.spec.get('anchor', 'x')=='x':
             labels = max((text_width(t, a.spec.get('tickfont',{}).get('size', 12)) for _,t in axis_ticks(a)), default=0)
-            m['l'] = max(m['l'], 14+labels+22*bool(a.spec.get('title', {}).get('text')))
+            m['l'] = max(m['l'], 14+labels+22*bool(title_lines(a))+16*max(0, title_lines(a)-1))
     if any(a.name[0]=='x' and a.spec.get('title', {}).get('text') for a in axes.values()): m['b'] = max(m['b'], 48)
     if bar: m['r'] = max(m['r'], 34+max(text_width(t, 11) for t in _bar_labels(bar)))
     beside = entries and layout.get('legend', {}).get('orientation')!='h'
@@ -248,7 +248,8 @@ def alt_text(
     layout:dict, # of a figure
 )->str: # '' for a figure without title and caption
     "Write what a figure says and shows for readers who do not see it: its title and its caption"
-    said = (layout.get('title') or {}).get('text') or '', (layout.get('meta') or {}).get('caption', '')
+    title = layout.get('title') or {}
+    said = title if isinstance(title, str) else title.get('text') or '', (layout.get('meta') or {}).get('caption', '')
     return ' '.join(f"{t.rstrip('.')}." for x in said if (t := re.sub(r'\s*<[^>]+>\s*', ' ', x).strip()))
 
 # %% ../../nbs/still/03_still.ipynb #cd2f91da

@@ -15,11 +15,11 @@ import plotly.graph_objects as go
 from ..core import check_name
 from ..figures.look import QUIET, drawing, dress, needed
 from ..records.rules import claimed_range
-from .words import FAILED, HELD, UNMEASURED, OPEN, SMALLER, claimed, interval
+from .words import FAILED, HELD, OPEN, SIGNS, SMALLER, UNMEASURED, claimed, interval
 
 # %% ../../nbs/verdicts/04_figures.ipynb #3f41d05c
-VERDICT_LOOK = {HELD: ('✓','#007a5a'), SMALLER: ('◐','#0a6fd0'), FAILED: ('✗','#c04000'), OPEN: ('≈','#9a3fa8'), UNMEASURED: ('○',QUIET),
-    'not read': ('–',QUIET), 'not judged': ('·',QUIET)}
+VERDICT_LOOK = {v: (SIGNS[v], colour) for v,colour in {HELD: '#007a5a', SMALLER: '#0a6fd0', FAILED: '#c04000', OPEN: '#9a3fa8',
+    UNMEASURED: QUIET, 'not read': QUIET, 'not judged': QUIET}.items()}
 _MARKERS = {HELD: 'circle', SMALLER: 'square', FAILED: 'x', OPEN: 'diamond'}
 
 # %% ../../nbs/verdicts/04_figures.ipynb #409697be

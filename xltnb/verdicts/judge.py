@@ -39,6 +39,7 @@ class Judged:
     alone:str = '' # the word before a correction made it softer
     need_seeds:float = math.nan # seeds that would settle it, infinite where none do
     need_rows:float = math.nan # times the test rows that would; at most 1 where they suffice
+    planned:int = 0 # seeds that the plan has
 
 # %% ../../nbs/verdicts/01_judge.ipynb #f8272e28
 _AGAIN = 'run them again (XLTNB_FRESH=1 leaves the committed records aside)'
@@ -172,11 +173,11 @@ def _among(count, check, runs, fixed=False, smallest=0., error=.05):
     return replace(j, verdict=OPEN, alone=j.verdict, note=_notes(f'{j.verdict} alone, but not as one of {count} checks', j.note))
 
 # %% ../../nbs/verdicts/01_judge.ipynb #240ce834
-def _needs(j, check, count, smallest=0.):
+def _needs(j, check, count, smallest=0., error=.05):
     "What is not settled, with the seeds and rows that would settle it"
     if j.verdict!=OPEN: return j
     a,b = claimed_range(check.rule, check.margin)
-    level = .95 if a<j.effect<b else 1-.05/count
+    level = 1-error if a<j.effect<b else 1-error/count
     ways = [range_edges(check.rule, check.margin)] + [[-smallest,smallest]]*(abs(j.effect)<smallest)
     seeds = min(seeds_to_decide(j.seeds, e, j.items, level) for e in ways)
     return replace(j, need_seeds=seeds, need_rows=min(rows_to_decide(j.effect, j.items, e, level) for e in ways))
@@ -184,7 +185,8 @@ def _needs(j, check, count, smallest=0.):
 # %% ../../nbs/verdicts/01_judge.ipynb #54c025b6
 def _left_out(check, jobs, found, runs, j):
     "A verdict with notes on runs that are missing or were left out"
-    if 0<len(found)<(n := planned_seeds(check, jobs)): j = replace(j, note=_notes(f'{len(runs)} of {n} planned seeds', j.note))
+    j = replace(j, planned=planned_seeds(check, jobs))
+    if 0<len(found)<j.planned: j = replace(j, note=_notes(f'{len(runs)} of {j.planned} planned seeds', j.note))
     if not (odd := len(found)-len(runs)): return j
     said = f'{odd} of {len(found)} seeds left out, their arms saw different data, trained weights or arithmetic; {_AGAIN}'
     return replace(j, note=_notes(said, runs and j.note))
@@ -201,12 +203,13 @@ def _looks(check, plan):
 def _judge_check(claim, check, plan, get):
     "One check of a claim, with notes on what was left out"
     found,looks = paired_runs(check, plan.jobs, get), _looks(check, plan)
+    error = .05/looks
     runs,count = [r for r in found if _same_data(r)], len(claim.at(plan.preset))
     fixed = not drawn_jobs(check, plan.jobs)
-    j = _left_out(check, plan.jobs, found, runs, _among(count, check, runs, fixed, claim.smallest, .05/looks))
+    j = _left_out(check, plan.jobs, found, runs, _among(count, check, runs, fixed, claim.smallest, error))
     if looks>1: j = replace(j, note=_notes('more seeds than planned, so a 97.5 % interval', j.note))
     if _stale(claim, plan.preset, runs): j = replace(j, verdict=UNMEASURED, note=f'the rule was changed after these runs; {_AGAIN}')
-    return _needs(j, check, count, claim.smallest)
+    return _needs(j, check, count, claim.smallest, error)
 
 # %% ../../nbs/verdicts/01_judge.ipynb #3f5c4fb6
 def judge_claim(
@@ -274,7 +277,7 @@ def _claim_row(claim, plan, checks, get=None):
     need = _hardest(checks if checks and j.verdict==OPEN else [])
     row = dict(paper=claim.id.partition('.')[0], claim=claim.id, rank=claim.rank, unit=claim.unit, text=claim.text, place=claim.place)
     row |= dict(printed=claim.paper, paper_effect=claim.paper_effect)
-    row |= dict(preset=preset, verdict=j.verdict, effect=j.effect, low=j.low, high=j.high, n=j.n) | _rule(check, j)
+    row |= dict(preset=preset, verdict=j.verdict, effect=j.effect, low=j.low, high=j.high, n=j.n, planned=j.planned) | _rule(check, j)
     arms = sorted(check.arms.values()) if check else []
     row |= dict(seeds=list(j.seeds), detectable=j.detectable, smallest=claim.smallest, arms=arms, word=_told(j.verdict, arms, plan)) | need
     keys,changed = sorted({key for _,x in checks for key in x.keys}), claim.changed.get(preset, '')

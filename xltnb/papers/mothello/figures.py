@@ -186,7 +186,7 @@ def intervention_fig(
 )->go.Figure:
     "Draw errors after editing through the own probe and through the other language's, a dot for each seed"
     arms = by_title(r for r in needed(records,'interventions') if 'err_null' in r.metrics)
-    fig = panels(needed(arms,'interventions'))
+    fig = panels(needed(arms,'interventions'), gap=.12)
     for c,rs in enumerate(arms.values(),1):
         for m,name,colour in _ways(rs[0]):
             for t in _edit_traces(_left(rs,m), name, COLOURS[colour]): fig.add_trace(t,1,c)

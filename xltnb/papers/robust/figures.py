@@ -146,12 +146,12 @@ def regions_fig(
     if not runs: raise XltError('none of these runs measured regions: `xltnb run robust --jobs "around-*"`')
     seen = pd.concat(pd.DataFrame(r.curves['around']) for r in runs)
     means = seen.groupby(['kind','at'], sort=False)[['moved','kept']].mean().reset_index()
+    ends = means.groupby('kind').kept.rank().le(4) | means.groupby('kind').kept.rank(ascending=False).le(1) # of many languages the outer ones
+    means['label'] = apart(means.moved, means.kept, means['at'].where(ends | (means.kind!='translation'), ''), _SPAN)
     fig = go.Figure()
     for kind,(name,colour,mode,symbol) in _AROUND.items():
         at = means[means.kind==kind]
-        few = at['at'].where(at.kept.rank().le(4)|at.kept.rank(ascending=False).le(1), '') if kind=='translation' else at['at']
-        few = apart(at.moved, at.kept, few, _SPAN)
-        fig.add_trace(go.Scatter(x=at.moved, y=at.kept, text=few, customdata=at['at'], mode=mode, name=name, line=dict(color=colour),
+        fig.add_trace(go.Scatter(x=at.moved, y=at.kept, text=at.label, customdata=at['at'], mode=mode, name=name, line=dict(color=colour),
             textposition='bottom left' if 'lines' in mode else 'top center', textfont=dict(color=colour, size=11),
             marker=dict(color=colour, symbol=symbol, size=9), hovertemplate='%{customdata}: %{y:.2f} at %{x:.2f}'))
     fig.update_xaxes(title='how far the vector of the text moves (its length is 1)', range=_SPAN[0])

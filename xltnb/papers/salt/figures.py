@@ -155,7 +155,8 @@ def curve_fig(
     half = reached(t)
     title = 'gain over the fraction of right substitutes'
     if half==half: title = f'half of the way from random words to the true ones takes {100*half:.0f} % right'
-    return dress(fig, title, 'invented worlds, each with a model of its own; mean and 95 % interval over worlds', 420)
+    return dress(fig, title, 'invented worlds, each with a model of its own; mean and 95 % interval over worlds', 420,
+        runs=[r for rs in rows.values() for r in rs])
 
 # %% ../../../nbs/papers/salt/08_figures.ipynb #1295ba9e
 def switched_df(
