@@ -368,7 +368,7 @@ def test_a_number_without_a_range_is_seen():
 @pytest.mark.parametrize('name, wrong, says', [
     ('BottleneckCfg', dict(reduction=0), 'BottleneckCfg.reduction is 0: give a number above 0'), ('BottleneckCfg', dict(scaling=None), 'scaling is None'),
     ('BottleneckCfg', dict(places='output '), 'unknown BottleneckCfg.places'), ('BottleneckCfg', dict(places=('ouput',)), r"places\[0\] 'ouput'; did you mean 'output'"),
-    ('LoraCfg', dict(rank=1.5), 'LoraCfg.rank is 1.5: give an integer at least 1'), ('LoraCfg', dict(alpha=float('nan')), 'LoraCfg.alpha is nan'), ('LoraCfg', dict(leave_out=(-1,)), r'leave_out\[0\] is -1'),
+    ('LoraCfg', dict(rank=1.5), 'LoraCfg.rank is 1.5: give an integer from 1 to 1048576'), ('LoraCfg', dict(alpha=float('nan')), 'LoraCfg.alpha is nan'), ('LoraCfg', dict(leave_out=(-1,)), r'leave_out\[0\] is -1'),
     ('IA3Cfg', dict(targets=('q',)), "unknown IA3Cfg.targets"), ('MergeCfg', dict(method='ties', density=0), 'MergeCfg.density is 0: give a number above 0'), ('MergeCfg', dict(normalise='x'), 'MergeCfg.normalise must be bool'),
     ('MetaCfg', dict(mask=.95), 'MetaCfg.mask is 0.95'), ('PhaseCfg', dict(rows=(('de', 0),)), r'PhaseCfg.rows\[0\]\[1\] is 0'), ('PhaseCfg', dict(rows=(('de', '1'),)), 'PhaseCfg.rows'),
     ('LabCfg', dict(stack=True), 'LabCfg.stack is True'), ('LabCfg', dict(heads=5), 'width=64 is no multiple of heads=5'), ('ShapeCfg', dict(pairs=-1), 'ShapeCfg.pairs is -1'), ('FamilyCfg', dict(seed=-1), 'FamilyCfg.seed is -1')])

@@ -64,9 +64,9 @@ def check_number(
 
 def _span(low, high, above):
     "Say a range in words"
-    if math.isinf(low): return '' if math.isinf(high) else f' of at most {high:g}'
-    if above: return f' above {low:g}' + ('' if math.isinf(high) else f' and at most {high:g}')
-    return f' at least {low:g}' if math.isinf(high) else f' from {low:g} to {high:g}'
+    if math.isinf(low): return '' if math.isinf(high) else f' of at most {high:.12g}'
+    if above: return f' above {low:.12g}' + ('' if math.isinf(high) else f' and at most {high:.12g}')
+    return f' at least {low:.12g}' if math.isinf(high) else f' from {low:.12g} to {high:.12g}'
 
 def _shown(x):
     "Show a value for an error: one line of at most 80 characters"

@@ -100,7 +100,8 @@ def crossed_half(
     level:float=.95, # confidence level
 ): # in the unit of `sd`; arrays give arrays
     "Compute the half-width of the interval over seeds and items"
-    return t_half(*_crossed(sd, n, items), level)
+    se,df = _crossed(sd, n, items)
+    return t_half(se, df, level)
 
 def crossed_ci(
     xs, # effect of each seed
@@ -124,7 +125,8 @@ def crossed_diff(
     if not len(xs): raise XltError('crossed_diff needs at least one pair')
     if len(xs)<2: return Diff(float(xs[0]), nan, nan, 1, nan)
     xs = [float(x) for x in xs]
-    return _t_diff(mean(xs), *map(float, _crossed(_sd(xs), len(xs), items)), len(xs), level)
+    se,df = _crossed(_sd(xs), len(xs), items)
+    return _t_diff(mean(xs), float(se), float(df), len(xs), level)
 
 # %% ../nbs/02_stats.ipynb #5cf807e4
 def holm(

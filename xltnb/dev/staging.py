@@ -53,7 +53,7 @@ def figure_html(
     narrow = b64encode(still(data, 390).encode()).decode()
     words = escape(tell_figure(data))
     runs = f'<p class="origin"><a href="{origin}">the runs behind this figure</a></p>' if origin else ''
-    return (f'<div class="wide-only" role="img" aria-label="{words}">'
+    return (f'<div class="wide-only" role="figure" aria-label="{words}">'
             f'<div id="{uid}" class="plotly-graph-div" style="width:100%;height:{height}px"></div></div>'
             f'<img class="still" alt="{words}" src="data:image/svg+xml;base64,{narrow}">'
             f'<script>drawn("{uid}", {", ".join(args)});</script>{runs}')

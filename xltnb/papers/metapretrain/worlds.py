@@ -82,8 +82,12 @@ def class_probe(
         at = [t.split(' ').index(world.words[l][n]) for t,(_,n,_) in zip(texts, items)]
         return torch.stack([v[i] for v,i in zip(_states(model, tok, texts), at)]), torch.tensor([c for _,_,c in items])
     train,test = noun_sentences(world, 'train', 12, True), noun_sentences(world, 'test', 8, False)
-    fit,nouns = fit_linear(*read(train, world.languages[0]), world.cfg.classes, 1e-2, 25), np.array([n for _,n,_ in test])
-    return {l: _accuracy(fit, *read(test,l), nouns, _own(world,l,nouns)) for l in world.languages}
+    states,labels = read(train, world.languages[0])
+    fit,nouns = fit_linear(states, labels, world.cfg.classes, 1e-2, 25), np.array([n for _,n,_ in test])
+    def right(l):
+        states,labels = read(test, l)
+        return _accuracy(fit, states, labels, nouns, _own(world,l,nouns))
+    return {l: right(l) for l in world.languages}
 
 # %% ../../../nbs/papers/metapretrain/10_worlds.ipynb #e4b33dd6
 def kind_probe(

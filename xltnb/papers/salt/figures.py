@@ -138,6 +138,7 @@ def reached(
     return float(a+(b-a)*(aim-x)/(y-x))
 
 # %% ../../../nbs/papers/salt/08_figures.ipynb #ee651150
+@drawing('The steeper the line, the more a better proposer would gain')
 def curve_fig(
     rows:Mapping[str,Sequence[Record]], # as `curve_df` takes them
 )->go.Figure:
