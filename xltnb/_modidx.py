@@ -1861,6 +1861,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                                    'xltnb/papers/metapretrain/figures.py'),
                                                    'xltnb.papers.metapretrain.figures.curves_fig': ( 'papers/metapretrain/figures.html#curves_fig',
                                                                                                      'xltnb/papers/metapretrain/figures.py'),
+                                                   'xltnb.papers.metapretrain.figures.draw_dev': ( 'papers/metapretrain/figures.html#draw_dev',
+                                                                                                   'xltnb/papers/metapretrain/figures.py'),
                                                    'xltnb.papers.metapretrain.figures.equal_markdown': ( 'papers/metapretrain/figures.html#equal_markdown',
                                                                                                          'xltnb/papers/metapretrain/figures.py'),
                                                    'xltnb.papers.metapretrain.figures.fared_markdown': ( 'papers/metapretrain/figures.html#fared_markdown',

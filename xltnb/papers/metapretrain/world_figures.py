@@ -12,9 +12,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ...figures.look import INK, QUIET, dress, needed, panels, report_figures, seed_lines
-from .arms import META_ARMS
-from .figures import ARM_COLOURS, boundary, of_study
+from ...figures.look import INK, dress, needed, panels, report_figures
+from .figures import ARM_COLOURS, draw_dev, of_study
 from ...records.record import Record
 from ...stats import mean_ci
 
@@ -87,25 +86,20 @@ def world_curves_fig(
 )->go.Figure:
     "Draw development loss against tokens read, a thin line a world"
     found = {a: rs for a,rs in of_study(records, budget).items() if a in arms and rs[0].curves.get('dev')}
-    fig = panels(('loss on the source','loss on the others'), True, .05) if needed(found.items(), 'invented worlds') else None
-    for c,source in enumerate((True,False), 1):
-        for a,rs in found.items():
-            x = [t/1e6 for t in rs[0].curves['dev']['tokens']]
-            for t in seed_lines(x, [_dev_loss(r, source) for r in rs], META_ARMS[a], ARM_COLOURS[a], c==1): fig.add_trace(t, 1, c)
-        cut = next((b for rs in found.values() if (b := boundary(rs))), None)
-        if cut: fig.add_vline(cut/1e6, line=dict(color=QUIET, width=1, dash='dash'), row=1, col=c)
-    fig.update_xaxes(title='million tokens read')
+    needed(found.items(), 'invented worlds')
+    fig = draw_dev(panels(('loss on the source','loss on the others'), True, .05), found, ('source','others'), _dev_loss)
     sub = 'development text; dashed: the second phase begins; thin lines are worlds'
-    return dress(fig, _plateau_title(found), sub, 400, legend=dict(y=-.3))
+    return dress(fig, _plateau_title(found), sub, 400, legend=dict(y=-.3), runs=[r for rs in found.values() for r in rs])
 
-def _dev_loss(r, source):
+def _dev_loss(r, of):
     "Loss on the source, or mean loss on the others, at each look"
     dev = r.curves['dev']
-    return dev['loss_x0'] if source else np.mean([v for k,v in dev.items() if k.startswith('loss_') and k!='loss_x0'], 0).tolist()
+    return dev['loss_x0'] if of=='source' else np.mean([v for k,v in dev.items() if k.startswith('loss_') and k!='loss_x0'], 0).tolist()
 
 def _plateau_title(found):
     "How far each arm comes on the others"
-    return 'Loss on the others at the end: '+', '.join(f'{a} {np.mean([_dev_loss(r,False)[-1] for r in rs]):.2f}' for a,rs in found.items())
+    end = lambda rs: np.mean([_dev_loss(r, 'others')[-1] for r in rs])
+    return 'Loss on the others at the end: '+', '.join(f'{a} {end(rs):.2f}' for a,rs in found.items())
 
 # %% ../../../nbs/papers/metapretrain/11_world_figures.ipynb #0bea0728
 def world_table(
