@@ -130,13 +130,13 @@ def test_readme_is_short_and_has_its_picture():
 @pytest.mark.parametrize('paper', ['mothello', 'robust', 'salt', 'arithmetic', 'metapretrain'])
 def test_readme_tells_what_the_records_say(paper):
     "The front page judges nothing itself: each headline stands there with its word and its effect"
-    from xltnb.verdicts.findings import amount, headlines
+    from xltnb.verdicts.findings import amount, headlines, signed
     lines = (ROOT/'README.md').read_text(encoding='utf-8').splitlines()
     rows = headlines(paper)
     assert rows, 'a paper without a headline'
     for r in rows:
         line, = [l for l in lines if f"| {r['text']} |" in l]
-        assert f"**{r['verdict']}**" in line and amount(r) in line
+        assert f'**{signed(r)[2:]}**' in line and amount(r) in line
 
 
 def test_the_search_finds_words_in_any_order(browser, address):

@@ -125,8 +125,8 @@ def test_a_preempted_worker_is_queued_again(study, slurm):
     "Its job is free at once, and nobody counts it as lost"
     cmd = on_slurm(study, '--preset', 'laptop')
     before = under_way(study, cmd)
-    ids = subprocess.run(['squeue', '-h', '-r', '--me', '-o', '%i'], capture_output=True, text=True).stdout.split()
-    subprocess.run(['scancel', '--signal', 'USR2', ids[0]], check=True)
+    ids = subprocess.run(['squeue', '-h', '-r', '--me', '-t', 'R', '-o', '%i'], capture_output=True, text=True).stdout.split()
+    wait_for(lambda: not subprocess.run(['scancel', '--signal', 'USR2', ids[0]]).returncode) # its step may be starting
     told = lambda: subprocess.run(['scontrol', 'show', 'job', ids[0]], capture_output=True, text=True).stdout
     wait_for(lambda: 'Restarts=1' in told())
     assert '12 ran' in finish(cmd)

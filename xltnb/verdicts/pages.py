@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from ..core import XltError, check_name, nearest, stable_hash
 from ..files import atomic_write, own_path, package_data, project_root, typed_path
+from ..records.leases import alive
 from ..records.presets import PRESETS
 from ..records.published import find_papers
 from ..records.store import Store
@@ -172,12 +173,9 @@ def _clear_partial(folder):
             if _ended(old): old.unlink()
 
 def _ended(file):
-    "Is the process that was writing a page gone? Its id stands in the name"
+    "Is the process that was writing a page gone? Its number stands in the name"
     pid = file.name.split('.')[-3].partition('-')[0]
-    try: os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError, OverflowError): return True
-    except OSError: pass
-    return False
+    return not (pid.isdecimal() and alive(int(pid)))
 
 # %% ../../nbs/verdicts/07_pages.ipynb #032620e5
 def run_page(
@@ -241,7 +239,9 @@ def run_pages(
     for f,params,*_ in jobs: check_values(params, specs[f])
     many = min(workers or cores(), len(jobs) or 1)
     with ProcessPoolExecutor(many, get_context('spawn'), leave_with_parent) as pool:
-        return list(tqdm(pool.map(_one, jobs), total=len(jobs), desc='pages', disable=not show, file=sys.stdout))
+        runs = list(tqdm(pool.map(_one, jobs), total=len(jobs), desc='pages', disable=not show, file=sys.stdout))
+    _clear_partial(own_path(out, 'out')) # of workers that outlived their command for a moment
+    return runs
 
 # %% ../../nbs/verdicts/07_pages.ipynb #12d84ada
 def write_index(

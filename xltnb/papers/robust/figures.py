@@ -146,7 +146,8 @@ def regions_fig(
     if not runs: raise XltError('none of these runs measured regions: `xltnb run robust --jobs "around-*"`')
     seen = pd.concat(pd.DataFrame(r.curves['around']) for r in runs)
     means = seen.groupby(['kind','at'], sort=False)[['moved','kept']].mean().reset_index()
-    ends = means.groupby('kind').kept.rank().le(4) | means.groupby('kind').kept.rank(ascending=False).le(1) # of many languages the outer ones
+    kept = means.groupby('kind').kept
+    ends = kept.rank().le(4) | kept.rank(ascending=False).le(1) # of many languages the outer ones
     means['label'] = apart(means.moved, means.kept, means['at'].where(ends | (means.kind!='translation'), ''), _SPAN)
     fig = go.Figure()
     for kind,(name,colour,mode,symbol) in _AROUND.items():
