@@ -138,7 +138,8 @@ def _served(text, jobs, kinds):
     "The runs that a row of methods serves; those that it does not are named"
     left = {j.labels['task']: _kind_of(j) for j in jobs if _kind_of(j) not in kinds}
     if not left: return jobs
-    told = f'{text} serves tasks of the kinds {", ".join(kinds)}, and no others: '+', '.join(f'{t} is of the kind {k}' for t,k in left.items())
+    others = ', '.join(f'{t} is of the kind {k}' for t,k in left.items())
+    told = f'{text} serves tasks of the kinds {", ".join(kinds)}, and no others: {others}'
     if all(j.labels['task'] in left for j in jobs): raise XltError(f'{told}; name another task or method')
     warnings.warn(f'{told}; it is left out there', stacklevel=2)
     return [j for j in jobs if j.labels['task'] not in left]
@@ -201,6 +202,11 @@ def _chance(task, limit):
     return 100/len(spread(task.rows(task.targets[0]), limit)) if task.kind=='retrieve' else nan
 
 # %% ../../nbs/leaderboard/03_score.ipynb #6f85e229
+def _median(runs, fact):
+    "Median of what the machine noted of each run, NaN where it noted nothing"
+    found = [r.provenance[fact] for r in runs if isinstance(r.provenance.get(fact), (int,float))]
+    return float(np.median(found)) if found else nan
+
 def _line(runs, base, cfg, tokenizer):
     "One row of the table: a task with or without methods"
     task = task_of(cfg['task'], tuple(cfg['langs']))
@@ -210,12 +216,13 @@ def _line(runs, base, cfg, tokenizer):
     scores = dict(english=_percent(runs, task.source), others=mean, low=low, high=high)
     beside = dict(packaged=theirs, packaged_low=below, packaged_high=above, chance=_chance(task, cfg['limit']))
     unknown = float(np.mean([*lost.values()])) if lost else nan
-    return scores | beside | dict(unknown=unknown, n=len(runs), metric=main_metric(task), languages=langs)
+    cost = {k: _median(runs, v) for k,v in dict(seconds='wall_s', memory_mb='peak_mem_mb').items()}
+    return scores | beside | dict(unknown=unknown, n=len(runs)) | cost | dict(metric=main_metric(task), languages=langs)
 
 def score_table(
     plan:Plan, # of `score_jobs`
     tokenizer=None, # of the encoder: counts unknown subwords; None: not counted
-)->list[dict]: # task, method, english, others, low, high, packaged, packaged_low, packaged_high, chance, unknown, n, metric, languages
+)->list[dict]: # as the lines above, from `task` and `method` to `languages`
     "Read a plan's records: one row a task and method, in percent; `languages` has each language"
     tasks = [*dict.fromkeys(j.labels['task'] for j in plan.jobs)]
     packaged = Plan('score', plan.preset, score_jobs(plan.preset, tasks=tasks), plan.store)

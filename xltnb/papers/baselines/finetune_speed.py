@@ -192,7 +192,7 @@ def _stock_answers(
 @speed_figure('score-stock')
 def speed_stock(
     tasks:tuple=('cldr_cat','lo_pair'), # of the benchmark
-    langs:tuple=('en','de','zh','hi'), # scored
+    langs:tuple=('en','de','zh','tr'), # scored
     limit:int=48, # test rows a language
     rounds:int=2, # pairs of turns
 )->dict:
