@@ -22,11 +22,11 @@ CONDITIONS = {
 }
 
 
-def passes(args, env={}, cwd=ROOT):
+def passes(args, env={}, cwd=ROOT, timeout=400):
     "Run the telling tests in a process of their own, in a folder whose checkout comes first"
     env = os.environ | dict(PYTHONPATH=str(cwd)) | env
     env = {k: v for k, v in env.items() if not k.startswith(('PYTEST_', 'ASKED_'))}
-    done = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-p', 'no:xdist', *args], cwd=cwd, env=env, capture_output=True, encoding='utf-8', errors='replace', timeout=400)
+    done = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-p', 'no:xdist', *args], cwd=cwd, env=env, capture_output=True, encoding='utf-8', errors='replace', timeout=timeout)
     assert not done.returncode, done.stdout[-6000:] + done.stderr[-2000:]
 
 
@@ -46,6 +46,16 @@ def test_under(name): passes(telling(), CONDITIONS[name])
 @pytest.mark.audit
 @pytest.mark.parametrize('order', ['1', 'reversed'])
 def test_in_another_order(order): passes([*telling(), '--order', order])
+
+
+# files that share processes, stores and registered studies, in an order of their own each time
+FAIR = '''test_store.py test_published.py test_requirements.py test_tasks.py test_languages.py test_distances.py test_run.py test_study.py
+test_methods.py test_synonyms.py test_report.py test_bad_input.py test_cli.py'''.split()
+
+
+@pytest.mark.audit
+@pytest.mark.parametrize('order', ['7', '8'])
+def test_a_fair_part_in_random_order(order): passes([*(str(ROOT/'tests'/f) for f in FAIR), '--order', order], timeout=1500)
 
 
 @pytest.mark.audit

@@ -1,4 +1,4 @@
-"2,230 bad inputs, always the same: each is refused in time with a word about it, or does no harm; the harms stand in spoil.py"
+"2,300 bad inputs, always the same: each is refused in time with a word about it, or does no harm; the harms stand in spoil.py"
 import copy
 import csv
 import dataclasses
@@ -24,11 +24,11 @@ from spoil import HUGE, ODD, ODD_WORDS, spoil_bytes, spoil_json, spoil_text, spo
 from xltnb.core import Config, XltError, from_dict
 
 COUNTS = dict(words=200, settings=250, records=200, published=150, data=100, pages=50, encoders=50,
-              headers=200, hub=250, recipes=150, models=150, given=150, layouts=70, texts=30, params=200, names=30)
+              headers=200, hub=250, recipes=150, models=150, given=150, layouts=70, texts=30, params=200, names=30, beside=70)
 PATIENCE_S = 20  # what is asked for a size without end must not try to make it
 
 
-def test_they_are_as_many_as_they_say(): assert sum(COUNTS.values()) == 2230
+def test_they_are_as_many_as_they_say(): assert sum(COUNTS.values()) == 2300
 
 
 def each(kind):
@@ -236,6 +236,33 @@ def test_records(tmp_path):
     f.write_bytes(whole)
     assert store.get(f.stem) == rec
     no_halves(tmp_path)
+
+
+# ---- what lies beside the records: locks, failures, workers in a queue
+
+def test_beside(tmp_path, monkeypatch):
+    from xltnb.records.leases import _here
+    from xltnb.records.store import Store
+    from xltnb.runs.plan import make_plan
+    from xltnb.runs.run import run_plan
+    from xltnb.runs.status import status_line, status_rows
+    write_paper(tmp_path/'papers', 'fuzz', experiments=STUDY)
+    for name, folder in dict(PAPERS='papers', CACHE='cache').items(): monkeypatch.setenv(f'XLTNB_{name}', str(tmp_path/folder))
+    for name in ('_STALE_S', '_WATCH_S'): monkeypatch.setattr(f'xltnb.records.leases.{name}', -1.)  # a lock that nobody touches is free at once
+    lock = _here() | dict(pid=2**22+1, start='1', token='t', since='2020-01-01T00:00:00+0000', losses=0, where='a node')
+    for i, rng in enumerate(each('beside')):
+        plan = make_plan('fuzz', 'smoke', 1, Store(tmp_path/f's{i}', committed=False))
+        key = plan.jobs[0].key
+        at = {'lock': plan.store.lease(key).lock, 'failure': plan.store.path/'.failed'/f'{key}.txt', 'crews': plan.store.path/'.slurm'/'crews.json'}
+        what = rng.choice([*at])
+        tree = dict(lock=lock, failure='fuzz.sum a seed 0: it failed', crews={'12': [key]})[what]
+        at[what].parent.mkdir(parents=True)
+        at[what].write_bytes(spoil_bytes(tree.encode(), rng) if what == 'failure' else spoil_json(tree, rng))
+        told = at[what].read_bytes()[:200]
+        assert refused(lambda: status_line(plan, status_rows(plan)), [], (what, told)).startswith('fuzz at smoke')
+        rep = refused(lambda: run_plan(plan, engine='inline', show=False), [], (what, told))
+        assert [o.status for o in rep.outcomes] == ['done'] and [r.metrics for rs in plan.records().values() for r in rs] == [dict(sum=1.)], (what, told)
+        assert status_rows(plan)[0]['state'] == 'done'
 
 
 # ---- published files

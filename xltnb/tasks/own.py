@@ -182,10 +182,9 @@ def _separated(path, columns):
 def _first_line(head, columns):
     "Refuse what cannot be a line of names"
     check_once(head, 'column')
-    if not any(n in _KEY or n in columns.values() for n in head):
+    if not columns and not any(n in _KEY for n in head):
         raise XltError(f'its first line is taken for the names of columns, and none is known: {" | ".join(head):.60}; write a line of '
-                       "names above the rows, such as text and label, or name yours: columns={'text': 'review'}, or their places if there "
-                       "is no such line: columns={'text': 0, 'label': 1}")
+                       "names above the rows, or columns={'text': 'review'}, or places, columns={'text': 0}")
 
 def _table_rows(path, columns=_NONE):
     "Rows of a file, with a header unless columns are numbered; only CSV quotes its fields"
