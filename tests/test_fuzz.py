@@ -257,7 +257,10 @@ def test_beside(tmp_path, monkeypatch):
         what = rng.choice([*at])
         tree = dict(lock=lock, failure='fuzz.sum a seed 0: it failed', crews={'12': [key]})[what]
         at[what].parent.mkdir(parents=True)
-        at[what].write_bytes(spoil_bytes(tree.encode(), rng) if what == 'failure' else spoil_json(tree, rng))
+        odd = copy.deepcopy(rng.choice((*ODD, *HUGE)))
+        if rng.random() < .4 and what != 'failure': body = json.dumps(odd if what == 'crews' else lock | {rng.choice(('pid', 'losses')): odd}).encode()
+        else: body = spoil_bytes(tree.encode(), rng) if what == 'failure' else spoil_json(tree, rng)
+        at[what].write_bytes(body)
         told = at[what].read_bytes()[:200]
         assert refused(lambda: status_line(plan, status_rows(plan)), [], (what, told)).startswith('fuzz at smoke')
         rep = refused(lambda: run_plan(plan, engine='inline', show=False), [], (what, told))

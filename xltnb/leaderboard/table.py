@@ -17,7 +17,7 @@ import plotly.graph_objects as go
 from ..core import XltError, check_name
 from ..studies.gains import by_task, compared, gains_fig, paired
 from .board import BOARD_METHODS
-from .rows import BOARD_CONTROLS, BOARD_PLANNED, BOARD_ROWS, TRAINED_ROWS, row_words
+from .rows import BOARD_CONTROLS, BOARD_PLANNED, BOARD_ROWS, TRAINED_ROWS, board_words
 from ..studies.recipes import read_call
 from ..records.record import Record
 from ..stats import holm
@@ -64,7 +64,7 @@ def row_code(
 )->str: # markdown
     "Write down the methods of a row, and the code of each"
     check_name(row, BOARD_ROWS | TRAINED_ROWS, 'row')
-    words = row_words(row, scale)
+    words = board_words(row, scale)
     classes = dict.fromkeys(BOARD_METHODS[read_call(w).name] for w in words)
     title = f'**{row}**: ' + (' + '.join(f'`{w}`' for w in words) or 'no method')
     return '\n\n'.join([title, *(f'```python\n{inspect.getsource(c).rstrip()}\n```' for c in classes)])

@@ -30,8 +30,9 @@ def _running(store, job):
 # %% ../../nbs/runs/08_status.ipynb #86c8fee2
 def _failure(store, job):
     "Why a job failed when it was last tried; None if it did not"
-    try: return dict(state='failed', why=failure_file(store, job.key).read_text(encoding='utf-8', errors='replace').splitlines()[0].partition(': ')[2])
+    try: told = failure_file(store, job.key).read_text(encoding='utf-8', errors='replace').splitlines()[0]
     except (OSError, IndexError): return None
+    return dict(state='failed', why=told.partition(': ')[2])
 
 # %% ../../nbs/runs/08_status.ipynb #ddfec753
 STATES = 'done', 'running', 'queued', 'to do', 'waits', 'lost', 'failed'
