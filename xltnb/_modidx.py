@@ -768,6 +768,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                               'xltnb/models/encoders.py'),
                                        'xltnb.models.encoders._noted': ('models/encoders.html#_noted', 'xltnb/models/encoders.py'),
                                        'xltnb.models.encoders._over': ('models/encoders.html#_over', 'xltnb/models/encoders.py'),
+                                       'xltnb.models.encoders._own_tokenizer': ( 'models/encoders.html#_own_tokenizer',
+                                                                                 'xltnb/models/encoders.py'),
                                        'xltnb.models.encoders._packaged': ('models/encoders.html#_packaged', 'xltnb/models/encoders.py'),
                                        'xltnb.models.encoders._plainly': ('models/encoders.html#_plainly', 'xltnb/models/encoders.py'),
                                        'xltnb.models.encoders._pruned_tokenizer': ( 'models/encoders.html#_pruned_tokenizer',
