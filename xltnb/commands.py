@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DATA', 'SHELLS', 'built_papers', 'cmd_list', 'cmd_plan', 'cmd_run', 'cmd_status', 'cmd_claims', 'cmd_compare',
-           'cmd_pin', 'cmd_report', 'cmd_reproduce', 'cmd_page', 'cmd_pages', 'cmd_lab', 'cmd_docs', 'cmd_speed',
-           'cmd_leaderboard', 'cmd_score', 'cmd_data', 'cmd_corpus', 'cmd_doctor', 'cmd_completion']
+           'cmd_pin', 'cmd_pack', 'cmd_report', 'cmd_reproduce', 'cmd_page', 'cmd_pages', 'cmd_lab', 'cmd_docs',
+           'cmd_speed', 'cmd_leaderboard', 'cmd_score', 'cmd_data', 'cmd_corpus', 'cmd_doctor', 'cmd_completion']
 
 # %% ../nbs/06_commands.ipynb #5f4e3f95
 import os
@@ -259,6 +259,22 @@ def cmd_pin(
     "Accept the present results as the ones to guard"
     from xltnb.verdicts.study import study
     print(f'{study(target, preset, store=store).pin()} numbers pinned')
+
+# %% ../nbs/06_commands.ipynb #faf563ee
+@command
+def cmd_pack(
+    store:str, # folder of run records
+    *,
+    undo:bool=False, # give every record its file again
+    json:bool=False, # print JSON
+):
+    "Put the records of a store into one parquet file an experiment; every command reads them as before"
+    from xltnb.records.store import Store
+    from xltnb.runs.run import check_store
+    check_store(found := Store(store, committed=False))
+    if undo: return print(f'{found.unpack()} records have files again')
+    rows = found.pack()
+    show_rows(rows if json else [r | {k: round(r[k], 2) for k in ('files_mb','pack_mb')} for r in rows], json)
 
 # %% ../nbs/06_commands.ipynb #711c3c65
 @command

@@ -59,10 +59,7 @@ def copy_records(
     "Put the files of a paper's runs on the site"
     s = study(paper)
     for r in s.runs:
-        out = site/'nbs'/'results'/r.experiment/f'{r.key}.json'
-        found = next((f for f in (d/r.experiment/out.name for d in s.plan.store.folders) if f.is_file()), None)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if found: shutil.copy2(found, out)
+        if text := s.plan.store.text(r.key): atomic_write(site/'nbs'/'results'/r.experiment/f'{r.key}.json', text)
 
 # %% ../../nbs/dev/10_ways.ipynb #83fbae30
 _TARGET = re.compile(r"\b(?:study|claims|compare)\(f?'([a-z]\w*)(?:\.(\w+))?'")

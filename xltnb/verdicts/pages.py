@@ -144,7 +144,7 @@ def _state(nb, params, spec):
     code = [stable_hash(f.read_text(encoding='utf-8')) for f in files]
     store = Store(params.get('store', spec.get('store', {}).get('default', 'results').strip('\'"')))
     about = Path(nb).parent.name if Path(nb).parent.name in papers else '*'
-    keys = sorted({f.stem for d in store.folders for f in d.glob(f'{about}.*/[!.]*.json')}) # other papers' records change nothing
+    keys = sorted(store.keys(f'{about}.*')) # other papers' records change nothing
     named = {k: v for k,v in os.environ.items() if k.startswith('XLTNB_') and k!='XLTNB_CACHE'}
     return [stable_hash([Path(nb).read_text(encoding='utf-8'), params, code]), stable_hash([keys, pins(store), named])]
 
