@@ -361,16 +361,23 @@ def cmd_pages(
     seeds:int=0, # repeats per arm; 0: the preset's own
     store:str='results', # folder of run records
     out:str='results/pages', # folder for the executed pages, and an index of them
-    workers:int|None=None, # pages side by side; default: the cores
+    workers:int|None=None, # pages side by side; default: the cores, or what the cluster holds
     force:bool=False, # run pages that have not changed, too
+    engine:str='local', # local | ray | slurm: where runs and pages are made
+    address:str='', # ray: HOST:PORT of a running cluster; default: what RAY_ADDRESS names
+    slurm:str='', # slurm: options of sbatch, such as 'partition=gpu time=24:00:00'
 ):
     "Run all parameterised pages of a paper through papermill; the same command goes on after a kill"
+    from xltnb.runs.run import FAR
+    from xltnb.verdicts.far import run_pages_far
     from xltnb.verdicts.pages import parameter_pages, run_pages, write_index
     if not any(map(parameter_pages, _claimed_papers(paper))):
         raise XltError(f'there are no pages in {project_root()}: run it in a checkout')
-    code = _run_all(_studies(paper, preset, seeds or None, store), workers=workers)
+    how = dict(engine=engine) | {k: v for k,v in dict(address=address, slurm=slurm).items() if v}
+    code = _run_all(_studies(paper, preset, seeds or None, store), workers=workers, **how)
     if code==1: return code # a page would run what has failed once more
-    runs = run_pages(_claimed_papers(paper), preset, seeds, store, out, workers, force)
+    asked = _claimed_papers(paper), preset, seeds, store, out, workers, force
+    runs = run_pages_far(*asked, **how) if engine in FAR else run_pages(*asked)
     for r in runs:
         if r.error: print(f'{r.out}: {r.error[-300:]}', file=sys.stderr)
     count = ', '.join(f'{n} {k}' for k in ('ok','cached','error') if (n := sum(r.status==k for r in runs)))

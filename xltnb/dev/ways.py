@@ -7,7 +7,6 @@ __all__ = ['papers_with_runs', 'record_page', 'stage_records', 'copy_records', '
 
 # %% ../../nbs/dev/10_ways.ipynb #2a6cf97b
 import re
-import shutil
 from os.path import relpath
 from pathlib import Path
 
@@ -59,7 +58,9 @@ def copy_records(
     "Put the files of a paper's runs on the site"
     s = study(paper)
     for r in s.runs:
-        if text := s.plan.store.text(r.key): atomic_write(site/'nbs'/'results'/r.experiment/f'{r.key}.json', text)
+        out = site/'nbs'/'results'/r.experiment/f'{r.key}.json'
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if text := s.plan.store.text(r.key): out.write_text(text, encoding='utf-8', newline='\n')
 
 # %% ../../nbs/dev/10_ways.ipynb #83fbae30
 _TARGET = re.compile(r"\b(?:study|claims|compare)\(f?'([a-z]\w*)(?:\.(\w+))?'")

@@ -174,6 +174,17 @@ def text(
     "Read the text of the file of a record"
     return _first_whole(self._places_of(key), record_text) or ''
 
+# %% ../../nbs/records/06_store.ipynb #b8b014c1
+@patch
+def texts(
+    self:Store,
+    experiment:str, # or several: 'mothello.*'
+)->dict[str,str]: # 'mothello.align/0123456789abcdef.json' -> text, as a folder of them would hold it
+    "Read the texts of whole records, for another machine"
+    found = {k: _first_whole([p for p in places if not _fault(p)], lambda p: (p.parent.name, record_text(p)))
+             for k,places in self._places(experiment).items()}
+    return {f'{home}/{k}.json': text for k,(home,text) in ((k, f) for k,f in found.items() if f)}
+
 # %% ../../nbs/records/06_store.ipynb #30f2402d
 @patch
 def keys(self:Store,
