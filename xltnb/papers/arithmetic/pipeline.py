@@ -113,7 +113,8 @@ def _one_pass(lengths, cfg, rng):
     if not cfg.alike: return order
     line = order[np.argsort(lengths.cpu().numpy()[order], kind='stable')]
     parts = [line[i:i+cfg.batch] for i in range(0, len(line), cfg.batch)]
-    return np.concatenate([parts[i] for i in rng.permutation(len(parts))])
+    whole = len(line)//cfg.batch # the last update has fewer rows and stays the last
+    return np.concatenate([*(parts[i] for i in rng.permutation(whole)), *parts[whole:]])
 
 def _fit(model, ids, y, pad, cfg, rng):
     "All passes over the rows"
