@@ -225,8 +225,8 @@ def wikiann(tmp_path, monkeypatch):
     "A folder of small files in four languages; the first ten dev sentences stand in train"
     for lang in ('en', 'es', 'pt', 'tr'):
         train, dev = sentences(lang, 500, 0), sentences(lang, 60, 1)
-        (tmp_path/f'train-{lang}.tsv').write_text(train)
-        (tmp_path/f'dev-{lang}.tsv').write_text('\n\n'.join([*train.split('\n\n')[:10], dev]))
+        (tmp_path/f'train-{lang}.tsv').write_text(train, encoding='utf-8')
+        (tmp_path/f'dev-{lang}.tsv').write_text('\n\n'.join([*train.split('\n\n')[:10], dev]), encoding='utf-8')
     monkeypatch.setenv('XLTNB_WIKIANN', str(tmp_path))
     return tmp_path
 
@@ -242,7 +242,7 @@ def test_named_entities_wait_for_their_files(wikiann, monkeypatch):
     job = lambda: make_job('entities', 'arithmetic.entities', entity_cfg(), 0)
     here = job()
     assert here.waits == '' and here.inputs['data']
-    (wikiann/'train-tr.tsv').write_text(sentences('tr', 200, 5))
+    (wikiann/'train-tr.tsv').write_text(sentences('tr', 200, 5), encoding='utf-8')
     assert job().key != here.key
     monkeypatch.delenv('XLTNB_WIKIANN')
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')

@@ -62,7 +62,8 @@ def unseen_rows(
     for i,words in enumerate(rows['tokens']):
         if tuple(words) not in seen: new.setdefault(tuple(words), i)
     order = sorted(new.values(), key=lambda i: id_order(ids[i]))
-    if sum(sizes)>len(order): raise XltError(f'{sum(sizes)} sentences wanted, {len(order)} of {len(rows)} are not in training: ask for fewer')
+    if sum(sizes)>len(order):
+        raise XltError(f'{sum(sizes)} sentences wanted, {len(order)} of {len(rows)} are not in training: ask for fewer')
     ends = np.cumsum((0, *sizes))
     return [rows.select(order[a:b]) for a,b in zip(ends, ends[1:])]
 
@@ -227,7 +228,8 @@ def fixed_arms(
     "Count with every adapter that needs no choice of λ"
     a,r,o = ground.langs, ground.cfg.related(target), ground.cfg.other
     half = lambda x, y: merge(a[x], a[y], weight=.5)
-    near,own = {'half': r, 'half_random': o, 'shrunk': 'start'}, {'own_half': r, 'own_source': 'en', 'own_random': o, 'own_shrunk': 'start'}
+    near = dict(half=r, half_random=o, shrunk='start')
+    own = dict(own_half=r, own_source='en', own_random=o, own_shrunk='start')
     adapters = dict(source=a['en'], related=a[r], random=a[o], own=a[target], none=None)
     adapters |= {k: half('en', x) for k,x in near.items()} | {k: half(target, x) for k,x in own.items()}
     adapters['mean'] = merge(*(a[l] for l in ground.cfg.langs if l!=target))

@@ -120,7 +120,8 @@ class EntityCfg(Config):
         if not self.targets or len(self.targets)!=len(self.relatives):
             raise XltError(f'{len(self.targets)} targets and {len(self.relatives)} relatives: name one relative for each target')
         for t,r in zip(self.targets, self.relatives):
-            if len({'en', t, r, self.other})<4: raise XltError(f'target {t}, relative {r}, other {self.other}: name three languages besides en')
+            if len({'en', t, r, self.other})<4:
+                raise XltError(f'target {t}, relative {r}, other {self.other}: name three languages besides en')
 
     @property
     def langs(self)->tuple:

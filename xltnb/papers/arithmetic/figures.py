@@ -304,8 +304,8 @@ def own_above_source(
     words = pd.concat([pd.DataFrame(r.curves['masked']) for r in runs]).groupby('language').mean().mul(100).round(1)
     def row(t):
         own,en = ([100*r.per_language[t][k] for r in runs] for k in ('own','source'))
-        return {'F1, own': round(np.mean(own), 1), 'F1, English': round(np.mean(en), 1), 'own − English': _told(paired_diff(own, en)), 'seeds': len(own),
-                'words, own': words.own[t], 'words, English': words.en[t], 'words, none': words.none[t]}
+        f1 = {'F1, own': round(np.mean(own), 1), 'F1, English': round(np.mean(en), 1), 'own − English': _told(paired_diff(own, en))}
+        return f1 | {'seeds': len(own), 'words, own': words.own[t], 'words, English': words.en[t], 'words, none': words.none[t]}
     return pd.DataFrame({t: row(t) for t in runs[0].per_language if t!=runs[0].source}).T.rename_axis('language')
 
 # %% ../../../nbs/papers/arithmetic/11_figures.ipynb #eb66b708
@@ -316,7 +316,8 @@ def entities_markdown(
     runs = entities_of(runs)
     own = own_above_source(runs)['own − English']
     gain = lambda a, b: _told(paired_diff([100*r.metrics[a] for r in runs], [100*r.metrics[b] for r in runs]))
-    return (f"**In {len(runs)} seed{'s'*(len(runs)>1)}**, in points of F1: half English and half related minus English {gain('half', 'source')}; "
+    return (f"**In {len(runs)} seed{'s'*(len(runs)>1)}**, in points of F1: "
+            f"half English and half related minus English {gain('half', 'source')}; "
             f"own and related with λ tuned minus own {gain('own_tuned', 'own')}. "
             f"Own minus English: {'; '.join(f'{l} {x}' for l,x in own.items())}.")
 
