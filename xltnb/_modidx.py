@@ -3940,6 +3940,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                        'xltnb.tasks.languages.in_script': ('tasks/languages.html#in_script', 'xltnb/tasks/languages.py'),
                                        'xltnb.tasks.languages.known_fraction': ( 'tasks/languages.html#known_fraction',
                                                                                  'xltnb/tasks/languages.py'),
+                                       'xltnb.tasks.languages.letter_script': ( 'tasks/languages.html#letter_script',
+                                                                                'xltnb/tasks/languages.py'),
                                        'xltnb.tasks.languages.nearest_languages': ( 'tasks/languages.html#nearest_languages',
                                                                                     'xltnb/tasks/languages.py'),
                                        'xltnb.tasks.languages.read_uriel': ('tasks/languages.html#read_uriel', 'xltnb/tasks/languages.py'),

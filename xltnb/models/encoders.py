@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, BertModel
 from transformers import PreTrainedTokenizerFast
@@ -257,7 +256,7 @@ def _own_tokenizer(folder):
     "The tokenizer of a folder of ours; `from_pretrained` gives the same in twice the time, since it also reads the vocabulary as JSON"
     settings = json_of(read_text(folder/'tokenizer_config.json'), folder)
     kept = {k: v for k,v in settings.items() if k not in ('tokenizer_class','is_local','local_files_only')}
-    return PrunedTokenizer(tokenizer_object=Tokenizer.from_file(str(folder/'tokenizer.json')), name_or_path=str(folder), **kept)
+    return PrunedTokenizer(tokenizer_file=str(folder/'tokenizer.json'), name_or_path=str(folder), **kept)
 
 # %% ../../nbs/models/03_encoders.ipynb #ba488a52
 def _tokenizer_at(home):

@@ -7,7 +7,6 @@ __all__ = ['CONTEXTS', 'word_pieces', 'word_places', 'context_batch', 'batch_cut
            'english_ids', 'english_like', 'proposable', 'Proposals', 'propose', 'kept_proposals']
 
 # %% ../../../nbs/papers/salt/00_proposals.ipynb #274031e9
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,7 +23,7 @@ from ...core import XltError, check_name, check_number, stable_hash
 from ...files import atomic_write, cache_dir
 from ...models.encoders import model_hash
 from ...records.leases import built_once
-from ...tasks.languages import UNSPACED, script, scripts_of
+from ...tasks.languages import UNSPACED, letter_script, script, scripts_of
 from ...training.settings import pays_bf16
 from ...training.scores import max_positions
 from ...training.mlm import Batch, Corpus, Frame, masked_states, mlm_head, pair_rows
@@ -53,7 +52,7 @@ def _word_level(tokenizer):
 
 def _letters(text):
     "Is every character a letter or a sign on one?"
-    return bool(text) and all(unicodedata.category(c)[0] in 'LM' for c in text)
+    return bool(text) and all(map(letter_script, text))
 
 # %% ../../../nbs/papers/salt/00_proposals.ipynb #6cb06af5
 def word_places(
