@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import argcomplete
 
-from .core import XltError, check_name
+from .core import XltError, check_name, check_number
 from .files import cache_dir, out_file, own_path, project_root, typed_path
 from .names import needs
 from .terminal import command, complain, show_rows, show_text, terminal_width
@@ -183,6 +183,7 @@ def cmd_status(
     json:bool=False, # print JSON
 ):
     "What is done, running, queued, lost or failed, and why"
+    check_number(watch, 'watch', 0, 10**6)
     plans = [s.plan for s in _studies(target, preset, seeds, store, jobs)]
     _status(plans, json)
     while watch>0:

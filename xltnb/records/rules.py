@@ -76,6 +76,7 @@ class Check:
     margin:float # where the rule draws its line
     why:str # how the margin came about
     tells:bool = False # its effect is what the claim speaks of: shown as *ours* before other checks of the same verdict
+    given:bool = False # a precondition: where it does not hold, the claim is not settled, whatever its other checks say
 
     def __post_init__(self):
         for p in self.presets:
@@ -89,7 +90,7 @@ class Check:
     @property
     def hash(self)->str: # 16 hex digits
         "Hash all that decides the verdict; not its wording, nor what is shown"
-        return stable_hash([self.arms, self.effect, self.rule, self.margin])
+        return stable_hash([self.arms, self.effect, self.rule, self.margin, *['given']*self.given])
 
 # %% ../../nbs/records/01_rules.ipynb #d0bbb504
 def claimed_range(

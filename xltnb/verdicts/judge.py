@@ -20,7 +20,7 @@ from ..records.rules import Check, Claim, claimed_range, evaluate, names_in, ran
 from ..runs.experiments import Job, jobs_for, split_target
 from ..runs.plan import Plan
 from ..stats import crossed_ci, detectable, items_se, rows_to_decide, seeds_to_decide
-from .words import FAILED, UNMEASURED, OPEN, SMALLER, WORST, verdict, what_decides
+from .words import FAILED, HELD, UNMEASURED, OPEN, SMALLER, WORST, verdict, what_decides
 
 # %% ../../nbs/verdicts/01_judge.ipynb #10897cb6
 @dataclass(frozen=True)
@@ -211,6 +211,19 @@ def _judge_check(claim, check, plan, get):
     if _stale(claim, plan.preset, runs): j = replace(j, verdict=UNMEASURED, note=f'the rule was changed after these runs; {_AGAIN}')
     return _needs(j, check, count, claim.smallest, error)
 
+# %% ../../nbs/verdicts/01_judge.ipynb #a33457d6
+def _given(judged):
+    "The same, but nothing is settled where a precondition was measured and does not hold"
+    lost = next(((c,j) for c,j in judged if c.given and j.verdict not in (HELD, UNMEASURED)), None)
+    if lost is None: return judged
+    said = f"the precondition {'is not settled' if lost[1].verdict==OPEN else 'does not hold'}: {lost[0].why}"
+    def softer(c, j):
+        if j.verdict==UNMEASURED: return j
+        alone = j.alone or ('' if j.verdict==OPEN else j.verdict)
+        keep = {} if c.given else dict(need_seeds=math.nan, need_rows=math.nan)
+        return replace(j, verdict=OPEN, alone=alone, note=_notes(said, j.note), **keep)
+    return [(c, softer(c, j)) for c,j in judged]
+
 # %% ../../nbs/verdicts/01_judge.ipynb #3f5c4fb6
 def judge_claim(
     claim:Claim, # a claim
@@ -219,7 +232,7 @@ def judge_claim(
 )->list: # (check, Judged), the deciding one first
     "Judge every check of a claim"
     get = get or plan.store.getter()
-    judged = [(c, _judge_check(claim, c, plan, get)) for c in claim.at(plan.preset)]
+    judged = _given([(c, _judge_check(claim, c, plan, get)) for c in claim.at(plan.preset)])
     return sorted(judged, key=lambda x: (WORST.index(x[1].verdict), not x[0].tells))
 
 # %% ../../nbs/verdicts/01_judge.ipynb #04327ccd

@@ -71,6 +71,7 @@ class TaskCfg(Config):
     lr:float = within(1e-3, 0, above=True) # peak rate; it falls to zero on a straight line
     reduction:float = within(4., 0, above=True) # width of the model over width of the bottleneck; the paper's is 16 at width 768
     bf16:bool = False # compute in bfloat16
+    alike:bool = False # rows of like length stand in one update: less padding
 
 # %% ../../../nbs/papers/arithmetic/09_pipeline.ipynb #e1882e81
 def _cut(ids, labels, rows, pad):
@@ -106,11 +107,20 @@ def _logits(model, x, pad):
     out = model(input_ids=x, attention_mask=(x!=pad).long())
     return out.logits if 'logits' in out else torch.stack([out.start_logits, out.end_logits], 1)
 
+def _one_pass(lengths, cfg, rng):
+    "Rows in a random order; with `alike`, updates of like length in a random order"
+    order = rng.permutation(len(lengths))
+    if not cfg.alike: return order
+    line = order[np.argsort(lengths.cpu().numpy()[order], kind='stable')]
+    parts = [line[i:i+cfg.batch] for i in range(0, len(line), cfg.batch)]
+    whole = len(line)//cfg.batch # the last update has fewer rows and stays the last
+    return np.concatenate([*(parts[i] for i in rng.permutation(whole)), *parts[whole:]])
+
 def _fit(model, ids, y, pad, cfg, rng):
     "All passes over the rows"
     free = [p for p in model.parameters() if p.requires_grad]
     opt = torch.optim.AdamW(free, lr=cfg.lr, weight_decay=.01, fused=True)
-    order = np.concatenate([rng.permutation(len(ids)) for _ in range(cfg.epochs)])
+    order = np.concatenate([_one_pass((ids!=pad).sum(1), cfg, rng) for _ in range(cfg.epochs)])
     steps = -(-len(order)//cfg.batch)
     for i in range(steps):
         x,t = _cut(ids, y, order[i*cfg.batch:(i+1)*cfg.batch], pad)
