@@ -212,7 +212,7 @@ def _check_fields(d, path):
 _BYTES = 2**26 # of a record's file: 2,000 times as many as ours have
 
 def record_text(
-    path, # a record's file, or its `Row` in a pack
+    path, # a record's file, or its `PackedRow`
 )->str: # as it was written
     "Read the text of a record, if its size is reasonable; a device or a pipe is not opened"
     if not isinstance(path, Path): return _check_seal(path.text())
@@ -242,7 +242,7 @@ def _check_age(d, path):
 
 # %% ../../nbs/records/03_record.ipynb #3015bd51
 def read_record(
-    path:Path, # a record's file: `<experiment>/<key>.json`, or its `Row` in a pack
+    path:Path, # a record's file: `<experiment>/<key>.json`, or its `PackedRow`
 )->Record: # the run
     "Read one record, or say which file is broken and what to do"
     path = Path(path) if isinstance(path, str) else path
@@ -280,7 +280,7 @@ def short_fields(
 def _finite(d): return d | dict(metrics={k: nan if v is None else v for k,v in d['metrics'].items()})
 
 def read_numbers(
-    path:Path, # a record's file, or its `Row` in a pack
+    path:Path, # a record's file, or its `PackedRow`
 )->dict: # its fields by name, without items, curves and scores per language
     "Read the short fields of a record, checked as `read_record` checks them"
     path = Path(path) if isinstance(path, str) else path # reading a path takes longer than hashing a config

@@ -23,7 +23,7 @@ from fastcore.basics import patch
 from ..core import XltError
 from ..files import atomic_write, own_path, project_root, write_new
 from .leases import Lease
-from .pack import PACK, Pack, Row, pack_bytes, packable, packed_keys
+from .pack import PACK, Pack, PackedRow, pack_bytes, packable, packed_keys
 from .record import NewerRecord, Record, read_numbers, read_record, record_json, record_text
 
 # %% ../../nbs/records/06_store.ipynb #8f2c8698
@@ -76,7 +76,7 @@ def _at(look, key):
     "Where the record of a key stands; a committed one comes first"
     for home,files,packed in look:
         if key in files: yield home/f'{key}.json'
-        if key in packed: yield Row(home/PACK, key)
+        if key in packed: yield PackedRow(home/PACK, key)
 
 @patch
 def _places(self:Store, experiment=None, keys=None):
@@ -89,7 +89,7 @@ def _places(self:Store, experiment=None, keys=None):
 def _places_of(self:Store, key):
     "Where the record of one key stands, as it is now; no folder is listed for it"
     files = [f for h in self._homes() for f in (h/f'{_check_part(key, "key")}.json',) if f.exists()]
-    return files + [Row(h/PACK, key) for h in self._homes() if key in packed_keys(h/PACK)]
+    return files + [PackedRow(h/PACK, key) for h in self._homes() if key in packed_keys(h/PACK)]
 
 # %% ../../nbs/records/06_store.ipynb #9fed6857
 def _check_part(name, what):
@@ -307,7 +307,7 @@ def busy(
 # %% ../../nbs/records/06_store.ipynb #4deaacd4
 def _whole_texts(home):
     "Texts of an experiment's records by key, those of its pack and then of its files; what a pack would change is left out"
-    places = [Row(home/PACK, k) for k in packed_keys(home/PACK)] + [home/f'{k}.json' for k in sorted(_keys_of(home))]
+    places = [PackedRow(home/PACK, k) for k in packed_keys(home/PACK)] + [home/f'{k}.json' for k in sorted(_keys_of(home))]
     out = {}
     for p in places:
         if _fault(p): continue
@@ -319,7 +319,7 @@ def _keep_bytes(home, texts):
     "Write a pack, and read every record of it back"
     atomic_write(home/PACK, pack_bytes(texts.values()))
     pack = Pack(home/PACK)
-    if {k: pack.text(k) for k in pack.at}!=texts: raise XltError(f'{home/PACK} does not hold what was written: this is a mistake in the program')
+    if {k: pack.text(k) for k in pack.at}!=texts: raise XltError(f'{home/PACK} is not what was written: a mistake in the program')
 
 def _pack_home(store, home):
     "Pack one experiment: how many records, and the bytes before and after"
@@ -349,7 +349,8 @@ def unpack(self:Store)->int: # records
     n = 0
     for home in (self.path/e for e in sorted(_names(self.path))):
         for k in (keys := packed_keys(home/PACK)):
-            if not _fault(row := Row(home/PACK, k)) and _fault(f := home/f'{k}.json'): f.write_text(record_text(row), encoding='utf-8', newline='\n')
+            row, f = PackedRow(home/PACK, k), home/f'{k}.json'
+            if not _fault(row) and _fault(f): f.write_text(record_text(row), encoding='utf-8', newline='\n')
         if keys and hasattr(os, 'sync'): os.sync() # a file that is cut by a kill has its row until then
         if keys: (home/PACK).unlink()
         n += len(keys)

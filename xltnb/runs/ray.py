@@ -72,6 +72,7 @@ def on_node(
 )->Finished: # with the text of its record
     "Run one job on a machine of the cluster; its cache is the user's, unless one was named"
     os.environ.setdefault('XLTNB_CACHE', str(Path.home()/'.cache'/'xltnb'))
+    if papers := paper_roots()[1:]: os.environ['XLTNB_PAPERS'] = os.pathsep.join(map(str, papers)) # for a page in another folder
     board.tell.remote(job.key, 0., WHERE+socket.gethostname())
     last, out = [0.], io.StringIO()
     def report(fraction, note=''):

@@ -142,7 +142,7 @@ def page_state(
     params:dict, # its parameters
     spec:dict, # of `page_params`
 )->list[str]: # a hash of the code, a hash of the records
-    "Sum up what a page's result depends on: its text, parameters and the library with its rules; the records, pins and data folders it sees"
+    "Sum up what a page depends on: its text, parameters, the library with its rules; the records, pins and data folders it sees"
     lib, papers = package_data().parent, find_papers()
     files = sorted({*lib.rglob('*.py'), *(f for p in papers.values() for f in (p/'published.yaml', *p.glob('*.py')))})
     code = [stable_hash(f.read_text(encoding='utf-8')) for f in files]
