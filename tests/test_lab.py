@@ -91,7 +91,7 @@ def test_without_the_token_nothing_is_handed_out(lab):
 
 
 def test_our_command_listens_on_this_machine_and_keeps_the_token(monkeypatch, capsys):
-    from xltnb import commands as cli
+    from xltnb import tools as cli
     called = []
     monkeypatch.setattr(cli.subprocess, 'call', lambda words: called.append(words) or 0)
     cli.cmd_lab('mothello_tab1', no_browser=True)
