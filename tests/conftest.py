@@ -33,6 +33,13 @@ PAGES = sorted(p for p in NBS.rglob('*.ipynb') if is_page(p))
 MODULES = sorted(p for p in LIB.rglob('*.py') if p.name not in ('_modidx.py', '__init__.py'))
 
 
+def none_wrong(paths, fault):
+    "Ask `fault` about each file, which answers with what is wrong in it or with nothing, and report all that are wrong together"
+    bad = {p: w for p in paths if (w := fault(p))}
+    lines = [f'{p.relative_to(ROOT)}: {w if isinstance(w, str) else "; ".join(map(str, w))}' for p, w in bad.items()]
+    assert not bad, f'{len(bad)} of {len(paths)} files:\n' + '\n'.join(lines)
+
+
 def settings():
     "settings.ini as a dict"
     cfg = configparser.ConfigParser(interpolation=None)

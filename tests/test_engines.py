@@ -100,6 +100,33 @@ def same_as_inline(study, preset):
     return had
 
 
+PAGE = """{"cells": [
+ {"cell_type": "code", "execution_count": null, "id": "a", "metadata": {"tags": ["parameters"]}, "outputs": [], "source": "preset:str = 'laptop' # whose runs\\nstore:str = 'results' # folder of run records"},
+ {"cell_type": "code", "execution_count": null, "id": "b", "metadata": {}, "outputs": [], "source": "from xltnb.verdicts.study import study\\nprint(*sorted((r.key, r.metrics['sum']) for r in study('far', preset, store=store).runs), sep='\\\\n')\\nWHAT"}],
+ "metadata": {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}, "nbformat": 4, "nbformat_minor": 5}"""
+
+
+def pages_are_made(study, *how):
+    "Runs and pages of the paper are made on a cluster; a page that cannot work is told; what is there is not made again"
+    tmp, env = study
+    for name, what in (('far_fine', 'store'), ('far_wrong', "raise ValueError('page thirteen')")):
+        (tmp/'papers'/'far'/f'{name}.ipynb').write_text(PAGE.replace('WHAT', what), encoding='utf-8')
+    def pages(code):
+        got = subprocess.run([sys.executable, '-m', 'xltnb.cli', 'pages', 'far', '--preset', 'laptop', '--store', str(tmp/'store'), '--out', str(tmp/'pages'), *how],
+                             cwd=ROOT, env=env, encoding='utf-8', stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=400)
+        assert got.returncode == code, got.stdout
+        return got.stdout
+    out = pages(1)
+    assert 'pages: 1 ok, 1 error' in out and 'page thirteen' in out, out
+    [file] = (tmp/'pages').glob('far_fine-*.ipynb')
+    page = json.loads(file.read_text(encoding='utf-8'))
+    said = ''.join(page['cells'][-1]['outputs'][0]['text'])
+    assert said.splitlines() == [str((k, r['metrics']['sum'])) for k, r in sorted(records(study).items())], said
+    assert str(tmp/'store') in json.dumps(page) and 'index.html' in os.listdir(tmp/'pages')
+    (tmp/'papers'/'far'/'far_wrong.ipynb').unlink()
+    assert 'pages: 1 cached' in pages(0) and set(started(study).values()) == {1}
+
+
 # ---- this machine
 
 @pytest.mark.parametrize('names, workers, want', [('4,5,6,7', 4, '4567'), ('GPU-a', 2, ['GPU-a', 'GPU-a']), ('', 2, [''])])
@@ -169,6 +196,9 @@ def test_what_no_machine_holds_is_refused_at_once(study, cluster, monkeypatch):
     with pytest.raises(XltError, match='can hold big: it needs 64 cores, the machines have: 1 cores, 0 GPUs.*; 1 cores'):
         drive.drive(jobs, setup, JobProgress(jobs, show=False), pool)
     assert time.monotonic()-begin < 5 and not (study[0]/'shared'/'log').exists()
+
+
+def test_pages_are_made_on_ray(study, cluster): pages_are_made(study, '--engine', 'ray', '--address', cluster.address)
 
 
 # ---- SLURM
@@ -260,3 +290,6 @@ def test_slurms_workers_need_no_command(study, slurm):
     assert len(json.loads((study[0]/'store'/'.slurm'/'crews.json').read_text(encoding='utf-8'))) == 1
     assert set(started(study).values()) == {1}
     same_as_inline(study, 'gpu')
+
+
+def test_pages_are_made_by_slurm(study, slurm): pages_are_made(study, '--engine', 'slurm', '--workers', '2', '--slurm', 'partition=main time=30')

@@ -4,14 +4,27 @@ import json
 import re
 import subprocess
 import sys
+from functools import cache
 
 import pytest
-from conftest import LIB, MODULES, PAGES, ROOT
+from conftest import LIB, MODULES, PAGES, ROOT, none_wrong
 
 STAR = re.compile(r'^\s*from\s+\S+\s+import\s+\*', re.M)
 
 
-def cells(path, kind='code'): return [''.join(c['source']) for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == kind]
+def read(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
+
+
+@cache
+def all_cells(path):
+    "What each cell of a page says, without its outputs: a page is read once for all checks"
+    return [(c['cell_type'], ''.join(c['source'])) for c in read(path)]
+
+
+def cells(path, kind='code'): return [s for k, s in all_cells(path) if k == kind]
+
+
+def outputs(path): return [o for c in read(path) for o in c.get('outputs', [])]
 
 
 def test_ruff_finds_no_undefined_or_unused_name():
@@ -19,34 +32,36 @@ def test_ruff_finds_no_undefined_or_unused_name():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize('path', PAGES, ids=lambda p: p.name)
-def test_named_imports_only(path):
-    bad = [c.split('\n')[0] for c in cells(path) if STAR.search(c)]
-    assert not bad, f'star import in {path.name}: {bad}'
+def test_named_imports_only(): none_wrong(PAGES, lambda p: [f'star import {c[:60]!r}' for c in cells(p) if STAR.search(c)])
 
 
-@pytest.mark.parametrize('path', PAGES, ids=lambda p: p.name)
-def test_page_opens_with_a_title_and_a_subtitle(path):
-    first = json.loads(path.read_text(encoding='utf-8'))['cells'][0]
-    text = ''.join(first['source'])
-    assert first['cell_type'] == 'markdown' and re.match(r'# \S.*\n+> \S', text), f'{path.name} opens with {text[:60]!r}, not with "# Title" and "> subtitle"'
+def test_page_opens_with_a_title_and_a_subtitle():
+    def fault(p):
+        kind, text = all_cells(p)[0]
+        if kind != 'markdown' or not re.match(r'# \S.*\n+> \S', text): return f'opens with {text[:60]!r}, not with "# Title" and "> subtitle"'
+    none_wrong(PAGES, fault)
 
 
-@pytest.mark.parametrize('path', PAGES, ids=lambda p: p.name)
-def test_nothing_stands_below_the_subtitle_in_its_cell(path):
+def test_nothing_stands_below_the_subtitle_in_its_cell():
     "The site takes title and subtitle from the first cell, and drops what else it holds"
-    text = cells(path, 'markdown')[0]
-    assert re.fullmatch(r'# \S[^\n]*\n+> \S[^\n]*(\n[^\n]+)*\s*', text), f'{path.name}: the site would lose {text[-60:]!r}: give it a cell of its own'
+    def fault(p):
+        text = cells(p, 'markdown')[0]
+        if not re.fullmatch(r'# \S[^\n]*\n+> \S[^\n]*(\n[^\n]+)*\s*', text): return f'the site would lose {text[-60:]!r}: give it a cell of its own'
+    none_wrong(PAGES, fault)
 
 
-@pytest.mark.parametrize('path', PAGES, ids=lambda p: p.name)
-def test_import_cells_hold_imports_alone(path):
+@cache
+def trees(path):
+    "Syntax trees of a page's code cells"
+    import ast
+    return [ast.parse(re.sub(r'^[%!].*$', '', c, flags=re.M)) for c in cells(path)]
+
+
+def test_import_cells_hold_imports_alone():
     "The docs build runs such cells by themselves"
     import ast
-    for c in cells(path):
-        body = ast.parse(re.sub(r'^[%!].*$', '', c, flags=re.M)).body
-        kinds = {isinstance(n, (ast.Import, ast.ImportFrom)) for n in body}
-        assert len(kinds) < 2, f'{path.name}: imports beside other code in\n{c[:300]}'
+    mixed = lambda t: len({isinstance(n, (ast.Import, ast.ImportFrom)) for n in t.body}) > 1
+    none_wrong(PAGES, lambda p: [f'imports beside other code in\n{c[:300]}' for c, t in zip(cells(p), trees(p)) if mixed(t)])
 
 
 def public(module):
@@ -72,10 +87,7 @@ def lacking(name, o):
         if not d.docment: yield f'{name}({arg}): no comment'
 
 
-@pytest.mark.parametrize('path', MODULES, ids=lambda p: p.stem)
-def test_every_parameter_has_a_word(path):
-    bad = [w for name, o in public(path) for w in lacking(name, o)]
-    assert not bad, '\n'.join(bad)
+def test_every_parameter_has_a_word(): none_wrong(MODULES, lambda p: [w for name, o in public(p) for w in lacking(name, o)])
 
 
 def test_a_missing_word_is_seen(tmp_path, monkeypatch):
@@ -93,10 +105,8 @@ def too_long(path, width):
     return [line for c in cells(path) for line in c.split('\n') if len(line) > width]
 
 
-@pytest.mark.parametrize('path', PAGES, ids=lambda p: p.name)
-def test_lines_fit_the_page(path):
-    bad = too_long(path, WIDTH)
-    assert not bad, f'{path.name}: {len(bad)} lines are too long, the first is\n{bad[0]}'
+def test_lines_fit_the_page():
+    none_wrong(PAGES, lambda p: (bad := too_long(p, WIDTH)) and f'{len(bad)} lines are too long, the first is\n{bad[0]}')
 
 
 def test_a_long_line_is_seen(tmp_path):
@@ -107,8 +117,7 @@ def test_a_long_line_is_seen(tmp_path):
 
 def exported(path):
     "Trees of a page's exported cells"
-    import ast
-    return [ast.parse(re.sub(r'^[%!].*$', '', c, flags=re.M)) for c in cells(path) if re.search(r'^#\|\s*export', c, re.M)]
+    return [t for c, t in zip(cells(path), trees(path)) if re.search(r'^#\|\s*export', c, re.M)]
 
 
 def definitions(tree):
@@ -124,10 +133,9 @@ def test_a_cell_defines_one_thing():
     assert one >= .65, f'{one:.0%} of the cells that define anything hold exactly one definition'
 
 
-@pytest.mark.parametrize('path', PAGES, ids=lambda p: p.name)
-def test_a_cell_fits_the_screen(path):
-    lines = [len(c.strip().split('\n')) for c in cells(path) if re.search(r'^#\|\s*export', c, re.M)]
-    assert max(lines, default=0) <= 60, f'{path.name}: an exported cell has {max(lines)} lines'
+def test_a_cell_fits_the_screen():
+    lines = lambda p: [len(c.strip().split('\n')) for c in cells(p) if re.search(r'^#\|\s*export', c, re.M)]
+    none_wrong(PAGES, lambda p: [f'an exported cell has {n} lines' for n in lines(p) if n > 60])
 
 
 def test_a_name_has_one_home():
@@ -146,27 +154,29 @@ def test_few_hidden_cells():
         assert hidden <= max(2, len(code)//6), f'{p.name}: {hidden} of {len(code)} code cells hidden'
 
 
-def bare(codes):
+def bare(trees):
     "Calls that read or write text in the machine's own encoding"
     import ast
-    for n in (n for c in codes for n in ast.walk(ast.parse(re.sub(r'^[%!].*$', '', c, flags=re.M)))):
+    for n in (n for t in trees for n in ast.walk(t)):
         if not isinstance(n, ast.Call) or any(k.arg in ('encoding', None) for k in n.keywords): continue
         method, name = isinstance(n.func, ast.Attribute) and n.func.attr, isinstance(n.func, ast.Name) and n.func.id
         mode = n.args[1] if len(n.args) > 1 else next((k.value for k in n.keywords if k.arg == 'mode'), ast.Constant('r'))
         if method in ('read_text', 'write_text') or name == 'open' and isinstance(mode, ast.Constant) and 'b' not in mode.value: yield ast.unparse(n)
 
 
-@pytest.mark.parametrize('path', PAGES, ids=lambda p: p.name)
-def test_text_files_say_their_encoding(path): assert not list(bare(cells(path))), f'{path.name}: pass encoding="utf-8"'
+def test_text_files_say_their_encoding():
+    none_wrong(PAGES, lambda p: [f'{call}: pass encoding="utf-8"' for call in bare(trees(p))])
 
 
-@pytest.mark.parametrize('path', sorted((ROOT/'tests').rglob('*.py')), ids=lambda p: p.name)
-def test_tests_say_their_encoding(path): assert not list(bare([path.read_text(encoding='utf-8')])), f'{path.name}: pass encoding="utf-8"'
+def test_tests_say_their_encoding():
+    import ast
+    none_wrong(sorted((ROOT/'tests').rglob('*.py')), lambda p: [f'{call}: pass encoding="utf-8"' for call in bare([ast.parse(p.read_text(encoding='utf-8'))])])
 
 
 def test_a_bare_reading_is_seen():
+    import ast
     code = "p.read_text()\np.read_text(encoding='utf-8')\np.write_text('x')\nopen(p)\nopen(p, 'rb')\nopen(p, 'a')\nopen(p, encoding='utf-8')"
-    assert list(bare([code])) == ['p.read_text()', "p.write_text('x')", 'open(p)', "open(p, 'a')"]
+    assert list(bare([ast.parse(code)])) == ['p.read_text()', "p.write_text('x')", 'open(p)', "open(p, 'a')"]
 
 
 HERE = re.compile(r'/(?:home|root|Users|work|tmp|var/folders)/[\w.-]+')  # folders of one machine
@@ -178,10 +188,9 @@ def places(o):
     return HERE.findall(text)
 
 
-@pytest.mark.parametrize('path', PAGES, ids=lambda p: p.name)
-def test_outputs_name_no_machine(path):
-    found = [x for c in json.loads(path.read_text(encoding='utf-8'))['cells'] for o in c.get('outputs', []) for x in places(o)]
-    assert not found, f'{path.name} shows {found[:3]}: print a name, or a path relative to its folder'
+def test_outputs_name_no_machine():
+    found = lambda p: [x for o in outputs(p) for x in places(o)]
+    none_wrong(PAGES, lambda p: (bad := found(p)) and f'shows {bad[:3]}: print a name, or a path relative to its folder')
 
 
 def test_records_name_no_machine():
@@ -192,9 +201,13 @@ def test_records_name_no_machine():
         assert not {'host', 'hostname', 'user', 'cwd'} & set(json.loads(text).get('provenance', {})), f
 
 
-@pytest.mark.parametrize('path', PAGES, ids=lambda p: p.name)
-def test_committed_outputs_are_whole(path):
+def test_committed_outputs_are_whole():
     "No traceback of a run that failed, no output that carries a library along"
-    outputs = [o for c in json.loads(path.read_text(encoding='utf-8'))['cells'] for o in c.get('outputs', [])]
-    assert not [o['evalue'] for o in outputs if o['output_type'] == 'error']
-    assert max((len(json.dumps(o)) for o in outputs), default=0) < 1_000_000
+    none_wrong(PAGES, lambda p: [o['evalue'] or o['ename'] for o in outputs(p) if o['output_type'] == 'error'])
+    none_wrong(PAGES, lambda p: [f'an output of {n:,} characters' for o in outputs(p) if (n := len(json.dumps(o))) >= 1_000_000])
+
+
+def test_all_offenders_are_named():
+    said = {'conftest.py': 'wrong', 'test_export.py': ['a', 'b'], 'test_lint.py': []}
+    with pytest.raises(AssertionError, match=r'(?s)2 of 3 files:.*conftest.py: wrong.*test_export.py: a; b'):
+        none_wrong([ROOT/'tests'/f for f in ('conftest.py', 'test_lint.py', 'test_export.py')], lambda p: said.get(p.name))

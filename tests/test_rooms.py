@@ -3,8 +3,7 @@ import ast
 import re
 from functools import cache
 
-import pytest
-from conftest import LIB, MODULES, NBS, PAGES
+from conftest import LIB, MODULES, NBS, PAGES, none_wrong
 
 from xltnb.dev.sitemap import ROOMS
 
@@ -49,18 +48,17 @@ def breaches(module, imported):
     return '' if b < a else f'{module} imports {imported}, which stands in a later folder'
 
 
-@pytest.mark.parametrize('path', MODULES, ids=module_of)
-def test_imports_go_down(path):
-    name = module_of(path)
-    assert name in numbers(), f'{path.name} comes from no page: its notebook was renamed or removed; delete the module'
-    bad = [w for m, _ in imports(ast.parse(path.read_text(encoding='utf-8')), name) if (w := breaches(name, m))]
-    assert not bad, '\n'.join(bad)
+def imported(path): return imports(ast.parse(path.read_text(encoding='utf-8')), module_of(path))
 
 
-@pytest.mark.parametrize('path', [p for p in MODULES if module_of(p) not in ('commands', 'cli')], ids=module_of)
-def test_imports_stand_at_the_top(path):
-    inside = [m for m, top in imports(ast.parse(path.read_text(encoding='utf-8')), module_of(path)) if not top]
-    assert not inside, f'{path.name} imports {inside} inside a function: only the commands do that'
+def test_imports_go_down():
+    none_wrong(MODULES, lambda p: module_of(p) not in numbers() and 'comes from no page: its notebook was renamed or removed; delete the module')
+    none_wrong(MODULES, lambda p: [w for m, _ in imported(p) if (w := breaches(module_of(p), m))])
+
+
+def test_imports_stand_at_the_top():
+    library = [p for p in MODULES if module_of(p) not in ('commands', 'cli')]
+    none_wrong(library, lambda p: [f'imports {m} inside a function: only the commands do that' for m, top in imported(p) if not top])
 
 
 def test_a_page_lies_where_its_module_does():

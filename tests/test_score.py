@@ -133,3 +133,29 @@ def test_bad_input_is_one_line(capsys, encoder, tmp_path, monkeypatch, args, say
 
 def test_a_store_of_ones_own_hides_nothing(tmp_path):
     assert not score_table(Plan('score', 'smoke', score_jobs('smoke'), Store(tmp_path, committed=False)))
+
+
+@pytest.mark.parametrize('task, method', [('ha_slot', 'RSDA(copies=1)'), ('lo_tag', 'ADV(rho=0.1)'), ('lo_pair', 'Consistency(views=1)'), ('cldr_cat', 'EAR(views=1, push=0, layer=1)'), ('ha_slot', 'FreeADV()')])
+def test_a_method_runs_on_every_kind_that_it_serves(capsys, encoder, tmp_path, task, method):
+    found = numbers(capsys, encoder, tmp_path, '--task', task, '--method', method)
+    assert found.keys() == {(task, 'plain'), (task, method)}
+    row = found[task, method]
+    assert row['seconds'] > 0 and row['memory_mb'] > 0 and row['languages'].keys() >= {'en', 'de'}
+
+
+@pytest.mark.parametrize('task, method, says', [
+    ('ha_slot', 'Consistency()', 'Consistency() serves tasks of the kinds classify, pair, and no others: ha_slot is of the kind tag'),
+    ('lo_ret', 'RSDA(copies=3)', 'serves tasks of the kinds classify, pair, tag, and no others: lo_ret is of the kind retrieve'),
+    ('lo_ret', 'ADV()', 'kinds classify, pair, tag, span, and no others'), ('lo_tag', 'EmbedMixup(kind="classic")', 'serves tasks of the kinds classify, pair'),
+    ('ha_slot', 'ADV() + PreparedViews(views=1)', 'serves tasks of the kinds classify, pair'), ('cldr_cat', 'EmbedMixup()', "reads the column 'switched_ids', and no method of the row writes it")])
+def test_a_kind_that_a_method_does_not_serve_is_told(capsys, encoder, tmp_path, monkeypatch, task, method, says):
+    monkeypatch.setattr('xltnb.runs.run.run_plan', lambda *a, **kw: pytest.fail('it ran'))
+    code, out, err = xltnb(capsys, 'score', encoder, '--task', task, '--method', method, '--store', tmp_path/'s')
+    assert code == 2 and says in err and len(err.strip().splitlines()) == 1 and not out, err
+
+
+def test_one_of_two_tasks_is_left_out_with_a_word():
+    with pytest.warns(UserWarning, match='ha_slot is of the kind tag; it is left out there'): jobs = score_jobs('smoke', tasks=['ha_slot', 'cldr_cat'], methods=['Consistency()'])
+    assert [j.labels['task'] for j in jobs if j.labels['row'] != 'plain'] == ['cldr_cat']
+    served = {j.labels['task'] for j in score_jobs('smoke', methods=['ADV()']) if j.labels['row'] != 'plain'}
+    assert served == {'cldr_cat', 'ha_intent', 'ha_slot', 'lo_tag', 'lo_pair'}

@@ -539,3 +539,63 @@ def test_the_real_xquad_is_what_the_committed_records_stand_on(request, monkeypa
     monkeypatch.setenv('XLTNB_XQUAD', folder)
     jobs, store = [j for j in jobs_for('baselines', 'laptop') if j.arm == 'xquad'], Store(committed=True)
     assert not any(j.inputs for j in jobs) and sum(store.has(j.key) for j in jobs) == 3
+
+
+# -- files as they come: each shape of outside data by the call that the how-to shows --
+
+PAIRS = [('the cat sleeps', 'a cat rests', '1'), ('the dog; it barks', 'a dog sings', '0'), ('it rains', 'it is wet', '1')]
+
+
+@pytest.mark.parametrize('name, text, columns', [
+    ('{s}-{l}.csv', 'nr;first;second;same\n{rows}', dict(id='nr', text='first', text2='second', label='same')),
+    ('{s}-{l}.csv', '{rows}', dict(id=0, text=1, text2=2, label=3)), ('{l}/{s}.tsv', '{rows}', dict(text=1, text2=2, label=3)), ('{s}.{l}.tsv', 'id|sentence1|sentence2|same\n{rows}', dict(label='same'))])
+def test_separators_names_and_files_without_a_header(tmp_path, name, text, columns):
+    mark = '|' if '|' in text else ';' if name.endswith('csv') else '\t'
+    quoted = lambda x: f'"{x}"' if name.endswith('csv') else x
+    for l in ('en', 'de'):
+        for s in ('train', 'test') if l == 'en' else ('test',):
+            rows = ''.join(mark.join([f'{s}{i}', quoted(f'{l} {a}'), quoted(f'{s} {b}'), y])+'\n' for i, (a, b, y) in enumerate(PAIRS))
+            f = tmp_path/name.format(s=s, l=l)
+            f.parent.mkdir(exist_ok=True)
+            f.write_text(text.format(rows=rows), encoding='utf-8')
+    t = own_task('own', 'pair', f"{tmp_path}/{name.format(s='{split}', l='{lang}')}", columns=columns)
+    assert t.languages == ('en', 'de') and t.labels == ('0', '1') and list(t.rows('de')['label']) == [1, 0, 1]
+    assert t.rows('de')[1]['text'] == 'de the dog; it barks' and t.rows('en', 'train')[0]['text2'] == 'train a cat rests'
+
+
+def test_tagged_and_answered_files_come_by_their_readers(tmp_path):
+    from xltnb.tasks.formats import read_squad, read_tagged
+    (tmp_path/'en.conll').write_text('Rome B-LOC\nsleeps O\n\nAnna B-PER\n', encoding='utf-8')
+    qa = dict(data=[dict(title='t', paragraphs=[dict(context='Rome is old', qas=[dict(id='1', question='What is old?', answers=[dict(text='Rome', answer_start=0)])])])])
+    (tmp_path/'en.json').write_text(json.dumps(qa), encoding='utf-8')
+    ner = own_task('ner', 'tag', dict(en=dict(train=read_tagged(tmp_path/'en.conll'))))
+    assert ner.labels == ('O', 'B-LOC', 'I-LOC', 'B-PER', 'I-PER')
+    assert own_task('qa', 'span', dict(en=dict(test=read_squad(tmp_path/'en.json')))).rows('en')[0]['answers']['text'] == ['Rome']
+    for file, reader in (('en.conll', 'read_tagged'), ('en.json', 'read_squad')):
+        with pytest.raises(XltError, match=f'{file} is no table: read it with {reader} of xltnb.tasks.formats'): own_task('x', 'tag', dict(en=dict(train=tmp_path/file)))
+
+
+@pytest.mark.parametrize('columns, says', [
+    (dict(text='revue'), "no column 'revue': columns={...} may name nr . review . stars"), (dict(txt='review'), "did you mean 'text'"), (dict(text='review', label=2), 'mixes names and places'),
+    (dict(text=-1), 'columns: text is -1'), (dict(text=True), 'text is True'), (dict(text=9, label=0), 'there is no column 9'), ('review', "columns is 'review': write"), (dict(text=None), 'text is None'), (dict(text=['review']), 'text is')])
+def test_columns_that_cannot_be_are_told(tmp_path, columns, says):
+    (tmp_path/'a.csv').write_text('nr,review,stars\n1,fine,5\n2,awful,1\n', encoding='utf-8')
+    with pytest.raises(XltError, match=says) as e: own_task('own', 'classify', dict(en=dict(train=tmp_path/'a.csv')), columns=columns)
+    assert '\n' not in str(e.value)
+
+
+def test_labels_that_differ_one_class_ten_rows_and_an_empty_language(tmp_path):
+    from test_trainer import net, tokenizer
+    from xltnb.training.settings import FineCfg
+    from xltnb.training.trainer import finetune
+    rows = lambda n, labels, word='text': [dict(text=f'{word} {i}', label=labels[i % len(labels)]) for i in range(n)]
+    task = lambda **langs: own_task('t', 'classify', langs)
+    en = dict(train=rows(10, 'ab'), test=rows(4, 'ab', 'more'))
+    with pytest.raises(XltError, match=r"labels are those of the training rows in en; de test has the unknown label 'x' and 1 more: .*labels="): task(en=en, de=dict(test=rows(4, 'xy', 'wort')))
+    (tmp_path/'de.csv').write_text('text,label\n', encoding='utf-8')
+    for given in ([], tmp_path/'de.csv'):
+        with pytest.raises(XltError, match='t, de, test has no rows: leave the split out'): task(en=en, de=dict(test=given))
+    with pytest.raises(XltError, match='t, de: dict is no splits'): task(en=en, de={})
+    train = lambda t: finetune(t, FineCfg(steps=1), encoder=(net(), tokenizer()), progress=False)
+    with pytest.raises(XltError, match='at least two labels'): train(task(en=dict(train=rows(10, 'a'))))
+    assert set(train(task(en=en, de=dict(test=rows(4, 'ab', 'wort')))).zero_shot(progress=False).scores) == {'en', 'de'}

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DATA', 'SHELLS', 'built_papers', 'cmd_list', 'cmd_plan', 'cmd_run', 'cmd_status', 'cmd_claims', 'cmd_compare',
-           'cmd_pin', 'cmd_report', 'cmd_reproduce', 'cmd_page', 'cmd_pages', 'cmd_lab', 'cmd_docs', 'cmd_speed',
-           'cmd_leaderboard', 'cmd_score', 'cmd_data', 'cmd_corpus', 'cmd_doctor', 'cmd_completion']
+           'cmd_pin', 'cmd_pack', 'cmd_report', 'cmd_reproduce', 'cmd_page', 'cmd_pages', 'cmd_lab', 'cmd_docs',
+           'cmd_speed', 'cmd_leaderboard', 'cmd_score', 'cmd_data', 'cmd_corpus', 'cmd_doctor', 'cmd_completion']
 
 # %% ../nbs/06_commands.ipynb #5f4e3f95
 import os
@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import argcomplete
 
-from .core import XltError, check_name
+from .core import XltError, check_name, check_number
 from .files import cache_dir, out_file, own_path, project_root, typed_path
 from .names import needs
 from .terminal import command, complain, show_rows, show_text, terminal_width
@@ -183,6 +183,7 @@ def cmd_status(
     json:bool=False, # print JSON
 ):
     "What is done, running, queued, lost or failed, and why"
+    check_number(watch, 'watch', 0, 10**6)
     plans = [s.plan for s in _studies(target, preset, seeds, store, jobs)]
     _status(plans, json)
     while watch>0:
@@ -259,6 +260,22 @@ def cmd_pin(
     "Accept the present results as the ones to guard"
     from xltnb.verdicts.study import study
     print(f'{study(target, preset, store=store).pin()} numbers pinned')
+
+# %% ../nbs/06_commands.ipynb #faf563ee
+@command
+def cmd_pack(
+    store:str, # folder of run records
+    *,
+    undo:bool=False, # give every record its file again
+    json:bool=False, # print JSON
+):
+    "Put the records of a store into one parquet file an experiment; every command reads them as before"
+    from xltnb.records.store import Store
+    from xltnb.runs.run import check_store
+    check_store(found := Store(store, committed=False))
+    if undo: return print(f'{found.unpack()} records have files again')
+    rows = found.pack()
+    show_rows(rows if json else [r | {k: round(r[k], 2) for k in ('files_mb','pack_mb')} for r in rows], json)
 
 # %% ../nbs/06_commands.ipynb #711c3c65
 @command
@@ -345,16 +362,23 @@ def cmd_pages(
     seeds:int=0, # repeats per arm; 0: the preset's own
     store:str='results', # folder of run records
     out:str='results/pages', # folder for the executed pages, and an index of them
-    workers:int|None=None, # pages side by side; default: the cores
+    workers:int|None=None, # pages side by side; default: the cores, or what the cluster holds
     force:bool=False, # run pages that have not changed, too
+    engine:str='local', # local | ray | slurm: where runs and pages are made
+    address:str='', # ray: HOST:PORT of a running cluster; default: what RAY_ADDRESS names
+    slurm:str='', # slurm: options of sbatch, such as 'partition=gpu time=24:00:00'
 ):
     "Run all parameterised pages of a paper through papermill; the same command goes on after a kill"
+    from xltnb.runs.run import FAR
+    from xltnb.verdicts.far import run_pages_far
     from xltnb.verdicts.pages import parameter_pages, run_pages, write_index
     if not any(map(parameter_pages, _claimed_papers(paper))):
         raise XltError(f'there are no pages in {project_root()}: run it in a checkout')
-    code = _run_all(_studies(paper, preset, seeds or None, store), workers=workers)
+    how = dict(engine=engine) | {k: v for k,v in dict(address=address, slurm=slurm).items() if v}
+    code = _run_all(_studies(paper, preset, seeds or None, store), workers=workers, **how)
     if code==1: return code # a page would run what has failed once more
-    runs = run_pages(_claimed_papers(paper), preset, seeds, store, out, workers, force)
+    asked = _claimed_papers(paper), preset, seeds, store, out, workers, force
+    runs = run_pages_far(*asked, **how) if engine in FAR else run_pages(*asked)
     for r in runs:
         if r.error: print(f'{r.out}: {r.error[-300:]}', file=sys.stderr)
     count = ', '.join(f'{n} {k}' for k in ('ok','cached','error') if (n := sum(r.status==k for r in runs)))

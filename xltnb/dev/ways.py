@@ -7,7 +7,6 @@ __all__ = ['papers_with_runs', 'record_page', 'stage_records', 'copy_records', '
 
 # %% ../../nbs/dev/10_ways.ipynb #2a6cf97b
 import re
-import shutil
 from os.path import relpath
 from pathlib import Path
 
@@ -60,9 +59,8 @@ def copy_records(
     s = study(paper)
     for r in s.runs:
         out = site/'nbs'/'results'/r.experiment/f'{r.key}.json'
-        found = next((f for f in (d/r.experiment/out.name for d in s.plan.store.folders) if f.is_file()), None)
         out.parent.mkdir(parents=True, exist_ok=True)
-        if found: shutil.copy2(found, out)
+        if text := s.plan.store.text(r.key): out.write_text(text, encoding='utf-8', newline='\n')
 
 # %% ../../nbs/dev/10_ways.ipynb #83fbae30
 _TARGET = re.compile(r"\b(?:study|claims|compare)\(f?'([a-z]\w*)(?:\.(\w+))?'")

@@ -117,6 +117,7 @@ def dress(
     **layout, # more of plotly's layout
 )->go.Figure: # the same
     "Give a figure its template, title and subtitle, room for its text, and what its caption says of seeds"
+    title,sub = (re.sub(r'(?<![\w.-])-(?=[.\d])', '−', t) for t in (title,sub)) # a minus is no hyphen
     text = dict(text=title, subtitle=dict(text=sub, font=dict(size=12.5, color=QUIET)))
     fig.update_layout(template='xltnb', height=height, title=text, **layout)
     if runs := list(runs): fig.update_layout(meta=dict(seeds=seeds_text(runs)))

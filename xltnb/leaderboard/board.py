@@ -17,7 +17,9 @@ from ..core import XltError
 from ..files import sha256_of
 from .rows import BoardCfg, check_files, folder_print, own_call, own_files
 from ..models.encoders import load_mlm
+from ..models.subwords import join_words
 from ..papers.robust.training import METHODS as ROBUST
+from ..papers.robust.views import EAR
 from ..papers.salt.mixup import EmbedMixup, VectorMixup
 from ..papers.salt.switching import SelfSwitch
 from ..studies.by_name import encoder_of, task_of
@@ -90,6 +92,7 @@ def _finetuned(cfg, task, methods, seed, ctx):
     "Scores, facts and processor seconds of fine-tuning"
     few = task.take(min(cfg.train, len(task.rows(task.source, 'train'))), seed=seed)
     encoder,start = encoder_of(cfg.encoder, cache=ctx.cache, task=few), time.process_time()
+    if any(isinstance(m, EAR) for m in methods): encoder[0].set_attn_implementation('eager') # it reads attention maps
     with ctx.scratch('leaderboard.run', EXPERIMENTS['leaderboard.run'].version, cfg, seed) as out:
         ft = paused_unless(finetune(few, cfg.fine, methods, encoder, seed, out=out, fast=False, use_cpu=ctx.device=='cpu',
                                     report=ctx.part(0., .8, 'fine-tuning'), deadline=ctx.deadline))
@@ -98,6 +101,11 @@ def _finetuned(cfg, task, methods, seed, ctx):
     return ft.zero_shot('test', limit=cfg.limit), dict(seconds=seconds, updates=ft.state.global_step)
 
 # %% ../../nbs/leaderboard/01_board.ipynb #b371ee93
+def _sentences(rows):
+    "One text of each row: its words, its question or its first sentence"
+    if 'tokens' in rows.column_names: return [' '.join(join_words(ws)[0]) for ws in rows['tokens']]
+    return list(rows['question' if 'question' in rows.column_names else 'text'])
+
 def run_board(
     cfg:BoardCfg, # the row
     seed:int, # draw of rows, and all draws of the methods
@@ -107,7 +115,7 @@ def run_board(
     check_files(cfg, ctx.inputs)
     task = task_of(cfg.task, cfg.langs)
     try:
-        methods = board_methods(cfg, list(task.rows(task.source, 'train')['text']), ctx.device)
+        methods = board_methods(cfg, _sentences(task.rows(task.source, 'train')), ctx.device)
         z,facts = (_frozen if cfg.scale=='frozen' else _finetuned)(cfg, task, methods, seed, ctx)
     except SystemExit as e:
         raise XltError(f'{" ".join(cfg.methods)} ends the program (SystemExit {e}): take exit() out of the method') from e

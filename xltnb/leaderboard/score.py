@@ -7,6 +7,7 @@ __all__ = ['check_encoder', 'encoder_tokenizer', 'score_jobs', 'unknown_subwords
 
 # %% ../../nbs/leaderboard/03_score.ipynb #96fc4736
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from math import nan
@@ -32,6 +33,8 @@ from ..stats import crossed_ci, items_se
 from ..studies.by_name import task_of
 from ..studies.recipes import make_methods, read_call
 from ..tasks.bench import ENTRIES
+from ..tasks.catalog import published
+from ..training.methods import Method
 from ..training.scores import main_metric, spread
 from ..verdicts.judge import item_pulls
 
@@ -106,19 +109,45 @@ def _with_encoder(job, encoder, made, size):
 # %% ../../nbs/leaderboard/03_score.ipynb #b9b12c81
 _EVERY = 10**6 # rows asked for where a task gives all
 
+def _check_columns(text, made):
+    "Raise `XltError` for a method that reads what another one would have to write"
+    read = [c for m in made if type(m).prepare is Method.prepare for c in m.columns]
+    if read and all(type(m).prepare is Method.prepare for m in made):
+        raise XltError(f'{text} reads the column {read[0]!r}, and no method of the row writes it: chain one that does, such as '
+                       "'EmbedMixup() + SelfSwitch(copies=1, rows=False)'")
+
+def _kinds(made): return tuple(k for k in Method.kinds if all(k in m.kinds for m in made))
+
 def _read_methods(text):
-    "The methods of a row, in words, and the hashes of their files; a wrong name or argument ends here"
+    "The methods of a row in words, and the kinds of tasks that all of them serve; a wrong name or argument ends here"
     words = tuple(w.strip() for w in re.split(r'(?<=\))\s*\+\s*', text))
     own = {w: own_call(w) for w in words if '.py:' in w}
     if len({path for path,_ in own.values()})>1: raise XltError(f'{text} names two files: put the methods of a row into one')
     classes = BOARD_METHODS | {c.name: load_own(path, c.name) for path,c in own.values()}
     calls = [own[w][1] if w in own else read_call(w) for w in words]
-    make_methods(calls, classes, table={'big': ('large',)}, model='e5-small-mlm', also=['one sentence'])
-    return tuple(f'{own[w][0]}:{c}' if w in own else str(c) for w,c in zip(words, calls))
+    made = make_methods(calls, classes, table={'big': ('large',)}, model='e5-small-mlm', also=['one sentence'])
+    _check_columns(text, made)
+    return tuple(f'{own[w][0]}:{c}' if w in own else str(c) for w,c in zip(words, calls)), _kinds(made)
+
+def _kind_of(job):
+    "Kind of a job's task, one of the package's or one from a folder"
+    name = job.labels['task']
+    return (ENTRIES[name] if name in ENTRIES else published(name)).kind
+
+def _served(text, jobs, kinds):
+    "The runs that a row of methods serves; those that it does not are named"
+    left = {j.labels['task']: _kind_of(j) for j in jobs if _kind_of(j) not in kinds}
+    if not left: return jobs
+    others = ', '.join(f'{t} is of the kind {k}' for t,k in left.items())
+    told = f'{text} serves tasks of the kinds {", ".join(kinds)}, and no others: {others}'
+    if all(j.labels['task'] in left for j in jobs): raise XltError(f'{told}; name another task or method')
+    warnings.warn(f'{told}; it is left out there', stacklevel=2)
+    return [j for j in jobs if j.labels['task'] not in left]
 
 def _method_jobs(text, jobs, encoder, made, mlm):
-    "One row with methods, in every task that is trained"
-    words = _read_methods(text)
+    "One row with methods, in every task that it serves"
+    words,kinds = _read_methods(text)
+    jobs = _served(text, jobs, kinds)
     if encoder!='e5-small' and any(w.startswith('Self') for w in words): load_mlm(mlm) # one without a head cannot propose
     for w in words: made = made | (file_print(own_call(w)[0]) if '.py:' in w else {})
     for j in jobs:
@@ -127,8 +156,6 @@ def _method_jobs(text, jobs, encoder, made, mlm):
         yield make_job(f'{cfg.task}-{text}', 'leaderboard.run', row, j.seed, 2*j.cost_s, made, task=cfg.task, row=text)
 
 # %% ../../nbs/leaderboard/03_score.ipynb #da4f4474
-_TEXTS = {name for name,e in ENTRIES.items() if e.kind in ('classify','pair')}
-
 def score_jobs(
     preset:str, # smoke, laptop or gpu
     encoder:str='e5-small', # as `check_encoder` returned it
@@ -140,7 +167,7 @@ def score_jobs(
     jobs,(home,_) = _plain(preset, tasks, seeds), _cut(encoder)
     made = dict(encoder=found) if encoder!='e5-small' and (found := folder_print(encoder)) else {}
     if encoder!='e5-small': jobs = [_with_encoder(j, encoder, made, _size(home)) for j in jobs]
-    told = [j for j in jobs if j.experiment=='baselines.finetune' and (tasks or j.labels['task'] in _TEXTS)]
+    told = jobs if tasks else [j for j in jobs if j.experiment=='baselines.finetune'] # nobody expects a method where nothing is trained
     mlm = 'e5-small-mlm' if encoder=='e5-small' else home
     return jobs + [j for text in methods for j in _method_jobs(text, told, encoder, made, mlm)]
 
@@ -175,6 +202,11 @@ def _chance(task, limit):
     return 100/len(spread(task.rows(task.targets[0]), limit)) if task.kind=='retrieve' else nan
 
 # %% ../../nbs/leaderboard/03_score.ipynb #6f85e229
+def _median(runs, fact):
+    "Median of what the machine noted of each run, NaN where it noted nothing"
+    found = [r.provenance[fact] for r in runs if isinstance(r.provenance.get(fact), (int,float))]
+    return float(np.median(found)) if found else nan
+
 def _line(runs, base, cfg, tokenizer):
     "One row of the table: a task with or without methods"
     task = task_of(cfg['task'], tuple(cfg['langs']))
@@ -184,12 +216,13 @@ def _line(runs, base, cfg, tokenizer):
     scores = dict(english=_percent(runs, task.source), others=mean, low=low, high=high)
     beside = dict(packaged=theirs, packaged_low=below, packaged_high=above, chance=_chance(task, cfg['limit']))
     unknown = float(np.mean([*lost.values()])) if lost else nan
-    return scores | beside | dict(unknown=unknown, n=len(runs), metric=main_metric(task), languages=langs)
+    cost = {k: _median(runs, v) for k,v in dict(seconds='wall_s', memory_mb='peak_mem_mb').items()}
+    return scores | beside | dict(unknown=unknown, n=len(runs)) | cost | dict(metric=main_metric(task), languages=langs)
 
 def score_table(
     plan:Plan, # of `score_jobs`
     tokenizer=None, # of the encoder: counts unknown subwords; None: not counted
-)->list[dict]: # task, method, english, others, low, high, packaged, packaged_low, packaged_high, chance, unknown, n, metric, languages
+)->list[dict]: # as the lines above, from `task` and `method` to `languages`
     "Read a plan's records: one row a task and method, in percent; `languages` has each language"
     tasks = [*dict.fromkeys(j.labels['task'] for j in plan.jobs)]
     packaged = Plan('score', plan.preset, score_jobs(plan.preset, tasks=tasks), plan.store)

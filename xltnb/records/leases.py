@@ -30,7 +30,7 @@ _WATCH_S = 90. # of these we watch ourselves, at least: a network folder may sho
 
 def _stat(pid):
     "Read the fields of a process from its state on, where the system tells them (Linux)"
-    try: return Path(f'/proc/{pid}/stat').read_text(encoding='utf-8').rsplit(')', 1)[1].split()
+    try: return Path(f'/proc/{pid}/stat').read_text(encoding='utf-8', errors='replace').rsplit(')', 1)[1].split()
     except (OSError, IndexError): return []
 
 # %% ../../nbs/records/04_leases.ipynb #6b17be3f
@@ -58,9 +58,11 @@ def _me():
 # %% ../../nbs/records/04_leases.ipynb #96ee8217
 def _owner(lock):
     "Read what a lock says of its owner; nothing if it is damaged: a lock is written whole or not at all"
-    try: return dict(json.loads(lock.read_text(encoding='utf-8')))
+    try: found = dict(json.loads(lock.read_text(encoding='utf-8')))
     except PermissionError: return dict(host='another user') # it can only be watched
-    except (OSError, ValueError, TypeError): return {}
+    except (OSError, ValueError, TypeError, RecursionError): return {}
+    numbers = [found.get(k, 0) for k in ('pid','losses')]
+    return found if all(type(n) is int and 0<=n<2**31 for n in numbers) else {}
 
 # %% ../../nbs/records/04_leases.ipynb #b792e735
 _SEEN = {} # lock -> its last touch, and our stopwatch when we first saw that

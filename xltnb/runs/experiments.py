@@ -53,10 +53,11 @@ class Job:
     labels:dict = field(default_factory=dict) # what the arm is, for tables and figures: {'task': 'cldr_cat', 'row': 'rsda'}
     waits:str = '' # environment variable that had to name its data when this was planned
     needs:Needs = Needs() # what it takes of a machine
+    carry:dict = field(default_factory=dict, repr=False, compare=False) # files that travel with it, by path
 
     @cached_property
     def key(self)->str: # 16 hex digits
-        "Make the record's file name; paper, arm, labels, cost and needs are not part of it"
+        "Make the record's file name; paper, arm, labels, cost, needs and carried files are not part of it"
         return RunKey(self.experiment, self.version, self.config, self.seed, self.inputs).key
 
 # %% ../../nbs/runs/00_experiments.ipynb #416b1c31
@@ -90,6 +91,7 @@ class Ctx:
     report:Callable = _no_report # report(fraction done, note)
     deadline:float = inf # `time.time()` at which to save and raise `Paused`
     inputs:dict = field(default_factory=dict) # fingerprints of what goes into the job
+    carry:dict = field(default_factory=dict) # files that came with the job: path -> text
 
     def left(self)->float: # seconds
         "Count the time until the deadline"

@@ -26,7 +26,7 @@ from pathlib import Path
 from fastcore.basics import patch
 from ..core import XltError, check_name, check_number
 from ..files import atomic_write, cache_dir, one_line
-from .experiments import Ctx, Job, Paused, call_job
+from .experiments import Ctx, Job, Paused, call_job, experiment
 from .plan import Plan, cores, duration, pick_arms, plan_line
 from ..records.published import rule_hashes
 from ..records.leases import Lease
@@ -104,7 +104,7 @@ def _record(job, setup, report):
     prov = provenance()
     cache = Path(setup.cache) if setup.cache else cache_dir()
     with _clock(cache/'.paused'/job.key) as spent:
-        res = call_job(job, Ctx(cache, setup.device, report, setup.deadline, job.inputs))
+        res = call_job(job, Ctx(cache, setup.device, report, setup.deadline, job.inputs, job.carry))
         prov |= provenance() | dict(started=prov['started'], rules=_rules(job.paper), wall_s=spent(), peak_mem_mb=_peak_mb()) | setup.facts
     return Record(job.experiment, job.key, job.config, job.seed, {k: float(v) for k,v in res.metrics.items()}, res.curves,
                   res.per_language, res.items, prov | res.provenance, job.version, job.arm, job.labels, res.source, job.inputs)
@@ -230,6 +230,8 @@ def inline(
 ENGINES = {'local': 'xltnb.runs.local:local', 'inline': 'xltnb.runs.run:inline', 'ray': 'xltnb.runs.ray:ray_engine',
     'slurm': 'xltnb.runs.slurm:slurm_engine'}
 FAR = {'ray', 'slurm'} # those whose machines are not this one
+
+experiment('page.run', where='xltnb.verdicts.far:run_here') # a page is a job too
 
 def add_engine(
     name:str, # as in `xltnb run --engine NAME`

@@ -43,11 +43,9 @@ def minutes_of(
     text, # as sbatch takes it: '90', '24:00:00', '2-12:00'
 )->int: # minutes
     "Read a time limit"
-    days,_,rest = str(text).rpartition('-')
-    try: parts = [int(p) for p in rest.split(':')]
-    except ValueError: parts = []
-    if not 1<=len(parts)<=3 or (days and not days.isdigit()):
-        raise XltError(f'time {text!r} is no time limit: write it as 90, 24:00:00 or 2-12:00')
+    said = re.fullmatch('(?:([0-9]{1,4})-)?([0-9]{1,6}(?::[0-9]{1,2}){0,2})', str(text))
+    if not said: raise XltError(f'time {str(text)!r:.40} is no time limit: write it as 90, 24:00:00 or 2-12:00')
+    days,parts = said[1], [int(p) for p in said[2].split(':')]
     h,m,s = (parts+[0,0])[:3] if days or len(parts)==3 else [0, *(parts+[0])[:2]]
     return max(1, int(days or 0)*1440+h*60+m+(s>0))
 
@@ -131,7 +129,9 @@ def crews(
 )->dict: # array -> dict(keys, workers), of those that the queue still has
     "List the workers that were put into the queue for a store"
     try: known = json.loads(_crews(store).read_text(encoding='utf-8'))
-    except (OSError, ValueError): return {}
+    except (OSError, ValueError, RecursionError): return {}
+    if not isinstance(known, dict): return {}
+    known = {a: keys for a,keys in known.items() if isinstance(keys, list) and all(isinstance(k, str) for k in keys)}
     there = _squeue()
     if there is None: return {a: dict(keys=keys, workers=[('UNKNOWN','')]) for a,keys in known.items()}
     return {a: dict(keys=keys, workers=there[a]) for a,keys in known.items() if a in there}
@@ -157,7 +157,7 @@ def _submit(jobs, setup, workers, options, lost):
 def _told(store, job):
     "How a job ended, None if it has not"
     if store.has(job.key): return Outcome(job, 'done')
-    try: why = failure_file(store, job.key).read_text(encoding='utf-8').splitlines()[0].partition(': ')[2]
+    try: why = failure_file(store, job.key).read_text(encoding='utf-8', errors='replace').splitlines()[0].partition(': ')[2]
     except (OSError, IndexError): return None
     return Outcome(job, 'failed', note=f'{why} (see {failure_file(store, job.key)})')
 

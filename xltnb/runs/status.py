@@ -30,7 +30,7 @@ def _running(store, job):
 # %% ../../nbs/runs/08_status.ipynb #86c8fee2
 def _failure(store, job):
     "Why a job failed when it was last tried; None if it did not"
-    try: return dict(state='failed', why=failure_file(store, job.key).read_text(encoding='utf-8').splitlines()[0].partition(': ')[2])
+    try: return dict(state='failed', why=failure_file(store, job.key).read_text(encoding='utf-8', errors='replace').splitlines()[0].partition(': ')[2])
     except (OSError, IndexError): return None
 
 # %% ../../nbs/runs/08_status.ipynb #ddfec753

@@ -13,8 +13,10 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -32,20 +34,25 @@ _COLUMN_NAMES = dict(
     question=('question',), context=('context',), answers=('answers',))
 _KEY = {n: k for k,names in _COLUMN_NAMES.items() for n in names}
 _LOOSE = ('lang','split','group') # say where a row belongs, not what it holds
+_NONE:Mapping = MappingProxyType({})
 
 # %% ../../nbs/tasks/03_own.ipynb #9d5caf4e
 def our_columns(
     row:dict, # as published
+    columns:Mapping=_NONE, # our key -> name of the column, where a user names columns otherwise
 )->dict: # with this project's keys; other columns are dropped
-    "Rename the columns of a row; raises `XltError` where two columns hold one field and differ"
-    res,first = {},{}
+    "Rename the columns of a row; raises `XltError` where two columns hold one field and differ, and for a column that is not there"
+    res,first,own = {},{},{n: k for k,n in columns.items()}
+    if lost := [n for n in own if n not in row]:
+        raise XltError(f'there is no column {lost[0]!r}: columns={{...}} may name {" | ".join(map(str, row)):.90}')
     for n,v in row.items():
-        if n not in _KEY: continue
-        k = _KEY[n]
+        k = own.get(n) or _KEY.get(n)
+        if k is None or k in columns and n not in own: continue
         if k in res and k not in _LOOSE and str(res[k])!=str(v):
             raise XltError(f'columns {first[k]!r} and {n!r} both hold the {k} and differ ({res[k]!r:.40} and {v!r:.40}): keep one of them')
         res[k],first[k] = v,n
     return res
+
 
 # %% ../../nbs/tasks/03_own.ipynb #afa5beb4
 def _names(feature):
@@ -59,12 +66,13 @@ def _names(feature):
 # %% ../../nbs/tasks/03_own.ipynb #31d29f9a
 def plain_rows(
     table, # a `Dataset`, or a pyarrow table with the hub's metadata
+    columns:Mapping=_NONE, # as in `our_columns`
 )->list: # dicts with this project's keys, classes by name
     "Read the rows of a typed table"
     check_once(table.column_names, 'column')
     feats = table.features if hasattr(table, 'features') else Features.from_arrow_schema(table.schema)
     cols = table.to_dict() if hasattr(table, 'features') else table.to_pydict()
-    cols = our_columns({c: list(map(_names(feats[c]), xs)) for c,xs in cols.items()})
+    cols = our_columns({c: list(map(_names(feats[c]), xs)) for c,xs in cols.items()}, columns)
     return [dict(zip(cols, r)) for r in zip(*cols.values())]
 
 # %% ../../nbs/tasks/03_own.ipynb #2868b03e
@@ -159,42 +167,71 @@ def labels_of(
     return ('O', *(f'{m}-{t}' for t in sorted({t[2:] for t in tags-{'O'}}) for m in 'BI'))
 
 # %% ../../nbs/tasks/03_own.ipynb #db4587ee
-_CSV = dict(delimiter=',', strict=True)
-_TSV = dict(delimiter='\t', quoting=csv.QUOTE_NONE)
+_CSV = dict(strict=True)
+_TSV = dict(quoting=csv.QUOTE_NONE)
 
-def _table_rows(path):
-    "Rows of a file with a header; only CSV quotes its fields"
+def _separated(path, columns):
+    "The separator of a file: the one that shows most of the names that are looked for, or as many fields as are numbered"
+    with open(path, encoding='utf-8-sig', newline='') as f: head = f.readline()
+    numbered = [n for n in columns.values() if isinstance(n, int)]
+    def seen(d):
+        fields = head.rstrip('\r\n').split(d)
+        return len(fields)>max(numbered) if numbered else len({f.strip('"') for f in fields} & ({*_KEY} | {*columns.values()}))
+    return max(',;\t|' if path.suffix.lower()=='.csv' else '\t|;,', key=seen)
+
+def _first_line(head, columns):
+    "Refuse what cannot be a line of names"
+    check_once(head, 'column')
+    if not any(n in _KEY or n in columns.values() for n in head):
+        raise XltError(f'its first line is taken for the names of columns, and none is known: {" | ".join(head):.60}; write a line of '
+                       "names above the rows, such as text and label, or name yours: columns={'text': 'review'}, or their places if there "
+                       "is no such line: columns={'text': 0, 'label': 1}")
+
+def _table_rows(path, columns=_NONE):
+    "Rows of a file, with a header unless columns are numbered; only CSV quotes its fields"
     csv.field_size_limit(2**31-1) # a paragraph may be long
     with open(path, encoding='utf-8-sig', newline='') as f:
-        lines = csv.reader(f, **_CSV if path.suffix.lower()=='.csv' else _TSV)
+        lines = csv.reader(f, delimiter=_separated(path, columns), **_CSV if path.suffix.lower()=='.csv' else _TSV)
         rows = [(lines.line_num, r) for r in lines if len(r)>1 or any(map(str.strip, r))]
     if not rows: raise XltError('it is empty')
-    head = check_once(rows[0][1], 'column')
-    if not any(n in _KEY for n in head):
-        raise XltError(f'its first line is taken for the names of columns, and none is known: {" | ".join(head):.60}; write a line of '
-                       'names above the rows, such as text and label')
+    bare = any(isinstance(n, int) for n in columns.values())
+    head = [*range(len(rows[0][1]))] if bare else rows[0][1]
+    if not bare: _first_line(head, columns)
     for n,r in rows:
         if len(r)>len(head):
-            raise XltError('rows have more fields than the header has names: quote fields that hold the separator, '
-                           'and end no line with one')
-        if len(r)<len(head): raise XltError(f'line {n} has {len(r)} of the {len(head)} fields that the header names: mend the line')
-    return [dict(zip(head, r)) for _,r in rows[1:]]
+            raise XltError(f'line {n}: rows have more fields than the {"first line" if bare else "header has names"}: quote fields that '
+                           'hold the separator, and end no line with one')
+        if len(r)<len(head):
+            said = 'first line has' if bare else 'header names'
+            raise XltError(f'line {n} has {len(r)} of the {len(head)} fields that the {said}: mend the line')
+    return [dict(zip(head, r)) for _,r in rows[not bare:]]
+
 
 # %% ../../nbs/tasks/03_own.ipynb #24d170e9
+_READERS = {'.json': 'read_squad', **dict.fromkeys(('.conll','.iob','.bio','.txt'), 'read_tagged'), '.conllu': 'read_conllu'}
+
+def _check_ending(path):
+    "Raise `XltError` for a file that is read in another way, or not at all"
+    end = path.suffix.lower()
+    if end in _READERS: raise XltError(f'{path.name} is no table: read it with {_READERS[end]} of xltnb.tasks.formats, and give its rows')
+    check_name(end, ('.csv','.tsv','.jsonl','.parquet'), f'ending of {path.name}')
+    return end
+
 def read_own(
     path:str|Path, # .csv, .tsv, .jsonl or .parquet
+    columns:Mapping=_NONE, # as in `own_task`
 )->list: # dicts with this project's keys
     "Read the rows of one file; raises `XltError` for another ending, a file that cannot be read, and two columns for one field"
     path = typed_path(path, 'file')
-    end = path.suffix.lower()
-    check_name(end, ('.csv','.tsv','.jsonl','.parquet'), f'ending of {path.name}')
+    end,renamed = _check_ending(path), partial(our_columns, columns=columns)
     try:
         plain_file(path)
-        if end=='.parquet': return plain_rows(pq.read_table(path))
-        if end!='.jsonl': return list(map(our_columns, _table_rows(path)))
+        if end=='.parquet': return plain_rows(pq.read_table(path), columns)
+        if end!='.jsonl': return list(map(renamed, _table_rows(path, columns)))
         with open(path, encoding='utf-8-sig') as f:
-            return [our_columns(json_of(line, f'line {i+1} of {path.name}', 'column')) for i,line in enumerate(f) if line.strip()]
+            return [renamed(json_of(line, f'line {i+1} of {path.name}', 'column')) for i,line in enumerate(f) if line.strip()]
     except Exception as e: raise XltError(f'cannot read {path}: {one_line(e)}') from e # whatever the readers of tables say
+
 
 # %% ../../nbs/tasks/03_own.ipynb #a7251081
 def _other_split(file, pattern):
@@ -365,10 +402,10 @@ def check_data(
     return tuple(found)
 
 # %% ../../nbs/tasks/03_own.ipynb #a7991d1f
-def _raw_rows(given):
+def _raw_rows(given, columns):
     "Rows of a file, a `Dataset`, a pandas table or a list of dicts, under this project's keys"
-    if isinstance(given, (str,Path)): return read_own(given)
-    if isinstance(given, Dataset): return plain_rows(given)
+    if isinstance(given, (str,Path)): return read_own(given, columns)
+    if isinstance(given, Dataset): return plain_rows(given, columns)
     if isinstance(given, pd.DataFrame):
         check_once(given.columns, 'column')
         given = given.to_dict('records')
@@ -377,12 +414,12 @@ def _raw_rows(given):
         raise XltError(f'{type(given).__name__} holds no rows: give a file, a `Dataset`, a table or a list of dicts') from None
     for i,r in enumerate(given):
         if not isinstance(r, Mapping): raise XltError(f'row {i+1} is {r!r:.40}: give a dict')
-    return [our_columns(r) for r in given]
+    return [our_columns(r, columns) for r in given]
 
 # %% ../../nbs/tasks/03_own.ipynb #66bb5507
-def _rows_of(given, kind, where):
+def _rows_of(given, kind, where, columns):
     "Checked rows with ids"
-    try: rows = _raw_rows(given)
+    try: rows = _raw_rows(given, columns)
     except XltError as e: raise e if isinstance(given, (str,Path)) else XltError(f'{where}: {e}') from e
     if not rows: raise XltError(f'{where} has no rows: leave the split out')
     kind = 'classify' if kind=='retrieve' else kind # both need a text; `check_rows` expects retrieval rows to bring their English
@@ -410,6 +447,35 @@ def _files_of(name, data):
         if a!=l: raise XltError(f'{name}: {g} is given for {a} and for {l}: give each language its own file')
     return files
 
+def _found(data):
+    "Files of a folder, or of a pattern such as 'reviews/{split}-{lang}.tsv'"
+    if not isinstance(data, (str,Path)): return data
+    before,brace,_ = str(data).partition('{')
+    if not brace: return find_own(data)
+    folder = before.rpartition('/')[0]
+    return find_own(folder or '.', str(data)[len(folder)+bool(folder):])
+
+def _check_names(columns):
+    "Raise `XltError` for columns that are no mapping of our names to a file's, or to places in it"
+    if not isinstance(columns, Mapping):
+        raise XltError(f"columns is {columns!r:.40}: write {{'text': 'review', 'label': 'stars'}}, or places: {{'text': 0}}")
+    for k,n in columns.items():
+        check_name(k, _COLUMN_NAMES, 'name of a column')
+        if isinstance(n, bool) or not isinstance(n, (str,int)) or isinstance(n, int) and n<0:
+            raise XltError(f'columns: {k} is {n!r:.40}: give the name of a column, or its place from 0')
+    if len({type(n) for n in columns.values()})>1:
+        raise XltError('columns mixes names and places: places are for files without a line of names')
+    return columns
+
+def _check_known(raw, kind, labels, told):
+    "Raise `XltError` for a class that no training row has, where the classes are those of the training rows"
+    if not (told and kind in ('classify','pair')): return
+    at = {r.get('label'): f'{l} {s}' for l,splits in raw.items() for s,rows in splits.items() for r in rows}
+    where = {x: w for x,w in at.items() if isinstance(x, str)}
+    if more := sorted(where.keys()-{*labels}):
+        raise XltError(f'{told}{where[more[0]]} has the unknown label {more[0]!r}{f" and {len(more)-1} more" if len(more)>1 else ""}: '
+                       f'mend the row, or name all labels, labels=(..., {more[0]!r})')
+
 def _check_given(name, kind, data):
     "Raise `XltError` for an unknown kind, and for a language without splits"
     check_name(kind, KINDS, 'kind of task')
@@ -422,12 +488,14 @@ def _check_given(name, kind, data):
 def own_task(
     name:str, # what to call it
     kind:str, # one of `tasks.task.KINDS`
-    data:dict, # language -> split -> rows: a file, a `Dataset`, a pandas table or a list of dicts
+    data:dict|str|Path, # language -> split -> rows: a file, `Dataset`, pandas table or list of dicts; or a folder, as `find_own` reads it
     labels:tuple=(), # class or tag names in the order of their ids; () to take those of the source's training rows
     source:str='en', # language to train on
     licence:str='', # SPDX name of the licence of the data
+    columns:Mapping=_NONE, # our name -> yours, {'text': 'review'}; or its place in a file without a line of names, {'text': 0}
 )->Task: # its `notes` say what looks odd
     "Make a task of your own data; raises `XltError` naming the language, the split and what does not fit"
+    data,columns = _found(data), _check_names(columns)
     _check_given(name, kind, data)
     check_name(source, data, f'language of {name}')
     raw,files,mended,labels = {}, _files_of(name, data), [], tuple(map(str, labels))
@@ -435,11 +503,12 @@ def own_task(
         for split,given in splits.items():
             check_name(split, SPLITS, f'split of {name} in {lang}')
             where = f'{name}, {lang}, {split}'
-            rows = _by_name(_rows_of(given, kind, where), kind, labels)
+            rows = _by_name(_rows_of(given, kind, where, columns), kind, labels)
             if kind=='span': rows = _with_answers(rows, where, split=='test', mended)
             raw.setdefault(lang, {})[split] = rows
     if mended: warnings.warn('; '.join(mended), stacklevel=2)
     odd = check_data(name, kind, raw, source, files)
-    labels = labels or labels_of(raw[source].get('train', []), kind)
-    tables = {l: DatasetDict({s: typed_rows(r, kind, labels, f'{name}, {l}, {s}') for s,r in splits.items()}) for l,splits in raw.items()}
-    return Task(name, kind, tables, labels, source=source, licence=licence, notes=(*mended, *odd))
+    read = labels or labels_of(raw[source].get('train', []), kind)
+    _check_known(raw, kind, read, '' if labels else f'{name}: labels are those of the training rows in {source}; ')
+    tables = {l: DatasetDict({s: typed_rows(r, kind, read, f'{name}, {l}, {s}') for s,r in splits.items()}) for l,splits in raw.items()}
+    return Task(name, kind, tables, read, source=source, licence=licence, notes=(*mended, *odd))

@@ -189,6 +189,7 @@ class Method:
     "Base of all methods: does nothing, at either hook"
     columns:tuple[str,...] = () # columns of the features that `loss` reads, beside the model's own
     stage:str = 'text' # what `prepare` works on: 'text' rows, or 'tokens' (features)
+    kinds:tuple[str,...] = ('classify', 'pair', 'tag', 'span') # of the tasks that it serves
 
     def prepare(self,
         data, # `datasets.Dataset`: rows before 'text' steps, features before 'tokens' steps

@@ -61,7 +61,8 @@ def _named(row):
     "A claim in a list: text, id, effect, and why where it is not known"
     smaller = ', smaller than claimed'*(row['verdict']==SMALLER)
     why = ', not measured at this size' if row['verdict']==UNMEASURED else ''
-    return f"{row['text']} ({row['claim'].partition('.')[2]}{', '*bool(amount(row))}{amount(row)}{smaller}{why})"
+    found = ': '*bool(amount(row)) + amount(row).replace(' (', ', ').rstrip(')') # no brackets in brackets
+    return f"{row['text']} ({row['claim'].partition('.')[2]}{found}{smaller}{why})"
 
 def _sentence_of(group, rows):
     "One of the three sentences"

@@ -179,13 +179,13 @@ def _our_command(method, out):
     more = [w for k,v in _METHODS[method].items() for w in (f'--{k}', str(v))]
     return [sys.executable, '-c', 'from xltnb.cli import main; main()', *call, *more]
 
-def _peer_command(method, out):
-    "The peer's command; its recipe is written into the current folder"
+def _peer_command(method, out, folder):
+    "The peer's command; its recipe is written into the folder that it runs in"
     models = [dict(model=f'{n}.safetensors', parameters=dict(weight=.5, **_METHODS[method])) for n in 'ab']
     recipe = dict(merge_method=method, models=models, dtype='float32')
     if method=='slerp': recipe |= dict(base_model='a.safetensors', parameters=dict(t=.5))
     elif method!='linear': recipe |= dict(base_model='base.safetensors')
-    Path(f'{out}.yml').write_text(json.dumps(recipe), encoding='utf-8')
+    (Path(folder)/f'{out}.yml').write_text(json.dumps(recipe), encoding='utf-8')
     return [sys.executable, '-c', 'from mergekit.scripts.merge_raw_pytorch import main; main()', f'{out}.yml', out, '--quiet']
 
 # %% ../../../nbs/papers/arithmetic/13_speed.ipynb #bb155ede
@@ -212,7 +212,7 @@ def _apart(one, other):
 def _merge_costs(folder, method):
     "What one method takes on both sides, and how far the results are apart"
     ours = cost_of(_our_command(method, 'ours.safetensors'), folder)
-    peer = cost_of(_peer_command(method, 'peer'), folder)
+    peer = cost_of(_peer_command(method, 'peer', folder), folder)
     apart = _apart(folder/'ours.safetensors', folder/'peer'/'model.safetensors')
     return ours, peer, apart
 

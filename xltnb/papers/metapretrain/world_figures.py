@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ...figures.look import INK, dress, needed, panels, report_figures
+from ...figures.look import INK, drawing, dress, needed, panels, report_figures
 from .figures import ARM_COLOURS, draw_dev, of_study
 from ...records.record import Record
 from ...stats import mean_ci
@@ -62,6 +62,7 @@ def _gains_title(df):
     return f'One language first gains on {joint} measures' + (f', on {equal} where exposure is alike' if equal else '')
 
 # %% ../../../nbs/papers/metapretrain/11_world_figures.ipynb #7cd9e5a6
+@drawing('Open points right of the line are gains of order, filled points alone may be gains of exposure')
 def world_fig(
     records:Iterable[Record], # runs of the paper
 )->go.Figure:
@@ -76,9 +77,11 @@ def world_fig(
         fig.update_yaxes(tickvals=list(range(len(mine))), ticktext=mine, range=[len(mine)-.4,-.6], showgrid=False, row=1, col=c)
         fig.add_vline(0, line=dict(color=INK, width=1), row=1, col=c)
     fig.update_xaxes(title='gain')
-    return dress(fig, _gains_title(df), 'right of the line one language first is better; intervals over worlds', 520, legend=dict(y=-.2))
+    return dress(fig, _gains_title(df), 'right of the line one language first is better; intervals over worlds', 520, legend=dict(y=-.2),
+        runs=[r for b in _BUDGETS for rs in of_study(records, b).values() for r in rs])
 
 # %% ../../../nbs/papers/metapretrain/11_world_figures.ipynb #fd443642
+@drawing('An arm leaves the plateau of word frequencies at once or late, and the worlds differ in when')
 def world_curves_fig(
     records:Iterable[Record], # runs of the paper
     budget:str='world', # or 'twice'

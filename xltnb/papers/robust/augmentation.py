@@ -28,6 +28,7 @@ def _texts_of(data):
 # %% ../../../nbs/papers/robust/01_augmentation.ipynb #896a942d
 class RSDA(Method):
     "Randomised smoothing by data augmentation, as released, with its switches"
+    kinds = 'classify', 'pair', 'tag'
     def __init__(self,
         table:Synonyms|dict, # word -> synonyms
         copies:int=3, # N: the release takes 3 for XNLI and 10 for PAWS-X

@@ -22,6 +22,7 @@ from ...training.views import add_views, checked_table, swapped, symmetric_kl, v
 # %% ../../../nbs/papers/robust/02_views.ipynb #4efd2eaa
 class Viewed(Method):
     "Base of methods that read a row with its words replaced by synonyms"
+    kinds = 'classify', 'pair'
     def __init__(self,
         table:Synonyms|dict, # word -> synonyms
         views:int=4, # changed readings of each row; one is drawn in every update

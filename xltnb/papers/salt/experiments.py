@@ -159,10 +159,10 @@ _PUBLIC_LANGS = ('en','de','es','ru','zh','ar','hi','tr','sw','vi') # near and f
 
 def _public_studies():
     "WikiANN and XNLI at a size for two cores"
-    def study(task, train, limit, seeds, cost):
-        cfg = SaltCfg(task, train, limit, _PUBLIC_LANGS, fine=FineCfg(epochs=1., batch=16, warmup=.1))
+    def study(task, train, limit, seeds, cost, **fine):
+        cfg = SaltCfg(task, train, limit, _PUBLIC_LANGS, fine=FineCfg(**dict(epochs=1., batch=16, warmup=.1) | fine))
         return SaltStudy('salt.finetune', cfg, SALT_CORE, seeds, cost, 1, 'yes')
-    return dict(wikiann=study('wikiann_dev', 2500, 300, 6, 110.), xnli=study('xnli_dev', 0, 500, 4, 180.))
+    return dict(wikiann=study('wikiann_dev', 2500, 300, 6, 110.), xnli=study('xnli_dev', 0, 500, 4, 270., epochs=1.5, head_lr=1e-4))
 
 def _laptop_studies():
     "What judges, the frozen study first"

@@ -65,6 +65,9 @@ class EmbedMixup(Method):
     @property
     def columns(self): return MIXES[self.kind]
 
+    @property
+    def kinds(self): return ('classify','pair') if self.kind=='classic' else Method.kinds # 'classic' mixes the labels of whole rows
+
     def loss(self,
         step:Step, # this update
         rest:Callable, # the remaining chain
