@@ -506,11 +506,11 @@ def test_whatever_a_study_is_asked_for_it_answers_in_one_line(study, tmp_path, v
 
 def test_a_folder_that_vanishes_while_it_is_listed_ends_nothing(store, monkeypatch):
     store.put(a_record())
-    real = os.scandir
+    real = os.listdir
     def gone(path):
         if 'demo.align' in str(path): raise FileNotFoundError(2, 'No such file or directory', str(path))
         return real(path)
-    monkeypatch.setattr(os, 'scandir', gone)
+    monkeypatch.setattr(os, 'listdir', gone)
     assert store.keys() == set() and store.records() == []
 
 

@@ -2,7 +2,6 @@
 import ast
 import os
 import random
-import types
 
 import pytest
 from conftest import MODULES, NBS, PAGES
@@ -10,20 +9,20 @@ from conftest import MODULES, NBS, PAGES
 SKIP = {'slow', 'gpu'}  # `#| slow` and `#| gpu` cells: settings.ini, tst_flags
 
 
-def exported_names(nb):
-    "Names that the exported cells of a page assign"
-    code = [c.source for c in nb.cells if c.cell_type == 'code' and 'export' in (getattr(c, 'directives_', None) or {})]
-    return {n.id for c in code for n in ast.walk(ast.parse(c)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+def assigned(nb, exported):
+    "Names that the exported cells of a page assign, or the others"
+    code = [c.source for c in nb.cells if c.cell_type == 'code' and ('export' in (getattr(c, 'directives_', None) or {})) == exported]
+    plain = [c for c in code if not c.lstrip('#| \n').startswith(('%', '!'))] # Python, no magic
+    return {n.id for c in plain for n in ast.walk(ast.parse(c)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
 
 
 def forget(shell, nb):
     """Drop what the examples of a page made: IPython keeps each of its shells for good, and with it encoders of half a GB.
-    Functions and what exported cells made stay: the page has patched them onto classes that other pages use"""
-    kept = exported_names(nb)
+    What exported cells made or imported stays: the page has registered their functions, and other pages call them"""
+    made = assigned(nb, False)-assigned(nb, True)
     shell.user_ns.get('_oh', {}).clear()
     shell.result = shell.exc = shell.displayhook._ = shell.displayhook.__ = shell.displayhook.___ = None
-    for name, o in list(shell.user_ns.items()):
-        if not (name in kept or name.startswith('__') or isinstance(o, (types.ModuleType, types.FunctionType, type))): del shell.user_ns[name]
+    for name in made & shell.user_ns.keys(): del shell.user_ns[name]
 
 
 def run_page(path):

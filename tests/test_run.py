@@ -224,7 +224,7 @@ def page(tmp_path, monkeypatch):
     write_paper(tmp_path/'papers', 'a')
     monkeypatch.setenv('XLTNB_PAPERS', str(tmp_path/'papers'))
     monkeypatch.setattr(mill, 'package_data', lambda: lib/'data')
-    monkeypatch.setattr(mill, '_execute', lambda nb, tmp, params, timeout: tmp.write_text('done', encoding='utf-8') and '')
+    monkeypatch.setattr(mill, 'execute_page', lambda nb, tmp, params, timeout: tmp.write_text('done', encoding='utf-8') and '')
     return lib, tmp_path/'store', lambda: mill.run_page(nb, dict(store=str(tmp_path/'store')), tmp_path/'pages').status
 
 
@@ -232,7 +232,7 @@ def test_a_page_is_done_though_it_made_records(page, tmp_path, monkeypatch):
     def made(nb, tmp, params, timeout):
         Store(tmp_path/'store', committed=False).put(Record('slow.sum', 'k', {}, 0, {}, provenance=dict(cpu='x')))
         return tmp.write_text('done', encoding='utf-8') and ''
-    monkeypatch.setattr(mill, '_execute', made)
+    monkeypatch.setattr(mill, 'execute_page', made)
     assert [page[2](), page[2]()]==['ok', 'cached']
 
 
@@ -250,5 +250,5 @@ def test_a_page_during_whose_run_something_changed_is_run_again(page, monkeypatc
         tmp.write_text('done', encoding='utf-8')
         (lib/'a.py').write_text('1', encoding='utf-8')
         return ''
-    monkeypatch.setattr(mill, '_execute', change)
+    monkeypatch.setattr(mill, 'execute_page', change)
     assert [run(), run(), run()]==['ok', 'ok', 'cached']

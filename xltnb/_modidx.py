@@ -536,6 +536,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                          'xltnb.models.adapterhub.HubSettings': ( 'models/adapterhub.html#hubsettings',
                                                                                   'xltnb/models/adapterhub.py'),
                                          'xltnb.models.adapterhub.Origin': ('models/adapterhub.html#origin', 'xltnb/models/adapterhub.py'),
+                                         'xltnb.models.adapterhub.Origin.__post_init__': ( 'models/adapterhub.html#origin.__post_init__',
+                                                                                           'xltnb/models/adapterhub.py'),
                                          'xltnb.models.adapterhub._as_read': ( 'models/adapterhub.html#_as_read',
                                                                                'xltnb/models/adapterhub.py'),
                                          'xltnb.models.adapterhub._bottleneck_cfg': ( 'models/adapterhub.html#_bottleneck_cfg',

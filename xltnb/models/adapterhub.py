@@ -147,6 +147,10 @@ class Origin(Config):
     init:str|int|None = within(None, 0) # how the adapter started
     about:dict = field(default_factory=dict) # where it comes from
 
+    def __post_init__(self):
+        super().__post_init__()
+        if isinstance(self.init, str): check_name(self.init, ('shared',), 'Origin.init')
+
 def _json(text, path):
     found = json_of(text, path)
     if isinstance(found, dict): return found

@@ -61,7 +61,7 @@ def _owner(lock):
     try: found = dict(json.loads(lock.read_text(encoding='utf-8')))
     except PermissionError: return dict(host='another user') # it can only be watched
     except (OSError, ValueError, TypeError, RecursionError): return {}
-    numbers = [found.get(k, 0) for k in ('pid','losses')]
+    numbers = [found.get(k) or 0 for k in ('pid','losses')]
     return found if all(type(n) is int and 0<=n<2**31 for n in numbers) else {}
 
 # %% ../../nbs/records/04_leases.ipynb #b792e735

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ...core import XltError
 from ...models.adapters import Adapter, BottleneckCfg
@@ -100,8 +101,8 @@ class Ground:
     cfg:EntityCfg # what was trained
     task:Task # its labels and scores
     parts:dict # (language, 'validation' or 'test') -> rows
-    model:object # encoder with its head for masked words
-    tok:object # tokenizer
+    model:PreTrainedModel # encoder with its head for masked words
+    tok:PreTrainedTokenizerFast # of the encoder
     bf16:bool = False # compute in bfloat16
     known:float = 1. # fraction of subwords that the head was trained on
     corpora:dict = field(default_factory=dict) # language -> text
