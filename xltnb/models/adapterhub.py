@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save as tensor_bytes
 
-from ..core import Config, XltError, from_dict, plain, within
+from ..core import Config, XltError, check_name, from_dict, plain, within
 from ..files import atomic_write, json_of, one_line, read_text, typed_path
 from .adapters import (
     Adapter, Backbone, BottleneckCfg, IA3Cfg, LoraCfg, assign, check_floats, fingerprint, open_tensors)
