@@ -19,7 +19,6 @@ from .rows import BoardCfg, check_files, folder_print, own_call, own_files
 from ..models.encoders import load_mlm
 from ..models.subwords import join_words
 from ..papers.robust.training import METHODS as ROBUST
-from ..papers.robust.views import EAR
 from ..papers.salt.mixup import EmbedMixup, VectorMixup
 from ..papers.salt.switching import SelfSwitch
 from ..studies.by_name import encoder_of, task_of
@@ -92,7 +91,6 @@ def _finetuned(cfg, task, methods, seed, ctx):
     "Scores, facts and processor seconds of fine-tuning"
     few = task.take(min(cfg.train, len(task.rows(task.source, 'train'))), seed=seed)
     encoder,start = encoder_of(cfg.encoder, cache=ctx.cache, task=few), time.process_time()
-    if any(isinstance(m, EAR) for m in methods): encoder[0].set_attn_implementation('eager') # it reads attention maps
     with ctx.scratch('leaderboard.run', EXPERIMENTS['leaderboard.run'].version, cfg, seed) as out:
         ft = paused_unless(finetune(few, cfg.fine, methods, encoder, seed, out=out, fast=False, use_cpu=ctx.device=='cpu',
                                     report=ctx.part(0., .8, 'fine-tuning'), deadline=ctx.deadline))

@@ -40,7 +40,7 @@ class PublishedData:
     hub_splits:dict = field(default_factory=dict) # our split -> the hub's name for it, where they differ
     of:str = '' # entry whose folder it reads, with other files for its splits
     train_from:str = '' # entry that English training rows on the hub come from, where this one has none
-    shipped:str = '' # what `data_print` makes of the files that the committed records stand on, before it says ''
+    shipped:tuple[str,...] = () # what `data_print` makes of files that committed records stand on, before it says ''
     def named(self, pattern:str, lang:str)->str:
         "Name a file or configuration for `lang`"
         return pattern.format(l=lang, x=self.codes.get(lang, lang))
@@ -150,7 +150,7 @@ def data_print(
         folder = data_folder(name)
         files = _files_read(pub, name, folder, tuple(langs)) if folder else ()
         found = stable_hash([[l, s, _print_of(p)] for l,s,p in files]) if files else ''
-        return '' if found==pub.shipped else found
+        return '' if found in pub.shipped else found
     return ''
 
 # %% ../../nbs/tasks/05_catalog.ipynb #84d7ea5c

@@ -85,6 +85,7 @@ class MethodTrainer(Trainer):
                            'rows = method.prepare(rows, Prepare(task, tokenizer, seed)), and pass prepared=True')
         super().__init__(*args, **kwargs)
         self.add_callback(_Remember(self.methods))
+        if any(m.maps for m in self.methods) and hasattr(self.model, 'set_attn_implementation'): self.model.set_attn_implementation('eager')
         self.model_accepts_loss_kwargs = False
         if self.methods and self.label_smoother is not None:
             raise XltError('label smoothing replaces the loss that methods work on: set label_smoothing_factor=0')

@@ -190,6 +190,7 @@ class Method:
     columns:tuple[str,...] = () # columns of the features that `loss` reads, beside the model's own
     stage:str = 'text' # what `prepare` works on: 'text' rows, or 'tokens' (features)
     kinds:tuple[str,...] = ('classify', 'pair', 'tag', 'span') # of the tasks that it serves
+    maps:bool = False # does `loss` read attention maps? They come from attention by matrix products alone
 
     def prepare(self,
         data, # `datasets.Dataset`: rows before 'text' steps, features before 'tokens' steps

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['text_without_tags', 'unseen_rows', 'entity_rows', 'shared_vocabulary', 'Ground', 'open_ground', 'add_languages',
            'tagged_arrays', 'add_tagger', 'pulls', 'counts_with', 'valid_line', 'fixed_arms', 'tuned_arms',
-           'guessed_words', 'held_part', 'run_entities']
+           'guessed_words', 'run_entities']
 
 # %% ../../../nbs/papers/arithmetic/14_entities.ipynb #f412773a
 import time
@@ -25,7 +25,7 @@ from ...models.encoders import first_layers, load_mlm, load_tokenizer
 from ...models.subwords import join_words
 from .experiments import EntityCfg
 from .merges import merge
-from .pipeline import TaskCfg, held_out_accuracy, train_language, train_task
+from .pipeline import TaskCfg, held_out_accuracy, held_part, train_language, train_task
 from .weights import Dial, best_of
 from ...records.record import MeanOf
 from ...runs.experiments import EXPERIMENTS, Ctx, Paused, Result
@@ -35,7 +35,7 @@ from ...tasks.hub import load_task
 from ...tasks.metrics import micro_f1
 from ...tasks.task import Task, id_order
 from ...training.features import decode, make_features
-from ...training.mlm import Corpus, MLMCfg, mlm_head, tokenise
+from ...training.mlm import MLMCfg, mlm_head, tokenise
 from ...training.scores import logits_of
 from ...training.settings import pays_bf16
 
@@ -265,15 +265,6 @@ def guessed_words(
         for k,stack in dict(none=(), en=(ground.langs['en'],), own=(ground.langs[l],)).items():
             found[k].append(round(held_out_accuracy(ground.model, ground.tok, text, *stack, mask=.15, block=32), 5))
     return found
-
-def held_part(
-    corpus:Corpus, # whole
-    limit:int, # sentences
-)->Corpus:
-    "Take held-out sentences, which no adapter has read"
-    rows = corpus.where(True)[:limit]
-    ids = [corpus[i] for i in rows]
-    return Corpus(np.concatenate(ids), np.cumsum([0,*map(len, ids)]), corpus.lang[rows], corpus.item[rows], corpus.langs)
 
 # %% ../../../nbs/papers/arithmetic/14_entities.ipynb #a2e5db78
 def _entity_record(ground, arms, curves):

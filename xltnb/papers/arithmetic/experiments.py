@@ -13,7 +13,7 @@ from ...files import sha256_of
 from ...invented.words import WORLDS
 from .tree import TREE, Branch, FamilyCfg, known_words
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
-from ...tasks.catalog import data_folder, data_print, find_files, lacks
+from ...tasks.catalog import PUBLISHED, data_folder, data_print, find_files, lacks
 
 # %% ../../../nbs/papers/arithmetic/07_experiments.ipynb #4c41cc87
 @dataclass(frozen=True)
@@ -135,8 +135,6 @@ class EntityCfg(Config):
         return self.relatives[self.targets.index(target)]
 
 # %% ../../../nbs/papers/arithmetic/07_experiments.ipynb #875fa597
-_XTREME = 'e9564894e7628d01' # hash of XTREME's files, on which the committed records stand
-
 def entity_inputs(
     cfg:EntityCfg, # names task and languages
 )->dict: # data: a hash, or ''
@@ -144,7 +142,7 @@ def entity_inputs(
     if not (rows := data_print(cfg.task, cfg.langs)): return dict(data='')
     text = [[l, *map(sha256_of, find_files(cfg.task, data_folder(cfg.task), l, 'train'))] for l in cfg.langs]
     found = stable_hash([rows, text])
-    return dict(data='' if found==_XTREME else found)
+    return dict(data='' if found in PUBLISHED[cfg.task].shipped else found)
 
 # %% ../../../nbs/papers/arithmetic/07_experiments.ipynb #befb1bb1
 experiment('arithmetic.family', version=1, cfg=FamilyRunCfg, where='xltnb.papers.arithmetic.training:run_family')

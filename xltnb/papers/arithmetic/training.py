@@ -23,7 +23,7 @@ from ...models.encoders import first_layers, load_mlm, model_hash
 from .experiments import FamilyRunCfg, RealCfg
 from .family import Family, tags_of
 from .merges import merge
-from .pipeline import TaskCfg, answers, entropy_mixture, held_out_accuracy, right, sweep
+from .pipeline import TaskCfg, answers, entropy_mixture, held_out_accuracy, held_part, right, sweep
 from .pipeline import train_language, train_task
 from .tree import known_words
 from .vectors import language_vector, similarity
@@ -301,10 +301,7 @@ def real_text(
 )->Corpus:
     "Load the help pages of one language; every hundredth sentence is held out, the same in all languages"
     whole = bench_corpus(tok, (lang,))
-    if not held: return whole
-    rows = whole.where(True)[:held]
-    ids = [whole[i] for i in rows]
-    return Corpus(np.concatenate(ids), np.cumsum([0,*map(len, ids)]), whole.lang[rows], whole.item[rows], whole.langs)
+    return held_part(whole, held) if held else whole
 
 # %% ../../../nbs/papers/arithmetic/10_training.ipynb #0a96c9ff
 def real_rows(

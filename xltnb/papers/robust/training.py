@@ -75,7 +75,6 @@ def trained(
     words = [read_call(w).filled(RHO=radius) for w in cfg.methods]
     methods = make_methods(words, METHODS, table=lambda: table_of(cfg.synonyms, cfg.task))
     encoder,out = encoder_of(cfg.encoder, cache=ctx.cache, task=task), out/f'{radius:g}'
-    if any(isinstance(m, EAR) for m in methods): encoder[0].set_attn_implementation('eager') # it reads attention maps
     report = ctx.part(*part, f'radius {radius:g}' if cfg.grid else 'fine-tuning')
     return paused_unless(finetune(task, cfg.fine, methods, encoder, seed, out=out, fast=False, use_cpu=ctx.device=='cpu',
                                   report=report, deadline=ctx.deadline))

@@ -107,6 +107,7 @@ def _map_distance(
 # %% ../../../nbs/papers/robust/02_views.ipynb #f1d199bc
 class EAR(Viewed):
     "Two streams with an embedding-push and an attention-pull"
+    maps = True
     def __init__(self,
         table:Synonyms, # word -> synonyms
         views:int=4, # changed readings of each row
