@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 
 from xltnb.tasks.catalog import PUBLISHED, catalog_state, data_folder, find_files, missing
 from xltnb.core import XltError
-from xltnb.tasks.own import place_answer
+from xltnb.tasks.rows import place_answer
 from xltnb.tasks.formats import read_bucc, read_conllu, read_lines, read_pairs, read_squad, read_tagged, stream_texts, tag_slots
 from xltnb.training.scores import spread
 from xltnb.tasks.hub import PUBLISHED_TASKS, load_corpus, load_task, split_articles

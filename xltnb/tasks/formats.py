@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from ..core import XltError
 from ..files import check_once, json_of, plain_file, typed_path
-from .own import our_columns, plain_rows, word_prefix
+from .rows import our_columns, plain_rows, word_prefix
 
 # %% ../../nbs/tasks/06_formats.ipynb #2750da4f
 _OPEN = {'.gz': gzip.open, '.xz': lzma.open, '.bz2': bz2.open}

@@ -19,7 +19,7 @@ from ..files import hub_off
 from .formats import (
     read_bucc, read_conllu, read_jsonl, read_pairs, read_parallel, read_parquet, read_squad, read_tagged,
     stream_texts, tag_slots)
-from .own import check_data, check_rows, labels_of, mend_answers, plain_rows, row_name, typed_rows
+from .rows import check_data, check_rows, labels_of, mend_answers, plain_rows, row_name, typed_rows
 from .task import SPLITS, Task, id_order
 
 # %% ../../nbs/tasks/07_hub.ipynb #8dc5e19b
