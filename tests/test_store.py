@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from xltnb import files
 from xltnb.records import leases, store
 from xltnb.core import XltError, from_dict, plain, seed_for, stable_hash, to_dict
-from xltnb.files import atomic_write
+from xltnb.files import atomic_write, write_new
 from xltnb.records.leases import Lease, built_once
 from xltnb.records.record import MeanOf, Record, RunKey, pack_items, read_record, record_json, unpack_items
 from xltnb.records.store import Store
@@ -285,6 +285,17 @@ def test_no_lease_is_doubled_where_locks_of_the_system_do_nothing(tmp_path, dead
     assert [p.wait(timeout=120) for p in both] == [0, 0]
     assert sorted(map(int, (tmp_path/'log').read_text(encoding='utf-8').split())) == list(range(60))
     assert not [p.name for p in tmp_path.iterdir() if '.lock' in p.name]
+
+
+def test_whoever_comes_second_may_find_its_draft_tidied_away(tmp_path, monkeypatch):
+    "The first one removes the drafts of killed processes; that of a living one may be among them"
+    def first(tmp, path):
+        Path(path).write_text('first', encoding='utf-8')
+        Path(tmp).unlink()
+        raise FileExistsError(17, 'File exists')
+    monkeypatch.setattr(os, 'link', first)
+    monkeypatch.setattr(Path, 'exists', lambda self: True)  # it went right after it was seen
+    assert not write_new(tmp_path/'k.lock', 'second') and (tmp_path/'k.lock').read_text(encoding='utf-8') == 'first'
 
 
 def test_who_lost_a_lease_does_not_replace_the_first_record(empty):

@@ -308,6 +308,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                              'xltnb.files._free': ('files.html#_free', 'xltnb/files.py'),
                              'xltnb.files._holds_project': ('files.html#_holds_project', 'xltnb/files.py'),
                              'xltnb.files._linked': ('files.html#_linked', 'xltnb/files.py'),
+                             'xltnb.files._links': ('files.html#_links', 'xltnb/files.py'),
                              'xltnb.files._mapping': ('files.html#_mapping', 'xltnb/files.py'),
                              'xltnb.files._opened': ('files.html#_opened', 'xltnb/files.py'),
                              'xltnb.files._write_all': ('files.html#_write_all', 'xltnb/files.py'),

@@ -173,12 +173,17 @@ def _opened(path, data):
     finally: os.close(fd)
     return True
 
-def _linked(tmp, path):
+def _links(file):
+    "Count the names of a file; none where whoever was first has tidied it away"
+    try: return file.stat().st_nlink
+    except FileNotFoundError: return 0
+
+def _linked(tmp, path, data):
     "Link `tmp` to a name that nobody has; where a network loses the answer, the count of links gives it"
     try: os.link(tmp, path)
     except OSError as e:
-        if tmp.exists() and tmp.stat().st_nlink==2: return True
-        if e.errno in _NO_LINKS: return _opened(path, tmp.read_bytes())
+        if _links(tmp)==2: return True
+        if e.errno in _NO_LINKS: return _opened(path, data)
         if isinstance(e, (FileExistsError, FileNotFoundError)): return False
         raise
     return True
@@ -189,8 +194,8 @@ def write_new(
     data:str|bytes, # its whole content
 )->bool: # whether it is there now, by this call
     "Write `data` under a name that nobody has: of several that ask at once, one gets it"
-    path = typed_path(path)
-    with _beside(path, data) as tmp: return _linked(tmp, path)
+    path,data = typed_path(path), data.encode() if isinstance(data, str) else data
+    with _beside(path, data) as tmp: return _linked(tmp, path, data)
 
 # %% ../nbs/01_files.ipynb #1bcbee27
 def set_aside(
