@@ -287,6 +287,20 @@ def test_no_lease_is_doubled_where_locks_of_the_system_do_nothing(tmp_path, dead
     assert not [p.name for p in tmp_path.iterdir() if '.lock' in p.name]
 
 
+def test_who_saw_a_dead_owner_does_not_take_it_from_the_living_one_that_came_between(tmp_path, monkeypatch):
+    lock = tmp_path/'k.lock'
+    lock.write_text('{}', encoding='utf-8')
+    stale, living = leases._is_stale, Lease(lock)
+    def seen_too_early(path):
+        found = stale(path)
+        if path == lock and not living:
+            living.held = True
+            atomic_write(lock, living._text())
+        return found
+    monkeypatch.setattr(leases, '_is_stale', seen_too_early)
+    assert not Lease(lock).take() and living._mine()
+
+
 def test_whoever_comes_second_may_find_its_draft_tidied_away(tmp_path, monkeypatch):
     "The first one removes the drafts of killed processes; that of a living one may be among them"
     def first(tmp, path):

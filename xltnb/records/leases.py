@@ -118,7 +118,7 @@ class Lease:
         if not self.lock.exists(): return write_new(self.lock, self._text())
         which = sha256_of(json.dumps(dead, sort_keys=True).encode())[:8]
         with Lease(self.lock.with_name(f'.{self.lock.name}.{which}.lock')) as turn:
-            if not turn or _owner(self.lock)!=dead or not self.lock.exists(): return False
+            if not turn or _owner(self.lock)!=dead or not self.lock.exists() or not _is_stale(self.lock): return False
             if not dead: warnings.warn(f'the lock {self.lock} cannot be read: it is taken', stacklevel=4)
             self.losses = dead.get('losses', 0)+1
             atomic_write(self.lock, self._text())
