@@ -54,12 +54,13 @@ def cmd_speed(
     json:bool=False, # print JSON
 ):
     "Measure ours beside a peer on the same work"
-    from xltnb.records.published import find_papers
-    from xltnb.runs.experiments import load_part
     from xltnb.runs.run import check_store
-    from xltnb.studies.speed import keep_speed, speed
+    from xltnb.studies.speed import keep_speed, load_speeds, speed
     if store: check_store(store)
-    for p in find_papers(): load_part(p, 'speed') # what it holds registers itself
+    known = load_speeds()
+    what = known[check_name(name, known, 'speed figure')]
+    print(f"{name}: beside {what.beside or 'its peer'}, {f'about {what.minutes:g} min of one core' if what.minutes else 'cost not known'}",
+          file=sys.stderr)
     got = speed(name)
     if store: keep_speed(got, store)
     if json: show_rows(got, True)

@@ -57,7 +57,7 @@ def merge_ms(
     return median([one() for _ in range(times+1)][1:])
 
 # %% ../../../nbs/papers/arithmetic/13_speed.ipynb #3cdf3faf
-@speed_figure('merge-sweep')
+@speed_figure('merge-sweep', 'the evaluations alone', 1)
 def speed_merge_sweep(
     layers:int=3, # of the packaged encoder; sweep and evaluation both grow with them
     rows:int=500, # of the validation set
@@ -123,7 +123,7 @@ def _adapter_flops(
     return 4*body+6*sum(p.numel() for p in adapter.parameters())+mask*4*(head+out)
 
 # %% ../../../nbs/papers/arithmetic/13_speed.ipynb #3c583cc4
-@speed_figure('adapter-train')
+@speed_figure('adapter-train', 'the stock Trainer on the same rows', 4)
 def speed_adapter_train(
     layers:int=0, # of the packaged encoder; 0: all
     batch:int=8, # rows of 128 positions an update
@@ -217,7 +217,7 @@ def _merge_costs(folder, method):
     return ours, peer, apart
 
 # %% ../../../nbs/papers/arithmetic/13_speed.ipynb #ab2a94c0
-@speed_figure('merge')
+@speed_figure('merge', 'mergekit, on files of 1.1 GB', 6)
 def speed_merge(
     methods=tuple(_METHODS), # to run
     **sizes, # of `model_shapes`

@@ -38,6 +38,7 @@ def _plain_trainer(
     seed:int=0, # of the rows' order and of dropout
     lr:float=1e-4, # peak learning rate of all weights
     warmup:float=0., # fraction of the updates
+    half:bool|None=None, # bfloat16; None: on a GPU
 )->Trainer:
     "The stock trainer on rows padded to 128 subwords, every weight trained"
     rows = task.rows(task.source, 'train')
@@ -46,7 +47,7 @@ def _plain_trainer(
     gpu = best_device()=='cuda'
     quiet = dict(save_strategy='no', logging_strategy='no', report_to=[], disable_tqdm=True)
     args = TrainingArguments(folder, per_device_train_batch_size=batch, max_steps=steps, learning_rate=lr, warmup_steps=round(warmup*steps),
-                             seed=seed, bf16=gpu, use_cpu=not gpu, dataloader_pin_memory=False, **quiet)
+                             seed=seed, bf16=gpu if half is None else half, use_cpu=not gpu, dataloader_pin_memory=False, **quiet)
     trainer = Trainer(model.requires_grad_(True), args, train_dataset=data)
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -88,7 +89,7 @@ def _headed(
     return add_head(net, task.kind, task.labels, seed=seed), tok
 
 # %% ../../../nbs/papers/baselines/03_finetune_speed.ipynb #97a83426
-@speed_figure('finetune')
+@speed_figure('finetune', 'the stock Trainer on rows padded to 128', 4)
 def speed_finetune(
     batch:int=16, # rows an update
     steps:int=4, # updates a turn
@@ -100,14 +101,16 @@ def speed_finetune(
         def ours(**kw):
             cfg = FineCfg(steps=steps+1, batch=batch, **kw)
             return timed(Finetuner(model.requires_grad_(True), task, cfg, (), tok, out=d, use_cpu=best_device()=='cpu'), batch)
-        a,b,r = alternate(ours, lambda: timed(_plain_trainer(model, tok, task, batch, steps+1, d), batch), 3)
-        thawed,half = (median(ours(**kw) for _ in range(3)) for kw in (dict(freeze='none'), dict(bf16='yes')))
+        def peer(**kw): return timed(_plain_trainer(model, tok, task, batch, steps+1, d, **kw), batch)
+        a,b,r = alternate(ours, peer, 3)
+        half,peer_half,half_ratio = alternate(lambda: ours(bf16='yes'), lambda: peer(half=True), 3)
+        thawed = median(ours(freeze='none') for _ in range(3))
     subwords = _subwords_a_row(task, tok)
     return figure('finetune', 'rows/s', a, b, r, _step_floor(model, subwords), pieces_a_row=subwords,
-                  all_weights_trained=thawed, bf16=half, batch=batch)
+                  all_weights_trained=thawed, half=half, peer_half=peer_half, half_ratio=half_ratio, batch=batch)
 
 # %% ../../../nbs/papers/baselines/03_finetune_speed.ipynb #9d61094a
-@speed_figure('finetune-accuracy')
+@speed_figure('finetune-accuracy', 'the stock Trainer, whole trainings', 15)
 def speed_accuracy(
     batch:int=16, # rows an update
     steps:int=120, # updates
@@ -149,7 +152,7 @@ def _both_ways(
     return *answers(True), *answers(False), np.array([y for r in rows for y in r['label']])
 
 # %% ../../../nbs/papers/baselines/03_finetune_speed.ipynb #63769d09
-@speed_figure('score')
+@speed_figure('score', 'the same in float32', 4)
 def speed_score(
     updates:int=40, # of each training
     limit:int=200, # test rows a language
@@ -189,7 +192,7 @@ def _stock_answers(
     return trainer.predict(made).predictions.argmax(-1).tolist()
 
 # %% ../../../nbs/papers/baselines/03_finetune_speed.ipynb #3ca99603
-@speed_figure('score-stock')
+@speed_figure('score-stock', 'the stock evaluation loop', 3)
 def speed_stock(
     tasks:tuple=('cldr_cat','lo_pair'), # of the benchmark
     langs:tuple=('en','de','zh','tr'), # scored
@@ -215,4 +218,4 @@ def speed_stock(
     weights = sum(p.numel() for k,p in model.named_parameters() if 'embeddings' not in k)
     same = (answers[:2]==answers[2]).mean(1)
     return figure('score-stock', 'subwords/s', a, b, r, matmul_rate(torch.float32)/(2*weights), peer_8=b8, ratio_8=r8, half=half,
-                  ratio_half=rh, same=float(same[0]), same_half=float(same[1]), rows=len(answers[0]))
+                  half_ratio=rh, same=float(same[0]), same_half=float(same[1]), rows=len(answers[0]))

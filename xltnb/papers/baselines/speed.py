@@ -58,7 +58,7 @@ def _peer_mlm(
         return timed(trainer, sum(map(len, rows[cfg.batch:]))/steps)
 
 # %% ../../../nbs/papers/baselines/02_speed.ipynb #37418140
-@speed_figure('mlm')
+@speed_figure('mlm', 'the stock collator and Trainer', 3)
 def speed_mlm(
     batch:int=8, # rows of 128 positions an update
     steps:int=2, # timed updates a turn

@@ -68,7 +68,7 @@ def _flops_a_token(
     return 6*body+cfg.mask*6*(n.width**2+vocab*n.width)
 
 # %% ../../../nbs/papers/metapretrain/09_speed.ipynb #214e4a7f
-@speed_figure('pretrain')
+@speed_figure('pretrain', 'the stock collator and Trainer', 3)
 def speed_pretrain(
     steps:int=12, # timed updates a turn
     rounds:int=5, # pairs of turns

@@ -27,6 +27,7 @@ from ...othello.replays import game_set
 from ...othello.train import Games, model_for, train
 from ...othello.settings import LMCfg
 from ...studies.speed import alternate, best_device, figure, matmul_rate, rate, speed_figure, timed
+from ...training.settings import multiplies_bf16
 
 # %% ../../../nbs/papers/mothello/10_speed.ipynb #a58bdf49
 @compiled()
@@ -52,7 +53,7 @@ def _peer_games(count:int):
             else: b.do_move(b.get_random_move())
 
 # %% ../../../nbs/papers/mothello/10_speed.ipynb #fdf0316d
-@speed_figure('othello-games')
+@speed_figure('othello-games', 'rust-reversi, played from Python', 1)
 def speed_games()->dict:
     "Count whole random 8×8 games a second on one core"
     x = np.arange(1,4097,dtype=np.uint64)
@@ -70,19 +71,19 @@ def _peer_model(cfg:GPTCfg):
         tie_word_embeddings=False, use_cache=False, bos_token_id=None, eos_token_id=None))
 
 # %% ../../../nbs/papers/mothello/10_speed.ipynb #9910fa08
-def _peer_settings(folder:str, batch:int, steps:int):
+def _peer_settings(folder:str, batch:int, steps:int, half:bool):
     "The stock trainer's settings: fused AdamW, nothing saved, nothing logged"
     quiet = dict(save_strategy='no', logging_strategy='no', report_to=[], disable_tqdm=True)
     return TrainingArguments(folder, per_device_train_batch_size=batch, max_steps=steps, optim='adamw_torch_fused',
-        bf16=best_device()=='cuda', use_cpu=best_device()=='cpu', dataloader_pin_memory=False, **quiet)
+        bf16=half, use_cpu=best_device()=='cpu', dataloader_pin_memory=False, **quiet)
 
 # %% ../../../nbs/papers/mothello/10_speed.ipynb #6352b7f4
-def _peer_train(cfg:GPTCfg, tokens:torch.Tensor, batch:int, steps:int, skip:int=3)->float:
+def _peer_train(cfg:GPTCfg, tokens:torch.Tensor, batch:int, steps:int, half:bool, skip:int=3)->float:
     "Target tokens a second of the stock trainer, start-up left out"
     rows = [dict(input_ids=t, labels=t.masked_fill(t==0, -100)) for t in tokens]
     targets = (tokens[:,1:]>0).sum().item()/len(tokens) # a game
     with tempfile.TemporaryDirectory() as d:
-        return timed(Trainer(_peer_model(cfg), _peer_settings(d,batch,skip+steps), train_dataset=rows), batch*targets, skip)
+        return timed(Trainer(_peer_model(cfg), _peer_settings(d,batch,skip+steps,half), train_dataset=rows), batch*targets, skip)
 
 # %% ../../../nbs/papers/mothello/10_speed.ipynb #4691da19
 def _encoded_games(lex, count:int)->torch.Tensor: # [count,T]
@@ -108,33 +109,39 @@ def _train_pair(
     batch:int, # games an update
     steps:int, # updates a turn
     rounds:int=5, # pairs of turns
+    half:bool|None=None, # bfloat16 on both sides; None: on a GPU
 )->dict:
     "Target tokens a second of both trainers, their ratio, and the bound"
     device = best_device()
-    tokens,cfg = _encoded_games(lex, batch*(steps+4)), LMCfg(steps=steps, batch=batch)
+    half = device=='cuda' if half is None else half
+    dtype = torch.bfloat16 if half else torch.float32
+    tokens,cfg = _encoded_games(lex, batch*(steps+4)), LMCfg(steps=steps, batch=batch, dtype=str(dtype).removeprefix('torch.'))
     model = model_for(lex, layers, heads, width, device=device)
     ours = lambda: train(model, lex, cfg).tokens_s
-    a,b,r = alternate(ours, lambda: _peer_train(model.cfg, tokens, batch, steps), rounds)
+    a,b,r = alternate(ours, lambda: _peer_train(model.cfg, tokens, batch, steps, half), rounds)
     games_s = a/(lex.longest(0)/2+lex.longest(1)/2-1)
-    floor = matmul_rate(torch.bfloat16 if device=='cuda' else torch.float32)/flops_per_token(model.cfg, lex.block)
+    floor = matmul_rate(dtype)/flops_per_token(model.cfg, lex.block)
     what = f'{layers}×{width}, {" + ".join(lex.kinds)}, {lex.n}×{lex.n} board, batch {batch}'
     return dict(ours=a, peer=b, ratio=r, floor=floor, data_share=games_s/_games_rate(lex.n, batch, device), model=what)
 
 # %% ../../../nbs/papers/mothello/10_speed.ipynb #ce8078ae
-@speed_figure('mothello-train')
+@speed_figure('mothello-train', 'GPT-2 in the stock Trainer', 9)
 def speed_train()->dict:
-    "Time the laptop model on its atomic pair; beside it a pair of unequal lengths, and the paper's 8×512"
+    "Time the laptop model on its atomic pair; beside it a pair of unequal lengths, bfloat16 on both sides, and the paper's 8×512"
     logging.getLogger('transformers').setLevel(logging.ERROR)
     warnings.filterwarnings('ignore')
     gpu = best_device()=='cuda'
     small,steps = (3, 4, 64, 64), 200 if gpu else 60
-    mixed = _train_pair(make_lexicon(('atomic','compositional'), 6), *small, steps)
-    big = _train_pair(make_lexicon(), 8, 8, 512, 1024 if gpu else 16, 30 if gpu else 3, 3)
-    beside = {f'{name}_{k}':v for name,line in (('unequal',mixed), ('paper_model',big)) for k,v in line.items()}
+    others = dict(unequal=_train_pair(make_lexicon(('atomic','compositional'), 6), *small, steps),
+                  paper_model=_train_pair(make_lexicon(), 8, 8, 512, 1024 if gpu else 16, 30 if gpu else 3, 3))
+    if not gpu and multiplies_bf16():
+        others |= dict(half=_train_pair(make_lexicon(n=6), *small, steps, half=True),
+                       half_night=_train_pair(make_lexicon(), 4, 4, 256, 64, 6, 3, True))
+    beside = {f'{name}_{k}':v for name,line in others.items() for k,v in line.items()}
     return figure('mothello-train', 'tokens/s', **_train_pair(make_lexicon(n=6), *small, steps), **beside)
 
 # %% ../../../nbs/papers/mothello/10_speed.ipynb #aa3f0104
-@speed_figure('mothello-eval')
+@speed_figure('mothello-eval', 'a pass for each prefix', 3)
 def speed_eval()->dict:
     "Count the prefixes judged a second"
     lex,device = make_lexicon(), best_device()

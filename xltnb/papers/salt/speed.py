@@ -133,7 +133,7 @@ def _beside_stock(
     return *rates, float(same)
 
 # %% ../../../nbs/papers/salt/04_speed.ipynb #5a1e0008
-@speed_figure('salt-candidates')
+@speed_figure('salt-candidates', 'the stock fill-mask pipeline', 3)
 def speed_candidates(
     rows:int=48, # sentences
     k:int=10, # proposals a word
