@@ -141,8 +141,7 @@ def test_a_choice_is_the_largest_within_one_standard_error():
 def test_a_table_is_read_for_methods_that_take_it(monkeypatch, tmp_path):
     monkeypatch.delenv('XLTNB_SYNONYMS', raising=False)
     monkeypatch.setattr(exp, 'encoder_of', lambda *args, **kw: (None, None))
-    monkeypatch.setattr(exp, 'finetune', lambda task, cfg, methods, *args, **kw: methods)
-    monkeypatch.setattr(exp, 'paused_unless', lambda methods: methods)
+    monkeypatch.setattr(exp, 'fine_tuned', lambda task, fine, methods, *args: methods)
     made = lambda *words: exp.trained(rows.RobustCfg(methods=words, synonyms='counterfitted'), None, 0, Ctx(cache=tmp_path), tmp_path, .1)
     assert made() == [] and made('ADV(rho=RHO)')[0].rho == .1
     with pytest.raises(XltError, match='XLTNB_SYNONYMS'): made('RSDA(copies=2)')

@@ -19,6 +19,7 @@ from ..core import Config, XltError, check_name, one_of, stable_hash, within
 from ..files import sha256_of, typed_path
 from ..records.presets import find_preset
 from ..runs.experiments import Job, check_seeds, experiment, make_job
+from ..studies.by_name import layers_cut
 from ..studies.recipes import Call, call, read_call
 from ..tasks.catalog import task_inputs
 from ..training.settings import FineCfg, FrozenCfg
@@ -117,8 +118,7 @@ def folder_print(
     encoder:str, # a name that `encoder_of` knows
 )->str: # 16 hex digits; '' for what is no folder or file of a user's
     "Hash the files of a user's encoder: another training of it is another encoder"
-    before,_,n = encoder.rpartition(':')
-    home = typed_path(before if n.isdecimal() and before else encoder, 'encoder') if encoder else None
+    home = typed_path(layers_cut(encoder)[0], 'encoder') if encoder else None
     if home is None or not home.exists(): return ''
     files = sorted(p for p in home.iterdir() if p.is_file()) if home.is_dir() else [home]
     return stable_hash({p.name: sha256_of(p) for p in files}) if files else ''
@@ -192,21 +192,15 @@ def _cost(cfg, row, cost, first):
     return _SECONDS.get(row, cost)+first*(_READING*(row=='plain')+_ASKING*(row=='salt'))
 
 # %% ../../nbs/leaderboard/00_rows.ipynb #9e8e300a
-def _check_rows(
-    rows:Sequence[str], # that were asked for
-    studies:list, # of a preset
-    preset:str, # its name
-):
+def _check_rows(rows, studies, preset):
     "Raise `XltError` for a row that no study of the preset can run"
     can = {*BOARD_ROWS, *(r for _,names,*_ in studies for r in names)}
     for r in rows:
         if check_name(r, BOARD_ROWS | TRAINED_ROWS, 'row') in can: continue
         raise XltError(f'{preset} has no row {r}: it has {", ".join(sorted(can))}')
 
-def _own_rows(
-    methods:Sequence[str], # as `own_call` reads them
-)->dict: # name -> its words and the hash of its files
-    "Read a user's methods; raises `XltError` for two of one name, and for a name of the table"
+def _own_rows(methods):
+    "A user's methods, name -> words and hash of files; raises `XltError` for two of one name, and for a name of the table"
     calls = [own_call(m) for m in methods]
     own = {c.name: (f'{path}:{c}', file_print(path)) for path,c in calls}
     if len(own)<len(calls):
