@@ -20,7 +20,7 @@ from ..files import sha256_of, typed_path
 from ..records.presets import find_preset
 from ..runs.experiments import Job, check_seeds, experiment, make_job
 from ..studies.by_name import layers_cut
-from ..studies.recipes import Call, call, read_call
+from ..studies.recipes import LANGS, Call, call, read_call
 from ..tasks.catalog import task_inputs
 from ..training.settings import FineCfg, FrozenCfg
 
@@ -94,8 +94,6 @@ def own_call(
     return path, read_call(what if what.endswith(')') else f'{what}()')
 
 # %% ../../nbs/leaderboard/00_rows.ipynb #c74ad6b7
-_BOARD_LANGS = ('en','de','es','ru','zh','ar','hi','tr','sw') # near and far from English, evenly
-
 def board_studies(
     preset:str, # smoke, laptop or gpu
 )->list[tuple[BoardCfg,tuple,int,float]]: # plain configuration, rows, repeats, core-seconds of a run
@@ -106,11 +104,11 @@ def board_studies(
         fine = BoardCfg(scale='finetune', limit=12, fine=FineCfg(steps=2, batch=8, bf16='no'), **tiny)
         return [(BoardCfg(frozen=FrozenCfg(strengths=(.1,)), **tiny), ('plain','rsda','salt_adv'), 1, 8.), (fine, ('plain','salt'), 1, 10.)]
     wide = FrozenCfg(strengths=(.01,.1,1.,10.)) # 42 classes want a weaker penalty, by English validation rows
-    intents = BoardCfg('ha_intent', langs=_BOARD_LANGS, train=960, frozen=wide)
-    frozen = [(cfg, tuple(BOARD_ROWS), 12, 12.) for cfg in (BoardCfg(langs=_BOARD_LANGS), intents)]
+    intents = BoardCfg('ha_intent', langs=LANGS, train=960, frozen=wide)
+    frozen = [(cfg, tuple(BOARD_ROWS), 12, 12.) for cfg in (BoardCfg(langs=LANGS), intents)]
     few = ('plain','adv','rsda','switch','salt','mixed','salt_adv',*TRAINED_ROWS)
     tuned = FineCfg(steps=120, batch=16, bf16=find_preset(preset).bf16)
-    fine = BoardCfg(scale='finetune', langs=_BOARD_LANGS, limit=150 if preset=='laptop' else 0, fine=tuned)
+    fine = BoardCfg(scale='finetune', langs=LANGS, limit=150 if preset=='laptop' else 0, fine=tuned)
     return [*frozen, (fine, few if preset=='laptop' else (*BOARD_ROWS, *TRAINED_ROWS), 3 if preset=='laptop' else 5, 130.)]
 
 # %% ../../nbs/leaderboard/00_rows.ipynb #filescode1

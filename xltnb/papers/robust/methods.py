@@ -37,11 +37,8 @@ def scale(
     return (norm.weight.detach()**2 + norm.bias.detach()**2).sum().sqrt()
 
 # %% ../../../nbs/papers/robust/00_methods.ipynb #50868fa6
-def _shape_of(
-    step:Step, # with `emb` filled
-    site:str, # one of `_SITES`
-)->tuple: # (B, T, D)
-    "Shape of a displacement"
+def _shape_of(step, site):
+    "Shape of a displacement, (B, T, D)"
     return (*step.ids.shape, step.emb.shape[-1] if site=='word' else step.net.config.hidden_size)
 
 # %% ../../../nbs/papers/robust/00_methods.ipynb #4e58b1cf
@@ -71,12 +68,8 @@ def ascent(
     return grad.sign() if norm=='linf' else grad/grad.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
 # %% ../../../nbs/papers/robust/00_methods.ipynb #56524ed0
-def _blend(
-    a:Out, # weighed with 1 - `share`
-    b:Out, # weighed with `share`
-    share:float, # 0..1
-)->Out: # the logits of `a`
-    "A weighted mean of two losses"
+def _blend(a, b, share):
+    "A mean of two losses, the second weighed with `share`; the logits of the first"
     return Out((1-share)*a.loss + share*b.loss, a.logits, a.raw)
 
 # %% ../../../nbs/papers/robust/00_methods.ipynb #4a0bfc64

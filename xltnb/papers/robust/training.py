@@ -16,7 +16,8 @@ import numpy as np
 from ...core import XltError, check_name, seed_for
 from .augmentation import RSDA, Repeat
 from .methods import ADV, FreeADV, RSRP
-from .regions import Around, load_classifier, survey
+from .regions import Around, survey
+from ...training.classifier import load_classifier
 from .experiments import AroundCfg, RobustCfg, RobustFrozenCfg
 from .views import EAR, Consistency, PreparedViews
 from ...studies.by_name import (benchmarked, encoder_of, fine_tuned, invented_world, is_invented, reader_of, slope, task_of,
@@ -26,7 +27,6 @@ from ...studies.recipes import make_methods, read_call, transfer_fields
 from ...tasks.bench import load_bench
 from ...tasks.synonyms import Synonyms, english_only, load_synonyms
 from ...training.frozen import frozen_study
-from ...training.scores import Transfer
 from ...training.trainer import Finetuner
 
 # %% ../../../nbs/papers/robust/05_training.ipynb #9804e89c
@@ -76,10 +76,7 @@ def trained(
     return fine_tuned(task, cfg.fine, methods, encoder, seed, ctx, out, *part, f'radius {radius:g}' if cfg.grid else 'fine-tuning')
 
 # %% ../../../nbs/papers/robust/05_training.ipynb #9d0c2deb
-def _dev_scores(
-    ft:Finetuner, # trained
-    cfg:RobustCfg, # languages, rows
-)->Transfer:
+def _dev_scores(ft, cfg):
     "Every row of the source's dev split, and half as many rows of the others' as their test takes, of those that have one"
     own,langs = ft.zero_shot('validation', [ft.task.source]), [l for l in ft.task.targets if 'validation' in ft.task.data[l]]
     if not langs: return own
