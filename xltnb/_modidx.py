@@ -3339,6 +3339,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                      'xltnb.records.rules.Check.__post_init__': ( 'records/rules.html#check.__post_init__',
                                                                                   'xltnb/records/rules.py'),
                                      'xltnb.records.rules.Check.hash': ('records/rules.html#check.hash', 'xltnb/records/rules.py'),
+                                     'xltnb.records.rules.Check.spread': ('records/rules.html#check.spread', 'xltnb/records/rules.py'),
                                      'xltnb.records.rules.Claim': ('records/rules.html#claim', 'xltnb/records/rules.py'),
                                      'xltnb.records.rules.Claim.__post_init__': ( 'records/rules.html#claim.__post_init__',
                                                                                   'xltnb/records/rules.py'),
