@@ -99,7 +99,8 @@ def test_a_job_says_what_it_is(preset):
         frozen = job.experiment == 'robust.frozen'
         assert job.arm == f"{job.labels['task']}{'_frozen'*frozen}-{job.labels['row']}" and (job.labels.get('scale') == 'frozen') == frozen
         assert all(str(read_call(w)) == w for w in job.config['methods'])
-        assert [c.name for c in map(read_call, job.config['methods'])] == [c.name for c in (rows.FROZEN_ROWS if frozen else rows.ROWS)[job.labels['row']].methods]
+        methods = rows.FROZEN_ROWS[job.labels['row']] if frozen else rows.ROWS[job.labels['row']].methods
+        assert [c.name for c in map(read_call, job.config['methods'])] == [c.name for c in methods]
 
 
 @pytest.mark.parametrize('text', ['ADV(rho=RHO)', 'RSRP(rho=RHO, site="last")', 'RSDA(copies=10)', 'EAR(views=4, lower=True, punct=True, push=0)', 'ADV(rho=0.03)'])

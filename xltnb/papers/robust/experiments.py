@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROWS', 'CORE', 'PUBLIC', 'BEYOND', 'FROZEN_ROWS', 'RobustCfg', 'AroundCfg', 'RobustFrozenCfg', 'Row', 'row_cfg',
-           'RobustStudy', 'studies', 'FrozenRow', 'robust_jobs']
+           'RobustStudy', 'studies', 'robust_jobs']
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #26b824b2
 from dataclasses import dataclass, field, replace
@@ -242,17 +242,10 @@ def _around_jobs(preset, seeds):
     return [make_job('around-cldr', 'robust.around', cfg, i, 2.*cfg.texts, task='cldr') for i in range(n and (seeds or n))]
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #frz0code1
-@dataclass(frozen=True)
-class FrozenRow:
-    "How a row of the frozen-encoder study differs from plain rows"
-    methods:tuple[Call,...] = () # the outermost first
-    originals:float = 0. # weight of the rows as they are
-
 _COPY = call('RSDA', copies=1, **_LOOSE)
 _ALONE = dict(rsrp=(call('RSRP', rho=1.),), rsda=(_COPY,), released=(_COPY.without(*_LOOSE),),
               random=(call('RSDA', copies=1, **_LOOSE, random=True),))
-FROZEN_ROWS = dict(plain=FrozenRow()) | {k: FrozenRow(m) for k,m in _ALONE.items()} | {
-    f'{k}_originals': FrozenRow(m, 1.) for k,m in _ALONE.items()}
+FROZEN_ROWS = dict(plain=()) | _ALONE | {f'{k}_originals': methods for k,methods in _ALONE.items()} # `_originals`: beside the rows as they are
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #frz0code2
 def _frozen_studies(preset):
@@ -269,9 +262,9 @@ def _frozen_studies(preset):
 def _frozen_jobs(preset, seeds):
     "All rows of the frozen-encoder study, draw by draw"
     def draws(name, cfg, row, n):
-        r = FROZEN_ROWS[row]
-        cfg = replace(cfg, methods=tuple(map(str, r.methods)), frozen=replace(cfg.frozen, originals=r.originals))
-        of = dict(cost_s=3.+8.*bool(r.methods), task=name.split('_')[0], row=row, scale='frozen')
+        methods = tuple(map(str, FROZEN_ROWS[row]))
+        cfg = replace(cfg, methods=methods, frozen=replace(cfg.frozen, originals=float(row.endswith('_originals'))))
+        of = dict(cost_s=3.+8.*bool(methods), task=name.split('_')[0], row=row, scale='frozen')
         return [make_job(f'{name}-{row}', 'robust.frozen', cfg, i, **of) for i in range(n)]
     found = [(t, j) for t,(name,(cfg,rows,n)) in enumerate(_frozen_studies(preset).items())
              for row in rows for j in draws(name, cfg, row, seeds or n)]
