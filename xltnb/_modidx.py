@@ -4455,7 +4455,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                 'xltnb/training/settings.py'),
                                          'xltnb.training.settings.FrozenCfg.__post_init__': ( 'training/settings.html#frozencfg.__post_init__',
                                                                                               'xltnb/training/settings.py'),
-                                         'xltnb.training.settings.TransferCfg': ( 'training/settings.html#transfercfg',
+                                         'xltnb.training.settings.ZeroShotCfg': ( 'training/settings.html#zeroshotcfg',
                                                                                   'xltnb/training/settings.py'),
                                          'xltnb.training.settings.multiplies_bf16': ( 'training/settings.html#multiplies_bf16',
                                                                                       'xltnb/training/settings.py'),

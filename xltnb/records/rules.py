@@ -88,7 +88,7 @@ class Check:
             if lost := sorted({arm for arm,_ in names_in(self.effect.replace('{}', 'x'))}-set(self.arms)):
                 raise XltError(f'{", ".join(lost)} in the effect is not among the arms {", ".join(self.arms)}: name it there')
         if ('{}' in f'{self.effect} {[*self.arms.values()]}')!=bool(self.each):
-            with about('each'): raise XltError('list under `each` the words that {} in arms or effect stands for, and write {} where they go')
+            with about('each'): raise XltError('list under `each` the words that stand for {}, and write {} in arms or effect')
 
     def spread(self)->list: # of `Check`
         "Write the check once for each word"

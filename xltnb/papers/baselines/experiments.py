@@ -13,11 +13,11 @@ from ...records.presets import find_preset
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
 from ...studies.recipes import PAIR_RECIPE
 from ...tasks.catalog import lacks, task_inputs
-from ...training.settings import FineCfg, TransferCfg
+from ...training.settings import FineCfg, ZeroShotCfg
 
 # %% ../../../nbs/papers/baselines/00_experiments.ipynb #5155e518
 @dataclass(frozen=True)
-class BaselineCfg(TransferCfg):
+class BaselineCfg(ZeroShotCfg):
     "Fine-tune plainly"
     limit:int = within(200, 0) # test rows a language; 0: all
     random:bool = False # the control: random weights

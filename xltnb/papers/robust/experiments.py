@@ -13,13 +13,14 @@ from ...core import Config, check_name, one_of, within
 from ...invented.words import INVENTED_VERSIONS, NEAR_TO_FAR
 from ...records.presets import find_preset
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
-from ...studies.recipes import ENCODERS, INVENTED_RECIPE, LANGS, N, PAIR_RECIPE, PAWSX, PRINTED_RECIPE, PUBLIC_LANGS, RHO, XNLI, Call, call
+from ...studies.recipes import ENCODERS, LANGS, PAWSX, PUBLIC_LANGS, XNLI
+from ...studies.recipes import INVENTED_RECIPE, N, PAIR_RECIPE, PRINTED_RECIPE, RHO, Call, call
 from ...tasks.catalog import lacks, task_inputs
-from ...training.settings import FineCfg, FrozenCfg, TransferCfg
+from ...training.settings import FineCfg, FrozenCfg, ZeroShotCfg
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #84cf7185
 @dataclass(frozen=True)
-class RobustCfg(TransferCfg):
+class RobustCfg(ZeroShotCfg):
     "Fine-tune with methods"
     limit:int = within(150, 0) # test rows a language; 0: all
     methods:tuple[str,...] = () # in words, the outermost first; 'RHO' stands for a value of the grid
@@ -245,7 +246,7 @@ def _around_jobs(preset, seeds):
 _COPY = call('RSDA', copies=1, **_LOOSE)
 _ALONE = dict(rsrp=(call('RSRP', rho=1.),), rsda=(_COPY,), released=(_COPY.without(*_LOOSE),),
               random=(call('RSDA', copies=1, **_LOOSE, random=True),))
-FROZEN_ROWS = dict(plain=()) | _ALONE | {f'{k}_originals': methods for k,methods in _ALONE.items()} # `_originals`: beside the rows as they are
+FROZEN_ROWS = dict(plain=()) | _ALONE | {f'{k}_originals': m for k,m in _ALONE.items()} # beside the rows as they are
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #frz0code2
 def _frozen_studies(preset):

@@ -14,7 +14,7 @@ from ...records.presets import find_preset
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
 from ...studies.recipes import ENCODERS, LANGS, N, PAIR_RECIPE, PAWSX, PRINTED_RECIPE, PUBLIC_LANGS, XNLI, call
 from ...tasks.catalog import lacks, task_inputs
-from ...training.settings import FineCfg, TransferCfg
+from ...training.settings import FineCfg, ZeroShotCfg
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #884fe478
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class FrozenSaltCfg(Config):
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #33da3c34
 @dataclass(frozen=True)
-class SaltCfg(TransferCfg):
+class SaltCfg(ZeroShotCfg):
     "Fine-tune with methods"
     mlm:str = 'e5-small-mlm' # a name that `load_mlm` knows: who proposes
     methods:tuple[str,...] = () # in words, the outermost first

@@ -78,7 +78,7 @@ def whole_mlm(
 
 # %% ../../../nbs/papers/salt/04_speed.ipynb #56148f9d
 def _english_sentences(model, tokenizer, rows):
-    "Take sentences, spread over the English training rows of the intents, and mark what may be proposed"
+    "Sentences, spread over the English training rows of the intents, and what may be proposed"
     pieces,texts = word_pieces(tokenizer), list(load_bench('ha_intent', ['en']).rows('en', 'train')['text'])
     some = texts[::len(texts)//rows][:rows]
     sentences = [np.array(x) for x in tokenizer(some, add_special_tokens=False)['input_ids']]
@@ -88,7 +88,7 @@ def _english_sentences(model, tokenizer, rows):
 
 # %% ../../../nbs/papers/salt/04_speed.ipynb #5a1e0007
 def _beside_stock(ours, model, tokenizer, at, sentences, allowed, rounds, **settings):
-    "Words a second of ours and of the stock pipeline on a model, their ratio, the fraction of proposals that both return; `at`: our ids there"
+    "Words a second of ours and of the stock pipeline, their ratio, and how many proposals both return; `at`: our ids in the model"
     may = np.zeros(len(tokenizer), bool)
     may[at[allowed]] = True
     theirs = [at[s] for s in sentences]
@@ -121,7 +121,8 @@ def speed_candidates(
         pruned = _beside_stock(ours, model, tok, np.arange(len(tok)), sentences, allowed, rounds, **how)
     tokens = np.array([2*len(s)+4 for s,_ in _asked_words(sentences, word_pieces(tok))])
     dtype,work = torch.bfloat16 if bf16 else torch.float32, proposal_flops(model, tokens)
-    more = dict(same=same, saved=proposal_flops(whole, tokens, stock=True)/work, pruned_peer=pruned[1], pruned_ratio=pruned[2], pruned_same=pruned[3],
-                pruned_saved=proposal_flops(model, tokens, stock=True)/work, words=len(tokens), tokens_a_word=float(tokens.mean()))
+    stock,stock_pruned = (proposal_flops(m, tokens, stock=True) for m in (whole, model))
+    more = dict(same=same, saved=stock/work, pruned_peer=pruned[1], pruned_ratio=pruned[2], pruned_same=pruned[3],
+                pruned_saved=stock_pruned/work, words=len(tokens), tokens_a_word=float(tokens.mean()))
     more |= dict(k=k, batch=batch, dtype=str(dtype).removeprefix('torch.'))
     return figure('salt-candidates', 'words/s', a, b, r, len(tokens)*matmul_rate(dtype)/work, **more)
