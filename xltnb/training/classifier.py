@@ -68,4 +68,5 @@ def load_classifier()->Classifier: # of the categories of `cldr_cat`
     w = load_file(_HEAD_FILE)
     head = nn.Linear(*w['weight'].shape[::-1])
     head.load_state_dict(w)
-    return Classifier(*load_encoder('e5-small', 'benchmark'), head)
+    net,tok = load_encoder('e5-small', 'benchmark')
+    return Classifier(net, tok, head)
