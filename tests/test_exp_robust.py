@@ -99,7 +99,8 @@ def test_a_job_says_what_it_is(preset):
         frozen = job.experiment == 'robust.frozen'
         assert job.arm == f"{job.labels['task']}{'_frozen'*frozen}-{job.labels['row']}" and (job.labels.get('scale') == 'frozen') == frozen
         assert all(str(read_call(w)) == w for w in job.config['methods'])
-        assert [c.name for c in map(read_call, job.config['methods'])] == [c.name for c in (rows.FROZEN_ROWS if frozen else rows.ROWS)[job.labels['row']].methods]
+        methods = rows.FROZEN_ROWS[job.labels['row']] if frozen else rows.ROWS[job.labels['row']].methods
+        assert [c.name for c in map(read_call, job.config['methods'])] == [c.name for c in methods]
 
 
 @pytest.mark.parametrize('text', ['ADV(rho=RHO)', 'RSRP(rho=RHO, site="last")', 'RSDA(copies=10)', 'EAR(views=4, lower=True, punct=True, push=0)', 'ADV(rho=0.03)'])
@@ -141,8 +142,7 @@ def test_a_choice_is_the_largest_within_one_standard_error():
 def test_a_table_is_read_for_methods_that_take_it(monkeypatch, tmp_path):
     monkeypatch.delenv('XLTNB_SYNONYMS', raising=False)
     monkeypatch.setattr(exp, 'encoder_of', lambda *args, **kw: (None, None))
-    monkeypatch.setattr(exp, 'finetune', lambda task, cfg, methods, *args, **kw: methods)
-    monkeypatch.setattr(exp, 'paused_unless', lambda methods: methods)
+    monkeypatch.setattr(exp, 'fine_tuned', lambda task, fine, methods, *args: methods)
     made = lambda *words: exp.trained(rows.RobustCfg(methods=words, synonyms='counterfitted'), None, 0, Ctx(cache=tmp_path), tmp_path, .1)
     assert made() == [] and made('ADV(rho=RHO)')[0].rho == .1
     with pytest.raises(XltError, match='XLTNB_SYNONYMS'): made('RSDA(copies=2)')

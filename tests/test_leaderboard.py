@@ -106,7 +106,7 @@ def test_a_users_method_gets_originals_if_it_acts_in_training(acts, tmp_path, mo
     (tmp_path/'m.py').write_text(MINE+'    def loss(self, step, rest): return rest(step)\n'*acts, encoding='utf-8')
     job = next(j for j in board_jobs('smoke', methods=[f'{tmp_path}/m.py:Mine']) if j.labels['row'] == 'Mine')
     cfg, seen = from_dict(BoardCfg, job.config), []
-    monkeypatch.setattr(board, '_reader', lambda *args: None)
+    monkeypatch.setattr(board, 'reader_of', lambda *args: None)
     monkeypatch.setattr(board, 'frozen_study', lambda task, methods, seed, how, *args, **kw: (seen.append(how.originals), {}))
     board._frozen(cfg, SimpleNamespace(languages=()), board_methods(cfg, []), 0, Ctx(tmp_path))
     assert seen == [float(acts)]
@@ -160,12 +160,12 @@ def test_an_encoder_trained_again_in_its_folder_is_another_encoder(tmp_path, mon
         torch.manual_seed(seed)
         with torch.no_grad(): net.embeddings.LayerNorm.weight.copy_(torch.rand(384)*seed)
         net.save_pretrained('mine'), tok.save_pretrained('mine')
-        if fresh: (board._reader.cache_clear(), board._proposes.cache_clear())
+        if fresh: (by_name._reader.cache_clear(), by_name.proposer_of.cache_clear())
         jobs = [j for j in board_jobs('smoke', None, (), 'mine', False, ['plain']) if j.labels['scale'] == 'frozen']
         plan = Plan('leaderboard', 'smoke', jobs, Store(f'st{fresh}', committed=False))
         run_plan(plan, engine='inline', show=False)
         return {r.key: r.metrics['targets'] for rs in plan.records().values() for r in rs}
-    from xltnb.leaderboard import board
+    from xltnb.studies import by_name
     one, two = scores(1), scores(9)
     assert one.keys().isdisjoint(two) and two == scores(9, fresh=True)
 

@@ -82,6 +82,8 @@ def lacking(name, o):
     try: docs = docments(o, full=True, returns=False)
     except Exception as e: yield f'{name}: {e}'; return
     rest = {p.name for p in inspect.signature(o).parameters.values() if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    fields = {f for base in o.__mro__[1:] for f in getattr(base, '__dataclass_fields__', ())} if inspect.isclass(o) else set()
+    rest |= fields-{*vars(o).get('__annotations__', ())} # a field has its word where it is declared
     for arg, d in docs.items():
         if arg in {'self', 'cls', 'return'} | rest: continue
         if not d.docment: yield f'{name}({arg}): no comment'

@@ -200,12 +200,6 @@ def test_scripts_are_names(mlm, ctx, feats):
     with pytest.raises(XltError, match='written as CYRILLIC'): asked(('Cyrillic',))
 
 
-def test_the_gate_of_similarity_takes_back(mlm, ctx, feats):
-    def made(similar): return SelfSwitch(1., copies=1, similar=similar, model=mlm).versions(feats, ctx)[0]
-    assert made(1.)==[list(r) for r in feats['input_ids']]
-    assert made(-1.)==made(None)!=made(1.)
-
-
 def test_a_pool_bounds_the_versions(mlm, ctx, feats):
     "Whatever the seed, a row's copies come from the same few versions, and one draw takes different ones"
     m = SelfSwitch(1., copies=2, pool=3, model=mlm)
@@ -403,7 +397,7 @@ def test_settings_that_cannot_be_meant(kw, said):
     with pytest.raises(XltError, match=said): SelfSwitch(**kw)
 
 
-@pytest.mark.parametrize('kw', [dict(alpha=0), dict(lam=2), dict(kind='soft', site='last'), dict(kind='classic', token=True), dict(clean=-1)])
+@pytest.mark.parametrize('kw', [dict(alpha=0), dict(lam=2), dict(kind='soft', site='last'), dict(clean=-1)])
 def test_mixing_that_cannot_be_meant(kw):
     with pytest.raises(XltError): EmbedMixup(**kw)
 

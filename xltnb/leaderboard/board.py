@@ -10,25 +10,21 @@ import importlib.util
 import sys
 import time
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 from ..core import XltError
 from ..files import sha256_of
 from .rows import BoardCfg, check_files, folder_print, own_call, own_files
-from ..models.encoders import load_mlm
 from ..models.subwords import join_words
 from ..papers.robust.training import METHODS as ROBUST
 from ..papers.salt.mixup import EmbedMixup, VectorMixup
 from ..papers.salt.switching import SelfSwitch
-from ..studies.by_name import encoder_of, task_of
-from ..runs.experiments import EXPERIMENTS, Ctx, Result, paused_unless
+from ..studies.by_name import encoder_of, fine_tuned, proposer_of, reader_of, task_of
+from ..runs.experiments import EXPERIMENTS, Ctx, Result
 from ..studies.recipes import make_methods, read_call, transfer_fields
-from ..tasks.bench import BENCH
 from ..tasks.synonyms import load_synonyms
-from ..training.frozen import Reader, frozen_encoder, frozen_study, split_vectors
+from ..training.frozen import frozen_study, split_vectors
 from ..training.methods import Method
-from ..training.trainer import finetune
 
 # %% ../../nbs/leaderboard/01_board.ipynb #53280832
 BOARD_METHODS = dict(ROBUST) | {m.__name__: m for m in (SelfSwitch, EmbedMixup, VectorMixup)}
@@ -52,12 +48,6 @@ def load_own(
     return found
 
 # %% ../../nbs/leaderboard/01_board.ipynb #59217b3d
-@lru_cache(maxsize=2)
-def _proposes(mlm, device, made): # `made`: another training in the same folder is another model
-    "A masked-word model and its tokenizer, where the run computes"
-    model,tok = load_mlm(mlm)
-    return model.to(device), tok
-
 def board_methods(
     cfg:BoardCfg, # names the methods
     texts:list, # English sentences of the task: their proposals are computed once
@@ -66,18 +56,13 @@ def board_methods(
     "Make the methods of a row, those of a user's file among them"
     own = {c.name: load_own(path, c.name) for path,c in (own_call(w) for w in cfg.methods if '.py:' in w)}
     words = [own_call(w)[1] if '.py:' in w else read_call(w) for w in cfg.methods]
-    model = lambda: _proposes(cfg.mlm, device, folder_print(cfg.mlm))
+    model = lambda: proposer_of(cfg.mlm, device, made=folder_print(cfg.mlm))
     return make_methods(words, BOARD_METHODS|own, table=lambda: load_synonyms('wordnet'), model=model, also=texts, seen=False)
 
 # %% ../../nbs/leaderboard/01_board.ipynb #b023f9d6
-@lru_cache(maxsize=1)
-def _reader(encoder, cache, task, max_len, made): # `made`: as in `_proposes`
-    net,tok = encoder_of(encoder, cache=cache, task=task)
-    return Reader(frozen_encoder(net), tok, cache, max_len)
-
 def _frozen(cfg, task, methods, seed, ctx):
     "Scores, facts and processor seconds of a frozen study, the reading of test rows left out"
-    reader = _reader(cfg.encoder, ctx.cache, task if cfg.task not in BENCH else None, cfg.frozen.max_len, folder_print(cfg.encoder))
+    reader = reader_of(cfg.encoder, task, ctx.cache, cfg.frozen.max_len, folder_print(cfg.encoder))
     for split,langs in dict(train=task.languages[:1], validation=task.languages[:1], test=task.languages).items():
         for lang in langs: split_vectors(reader, task, lang, split)
     start = time.process_time()
@@ -89,11 +74,10 @@ def _frozen(cfg, task, methods, seed, ctx):
 # %% ../../nbs/leaderboard/01_board.ipynb #4957bc92
 def _finetuned(cfg, task, methods, seed, ctx):
     "Scores, facts and processor seconds of fine-tuning"
-    few = task.take(min(cfg.train, len(task.rows(task.source, 'train'))), seed=seed)
+    few = task.some(cfg.train, seed)
     encoder,start = encoder_of(cfg.encoder, cache=ctx.cache, task=few), time.process_time()
     with ctx.scratch('leaderboard.run', EXPERIMENTS['leaderboard.run'].version, cfg, seed) as out:
-        ft = paused_unless(finetune(few, cfg.fine, methods, encoder, seed, out=out, fast=False, use_cpu=ctx.device=='cpu',
-                                    report=ctx.part(0., .8, 'fine-tuning'), deadline=ctx.deadline))
+        ft = fine_tuned(few, cfg.fine, methods, encoder, seed, ctx, out)
     seconds = time.process_time()-start
     ctx.report(.8, 'scoring')
     return ft.zero_shot('test', limit=cfg.limit), dict(seconds=seconds, updates=ft.state.global_step)

@@ -19,7 +19,8 @@ from ..core import Config, XltError, check_name, one_of, stable_hash, within
 from ..files import sha256_of, typed_path
 from ..records.presets import find_preset
 from ..runs.experiments import Job, check_seeds, experiment, make_job
-from ..studies.recipes import Call, call, read_call
+from ..studies.by_name import layers_cut
+from ..studies.recipes import LANGS, Call, call, read_call
 from ..tasks.catalog import task_inputs
 from ..training.settings import FineCfg, FrozenCfg
 
@@ -93,8 +94,6 @@ def own_call(
     return path, read_call(what if what.endswith(')') else f'{what}()')
 
 # %% ../../nbs/leaderboard/00_rows.ipynb #c74ad6b7
-_BOARD_LANGS = ('en','de','es','ru','zh','ar','hi','tr','sw') # near and far from English, evenly
-
 def board_studies(
     preset:str, # smoke, laptop or gpu
 )->list[tuple[BoardCfg,tuple,int,float]]: # plain configuration, rows, repeats, core-seconds of a run
@@ -105,11 +104,11 @@ def board_studies(
         fine = BoardCfg(scale='finetune', limit=12, fine=FineCfg(steps=2, batch=8, bf16='no'), **tiny)
         return [(BoardCfg(frozen=FrozenCfg(strengths=(.1,)), **tiny), ('plain','rsda','salt_adv'), 1, 8.), (fine, ('plain','salt'), 1, 10.)]
     wide = FrozenCfg(strengths=(.01,.1,1.,10.)) # 42 classes want a weaker penalty, by English validation rows
-    intents = BoardCfg('ha_intent', langs=_BOARD_LANGS, train=960, frozen=wide)
-    frozen = [(cfg, tuple(BOARD_ROWS), 12, 12.) for cfg in (BoardCfg(langs=_BOARD_LANGS), intents)]
+    intents = BoardCfg('ha_intent', langs=LANGS, train=960, frozen=wide)
+    frozen = [(cfg, tuple(BOARD_ROWS), 12, 12.) for cfg in (BoardCfg(langs=LANGS), intents)]
     few = ('plain','adv','rsda','switch','salt','mixed','salt_adv',*TRAINED_ROWS)
     tuned = FineCfg(steps=120, batch=16, bf16=find_preset(preset).bf16)
-    fine = BoardCfg(scale='finetune', langs=_BOARD_LANGS, limit=150 if preset=='laptop' else 0, fine=tuned)
+    fine = BoardCfg(scale='finetune', langs=LANGS, limit=150 if preset=='laptop' else 0, fine=tuned)
     return [*frozen, (fine, few if preset=='laptop' else (*BOARD_ROWS, *TRAINED_ROWS), 3 if preset=='laptop' else 5, 130.)]
 
 # %% ../../nbs/leaderboard/00_rows.ipynb #filescode1
@@ -117,8 +116,7 @@ def folder_print(
     encoder:str, # a name that `encoder_of` knows
 )->str: # 16 hex digits; '' for what is no folder or file of a user's
     "Hash the files of a user's encoder: another training of it is another encoder"
-    before,_,n = encoder.rpartition(':')
-    home = typed_path(before if n.isdecimal() and before else encoder, 'encoder') if encoder else None
+    home = typed_path(layers_cut(encoder)[0], 'encoder') if encoder else None
     if home is None or not home.exists(): return ''
     files = sorted(p for p in home.iterdir() if p.is_file()) if home.is_dir() else [home]
     return stable_hash({p.name: sha256_of(p) for p in files}) if files else ''
@@ -192,21 +190,15 @@ def _cost(cfg, row, cost, first):
     return _SECONDS.get(row, cost)+first*(_READING*(row=='plain')+_ASKING*(row=='salt'))
 
 # %% ../../nbs/leaderboard/00_rows.ipynb #9e8e300a
-def _check_rows(
-    rows:Sequence[str], # that were asked for
-    studies:list, # of a preset
-    preset:str, # its name
-):
+def _check_rows(rows, studies, preset):
     "Raise `XltError` for a row that no study of the preset can run"
     can = {*BOARD_ROWS, *(r for _,names,*_ in studies for r in names)}
     for r in rows:
         if check_name(r, BOARD_ROWS | TRAINED_ROWS, 'row') in can: continue
         raise XltError(f'{preset} has no row {r}: it has {", ".join(sorted(can))}')
 
-def _own_rows(
-    methods:Sequence[str], # as `own_call` reads them
-)->dict: # name -> its words and the hash of its files
-    "Read a user's methods; raises `XltError` for two of one name, and for a name of the table"
+def _own_rows(methods):
+    "A user's methods, name -> words and hash of files; raises `XltError` for two of one name, and for a name of the table"
     calls = [own_call(m) for m in methods]
     own = {c.name: (f'{path}:{c}', file_print(path)) for path,c in calls}
     if len(own)<len(calls):

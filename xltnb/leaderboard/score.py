@@ -30,7 +30,7 @@ from ..records.rules import Check
 from ..runs.experiments import EXPERIMENTS, Job, check_seeds, make_job
 from ..runs.plan import Plan
 from ..stats import crossed_ci, items_se
-from ..studies.by_name import task_of
+from ..studies.by_name import layers_cut, task_of
 from ..studies.recipes import make_methods, read_call
 from ..tasks.bench import ENTRIES
 from ..tasks.catalog import published
@@ -39,11 +39,6 @@ from ..training.scores import main_metric, spread
 from ..verdicts.judge import item_pulls
 
 # %% ../../nbs/leaderboard/03_score.ipynb #27e37aa4
-def _cut(encoder):
-    "The name of an encoder, and how many of its layers are kept: '' for all"
-    before,_,n = encoder.rpartition(':')
-    return (before, n) if n.isdecimal() and before else (encoder, '')
-
 def _check_kind(home):
     "Raise `XltError` for a model that is no encoder of text; what is missing is left to `load_encoder`"
     path = home/'config.json'
@@ -64,7 +59,7 @@ def check_encoder(
     encoder:str, # a folder that `save_pretrained` wrote, or a name that `load_encoder` knows; ':2' behind it keeps two layers
 )->str: # the same, a folder by its whole path
     "Load an encoder once, to see that it can be scored; raises `XltError` for anything but an encoder of text with its tokenizer"
-    before,n = _cut(encoder)
+    before,n = layers_cut(encoder)
     if is_packaged(before): return encoder
     home = typed_path(before, 'encoder')
     if own := home.is_dir():
@@ -72,15 +67,15 @@ def check_encoder(
         _check_weights(home)
     net,_ = load_encoder(before, 'benchmark')
     if n and not hasattr(getattr(net, 'encoder', None), 'layer'): raise XltError(f'{before} has no list of layers to cut: leave :{n} out')
-    first_layers(net, int(n or 0))
-    return f'{home.absolute()}{":"*bool(n)}{n}' if own else encoder
+    first_layers(net, n)
+    return f'{home.absolute()}{f":{n}" if n else ""}' if own else encoder
 
 # %% ../../nbs/leaderboard/03_score.ipynb #51125c96
 def encoder_tokenizer(
     encoder:str, # as `check_encoder` returned it
 ): # None for the packaged one, whose subwords are those of the tasks
     "Load the tokenizer of a user's encoder"
-    home,_ = _cut(encoder)
+    home,_ = layers_cut(encoder)
     return None if is_packaged(home) else load_tokenizer(home)
 
 # %% ../../nbs/leaderboard/03_score.ipynb #77c89202
@@ -164,7 +159,7 @@ def score_jobs(
     seeds:int|None=None, # repeats; None: the preset's own
 )->list[Job]: # plain rows first
     "List every run of a score; raises `XltError` for an unknown task, method or preset"
-    jobs,(home,_) = _plain(preset, tasks, seeds), _cut(encoder)
+    jobs,(home,_) = _plain(preset, tasks, seeds), layers_cut(encoder)
     made = dict(encoder=found) if encoder!='e5-small' and (found := folder_print(encoder)) else {}
     if encoder!='e5-small': jobs = [_with_encoder(j, encoder, made, _size(home)) for j in jobs]
     told = jobs if tasks else [j for j in jobs if j.experiment=='baselines.finetune'] # nobody expects a method where nothing is trained

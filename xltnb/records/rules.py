@@ -76,6 +76,7 @@ class Check:
     margin:float # where the rule draws its line
     why:str # how the margin came about
     tells:bool = False # its effect is what the claim speaks of: shown as *ours* before other checks of the same verdict
+    each:tuple[str,...] = () # the check stands once for each of these words, written {} in its arms and effect
     given:bool = False # a precondition: where it does not hold, the claim is not settled, whatever its other checks say
 
     def __post_init__(self):
@@ -84,8 +85,17 @@ class Check:
         with about('rule'): check_name(self.rule, RULES, 'rule')
         with about('margin'): check_number(self.margin, 'margin')
         with about('effect'):
-            if lost := sorted({arm for arm,_ in names_in(self.effect)}-set(self.arms)):
+            if lost := sorted({arm for arm,_ in names_in(self.effect.replace('{}', 'x'))}-set(self.arms)):
                 raise XltError(f'{", ".join(lost)} in the effect is not among the arms {", ".join(self.arms)}: name it there')
+        if ('{}' in f'{self.effect} {[*self.arms.values()]}')!=bool(self.each):
+            with about('each'): raise XltError('list under `each` the words that stand for {}, and write {} in arms or effect')
+
+    def spread(self)->list: # of `Check`
+        "Write the check once for each word"
+        def of(word):
+            arms = {k: a.replace('{}', word) for k,a in self.arms.items()}
+            return replace(self, each=(), arms=arms, effect=self.effect.replace('{}', word))
+        return [*map(of, self.each)] or [self]
 
     @property
     def hash(self)->str: # 16 hex digits
@@ -142,6 +152,7 @@ class Claim:
     changed:dict[str,str] = field(default_factory=dict) # preset -> '2026-11-22: what was changed, and why'
 
     def __post_init__(self):
+        object.__setattr__(self, 'checks', tuple(c for check in self.checks for c in check.spread()))
         for f in ('notes','formerly','changed'):
             for p in getattr(self, f):
                 with about(f): check_name(p, PRESETS, 'preset')

@@ -73,7 +73,7 @@ class NgramTagger:
         task:Task, # a tagging task
         most:int=2500, # training sentences of the source to use, drawn with `Task.take`
     ):
-        rows = task.take(min(most, len(task.rows(task.source, 'train')))).rows(task.source, 'train')
+        rows = task.some(most).rows(task.source, 'train')
         self.vec = [TfidfVectorizer(analyzer='char', ngram_range=(1,3), min_df=3, max_features=4000) for _ in range(4)]
         x = hstack([v.fit_transform([w[i] for w in _token_views(rows['tokens'][:])]) for i,v in enumerate(self.vec)]).tocsr()
         self.model = LogisticRegression(C=3, max_iter=25, tol=1e-2).fit(x, [t for ts in rows['tags'] for t in ts])

@@ -132,6 +132,16 @@ def take(self:Task,
     splits = DatasetDict({**self.data[self.source], split: rows.select(perm)})
     return replace(self, data={**self.data, self.source: splits})
 
+# %% ../../nbs/tasks/02_task.ipynb #1ef5cfef
+@patch
+def some(self:Task,
+    n:int, # rows to keep; 0: all
+    seed:int=0, # which permutation
+)->Task:
+    "Keep `n` training rows of the source as `take` does, or all where there are fewer"
+    there = len(self.rows(self.source, 'train'))
+    return self.take(min(n or there, there), seed=seed)
+
 # %% ../../nbs/tasks/02_task.ipynb #0bdbba7d
 def id_order(
     item, # id of a row

@@ -35,12 +35,8 @@ def _types(enc):
     return dict(token_type_ids=enc['token_type_ids']) if any(map(any, enc.get('token_type_ids', []))) else {}
 
 # %% ../../nbs/training/00_features.ipynb #bcadf48b
-def _tag_features(
-    rows:Dataset, # columns tokens, tags
-    tokenizer, # a fast tokenizer
-    max_len:int=128, # subwords, specials included
-)->dict: # columns input_ids, labels (-100 where no word starts), heads: subword of each word, -1 behind the cut
-    "Words with the tag at their first subword"
+def _tag_features(rows, tokenizer, max_len):
+    "Words with the tag at their first subword; `heads`: subword of each word, -1 behind the cut"
     enc,heads = encode_words(tokenizer, list(rows['tokens']), max_len)
     out = dict(input_ids=enc['input_ids'], heads=heads)
     if 'tags' in rows.column_names:
@@ -163,13 +159,8 @@ class ByLength(Sampler):
         yield from tail.tolist()
 
 # %% ../../nbs/training/00_features.ipynb #7a79caea
-def _best_span(
-    start:np.ndarray, # [T] logits
-    end:np.ndarray, # [T] logits
-    spans:Sequence, # character range of each subword, (-1,-1) outside the context
-    longest:int=30, # subwords an answer may have
-)->tuple[float,int,int]: # score, first and last character + 1
-    "The best-scoring span inside one window's context"
+def _best_span(start, end, spans, longest=30):
+    "The best-scoring span inside one window's context: score, first and last character + 1"
     spans = np.asarray(spans)
     ctx = np.flatnonzero(spans[:,0]>=0)
     if not len(ctx): return -np.inf, 0, 0

@@ -100,10 +100,7 @@ def vectors(
     return np.stack([reader._known[n] for n in names])
 
 # %% ../../nbs/training/11_frozen.ipynb #b18e9c92
-def _kept_vectors(
-    reader:Reader, # an encoder and what it has read
-    feats:Dataset, # rows of token ids
-)->np.ndarray: # float32 [N,D]
+def _kept_vectors(reader, feats):
     "Vectors of rows, an artefact of the cache folder: another process that asks for the same rows reads none of them"
     names = [_name(r) for r in feats.with_format(None)]
     key = stable_hash([2, reader.weights, sha256(b'|'.join(names)).hexdigest()])
@@ -166,9 +163,7 @@ class FrozenPoints:
         return replace(self, weight=self.weight*(total/self.weight.sum())) if len(self.y) else self
 
 # %% ../../nbs/training/11_frozen.ipynb #9133aa43
-def _acts_in_training(
-    methods:Sequence[Method], # any
-)->bool:
+def _acts_in_training(methods):
     "Does a method have a hook around the loss, so that rows have to be read once more?"
     return any(type(m).loss is not Method.loss for m in methods)
 
@@ -247,10 +242,7 @@ def fitted(
     return Head(*scale, model, -c, classes)
 
 # %% ../../nbs/training/11_frozen.ipynb #5d0674b8
-def _check_frozen(
-    methods:Sequence[Method], # the outermost first
-    feats:Dataset, # rows that they prepared
-):
+def _check_frozen(methods, feats):
     "Raise `XltError` where a column is missing that a method reads, or where a method of vectors stands beside one that acts in training"
     for m in methods:
         if lost := [c for c in m.columns if c not in feats.column_names]:
@@ -302,12 +294,12 @@ def frozen_study(
     told:Callable=lambda fraction, note='': None, # progress
 )->tuple[Transfer,dict]: # scores by language; strength, accuracy on validation rows, number of points and of rows read
     "Judge a chain of methods on one draw of training rows"
-    methods,reader = check_methods(methods), reader or _packaged_reader(cfg.max_len)
+    methods,reader = check_methods(methods), reader or _packaged_reader()
     reader.max_len,before = cfg.max_len, reader.read
     x,dev = split_vectors(reader, task, task.source, 'train'), task.rows(task.source, 'validation')
     scale,gold = (x.mean(0), x.std(0)+1e-6), np.array(dev['label'])
     dev_x = split_vectors(reader, task, task.source, 'validation')
-    few = task.take(min(cfg.train or len(x), len(x)), seed=seed)
+    few = task.some(cfg.train, seed)
     fit = lambda p: fitted(p, (dev_x, gold), scale, cfg.strengths, len(task.labels), len(few.rows(task.source, 'train')))
     told(.1, 'reading')
     made,points = _drawn_points(reader, few, methods, cfg, seed, fit)
@@ -317,14 +309,8 @@ def frozen_study(
     return _scores(reader, task, head, langs or task.languages), facts
 
 # %% ../../nbs/training/11_frozen.ipynb #e95a9f8c
-@lru_cache(maxsize=2)
-def _packaged(cache, max_len):
-    net,tok = load_encoder()
-    return Reader(frozen_encoder(net), tok, cache, max_len)
-
-def _packaged_reader(
-    max_len:int=128, # subwords a row may have
-    cache:str|Path|None=None, # folder of artefacts; None: the package's cache folder
-)->Reader:
+@lru_cache(maxsize=1)
+def _packaged_reader():
     "The packaged encoder, loaded once a process"
-    return _packaged(cache, max_len)
+    net,tok = load_encoder()
+    return Reader(frozen_encoder(net), tok)

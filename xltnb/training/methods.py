@@ -109,9 +109,7 @@ def positions(
     return dict(position_ids=real.cumsum(1)*real + pad)
 
 # %% ../../nbs/training/01_methods.ipynb #a53a2d58
-def _check_pooled(
-    step:Step, # with `emb` filled
-):
+def _check_pooled(step):
     "Raise `XltError` where a decoder, given embeddings for ids, would classify at a padding position"
     net,pad = step.net, getattr(getattr(step.net, 'config', None), 'pad_token_id', None)
     if pad is None or not (type(net).__name__.endswith('ForSequenceClassification') and hasattr(net, 'score')): return

@@ -8,11 +8,11 @@ __all__ = ['bar', 'idle_cores', 'check_len', 'max_positions', 'check_positions',
 
 # %% ../../nbs/training/07_scores.ipynb #d155dbd2
 import math
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from html import escape
 
 import numpy as np
@@ -24,6 +24,8 @@ from torch import nn
 from tqdm import tqdm
 
 from ..core import XltError, check_name, check_number, table_html
+from ..files import json_of, package_data, read_text
+from ..runs.plan import cores
 from .features import by_length, decode, make_features, pad_batch
 from ..tasks.task import Task, id_order
 
@@ -42,7 +44,7 @@ def bar(
 # %% ../../nbs/training/07_scores.ipynb #f8047183
 def idle_cores()->str: # '' where there are none
     "Note that one thread computes where more are there"
-    there = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    there = cores()
     if torch.get_num_threads()>1 or there<2: return ''
     return f'One of {there} cores computes: torch.set_num_threads({there}) uses them all (or start without OMP_NUM_THREADS=1).'
 
@@ -188,25 +190,13 @@ class Transfer:
     def _repr_html_(self): return _html(self, self.table.style.format('{:.3f}', na_rep=''))
 
 # %% ../../nbs/training/07_scores.ipynb #6b0fee76
-_NAMES = dict(pair.split(':') for pair in (
-    'af:Afrikaans am:Amharic ar:Arabic as:Assamese az:Azerbaijani be:Belarusian bg:Bulgarian bn:Bengali bs:Bosnian ca:Catalan cs:Czech '
-    'cy:Welsh da:Danish de:German el:Greek en:English eo:Esperanto es:Spanish et:Estonian eu:Basque fa:Persian fi:Finnish fil:Filipino '
-    'fr:French ga:Irish gl:Galician gu:Gujarati ha:Hausa he:Hebrew hi:Hindi hr:Croatian hu:Hungarian hy:Armenian '
-    'id:Indonesian is:Icelandic '
-    'it:Italian ja:Japanese jv:Javanese ka:Georgian kk:Kazakh km:Khmer kn:Kannada ko:Korean ky:Kyrgyz lo:Lao lt:Lithuanian lv:Latvian '
-    'mk:Macedonian ml:Malayalam mn:Mongolian mr:Marathi ms:Malay my:Burmese nb:Norwegian ne:Nepali nl:Dutch nn:Nynorsk '
-    'no:Norwegian or:Odia '
-    'pa:Punjabi pl:Polish ps:Pashto pt:Portuguese qu:Quechua ro:Romanian ru:Russian sd:Sindhi si:Sinhala sk:Slovak sl:Slovenian so:Somali '
-    'sq:Albanian sr:Serbian sv:Swedish sw:Swahili ta:Tamil te:Telugu th:Thai tk:Turkmen tl:Tagalog tr:Turkish ug:Uyghur '
-    'uk:Ukrainian ur:Urdu '
-    'uz:Uzbek vi:Vietnamese xh:Xhosa yo:Yoruba zh:Chinese zu:Zulu').split())
+@cache
+def _names(): return json_of(read_text(path := package_data('catalog')/'language_names.json'), path)
 
-def _language_name(
-    lang:str, # such as 'sw', with or without a region
-)->str: # the code itself, where no name is known
-    "Name a language in English, with its code"
+def _language_name(lang):
+    "Name a language in English, with its code; the code itself, where no name is known"
     code,_,region = lang.partition('-')
-    return f'{_NAMES[code]} ({lang})' if code in _NAMES else lang
+    return f'{_names()[code]} ({lang})' if code in _names() else lang
 
 # %% ../../nbs/training/07_scores.ipynb #3df97953
 @patch(as_prop=True)

@@ -273,11 +273,8 @@ def fit(self:Finetuner)->Finetuner: # itself, trained
     return self
 
 # %% ../../nbs/training/08_trainer.ipynb #c5a52808
-def _timed(
-    net:nn.Module, # an encoder with a head
-    batch:dict, # with labels
-)->float: # seconds
-    "Time of one forward pass"
+def _timed(net, batch):
+    "Seconds of one forward pass"
     begin = time.perf_counter()
     net(**batch).loss.item()
     return time.perf_counter()-begin

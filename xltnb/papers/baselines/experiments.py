@@ -13,21 +13,14 @@ from ...records.presets import find_preset
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
 from ...studies.recipes import PAIR_RECIPE
 from ...tasks.catalog import lacks, task_inputs
-from ...training.settings import FineCfg
+from ...training.settings import FineCfg, ZeroShotCfg
 
 # %% ../../../nbs/papers/baselines/00_experiments.ipynb #5155e518
 @dataclass(frozen=True)
-class BaselineCfg(Config):
-    "Fine-tune on the source language, score in all"
-    task:str = 'cldr_cat' # embedded task, or 'xquad' from a local folder
-    train:int = within(0, 0) # source rows; 0: all
+class BaselineCfg(ZeroShotCfg):
+    "Fine-tune plainly"
     limit:int = within(200, 0) # test rows a language; 0: all
-    langs:tuple[str,...] = () # languages scored; (): all
-    encoder:str = 'e5-small' # a name that `load_encoder` knows; ':2' behind it keeps the two lowest layers
     random:bool = False # the control: random weights
-    matrix:tuple[str,...] = () # languages of the generalized matrix; (): none
-    matrix_items:int = within(100, 0) # items of each of its cells; 0: all
-    fine:FineCfg = FineCfg() # training
 
 # %% ../../../nbs/papers/baselines/00_experiments.ipynb #5956a326
 @dataclass(frozen=True)
@@ -67,7 +60,7 @@ def baseline_cfg(
     if preset=='smoke':
         return BaselineCfg(task, 32, 8, ('en','de','zh'), 'e5-small:2', fine=replace(fine, steps=2, batch=8),
                            matrix=('en','de') if task=='lo_pair' else (), matrix_items=8)
-    return BaselineCfg(task, n, 200, (), 'e5-small', random, _MATRIX if task=='lo_pair' and not random else (), 100, fine)
+    return BaselineCfg(task, n, random=random, matrix=_MATRIX if task=='lo_pair' and not random else (), fine=fine)
 
 # %% ../../../nbs/papers/baselines/00_experiments.ipynb #3735a578
 def _arms(preset):

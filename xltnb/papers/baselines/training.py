@@ -11,14 +11,13 @@ from statistics import mean
 
 from ...models.heads import sentence_vectors
 from .experiments import BaselineCfg, RetrieveCfg
-from ...studies.by_name import encoder_of, task_of
-from ...runs.experiments import EXPERIMENTS, Ctx, Result, paused_unless
+from ...studies.by_name import encoder_of, fine_tuned, task_of
+from ...runs.experiments import EXPERIMENTS, Ctx, Result
 from ...studies.recipes import transfer_fields
 from ...tasks.bench import load_bench
 from ...tasks.metrics import random_spans
 from ...tasks.task import Task
 from ...training.scores import Transfer, main_metric, spread
-from ...training.trainer import finetune
 
 # %% ../../../nbs/papers/baselines/01_training.ipynb #f4d56570
 def span_control(
@@ -56,10 +55,7 @@ def run_baseline(
     "Fine-tune plainly and score zero-shot"
     task = task_of(cfg.task, cfg.langs, cfg.train, seed)
     with ctx.scratch('baselines.finetune', EXPERIMENTS['baselines.finetune'].version, cfg, seed) as out:
-        ft = finetune(task, cfg.fine, [], encoder_of(cfg.encoder, cfg.random, seed), seed, out=out, fast=False,
-                      use_cpu=ctx.device=='cpu',
-                      report=ctx.part(0., .7, 'fine-tuning'), deadline=ctx.deadline)
-        paused_unless(ft)
+        ft = fine_tuned(task, cfg.fine, [], encoder_of(cfg.encoder, cfg.random, seed), seed, ctx, out, end=.7)
     ctx.report(.7, 'scoring')
     dev = ft.zero_shot('validation', [task.source], cfg.limit).main(task.source)
     pairs = ft.generalized(cfg.matrix, cfg.matrix_items) if cfg.matrix else None

@@ -61,9 +61,7 @@ class RSDA(Method):
         return swapped(data, self.change, 'RSDA', seed, number, shared=self.shared)
 
 # %% ../../../nbs/papers/robust/01_augmentation.ipynb #4f1f06e5
-def _word_draws(
-    rng:np.random.Generator, # of a row
-): # callable word -> generator
+def _word_draws(rng):
     "A generator that belongs to a word: the same word in both sentences of a pair gets the same draw"
     root = int(rng.integers(2**62))
     return lambda word: np.random.default_rng([root, crc32(word.lower().strip(punctuation).encode())])

@@ -16,7 +16,8 @@ from ...tasks.bench import load_bench
 from ...core import check_name
 from ...figures.explorer import Explorer, W, paper_widget
 from ...figures.look import COLOURS, INK, QUIET, apart, dress, fade, headline
-from .regions import Around, Points, load_classifier
+from .regions import Around, Points
+from ...training.classifier import load_classifier
 from .methods import NOISES
 
 # %% ../../../nbs/papers/robust/07_explorer.ipynb #5e868043

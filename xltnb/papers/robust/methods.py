@@ -37,11 +37,8 @@ def scale(
     return (norm.weight.detach()**2 + norm.bias.detach()**2).sum().sqrt()
 
 # %% ../../../nbs/papers/robust/00_methods.ipynb #50868fa6
-def _shape_of(
-    step:Step, # with `emb` filled
-    site:str, # one of `_SITES`
-)->tuple: # (B, T, D)
-    "Shape of a displacement"
+def _shape_of(step, site):
+    "Shape of a displacement, (B, T, D)"
     return (*step.ids.shape, step.emb.shape[-1] if site=='word' else step.net.config.hidden_size)
 
 # %% ../../../nbs/papers/robust/00_methods.ipynb #4e58b1cf
@@ -71,12 +68,8 @@ def ascent(
     return grad.sign() if norm=='linf' else grad/grad.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
 # %% ../../../nbs/papers/robust/00_methods.ipynb #56524ed0
-def _blend(
-    a:Out, # weighed with 1 - `share`
-    b:Out, # weighed with `share`
-    share:float, # 0..1
-)->Out: # the logits of `a`
-    "A weighted mean of two losses"
+def _blend(a, b, share):
+    "A mean of two losses, the second weighed with `share`; the logits of the first"
     return Out((1-share)*a.loss + share*b.loss, a.logits, a.raw)
 
 # %% ../../../nbs/papers/robust/00_methods.ipynb #4a0bfc64
@@ -90,15 +83,13 @@ class ADV(Method):
         norm:str='l2', # ball of each token: 'l2' or 'linf'
         site:str='word', # 'word': input embeddings; 'last': final hidden states
         clean:float=0., # weight of the undisplaced loss
-        start:str='zero', # 'zero', or 'random': anywhere in the ball
     ):
         check_name(norm, _NORMS, 'norm')
         check_name(site, _SITES, 'site')
-        check_name(start, ('zero','random'), 'start')
         check_number(rho, 'rho of ADV', 0)
         check_number(steps, 'steps of ADV', 0, whole=True)
         check_number(clean, 'clean of ADV', 0, 1)
-        self.rho,self.steps,self.norm,self.site,self.clean,self.start = rho, steps, norm, site, clean, start
+        self.rho,self.steps,self.norm,self.site,self.clean = rho, steps, norm, site, clean
 
     def loss(self,
         step:Step, # this update
@@ -117,7 +108,7 @@ class ADV(Method):
         "Find the displacement after K steps; the parameters gather no gradient on the way"
         eps,may = self.radius(step), reach(step, self.site)
         inner = replace(step, model=step.net, emb=step.emb.detach())
-        delta = self.begin(step, eps)*may
+        delta = torch.zeros(_shape_of(step, self.site), device=step.ids.device)
         for _ in range(self.steps):
             delta.requires_grad_()
             grad, = torch.autograd.grad(rest(plus(inner, delta, self.site)).loss, delta)
@@ -132,20 +123,6 @@ def radius(self:ADV,
     "Compute ε of this batch; for L∞ the cube whose corners lie on the L2 ball of the same `rho`"
     eps = self.rho*scale(step, self.site)
     return eps/math.sqrt(_shape_of(step, self.site)[-1]) if self.norm=='linf' else eps
-
-# %% ../../../nbs/papers/robust/00_methods.ipynb #b10a8595
-@patch
-def begin(self:ADV,
-    step:Step, # with `emb` filled
-    eps:Tensor, # radius
-)->Tensor: # [B,T,D]
-    "Choose where the ascent starts"
-    shape,device = _shape_of(step, self.site), step.ids.device
-    if self.start=='zero': return torch.zeros(shape, device=device)
-    g = draws(step, 'ADV')
-    u = torch.rand(shape, generator=g, device=device)*2-1
-    if self.norm=='linf': return eps*u
-    return eps*ascent(torch.randn(shape, generator=g, device=device))*u[...,:1].abs()**(1/shape[-1])
 
 # %% ../../../nbs/papers/robust/00_methods.ipynb #eca8b12c
 class FreeADV(Method):

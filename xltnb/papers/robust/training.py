@@ -9,7 +9,6 @@ __all__ = ['METHODS', 'table_of', 'choose', 'trained', 'search', 'run_robust', '
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +16,18 @@ import numpy as np
 from ...core import XltError, check_name, seed_for
 from .augmentation import RSDA, Repeat
 from .methods import ADV, FreeADV, RSRP
-from .regions import Around, load_classifier, survey
+from .regions import Around, survey
+from ...training.classifier import load_classifier
 from .experiments import AroundCfg, RobustCfg, RobustFrozenCfg
 from .views import EAR, Consistency, PreparedViews
-from ...studies.by_name import (benchmarked, encoder_of, invented_world, is_invented, slope, task_of,
+from ...studies.by_name import (benchmarked, encoder_of, fine_tuned, invented_world, is_invented, reader_of, slope, task_of,
     trained_weights, world_seed)
-from ...runs.experiments import EXPERIMENTS, Ctx, Result, paused_unless
+from ...runs.experiments import EXPERIMENTS, Ctx, Result
 from ...studies.recipes import make_methods, read_call, transfer_fields
-from ...tasks.bench import BENCH, load_bench
+from ...tasks.bench import load_bench
 from ...tasks.synonyms import Synonyms, english_only, load_synonyms
-from ...training.frozen import Reader, frozen_encoder, frozen_study
-from ...training.scores import Transfer
-from ...training.method_trainer import Prepare
-from ...training.trainer import Finetuner, finetune
+from ...training.frozen import frozen_study
+from ...training.trainer import Finetuner
 
 # %% ../../../nbs/papers/robust/05_training.ipynb #9804e89c
 _MADE = ADV, FreeADV, RSRP, RSDA, Repeat, PreparedViews, Consistency, EAR
@@ -75,15 +73,10 @@ def trained(
     words = [read_call(w).filled(RHO=radius) for w in cfg.methods]
     methods = make_methods(words, METHODS, table=lambda: table_of(cfg.synonyms, cfg.task))
     encoder,out = encoder_of(cfg.encoder, cache=ctx.cache, task=task), out/f'{radius:g}'
-    report = ctx.part(*part, f'radius {radius:g}' if cfg.grid else 'fine-tuning')
-    return paused_unless(finetune(task, cfg.fine, methods, encoder, seed, out=out, fast=False, use_cpu=ctx.device=='cpu',
-                                  report=report, deadline=ctx.deadline))
+    return fine_tuned(task, cfg.fine, methods, encoder, seed, ctx, out, *part, f'radius {radius:g}' if cfg.grid else 'fine-tuning')
 
 # %% ../../../nbs/papers/robust/05_training.ipynb #9d0c2deb
-def _dev_scores(
-    ft:Finetuner, # trained
-    cfg:RobustCfg, # languages, rows
-)->Transfer:
+def _dev_scores(ft, cfg):
     "Every row of the source's dev split, and half as many rows of the others' as their test takes, of those that have one"
     own,langs = ft.zero_shot('validation', [ft.task.source]), [l for l in ft.task.targets if 'validation' in ft.task.data[l]]
     if not langs: return own
@@ -138,25 +131,6 @@ def run_robust(
     res.provenance |= dict(updates=ft.state.global_step, train_s=ft.state.log_history[-1].get('train_runtime'))
     return res
 
-# %% ../../../nbs/papers/robust/05_training.ipynb #frz1code1
-@lru_cache(maxsize=1)
-def _reader(name, cache, rows, max_len):
-    net,tok = encoder_of(name, cache=cache, task=rows)
-    return Reader(frozen_encoder(net), tok, cache, max_len)
-
-def _swapped_words(
-    task, # rows that a run draws
-    methods, # the outermost first
-    ctx, # as `prepare` takes it
-)->float: # 0..1; 0 where no method writes other words
-    "Fraction of the words that text steps change"
-    before = [t.split(' ') for t in task.rows(task.source, 'train')['text']]
-    data = task.rows(task.source, 'train')
-    for m in methods: data = m.prepare(data, ctx) if m.stage=='text' else data
-    after = [t.split(' ') for t in data['text']]
-    pairs = [(a, b) for i,b in enumerate(after) for a in (before[i%len(before)],)]
-    return sum(sum(x!=y for x,y in zip(a, b)) if len(a)==len(b) else len(a) for a,b in pairs)/sum(len(a) for a,_ in pairs)
-
 # %% ../../../nbs/papers/robust/05_training.ipynb #frz1code2
 def run_robust_frozen(
     cfg:RobustFrozenCfg, # what to judge
@@ -166,10 +140,9 @@ def run_robust_frozen(
     "Judge methods on vectors of a frozen encoder"
     task = task_of(cfg.task, cfg.langs)
     methods = make_methods(cfg.methods, METHODS, table=lambda: table_of(cfg.synonyms, cfg.task))
-    reader = _reader(cfg.encoder, ctx.cache, task if cfg.task not in BENCH else None, cfg.frozen.max_len)
+    reader = reader_of(cfg.encoder, task, ctx.cache, cfg.frozen.max_len)
     z,facts = frozen_study(task, methods, seed, cfg.frozen, reader, told=ctx.report)
-    few = task.take(min(cfg.frozen.train or 10**9, len(task.rows(task.source, 'train'))), seed=seed)
-    facts['swapped'] = _swapped_words(few, methods, Prepare(few, reader.tokenizer, seed, cfg.frozen.max_len))
+    facts['swapped'] = sum(m.facts().get('swapped', 0.) for m in methods)
     res = Result(**transfer_fields(z, source=z.main(z.source), slope=slope(z, cfg.task), **facts))
     res.provenance |= dict(data=task.fingerprint(), arithmetic=str(next(reader.net.parameters()).dtype).removeprefix('torch.'))
     return res

@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from ...training.methods import Method, Out, Step, draws, embedded
 from ...core import XltError, check_number
@@ -87,19 +86,14 @@ class Consistency(Viewed):
         return replace(a, loss=(a.loss+b.loss)/2 + self.weight*symmetric_kl(a.logits, b.logits))
 
 # %% ../../../nbs/papers/robust/02_views.ipynb #d802ea98
-def _mean_words(
-    step:Step, # with `emb` filled
-)->Tensor: # [B,D]
-    "Mean word embedding of each row"
+def _mean_words(step):
+    "Mean word embedding of each row, [B,D]"
     w = step.words[...,None]
     return (step.emb*w).sum(1)/w.sum(1).clamp_min(1)
 
 # %% ../../../nbs/papers/robust/02_views.ipynb #aff79870
-def _map_distance(
-    a:Tensor, # [B,H,T,T] attention
-    b:Tensor, # [B,H,S,S] attention
-)->Tensor: # scalar
-    "Mean square difference, the shorter padded with zeros"
+def _map_distance(a, b):
+    "Mean square difference of two attention maps, the shorter padded with zeros"
     n = max(a.shape[-1], b.shape[-1])
     fit = lambda x: F.pad(x, (0, n-x.shape[-1])*2)
     return (fit(a)-fit(b)).square().mean()

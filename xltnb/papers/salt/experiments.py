@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from ...core import Config, check_name, within
 from ...records.presets import find_preset
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
-from ...studies.recipes import N, PAIR_RECIPE, Call, call
+from ...studies.recipes import ENCODERS, LANGS, N, PAIR_RECIPE, PAWSX, PRINTED_RECIPE, PUBLIC_LANGS, XNLI, call
 from ...tasks.catalog import lacks, task_inputs
-from ...training.settings import FineCfg
+from ...training.settings import FineCfg, ZeroShotCfg
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #884fe478
 @dataclass(frozen=True)
@@ -32,18 +32,10 @@ class FrozenSaltCfg(Config):
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #33da3c34
 @dataclass(frozen=True)
-class SaltCfg(Config):
-    "Fine-tune with methods on English, score in all languages"
-    task:str = 'cldr_cat' # a name that `task_of` knows
-    train:int = within(0, 0) # source rows; 0: all
-    limit:int = within(0, 0) # test rows a language; 0: all
-    langs:tuple[str,...] = () # languages scored; (): all
-    encoder:str = 'e5-small' # a name that `encoder_of` knows
+class SaltCfg(ZeroShotCfg):
+    "Fine-tune with methods"
     mlm:str = 'e5-small-mlm' # a name that `load_mlm` knows: who proposes
     methods:tuple[str,...] = () # in words, the outermost first
-    matrix:tuple[str,...] = () # languages of the generalized matrix; (): none
-    matrix_items:int = within(100, 1) # items of each of its cells
-    fine:FineCfg = FineCfg() # training
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #dfd4c921
 @dataclass(frozen=True)
@@ -63,11 +55,8 @@ experiment('salt.finetune', version=1, cfg=SaltCfg, waits=lambda cfg: lacks(cfg.
 experiment('salt.world', version=1, cfg=PretrainedWorldCfg, where=f'{_AT}:run_world');
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #4724ddaa
-def _salted(
-    mixing:dict|None=None, # arguments of `EmbedMixup`; None: no mixing
-    **switching, # arguments of `SelfSwitch`
-)->tuple[Call,...]: # methods, the outermost first
-    "SALT with some arguments changed"
+def _salted(mixing=None, **switching):
+    "SALT with some arguments of `EmbedMixup` (None: no mixing) and of `SelfSwitch` changed"
     mixed = () if mixing is None else (call('EmbedMixup', **mixing),)
     return (*mixed, call('SelfSwitch', copies=N, **switching))
 
@@ -127,7 +116,6 @@ class SaltStudy:
     first:int = 0 # the first seed
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #1bd15c3e
-_SALT_LANGS = ('en','de','es','ru','zh','ar','hi','tr','sw') # of fine-tuning: near and far from English, evenly
 _CONTROLS = ('repeat','english','mask','synonyms')
 _PARTS = ('switch','mix')
 _ALL_ABLATIONS = tuple(r for g in ABLATIONS.values() for r in g)
@@ -150,17 +138,15 @@ def _world_studies(seeds=28, cost=95.):
                 curve=SaltStudy('salt.world', cfg, ('plain', 'salt', *CURVE, 'oracle'), 6, cost/7, first=101))
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #2cac020f
-def _fine_study(task, train, limit, rows, seeds, cost, langs=_SALT_LANGS, copies=2, **more):
+def _fine_study(task, train, limit, rows, seeds, cost, langs=LANGS, copies=2, **more):
     "Fine-tuning on a task of the benchmark"
     fine = FineCfg(**dict(epochs=2., batch=16) | (PAIR_RECIPE if task=='lo_pair' else {}))
     return SaltStudy('salt.finetune', SaltCfg(task, train, limit, langs, fine=fine, **more), rows, seeds, cost, copies)
 
-_PUBLIC_LANGS = ('en','de','es','ru','zh','ar','hi','tr','sw','vi') # near and far from English
-
 def _public_studies():
     "WikiANN and XNLI at a size for two cores"
     def study(task, train, limit, seeds, cost, **fine):
-        cfg = SaltCfg(task, train, limit, _PUBLIC_LANGS, fine=FineCfg(**dict(epochs=1., batch=16, warmup=.1) | fine))
+        cfg = SaltCfg(task, train, limit, PUBLIC_LANGS, fine=FineCfg(**dict(epochs=1., batch=16, warmup=.1) | fine))
         return SaltStudy('salt.finetune', cfg, SALT_CORE, seeds, cost, 1, 'yes')
     return dict(wikiann=study('wikiann_dev', 2500, 300, 6, 110.), xnli=study('xnli_dev', 0, 500, 4, 270., epochs=1.5, head_lr=1e-4))
 
@@ -190,17 +176,13 @@ def _smoke_studies():
                 world=SaltStudy('salt.world', world, (*SALT_CORE,'oracle'), 1, 3., 1))
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #974dde34
-_PAWSX = ('en','de','es','fr','ja','ko','zh')
-_XNLI = ('en','fr','es','de','el','bg','ru','tr','ar','vi','th','zh','hi','sw','ur')
-
 def _printed_studies():
     "PAWS-X and XNLI with mBERT and with XLM-R"
-    fine = FineCfg(epochs=1., batch=8, accumulation=4, lr=2e-5, head_lr=2e-5, freeze='none', looks=30, select='best')
+    fine = FineCfg(epochs=1., **PRINTED_RECIPE)
     def study(task, langs, enc, cost):
-        cfg = SaltCfg(task, 0, 0, langs, enc, enc, matrix=langs, matrix_items=10**6, fine=fine)
+        cfg = SaltCfg(task, 0, 0, langs, enc, mlm=enc, matrix=langs, matrix_items=10**6, fine=fine)
         return SaltStudy('salt.finetune', cfg, (*SALT_CORE, *_PARTS, 'english', 'mask', 'synonyms', 'classic'), 5, cost, 1)
-    encoders = (('', 'bert-base-multilingual-cased'), ('_xlmr', 'xlm-roberta-base'))
-    return {t+s: study(t, langs, enc, cost) for t,langs,cost in (('pawsx', _PAWSX, 250.), ('xnli', _XNLI, 1500.)) for s,enc in encoders}
+    return {t+s: study(t, langs, enc, cost) for t,langs,cost in (('pawsx', PAWSX, 250.), ('xnli', XNLI, 1500.)) for s,enc in ENCODERS}
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #22ef9ba7
 def salt_studies(

@@ -13,26 +13,23 @@ import plotly.graph_objects as go
 import torch
 from fastcore.basics import patch
 from plotly.subplots import make_subplots
-from safetensors.torch import load_file
 
 from ...core import XltError
 from ...figures.explorer import Explorer, W, paper_widget
 from ...figures.look import COLOURS, INK, dress, headline
-from ...models.encoders import load_encoder, load_mlm
-from ...models.subwords import MODELS_DIR
+from ...models.encoders import load_mlm
 from .mixup import mix
 from .proposals import propose, word_pieces
 from .switching import SelfSwitch
 from ...still.ink import text_width
 from ...tasks.bench import load_bench
 from ...tasks.languages import script
+from ...training.classifier import PREFIX, load_classifier
 from ...training.mlm import bench_corpus
 
 # %% ../../../nbs/papers/salt/09_explorer.ipynb #38ef6417
-def _subword_languages(
-    tokenizer, # of the model
-)->list: # of strings, one a subword: the language that uses it most, or ''
-    "Guess the language of each subword from the benchmark's text; English does not count"
+def _subword_languages(tokenizer):
+    "Guess the language, or '', of each subword from the benchmark's text; English does not count"
     c,n = bench_corpus(tokenizer), len(tokenizer)
     uses = np.bincount(np.repeat(c.lang.astype(np.int64), c.sizes)*n+c.ids, minlength=n*len(c.langs)).reshape(-1, n)
     uses = uses/uses.sum(1, keepdims=True)
@@ -50,22 +47,13 @@ def _proposer()->dict: # model, tok, pieces, allowed, langs
     return dict(model=model, tok=tok, pieces=word_pieces(tok), allowed=allowed, langs=_subword_languages(tok))
 
 # %% ../../../nbs/papers/salt/09_explorer.ipynb #17bf2cff
-_PREFIX,_HEAD = 'query: ', MODELS_DIR/'regions_head.safetensors' # what the encoder was trained to see first; the shipped layer
-
-@lru_cache(1)
-def _classifier():
-    "Encoder, tokenizer and layer"
-    if not _HEAD.exists(): raise XltError(f'{_HEAD} is missing: install the package again')
-    return *load_encoder('e5-small', 'benchmark'), load_file(_HEAD)
-
 @torch.inference_mode()
 def probabilities(
     emb_B_T_D:torch.Tensor, # word embeddings of rows of one length
 )->np.ndarray: # [B,C]
     "Compute the probability of each category"
-    net,_,head = _classifier()
-    x = torch.nn.functional.normalize(net(inputs_embeds=emb_B_T_D).last_hidden_state.mean(1), dim=-1)
-    return (x@head['weight'].T+head['bias']).softmax(-1).numpy()
+    found = load_classifier()(torch.ones(emb_B_T_D.shape[:2]), inputs_embeds=emb_B_T_D)
+    return found['logits'].softmax(-1).numpy()
 
 # %% ../../../nbs/papers/salt/09_explorer.ipynb #dc3e08d4
 _MOST = 100 # subwords of a sentence: a widget shows a line, and an encoder has positions for 512
@@ -76,13 +64,13 @@ class Sentence:
         text:str, # English
         k:int=40, # proposals a word
     ):
-        at,(_,tok,_) = _proposer(), _classifier()
+        at = _proposer()
         ids = np.array(at['tok'](text, add_special_tokens=False)['input_ids'], np.int64)
         if not len(ids): raise XltError('the sentence is empty: type a few English words')
         if len(ids)>_MOST: raise XltError(f'the sentence has {len(ids)} subwords: type at most {_MOST}')
         self.text,self.p = text, propose(at['model'], at['tok'], [ids], at['allowed'], k=k)
         if not len(self.p): raise XltError(f'{text!r} has no word that is one subword of at least two letters: type other words')
-        self.ids = np.array(tok(_PREFIX+text)['input_ids'])
+        self.ids = np.array(load_classifier().tokenizer(PREFIX+text)['input_ids'])
         self.place = self.p.place+len(self.ids)-1-len(ids) # behind the prefix, before the last special token
         self.words = [at['pieces'][i][1:] for i in self.ids[self.place]]
         self.names = [[at['pieces'][i].removeprefix('▁') for i in row] for row in self.p.ids]
@@ -107,7 +95,7 @@ class Sentence:
         lams:tuple, # weights of the sentence
     )->np.ndarray: # [len(lams),C] probabilities
         "Compute what the classifier answers between the sentence and a version"
-        table = _classifier()[0].get_input_embeddings().weight.detach()
+        table = load_classifier().get_input_embeddings().weight.detach()
         a,b = table[self.ids],table[ids]
         return probabilities(torch.stack([mix(a, b, l) for l in lams]))
 

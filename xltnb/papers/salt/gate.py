@@ -15,25 +15,13 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from ...tasks.bench import BENCH_DIR, TEXT_FILE, read_table
-from ...core import XltError, plain, seed_for, to_dict
-from ...files import atomic_write, sha256_of
-from ...models.encoders import MLM_FILE, load_mlm, save_mlm
+from ...tasks.bench import BENCH_DIR, read_table
+from ...core import XltError, seed_for
+from ...models.encoders import MLM_FILE
 from ...models.pruning import engine
-from ...models.q4 import REQUIREMENT
-from ...models.subwords import MODELS_DIR
-from .proposals import context_scores, english_ids, english_pieces, word_pieces, word_places
-from ...training.mlm import Corpus, Frame, bench_corpus, hide, masked_loss
-from ...training.mlm_run import MLMRun
+from .proposals import context_scores, english_ids, english_pieces, framed, word_pieces, word_places
+from ...training.mlm import Corpus, Frame, hide, masked_loss
 from ...tasks.languages import script, scripts_of, spaced
-from ...records.record import provenance
-
-# %% ../../../nbs/papers/salt/01_gate.ipynb #70668625
-def _pad(rows, frame):
-    "Fill rows of ids up to one array"
-    out = np.full((len(rows), max(map(len,rows))), frame.pad, np.int64)
-    for i,r in enumerate(rows): out[i,:len(r)] = r
-    return out
 
 # %% ../../../nbs/papers/salt/01_gate.ipynb #cc38be53
 @torch.inference_mode()
@@ -51,9 +39,9 @@ def masked_accuracy(
         mine = corpus.where(True, lang)[:most]
         rng = np.random.default_rng(seed_for('masked-accuracy', lang))
         n = right = 0
-        rows = sorted(([frame.bos, *corpus[i][:126], frame.eos] for i in mine), key=len)
+        rows = sorted((corpus[i][:126] for i in mine), key=len)
         for at in range(0, len(rows), batch):
-            x = _pad(rows[at:at+batch], frame)
+            x = framed(rows[at:at+batch], frame)
             b = hide(x, ~np.isin(x, [frame.bos,frame.eos,frame.pad]), rate, frame, rng)
             n += len(b.place)
             right += masked_loss(model, b)[1].item()*len(b.place)
@@ -61,13 +49,8 @@ def masked_accuracy(
     return res
 
 # %% ../../../nbs/papers/salt/01_gate.ipynb #6026ab44
-def _copy_share(
-    model:PreTrainedModel, # with a head for masked words
-    tokenizer:PreTrainedTokenizerFast, # its tokenizer
-    corpus:Corpus, # text, of which the held-out part is used
-    most:int=60, # words a language
-)->dict: # language -> {'n': words, 'copied': share put first, 'top10': share among the first ten}
-    "Count how often the head puts the visible word first"
+def _copy_share(model, tokenizer, corpus, most=60):
+    "Count how often the head puts the visible word first, and among its first ten, per language"
     frame,pieces,res = Frame.of(tokenizer, corpus), word_pieces(tokenizer), {}
     for lang in corpus.langs:
         rng = np.random.default_rng(seed_for('gate-copy', lang))
@@ -110,24 +93,15 @@ def name_items(
     return items, right
 
 # %% ../../../nbs/papers/salt/01_gate.ipynb #aae42eca
-def _script_words(
-    tokenizer:PreTrainedTokenizerFast, # of the model
-    english:np.ndarray, # bool, subwords that count as English
-    lang:str, # a language
-)->np.ndarray: # bool, one a subword
-    "Find the words of the language's script that are not English"
+def _script_words(tokenizer, english, lang):
+    "Mark the words of the language's script that are not English"
     want = set(scripts_of(lang))
     pieces,words = word_pieces(tokenizer), spaced(lang)
     return np.array([not english[i] and script(p) in want and (p[0]=='▁' and len(p)>2 if words else True) for i,p in enumerate(pieces)])
 
 # %% ../../../nbs/papers/salt/01_gate.ipynb #ff30e24f
 @torch.inference_mode()
-def _name_share(
-    model:PreTrainedModel, # with a head for masked words
-    tokenizer:PreTrainedTokenizerFast, # its tokenizer
-    corpus:Corpus, # with English text, for the filter
-    k:int=10, # proposals a word
-)->dict: # language -> {'n': names, 'top1', 'topk': share of right proposals, 'random': share of right pieces, 'ratio': topk/random}
+def _name_share(model, tokenizer, corpus, k=10):
     "Count how often proposals without English are right, beside random subwords of the same script"
     items,right = name_items(tokenizer)
     frame = Frame.of(tokenizer, corpus)
@@ -190,45 +164,10 @@ def gate_table(
     df[['masked','copied','first','proposals','random']] *= 100
     return df.astype(float).round(2)
 
-# %% ../../../nbs/papers/salt/01_gate.ipynb #29fdb5a3
-def _release(
-    run:MLMRun, # a run that is done
-    path:Path=MLM_FILE, # file to write; the record goes beside it
-    note:str='', # what a reader of the record should know
-)->dict: # the record
-    "Write the model's file and its record; raises `XltError` if the file is larger than 16 MB"
-    new = save_mlm(path.with_suffix('.new'), run.model)
-    size = new.stat().st_size
-    if size>16e6:
-        new.unlink()
-        raise XltError(f'{path} would have {size/1e6:.1f} MB; at most 16 MB are shipped: train fewer layers (`freeze`)')
-    report = gate(*load_mlm(new), run.corpus)
-    path.with_suffix('.json').unlink(missing_ok=True) # the record of the file that goes
-    new.replace(path)
-    origin = dict(encoder=REQUIREMENT, pieces=sha256_of(MODELS_DIR/'pieces.bits')[:16], text=sha256_of(TEXT_FILE)[:16])
-    made = dict(name=path.stem, sha256=sha256_of(path), bytes=size, vocab=run.model.config.vocab_size, **origin)
-    at = to_dict(run.at)
-    at['seconds'] = round(at['seconds'])
-    record = made | dict(note=note, config=to_dict(run.cfg), read=at, gate=report, provenance=provenance())
-    atomic_write(path.with_suffix('.json'), json.dumps(plain(record), indent=1, ensure_ascii=False)+'\n')
-    return record
-
-# %% ../../../nbs/papers/salt/01_gate.ipynb #29fdb5a4
-def _judge_again(
-    path:Path=MLM_FILE, # a shipped file, its record beside it
-)->dict: # the record
-    "Judge a shipped file by this page's rules, and put the report and its date into the record"
-    at = path.with_suffix('.json')
-    record,(model,tok) = json.loads(at.read_text(encoding='utf-8')), load_mlm(path)
-    if record['sha256']!=sha256_of(path): raise XltError(f'{at} is the record of another file than {path}: install the package again')
-    record |= dict(gate=gate(model, tok, bench_corpus(tok)), judged=provenance()['started'])
-    atomic_write(at, json.dumps(plain(record), indent=1, ensure_ascii=False)+'\n')
-    return record
-
 # %% ../../../nbs/papers/salt/01_gate.ipynb #8a4c4761
 def mlm_record(
     file:Path=MLM_FILE, # a shipped file
-)->dict: # as `_release` wrote it
+)->dict: # as `release` wrote it
     "Read the record of a shipped model; raises `XltError` if it is missing"
     path = file.with_suffix('.json')
     if not path.is_file(): raise XltError(f'{path} is missing: install the package again')

@@ -46,21 +46,17 @@ class EmbedMixup(Method):
         kind:str='pair', # 'pair', 'soft' or 'classic'
         alpha:float=0.4, # λ is drawn from Beta(α, α)
         lam:float|None=None, # a fixed λ instead; 1: plain training
-        token:bool=False, # one λ a token instead of one a sentence
         clean:float=0., # weight of the loss at the unmixed row
-        anneal:int=0, # updates over which λ falls from 1 to its draw
         site:str='word', # 'word': word embeddings; 'last': final hidden states, with 'pair' alone
     ):
         check_name(kind, MIXES, 'kind of mixing')
         check_name(site, ('word','last'), 'site')
         if site=='last' and kind!='pair':
             raise XltError(f"site='last' mixes a row with its switched version: set kind='pair', not {kind!r}")
-        if token and kind=='classic': raise XltError("kind='classic' mixes labels, and a token has none: set token=False")
         check_number(alpha, 'alpha of EmbedMixup', 0, above=True)
         check_number(clean, 'clean of EmbedMixup', 0, 1)
-        check_number(anneal, 'anneal of EmbedMixup', 0, whole=True)
         if lam is not None: check_number(lam, 'lam of EmbedMixup', 0, 1)
-        self.kind,self.alpha,self.lam,self.token,self.clean,self.anneal,self.site = kind, alpha, lam, token, clean, anneal, site
+        self.kind,self.alpha,self.lam,self.clean,self.site = kind, alpha, lam, clean, site
 
     @property
     def columns(self): return MIXES[self.kind]
@@ -82,13 +78,11 @@ class EmbedMixup(Method):
 @patch
 def drawn(self:EmbedMixup,
     step:Step, # this update
-)->Tensor: # [B,1,1] or [B,T,1]; for 'classic' one number
+)->Tensor: # [B,1,1]; for 'classic' one number
     "Choose λ of this update"
-    shape = () if self.kind=='classic' else (*step.ids.shape[:2 if self.token else 1], *(1,)*(1 if self.token else 2))
-    if self.lam is None: lam = beta_draws(shape, self.alpha, draws(step, 'EmbedMixup'))
-    else: lam = torch.full(shape, float(self.lam), device=step.ids.device)
-    part = min(1., step.axes[1]/self.anneal) if self.anneal and len(step.axes)>1 else 1.
-    return 1-part*(1-lam)
+    shape = () if self.kind=='classic' else (len(step.ids), 1, 1)
+    if self.lam is None: return beta_draws(shape, self.alpha, draws(step, 'EmbedMixup'))
+    return torch.full(shape, float(self.lam), device=step.ids.device)
 
 # %% ../../../nbs/papers/salt/03_mixup.ipynb #acecb59f
 @patch
@@ -117,10 +111,7 @@ def soft_way(
     return torch.zeros_like(here).scatter_add(1, wide, apart)
 
 # %% ../../../nbs/papers/salt/03_mixup.ipynb #eec0ac7a
-def _state_way(
-    step:Step, # any step
-    other:Tensor, # [B,T] ids of the switched rows
-)->Tensor: # [B,T,H]
+def _state_way(step, other):
     "What leads from each final hidden state to that of the switched row, both with one dropout and without what outer methods added"
     inputs = {k: v for k,v in step.inputs.items() if k in ('attention_mask','token_type_ids')}
     state = []

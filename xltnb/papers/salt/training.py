@@ -7,7 +7,7 @@ __all__ = ['SynonymCopies', 'salt_methods', 'retrieval', 'run_frozen', 'run_salt
 
 # %% ../../../nbs/papers/salt/07_training.ipynb #56a0f79e
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 
 import numpy as np
 from datasets import concatenate_datasets
@@ -15,25 +15,24 @@ from torch import nn
 
 from ...core import check_number
 from ...invented.encoder import weights_of
-from ...models.encoders import load_mlm
 from ...models.heads import sentence_vectors
 from .experiments import FrozenSaltCfg, SaltCfg, PretrainedWorldCfg
 from .mixup import EmbedMixup, VectorMixup
 from .switching import SelfProposals, SelfSwitch, switch_log
 from .proposals import word_pieces
 from .worlds import OracleSwitch, right_proposals, subject_task, world_cfg, world_model, world_of
-from ...studies.by_name import benchmarked, encoder_of, slope, task_of
-from ...runs.experiments import EXPERIMENTS, Ctx, Paused, Result, paused_unless
+from ...studies.by_name import benchmarked, encoder_of, fine_tuned, proposer_of, reader_of, slope, task_of
+from ...runs.experiments import EXPERIMENTS, Ctx, Paused, Result
 from ...studies.recipes import make_methods, transfer_fields
 from ...tasks.replacing import replace_words
 from ...tasks.synonyms import Synonyms, load_synonyms
 from ...tasks.task import Task
-from ...training.frozen import Reader, frozen_encoder, frozen_study
+from ...training.frozen import frozen_study
 from ...training.methods import Method
 from ...training.scores import spread
 from ...training.settings import FrozenCfg
 from ...training.method_trainer import Prepare, prepared
-from ...training.trainer import Finetuner, finetune
+from ...training.trainer import Finetuner
 from ...training.views import checked_table, swapped
 
 # %% ../../../nbs/papers/salt/07_training.ipynb #4234c8c2
@@ -86,19 +85,6 @@ def retrieval(
         return (found.numpy()==np.array([n for n,_ in rows])).mean()
     return float(np.mean([of(l) for l in task.targets]))
 
-# %% ../../../nbs/papers/salt/07_training.ipynb #720e8499
-@lru_cache(2)
-def _reader(encoder, cache):
-    "A frozen encoder, loaded once a process; it remembers the rows that it has read"
-    net,tok = encoder_of(encoder, cache=cache)
-    return Reader(frozen_encoder(net), tok, cache)
-
-@lru_cache(2)
-def _proposes(mlm, device, tokenizer=None):
-    "A masked-word model and its tokenizer, loaded once a process, where the run computes; over the subwords of `tokenizer`"
-    model,tok = load_mlm(mlm, tokenizer)
-    return model.to(device), tok
-
 # %% ../../../nbs/papers/salt/07_training.ipynb #3f6cc928
 def _switches(methods, task, tok, seed):
     "What was switched: fraction of subwords, fraction of substitutes by script, as metrics and as a curve"
@@ -117,10 +103,10 @@ def run_frozen(
     "Judge a row of the tables on one draw of English rows"
     task = task_of(cfg.task, cfg.langs, cfg.rows, 0)
     if cfg.limit: task = replace(task, data={l: d | dict(test=spread(d['test'], cfg.limit)) for l,d in task.data.items()})
-    methods = salt_methods(cfg.methods, model=_proposes(cfg.mlm, ctx.device), also=list(task.rows(task.source, 'train')['text']))
-    reader = _reader(cfg.encoder, ctx.cache)
+    methods = salt_methods(cfg.methods, model=proposer_of(cfg.mlm, ctx.device), also=list(task.rows(task.source, 'train')['text']))
+    reader = reader_of(cfg.encoder, task, ctx.cache)
     z,facts = frozen_study(task, methods, seed, FrozenCfg(cfg.train, strengths=cfg.strengths), reader, told=ctx.report)
-    few = task.take(min(cfg.train, len(task.rows(task.source, 'train'))), seed=seed)
+    few = task.some(cfg.train, seed)
     found,scripts = _switches(methods, few, reader.tokenizer, seed)
     strength = dict(strength=facts['strength'], dev=facts['dev'])
     res = Result(**transfer_fields(z, source=z.main(z.source), slope=slope(z, cfg.task), **strength, **found))
@@ -132,16 +118,15 @@ def run_frozen(
 def _encoder(cfg, task, ctx):
     "The encoder to train with its tokenizer, and who proposes"
     if cfg.mlm==cfg.encoder:
-        proposes = _proposes(cfg.mlm, ctx.device)
+        proposes = proposer_of(cfg.mlm, ctx.device)
         return (proposes[0].base_model, proposes[1]), proposes
     encoder = encoder_of(cfg.encoder, cache=ctx.cache, task=task)
-    return encoder, _proposes(cfg.mlm, ctx.device, encoder[1] if benchmarked(cfg.task) else None)
+    return encoder, proposer_of(cfg.mlm, ctx.device, encoder[1] if benchmarked(cfg.task) else None)
 
 def _trained(task, fine, methods, encoder, seed, name, cfg, ctx)->Finetuner:
     "One model; raises `Paused` at the deadline"
     with ctx.scratch(name, EXPERIMENTS[name].version, cfg, seed) as out:
-        return paused_unless(finetune(task, fine, methods, encoder, seed, out=out, fast=False, use_cpu=ctx.device=='cpu',
-                                      report=ctx.part(.1, .85, 'fine-tuning'), deadline=ctx.deadline))
+        return fine_tuned(task, fine, methods, encoder, seed, ctx, out, .1, .85)
 
 # %% ../../../nbs/papers/salt/07_training.ipynb #69be6f89
 def run_salt(
