@@ -54,7 +54,7 @@ def weights_after(methods, step):
 
 # batches
 
-@pytest.mark.parametrize('m', [ADV(.1), ADV(.1, norm='linf'), RSRP(.3), FreeADV(.1)], ids=repr)
+@pytest.mark.parametrize('m', [ADV(.1), ADV(.1, norm='linf', start='random'), RSRP(.3), FreeADV(.1)], ids=repr)
 def test_a_batch_without_words_is_not_displaced(m):
     step = batch(ids=torch.tensor([[2,3],[2,3]]))
     assert scale(embedded(step))==0
@@ -96,7 +96,7 @@ def test_a_decoder_does_not_read_padding():
     assert torch.equal(run_model(left).logits, run_model(embedded(left)).logits)
     with pytest.raises(XltError, match='padding_side'): run([ADV(.1)], batch(net))
 
-@pytest.mark.parametrize('m', [*[ADV(.1, norm=n, site=s) for n in ('l2','linf') for s in ('word','last')],
+@pytest.mark.parametrize('m', [*[ADV(.1, norm=n, site=s, start='random') for n in ('l2','linf') for s in ('word','last')],
                                RSRP(.1), RSRP(.1, site='last'), FreeADV(.1)], ids=repr)
 def test_bfloat16(m):
     step = batch(model().to(torch.bfloat16)); out = run([m,m], step); out.loss.backward()

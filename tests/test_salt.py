@@ -397,7 +397,7 @@ def test_settings_that_cannot_be_meant(kw, said):
     with pytest.raises(XltError, match=said): SelfSwitch(**kw)
 
 
-@pytest.mark.parametrize('kw', [dict(alpha=0), dict(lam=2), dict(kind='soft', site='last'), dict(clean=-1)])
+@pytest.mark.parametrize('kw', [dict(alpha=0), dict(lam=2), dict(kind='soft', site='last'), dict(kind='classic', token=True), dict(clean=-1)])
 def test_mixing_that_cannot_be_meant(kw):
     with pytest.raises(XltError): EmbedMixup(**kw)
 

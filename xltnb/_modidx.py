@@ -2675,6 +2675,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                            'xltnb/papers/robust/methods.py'),
                                              'xltnb.papers.robust.methods.ADV.attack': ( 'papers/robust/methods.html#adv.attack',
                                                                                          'xltnb/papers/robust/methods.py'),
+                                             'xltnb.papers.robust.methods.ADV.begin': ( 'papers/robust/methods.html#adv.begin',
+                                                                                        'xltnb/papers/robust/methods.py'),
                                              'xltnb.papers.robust.methods.ADV.loss': ( 'papers/robust/methods.html#adv.loss',
                                                                                        'xltnb/papers/robust/methods.py'),
                                              'xltnb.papers.robust.methods.ADV.radius': ( 'papers/robust/methods.html#adv.radius',

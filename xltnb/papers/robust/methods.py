@@ -83,13 +83,15 @@ class ADV(Method):
         norm:str='l2', # ball of each token: 'l2' or 'linf'
         site:str='word', # 'word': input embeddings; 'last': final hidden states
         clean:float=0., # weight of the undisplaced loss
+        start:str='zero', # 'zero', or 'random': anywhere in the ball
     ):
         check_name(norm, _NORMS, 'norm')
         check_name(site, _SITES, 'site')
         check_number(rho, 'rho of ADV', 0)
         check_number(steps, 'steps of ADV', 0, whole=True)
         check_number(clean, 'clean of ADV', 0, 1)
-        self.rho,self.steps,self.norm,self.site,self.clean = rho, steps, norm, site, clean
+        check_name(start, ('zero','random'), 'start')
+        self.rho,self.steps,self.norm,self.site,self.clean,self.start = rho, steps, norm, site, clean, start
 
     def loss(self,
         step:Step, # this update
@@ -108,7 +110,7 @@ class ADV(Method):
         "Find the displacement after K steps; the parameters gather no gradient on the way"
         eps,may = self.radius(step), reach(step, self.site)
         inner = replace(step, model=step.net, emb=step.emb.detach())
-        delta = torch.zeros(_shape_of(step, self.site), device=step.ids.device)
+        delta = self.begin(step, eps)*may
         for _ in range(self.steps):
             delta.requires_grad_()
             grad, = torch.autograd.grad(rest(plus(inner, delta, self.site)).loss, delta)
@@ -123,6 +125,20 @@ def radius(self:ADV,
     "Compute ε of this batch; for L∞ the cube whose corners lie on the L2 ball of the same `rho`"
     eps = self.rho*scale(step, self.site)
     return eps/math.sqrt(_shape_of(step, self.site)[-1]) if self.norm=='linf' else eps
+
+# %% ../../../nbs/papers/robust/00_methods.ipynb #b10a8595
+@patch
+def begin(self:ADV,
+    step:Step, # with `emb` filled
+    eps:Tensor, # radius
+)->Tensor: # [B,T,D]
+    "Choose where the ascent starts"
+    shape,device = _shape_of(step, self.site), step.ids.device
+    if self.start=='zero': return torch.zeros(shape, device=device)
+    g = draws(step, 'ADV')
+    u = torch.rand(shape, generator=g, device=device)*2-1
+    if self.norm=='linf': return eps*u
+    return eps*ascent(torch.randn(shape, generator=g, device=device))*u[...,:1].abs()**(1/shape[-1])
 
 # %% ../../../nbs/papers/robust/00_methods.ipynb #eca8b12c
 class FreeADV(Method):

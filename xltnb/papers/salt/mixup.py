@@ -46,6 +46,7 @@ class EmbedMixup(Method):
         kind:str='pair', # 'pair', 'soft' or 'classic'
         alpha:float=0.4, # λ is drawn from Beta(α, α)
         lam:float|None=None, # a fixed λ instead; 1: plain training
+        token:bool=False, # one λ a token instead of one a sentence
         clean:float=0., # weight of the loss at the unmixed row
         site:str='word', # 'word': word embeddings; 'last': final hidden states, with 'pair' alone
     ):
@@ -53,10 +54,11 @@ class EmbedMixup(Method):
         check_name(site, ('word','last'), 'site')
         if site=='last' and kind!='pair':
             raise XltError(f"site='last' mixes a row with its switched version: set kind='pair', not {kind!r}")
+        if token and kind=='classic': raise XltError("kind='classic' mixes labels, and a token has none: set token=False")
         check_number(alpha, 'alpha of EmbedMixup', 0, above=True)
         check_number(clean, 'clean of EmbedMixup', 0, 1)
         if lam is not None: check_number(lam, 'lam of EmbedMixup', 0, 1)
-        self.kind,self.alpha,self.lam,self.clean,self.site = kind, alpha, lam, clean, site
+        self.kind,self.alpha,self.lam,self.token,self.clean,self.site = kind, alpha, lam, token, clean, site
 
     @property
     def columns(self): return MIXES[self.kind]
@@ -78,9 +80,9 @@ class EmbedMixup(Method):
 @patch
 def drawn(self:EmbedMixup,
     step:Step, # this update
-)->Tensor: # [B,1,1]; for 'classic' one number
+)->Tensor: # [B,1,1] or [B,T,1]; for 'classic' one number
     "Choose λ of this update"
-    shape = () if self.kind=='classic' else (len(step.ids), 1, 1)
+    shape = () if self.kind=='classic' else (*step.ids.shape, 1) if self.token else (len(step.ids), 1, 1)
     if self.lam is None: return beta_draws(shape, self.alpha, draws(step, 'EmbedMixup'))
     return torch.full(shape, float(self.lam), device=step.ids.device)
 
