@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['XltError', 'nearest', 'check_name', 'check_number', 'about', 'within', 'one_of', 'Config', 'from_dict', 'later',
-           'to_dict', 'plain', 'plain_hash', 'stable_hash', 'table_html', 'seed_for']
+           'to_dict', 'plain', 'plain_hash', 'stable_hash', 'table_html', 'seed_for', 'upload']
 
 # %% ../nbs/00_core.ipynb #3593b13d
 import hashlib
@@ -295,3 +295,11 @@ def seed_for(
 )->int: # in [0, 2**63)
     "Derive a seed by hashing its `axes`"
     return int(stable_hash(list(axes)), 16) >> 1
+
+# %% ../nbs/00_core.ipynb #b10f00f6
+def upload(
+    x, # tensor in the memory of the processor
+    device, # where it goes
+): # the tensor there; on a processor the same one
+    "Copy a tensor to a device; a GPU takes it from pinned memory while the program goes on"
+    return x.pin_memory().to(device, non_blocking=True) if str(device).startswith('cuda') and not x.is_cuda else x.to(device)

@@ -68,5 +68,6 @@ def arguments(
     gpu = torch.cuda.is_available() and not kwargs.get('use_cpu')
     if cfg.bf16=='yes' and not gpu: kwargs = dict(use_cpu=True) | kwargs # the library asks for a GPU otherwise
     own = dict(output_dir=str(out), seed=seed%2**31, remove_unused_columns=False, report_to='none', disable_tqdm=True,
-               logging_steps=max(1, updates//50), dataloader_pin_memory=gpu, label_names=['labels'])
+               logging_steps=max(1, updates//50), label_names=['labels'], logging_nan_inf_filter=False,
+               dataloader_pin_memory=gpu, accelerator_config=dict(non_blocking=gpu))
     return TrainingArguments(**own | _optimisation(cfg, updates, gpu) | _looks(cfg, updates) | kwargs)

@@ -6,9 +6,10 @@
 __all__ = ['mlm_model', 'schedule', 'Progress', 'MLMRun']
 
 # %% ../../nbs/training/10_mlm_run.ipynb #fef00c8c
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -178,15 +179,14 @@ def update(self:MLMRun, batch:Batch)->tuple:
     for g in self.opt.param_groups: g['lr'] = g['peak']*schedule(self.progress, self.cfg.warmup)
     rng = np.random.default_rng(seed_for('mlm-rivals', self.cfg.seed, self.at.updates))
     rivals = draw_rivals(self.ranked, self.cfg.often, batch.target, rng) if self.cfg.often else None
-    put = lambda x: x.to(self.model.device) if torch.is_tensor(x) else x
-    batch,rivals = replace(batch, **{k: put(v) for k,v in vars(batch).items()}), rivals and tuple(map(put, rivals))
     loss,share = masked_loss(self.model, batch, rivals, bf16=self.bf16, half=self.half)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(self.trained().values(), self.cfg.clip)
-    self.refuse_unless(norm.isfinite().item())
+    loss,share,norm = torch.stack([loss.detach(), share, norm]).tolist() # the one wait for the device
+    self.refuse_unless(math.isfinite(norm))
     self.opt.step()
     self.opt.zero_grad()
-    return loss.item(), share.item()
+    return loss, share
 
 # %% ../../nbs/training/10_mlm_run.ipynb #cf77ee16
 @patch
