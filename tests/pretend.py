@@ -161,7 +161,11 @@ def _patches(gpu):
                    is_bf16_supported=lambda *a, **k: True, get_device_name=lambda *a: 'pretended', synchronize=lambda *a: None,
                    get_device_capability=lambda *a: (9, 0), empty_cache=lambda: None, get_rng_state=lambda *a: torch.get_rng_state(),
                    set_rng_state=lambda s, *a: torch.set_rng_state(s), manual_seed_all=lambda s: None)
-    with patch.multiple(torch.cuda, **answers), patch.object(torch, 'Generator', _Generator), patch.object(torch, 'compile', lambda f, **k: f), \
-            patch.multiple(torch.accelerator, is_available=lambda: True, current_accelerator=lambda *a, **k: CUDA), \
-            patch.object(torch.optim.Optimizer, '_accelerator_graph_capture_health_check', lambda self: None), \
-            patch.object(torch.autograd, '_engine_run_backward', backward), patch.object(torch._C, '_group_tensors_by_device_and_dtype', _grouped): yield
+    random = {k: answers[k] for k in ('get_rng_state', 'set_rng_state')}
+    machine = dict(is_available=lambda: True, current_accelerator=lambda *a, **k: CUDA)
+    with ExitStack() as stack:
+        for p in (patch.multiple(torch.cuda, **answers), patch.multiple(torch.cuda.random, **random), patch.multiple(torch.accelerator, **machine),
+                  patch.multiple(torch, Generator=_Generator, compile=lambda f, **k: f), patch.object(torch.autograd, '_engine_run_backward', backward),
+                  patch.object(torch.optim.Optimizer, '_accelerator_graph_capture_health_check', lambda self: None),
+                  patch.object(torch._C, '_group_tensors_by_device_and_dtype', _grouped)): stack.enter_context(p)
+        yield
