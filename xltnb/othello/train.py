@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
 
-from ..core import XltError, check_name, plain, seed_for, to_dict, upload
+from ..core import XltError, check_alone, check_name, plain, seed_for, to_dict, upload
 from ..records.checkpoints import Checkpoint, from_tensors, read_state, to_tensors, write_state
 from .gpt import GPT
 from .settings import GPTCfg
@@ -276,6 +276,7 @@ def train(
     accelerator=None, # an `accelerate.Accelerator`: data-parallel, rows of an update shared out
 )->Trained:
     "Train, measure, save, resume; the same numbers come out however often it was interrupted"
+    if not accelerator: check_alone('a model')
     run = _Run(model, lex, cfg, seed, ckpt, accelerator)
     if measure and run.step==0 and 0 in at and not run.meta['measured']: run.evaluate(measure)
     run.start()

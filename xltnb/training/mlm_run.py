@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from torch import nn
 from transformers import AutoModelForMaskedLM
 
-from ..core import XltError, check_number, seed_for, stable_hash, to_dict
+from ..core import XltError, check_alone, check_number, seed_for, stable_hash, to_dict
 from ..files import sha256_of, typed_path
 from ..records.checkpoints import Checkpoint, from_tensors, to_tensors
 from ..models.encoders import load_encoder, load_tokenizer
@@ -94,6 +94,7 @@ class MLMRun:
         sentences:int=1024, # of the order, a chunk
         half_out:bool=False, # where the body runs in bfloat16, multiply with frozen output weights in bfloat16 too
     ):
+        check_alone('masked words')
         corpus = bench_corpus(model[1] if model else load_tokenizer(cfg.encoder, 'benchmark')) if corpus is None else corpus
         if cfg.tlm and 'en' not in corpus.langs:
             raise XltError(f'tlm={cfg.tlm} shows English beside a sentence, but the text has none: set tlm=0')

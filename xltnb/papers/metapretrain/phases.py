@@ -19,7 +19,7 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 
-from ...core import XltError, seed_for, stable_hash, to_dict
+from ...core import XltError, check_alone, seed_for, stable_hash, to_dict
 from .arms import MetaCfg, PhaseCfg, rows_read, text_print, vocab_print
 from .carry import carry, check_tied, common_rows, meta_model, neighbour_space
 from .corpus import load_vocab, meta_corpus, pairs_of, split_of
@@ -130,6 +130,7 @@ class Pretraining:
         device:str='cpu', # 'cpu' or 'cuda'
         shared:str|Path|None=None, # folder of first phases that several arms share; None: not kept
     ):
+        check_alone('a phase')
         self.cfg,self.seed,self.look,self.device,self.shared,self.turn = cfg, seed, look, device, shared, None
         self.file,self.at,self.done = Path(folder)/'state.safetensors', At(), not cfg.phases
         self.langs = tuple(sorted({l for s in rows_read(cfg) for l in s.split('+')}))
