@@ -76,16 +76,8 @@ def arguments(
 # %% ../../nbs/training/05_arguments.ipynb #f4c4b2da
 def shared_out(
     cfg:FineCfg, # settings of one process
-    rows:int, # training features
-    kind:str, # of the task
     ranks:int, # processes that share each update
 )->FineCfg: # of each of them
-    "Give each process its part of an update; raises `XltError` where their mean would not be the update of one process"
-    if ranks==1: return cfg
-    whole,each = rows//(cfg.batch*cfg.accumulation), cfg.batch//ranks
-    ends = rows%(cfg.batch*cfg.accumulation) and not 0<cfg.steps<=whole
-    why = ('a row has as many labels as words, so that rows do not count alike' if kind=='tag' else
-           f'batch={cfg.batch} cannot be divided' if cfg.batch%ranks else
-           f'the last update of a pass over {rows} rows has fewer than batch={cfg.batch}' if ends else '')
-    if why: raise XltError(f'{ranks} processes cannot share this run: {why}')
-    return replace(cfg, batch=each)
+    "Give each process its part of an update; raises `XltError` for a batch that cannot be divided"
+    if cfg.batch%ranks: raise XltError(f'{ranks} processes cannot share batch={cfg.batch}: start as many as divide it')
+    return replace(cfg, batch=cfg.batch//ranks)
