@@ -8,9 +8,7 @@ __all__ = ['check_shared', 'ranks_engine']
 # %% ../../nbs/runs/09_ranks.ipynb #1834fc76
 import time
 from dataclasses import replace
-
-import torch.distributed as dist
-from accelerate import PartialState
+from importlib import import_module
 
 from ..core import XltError, world
 from .experiments import EXPERIMENTS, Job, load_jobs
@@ -31,7 +29,7 @@ def check_shared(
 def _said(x):
     "What the first process says, in all of them"
     box = [x]
-    dist.broadcast_object_list(box)
+    import_module('torch').distributed.broadcast_object_list(box)
     return box[0]
 
 # %% ../../nbs/runs/09_ranks.ipynb #c24b6763
@@ -59,7 +57,7 @@ def ranks_engine(
     rank,n = world()
     if n<2: raise XltError('start two or more processes: torchrun --nproc_per_node 2 --no-python xltnb run TARGET --engine ranks')
     check_shared(jobs)
-    PartialState(cpu=setup.device=='cpu')
+    import_module('accelerate').PartialState(cpu=setup.device=='cpu') # opens the connection
     setup,out = replace(setup, rank=rank, ranks=n, facts=setup.facts | dict(ranks=n)), []
     for job in _said(jobs):
         progress.update(job, 0., 'starts')

@@ -234,7 +234,7 @@ ENGINES = {'local': 'xltnb.runs.local:local', 'inline': 'xltnb.runs.run:inline',
 FAR = {'ray', 'slurm'} # those whose machines are not this one
 
 experiment('page.run', where='xltnb.verdicts.far:run_here') # a page is a job too
-experiment('speed.nap', where='xltnb.studies.engine_speed:nap') # what engines are timed with
+experiment('speed.nap', where='xltnb.runs.naps:nap') # what engines are timed with
 
 def add_engine(
     name:str, # as in `xltnb run --engine NAME`

@@ -164,7 +164,8 @@ def label_counts(
     feats:Dataset, # features
 )->list[int]: # one a row
     "Count the labels that a row's loss is a mean of: those of its words, or one"
-    return [sum(v!=-100 for v in l) if isinstance(l, list) else 1 for l in feats.with_format(None)['labels']] if 'labels' in feats.column_names else [1]*len(feats)
+    if 'labels' not in feats.column_names: return [1]*len(feats) # spans
+    return [sum(v!=-100 for v in l) if isinstance(l, list) else 1 for l in feats.with_format(None)['labels']]
 
 class Shared:
     "Batches of one process among several: pairs of a row number and the share of its batch"
