@@ -111,7 +111,7 @@ def efficiency(
     "Measure the share of the workers' time that jobs take"
     return each*seconds/clock(workers, each*workers, seconds=seconds)
 
-@speed_figure('engines')
+@speed_figure('engines', 'one warm process, and jobs that only sleep', minutes=3)
 def speed_engines(
     n:int=40, # jobs that compute
     rounds:int=4000, # of hashing in each: some fifth of a second
