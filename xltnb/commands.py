@@ -10,7 +10,7 @@ __all__ = ['built_papers', 'cmd_list', 'cmd_plan', 'cmd_run', 'cmd_status', 'cmd
 import sys
 import time
 
-from .core import XltError, check_name, check_number
+from .core import XltError, check_name, check_number, world
 from .files import out_file, own_path, project_root
 from .terminal import command, complain, show_rows, show_text, terminal_width
 
@@ -128,7 +128,7 @@ def _run_all(studies, engine='local', **options):
     codes = []
     for s in _together(studies): # all names were checked before the first one starts
         rep = s.run(show=True, engine=engine, **options)
-        if rep.outcomes: print(rep)
+        if rep.outcomes and not world()[0]: print(rep)
         codes.append(rep.exit_code)
     return 1 if 1 in codes else max(codes, default=0)
 
@@ -144,7 +144,7 @@ def cmd_run(
     workers:int|None=None, # side by side; default: the cores, the GPUs, or what the cluster holds
     minutes:float|None=None, # stop at a checkpoint after this time; the same command goes on
     device:str|None=None, # cpu | cuda; default: what the preset is counted in
-    engine:str='local', # local | inline | ray | slurm: in processes of their own, in this one, on a cluster
+    engine:str='local', # local | inline | ray | slurm | ranks: in processes of their own, in this one, on a cluster, shared under torchrun
     address:str='', # ray: HOST:PORT of a running cluster; default: what RAY_ADDRESS names
     slurm:str='', # slurm: options of sbatch, such as 'partition=gpu time=24:00:00'
     no_wait:bool=False, # slurm: leave the workers to themselves

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['XltError', 'nearest', 'check_name', 'check_number', 'about', 'within', 'one_of', 'Config', 'from_dict', 'later',
-           'to_dict', 'plain', 'plain_hash', 'stable_hash', 'table_html', 'seed_for']
+           'to_dict', 'plain', 'plain_hash', 'stable_hash', 'table_html', 'seed_for', 'upload', 'world', 'check_alone']
 
 # %% ../nbs/00_core.ipynb #3593b13d
 import hashlib
 import json
 import math
 import numbers
+import os
 import types
 from dataclasses import MISSING, Field, field, fields, is_dataclass
 from difflib import get_close_matches
@@ -295,3 +296,22 @@ def seed_for(
 )->int: # in [0, 2**63)
     "Derive a seed by hashing its `axes`"
     return int(stable_hash(list(axes)), 16) >> 1
+
+# %% ../nbs/00_core.ipynb #b10f00f6
+def upload(
+    x, # tensor in the memory of the processor
+    device, # where it goes
+): # the tensor there; on a processor the same one
+    "Copy a tensor to a device; a GPU takes it from pinned memory while the program goes on"
+    return x.pin_memory().to(device, non_blocking=True) if str(device).startswith('cuda') and not x.is_cuda else x.to(device)
+
+# %% ../nbs/00_core.ipynb #93119ffe
+def world()->tuple[int,int]: # number of this process, and of all
+    "Say which of the processes this is that `torchrun` started together; 0 of 1 elsewhere"
+    return int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
+
+def check_alone(
+    what:str, # that trains: 'masked words'
+):
+    "Raise `XltError` where several processes were started for a loop that knows of one"
+    if (n := world()[1])>1: raise XltError(f'{n} processes were started together, and each would train {what} as a whole: start one')

@@ -70,9 +70,10 @@ def retrieval_hits(
     y_N_D:Tensor, # of their translations
     centre:bool=False, # take each language's mean away first?
 )->np.ndarray: # float [N]: 0, .5 or 1, the mean of both directions
-    "Tell whether each sentence's nearest neighbour is its translation; raises `XltError` unless there are as many of one as of the other"
+    "Tell whether each sentence's nearest neighbour is its translation; raises `XltError` unless both are as many, and finite"
     if x_N_D.shape!=y_N_D.shape: raise XltError(f'{len(x_N_D)} sentences and {len(y_N_D)} translations: give pairs, in one order')
     sim_N_N = unit(x_N_D, centre)@unit(y_N_D, centre).T
+    if not sim_N_N.isfinite().all(): raise XltError('states that are not finite have no nearest neighbour: the encoder has diverged')
     here = torch.arange(len(sim_N_N))
     return ((sim_N_N.argmax(1)==here).float()+(sim_N_N.argmax(0)==here).float()).numpy()/2
 

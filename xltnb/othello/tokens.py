@@ -9,6 +9,7 @@ __all__ = ['Encoder', 'inputs_targets']
 import torch
 from torch import Tensor
 
+from ..core import upload
 from .lexicon import Lexicon
 from .rules import NONE
 
@@ -39,7 +40,7 @@ class Encoder:
         "Write a batch of games, padded to the longest game that their languages can have"
         g_B_M,one = games_B_M.long(), isinstance(langs,int)
         used = {langs} if one else set(langs)
-        row = langs if one else torch.tensor(langs,device=g_B_M.device)[:,None]
+        row = langs if one else upload(torch.tensor(langs), g_B_M.device)[:,None]
         tok_B_M_W = self.ids_L_256_W[row][g_B_M] if one else self.ids_L_256_W[row,g_B_M]
         played_B_M = g_B_M!=NONE
         if all(self.one_token[l] for l in used):

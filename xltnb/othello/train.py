@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
 
-from ..core import XltError, check_name, plain, seed_for, to_dict
+from ..core import XltError, check_alone, check_name, plain, seed_for, to_dict, upload
 from ..records.checkpoints import Checkpoint, from_tensors, read_state, to_tensors, write_state
 from .gpt import GPT
 from .settings import GPTCfg
@@ -73,7 +73,7 @@ class Games:
         size = self.cfg.batch
         if self.cfg.unique:
             i = self.numbers(step)
-            return self.corpus[i.to(self.device)], i
+            return self.corpus[upload(i, self.device)], i
         chunk,k = divmod(step, self.steps)
         if self.at!=chunk: self.at,self.buf = chunk,self.make(chunk*self.steps*size, self.steps*size)
         return self.buf[k*size:(k+1)*size], torch.arange(step*size, (step+1)*size)
@@ -100,7 +100,8 @@ def batch_groups(
     by = {}
     for r,l in enumerate(langs): by.setdefault(enc.length[l], []).append(r)
     if len(by)==1: return [inputs_targets(enc, games_B_M, langs[0] if len(set(langs))==1 else langs)]
-    return [inputs_targets(enc, games_B_M[rows], [langs[r] for r in rows]) for rows in by.values()]
+    part = lambda rows: games_B_M[upload(torch.tensor(rows), games_B_M.device)]
+    return [inputs_targets(enc, part(rows), [langs[r] for r in rows]) for rows in by.values()]
 
 # %% ../../nbs/othello/07_train.ipynb #bf8467fa
 def loss_sum(
@@ -275,6 +276,7 @@ def train(
     accelerator=None, # an `accelerate.Accelerator`: data-parallel, rows of an update shared out
 )->Trained:
     "Train, measure, save, resume; the same numbers come out however often it was interrupted"
+    if not accelerator: check_alone('a model')
     run = _Run(model, lex, cfg, seed, ckpt, accelerator)
     if measure and run.step==0 and 0 in at and not run.meta['measured']: run.evaluate(measure)
     run.start()

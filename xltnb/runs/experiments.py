@@ -92,6 +92,8 @@ class Ctx:
     deadline:float = inf # `time.time()` at which to save and raise `Paused`
     inputs:dict = field(default_factory=dict) # fingerprints of what goes into the job
     carry:dict = field(default_factory=dict) # files that came with the job: path -> text
+    rank:int = 0 # number of this process among those that share the run; the first one keeps the record
+    ranks:int = 1 # processes that share it
 
     def left(self)->float: # seconds
         "Count the time until the deadline"
@@ -114,6 +116,7 @@ class Ctx:
     ): # a folder
         "Lend a folder for a run's checkpoints, one run's at a time: it stays when the run is interrupted, and goes when it is done"
         folder = self.cache/experiment/stable_hash([version, to_dict(cfg), seed, *[self.inputs]*bool(self.inputs)])
+        if self.rank: return (yield folder) # the first process has taken it
         with self._turn(Lease(folder.parent/'.claims'/f'{folder.name}.lock')):
             yield folder
             rmtree(folder, ignore_errors=True)
@@ -146,6 +149,7 @@ class _Experiment:
     waits:Callable # waits(cfg) -> environment variable that has to name its data first, or ''
     needs:Callable # needs(cfg) -> what a job takes of a machine
     inputs:Callable # inputs(cfg) -> fingerprints of what a user brings, '' for what is packaged or published
+    ranks:bool = False # may several processes share one run?
 
 # %% ../../nbs/runs/00_experiments.ipynb #a0323a74
 EXPERIMENTS = {}
@@ -158,11 +162,12 @@ def experiment(
     waits:Callable=lambda cfg: '', # waits(cfg) -> environment variable that has to name its data first, or ''
     needs:Callable=lambda cfg: Needs(), # needs(cfg) -> what a job takes of a machine
     inputs:Callable=lambda cfg: {}, # inputs(cfg) -> fingerprints of what a user brings, such as dict(data=...); '' for what is packaged
+    ranks:bool=False, # may the processes that `torchrun` starts share one run?
     where:str='', # 'module:function' that is imported when the first job runs; then there is nothing to decorate
 ): # decorator
     "Register `fn(cfg, seed, ctx)->Result` as an experiment"
     def deco(fn):
-        EXPERIMENTS[name] = _Experiment(name, version, cfg, fn, fixed, waits, needs, inputs)
+        EXPERIMENTS[name] = _Experiment(name, version, cfg, fn, fixed, waits, needs, inputs, ranks)
         return fn
     return deco(_later(where)) if where else deco
 

@@ -24,7 +24,7 @@ from inspect import signature
 from math import inf
 from pathlib import Path
 from fastcore.basics import patch
-from ..core import XltError, check_name, check_number
+from ..core import XltError, check_name, check_number, world
 from ..files import atomic_write, cache_dir, one_line
 from .experiments import Ctx, Job, Paused, call_job, experiment
 from .plan import Plan, cores, duration, pick_arms, plan_line
@@ -44,6 +44,8 @@ class Setup:
     device:str = 'cpu' # 'cpu' or 'cuda'
     deadline:float = inf # `time.time()` after which nothing new starts
     threads:int = 1 # of each worker, on the CPU
+    rank:int = 0 # number of this process among those that share each run
+    ranks:int = 1 # processes that do
     facts:dict = field(default_factory=dict) # for the records of other machines: what this one alone knows, such as the commit
 
     def open(self)->Store: # the store
@@ -104,7 +106,7 @@ def _record(job, setup, report):
     prov = provenance()
     cache = Path(setup.cache) if setup.cache else cache_dir()
     with _clock(cache/'.paused'/job.key) as spent:
-        res = call_job(job, Ctx(cache, setup.device, report, setup.deadline, job.inputs, job.carry))
+        res = call_job(job, Ctx(cache, setup.device, report, setup.deadline, job.inputs, job.carry, setup.rank, setup.ranks))
         prov |= provenance() | dict(started=prov['started'], rules=_rules(job.paper), wall_s=spent(), peak_mem_mb=_peak_mb()) | setup.facts
     return Record(job.experiment, job.key, job.config, job.seed, {k: float(v) for k,v in res.metrics.items()}, res.curves,
                   res.per_language, res.items, prov | res.provenance, job.version, job.arm, job.labels, res.source, job.inputs)
@@ -228,10 +230,11 @@ def inline(
 
 # %% ../../nbs/runs/03_run.ipynb #2515996f
 ENGINES = {'local': 'xltnb.runs.local:local', 'inline': 'xltnb.runs.run:inline', 'ray': 'xltnb.runs.ray:ray_engine',
-    'slurm': 'xltnb.runs.slurm:slurm_engine'}
+    'slurm': 'xltnb.runs.slurm:slurm_engine', 'ranks': 'xltnb.runs.ranks:ranks_engine'}
 FAR = {'ray', 'slurm'} # those whose machines are not this one
 
 experiment('page.run', where='xltnb.verdicts.far:run_here') # a page is a job too
+experiment('speed.nap', where='xltnb.runs.naps:nap') # what engines are timed with
 
 def add_engine(
     name:str, # as in `xltnb run --engine NAME`
@@ -367,6 +370,8 @@ def run_plan(
     "Run the jobs of a plan that its store lacks, but for those that wait for data"
     far = check_name(engine, ENGINES, 'engine') in FAR
     _check_options(workers, minutes, device, plan, far)
+    if engine!='ranks' and world()[1]>1: raise XltError(f'{world()[1]} processes were started together: give engine=ranks, or start one')
+    show = show and not world()[0] # of several processes the first one speaks
     fn, start = get_engine(engine, **options), time.monotonic()
     store = plan.store if store is None else open_store(store)
     plan = Plan(plan.target, plan.preset, pick_arms(plan.jobs, jobs) if jobs is not None else plan.jobs, store, plan.seeds)

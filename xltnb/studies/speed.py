@@ -10,6 +10,7 @@ __all__ = ['SPEEDS', 'alternate', 'sync', 'best_device', 'rate', 'timed', 'matmu
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from statistics import median
 
@@ -129,8 +130,9 @@ def speed_figure(
     return deco
 
 def load_speeds()->dict[str,Speed]:
-    "Import what the papers measure"
+    "Import what the papers measure, and what engines cost"
     for p in find_papers(): load_part(p, 'speed') # what it holds registers itself
+    import_module('xltnb.studies.engine_speed')
     return SPEEDS
 
 # %% ../../nbs/studies/04_speed.ipynb #a42130fb

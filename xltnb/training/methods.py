@@ -10,7 +10,7 @@ __all__ = ['Step', 'word_table', 'embedded', 'plus', 'draws', 'Out', 'positions'
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import partial, reduce
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ class Step:
     @property
     def words(self)->Tensor: # [B,T] bool
         "Mark tokens that belong to a word: neither padding nor special"
-        return self.real & ~torch.isin(self.ids, torch.tensor(self.special, device=self.ids.device)) if self.special else self.real
+        return reduce(torch.logical_and, (self.ids!=i for i in self.special), self.real)
 
     @property
     def net(self)->nn.Module:

@@ -8,7 +8,7 @@ __all__ = ['Corpus', 'tokenise', 'bench_corpus', 'MLMCfg', 'language_shares', 'd
 
 # %% ../../nbs/training/09_mlm.ipynb #277765d2
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ..tasks.bench import TEXT_FILE, read_table
-from ..core import Config, XltError, one_of, seed_for, stable_hash, within
+from ..core import Config, XltError, one_of, seed_for, stable_hash, upload, within
 from ..files import atomic_write, cache_dir, sha256_of
 from ..models.pruning import engine
 from ..records.leases import built_once
@@ -167,6 +167,23 @@ class Batch:
     kind:str = 'plain' # 'plain', 'dual' or 'tlm'
     lang:np.ndarray|None = None # int64 [B,T] place of each token's language; -1 at special tokens
 
+    def to(self,
+        device, # of the model
+    )->'Batch':
+        "Copy the tensors to where the model is"
+        return replace(self, **{k: upload(v, device) for k,v in vars(self).items() if isinstance(v, Tensor)})
+
+    def parts(self,
+        rows:int, # a part
+    )->list: # of `Batch`
+        "Cut the batch into parts that are read one after the other"
+        B,T = self.ids.shape
+        def part(a):
+            mine = (self.place>=a*T) & (self.place<(a+rows)*T)
+            keep,lang = (None if x is None else x[a:a+rows] for x in (self.keep, self.lang))
+            return Batch(self.ids[a:a+rows], keep, self.place[mine]-a*T, self.target[mine], self.kind, lang)
+        return [self] if rows>=B else [p for p in map(part, range(0, B, rows)) if len(p.place)]
+
 # %% ../../nbs/training/09_mlm.ipynb #b3996175
 def hide(
     rows:np.ndarray, # int64 [B,T]
@@ -266,14 +283,14 @@ class _TiedLoss(torch.autograd.Function):
     "Compute the mean cross-entropy of `hid @ out.T + bias`, gradients made on the way"
     @staticmethod
     def forward(ctx, hid, out, bias, target, chunk):
-        d_hid,d_bias,total,hits = torch.empty_like(hid), torch.zeros_like(bias), hid.new_zeros(()), 0
+        d_hid,d_bias,total,hits = torch.empty_like(hid), torch.zeros_like(bias), hid.new_zeros(()), target.new_zeros(())
         d_out = torch.zeros_like(out) if out.requires_grad else None
         for at in range(0, len(hid), chunk):
             h,t = hid[at:at+chunk], target[at:at+chunk]
             p = torch.addmm(bias, h, out.T) if out.dtype==bias.dtype else (h.to(out.dtype)@out.T).to(bias.dtype).add_(bias)
             top,best = p.max(1)
             gold = p.gather(1, t[:,None])[:,0]
-            hits += int((best==t).sum())
+            hits += (best==t).sum()
             p.sub_(top[:,None]).exp_()
             mass = p.sum(1)
             total += (mass.log()+top-gold).sum()
@@ -284,7 +301,7 @@ class _TiedLoss(torch.autograd.Function):
             d_bias += p.sum(0)
             if d_out is not None: d_out.addmm_(p.T, h)
         ctx.save_for_backward(d_hid, d_bias, d_out)
-        ctx.mark_non_differentiable(share := torch.tensor(hits/max(1,len(hid))))
+        ctx.mark_non_differentiable(share := (hits.double()/max(1,len(hid))).float())
         return total/len(hid), share
     @staticmethod
     def backward(ctx, g, _):
@@ -310,9 +327,9 @@ def masked_states(
     batch:Batch, # what to read
 )->Tensor: # [M,D]
     "Transform the hidden states of the masked positions"
-    ids,keep,place = (None if x is None else x.to(model.device) for x in (batch.ids, batch.keep, batch.place))
-    hid_B_T_D = model.base_model(input_ids=ids, attention_mask=None if keep is None else keep.long()).last_hidden_state
-    return mlm_head(model)[0](hid_B_T_D.flatten(0,1)[place])
+    b = batch.to(model.device)
+    hid_B_T_D = model.base_model(input_ids=b.ids, attention_mask=None if b.keep is None else b.keep.long()).last_hidden_state
+    return mlm_head(model)[0](hid_B_T_D.flatten(0,1)[b.place])
 
 # %% ../../nbs/training/09_mlm.ipynb #0d8f5371
 def masked_loss(
@@ -325,9 +342,10 @@ def masked_loss(
 )->tuple: # mean cross-entropy, share that the head puts first
     "Compute the loss of one batch"
     out = model.get_output_embeddings().weight if half is None else half
-    bias,target = mlm_head(model)[1], batch.target.to(model.device)
+    batch = batch.to(model.device)
+    bias,target = mlm_head(model)[1], batch.target
     if rivals:
-        ids,shift = rivals
+        ids,shift = (upload(r, model.device) for r in rivals)
         out,bias,target = out[ids], bias[ids]+shift, torch.searchsorted(ids, target)
     with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16): hid = masked_states(model, batch)
     return _TiedLoss.apply(hid.to(bias.dtype), out, bias, target, chunk)

@@ -6,9 +6,10 @@
 __all__ = ['mlm_model', 'schedule', 'Progress', 'MLMRun']
 
 # %% ../../nbs/training/10_mlm_run.ipynb #fef00c8c
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from fastcore.basics import patch
 from torch import nn
 from transformers import AutoModelForMaskedLM
 
-from ..core import XltError, check_number, seed_for, stable_hash, to_dict
+from ..core import XltError, check_alone, check_number, seed_for, stable_hash, to_dict
 from ..files import sha256_of, typed_path
 from ..records.checkpoints import Checkpoint, from_tensors, to_tensors
 from ..models.encoders import load_encoder, load_tokenizer
@@ -93,6 +94,7 @@ class MLMRun:
         sentences:int=1024, # of the order, a chunk
         half_out:bool=False, # where the body runs in bfloat16, multiply with frozen output weights in bfloat16 too
     ):
+        check_alone('masked words')
         corpus = bench_corpus(model[1] if model else load_tokenizer(cfg.encoder, 'benchmark')) if corpus is None else corpus
         if cfg.tlm and 'en' not in corpus.langs:
             raise XltError(f'tlm={cfg.tlm} shows English beside a sentence, but the text has none: set tlm=0')
@@ -178,15 +180,14 @@ def update(self:MLMRun, batch:Batch)->tuple:
     for g in self.opt.param_groups: g['lr'] = g['peak']*schedule(self.progress, self.cfg.warmup)
     rng = np.random.default_rng(seed_for('mlm-rivals', self.cfg.seed, self.at.updates))
     rivals = draw_rivals(self.ranked, self.cfg.often, batch.target, rng) if self.cfg.often else None
-    put = lambda x: x.to(self.model.device) if torch.is_tensor(x) else x
-    batch,rivals = replace(batch, **{k: put(v) for k,v in vars(batch).items()}), rivals and tuple(map(put, rivals))
     loss,share = masked_loss(self.model, batch, rivals, bf16=self.bf16, half=self.half)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(self.trained().values(), self.cfg.clip)
-    self.refuse_unless(norm.isfinite().item())
+    loss,share,norm = torch.stack([loss.detach(), share, norm]).tolist() # the one wait for the device
+    self.refuse_unless(math.isfinite(norm))
     self.opt.step()
     self.opt.zero_grad()
-    return loss.item(), share.item()
+    return loss, share
 
 # %% ../../nbs/training/10_mlm_run.ipynb #cf77ee16
 @patch

@@ -18,6 +18,7 @@ from shutil import rmtree
 import numpy as np
 import pandas as pd
 import torch
+from accelerate.data_loader import prepare_data_loader
 from accelerate.utils import extract_model_from_parallel
 from fastcore.basics import patch
 from safetensors.torch import load_file
@@ -25,7 +26,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback, TrainerState
 
-from .features import ByLength, pad_batch
+from .features import ByLength, Shared, label_counts, pad_batch
 from .checkpoints import Between, Keeping, alone, claim, identity, looks, whole
 from .methods import Method, check_methods
 from ..core import XltError, stable_hash
@@ -144,12 +145,43 @@ def rows(self:Finetuner)->int:
     return self.args.per_device_train_batch_size*self.args.gradient_accumulation_steps*self.args.world_size
 
 # %% ../../nbs/training/08_trainer.ipynb #c9c50b2d
+class _Shares:
+    "Features with the share of their batch"
+    def __init__(self, feats): self.feats = feats
+    def __len__(self): return len(self.feats)
+    def __getitem__(self, at): return self.feats[at[0]] | dict(share=at[1])
+
+def _shared(ft, order, own):
+    "Batches of one process among several"
+    a,feats = ft.args, ft.train_dataset
+    mine = Shared(order, label_counts(feats), a.train_batch_size*a.world_size, a.process_index, a.world_size)
+    def collated(rows):
+        share = torch.tensor([r.pop('share') for r in rows][0])
+        return ft.data_collator(rows) | dict(share=share)
+    del own['drop_last']
+    loader = DataLoader(_Shares(feats), batch_sampler=mine, collate_fn=collated, **own)
+    return prepare_data_loader(loader, a.device, 1, 0, put_on_device=True, non_blocking=own['pin_memory'])
+
+@patch
+def compute_loss(self:Finetuner,
+    model:nn.Module, # as the trainer wraps it
+    inputs:dict, # a batch
+    *args, # as for `MethodTrainer`
+    **kwargs, # as for `MethodTrainer`
+): # as `MethodTrainer` does
+    "Compute the loss; of several processes each counts as much as it has of the batch"
+    share = inputs.pop('share', None)
+    out = super(Finetuner, self).compute_loss(model, inputs, *args, **kwargs)
+    if share is None: return out
+    return (out[0]*share, *out[1:]) if isinstance(out, tuple) else out*share
+
 @patch
 def get_train_dataloader(self:Finetuner)->DataLoader:
     "Put rows in batches of like length, shared out over processes"
     a = self.args
     own = {k: getattr(a, f'dataloader_{k}') for k in ('num_workers','pin_memory','persistent_workers','prefetch_factor','drop_last')}
     order = ByLength(self.train_dataset['length'], self.rows, a.seed)
+    if a.world_size>1: return _shared(self, order, own)
     return self.accelerator.prepare(DataLoader(self.train_dataset, a.train_batch_size, sampler=order, collate_fn=self.data_collator, **own))
 
 @patch

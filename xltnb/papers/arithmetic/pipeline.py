@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from ...core import Config, XltError, seed_for, within
+from ...core import Config, XltError, seed_for, upload, within
 from ...models.adapters import Adapter, BottleneckCfg
 from ...models.attaching import attach
 from ...models.heads import add_head
@@ -105,7 +105,7 @@ def train_task(
     "Train a task adapter and its head on a frozen encoder with a frozen language adapter"
     model = add_head(encoder, kind, labels, seed=seed).to(encoder.device)
     task = Adapter('task', BottleneckCfg(reduction=cfg.reduction, nice=False), model)
-    ids,y = (torch.from_numpy(x).to(encoder.device) for x in data)
+    ids,y = map(torch.from_numpy, data)
     with attach(model.train(), *([language] if language is not None else []), task, train=task, head=True):
         for n,p in model.base_model.named_parameters():
             if n in model.fresh: p.requires_grad_(True) # a pooler that the encoder lacked
@@ -122,7 +122,7 @@ def _one_pass(lengths, cfg, rng):
     "Rows in a random order; with `alike`, updates of like length in a random order"
     order = rng.permutation(len(lengths))
     if not cfg.alike: return order
-    line = order[np.argsort(lengths.cpu().numpy()[order], kind='stable')]
+    line = order[np.argsort(lengths.numpy()[order], kind='stable')]
     parts = [line[i:i+cfg.batch] for i in range(0, len(line), cfg.batch)]
     whole = len(line)//cfg.batch # the last update has fewer rows and stays the last
     return np.concatenate([*(parts[i] for i in rng.permutation(whole)), *parts[whole:]])
@@ -134,7 +134,7 @@ def _fit(model, ids, y, pad, cfg, rng):
     order = np.concatenate([_one_pass((ids!=pad).sum(1), cfg, rng) for _ in range(cfg.epochs)])
     steps = -(-len(order)//cfg.batch)
     for i in range(steps):
-        x,t = _cut(ids, y, order[i*cfg.batch:(i+1)*cfg.batch], pad)
+        x,t = (upload(v, model.device) for v in _cut(ids, y, order[i*cfg.batch:(i+1)*cfg.batch], pad))
         for g in opt.param_groups: g['lr'] = cfg.lr*(1-i/steps)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=cfg.bf16):
             logits = _logits(model, x, pad)

@@ -33,7 +33,7 @@ class RetrieveCfg(Config):
     random:bool = False # the control: random weights
 
 # %% ../../../nbs/papers/baselines/00_experiments.ipynb #0144de82
-experiment('baselines.finetune', version=3, cfg=BaselineCfg, waits=lambda cfg: lacks(cfg.task), inputs=task_inputs,
+experiment('baselines.finetune', version=3, cfg=BaselineCfg, waits=lambda cfg: lacks(cfg.task), inputs=task_inputs, ranks=True,
            where='xltnb.papers.baselines.training:run_baseline')
 experiment('baselines.retrieve', version=2, cfg=RetrieveCfg, fixed=lambda cfg: not cfg.random,
            where='xltnb.papers.baselines.training:run_retrieve');

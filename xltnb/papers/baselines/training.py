@@ -18,6 +18,7 @@ from ...tasks.bench import load_bench
 from ...tasks.metrics import random_spans
 from ...tasks.task import Task
 from ...training.scores import Transfer, main_metric, spread
+from ...training.arguments import shared_out
 
 # %% ../../../nbs/papers/baselines/01_training.ipynb #f4d56570
 def span_control(
@@ -55,7 +56,8 @@ def run_baseline(
     "Fine-tune plainly and score zero-shot"
     task = task_of(cfg.task, cfg.langs, cfg.train, seed)
     with ctx.scratch('baselines.finetune', EXPERIMENTS['baselines.finetune'].version, cfg, seed) as out:
-        ft = fine_tuned(task, cfg.fine, [], encoder_of(cfg.encoder, cfg.random, seed), seed, ctx, out, end=.7)
+        ft = fine_tuned(task, shared_out(cfg.fine, ctx.ranks), [], encoder_of(cfg.encoder, cfg.random, seed), seed, ctx, out, end=.7)
+    if ctx.rank: return Result({}) # the first process scores
     ctx.report(.7, 'scoring')
     dev = ft.zero_shot('validation', [task.source], cfg.limit).main(task.source)
     pairs = ft.generalized(cfg.matrix, cfg.matrix_items) if cfg.matrix else None

@@ -158,12 +158,14 @@ class FreeADV(Method):
     )->Out: # the loss at the remembered displacement
         "Displace each word along its memory, and listen for the new gradient"
         if not self.rho: return rest(step)
-        step,ids = embedded(step), step.ids[step.words]
+        step = embedded(step)
+        at = step.words.flatten().nonzero()[:,0] # once, since a GPU waits for the number of words
+        ids = step.ids.flatten()[at]
         if self._seen is None: self._seen = torch.zeros(word_table(step.net).num_embeddings, step.emb.shape[-1], device=step.ids.device)
-        way = torch.zeros_like(step.emb)
-        way[step.words] = self._seen[ids].to(way.dtype)
+        way = torch.zeros_like(step.emb, memory_format=torch.contiguous_format)
+        way.flatten(0,1)[at] = self._seen[ids].to(way.dtype)
         delta = (self.rho*scale(step)*way).detach().requires_grad_()
-        delta.register_hook(lambda g: self.remember(ids, g[step.words]))
+        delta.register_hook(lambda g: self.remember(ids, g.flatten(0,1)[at]))
         return rest(plus(step, delta))
 
     def remember(self,
@@ -172,7 +174,7 @@ class FreeADV(Method):
     ):
         "Turn each word's direction towards the mean of its new ones, from all processes and as far as they are finite"
         if dist.is_available() and dist.is_initialized(): ids,grad = (gather(pad_across_processes(t, pad_index=-1)) for t in (ids, grad))
-        good = grad.isfinite().all(-1) & (ids>=0)
+        good = (grad.isfinite().all(-1) & (ids>=0)).nonzero()[:,0]
         grad = grad[good].float()
         uniq,at = ids[good].unique(return_inverse=True)
         new = grad.new_zeros(len(uniq), grad.shape[-1]).index_add_(0, at, ascent(grad))
