@@ -10,6 +10,7 @@ import random
 import signal
 import sys
 import traceback
+import typing
 import warnings
 from html.parser import HTMLParser
 
@@ -72,7 +73,7 @@ def keeps(value, f):
     low, high, above = (*f.metadata.get('bounds', ()), -math.inf, math.inf, False)[:3] if 'bounds' in f.metadata else (-math.inf, math.inf, False)
     if isinstance(value, (tuple, list)): return all(keeps(v, f) for v in value)
     if 'options' in f.metadata: return value in f.metadata['options']
-    if value is None and f.default is None: return True
+    if value is None and (f.default is None or type(None) in typing.get_args(f.type)): return True
     if isinstance(value, bool) or not isinstance(value, (int, float)): return 'bounds' not in f.metadata
     return math.isfinite(value) and low <= value <= high and not (above and value == low)
 

@@ -59,8 +59,8 @@ def cmd_speed(
     if store: check_store(store)
     known = load_speeds()
     what = known[check_name(name, known, 'speed figure')]
-    print(f"{name}: beside {what.beside or 'its peer'}, {f'about {what.minutes:g} min of one core' if what.minutes else 'cost not known'}",
-          file=sys.stderr)
+    cost = f'about {what.minutes:g} min of one core' if what.minutes else 'cost not known'
+    if not json: print(f"{name}: beside {what.beside or 'its peer'}, {cost}")
     got = speed(name)
     if store: keep_speed(got, store)
     if json: show_rows(got, True)

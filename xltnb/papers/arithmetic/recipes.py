@@ -53,7 +53,7 @@ class Recipe(Config):
         super().__post_init__()
         for i in self.inputs:
             if not isinstance(i, dict) or not isinstance(i.get('adapter'), str):
-                raise XltError(f'an input needs an adapter, as in {{adapter: es.safetensors}}: {i!r}')
+                raise XltError(f'inputs: each needs an adapter, as in {{adapter: es.safetensors}}: {i!r}')
             for k in i: check_name(k, ('adapter','weight'), 'key of an input')
         if len({'weight' in i for i in self.inputs})==2:
             raise XltError('some inputs have a weight and some have none: give all of them one, or none')
