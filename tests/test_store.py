@@ -312,6 +312,13 @@ def test_whoever_comes_second_may_find_its_draft_tidied_away(tmp_path, monkeypat
     assert not write_new(tmp_path/'k.lock', 'second') and (tmp_path/'k.lock').read_text(encoding='utf-8') == 'first'
 
 
+def test_a_draft_of_a_killed_process_goes_with_the_lease(tmp_path):
+    with Lease(tmp_path/'k.lock') as mine:
+        assert mine
+        (tmp_path/'.k.lock.0123abcd.tmp').write_text('', encoding='utf-8')
+    assert not list(tmp_path.iterdir())
+
+
 def test_who_lost_a_lease_does_not_replace_the_first_record(empty):
     first, second = (record_json(a_record(metrics={'acc': x})) for x in (1., 2.))
     key = a_record().key

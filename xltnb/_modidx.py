@@ -3178,6 +3178,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                'xltnb/records/leases.py'),
                                       'xltnb.records.leases.Lease._mine': ('records/leases.html#lease._mine', 'xltnb/records/leases.py'),
                                       'xltnb.records.leases.Lease._text': ('records/leases.html#lease._text', 'xltnb/records/leases.py'),
+                                      'xltnb.records.leases.Lease._tidy': ('records/leases.html#lease._tidy', 'xltnb/records/leases.py'),
                                       'xltnb.records.leases.Lease.about': ('records/leases.html#lease.about', 'xltnb/records/leases.py'),
                                       'xltnb.records.leases.Lease.busy': ('records/leases.html#lease.busy', 'xltnb/records/leases.py'),
                                       'xltnb.records.leases.Lease.note': ('records/leases.html#lease.note', 'xltnb/records/leases.py'),

@@ -105,7 +105,7 @@ class Lease:
         try: self.held = write_new(self.lock, self._text()) or _is_stale(self.lock) and self._inherit()
         except XltError as e: raise XltError(f'no lock, no run: {e}') from e
         if self.held:
-            for old in self.lock.parent.glob(f'.{self.lock.name}.*.tmp'): old.unlink(missing_ok=True) # a killed process left it
+            self._tidy()
             self._stop = Event()
             Thread(target=self._beat, args=(self._stop,), daemon=True).start()
         return self
@@ -129,12 +129,18 @@ class Lease:
             try: os.utime(self.lock)
             except OSError: return
 
+    def _tidy(self):
+        "Remove drafts of the lock that killed processes left; who holds the lease may, since a draft that lives has lost"
+        for old in self.lock.parent.glob(f'.{self.lock.name}.*.tmp'): old.unlink(missing_ok=True)
+
     def _mine(self): return _owner(self.lock).get('token')==self.token
 
     def release(self):
         "Give the lease back"
         self._stop.set()
-        if self.held and self._mine(): self.lock.unlink(missing_ok=True)
+        if self.held and self._mine():
+            self._tidy()
+            self.lock.unlink(missing_ok=True)
         self.held = False
 
 # %% ../../nbs/records/04_leases.ipynb #437be50c
