@@ -181,12 +181,13 @@ def _stock_answers(
     rows, # sentences or pairs
     batch:int, # rows a batch
     folder:str, # for the library's files; none are written
+    half:bool=False, # in bfloat16
 )->list: # class numbers
     "Answer rows as the stock trainer does"
     given = [list(rows[c]) for c in ('text','text2') if c in rows.column_names]
     made = Dataset.from_dict(dict(tokenizer(*given, truncation=True, max_length=128)))
     args = TrainingArguments(folder, per_device_eval_batch_size=batch, report_to=[], disable_tqdm=True, use_cpu=best_device()=='cpu',
-                             dataloader_pin_memory=False)
+                             bf16=half, dataloader_pin_memory=False)
     trainer = Trainer(model, args, data_collator=DataCollatorWithPadding(tokenizer))
     trainer.remove_callback(PrinterCallback)
     return trainer.predict(made).predictions.argmax(-1).tolist()
@@ -209,13 +210,13 @@ def speed_stock(
     def ours(half=False):
         with torch.autocast(best_device(), torch.bfloat16, enabled=half): return [y for w in work for y in predict(*w)]
     with tempfile.TemporaryDirectory() as d:
-        def stock(batch): return [y for m,t,rows,_ in work for y in _stock_answers(m, t, rows, batch, d)]
+        def stock(batch, half=False): return [y for m,t,rows,_ in work for y in _stock_answers(m, t, rows, batch, d, half)]
         paced = lambda f, *args: rate(lambda: f(*args), subwords)
         a,b,r = alternate(paced(ours), paced(stock, 32), rounds)
         _,b8,r8 = alternate(paced(ours), paced(stock, 8), 1)
-        half,_,rh = alternate(paced(ours, True), paced(stock, 32), 1)
+        half,peer_half,rh = alternate(paced(ours, True), paced(stock, 32, True), 1)
         answers = np.array([ours(), ours(True), stock(32)])
     weights = sum(p.numel() for k,p in model.named_parameters() if 'embeddings' not in k)
     same = (answers[:2]==answers[2]).mean(1)
     return figure('score-stock', 'subwords/s', a, b, r, matmul_rate(torch.float32)/(2*weights), peer_8=b8, ratio_8=r8, half=half,
-                  half_ratio=rh, same=float(same[0]), same_half=float(same[1]), rows=len(answers[0]))
+                  peer_half=peer_half, half_ratio=rh, same=float(same[0]), same_half=float(same[1]), rows=len(answers[0]))

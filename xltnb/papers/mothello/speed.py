@@ -125,7 +125,7 @@ def _train_pair(
     return dict(ours=a, peer=b, ratio=r, floor=floor, data_share=games_s/_games_rate(lex.n, batch, device), model=what)
 
 # %% ../../../nbs/papers/mothello/10_speed.ipynb #ce8078ae
-@speed_figure('mothello-train', 'GPT-2 in the stock Trainer', 9)
+@speed_figure('mothello-train', 'GPT-2 in the stock Trainer', 5)
 def speed_train()->dict:
     "Time the laptop model on its atomic pair; beside it a pair of unequal lengths, bfloat16 on both sides, and the paper's 8×512"
     logging.getLogger('transformers').setLevel(logging.ERROR)

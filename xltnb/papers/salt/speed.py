@@ -100,7 +100,7 @@ def _beside_stock(ours, model, tokenizer, at, sentences, allowed, rounds, **sett
     return *rates, float(same)
 
 # %% ../../../nbs/papers/salt/04_speed.ipynb #5a1e0008
-@speed_figure('salt-candidates', 'the stock fill-mask pipeline', 3)
+@speed_figure('salt-candidates', 'the stock fill-mask pipeline', 2)
 def speed_candidates(
     rows:int=48, # sentences
     k:int=10, # proposals a word
