@@ -87,10 +87,10 @@ class ADV(Method):
     ):
         check_name(norm, _NORMS, 'norm')
         check_name(site, _SITES, 'site')
+        check_name(start, ('zero','random'), 'start')
         check_number(rho, 'rho of ADV', 0)
         check_number(steps, 'steps of ADV', 0, whole=True)
         check_number(clean, 'clean of ADV', 0, 1)
-        check_name(start, ('zero','random'), 'start')
         self.rho,self.steps,self.norm,self.site,self.clean,self.start = rho, steps, norm, site, clean, start
 
     def loss(self,
