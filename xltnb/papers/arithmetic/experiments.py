@@ -161,6 +161,9 @@ _REALS = dict(smoke=RealCfg(layers=1, tokens=3000, rows=48, epochs=1, seeds=1, l
               gpu=RealCfg(tokens=5_000_000, lr=5e-4, rows=0, limit=0, seeds=5, targets=('pt','ro','it')))
 _REAL_S = dict(smoke=15., laptop=2690., gpu=900.) # seconds
 
+_WIDE = EntityCfg(targets=('es','fr','pt','ru','uk','bg'), relatives=('pt','es','es','uk','ru','ru'), tokens=300_000,
+                  rows=10_000, valid=500)
+
 # %% ../../../nbs/papers/arithmetic/07_experiments.ipynb #191b8188
 @preset_jobs('arithmetic')
 def arithmetic_jobs(
@@ -172,4 +175,5 @@ def arithmetic_jobs(
     cfg,n,cost = _SIZES[preset]
     family = [make_job('family', 'arithmetic.family', cfg, s, cost, ground='family') for s in range(seeds or n)]
     named = [make_job('entities', 'arithmetic.entities', EntityCfg(), s, 1100., ground='entities') for s in range(seeds or 3)]
+    named.append(make_job('entities_wide', 'arithmetic.entities', _WIDE, 0, 4500., ground='entities'))
     return [*family, make_job('real-es', 'arithmetic.real', _REALS[preset], 0, _REAL_S[preset], ground='real'), *named*(preset=='laptop')]
