@@ -38,9 +38,10 @@ def real_of(
 
 def entities_of(
     runs:Iterable[Record], # of the paper
+    arm:str='entities', # or 'entities_wide'
 )->list[Record]: # one a seed; raises `XltError` without any
-    "Pick the runs on named entities"
-    return needed((r for r in runs if r.experiment=='arithmetic.entities'), 'named entities')
+    "Pick the runs of one size on named entities"
+    return needed((r for r in runs if r.experiment=='arithmetic.entities' and r.arm==arm), f'named entities in {arm}')
 
 
 # %% ../../../nbs/papers/arithmetic/11_figures.ipynb #7f231c3c
@@ -298,9 +299,10 @@ def entities_df(
 # %% ../../../nbs/papers/arithmetic/11_figures.ipynb #244c68a2
 def own_above_source(
     runs:Sequence[Record], # of the paper
+    arm:str='entities', # or 'entities_wide'
 )->pd.DataFrame: # language: F1 with both adapters, the difference with its interval, and hidden words guessed with both
     "Table a language's own adapter against the English one, language by language"
-    runs = entities_of(runs)
+    runs = entities_of(runs, arm)
     words = pd.concat([pd.DataFrame(r.curves['masked']) for r in runs]).groupby('language').mean().mul(100).round(1)
     def row(t):
         own,en = ([100*r.per_language[t][k] for r in runs] for k in ('own','source'))
