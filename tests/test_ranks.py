@@ -86,3 +86,23 @@ def test_a_loop_of_one_process_says_so(what, tmp_path, monkeypatch):
     lex = make_lexicon(n=4)
     start = dict(mothello=lambda: train(model_for(lex, 1, 2, 16), lex, LMCfg(steps=1)), masked=lambda: make(tmp_path), meta=lambda: Pretraining(arm_cfg('JOINT', TINY), 0, tmp_path))
     with pytest.raises(XltError, match='2 processes were started together'): start[what]()
+
+
+ALONE = '''
+import sys
+from torch import distributed as d
+from xltnb.models.encoders import load_encoder
+d.init_process_group('gloo')
+if d.get_rank() == 1: print(sum(p.numel() for p in load_encoder('e5-small')[0].parameters()), flush=True)
+d.barrier()
+'''
+
+
+def test_any_process_may_prepare_the_encoder(tmp_path):
+    "the one that comes first builds it for all; transformers lets only the first of them save a model"
+    script = tmp_path/'alone.py'
+    script.write_text(ALONE, encoding='utf-8')
+    env = os.environ | dict(OMP_NUM_THREADS='1', GLOO_SOCKET_IFNAME='lo', XLTNB_CACHE=str(tmp_path/'cold'))
+    done = subprocess.run([sys.executable, *TWO, script], env=env, capture_output=True, encoding='utf-8', timeout=300)
+    assert done.returncode == 0 and int(done.stdout) > 1e7, done.stderr[-2000:]
+    assert list((tmp_path/'cold').rglob('model.safetensors'))

@@ -780,6 +780,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                        'xltnb.models.encoders._rows': ('models/encoders.html#_rows', 'xltnb/models/encoders.py'),
                                        'xltnb.models.encoders._same_subwords': ( 'models/encoders.html#_same_subwords',
                                                                                  'xltnb/models/encoders.py'),
+                                       'xltnb.models.encoders._save_model': ( 'models/encoders.html#_save_model',
+                                                                              'xltnb/models/encoders.py'),
                                        'xltnb.models.encoders._shipped': ('models/encoders.html#_shipped', 'xltnb/models/encoders.py'),
                                        'xltnb.models.encoders._stamp': ('models/encoders.html#_stamp', 'xltnb/models/encoders.py'),
                                        'xltnb.models.encoders._tokenizer_at': ( 'models/encoders.html#_tokenizer_at',

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_model
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, BertModel
 from transformers import PreTrainedTokenizerFast
@@ -122,6 +123,12 @@ def has_weights(
     return (folder/'model.safetensors').is_file()
 
 # %% ../../nbs/models/03_encoders.ipynb #ffa6ede8
+def _save_model(model, folder):
+    "Write a model as `save_pretrained` does; that one writes no weights in any but the first process of torchrun"
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+    save_model(model, str(folder/'model.safetensors'), metadata=dict(format='pt'))
+
 def _cached(key, make):
     "Folder of a model and its tokenizer, made once, and again if it is damaged"
     def write(folder):
@@ -130,7 +137,7 @@ def _cached(key, make):
         with quiet():
             model,tok = make()
             tok.save_pretrained(folder)
-            model.save_pretrained(folder)
+            _save_model(model, folder)
     return built_once(cache_dir()/'encoders'/key, write, has_weights)
 
 # %% ../../nbs/models/03_encoders.ipynb #48e966c2
