@@ -106,7 +106,7 @@ def board_studies(
     wide = FrozenCfg(strengths=(.01,.1,1.,10.)) # 42 classes want a weaker penalty, by English validation rows
     intents = BoardCfg('ha_intent', langs=LANGS, train=960, frozen=wide)
     frozen = [(cfg, tuple(BOARD_ROWS), 12, 12.) for cfg in (BoardCfg(langs=LANGS), intents)]
-    few = ('plain','adv','rsda','switch','salt','mixed','salt_adv',*TRAINED_ROWS)
+    few = ('plain','adv','rsda','switch','salt','mixed','salt_adv','words','subwords',*TRAINED_ROWS)
     tuned = FineCfg(steps=120, batch=16, bf16=find_preset(preset).bf16)
     fine = BoardCfg(scale='finetune', langs=LANGS, limit=150 if preset=='laptop' else 0, fine=tuned)
     return [*frozen, (fine, few if preset=='laptop' else (*BOARD_ROWS, *TRAINED_ROWS), 3 if preset=='laptop' else 5, 130.)]
