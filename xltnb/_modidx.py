@@ -516,6 +516,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                          'xltnb.leaderboard.score.unknown_subwords': ( 'leaderboard/score.html#unknown_subwords',
                                                                                        'xltnb/leaderboard/score.py')},
             'xltnb.leaderboard.table': { 'xltnb.leaderboard.table._line': ('leaderboard/table.html#_line', 'xltnb/leaderboard/table.py'),
+                                         'xltnb.leaderboard.table.benchmark_table': ( 'leaderboard/table.html#benchmark_table',
+                                                                                      'xltnb/leaderboard/table.py'),
                                          'xltnb.leaderboard.table.board_languages': ( 'leaderboard/table.html#board_languages',
                                                                                       'xltnb/leaderboard/table.py'),
                                          'xltnb.leaderboard.table.board_table': ( 'leaderboard/table.html#board_table',
