@@ -439,3 +439,16 @@ def test_one_call_trains_on_any_text():
 def test_english_needs_text():
     with pytest.raises(XltError, match='no English text'): english_pieces(['▁a'])
     with pytest.raises(XltError, match='is empty'): english_pieces(['▁a'], [])
+
+
+def test_words_have_the_subwords_of_their_texts(tmp_path, monkeypatch):
+    "What may be proposed is found word by word: the whole texts, in every script of the benchmark, give the same subwords"
+    from xltnb.papers.salt import switching
+    texts = list(switching._open_texts())[::40]
+    assert len(texts) > 5000
+    tok = load_mlm('e5-small-mlm')[1]
+    monkeypatch.setenv('XLTNB_CACHE', str(tmp_path))
+    monkeypatch.setattr(switching, '_open_texts', lambda: texts)
+    found = switching._open_subwords.__wrapped__(tok)
+    whole = {i for e in switching.engine(tok).encode_batch(texts, add_special_tokens=False) for i in e.ids}
+    assert whole == {*np.flatnonzero(found)} and len(whole) > 10_000

@@ -25,7 +25,7 @@ from ...files import atomic_write, cache_dir, sha256_of
 from ...models.encoders import load_tokenizer
 from ...models.pruning import PrunedTokenizer, engine
 from ...records.leases import built_once
-from ...tasks.bench import BENCH, BENCH_DIR, load_bench
+from ...tasks.bench import BENCH, BENCH_DIR, TEXT_FILE, load_bench, read_table
 from .proposals import Proposals, english_ids, english_like, english_pieces, kept_proposals
 from .proposals import proposable, word_pieces
 from ...studies.by_name import proposer_of
@@ -236,7 +236,8 @@ def _scored(model, allowed):
     return allowed & mlm_head(model)[1].isfinite().cpu().numpy()
 
 def _open_texts():
-    "Every text of the benchmark but its test rows: words of sentences, or whole texts"
+    "Every text of the benchmark but its test rows: sentences to train on, words of sentences, or whole texts"
+    yield from read_table(TEXT_FILE)['text'].to_pylist()
     for task in map(load_bench, BENCH):
         for rows in (r for splits in task.data.values() for s,r in splits.items() if s!='test'):
             for col in {'text','text2','tokens'} & {*rows.column_names}: yield from (t if col!='tokens' else ' '.join(t) for t in rows[col])
@@ -245,10 +246,10 @@ def _open_texts():
 def _open_subwords(tokenizer):
     "Mark the subwords that some text holds beside the test rows of target languages; kept in the cache folder"
     def make(path):
-        rows = engine(tokenizer).encode_batch(list(dict.fromkeys(_open_texts())), add_special_tokens=False)
-        ids = np.concatenate([bench_corpus(tokenizer).ids, *(np.array(e.ids, np.int64) for e in rows)])
-        found = np.bincount(ids, minlength=len(tokenizer))
-        atomic_write(path, arrays_bytes(dict(open=found>0)))
+        words = list(dict.fromkeys(w for t in _open_texts() for w in t.split())) # a word has the same subwords in every text
+        found = np.zeros(len(tokenizer), bool)
+        for e in engine(tokenizer).encode_batch(words, add_special_tokens=False): found[e.ids] = True
+        atomic_write(path, arrays_bytes(dict(open=found)))
     key = stable_hash([1, sha256_of(BENCH_DIR/'manifest.json'), sha256_of(engine(tokenizer).to_str().encode())])
     return load_arrays(built_once(cache_dir()/'salt'/f'open-{key}.safetensors', make))['open']
 
