@@ -16,13 +16,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import save_model
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
 
 from ..core import Config, XltError, seed_for, stable_hash, to_dict, within
 from ..files import cache_dir, sha256_of
-from ..models.encoders import has_weights, load_mlm
+from ..models.encoders import has_weights, load_mlm, save_encoder
 from .world import Invented
 from .words import INVENTED_VERSIONS, NEAR_TO_FAR, InventedCfg
 from ..training.mlm import Frame, MLMCfg, hide, masked_loss, tokenise
@@ -94,13 +93,6 @@ def folder_of(
     "Say where an encoder is kept"
     return Path(cache or cache_dir())/'invented'/stable_hash([INVENTED_VERSIONS['encoder'], to_dict(cfg)])
 
-# %% ../../nbs/invented/04_encoder.ipynb #a2022fb4
-def _publish(run, folder):
-    "Write the finished run's model and tokenizer"
-    run.model.config.save_pretrained(folder)
-    run.tok.save_pretrained(folder)
-    save_model(run.model, folder/'model.safetensors', metadata=dict(format='pt'))
-
 # %% ../../nbs/invented/04_encoder.ipynb #5c4e0011
 def _train(cfg, part, folder, report, deadline):
     "Train with checkpoints in `part`, and write `folder`; without it when time is up"
@@ -109,7 +101,7 @@ def _train(cfg, part, folder, report, deadline):
         if run.at.updates%50==0: report(run.progress, f'{run.at.updates} updates, {run.at.tokens/1e6:.2f} M tokens')
         return time.time()>deadline
     run.train(every=30., log=lambda line: None, stop=look)
-    if time.time()<=deadline or run.progress>=1: _publish(run, folder)
+    if time.time()<=deadline or run.progress>=1: save_encoder(run.model, run.tok, folder)
 
 # %% ../../nbs/invented/04_encoder.ipynb #7cfa6764
 def _silent(done, note): pass

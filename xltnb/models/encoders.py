@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MLM_FILE', 'TLM_FILE', 'HEAD', 'bert_name', 'bert_config', 'bert_state', 'export_encoder', 'quiet', 'has_weights',
-           'is_packaged', 'load_tokenizer', 'load_encoder', 'first_layers', 'model_hash', 'save_mlm', 'load_mlm']
+           'save_encoder', 'is_packaged', 'load_tokenizer', 'load_encoder', 'first_layers', 'model_hash', 'save_mlm',
+           'load_mlm']
 
 # %% ../../nbs/models/03_encoders.ipynb #7fa4d71d
 import sys
@@ -19,7 +20,7 @@ import torch
 from safetensors.torch import save_model
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, BertModel
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as hf_logging
 
 from ..core import XltError, check_number, seed_for, stable_hash
@@ -123,8 +124,13 @@ def has_weights(
     return (folder/'model.safetensors').is_file()
 
 # %% ../../nbs/models/03_encoders.ipynb #ffa6ede8
-def _save_model(model, folder):
-    "Write a model as `save_pretrained` does; that one writes no weights in any but the first process of torchrun"
+def save_encoder(
+    model:PreTrainedModel, # an encoder, with or without a head
+    tokenizer:PreTrainedTokenizerFast, # its tokenizer
+    folder:Path, # for both
+):
+    "Write what `save_pretrained` writes; that one leaves the weights out in all but the first process of torchrun"
+    tokenizer.save_pretrained(folder)
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
     save_model(model, str(folder/'model.safetensors'), metadata=dict(format='pt'))
@@ -135,9 +141,7 @@ def _cached(key, make):
         where = sys.stdout if 'ipykernel' in sys.modules else sys.stderr # a notebook shows what stands in stderr as an error
         print('Preparing the encoder, once: this takes about half a minute.', file=where)
         with quiet():
-            model,tok = make()
-            tok.save_pretrained(folder)
-            _save_model(model, folder)
+            save_encoder(*make(), folder)
     return built_once(cache_dir()/'encoders'/key, write, has_weights)
 
 # %% ../../nbs/models/03_encoders.ipynb #48e966c2

@@ -168,7 +168,7 @@ def execute_page(
     "Run a notebook"
     import papermill as pm
     try: pm.execute_notebook(str(nb), str(tmp), parameters=params, progress_bar=False, execution_timeout=timeout,
-                               cwd=str(Path(nb).parent), extra_arguments=['--IPKernelApp.log_level=ERROR'])
+                               cwd=str(Path(nb).parent), extra_arguments=['--IPKernelApp.log_level=CRITICAL'])
     except Exception as e: return f'{type(e).__name__}: {str(e)[-2000:]}' # a time-out and a dead kernel are not papermill's own errors
     return ''
 
