@@ -497,6 +497,9 @@ def test_a_user_sees_how_it_goes(tmp_path, capsys, monkeypatch):
     (z, said, a), (_, silent, b) = run(True), run(False)
     assert silent == '' and 'Fine-tuning on toy: 2 updates of 8 rows in float32' in said and 'One of 3 cores' in said and 'rows' in said
     assert torch.equal(a, b), 'the estimate draws nothing'
+    assert 'So few' not in said  # steps were asked for
+    Finetuner(add_head(net(), task.kind, task.labels, seed=0), task, FineCfg(epochs=1., batch=8), (), tokenizer(), use_cpu=True, out=tmp_path/'few', progress=True).fit()
+    assert 'So few may not suffice: FineCfg(epochs=67) makes 200.' in capsys.readouterr().err
     monkeypatch.setattr('xltnb.training.trainer.pays_bf16', lambda device: False)
     Finetuner(add_head(net(), task.kind, task.labels, seed=0), task, FineCfg(steps=1, batch=8, bf16='yes'), (), tokenizer(), out=tmp_path/'half', progress=True).fit()
     assert 'in bfloat16 (slow on this processor' in capsys.readouterr().err

@@ -4521,6 +4521,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                               'xltnb/training/trainer.py'),
                                         'xltnb.training.trainer.Finetuner.__init__': ( 'training/trainer.html#finetuner.__init__',
                                                                                        'xltnb/training/trainer.py'),
+                                        'xltnb.training.trainer.Finetuner._advice': ( 'training/trainer.html#finetuner._advice',
+                                                                                      'xltnb/training/trainer.py'),
                                         'xltnb.training.trainer.Finetuner._checked': ( 'training/trainer.html#finetuner._checked',
                                                                                        'xltnb/training/trainer.py'),
                                         'xltnb.training.trainer.Finetuner._choose': ( 'training/trainer.html#finetuner._choose',

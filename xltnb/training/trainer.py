@@ -327,6 +327,12 @@ def estimate(self:Finetuner)->float: # seconds
 
 # %% ../../nbs/training/08_trainer.ipynb #34c0158b
 @patch
+def _advice(self:Finetuner):
+    "What to say where a small task gets few updates and nobody asked for their number"
+    n = self.args.max_steps
+    return '' if self.cfg.steps or n>=100 else f'So few may not suffice: FineCfg(epochs={math.ceil(200*self.cfg.epochs/n)}) makes 200. '
+
+@patch
 def _foretell(self:Finetuner, last):
     "Say what is to come"
     spent,half = self.estimate(), self.args.bf16
@@ -335,7 +341,7 @@ def _foretell(self:Finetuner, last):
     about = f'about {spent/60:.0f} minutes' if spent>90 else f'about {max(1, spent):.0f} s'
     gone = f', going on from {last.name}' if last else ''
     print(f'Fine-tuning on {self.task.name}: {self.args.max_steps} updates of {self.rows} rows in {way}, {about}{gone}. '
-          f'{idle_cores()}'.rstrip(), file=sys.stderr)
+          f'{self._advice()}{idle_cores()}'.rstrip(), file=sys.stderr)
 
 # %% ../../nbs/training/08_trainer.ipynb #5cd69cca
 @patch
