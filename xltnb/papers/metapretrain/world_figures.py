@@ -68,7 +68,7 @@ def world_fig(
 )->go.Figure:
     "Draw what one language first gains over joint training, with 95 % intervals over worlds"
     df = world_gains(records)
-    fig = panels(('loss (nats)','accuracy'), False, .22)
+    fig = panels(('loss (nats)','accuracy'), False, .32)
     for c,loss in enumerate((True,False), 1):
         mine = [n for m,n in WORLD_MEASURES.items() if m.startswith('loss')==loss]
         for i,(key,_) in enumerate(_LOOKS.items()):
