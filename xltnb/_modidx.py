@@ -4665,6 +4665,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                          'xltnb.verdicts.findings.amount': ('verdicts/findings.html#amount', 'xltnb/verdicts/findings.py'),
                                          'xltnb.verdicts.findings.claims_text': ( 'verdicts/findings.html#claims_text',
                                                                                   'xltnb/verdicts/findings.py'),
+                                         'xltnb.verdicts.findings.finding': ( 'verdicts/findings.html#finding',
+                                                                              'xltnb/verdicts/findings.py'),
                                          'xltnb.verdicts.findings.findings_markdown': ( 'verdicts/findings.html#findings_markdown',
                                                                                         'xltnb/verdicts/findings.py'),
                                          'xltnb.verdicts.findings.headlines': ( 'verdicts/findings.html#headlines',

@@ -14,7 +14,7 @@ from nbconvert import MarkdownExporter
 
 from ..files import project_root
 from ..still.still import still
-from ..verdicts.findings import amount, headlines, seeds_of, signed
+from ..verdicts.findings import amount, finding, headlines, seeds_of, signed
 from ..records.published import find_papers, load_paper
 from ..runs.experiments import has_part, load_part
 from ..verdicts.study import study
@@ -52,9 +52,9 @@ def _where(citation):
     return ''
 
 def _found(row):
-    "What was found of a headline: '✓ **held**: +18 points (17 to 19), 3 seeds'"
+    "What was found of a headline: '✓ **held**: SALT minus plain +18 points (17 to 19), 3 seeds'"
     sign,word = signed(row).split(' ', 1)
-    return f'{sign} **{word}**' + (f': {amount(row)}, {seeds_of(row)}' if amount(row) else '')
+    return f'{sign} **{word}**' + (f': {finding(row)}, {seeds_of(row)}' if amount(row) else '')
 
 # %% ../../nbs/dev/07_readme.ipynb #d81f1970
 def _lines(paper):

@@ -78,6 +78,7 @@ class Check:
     tells:bool = False # its effect is what the claim speaks of: shown as *ours* before other checks of the same verdict
     each:tuple[str,...] = () # the check stands once for each of these words, written {} in its arms and effect
     given:bool = False # a precondition: where it does not hold, the claim is not settled, whatever its other checks say
+    what:str = '' # its effect in a few words: 'legal moves of the other language'
 
     def __post_init__(self):
         for p in self.presets:

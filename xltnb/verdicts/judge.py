@@ -289,7 +289,7 @@ def _claim_row(claim, plan, checks, get=None):
     (check,j) = checks[0] if checks else (None, Judged(UNMEASURED, note='no rule at this preset'))
     need = _hardest(checks if checks and j.verdict==OPEN else [])
     row = dict(paper=claim.id.partition('.')[0], claim=claim.id, rank=claim.rank, unit=claim.unit, text=claim.text, place=claim.place)
-    row |= dict(printed=claim.paper, paper_effect=claim.paper_effect)
+    row |= dict(printed=claim.paper, paper_effect=claim.paper_effect, what=check.what if check else '')
     row |= dict(preset=preset, verdict=j.verdict, effect=j.effect, low=j.low, high=j.high, n=j.n, planned=j.planned) | _rule(check, j)
     arms = sorted(check.arms.values()) if check else []
     row |= dict(seeds=list(j.seeds), detectable=j.detectable, smallest=claim.smallest, arms=arms, word=_told(j.verdict, arms, plan)) | need
