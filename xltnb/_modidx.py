@@ -1297,6 +1297,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                                         'xltnb/papers/arithmetic/figures.py'),
                                                  'xltnb.papers.arithmetic.figures.gains_df': ( 'papers/arithmetic/figures.html#gains_df',
                                                                                                'xltnb/papers/arithmetic/figures.py'),
+                                                 'xltnb.papers.arithmetic.figures.gate_markdown': ( 'papers/arithmetic/figures.html#gate_markdown',
+                                                                                                    'xltnb/papers/arithmetic/figures.py'),
                                                  'xltnb.papers.arithmetic.figures.go_markdown': ( 'papers/arithmetic/figures.html#go_markdown',
                                                                                                   'xltnb/papers/arithmetic/figures.py'),
                                                  'xltnb.papers.arithmetic.figures.lambda_fig': ( 'papers/arithmetic/figures.html#lambda_fig',

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['family_of', 'real_of', 'entities_of', 'arm_gains', 'arms_fig', 'lambda_fig', 'relatedness_df', 'relatedness_fig',
            'masked_fig', 'vectors_fig', 'real_fig', 'arithmetic_figures', 'gains_df', 'targets_df', 'lambdas_df',
-           'partners_df', 'cosines_df', 'real_df', 'entities_df', 'own_above_source', 'entities_markdown', 'nearest_df',
-           'family_presets_df', 'family_markdown', 'go_markdown']
+           'partners_df', 'cosines_df', 'real_df', 'entities_df', 'own_above_source', 'entities_markdown',
+           'gate_markdown', 'nearest_df', 'family_presets_df', 'family_markdown', 'go_markdown']
 
 # %% ../../../nbs/papers/arithmetic/11_figures.ipynb #6536eb7c
 from collections.abc import Iterable, Sequence
@@ -322,6 +322,17 @@ def entities_markdown(
             f"half English and half related minus English {gain('half', 'source')}; "
             f"own and related with λ tuned minus own {gain('own_tuned', 'own')}. "
             f"Own minus English: {'; '.join(f'{l} {x}' for l,x in own.items())}.")
+
+# %% ../../../nbs/papers/arithmetic/11_figures.ipynb #a62866e3
+def gate_markdown(
+    runs:Sequence[Record], # of the paper
+)->str: # a sentence; raises `XltError` without the wider run
+    "Say whether the wider run opens its gate: own above English in two thirds of the targets"
+    [run,*_] = entities_of(runs, 'entities_wide')
+    own = {t: x['own']>x['source'] for t,x in run.per_language.items() if t!=run.source}
+    below = ', '.join(t for t,above in own.items() if not above)
+    return (f'The own adapter is above the English one in **{sum(own.values())} of {len(own)}** targets' + f' (not in {below})'*bool(below)
+            + f": the gate is **{'open' if 3*sum(own.values())>=2*len(own) else 'shut'}**.")
 
 # %% ../../../nbs/papers/arithmetic/11_figures.ipynb #e9d82005
 def nearest_df(
