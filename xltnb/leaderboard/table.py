@@ -110,10 +110,10 @@ def benchmark_table(
     if not studies: raise XltError(f'no runs on {" or ".join(BENCHMARKS)}: name the folder that holds one in XLTNB_WIKIANN or XLTNB_XNLI')
     for (study,task),found in studies.items():
         [rows] = by_task(found).values()
-        told = gains(rows, metrics=('targets',)).set_index('row')
+        told,name = gains(rows, metrics=('targets',)), BENCHMARKS[task]
         for row,rs in rows.items():
-            gain = gains_text(told.loc[[row]].assign(row='').reset_index(drop=True)).strip() if row in told.index else ''
-            mean_of = f"{100*mean(r.metrics['targets'] for r in rs):.1f}"
-            cells.setdefault((study.partition('.')[0], row), {}).update({(BENCHMARKS[task],'others'): mean_of, (BENCHMARKS[task],'gain'): gain})
+            others = f"{100*mean(r.metrics['targets'] for r in rs):.1f}"
+            gain = gains_text(told[told.row==row].assign(row='')).strip()
+            cells.setdefault((study.partition('.')[0], row), {}).update({(name,'others'): others, (name,'gain'): gain})
     table = pd.DataFrame.from_dict(cells, orient='index').fillna('–')
     return table.rename_axis(index=['study','method']).sort_index(level=0, sort_remaining=False)
