@@ -308,7 +308,7 @@ def cmd_reproduce(
     cmd_report(paper, preset=preset, store=store, out=out)
     return code
 
-_CHEAPEST,_ENOUGH = 'salt.W11', 4 # a claim that a minute decides on two cores, and how many of its worlds suffice
+_CHEAPEST,_ENOUGH = 'salt.W11', 4 # a claim that two minutes decide on two cores, and how many of its worlds suffice
 
 def _decide_again(store, workers):
     "Decide one claim from nothing, whatever the repository ships"
