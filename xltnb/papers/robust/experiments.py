@@ -154,7 +154,8 @@ def _public_studies():
     "XNLI at a size for two cores"
     fine = FineCfg(epochs=3., batch=16, head_lr=1e-4, warmup=.1)
     cfg = RobustCfg('xnli_dev', 0, 500, PUBLIC_LANGS, matrix=_XNLI_PAIRS, matrix_items=150, fine=fine)
-    return dict(xnli=RobustStudy(cfg, 3, PUBLIC, 4, 270., bf16='yes', more=dict.fromkeys(PUBLIC, 4)))
+    return dict(xnli=RobustStudy(cfg, 3, PUBLIC, 4, 270., bf16='yes',
+        more=dict.fromkeys(PUBLIC, 4) | dict(plain=12, released=12, rsrp_fixed=10)))
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #41e6d77a
 _FINE = FineCfg(**INVENTED_RECIPE)
