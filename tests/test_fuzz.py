@@ -418,7 +418,8 @@ def test_recipes(tmp_path):
 def test_models(tmp_path):
     import torch
     from transformers import BertConfig, BertModel
-    from xltnb.models.encoders import load_encoder, quiet
+    from xltnb.models.encoders import load_encoder
+    from xltnb.models.folders import quiet
     from xltnb.models.subwords import build_tokenizer
     tok = build_tokenizer(('<s>', '<pad>', '</s>', '<unk>', '<mask>', '▁a', '▁b'), [0.]*7, dict(bos=0, pad=1, eos=2, unk=3, mask=4))
     with quiet():

@@ -11,8 +11,10 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, DebertaV2Config, DebertaV2Model, DistilBertConfig, DistilBertModel, XLMRobertaConfig, XLMRobertaForMaskedLM
 from xltnb.models import encoders
 from xltnb.core import XltError, seed_for
-from xltnb.models.encoders import encoder_file, load_encoder, load_mlm, save_mlm
-from xltnb.models.q4 import read_q4
+from xltnb.models.bert import save_mlm
+from xltnb.models.encoders import load_encoder, load_mlm
+from xltnb.models.pruning import benchmark_ids
+from xltnb.models.q4 import encoder_file, read_q4
 from xltnb.records.checkpoints import read_state
 from xltnb.papers.salt.gate import masked_accuracy, mlm_record, passing
 from xltnb.training.mlm import Corpus, Frame, MLMCfg, batches, draw_order, draw_rivals, hide, language_shares, masked_loss, masked_states, mlm_head, pack
@@ -229,7 +231,7 @@ def test_a_shipped_model_is_the_recorded_one(file):
     record = mlm_record(file)
     assert record['name'] == file.stem and file.stat().st_size < 16*2**20
     assert hashlib.sha256(file.read_bytes()).hexdigest() == record['sha256']
-    assert read_q4(file).sizes['vocab'] == record['vocab'] == len(encoders.benchmark_ids(read_q4(encoder_file())))
+    assert read_q4(file).sizes['vocab'] == record['vocab'] == len(benchmark_ids(read_q4(encoder_file())))
 
 
 def test_the_head_with_translations_differs_in_nothing_else():

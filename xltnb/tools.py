@@ -171,7 +171,8 @@ def _data_check():
 
 # %% ../nbs/07_tools.ipynb #01ec6e7a
 def _data_encoder(export):
-    from xltnb.models.encoders import encoder_file, export_encoder
+    from xltnb.models.bert import export_encoder
+    from xltnb.models.q4 import encoder_file
     where = export_encoder(out_file(export, 'export')) if export else encoder_file()
     print(f'the encoder: {where}')
 

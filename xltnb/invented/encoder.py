@@ -21,7 +21,8 @@ from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedToken
 
 from ..core import Config, XltError, seed_for, stable_hash, to_dict, within
 from ..files import cache_dir, sha256_of
-from ..models.encoders import has_weights, load_mlm, save_encoder
+from ..models.encoders import load_mlm
+from ..models.folders import has_weights, save_encoder
 from .world import Invented
 from .words import INVENTED_VERSIONS, NEAR_TO_FAR, InventedCfg
 from ..training.mlm import Frame, MLMCfg, hide, masked_loss, tokenise

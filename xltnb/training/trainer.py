@@ -31,7 +31,8 @@ from .checkpoints import Between, Keeping, alone, claim, identity, looks, whole
 from .methods import Method, check_methods
 from ..core import XltError, stable_hash
 from ..files import cache_dir, typed_path
-from ..models.encoders import load_encoder, quiet
+from ..models.encoders import load_encoder
+from ..models.folders import quiet
 from ..models.pruning import task_subwords
 from ..models.heads import add_head
 from .method_trainer import MethodTrainer, prepared

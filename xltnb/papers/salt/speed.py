@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from transformers import FillMaskPipeline, PreTrainedModel, PreTrainedTokenizerFast
 
-from ...models.encoders import load_encoder, load_mlm, quiet
+from ...models.encoders import load_encoder, load_mlm
+from ...models.folders import quiet
 from .proposals import context_batch, english_ids, english_like, english_pieces
 from .proposals import proposable, propose, word_pieces, word_places
 from ...studies.speed import alternate, best_device, figure, matmul_rate, rate, speed_figure
