@@ -36,7 +36,8 @@ from xltnb.training.settings import SCHEDULE, FineCfg
 from xltnb.training.arguments import arguments
 from xltnb.tasks.bench import load_bench
 from xltnb.tasks.task import Task, make_rows
-from xltnb.training.trainer import Finetuner, averaged, subwords_read
+from xltnb.training.choice import averaged
+from xltnb.training.trainer import Finetuner, subwords_read
 from xltnb.training.scores import generalized, logits_of, predict, spread, zero_shot
 from xltnb.training.views import view
 
@@ -500,7 +501,7 @@ def test_a_user_sees_how_it_goes(tmp_path, capsys, monkeypatch):
     assert 'So few' not in said  # steps were asked for
     Finetuner(add_head(net(), task.kind, task.labels, seed=0), task, FineCfg(epochs=1., batch=8), (), tokenizer(), use_cpu=True, out=tmp_path/'few', progress=True).fit()
     assert 'So few may not suffice: FineCfg(epochs=67) makes 200.' in capsys.readouterr().err
-    monkeypatch.setattr('xltnb.training.trainer.pays_bf16', lambda device: False)
+    monkeypatch.setattr('xltnb.training.foretell.pays_bf16', lambda device: False)
     Finetuner(add_head(net(), task.kind, task.labels, seed=0), task, FineCfg(steps=1, batch=8, bf16='yes'), (), tokenizer(), out=tmp_path/'half', progress=True).fit()
     assert 'in bfloat16 (slow on this processor' in capsys.readouterr().err
     assert list(z.table) == ['accuracy', 'chance', 'majority'] and 'German (de)' in str(z) and z.chance == 1/3

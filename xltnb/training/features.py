@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['text_features', 'span_features', 'make_features', 'pad_batch', 'by_length', 'ByLength', 'label_counts', 'Shared',
-           'decode']
+           'shared_loader', 'decode']
 
 # %% ../../nbs/training/00_features.ipynb #85dff250
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
+from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from ..core import XltError, check_name, seed_for
 from ..models.subwords import encode_words, glued
@@ -189,6 +190,27 @@ class Shared:
             mine = whole[self.rank::self.ranks]
             share = self.ranks*self.counts[mine].sum()/max(1, self.counts[whole].sum()) if mine else 0.
             yield [(i, float(share)) for i in mine or whole[:1]]
+
+# %% ../../nbs/training/00_features.ipynb #290363bf
+class _WithShare:
+    "Features with the share of their batch"
+    def __init__(self, feats): self.feats = feats
+    def __len__(self): return len(self.feats)
+    def __getitem__(self, at): return self.feats[at[0]] | dict(share=at[1])
+
+def shared_loader(
+    feats:Dataset, # features
+    batches:Shared, # of this process
+    collate:Callable, # features -> a batch
+    device:torch.device, # of this process
+    **own, # more of `DataLoader`
+)->DataLoader: # batches that say their `share`
+    "Load the batches of one process among several"
+    def collated(rows):
+        share = torch.tensor([r.pop('share') for r in rows][0])
+        return collate(rows) | dict(share=share)
+    loader = DataLoader(_WithShare(feats), batch_sampler=batches, collate_fn=collated, **own)
+    return prepare_data_loader(loader, device, 1, 0, put_on_device=True, non_blocking=own.get('pin_memory', False))
 
 # %% ../../nbs/training/00_features.ipynb #7a79caea
 def _best_span(start, end, spans, longest=30):
