@@ -113,7 +113,7 @@ def hf_model(
     name:str|Path, # of `hf_folder`, or a folder of ours
     **kw, # more of its `from_pretrained`
 )->tuple[PreTrainedModel,list[str]]: # a model, and the weights that it lacks
-    "Load a model of the library from safetensors alone, in float32"
+    "Load a model of the library from safetensors alone, in float32; raises `XltError` if it cannot"
     safe = dict(use_safetensors=True, trust_remote_code=False, dtype=torch.float32)
     with loading(f'could not load {name}', '; it needs config.json, model.safetensors and tokenizer files'):
         model,info = auto.from_pretrained(name, output_loading_info=True, **safe, **kw)
@@ -126,7 +126,7 @@ _TOKENIZERS = {'tokenizer.json','vocab.txt','vocab.json','sentencepiece.bpe.mode
 def hf_tokenizer(
     name:str, # of `hf_folder`
 )->PreTrainedTokenizerFast:
-    "Load the library's tokenizer, if there are files to make it from: without any, it would make an empty one"
+    "Load the library's tokenizer; raises `XltError` without files to make it from: the library would make an empty one"
     there = {p.name for p in Path(name).iterdir()} if Path(name).is_dir() else _TOKENIZERS
     if not there & _TOKENIZERS:
         files = ', '.join(sorted(_TOKENIZERS))

@@ -11,22 +11,21 @@ import time
 from pathlib import Path
 
 import torch
-from torch import nn
-from transformers import TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from .scores import bar, idle_cores
 from .settings import FineCfg, pays_bf16
 
 # %% ../../nbs/training/09_foretell.ipynb #e5110123
 def forward_seconds(
-    model:nn.Module, # an encoder with a head
-    batch:dict, # tensors on its device, labels among them
+    model:PreTrainedModel, # an encoder with a head
+    batch:dict, # tensors on its device, labels or positions of answers among them
     half:bool=False, # in bfloat16
 )->float: # the fastest of three passes, after a first one
     "Time a forward pass without gradient and without dropout"
     was,spent = model.training, []
     model.eval()
-    with torch.inference_mode(), torch.autocast(batch['labels'].device.type, torch.bfloat16, enabled=half):
+    with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=half):
         for _ in range(4):
             begin = time.perf_counter()
             model(**batch).loss.item()
