@@ -487,6 +487,14 @@ def test_experiments_name_their_arithmetic():
     assert not arguments(FineCfg(steps=1), 8, 0, Path('out'), use_cpu=True).bf16 and arguments(FineCfg(steps=1, bf16='yes'), 8, 0, Path('out')).bf16
 
 
+def test_questions_are_foretold(tmp_path, capsys):
+    "Their batches hold positions of answers and no labels"
+    row = dict(id=[str(i) for i in range(8)], question=[' '.join(WORDS[:3])]*8, context=[' '.join(WORDS[:20])]*8, answers=[dict(text=[WORDS[0]], answer_start=[0])]*8)
+    task = Task('toy', 'span', dict(en=DatasetDict({k: Dataset.from_dict(row) for k in ('train', 'validation', 'test')})), ())
+    run = Finetuner(add_head(net(), 'span', (), seed=0), task, FineCfg(steps=1, batch=8, max_len=32), (), tokenizer(), use_cpu=True, out=tmp_path/'out', progress=True)
+    assert run.fit().done and '1 updates of 8 rows' in capsys.readouterr().err
+
+
 def test_a_user_sees_how_it_goes(tmp_path, capsys, monkeypatch):
     "An estimate, a note on idle cores, a table with names; nothing is said where it was not asked for"
     monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: {0, 1, 2})
