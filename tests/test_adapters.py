@@ -358,7 +358,7 @@ def test_an_invertible_part_has_units():
 
 def test_files_are_written_as_the_library_writes_them(tmp_path):
     from safetensors.torch import save
-    from xltnb.models.adapters import TensorFile, float_word, write_tensors
+    from xltnb.models.tensors import TensorFile, float_word, write_tensors
     some = {'z': torch.randn(3, 2), 'a.b': torch.ones(5).bfloat16(), 'é': torch.zeros(0), 'h': torch.randn(4).half(), 'd': torch.randn(2).double(), 's': torch.tensor(1.)}
     with write_tensors(tmp_path/'x', {k: (float_word(v.dtype), v.shape) for k, v in some.items()}, dict(note='"naïve"\n')) as to:
         for k, v in reversed(some.items()): to.put(k, v.flatten())

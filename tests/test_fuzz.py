@@ -355,7 +355,8 @@ def tiny_adapter(name='es'):
 
 def test_headers(tmp_path):
     from safetensors.torch import save
-    from xltnb.models.adapters import load_adapter, open_tensors, read_header, save_adapter
+    from xltnb.models.adapters import load_adapter, read_header, save_adapter
+    from xltnb.models.tensors import open_tensors
     a = tiny_adapter()
     f = save_adapter(a, tmp_path/'es.safetensors')
     with open_tensors(f) as file: tree = json.loads(file.metadata()['xltnb'])

@@ -16,7 +16,8 @@ from pathlib import Path
 from ...core import Config, XltError, check_name, from_dict, one_of, stable_hash
 from ...files import atomic_write, json_of, read_text, read_yaml, typed_path
 from ...models.adapterhub import FILES, to_hub
-from ...models.adapters import Adapter, adapter_metadata, read_header, write_tensors
+from ...models.adapters import Adapter, adapter_metadata, read_header
+from ...models.tensors import write_tensors
 from .merges import Merge, MergeCfg, plan_merge
 from .vectors import TensorSource, check_same, language_vector, similarity
 

@@ -21,10 +21,11 @@ from transformers import DataCollatorForLanguageModeling, PrinterCallback, Train
 from transformers.utils import logging
 
 from ...core import XltError
-from ...models.adapters import Adapter, Backbone, BottleneckCfg, TensorFile, write_tensors
+from ...models.adapters import Adapter, Backbone, BottleneckCfg
 from ...models.attaching import attach
 from ...models.encoders import first_layers, load_encoder, load_mlm
 from ...models.heads import add_head
+from ...models.tensors import TensorFile, write_tensors
 from .merges import merge
 from .pipeline import answers, right
 from .vectors import cuts

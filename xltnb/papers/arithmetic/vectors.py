@@ -20,8 +20,8 @@ from torch import Tensor
 from ...core import XltError, check_number
 from ...files import json_of, plain_file, read_text, typed_path
 from ...models.adapterhub import from_hub
-from ...models.adapters import Adapter, FLOATS, TensorFile, all_finite, check_alike, hash_tensors, read_header
-from ...models.adapters import start_of, with_weights
+from ...models.adapters import Adapter, check_alike, read_header, start_of, with_weights
+from ...models.tensors import FLOATS, TensorFile, all_finite, hash_tensors
 
 # %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #38d42a3b
 def _shards(folder):
