@@ -1,5 +1,6 @@
 "The site builds, its links hold, its pages work in a browser without a network, and README is the front page"
 import http.server
+import re
 import shutil
 import threading
 from functools import partial
@@ -12,6 +13,8 @@ from xltnb.dev.links import dead_links, read_refs
 from xltnb.dev.sitemap import bare_name
 from xltnb.dev.readme import readme
 from xltnb.dev.staging import PLOTLY_MIME
+from xltnb.verdicts.start import start_pages
+from xltnb.verdicts.study import study
 
 WALKS = sorted((NBS/'papers').glob('*/*_walk.ipynb'))
 
@@ -124,7 +127,14 @@ def test_figures_and_formulas_in_a_browser(browser, tmp_path_factory, monkeypatc
 def test_readme_is_short_and_has_its_picture():
     assert len((ROOT/'README.md').read_text(encoding='utf-8').splitlines()) <= 80 # a row for each headline
     picture = (NBS/'finding.svg').read_text(encoding='utf-8')
+    numbers = re.findall(r'[+−]\d+', study('mothello').fig('transfer').layout.title.text)
+    assert len(numbers) == 3 and all(n in picture for n in numbers), f'{numbers} is not what the picture says: make docs'
     assert len(picture) < 60_000 and 'prefers-color-scheme' in picture and 'finding.svg' in (ROOT/'README.md').read_text(encoding='utf-8')
+
+
+def test_the_start_page_shows_a_picture_of_each_page():
+    text = (NBS/'start.ipynb').read_text(encoding='utf-8')
+    assert '[open it]' not in text and text.count('[![') == sum(map(len, start_pages().values())), 'execute nbs/start.ipynb again'
 
 
 @pytest.mark.parametrize('paper', ['mothello', 'robust', 'salt', 'arithmetic', 'metapretrain'])

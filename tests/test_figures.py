@@ -145,7 +145,7 @@ def test_a_short_and_a_long_pair_stand_side_by_side():
     fig = figures.probe_curve_fig(short+long)
     assert said(fig.layout.title) == 'Across languages: 0.55 after 12 M tokens (no anchors), 0.55 after 52 M tokens (longer)'
     assert len([t for t in fig.data if t.name == 'across languages, best symmetry']) == 2
-    assert said(figures.symmetry_fig(short+long).layout.title) == 'The best symmetry beats the control by +0.02 (no anchors), +0.20 (longer)'
+    assert said(figures.symmetry_fig(short+long).layout.title) == 'Best symmetry minus control: +0.02 (no anchors), +0.20 (longer)'
     assert said(figures.symmetry_fig(long).layout.title) == 'Longer: 0.50 as it is, 0.70 under the best symmetry, control 0.50'
     names = [n for n, _ in figures.mothello_figures(short+long)]
     assert 'the longer pair, by layer' in names and 'the longer pair, by layer' not in [n for n, _ in figures.mothello_figures(short)]

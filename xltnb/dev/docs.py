@@ -22,7 +22,7 @@ from ..files import project_root
 from ..verdicts.start import write_pictures
 from .fit import fit_page
 from .links import dead_links
-from .readme import write_readme
+from .readme import write_film, write_finding, write_readme
 from .sitemap import bare_name, check_names, find_pages, navbar, place_of, sidebars
 from .staging import mathml, stage_page
 from .ways import copy_records, link_origins, origin_of, papers_with_runs, record_page, stage_records
@@ -136,8 +136,10 @@ def publish(
     root:Path|None=None, # the checkout; found when None
     out:Path|None=None, # folder of the site; `_docs` of the checkout when None
 )->Path: # front door of the site
-    "Write README.md and build the site"
+    "Write README.md, its pictures and those of the start page, and build the site"
     write_readme(root)
+    write_finding(root=root)
+    write_film(root=root)
     write_pictures(root and Path(root)/'nbs')
     site = build_docs(root, out)
     dead = dead_links(site)

@@ -88,7 +88,7 @@ def _labelled(
     "Write the head of its column into each cell"
     above = {} # column -> (rows left, what was said)
     def row(m):
-        at,said = -1, [f'{heads[c]}: {t}'.strip(': ') for c,(_,t) in sorted(above.items()) if c<len(heads)]
+        at,over = -1, [f'{heads[c]}: {t}'.strip(': ') for c,(_,t) in sorted(above.items()) if c<len(heads)]
         taken = set(above)
         for c in taken: above[c] = (above[c][0]-1, above[c][1])
         for c in [c for c in taken if not above[c][0]]: del above[c]
@@ -98,8 +98,9 @@ def _labelled(
             if (n := _span(m[2], 'row'))>1: above[at] = (n-1, _said(m[3]))
             label = f' data-label="{_quoted(heads[at])}"' if at<len(heads) and heads[at] else ''
             at += _span(m[2], 'col')-1
-            return f'<{m[1]}{m[2]}{label}>{breakable(m[3])}</{m[1]}>'
-        of = f' data-of="{_quoted(", ".join(said))}"' if said else ''
+            said = f'<div>{breakable(m[3])}</div>' if label and m[3].strip() else breakable(m[3]) # one element beside the label
+            return f'<{m[1]}{m[2]}{label}>{said}</{m[1]}>'
+        of = f' data-of="{_quoted(", ".join(over))}"' if over else ''
         return f'{m[1]}{of}{m[2]}{_CELL.sub(cell, m[3])}</tr>'
     return _ROW.sub(row, rows)
 

@@ -14,10 +14,11 @@ from nbconvert import MarkdownExporter
 
 from ..files import project_root
 from ..still.still import still
-from ..verdicts.findings import amount, finding, headlines, seeds_of, signed
+from ..verdicts.findings import found_text, signed
 from ..records.published import find_papers, load_paper
 from ..runs.experiments import has_part, load_part
 from ..verdicts.study import study
+from ..verdicts.words import FAILED, HELD, OPEN, SMALLER, UNMEASURED
 
 # %% ../../nbs/dev/07_readme.ipynb #f8fbe9b8
 _PAGE_LINK = re.compile(r'\]\((?!https?:|#|/)((?:[\w.-]+/)*[\w.-]+(?:\.ipynb|\.svg|\.cff))')
@@ -54,21 +55,29 @@ def _where(citation):
 def _found(row):
     "What was found of a headline: '✓ **held**: SALT minus plain +18 points (17 to 19), 3 seeds'"
     sign,word = signed(row).split(' ', 1)
-    return f'{sign} **{word}**' + (f': {finding(row)}, {seeds_of(row)}' if amount(row) else '')
+    return ': '.join(filter(None, [f'{sign} **{word}**', found_text(row)]))
 
 # %% ../../nbs/dev/07_readme.ipynb #d81f1970
+_COUNTED = {'held': (HELD, SMALLER), 'not': (FAILED,), 'open': (OPEN, UNMEASURED)}
+
+def _count(rows):
+    "How the paper's own claims came out: '5 held, 2 not, 4 open'"
+    theirs = [r['verdict'] for r in rows if r['rank']!='ours']
+    return ', '.join(f'{n} {word}' for word,of in _COUNTED.items() if (n := sum(v in of for v in theirs)))
+
 def _lines(paper):
-    "Rows of a paper: what its abstract asserts beside what was found, the doors to it in the first row"
+    "Rows of a paper: what it claims beside what was found, the doors to it in the first row"
     c,folder = load_paper(paper).citation, f'papers/{paper}/{paper}'
     who = f"[{c.get('short', paper)}]({_where(c)}) ({c['authors'].split(',')[0].split()[-1]} et al. {c['year']})"
-    doors = f'[read]({folder}_walk.ipynb) · [play]({folder}_explore.ipynb) · [claims]({folder}_claims.ipynb)'
-    rows = headlines(paper)
-    return [f"| {who if i==0 else ''} | {r['text']} | {_found(r)} | {doors if i==0 else ''} |" for i,r in enumerate(rows)]
+    rows = study(paper).claims().rows
+    doors = f'[read]({folder}_walk.ipynb) · [play]({folder}_explore.ipynb) · [all claims]({folder}_claims.ipynb): {_count(rows)}'
+    first = [r for r in rows if r['rank']=='headline']
+    return [f"| {who if i==0 else ''} | {r['text']} | {_found(r)} | {doors if i==0 else ''} |" for i,r in enumerate(first)]
 
 def papers_markdown()->str: # a Markdown table; its links start in `nbs/`
-    "Write what the abstracts assert beside what was found, a row a sentence"
+    "Write the first claims of each paper beside what was found, a row a sentence, and how all its claims came out"
     walks = [p for p in find_papers() if (project_root()/'nbs'/'papers'/p/f'{p}_walk.ipynb').exists() and has_part(p, 'experiments')]
-    return '\n'.join(['| paper | its abstract says | found here | |', '|---|---|---|---|', *(l for p in walks for l in _lines(p))])
+    return '\n'.join(['| paper | it claims | found here | |', '|---|---|---|---|', *(l for p in walks for l in _lines(p))])
 
 # %% ../../nbs/dev/07_readme.ipynb #6c52ecc9
 def write_finding(

@@ -148,7 +148,7 @@ def gains_fig(
     title:str='', # default: the best row
     rows:Sequence[str]=(), # only these, in this order; default: all
 )->go.Figure:
-    "Draw the points of accuracy that every row gains over another; raises `XltError` when no row has a seed in common with it"
+    "Draw the points that each row gains over the one that the axis names; raises `XltError` when no row has a seed in common with it"
     if rows: arms = {r: arms[r] for r in rows if r in arms}
     t = gains(arms, base, metrics)
     if t.empty: raise XltError(f'no row has a seed in common with {base!r}: run both, as `xltnb plan` lists them')
@@ -161,7 +161,7 @@ def gains_fig(
         fig.add_trace(go.Scatter(x=at.gain, y=at.row, mode='markers', error_x=span, showlegend=False,
             marker=dict(symbol='line-ns-open', size=14, color=_SHOWN[m][1]), hovertemplate='%{y} %{x:+.2f}<extra></extra>'), 1, c)
         fig.add_vline(x=0, line=dict(color=INK, width=1), row=1, col=c)
-    fig.update_yaxes(autorange='reversed', type='category').update_xaxes(title='points gained')
+    fig.update_yaxes(autorange='reversed', type='category').update_xaxes(title=f'points over {base}')
     return dress(fig, title or _gains_title(t, base), f'paired by seed against {base}; bar: 95 % interval', 170+34*t.row.nunique(),
         runs=[r for a in t.row.unique() for r in arms[a]])
 

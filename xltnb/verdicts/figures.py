@@ -98,7 +98,10 @@ def _shade(fig, rows):
     for i,r in enumerate(reversed(rows)):
         if not (_finite(r.get('margin')) and _finite(r['effect'])): continue
         a,b = _claimed(r,low,high)
-        fig.add_shape(type='rect', x0=a, x1=b, y0=i-.32, y1=i+.32, fillcolor='#dcefe8', line_width=0, layer='below')
+        across = dict(y0=i-.32, y1=i+.32, layer='below')
+        fig.add_shape(type='rect', x0=a, x1=b, fillcolor='#dcefe8', line_width=0, **across)
+        small = [r['smallest'], -r['smallest']] if r.get('smallest') and r['verdict']==FAILED else []
+        for x in small: fig.add_shape(type='line', x0=x, x1=x, line=dict(color=QUIET, width=2, dash='dot'), **across)
     fig.update_xaxes(range=[low,high])
 
 # %% ../../nbs/verdicts/04_figures.ipynb #45e9e61a
@@ -115,7 +118,7 @@ def _claim_axes(fig, rows):
         ticktext=texts, tickfont=dict(size=12), showgrid=False, ticks='').update_xaxes(title='effect, in the unit of its rule')
 
 # %% ../../nbs/verdicts/04_figures.ipynb #07d1d21e
-@drawing('A bar inside the green band holds, one that crosses its edge is not settled')
+@drawing('A bar inside the green band holds; one outside it, or between dotted lines (too small to matter), does not; others are open')
 def claims_fig(
     claims_rows:list[dict], # claim, preset, verdict, effect, low, high, n; text, margin and rule if there are any
 )->go.Figure:

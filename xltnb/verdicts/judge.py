@@ -238,7 +238,7 @@ def judge_claim(
 # %% ../../nbs/verdicts/01_judge.ipynb #04327ccd
 def _check_row(check, j):
     "One check, for the report"
-    row = dict(effect=check.effect, rule=check.rule, margin=check.margin, why=check.why, verdict=j.verdict, value=j.effect)
+    row = dict(what=check.what, effect=check.effect, rule=check.rule, margin=check.margin, why=check.why, verdict=j.verdict, value=j.effect)
     row |= dict(low=j.low, high=j.high, n=j.n, seeds=list(j.seeds), detectable=j.detectable)
     row |= dict(arms=dict(check.arms), alone=j.alone, items=j.items, need_seeds=j.need_seeds, need_rows=j.need_rows)
     would = what_decides(j.need_seeds, j.need_rows) if j.verdict==OPEN else ''

@@ -55,13 +55,14 @@ def write_pictures(
 
 # %% ../../nbs/verdicts/10_start.ipynb #430fdcbd
 def _row(pages, nbs):
-    "Two pages side by side: names above, pictures below"
+    "Two pages side by side: names above, pictures below; a page alone keeps to its half"
     at = lambda p: p.relative_to(nbs).as_posix()
     names = [f'[{page_title(p)}]({at(p)})' for p in pages]
     def picture(p):
         drawn = (nbs/'start'/f'{p.stem}.svg').is_file()
         return f'[![{page_title(p)}](start/{p.stem}.svg)]({at(p)})' if drawn else f'[open it]({at(p)})'
-    return f'| {" | ".join(names)} |\n|{"---|"*len(names)}\n| {" | ".join(map(picture, pages))} |'
+    half = ['']*(2-len(pages))
+    return f'| {" | ".join(names+half)} |\n|---|---|\n| {" | ".join([*map(picture, pages), *half])} |'
 
 def start_board(
     nbs:Path|None=None, # folder of the notebooks; found when None

@@ -75,7 +75,7 @@ def arms_fig(
     base:str='source', # arm that is subtracted
     arms:Sequence[str]=_SHOWN, # arms shown
 )->go.Figure:
-    "Draw the points that each arm gains over another, a dot a seed"
+    "Draw the points that each arm gains over the one that the axis names, a dot a seed"
     runs = family_of(runs)
     t = arm_gains(runs, base, [a for a in arms if a!=base and a in runs[0].metrics])
     fig,names = go.Figure(), [_NAMES[a] for a in t.index]

@@ -35,7 +35,7 @@ def probe_board(
 
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #46540cd4
 _PANELS = ('the board', 'as the probe reads it', "the model's next move")
-_FELT,_LINE,_WRONG = '#e4efe6','#9db8a3','#c8372d'
+_FELT,_LINE,_WRONG,_FRAME = '#e4efe6','#9db8a3','#c8372d','#20262d' # the last is dark in dark mode too: it lies on felt
 def _names(n:int)->list: return [geometry(n).name(i) for i in range(n*n)]
 
 def _on_panel(panel:int)->dict: return dict(xaxis=f'x{panel}', yaxis=f'y{panel}', showlegend=False)
@@ -94,7 +94,7 @@ def empty_boards(
     frame = dict(symbol='square-open', size=270/n)
     true = [_discs(n,1), _mark(1,'last move',symbol='circle',size=50/n,color='#e08a1e')]
     read = [_discs(n,2), _mark(2,'wrong',color=_WRONG,**frame)]
-    fig = go.Figure(true+read+[_heat(n), _mark(3,'legal',color=INK,**frame)])
+    fig = go.Figure(true+read+[_heat(n), _mark(3,'legal',color=_FRAME,**frame)])
     for panel in (1,2,3): fig.update_layout(_axes(n,panel))
     fig.update_layout(annotations=[_note(i,t) for i,t in enumerate(_PANELS)], shapes=[l for p in (1,2,3) for l in _lines(n,p)])
     size = dict(width=940, height=428, margin=dict(l=24,r=14,t=100,b=32))

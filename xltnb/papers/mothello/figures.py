@@ -85,9 +85,9 @@ _SYMMETRY_NAMES = ('as it is', 'rotation', 'main diagonal', 'other diagonal')
 
 def _scores(record, i, show):
     "The four scores of the `i`-th run"
-    colour,symbol = COLOURS[('naive','anchors','sym')[i%3]], ('circle','square','diamond')[i%3]
+    colour,symbol = COLOURS[('naive','anchors','sym')[i%3]], ('circle','square','diamond','triangle-up','triangle-down')[i%5]
     return go.Scatter(y=_SYMMETRY_NAMES, x=[record.metrics[f'across_s{s}'] for s in range(4)], mode='lines+markers',
-        name=f'{("first","second","third")[i%3]} seed', legendgroup=str(i), showlegend=show, line=dict(color=colour, width=1),
+        name=f'run {i+1}', legendgroup=str(i), showlegend=show, line=dict(color=colour, width=1),
         marker=dict(size=9, color=colour, symbol=symbol), hovertemplate=f'seed {record.seed}, %{{y}}: %{{x:.3f}}')
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #bc893b25
@@ -101,10 +101,10 @@ def _controls(records, show):
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #fa6be4ba
 def _symmetry_title(arms):
-    "What one arm scores as it is, under the best symmetry, and at random; of several, by how much the best symmetry beats the random ones"
+    "What one arm scores as it is, under the best symmetry, and at random; of several, how far the best symmetry lies from the random ones"
     chance = lambda rs: np.mean([_control(r) for r in rs])
     gain = lambda rs: f"{mean_of(rs,'across_sym')-chance(rs):+.2f}"
-    if len(arms)>1: return 'The best symmetry beats the control by '+each_arm(arms, gain, str)
+    if len(arms)>1: return 'Best symmetry minus control: '+each_arm(arms, gain, str)
     (title,records), = arms.items()
     plain,best,control = mean_of(records,'across'), mean_of(records,'across_sym'), chance(records)
     who = title.split(', ')[-1]

@@ -101,7 +101,8 @@ def transfer_fig(
         _curves_panel(fig, c, rs, lax, c==1)
         for k,(x,y) in (printed or {}).get(rs[0].arm,{}).items():
             if (k0 := k.split('_')[0]) in COLOURS: fig.add_trace(_dashed(x, y, COLOURS[k0], c==1 and k=='source'),1,c)
-    fig.update_xaxes(title='finetuning (4: all of it)').update_yaxes(title='fraction of legal moves', col=1).update_yaxes(range=[0,1.02])
+    fig.update_xaxes(title='quarters of the finetuning').update_yaxes(range=[0,1.02])
+    fig.update_yaxes(title='legal moves, probe: fraction right', col=1)
     who = 'The other languages move on average' if any(_targets(rs[0]) for rs in arms.values()) else 'The other language moves'
     title = f'{who} '+each_arm(arms, lambda rs: _moved(rs,lax), str)+' points'
     side = 'either side' if lax else 'the side to move'
