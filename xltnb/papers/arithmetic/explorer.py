@@ -57,17 +57,19 @@ def _blank(corners):
     look = dict(symbol='circle-open', color=INK, line=dict(width=3))
     ring = lambda size: go.Scatter(mode='markers', showlegend=False, marker=dict(look, size=size))
     fig.add_trace(ring(14), 1, 1)
-    cells = dict(size=20, symbol='hexagon', colorscale='Viridis', line=dict(color=QUIET, width=1))
+    bar = dict(title='score', len=.36, y=.82, thickness=10)
+    cells = dict(size=20, symbol='hexagon', colorscale='Viridis', line=dict(color=QUIET, width=1), showscale=True, colorbar=bar)
     fig.add_trace(go.Scatter(mode='markers', showlegend=False, marker=cells, hovertemplate='%{customdata}<extra></extra>'), 1, 2)
     fig.add_trace(ring(30), 1, 2)
     x,y = zip(*(_flat(*p) for p in np.eye(3)))
-    under = ['top center','bottom center','bottom center']
-    fig.add_trace(go.Scatter(x=x, y=y, mode='text', text=corners, textposition=under, showlegend=False, hoverinfo='skip',
-                             textfont=dict(size=14)), 1, 2)
+    clear = [y[0]+.1, y[1]-.1, y[2]-.1] # above and below the cells
+    fig.add_trace(go.Scatter(x=x, y=clear, mode='text', text=corners, showlegend=False, hoverinfo='skip', textfont=dict(size=14)), 1, 2)
     fig.add_trace(go.Bar(showlegend=False, hovertemplate='%{x} %{y:.3f}<extra></extra>'), 2, 1)
     for colour in ('source','target'): fig.add_trace(go.Bar(marker_color=COLOURS[colour]), 2, 2)
-    fig.update_xaxes(visible=False, range=[-.12,1.12], row=1, col=2).update_yaxes(visible=False, range=[-.14,1.02], row=1, col=2)
-    fig.update_xaxes(title='λ, weight of the source', row=1, col=1).update_yaxes(range=[0,1], row=2, col=1)
+    bare = dict(showticklabels=False, showgrid=False, ticks='', showline=False, row=1, col=2)
+    fig.update_xaxes(range=[-.12,1.12], **bare).update_yaxes(range=[-.18,1.06], **bare)
+    fig.update_xaxes(title='λ, weight of the source', row=1, col=1).update_yaxes(title='right', row=1, col=1)
+    fig.update_yaxes(title='right', range=[0,1], row=2, col=1).update_yaxes(title='cosine', row=2, col=2)
     return dress(fig, '', ' <br> ', height=640, barmode='group')
 
 # %% ../../../nbs/papers/arithmetic/12_explorer.ipynb #f39efc35

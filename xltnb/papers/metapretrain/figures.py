@@ -118,7 +118,7 @@ def _points(fig, a, rs, metric, c):
 _ARM_METRICS = dict(loss_en='loss in English', loss_others='loss in the others', probe_G='probe in English (F1)',
     retrieval='retrieval (P@1)')
 
-@drawing('Arms whose intervals overlap are not told apart')
+@drawing('A loss is better lower, the rest higher; claims compare arms seed by seed, which tells more than two bars')
 def abilities_fig(
     records:Iterable[Record], # runs of the paper
     metrics:dict=_ARM_METRICS, # metric -> its name
