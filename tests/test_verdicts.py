@@ -47,14 +47,14 @@ def test_a_softer_verdict_has_a_reason(rows):
     "Widened for the number of checks, the interval contains an edge; the claim says so"
     for row in rows:
         for c in row['checks']:
-            if not c['alone']: continue
-            wide = crossed_ci(c['seeds'], c['items'], 1-.05/len(row['checks']))[1:]
+            if not c['alone'] or 'the precondition' in c['note']: continue
+            wide = crossed_ci(c['seeds'], c['items'], 1-(1-c['level'])/len(row['checks']))[1:]
             assert word(*wide, c['rule'], c['margin']) == 'not settled' or max(map(abs, wide)) > row['smallest'] > 0
             assert f"{c['alone']} alone, but not as one of {len(row['checks'])} checks" in row['note']
 
 
 def test_what_is_unclear_says_what_would_decide(rows):
-    says = lambda r: any(s in r['note'] for s in ('would settle it', 'more seeds alone cannot settle it'))
+    says = lambda r: any(s in r['note'] for s in ('would settle it', 'more seeds alone cannot settle it', 'the precondition'))
     unsure = lambda r: r['verdict'] == 'not settled' and r['n'] > 2
     for row in rows:
         for r in (row, *row['checks']): assert says(r) or not unsure(r), row['claim']
@@ -122,7 +122,7 @@ def test_more_seeds_than_planned_are_a_second_look(planted_paper, monkeypatch):
     once = judge_plan(Plan('planted.C0', 'laptop', jobs, store)).rows[0]
     monkeypatch.setattr(judge, '_planned_jobs', lambda *a: jobs[:2])
     twice = judge_plan(Plan('planted.C0', 'laptop', jobs, store, 3)).rows[0]
-    assert 'more seeds than planned, so a 97.5 % interval' in twice['note'] and twice['low'] < once['low'] and 'planned, so' not in once['note']
+    assert 'seeds were added after a look, so a 97.5 % interval' in twice['note'] and twice['low'] < once['low'] and 'planned, so' not in once['note']
 
 
 def test_a_changed_rule_judges_older_runs_only_where_the_change_is_declared(tmp_path):
@@ -319,7 +319,7 @@ def by_hand(row):
         ms_items = S*((of_items-y.mean())**2).sum()/(n-1)
         ms_rest = ((y-of_seeds[:, None]-of_items+y.mean())**2).sum()/((S-1)*(n-1))
         v_items += max(0, ms_items-ms_rest)/(S*n)
-    half = t.ppf(.975, (S-1)*(v_seeds+v_items)/v_seeds)*math.sqrt(v_seeds+v_items)
+    half = t.ppf((1+row['level'])/2, (S-1)*(v_seeds+v_items)/v_seeds)*math.sqrt(v_seeds+v_items)
     return total.mean(), total.mean()-half, total.mean()+half
 
 

@@ -77,7 +77,7 @@ def _lines(paper):
 def papers_markdown()->str: # a Markdown table; its links start in `nbs/`
     "Write the first claims of each paper beside what was found, a row a sentence, and how all its claims came out"
     walks = [p for p in find_papers() if (project_root()/'nbs'/'papers'/p/f'{p}_walk.ipynb').exists() and has_part(p, 'experiments')]
-    return '\n'.join(['| paper | it claims | found here | |', '|---|---|---|---|', *(l for p in walks for l in _lines(p))])
+    return '\n'.join(['| paper | asked here | found here | |', '|---|---|---|---|', *(l for p in walks for l in _lines(p))])
 
 # %% ../../nbs/dev/07_readme.ipynb #6c52ecc9
 def write_finding(

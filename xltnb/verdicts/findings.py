@@ -60,13 +60,16 @@ def beside(
 )->str: # 'SALT minus plain −1.8 points (−3.4 to −0.2)', '' where the claim held or has one check alone
     "Say what the other checks found that a claim without a *held* rests on"
     others = [c | dict(effect=c['value'], unit=row.get('unit')) for c in row.get('checks', ())[1:] if c.get('what')]
-    return '; '.join(filter(None, map(finding, others if row['verdict'] in (FAILED, OPEN) else ())))
+    seeds = lambda c: f', {seeds_of(c)}'*(c['n']!=row['n'])
+    return '; '.join(finding(c)+seeds(c) for c in others if row['verdict'] in (FAILED, OPEN) and amount(c))
 
 def found_text(
     row:dict, # of `Claims.rows`
 )->str: # 'SALT minus random words +0.3 points (−0.5 to 1.2), 6 seeds; SALT minus plain −1.8 points (−3.4 to −0.2)'
     "Say all that was found of a claim: by the check that decides, its seeds, and the others"
-    return '; '.join(filter(None, [f'{finding(row)}, {seeds_of(row)}', beside(row)]))*bool(amount(row))
+    small = f"{100*row['smallest']:g} points" if row.get('unit')=='points' else f"{row.get('smallest', 0):g}"
+    none = f', so no effect of {small} or more'*('no effect of' in row['checks'][0]['note']) if row.get('checks') else ''
+    return '; '.join(filter(None, [f'{finding(row)}, {seeds_of(row)}{none}', beside(row)]))*bool(amount(row))
 
 def sentence(
     row:dict, # of `Claims.rows`

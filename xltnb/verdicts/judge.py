@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from html import escape
 
 import numpy as np
 
@@ -40,6 +41,7 @@ class Judged:
     need_seeds:float = math.nan # seeds that would settle it, infinite where none do
     need_rows:float = math.nan # times the test rows that would; at most 1 where they suffice
     planned:int = 0 # seeds that the plan has
+    level:float = .95 # of the interval
 
 # %% ../../nbs/verdicts/01_judge.ipynb #f8272e28
 _AGAIN = 'run them again (XLTNB_FRESH=1 leaves the committed records aside)'
@@ -103,7 +105,7 @@ def judge(
     v = verdict(low, high, math.inf if fixed else len(xs), check.rule, check.margin, smallest)
     keys = tuple(sorted({r.key for x in runs for r in x.values()}))
     note = _notes(_said(v, xs, low, high, check, smallest, fixed), note)
-    return Judged(v, effect, low, high, len(xs), tuple(xs), detectable(xs) if len(xs)>1 else math.nan, keys, note, items)
+    return Judged(v, effect, low, high, len(xs), tuple(xs), detectable(xs) if len(xs)>1 else math.nan, keys, note, items, level=level)
 
 # %% ../../nbs/verdicts/01_judge.ipynb #d09f1262
 def paired_runs(
@@ -194,20 +196,21 @@ def _left_out(check, jobs, found, runs, j):
 @cache
 def _planned_jobs(paper, preset): return jobs_for(paper, preset)
 
-def _looks(check, plan):
-    "How often the runs of a check were looked at: twice where there are more seeds than its preset plans"
+def _looks(claim, check, plan):
+    "How often the runs of a check were looked at: twice where seeds were added after a look, by its plan or beyond it"
+    if plan.preset in claim.looked: return 2
     if not plan.seeds: return 1
     return 1+(planned_seeds(check, plan.jobs)>planned_seeds(check, _planned_jobs(plan.target.partition('.')[0], plan.preset)))
 
 # %% ../../nbs/verdicts/01_judge.ipynb #1b37b1bd
 def _judge_check(claim, check, plan, get):
     "One check of a claim, with notes on what was left out"
-    found,looks = paired_runs(check, plan.jobs, get), _looks(check, plan)
+    found,looks = paired_runs(check, plan.jobs, get), _looks(claim, check, plan)
     error = .05/looks
     runs,count = [r for r in found if _same_data(r)], len(claim.at(plan.preset))
     fixed = not drawn_jobs(check, plan.jobs)
     j = _left_out(check, plan.jobs, found, runs, _among(count, check, runs, fixed, claim.smallest, error))
-    if looks>1: j = replace(j, note=_notes('more seeds than planned, so a 97.5 % interval', j.note))
+    if looks>1: j = replace(j, note=_notes('seeds were added after a look, so a 97.5 % interval', j.note))
     if _stale(claim, plan.preset, runs): j = replace(j, verdict=UNMEASURED, note=f'the rule was changed after these runs; {_AGAIN}')
     return _needs(j, check, count, claim.smallest, error)
 
@@ -239,7 +242,7 @@ def judge_claim(
 def _check_row(check, j):
     "One check, for the report"
     row = dict(what=check.what, effect=check.effect, rule=check.rule, margin=check.margin, why=check.why, verdict=j.verdict, value=j.effect)
-    row |= dict(low=j.low, high=j.high, n=j.n, seeds=list(j.seeds), detectable=j.detectable)
+    row |= dict(low=j.low, high=j.high, level=j.level, n=j.n, seeds=list(j.seeds), detectable=j.detectable)
     row |= dict(arms=dict(check.arms), alone=j.alone, items=j.items, need_seeds=j.need_seeds, need_rows=j.need_rows)
     would = what_decides(j.need_seeds, j.need_rows) if j.verdict==OPEN else ''
     return row | dict(keys=list(j.keys), note=_notes(would, j.note))
@@ -338,7 +341,13 @@ class Claims:
         words = [r['verdict'] for r in self.rows]
         return f'{len(words)} claim{"s"*(len(words)!=1)}: '+', '.join(f'{words.count(w)} {w}' for w in reversed(WORST) if w in words)
 
-    def _repr_html_(self): return numbers_html(self.df[['claim','verdict','effect','low','high','n','preset','text','note']])
+    def _repr_html_(self):
+        "The table, with the notes folded below it"
+        words = [f"{r['verdict']}{'*'*bool(r.get('changed'))}" for r in self.rows] # an asterisk: the rule was changed, and a note says why
+        df = self.df.assign(verdict=words)[['claim','verdict','effect','low','high','n','text']]
+        notes = ''.join(f"<li><b>{r['claim']}</b>: {escape(r['note'])}</li>" for r in self.rows if r.get('note'))
+        folded = f'<details><summary>Notes: what is missing, what was changed (*) and why</summary><ul>{notes}</ul></details>'
+        return numbers_html(df) + folded*bool(notes)
 
 # %% ../../nbs/verdicts/01_judge.ipynb #208c1043
 def _claims_of(plan):

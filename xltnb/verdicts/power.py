@@ -43,8 +43,9 @@ def _power_row(claim, check, plan, get, jobs_at):
     sd = stdev(_effects(check, runs)) if runs and drawn else nan
     pulls = item_pulls(check, runs)[0] if runs else {}
     items = items_se(pulls.values())
-    by_seeds,by_rows = float(crossed_half(sd, n)) if n>1 else nan, float(t_half(items or nan, float('inf')))
-    half = float(crossed_half(sd, n, items)) if n>1 and isfinite(sd) else by_rows
+    level = .975 if plan.preset in claim.looked else .95
+    by_seeds,by_rows = float(crossed_half(sd, n, 0., level)) if n>1 else nan, float(t_half(items or nan, float('inf'), level))
+    half = float(crossed_half(sd, n, items, level)) if n>1 and isfinite(sd) else by_rows
     return dict(claim=claim.id, effect=_spelled(check.effect, check.arms), rule=check.rule, margin=check.margin, half_width=half,
         seeds=n, sd=sd, by_seeds=by_seeds, rows=max(pulls, default=0), by_rows=by_rows, of=of)
 
@@ -85,7 +86,7 @@ def _to_decide(row, check, plan):
     arms = sorted(check['arms'].values())
     hours = more*_seed_cost(arms, plan.jobs)/3600 if sure else None
     return dict(claim=row['claim'], effect=_spelled(check['effect'], check['arms']), n=check['n'],
-        seeds=int(need) if sure else None, more=more, hours=hours, rows=rows if rows>=1 else None, arms=arms, says=what_decides(need, rows))
+        seeds=int(need) if sure else None, more=more, hours=hours, rows=rows if rows>=1 else None, arms=arms, says=what_decides(need, rows) or check['note'])
 
 # %% ../../nbs/verdicts/03_power.ipynb #825b454e
 def to_decide(

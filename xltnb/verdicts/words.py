@@ -30,7 +30,7 @@ def verdict(
     if n<3 or not (isfinite(low) and isfinite(high)): return OPEN
     a,b = claimed_range(rule, margin)
     if (a<=low and high<=b) if rule=='within' else (a<low and high<b): return HELD
-    if rule!='within' and -smallest<=low and high<=smallest and max(abs(low), abs(high))>0: return FAILED
+    if rule!='within' and not a<0<b and -smallest<=low and high<=smallest and max(abs(low), abs(high))>0: return FAILED
     if low<=b and a<=high: return OPEN
     return SMALLER if (a>0 and low>0) or (b<0 and high<0) else FAILED
 
