@@ -345,7 +345,7 @@ class Claims:
         "The table, with the notes folded below it"
         words = [f"{r['verdict']}{'*'*bool(r.get('changed'))}" for r in self.rows] # an asterisk: the rule was changed, and a note says why
         df = self.df.assign(verdict=words)[['claim','verdict','effect','low','high','n','text']]
-        notes = ''.join(f"<li><b>{r['claim']}</b>: {escape(r['note'])}</li>" for r in self.rows if r.get('note'))
+        notes = ''.join(f"<li><b>{escape(str(r['claim']))}</b>: {escape(r['note'])}</li>" for r in self.rows if r.get('note'))
         folded = f'<details><summary>Notes: what is missing, what was changed (*) and why</summary><ul>{notes}</ul></details>'
         return numbers_html(df) + folded*bool(notes)
 

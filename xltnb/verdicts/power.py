@@ -86,7 +86,8 @@ def _to_decide(row, check, plan):
     arms = sorted(check['arms'].values())
     hours = more*_seed_cost(arms, plan.jobs)/3600 if sure else None
     return dict(claim=row['claim'], effect=_spelled(check['effect'], check['arms']), n=check['n'],
-        seeds=int(need) if sure else None, more=more, hours=hours, rows=rows if rows>=1 else None, arms=arms, says=what_decides(need, rows) or check['note'])
+        seeds=int(need) if sure else None, more=more, hours=hours, rows=rows if rows>=1 else None, arms=arms,
+        says=what_decides(need, rows) or check['note'])
 
 # %% ../../nbs/verdicts/03_power.ipynb #825b454e
 def to_decide(
