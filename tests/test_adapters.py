@@ -294,6 +294,21 @@ def test_old_published_layout(tmp_path):
     with attach(masked('bert'), b) as on: on.model(IDS)
 
 
+def test_a_folder_holds_one_adapter_whatever_the_format(tmp_path):
+    a, b = (Adapter(n, BottleneckCfg(), Backbone('bert', 2, 64, 128), init=i) for i, n in enumerate('ab'))
+    to_hub(b, to_hub(a, tmp_path), pickled=True)
+    with pytest.raises(XltError, match='is a pickle'): from_hub(tmp_path)
+    unpickle(tmp_path)
+    assert (from_hub(tmp_path).name, from_hub(tmp_path).fingerprint) == ('b', b.fingerprint)
+    to_hub(a, tmp_path)
+    assert from_hub(tmp_path).fingerprint == a.fingerprint and not (tmp_path/FILES['adapter'][2]).exists()
+
+
+def test_a_half_precision_adapter_has_a_fingerprint():
+    a = Adapter('a', BottleneckCfg(), Backbone('bert', 2, 64, 128))
+    assert a.fingerprint != a.half().fingerprint == a.fingerprint
+
+
 def test_hub_refusals(tmp_path):
     a = Adapter('es', BottleneckCfg(), Backbone('bert', 2, 64, 128))
     for key, value in dict(is_parallel=True, phm_layer=True, use_gating=True, ln_after=True, scaling='learned', reduction_factor={'0': 2}, inv_adapter='glow').items():

@@ -327,3 +327,18 @@ def test_a_claim_stands_on_its_own_adapter(own, half, word, said):
     row = _claim_row(claim, plan, checks, kept.get)
     assert row['verdict'] == word and said in row['note'] and bool(said) == ('precondition' in row['note'])
     if said: assert {j.verdict for _, j in checks} == {'not settled'} and row['expression'] == 'e.half - e.source'
+
+
+def test_a_task_adapter_is_drawn_by_its_seed_alone():
+    "What ran before in the process changes nothing, and is not changed"
+    import numpy as np
+    from transformers import BertConfig, BertModel
+    from xltnb.papers.arithmetic.pipeline import TaskCfg, train_task
+    net = BertModel(BertConfig(vocab_size=40, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64), add_pooling_layer=False)
+    ids = np.random.default_rng(0).integers(5, 40, (8, 6))
+    def trained(before):
+        torch.manual_seed(before)
+        return train_task(net, 'tag', ('a', 'b'), (ids, ids % 2), 0, None, TaskCfg(epochs=1, batch=4), seed=3)[1].fingerprint, torch.rand(1).item()
+    (one, next_one), (other, next_other) = trained(0), trained(1)
+    torch.manual_seed(0)
+    assert one == other and next_one == torch.rand(1).item() != next_other

@@ -196,6 +196,9 @@ def test_the_default_vocabulary_reads_every_script(whole):
     with pytest.warns(UserWarning, match=r'^\d+% of the subwords of this text were pruned'): small(list(SENTENCES.values()))
     with pytest.warns(UserWarning, match=r'[0-9.]+% of the text becomes <unk>, the rest is cut'): small([SENTENCES['Lao']])
     assert sum(fraction_lost(small, whole, [v]) > .1 for v in SENTENCES.values()) >= 8
+    lost = fraction_lost(small, whole, [*SENTENCES.values()])
+    for t in (small, whole): t([*SENTENCES.values()], truncation=True, max_length=4)
+    assert fraction_lost(small, whole, [*SENTENCES.values()]) == lost, 'an earlier call cut the texts'
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         small(some_texts(1)+['\U00013000'])  # a hieroglyph that no vocabulary knows

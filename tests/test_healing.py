@@ -123,6 +123,22 @@ def test_a_checkpoint_vouches_for_what_it_says_too(tmp_path):
     with pytest.raises(Damaged): read_state(f)
 
 
+def test_a_checkpoint_that_cannot_be_read_now_is_left_as_it_is(tmp_path, monkeypatch):
+    "Too many open files is no damage"
+    from pathlib import Path
+
+    import torch
+
+    from xltnb.records.checkpoints import newest_state, write_state
+    f = tmp_path/'a.safetensors'
+    write_state(f, dict(w=torch.ones(3)), dict(step=7))
+    def full(*a): raise OSError(24, 'Too many open files')
+    with monkeypatch.context() as m:
+        m.setattr(Path, 'read_bytes', full)
+        with pytest.raises(XltError, match='Too many open files'): newest_state(f)
+    assert newest_state(f)[1] == dict(step=7) and [p.name for p in tmp_path.iterdir()] == [f.name]
+
+
 def test_a_sealed_folder_vouches_for_each_file(tmp_path):
     "A byte that is changed, a file too many, a file too few; hidden files do not count"
     from xltnb.records.checkpoints import Damaged, read_seal, write_seal

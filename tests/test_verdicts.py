@@ -60,6 +60,13 @@ def test_what_is_unclear_says_what_would_decide(rows):
         for r in (row, *row['checks']): assert says(r) or not unsure(r), row['claim']
 
 
+def test_a_seed_without_a_number_says_nothing():
+    from math import isnan, nan
+    from xltnb.stats import crossed_diff, detectable, paired_diff, seeds_to_decide
+    xs = [nan, 1., 2.]
+    assert all(map(isnan, (paired_diff(xs, [0]*3).low, crossed_diff(xs).low, detectable(xs), seeds_to_decide(xs, [0.]))))
+
+
 PLANTED = [ # rule, margin, low, high, seeds, word
     ('above', .2, .25, .4, 3, 'held'), ('above', .2, .2, .4, 3, 'not settled'), ('above', .2, .1, .4, 3, 'not settled'), ('above', .2, .1, .2, 3, 'not settled'),
     ('above', .2, .05, .15, 3, 'held, smaller'), ('above', .2, 0., .15, 3, 'did not hold'), ('above', .2, -.17, .01, 3, 'did not hold'), ('above', .2, -.3, -.1, 3, 'did not hold'),

@@ -1665,6 +1665,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                                     'xltnb/papers/arithmetic/vectors.py'),
                                                  'xltnb.papers.arithmetic.vectors._check_models': ( 'papers/arithmetic/vectors.html#_check_models',
                                                                                                     'xltnb/papers/arithmetic/vectors.py'),
+                                                 'xltnb.papers.arithmetic.vectors._exact': ( 'papers/arithmetic/vectors.html#_exact',
+                                                                                             'xltnb/papers/arithmetic/vectors.py'),
                                                  'xltnb.papers.arithmetic.vectors._hub_or_peft': ( 'papers/arithmetic/vectors.html#_hub_or_peft',
                                                                                                    'xltnb/papers/arithmetic/vectors.py'),
                                                  'xltnb.papers.arithmetic.vectors._shards': ( 'papers/arithmetic/vectors.html#_shards',

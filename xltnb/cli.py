@@ -40,7 +40,7 @@ def _presets():
 def _pages(): return [p.stem for p in (project_root()/'nbs'/'papers').rglob('[!._]*.ipynb') if not p.name[:2].isdigit()]
 
 # %% ../nbs/08_cli.ipynb #0ea57653
-OFFERS = dict(paper=_papers, target=_targets_of, preset=_presets, page=_pages, engine=lambda: ('local', 'inline', 'ray', 'slurm'),
+OFFERS = dict(paper=_papers, target=_targets_of, preset=_presets, page=_pages, engine=lambda: ('local', 'inline', 'ray', 'slurm', 'ranks'),
     device=lambda: ('cpu', 'cuda'), what=lambda: DATA,
     scale=lambda: ('frozen', 'finetune'), shell=lambda: SHELLS) # parameter -> what the shell may offer
 

@@ -18,7 +18,8 @@ from .core import XltError
 
 # %% ../nbs/02_stats.ipynb #084afd32
 def _sd(xs):
-    "Standard deviation; NaN for scores that are all alike but for rounding, since seeds that agree by chance say nothing of the others"
+    "Standard deviation; NaN where one is none, and where all are alike but for rounding: seeds that agree by chance say nothing of the others"
+    if not all(map(isfinite, xs)): return nan
     sd = stdev(xs)
     return sd if sd>1e-12*max(map(abs, xs)) else nan
 
@@ -151,7 +152,9 @@ def detectable(
     n = n or (len(xs) if several else 0)
     if not n: raise XltError('detectable needs `n` when it is given a standard deviation')
     if n<2 or (several and len(xs)<2): return inf
-    sd = stdev(map(float, xs)) if several else float(xs)
+    xs = [*map(float, xs)] if several else float(xs)
+    if several and not all(map(isfinite, xs)): return nan
+    sd = stdev(xs) if several else xs
     return float(nctdtrinc(n-1, 1-power, stdtrit(n-1, (1+level)/2))) * sd/sqrt(n)
 
 # %% ../nbs/02_stats.ipynb #45a3639c
@@ -174,7 +177,7 @@ def seeds_to_decide(
     most:int=10_000, # seeds that are tried
 )->float: # 3 or more; infinite where `most` do not suffice, NaN for fewer than two seeds
     "Find the smallest number of seeds whose interval, with this mean, spread and items, contains no edge of the range"
-    if len(xs)<2: return nan
+    if len(xs)<2 or not all(map(isfinite, xs)): return nan
     distance = min(abs(mean(xs)-e) for e in edges)
     enough = np.flatnonzero(crossed_half(stdev(xs), np.arange(3, most+1), items, level)<distance)
     return float(3+enough[0]) if len(enough) else inf

@@ -98,7 +98,7 @@ def _labelled(
             if (n := _span(m[2], 'row'))>1: above[at] = (n-1, _said(m[3]))
             label = f' data-label="{_quoted(heads[at])}"' if at<len(heads) and heads[at] else ''
             at += _span(m[2], 'col')-1
-            said = f'<div>{breakable(m[3])}</div>' if label and m[3].strip() else breakable(m[3]) # one element beside the label
+            said = f'<div>{breakable(m[3])}</div>'*bool(m[3].strip()) # one element beside the label, or none
             return f'<{m[1]}{m[2]}{label}>{said}</{m[1]}>'
         of = f' data-of="{_quoted(", ".join(over))}"' if over else ''
         return f'{m[1]}{of}{m[2]}{_CELL.sub(cell, m[3])}</tr>'

@@ -250,7 +250,7 @@ def hub_config(
 
 # %% ../../nbs/models/10_adapterhub.ipynb #d3f205b2
 def _write(folder, what, text, tensors, pickled=False):
-    "Weights first, then the configuration, without which a folder is none"
+    "Weights first, then the configuration, without which a folder is none; weights of the other kind go, since readers prefer one"
     config,safe,bin_ = FILES[what]
     folder = typed_path(folder, 'folder')
     if pickled:
@@ -258,6 +258,7 @@ def _write(folder, what, text, tensors, pickled=False):
         torch.save(tensors, data)
         atomic_write(folder/bin_, data.getvalue())
     else: atomic_write(folder/safe, tensor_bytes(tensors))
+    (folder/(safe if pickled else bin_)).unlink(missing_ok=True)
     atomic_write(folder/config, text)
     return folder
 

@@ -113,13 +113,13 @@ def fraction_lost(
 )->float: # 0..1
     "Measure the fraction of a text's subwords that pruning took away"
     lacks = cache(lambda token: small.backend_tokenizer.token_to_id(token) is None)
-    made = whole.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)
+    made = engine(whole).encode_batch(list(texts), add_special_tokens=False)
     found = [t for e in made for t,i in zip(e.tokens, e.ids) if i!=whole.unk_token_id] # an unknown token is told as it stands in the text
     return sum(map(lacks, found))/max(1, len(found))
 
 def _fraction_unread(small, texts):
     "Fraction of a text's characters, spaces left out, that stand under an unknown token"
-    made = small.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)
+    made = engine(small).encode_batch(list(texts), add_special_tokens=False)
     letters = lambda text, a, b: len(''.join(text[a:b].split()))
     lost = sum(letters(text, *o) for text,e in zip(texts, made) for o,i in zip(e.offsets, e.ids) if i==small.unk_token_id)
     return lost/max(1, sum(letters(t, 0, len(t)) for t in texts))

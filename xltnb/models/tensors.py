@@ -71,11 +71,11 @@ def fingerprint(
 
 # %% ../../nbs/models/07_tensors.ipynb #892795d7
 def check_sums(
-    weights:dict, # name -> float32 tensor
+    weights:dict, # name -> floating-point tensor
 )->tuple: # two numbers a tensor
     "Compute what tells at the speed of reading whether weights have changed: a sum of their bits, and a sum weighted by position"
     ramp = torch.arange(1., max((v.numel() for v in weights.values()), default=0)+1)
-    flat = [v.detach().cpu().contiguous().flatten() for v in weights.values()]
+    flat = [v.detach().cpu().float().contiguous().flatten() for v in weights.values()]
     bits = lambda v: int(v.view(torch.int64 if len(v)%2==0 else torch.int32).sum())
     return tuple((bits(v), float(torch.dot(v, ramp[:len(v)]))) for v in flat)
 

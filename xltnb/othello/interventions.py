@@ -48,6 +48,7 @@ def make_cases(
     res = []
     for i in range(len(gs.games)):
         t = int(rng.integers(first, last+1))
+        if t>r.length[i]: continue # the game ended before
         pos = Position(gs.n, int(r.black[i,t-1]), int(r.white[i,t-1]), bool(r.black_moves[i,t-1]))
         square = int(rng.choice([s for s in range(g.squares) if (pos.black|pos.white)>>s & 1]))
         colour = 0 if pos.black>>square & 1 else 2

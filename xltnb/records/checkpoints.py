@@ -37,7 +37,7 @@ def _with_header(raw, meta):
 # %% ../../nbs/records/07_checkpoints.ipynb #ddadae77
 def _clear(path, seconds=600):
     "Remove what killed processes left beside a file; one that is being written now is younger"
-    for tmp in (*path.parent.glob(f'.{path.name}.*.tmp'), *path.parent.glob(f'{path.stem}.*.tmp')):
+    for tmp in path.parent.glob(f'.{path.name}.*.tmp'):
         with suppress(FileNotFoundError):
             if time.time()-tmp.stat().st_mtime>seconds: tmp.unlink()
 
@@ -73,26 +73,26 @@ def _check_digest(raw):
 
 def read_state(
     path:Path, # a checkpoint
-    device:str='cpu', # where its tensors go
 )->tuple[dict,dict]: # tensors by name, meta
-    "Read a checkpoint; raises `Damaged` if it is not what was written"
+    "Read a checkpoint; raises `Damaged` if it is not what was written, `XltError` where it cannot be read now"
+    from safetensors import SafetensorError
     from safetensors.torch import load
+    try: raw = Path(path).read_bytes()
+    except OSError as e: raise XltError(f'could not read the checkpoint {path}: {e}; it was left as it is') from e
     try:
-        raw = Path(path).read_bytes()
         meta = json.loads(_check_digest(raw))
-        return {k: v.to(device) for k,v in load(raw).items()}, meta
-    except Exception as e: # whatever a cut file makes of the header
+        return load(raw), meta
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as e: # what a cut file makes of the header
         raise Damaged(f'the checkpoint {path} is damaged ({type(e).__name__}: {e})') from e
 
 # %% ../../nbs/records/07_checkpoints.ipynb #20e20493
 def newest_state(
     path:Path, # as given to `write_state`
-    device:str='cpu', # where its tensors go
 )->tuple[dict,dict]|None: # as `read_state`; None where there is nothing to go on from
     "The newest checkpoint that is whole; a damaged one is set aside, with a warning"
     for f in (Path(path), Path(path).with_name(f'before-{Path(path).name}')):
         if not f.exists(): continue
-        try: return read_state(f, device)
+        try: return read_state(f)
         except Damaged as e:
             warnings.warn(f'{e}: it is now {set_aside(f).name}, and the run goes on from the one before, or from the start', stacklevel=3)
 

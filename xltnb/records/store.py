@@ -321,7 +321,7 @@ def _keep_bytes(home, texts):
     pack = Pack(home/PACK)
     if {k: pack.text(k) for k in pack.at}!=texts: raise XltError(f'{home/PACK} is not what was written: a mistake in the program')
 
-def _pack_home(store, home):
+def _pack_home(home):
     "Pack one experiment: how many records, and the bytes before and after"
     files = {f: f.stat() for f in (home/f'{k}.json' for k in _keys_of(home))}
     before = sum(s.st_size for s in files.values())
@@ -340,7 +340,7 @@ def pack(self:Store)->list[dict]: # experiment, records, files_mb, pack_mb: one 
     for home in (self.path/e for e in sorted(_names(self.path)) if _keys_of(self.path/e)):
         with self.lease(f'pack.{home.name}') as mine:
             if not mine: raise XltError(f'{mine.owner()} packs {home} already: wait for it')
-            out.append(_pack_home(self, home))
+            out.append(_pack_home(home))
     return [*filter(None, out)]
 
 @patch

@@ -35,8 +35,9 @@ def _said(x):
 # %% ../../nbs/runs/09_ranks.ipynb #c24b6763
 def _share(job, setup, progress):
     "Compute one job in all processes; the first one leases it, and keeps its record"
-    mine = lease_job(setup.open(), job) if not setup.rank else None
-    over = Outcome(job, 'left') if time.time()>=setup.deadline else mine if isinstance(mine, Outcome) else None
+    late = time.time()>=setup.deadline
+    mine = None if late or setup.rank else lease_job(setup.open(), job)
+    over = Outcome(job, 'left') if late else mine if isinstance(mine, Outcome) else None
     if over := _said(over): return replace(over, status='left') if over.status=='busy' else over
     try:
         fin = compute(job, setup, lambda f, note='': progress.update(job, f, note))

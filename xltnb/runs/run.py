@@ -79,7 +79,8 @@ def _peak_mb():
     torch = sys.modules.get('torch')
     if torch and torch.cuda.is_available() and torch.cuda.max_memory_allocated(): return torch.cuda.max_memory_allocated()/2**20
     status = Path('/proc/self/status')
-    return int(re.search(r'VmHWM:\s*(\d+)', status.read_text(encoding='utf-8'))[1])/1024 if status.exists() else None
+    found = re.search(r'VmHWM:\s*(\d+)', status.read_text(encoding='utf-8')) if status.exists() else None # some kernels do not tell
+    return int(found[1])/1024 if found else None
 
 # %% ../../nbs/runs/03_run.ipynb #f0423d82
 def _seconds(file):

@@ -46,7 +46,7 @@ class Synonyms(Mapping):
     def __len__(self): return len(self.table)
     @property
     def edges(self)->int:
-        "List the pairs of a word and one of its synonyms"
+        "Count the pairs of a word and one of its synonyms"
         return sum(map(len, self.table.values()))
     def __repr__(self):
         some = sum(map(bool, self.table.values()))

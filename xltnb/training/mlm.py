@@ -110,7 +110,7 @@ def language_shares(
     corpus:Corpus, # the text
     alpha:float, # exponent
 )->np.ndarray: # float64, one a language, sum 1
-    "Count how often each language is drawn"
+    "Compute the fraction of draws that each language has"
     size = np.bincount(corpus.lang, corpus.sizes, len(corpus.langs))**alpha
     return size/size.sum()
 

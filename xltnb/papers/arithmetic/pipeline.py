@@ -100,7 +100,7 @@ def train_task(
     pad:int, # id that fills rows up
     language:Adapter|None, # adapter below the task's; None: the task adapter alone
     cfg:TaskCfg=TaskCfg(), # passes, rows, rate
-    seed:int=0, # draws head and order
+    seed:int=0, # draws head, order and dropout
 )->tuple: # model with a trained head, task adapter; both frozen
     "Train a task adapter and its head on a frozen encoder with a frozen language adapter"
     model = add_head(encoder, kind, labels, seed=seed).to(encoder.device)
@@ -109,7 +109,7 @@ def train_task(
     with attach(model.train(), *([language] if language is not None else []), task, train=task, head=True):
         for n,p in model.base_model.named_parameters():
             if n in model.fresh: p.requires_grad_(True) # a pooler that the encoder lacked
-        _fit(model, ids, y, pad, cfg, np.random.default_rng(seed_for('task order', seed)))
+        with torch.random.fork_rng(devices=[]): _fit(model, ids, y, pad, cfg, seed)
     return model.eval().requires_grad_(False), task.requires_grad_(False)
 
 # %% ../../../nbs/papers/arithmetic/09_pipeline.ipynb #37831d43
@@ -127,15 +127,17 @@ def _one_pass(lengths, cfg, rng):
     whole = len(line)//cfg.batch # the last update has fewer rows and stays the last
     return np.concatenate([*(parts[i] for i in rng.permutation(whole)), *parts[whole:]])
 
-def _fit(model, ids, y, pad, cfg, rng):
+def _fit(model, ids, y, pad, cfg, seed):
     "All passes over the rows"
     free = [p for p in model.parameters() if p.requires_grad]
     opt = torch.optim.AdamW(free, lr=cfg.lr, weight_decay=.01, fused=True)
+    rng = np.random.default_rng(seed_for('task order', seed))
     order = np.concatenate([_one_pass((ids!=pad).sum(1), cfg, rng) for _ in range(cfg.epochs)])
     steps = -(-len(order)//cfg.batch)
     for i in range(steps):
         x,t = (upload(v, model.device) for v in _cut(ids, y, order[i*cfg.batch:(i+1)*cfg.batch], pad))
         for g in opt.param_groups: g['lr'] = cfg.lr*(1-i/steps)
+        torch.manual_seed(seed_for('task dropout', seed, i))
         with torch.autocast(x.device.type, torch.bfloat16, enabled=cfg.bf16):
             logits = _logits(model, x, pad)
         nn.functional.cross_entropy(logits.float().flatten(0, -2), t.flatten(), ignore_index=-100).backward()

@@ -11,6 +11,7 @@ import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from numbers import Rational
 from pathlib import Path
 
 import torch
@@ -260,6 +261,8 @@ def rest_of(
     return rest if abs(rest)>1e-9 else 0.
 
 # %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #96240919
+def _exact(number): return Fraction(number if isinstance(number, Rational) else float(number)) # of any library
+
 @dataclass(frozen=True, eq=False, repr=False)
 class LanguageVector:
     "A sum of differences between trained adapters and their start"
@@ -277,11 +280,11 @@ class LanguageVector:
 
     def __mul__(self, by):
         if not math.isfinite(by): raise XltError(f'{by} times a language vector is no adapter')
-        return LanguageVector(tuple((s,w*Fraction(by)) for s,w in self.terms), self.start)
+        return LanguageVector(tuple((s,w*_exact(by)) for s,w in self.terms), self.start)
 
     def __sub__(self, other): return self+other*-1
     def __neg__(self): return self*-1
-    def __truediv__(self, by): return self*(1/Fraction(by))
+    def __truediv__(self, by): return self*(1/_exact(by))
     __rmul__ = __mul__
 
     @property

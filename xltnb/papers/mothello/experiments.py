@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 
-from ...core import Config, check_name, check_number, later, within
+from ...core import Config, XltError, check_name, check_number, later, within
 from ...othello.settings import GPTCfg, LMCfg, flops_per_token
 from .approaches import APPROACHES, OPENINGS, WorldCfg, lexicon_of
 from ...runs.experiments import experiment, make_job, preset_jobs
@@ -46,6 +46,7 @@ class AlignCfg(Config):
     def __post_init__(self):
         super().__post_init__()
         _check_fit(self, lm=self.lm)
+        if self.cases and not self.all_layers: raise XltError('AlignCfg.cases edits every layer: set all_layers=True, or cases=0')
         if self.cases: check_number(self.edit_from, 'AlignCfg.edit_from', 0, self.world.layers, whole=True)
 
 # %% ../../../nbs/papers/mothello/02_experiments.ipynb #1786e005
