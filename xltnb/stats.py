@@ -18,7 +18,7 @@ from .core import XltError
 
 # %% ../nbs/02_stats.ipynb #084afd32
 def _sd(xs):
-    "Standard deviation; NaN where one is none, and where all are alike but for rounding: seeds that agree by chance say nothing of the others"
+    "Standard deviation; NaN where one is none, and where all are alike: seeds that agree by chance say nothing of the others"
     if not all(map(isfinite, xs)): return nan
     sd = stdev(xs)
     return sd if sd>1e-12*max(map(abs, xs)) else nan
