@@ -74,6 +74,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                             'xltnb.core.plain': ('core.html#plain', 'xltnb/core.py'),
                             'xltnb.core.plain_hash': ('core.html#plain_hash', 'xltnb/core.py'),
                             'xltnb.core.seed_for': ('core.html#seed_for', 'xltnb/core.py'),
+                            'xltnb.core.seeded': ('core.html#seeded', 'xltnb/core.py'),
                             'xltnb.core.stable_hash': ('core.html#stable_hash', 'xltnb/core.py'),
                             'xltnb.core.table_html': ('core.html#table_html', 'xltnb/core.py'),
                             'xltnb.core.to_dict': ('core.html#to_dict', 'xltnb/core.py'),

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['XltError', 'nearest', 'check_name', 'check_number', 'about', 'within', 'one_of', 'Config', 'from_dict', 'later',
-           'to_dict', 'plain', 'plain_hash', 'stable_hash', 'table_html', 'seed_for', 'upload', 'world', 'check_alone']
+           'to_dict', 'plain', 'plain_hash', 'stable_hash', 'table_html', 'seed_for', 'seeded', 'upload', 'world',
+           'check_alone']
 
 # %% ../nbs/00_core.ipynb #3593b13d
 import hashlib
@@ -13,6 +14,7 @@ import math
 import numbers
 import os
 import types
+from contextlib import contextmanager
 from dataclasses import MISSING, Field, field, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -296,6 +298,19 @@ def seed_for(
 )->int: # in [0, 2**63)
     "Derive a seed by hashing its `axes`"
     return int(stable_hash(list(axes)), 16) >> 1
+
+# %% ../nbs/00_core.ipynb #f7101d81
+@contextmanager
+def seeded(
+    *axes, # what tells the draws apart, as in `seed_for`
+): # while it is open, torch draws on the processor by a seed of its own
+    "Draw new weights by their seed, and leave every generator as it was; a GPU's is not touched"
+    import torch
+    generator = torch.default_generator
+    before = generator.get_state()
+    generator.manual_seed(seed_for(*axes))
+    try: yield
+    finally: generator.set_state(before)
 
 # %% ../nbs/00_core.ipynb #b10f00f6
 def upload(

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
 
-from ..core import Config, XltError, seed_for, stable_hash, to_dict, within
+from ..core import Config, XltError, seeded, stable_hash, to_dict, within
 from ..files import cache_dir, sha256_of
 from ..models.encoders import load_mlm
 from ..models.folders import has_weights, save_encoder
@@ -72,8 +72,7 @@ def _fresh(cfg, tok):
         vocab_size=len(tok), hidden_size=cfg.width, num_hidden_layers=cfg.layers, num_attention_heads=cfg.heads,
         intermediate_size=4*cfg.width, max_position_embeddings=64, pad_token_id=tok.pad_token_id,
         hidden_dropout_prob=0., attention_probs_dropout_prob=0.)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for('invented encoder', cfg.seed))
+    with seeded('invented encoder', cfg.seed):
         return BertForMaskedLM(config)
 
 # %% ../../nbs/invented/04_encoder.ipynb #ee91beb0

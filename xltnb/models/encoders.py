@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, BertForMaskedLM, PreTrainedTokenizerFast
 
-from ..core import XltError, check_number, seed_for, stable_hash
+from ..core import XltError, check_number, seeded, stable_hash
 from ..files import json_of, read_text, sha256_of
 from .q4 import dequantise, encoder_file, has_pieces, is_q4, read_q4
 from .subwords import MODELS_DIR, tokenizer_of
@@ -110,8 +110,7 @@ def load_tokenizer(
 # %% ../../nbs/models/05_encoders.ipynb #f7add0be
 def _random(config, seed, **kw):
     "Fresh weights of the same shape"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for('random-encoder', seed))
+    with seeded('random-encoder', seed):
         return AutoModel.from_config(config, dtype=torch.float32, **kw)
 
 def _random_of(home, seed, **kw):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification, AutoModelForTokenClassification
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from ..core import XltError, check_name, seed_for
+from ..core import XltError, check_name, seeded
 
 # %% ../../nbs/models/06_heads.ipynb #da4c55f0
 _HEADS = dict(classify=AutoModelForSequenceClassification, pair=AutoModelForSequenceClassification,
@@ -52,8 +52,7 @@ def add_head(
     state = encoder.state_dict()
     if pooler=='own' and not any('pooler' in k for k in state):
         raise XltError(f"{type(encoder).__name__} has no trained pooler: use pooler='any' to train a new one with the head")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for('head', kind, seed))
+    with seeded('head', kind, seed):
         model = auto.from_config(_as_drawn(config))
     _resize(model, encoder.config.vocab_size)
     lost,over = model.base_model.load_state_dict(state, strict=False)

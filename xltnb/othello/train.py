@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
 
-from ..core import XltError, check_alone, check_name, plain, seed_for, to_dict, upload
+from ..core import XltError, check_alone, check_name, plain, seed_for, seeded, to_dict, upload
 from ..records.checkpoints import Checkpoint, from_tensors, read_state, to_tensors, write_state
 from .gpt import GPT
 from .settings import GPTCfg
@@ -301,6 +301,5 @@ def model_for(
     biases:str='zero', # as in `GPTCfg`
 )->GPT:
     "Make a fresh model of the right size for `lex`; the same weights on every device"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for('init', seed))
+    with seeded('init', seed):
         return GPT(GPTCfg(lex.vocab, lex.block, layers, heads, width, dropout, biases)).to(device)

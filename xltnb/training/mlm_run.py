@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from torch import nn
 from transformers import AutoModelForMaskedLM
 
-from ..core import XltError, check_alone, check_number, seed_for, stable_hash, to_dict
+from ..core import XltError, check_alone, check_number, seed_for, seeded, stable_hash, to_dict
 from ..files import sha256_of, typed_path
 from ..records.checkpoints import Checkpoint, from_tensors, to_tensors
 from ..models.encoders import load_encoder, load_tokenizer
@@ -31,8 +31,7 @@ def _with_head(encoder, seed):
     "An encoder's weights under a fresh head"
     config = encoder.config
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for('mlm-head', seed))
+    with seeded('mlm-head', seed):
         try: model = AutoModelForMaskedLM.from_config(config)
         except ValueError: model = encoder # which has no head, and is refused for that
     mlm_head(model)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from ...core import XltError, seed_for
+from ...core import XltError, seed_for, seeded
 from ...models.adapters import Adapter, BottleneckCfg
 from ...models.attaching import attach
 from ...models.encoders import first_layers, load_mlm, model_hash
@@ -66,8 +66,7 @@ def _fresh(cfg, tok, seed):
     sizes = dict(hidden_size=cfg.width, num_hidden_layers=cfg.layers, num_attention_heads=4, intermediate_size=4*cfg.width)
     still = dict(hidden_dropout_prob=0., attention_probs_dropout_prob=0.)
     config = BertConfig(vocab_size=len(tok), pad_token_id=tok.pad_token_id, max_position_embeddings=64, **sizes, **still)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for('family encoder', seed))
+    with seeded('family encoder', seed):
         return BertForMaskedLM(config)
 
 # %% ../../../nbs/papers/arithmetic/10_training.ipynb #491b4df5

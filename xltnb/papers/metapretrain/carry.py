@@ -13,7 +13,7 @@ from scipy.sparse.linalg import svds
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaForMaskedLM
 
-from ...core import XltError, check_name, seed_for
+from ...core import XltError, check_name, seed_for, seeded
 from .arms import CARRIES, NetCfg
 
 # %% ../../../nbs/papers/metapretrain/02_carry.ipynb #e0c4f8a5
@@ -28,8 +28,7 @@ def meta_model(
         intermediate_size=4*net.width, max_position_embeddings=net.block+pad+1, hidden_dropout_prob=net.dropout,
         attention_probs_dropout_prob=net.dropout, type_vocab_size=1, pad_token_id=pad,
         initializer_range=net.width**-.5 if net.width<512 else .02)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for('meta-model', seed))
+    with seeded('meta-model', seed):
         model = XLMRobertaForMaskedLM(config)
     check_tied(model)
     return model
