@@ -208,7 +208,7 @@ def test_a_task_adapter(gpu):
     tagger, made = train_task(model.bert, 'classify', ('a', 'b', 'c'), (ids, labels), 1, language.requires_grad_(False), TaskCfg(2, 8))
     assert answers(tagger, ids, 1, language, made).shape == (32, 3)
     x, y, head = torch.from_numpy(ids), torch.from_numpy(labels), add_head(masked_net().bert, 'classify', ('a', 'b', 'c')).to('cuda')
-    one, four = (gpu.waits_of(lambda: _fit(head, x, y, 1, TaskCfg(n, 8), np.random.default_rng(0))) for n in (1, 4))
+    one, four = (gpu.waits_of(lambda: _fit(head, x, y, 1, TaskCfg(n, 8), 0)) for n in (1, 4))
     assert sum((four-one).values()) <= 3*4, 'four updates a pass'
 
 

@@ -782,6 +782,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
             'xltnb.models.heads': { 'xltnb.models.heads._as_drawn': ('models/heads.html#_as_drawn', 'xltnb/models/heads.py'),
                                     'xltnb.models.heads._resize': ('models/heads.html#_resize', 'xltnb/models/heads.py'),
                                     'xltnb.models.heads.add_head': ('models/heads.html#add_head', 'xltnb/models/heads.py'),
+                                    'xltnb.models.heads.evaluating': ('models/heads.html#evaluating', 'xltnb/models/heads.py'),
                                     'xltnb.models.heads.sentence_vectors': ('models/heads.html#sentence_vectors', 'xltnb/models/heads.py')},
             'xltnb.models.pruning': { 'xltnb.models.pruning.PrunedTokenizer': ( 'models/pruning.html#prunedtokenizer',
                                                                                 'xltnb/models/pruning.py'),

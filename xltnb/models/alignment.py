@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ..core import XltError, check_name
+from .heads import evaluating
 
 # %% ../../nbs/models/11_alignment.ipynb #71869654
 @torch.inference_mode()
@@ -36,12 +37,11 @@ def layer_vectors(
     net = model.base_model
     rows = tokenizer([prefix+t for t in texts], truncation=True, max_length=max_len)['input_ids']
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    out,was = [None]*len(rows), net.training
-    net.eval()
+    out = [None]*len(rows)
     for at in range(0, len(order), batch):
         some = order[at:at+batch]
-        for i,v_L_D in zip(some, _means(net, tokenizer, [rows[i] for i in some], specials)): out[i] = v_L_D
-    net.train(was)
+        with evaluating(net): means = _means(net, tokenizer, [rows[i] for i in some], specials)
+        for i,v_L_D in zip(some, means): out[i] = v_L_D
     return torch.stack(out, 1)
 
 # %% ../../nbs/models/11_alignment.ipynb #ec88c74b

@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ..core import XltError, check_number
+from .heads import evaluating
 from .subwords import encode_words
 
 # %% ../../nbs/models/12_word_alignment.ipynb #9141b421
@@ -69,12 +70,10 @@ def pair_states(
     if not len(source) or not len(target): raise XltError('a sentence without words cannot be aligned')
     (a,wa),(b,wb) = (_pieces(tokenizer, list(ws)) for ws in (source, target))
     row = [tokenizer.cls_token_id, *a, tokenizer.sep_token_id, *b, tokenizer.sep_token_id]
-    net,was = model.base_model, model.training
-    net.eval()
+    net = model.base_model
     ids = torch.tensor([row], device=net.device)
-    states = net(input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True).hidden_states
+    with evaluating(net): states = net(input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True).hidden_states
     hid_L_T_D = torch.stack(states)[:,0].float().cpu()
-    net.train(was)
     return hid_L_T_D[:,1:1+len(a)], hid_L_T_D[:,2+len(a):-1], wa, wb
 
 # %% ../../nbs/models/12_word_alignment.ipynb #c9c6cfa1

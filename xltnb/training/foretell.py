@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
+from ..models.heads import evaluating
 from .scores import bar, idle_cores
 from .settings import FineCfg, pays_bf16
 
@@ -23,14 +24,12 @@ def forward_seconds(
     half:bool=False, # in bfloat16
 )->float: # the fastest of three passes, after a first one
     "Time a forward pass without gradient and without dropout"
-    was,spent = model.training, []
-    model.eval()
-    with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=half):
+    spent = []
+    with evaluating(model), torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=half):
         for _ in range(4):
             begin = time.perf_counter()
             model(**batch).loss.item()
             spent.append(time.perf_counter()-begin)
-    model.train(was)
     return min(spent[1:])
 
 # %% ../../nbs/training/09_foretell.ipynb #19cb8389

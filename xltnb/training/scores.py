@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from ..core import XltError, check_name, check_number, table_html
 from ..files import json_of, package_data, read_text
+from ..models.heads import evaluating
 from ..runs.plan import cores
 from .features import by_length, decode, make_features, pad_batch
 from ..tasks.task import Task, id_order
@@ -93,18 +94,15 @@ def logits_of(
 )->list: # one a feature: [C], [T,C], or a pair of [T]
     "Run the model over features, batched by length and in the precision of its weights, and hand the logits back in their order"
     check_positions(model, feats)
-    was = model.training
-    model.eval()
     device = next(model.parameters()).device
     out,rows = [None]*len(feats), feats.with_format(None)[:]
     keys = [k for k in ('input_ids','token_type_ids') if k in rows]
     for at in by_length(feats['length'], tokens or batch_tokens(device)):
         batch = pad_batch([{k: rows[k][i] for k in keys} for i in at], tokenizer)
-        with torch.inference_mode(): y = model(**{k: v.to(device) for k,v in batch.items()})
+        with torch.inference_mode(), evaluating(model): y = model(**{k: v.to(device) for k,v in batch.items()})
         y = [t.float().cpu().numpy() for t in ((y.logits,) if 'logits' in y else (y.start_logits, y.end_logits))]
         for b,i in enumerate(at): out[i] = _cut(y, b, len(rows['input_ids'][i]))
         told(len(at))
-    model.train(was)
     return out
 
 def _cut(y, b, n):
