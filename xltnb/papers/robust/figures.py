@@ -32,7 +32,9 @@ def radius_fig(
     runs = {k: rs for k,rs in runs.items() if rs}
     if not runs: raise XltError('none of these runs has a grid of radii')
     cols = min(3, len(runs)); rows = -(-len(runs)//cols)
-    fig = make_subplots(rows, cols, shared_yaxes=True, horizontal_spacing=.05, vertical_spacing=.2, subplot_titles=list(runs))
+    there = [[{} if r*cols+c<len(runs) else None for c in range(cols)] for r in range(rows)] # no axes where there is nothing to draw
+    gaps = dict(horizontal_spacing=.05, vertical_spacing=.2)
+    fig = make_subplots(rows, cols, specs=there, shared_yaxes=True, subplot_titles=list(runs), **gaps)
     for i,rs in enumerate(runs.values()):
         row,c = i//cols+1,i%cols+1
         for side,name,colour in (('source','source language',COLOURS['source']), ('targets','languages without labels',COLOURS['target'])):
