@@ -78,10 +78,10 @@ def test_a_checkpoint_of_another_vocabulary_is_refused(tmp_path):
     with pytest.raises(XltError, match='another model'): load_checkpoint(f, GPT(GPTCfg(21,12,1,2,16)))
 
 def test_what_a_killed_process_left_is_cleared_and_what_is_being_written_stays(tmp_path):
-    for name,age in (('c.1.tmp',9999),('c.2.tmp',0),('d.1.tmp',9999)):
+    for name,age in (('.c.safetensors.1.tmp',9999),('.c.safetensors.2.tmp',0),('c.1.tmp',9999)):
         (tmp_path/name).write_bytes(b'x'); os.utime(tmp_path/name, (time.time()-age,)*2)
     save_checkpoint(tmp_path/'c.safetensors', GPT(GPTCfg(20,12,1,2,16)), None, {})
-    assert sorted(p.name for p in tmp_path.iterdir()) == ['c.2.tmp','c.safetensors','d.1.tmp']
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['.c.safetensors.2.tmp','c.1.tmp','c.safetensors'] # the last but one is a user's
 
 def test_the_callers_random_numbers_are_left_alone():
     "Neither making a model nor training one without dropout touches torch's generator"

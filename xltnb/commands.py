@@ -264,9 +264,12 @@ def cmd_pack(
     "Put the records of a store into one parquet file an experiment; every command reads them as before"
     from xltnb.records.store import Store
     from xltnb.runs.run import check_store
-    check_store(found := Store(store, committed=False))
+    found = Store(store, committed=False)
+    if not found.path.is_dir(): raise XltError(f'there is no store at {found.path}: give the folder that runs were kept in')
+    check_store(found)
     if undo: return print(f'{found.unpack()} records have files again')
     rows = found.pack()
+    if not rows and not json: return print('nothing to pack: no record of this store has a file of its own')
     show_rows(rows if json else [r | {k: round(r[k], 2) for k in ('files_mb','pack_mb')} for r in rows], json)
 
 # %% ../nbs/06_commands.ipynb #711c3c65

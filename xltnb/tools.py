@@ -141,8 +141,8 @@ def cmd_score(
     plan = _score_plan(encoder, preset, task, method, seeds, store)
     report = None if show else run_plan(plan, minutes=minutes, engine='inline', show=not json)
     table = score_table(plan, encoder_tokenizer(encoder))
-    if json: show_rows(table, True)
-    else: show_rows([_short(r) for r in table])
+    if not table and not json: print(f'no runs yet: xltnb score {encoder} makes them')
+    else: show_rows(table if json else [_short(r) for r in table], json)
     if report and report.exit_code==1: print(report, file=sys.stderr)
     return report.exit_code if report else None
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ..core import XltError, check_name
-from .heads import evaluating
+from .heads import evaluating, max_positions
 
 # %% ../../nbs/models/11_alignment.ipynb #71869654
 @torch.inference_mode()
@@ -35,7 +35,7 @@ def layer_vectors(
     "Average the hidden states of each text at each layer, texts of like length together"
     if not len(texts): raise XltError('no texts to align: check the language and the split')
     net = model.base_model
-    rows = tokenizer([prefix+t for t in texts], truncation=True, max_length=max_len)['input_ids']
+    rows = tokenizer([prefix+t for t in texts], truncation=True, max_length=min(max_len, max_positions(model)))['input_ids']
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     out = [None]*len(rows)
     for at in range(0, len(order), batch):

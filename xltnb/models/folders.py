@@ -143,6 +143,11 @@ def check_reads(
 ):
     "Raise `XltError` for a user's model that cannot read two words with its tokenizer"
     if getattr(model.config, 'is_encoder_decoder', False): return
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tok)>rows:
+        raise XltError(f'{name}: the tokenizer has {len(tok)} subwords, the model {rows} embeddings: save what belongs together')
+    if bad := next((k for k,p in model.named_parameters() if not p.isfinite().all()), ''):
+        raise XltError(f'{name}: {bad} holds values that are not finite; its weights are damaged, or its training diverged')
     with loading(f'{name} cannot read two words', ': are config.json, weights and tokenizer of one model?'):
         x = tok('a b', return_tensors='pt')
         out = model(input_ids=x['input_ids'], attention_mask=x['attention_mask'])[0]

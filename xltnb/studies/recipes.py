@@ -69,6 +69,7 @@ def read_call(
     def value(node): return _SYMBOLS.get(getattr(node, 'id', '')) or ast.literal_eval(node)
     try:
         found = ast.parse(text, mode='eval').body
+        if isinstance(found, ast.Name): return call(found.id)
         name = found.func.id
         if found.args or any(k.arg is None for k in found.keywords): raise ValueError('arguments need their names')
         args = {k.arg: value(k.value) for k in found.keywords}

@@ -88,6 +88,8 @@ def read_own(
         if end!='.jsonl': return list(map(renamed, _table_rows(path, columns)))
         with open(path, encoding='utf-8-sig') as f:
             return [renamed(json_of(line, f'line {i+1} of {path.name}', 'column')) for i,line in enumerate(f) if line.strip()]
+    except UnicodeDecodeError as e:
+        raise XltError(f"cannot read {path}: it is not UTF-8 ({one_line(e)}); save it as UTF-8, which Excel calls 'CSV UTF-8'") from e
     except Exception as e: raise XltError(f'cannot read {path}: {one_line(e)}') from e # whatever the readers of tables say
 
 
@@ -108,10 +110,12 @@ def find_own(
         if '{'+k+'}' not in pattern: raise XltError(f'{pattern!r} has no {{{k}}}: write a pattern such as {{split}}-{{lang}}.csv')
         parts = parts.replace(rf'\{{{k}\}}', f'(?P<{k}>{what})', 1).replace(rf'\{{{k}\}}', f'(?P={k})')
     res,home = {},typed_path(folder, 'folder')
+    if not home.is_dir(): raise XltError(f"{home} is {'a file' if home.exists() else 'missing'}: give the folder that your files are in")
     for path in sorted(p for p in home.rglob('*') if p.is_file()):
         if m := re.fullmatch(parts, path.relative_to(home).as_posix()): res.setdefault(m['lang'], {})[m['split']] = path
     left = [p for p in sorted(home.rglob('*')) if _other_split(p.relative_to(home).as_posix(), pattern)]
-    if left: warnings.warn(f'{left[0]} is left out: splits are called {", ".join(SPLITS)}; rename the file if it is one', stacklevel=2)
+    more = f' and {len(left)-1} more are' if len(left)>1 else ' is'
+    if left: warnings.warn(f'{left[0]}{more} left out: splits are called {", ".join(SPLITS)}; rename the file if it is one', stacklevel=2)
     if not res: raise XltError(f'{folder} holds no file named like {pattern!r}, with a split of {", ".join(SPLITS)}')
     return res
 
@@ -186,6 +190,7 @@ def _check_known(raw, kind, labels, told):
     if not (told and kind in ('classify','pair')): return
     at = {r.get('label'): f'{l} {s}' for l,splits in raw.items() for s,rows in splits.items() for r in rows}
     where = {x: w for x,w in at.items() if isinstance(x, str)}
+    if blank := next((w for x,w in where.items() if not x.strip()), ''): raise XltError(f'{blank} holds a blank label: fill it in or drop it')
     if more := sorted(where.keys()-{*labels}):
         raise XltError(f'{told}{where[more[0]]} has the unknown label {more[0]!r}{f" and {len(more)-1} more" if len(more)>1 else ""}: '
                        f'mend the row, or name all labels, labels=(..., {more[0]!r})')

@@ -159,7 +159,9 @@ def labels_of(
     if not rows: raise XltError('labels are read from the training rows of the source, and there are none: add them, or name the labels')
     key = 'tags' if kind=='tag' else 'label'
     bare = [i for i,r in enumerate(rows) if any(x is None or not str(x).strip() for x in _labels_in(r, key))]
-    if bare: raise XltError(f'row {bare[0]+1} of training has no {key}: add a column {" or ".join(COLUMN_NAMES[key])}, or drop the row')
+    there = bare and rows[bare[0]].get(key) is not None # a column, and a blank in it
+    remedy = 'fill it in, or drop the row' if there else f'add a column {" or ".join(COLUMN_NAMES[key])}, or drop the row'
+    if bare: raise XltError(f'row {bare[0]+1} of training has no {key}: {remedy}')
     if kind!='tag': return _in_order({str(r['label']) for r in rows})
     tags = {str(t) for r in rows for t in r['tags']}
     if not any(t[:2]=='B-' for t in tags): return _in_order(tags)

@@ -24,7 +24,7 @@ from ..records.checkpoints import Checkpoint, from_tensors, to_tensors
 from ..models.encoders import load_encoder, load_tokenizer
 from .mlm import Batch, Corpus, Frame, MLMCfg, batches, bench_corpus, draw_order, draw_rivals
 from .mlm import language_shares, masked_loss, mlm_head
-from .scores import max_positions
+from ..models.heads import max_positions
 
 # %% ../../nbs/training/12_mlm_run.ipynb #cb532f1c
 def _with_head(encoder, seed):

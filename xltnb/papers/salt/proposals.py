@@ -25,7 +25,7 @@ from ...models.encoders import model_hash
 from ...records.leases import built_once
 from ...tasks.languages import UNSPACED, letter_script, script, scripts_of
 from ...training.settings import pays_bf16
-from ...training.scores import max_positions
+from ...models.heads import max_positions
 from ...training.mlm import Batch, Corpus, Frame, masked_states, mlm_head, pair_rows
 
 # %% ../../../nbs/papers/salt/00_proposals.ipynb #14590f39
