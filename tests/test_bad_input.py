@@ -661,3 +661,29 @@ def test_a_published_file_that_python_cannot_read_is_named(tmp_path, monkeypatch
     assert 'wrong' in find_papers()
     if where.startswith('commands'):
         with pytest.raises(XltError, match='published.yaml: commands'): find_commands()
+
+
+@pytest.mark.parametrize('train, test, says', [
+    ('text,label\nx,good\ny,\nz,bad\n', 'text,label\nx,bad\n', 'row 2 of training has no label: fill it in, or drop the row'),
+    ('text\nx\n', 'text\nx\n', 'row 1 of training has no label: add a column'),
+    ('text,label\nx,good\nz,bad\n', 'text,label\nx,\ny,bad\n', 'de test has a row without a label: fill it in, or drop the row')])
+def test_a_blank_label_of_a_users_file(tmp_path, train, test, says):
+    from xltnb.tasks.own import own_task
+    (tmp_path/'train-en.csv').write_text(train, encoding='utf-8')
+    for lang in ('en', 'de'): (tmp_path/f'test-{lang}.csv').write_text(test if lang=='de' else 'text,label\nx,good\n', encoding='utf-8')
+    with pytest.raises(XltError) as e: own_task('mine', 'classify', tmp_path)
+    assert says in str(e.value)
+
+
+def test_a_users_file_in_another_encoding_and_a_folder_that_is_none(tmp_path):
+    from xltnb.tasks.own import own_task, read_own
+    (tmp_path/'x.csv').write_bytes('text,label\nschön,good\n'.encode('latin-1'))
+    with pytest.raises(XltError, match='not UTF-8.*save it as UTF-8'): read_own(tmp_path/'x.csv')
+    with pytest.raises(XltError, match='nowhere is missing'): own_task('mine', 'classify', tmp_path/'nowhere')
+    with pytest.raises(XltError, match='is a file: give the folder'): own_task('mine', 'classify', tmp_path/'x.csv')
+
+
+def test_a_store_that_is_not_there_is_not_packed(tmp_path):
+    from xltnb.commands import cmd_pack
+    with pytest.raises(XltError, match='there is no store at'): cmd_pack(str(tmp_path/'none'))
+    assert not (tmp_path/'none').exists()

@@ -383,3 +383,18 @@ def test_what_an_encoder_was_used_for_does_not_shape_its_head():
     assert add_head(net, 'span')(**x).start_logits.shape == (1, 3) and net.config.num_labels == 3
     assert add_head(net, 'classify', 'abc')(**x, labels=torch.tensor([1])).loss > 0
     with pytest.raises(XltError, match="unknown pooler 'owm'; did you mean 'own'"): add_head(net, 'classify', 'ab', pooler='owm')
+
+
+def test_an_encoder_with_few_positions_reads_the_beginning(tmp_path):
+    "Texts that are longer than its table of positions are cut, and a tokenizer that is larger than its embeddings is refused"
+    from transformers import BertConfig, BertModel
+    from xltnb.core import XltError
+    from xltnb.models.alignment import layer_vectors
+    from xltnb.models.heads import sentence_vectors
+    _, tok = load_encoder('e5-small', 'benchmark')
+    small = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, max_position_embeddings=16)
+    net = BertModel(BertConfig(vocab_size=len(tok), **small))
+    assert sentence_vectors(net, tok, ['a '*99]).shape == (1, 32) and layer_vectors(net, tok, ['a '*99]).shape == (2, 1, 32)
+    BertModel(BertConfig(vocab_size=20, **small)).save_pretrained(tmp_path)
+    tok.save_pretrained(tmp_path)
+    with pytest.raises(XltError, match='subwords, the model 20 embeddings'): load_encoder(str(tmp_path))

@@ -190,7 +190,8 @@ def _check_known(raw, kind, labels, told):
     if not (told and kind in ('classify','pair')): return
     at = {r.get('label'): f'{l} {s}' for l,splits in raw.items() for s,rows in splits.items() for r in rows}
     where = {x: w for x,w in at.items() if isinstance(x, str)}
-    if blank := next((w for x,w in where.items() if not x.strip()), ''): raise XltError(f'{blank} holds a blank label: fill it in or drop it')
+    blank = next((w for x,w in where.items() if not x.strip()), '')
+    if blank: raise XltError(f'{blank} has a row without a label: fill it in, or drop the row')
     if more := sorted(where.keys()-{*labels}):
         raise XltError(f'{told}{where[more[0]]} has the unknown label {more[0]!r}{f" and {len(more)-1} more" if len(more)>1 else ""}: '
                        f'mend the row, or name all labels, labels=(..., {more[0]!r})')
