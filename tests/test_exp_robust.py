@@ -123,7 +123,7 @@ def test_what_lies_around_texts():
     assert set(a['kind']) == {'noise', 'attack', 'synonyms', 'translation'} and all(0 <= x <= 2 for x in a['moved']) and all(0 <= x <= 1 for x in a['kept'])
 
 
-@pytest.mark.parametrize('word', ['ADV', 'ADV(0.1)', 'ADV(rho=[x for x in ()])', '__import__("os").system("true")', 'ADV(rho=0.1) + 1',
+@pytest.mark.parametrize('word', ['ADW', 'ADV(0.1)', 'ADV(rho=[x for x in ()])', '__import__("os").system("true")', 'ADV(rho=0.1) + 1',
                                   'ADV(rho=1e)', 'Adv(rho=0.1)', 'ADV(radius=0.1)', '', 'ADV(**{"rho": 1})', 'lambda: 1'])
 def test_nothing_but_methods_is_read(word):
     with pytest.raises(XltError): make_methods([word], exp.METHODS, table=load_synonyms())
