@@ -68,7 +68,7 @@ def found_text(
 )->str: # 'SALT minus random words +0.3 points (−0.5 to 1.2), 6 seeds; SALT minus plain −1.8 points (−3.4 to −0.2)'
     "Say all that was found of a claim: by the check that decides, its seeds, and the others"
     small = f"{100*row['smallest']:g} points" if row.get('unit')=='points' else f"{row.get('smallest', 0):g}"
-    none = f', so no effect of {small} or more'*('no effect of' in row['checks'][0]['note']) if row.get('checks') else ''
+    none = f', so no effect of {small} or more'*('no effect of' in row['checks'][0]['note']) if row.get('checks') and row['verdict']==FAILED else ''
     return '; '.join(filter(None, [f'{finding(row)}, {seeds_of(row)}{none}', beside(row)]))*bool(amount(row))
 
 def sentence(
