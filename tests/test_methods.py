@@ -182,6 +182,7 @@ n = int(os.environ.get('WORLD_SIZE', 1)); task = toy_task(); free = FreeADV(.2)
 t = Finetuner(add_head(net(), task.kind, task.labels, seed=0), task, FineCfg(steps=6, batch=16//n), [free], tokenizer(), out=sys.argv[1], use_cpu=True)
 start = weights(t).clone(); t.fit()
 if t.args.process_index==0: torch.save(dict(start=start, end=weights(t), seen=free._seen), sys.argv[2])
+if n>1: torch.distributed.destroy_process_group()
 '''
 
 def test_two_processes_share_the_memory(tmp_path):
