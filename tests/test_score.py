@@ -52,6 +52,16 @@ def numbers(capsys, encoder, store, *more):
     return {(r['task'], r['method']): r for r in json.loads(out)}
 
 
+def test_few_positions(capsys, encoder, tmp_path):
+    "Rows are cut where the positions of an encoder end, in training as in scoring"
+    few, tok = tmp_path/'few', letters()
+    BertModel(BertConfig(vocab_size=len(tok), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, max_position_embeddings=20)).save_pretrained(few)
+    tok.save_pretrained(few)
+    assert {j.config['fine']['max_len'] for j in score_jobs('smoke', str(few), ['cldr_cat'], ['RSRP(rho=0.1)'])} == {20}
+    assert {j.config['fine']['max_len'] for j in score_jobs('smoke', str(encoder), ['cldr_cat'])} == {128}
+    assert ('cldr_cat', 'plain') in numbers(capsys, few, tmp_path/'store', '--task', 'cldr_cat')
+
+
 def test_two_stores_hold_the_same_numbers(capsys, encoder, tmp_path):
     "Also where the first run was stopped before its second task; a script that the tokenizer lacks is told"
     tasks = '--task', 'cldr_cat', '--task', 'lo_ret'

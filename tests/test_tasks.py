@@ -599,3 +599,15 @@ def test_labels_that_differ_one_class_ten_rows_and_an_empty_language(tmp_path):
     train = lambda t: finetune(t, FineCfg(steps=1), encoder=(net(), tokenizer()), progress=False)
     with pytest.raises(XltError, match='at least two labels'): train(task(en=dict(train=rows(10, 'a'))))
     assert set(train(task(en=en, de=dict(test=rows(4, 'ab', 'wort')))).zero_shot(progress=False).scores) == {'en', 'de'}
+
+
+def test_spellings_of_ones_own_files(tmp_path):
+    "A row whose quotes never close is named by the line where it begins; .CSV is an ending, en and EN are one language"
+    (tmp_path/'train-en.CSV').write_text('text,label\na,x\n"b,y\nc,x\n', encoding='utf-8')
+    (tmp_path/'test-de.csv').write_text('text,label\na,x\n', encoding='utf-8')
+    assert set(find_own(tmp_path)) == {'en', 'de'}
+    with pytest.raises(XltError, match='begins in line 3'): own_task('mine', 'classify', tmp_path)
+    (tmp_path/'Train-en.csv').write_text('text,label\na,x\n', encoding='utf-8')
+    with pytest.raises(XltError, match='are both train in en'): find_own(tmp_path)
+    rows = [dict(text='a', label='x'), dict(text='b', label='y')]
+    with pytest.raises(XltError, match='en is spelled in two ways'): own_task('mine', 'classify', {'en': dict(train=rows), 'EN': dict(test=rows)})

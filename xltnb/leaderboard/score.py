@@ -23,6 +23,7 @@ from ..files import json_of, read_text, typed_path
 from .board import BOARD_METHODS, load_own
 from .rows import BoardCfg, file_print, folder_print, own_call
 from ..models.encoders import first_layers, is_packaged, load_encoder, load_mlm, load_tokenizer
+from ..models.heads import max_positions
 from ..models.subwords import join_words
 from ..papers.baselines.experiments import BaselineCfg, baseline_jobs
 from ..records.presets import find_preset
@@ -96,9 +97,10 @@ def _plain(preset, tasks, seeds):
     for t in tasks: check_name(t, {j.labels['task'] for j in jobs}, 'task')
     return [j for j in jobs if (j.labels['task'] in tasks if tasks else not j.waits)]
 
-def _with_encoder(job, encoder, made, size):
-    "The same run of another encoder"
+def _with_encoder(job, encoder, made, size, most):
+    "The same run of another encoder, its rows cut where the positions of that one end"
     cfg = replace(from_dict(EXPERIMENTS[job.experiment].cfg, job.config), encoder=encoder)
+    if hasattr(cfg, 'fine') and cfg.fine.max_len>most: cfg = replace(cfg, fine=replace(cfg.fine, max_len=most))
     return make_job(job.arm, job.experiment, cfg, job.seed, job.cost_s*size, made, **job.labels)
 
 # %% ../../nbs/leaderboard/03_score.ipynb #b9b12c81
@@ -161,7 +163,9 @@ def score_jobs(
     "List every run of a score; raises `XltError` for an unknown task, method or preset"
     jobs,(home,_) = _plain(preset, tasks, seeds), layers_cut(encoder)
     made = dict(encoder=found) if encoder!='e5-small' and (found := folder_print(encoder)) else {}
-    if encoder!='e5-small': jobs = [_with_encoder(j, encoder, made, _size(home)) for j in jobs]
+    if encoder!='e5-small':
+        most = max_positions(load_encoder(home, 'benchmark')[0])
+        jobs = [_with_encoder(j, encoder, made, _size(home), most) for j in jobs]
     told = jobs if tasks else [j for j in jobs if j.experiment=='baselines.finetune'] # nobody expects a method where nothing is trained
     mlm = 'e5-small-mlm' if encoder=='e5-small' else home
     return jobs + [j for text in methods for j in _method_jobs(text, told, encoder, made, mlm)]

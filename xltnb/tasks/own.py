@@ -45,12 +45,21 @@ def _first_line(head, columns):
         raise XltError(f'its first line is taken for the names of columns, and none is known: {" | ".join(head):.60}; write a line of '
                        "names above the rows, or columns={'text': 'review'}, or places, columns={'text': 0}")
 
+def _records(lines):
+    "(number of its last line, fields) of each row that is not blank"
+    before = 0
+    try:
+        for r in lines:
+            if len(r)>1 or any(map(str.strip, r)): yield lines.line_num, r
+            before = lines.line_num
+    except csv.Error as e: raise XltError(f'the row that begins in line {before+1}: {e}; look at its quotes') from e
+
 def _table_rows(path, columns=NO_NAMES):
     "Rows of a file, with a header unless columns are numbered; only CSV quotes its fields"
     csv.field_size_limit(2**31-1) # a paragraph may be long
     with open(path, encoding='utf-8-sig', newline='') as f:
         lines = csv.reader(f, delimiter=_separated(path, columns), **_CSV if path.suffix.lower()=='.csv' else _TSV)
-        rows = [(lines.line_num, r) for r in lines if len(r)>1 or any(map(str.strip, r))]
+        rows = list(_records(lines))
     if not rows: raise XltError('it is empty')
     bare = any(isinstance(n, int) for n in columns.values())
     head = [*range(len(rows[0][1]))] if bare else rows[0][1]
@@ -112,7 +121,10 @@ def find_own(
     res,home = {},typed_path(folder, 'folder')
     if not home.is_dir(): raise XltError(f"{home} is {'a file' if home.exists() else 'missing'}: give the folder that your files are in")
     for path in sorted(p for p in home.rglob('*') if p.is_file()):
-        if m := re.fullmatch(parts, path.relative_to(home).as_posix()): res.setdefault(m['lang'], {})[m['split']] = path
+        if not (m := re.fullmatch(parts, path.relative_to(home).as_posix(), re.I)): continue # .CSV is an ending too
+        splits,split = res.setdefault(m['lang'], {}), m['split'].lower()
+        if split in splits: raise XltError(f'{splits[split].name} and {path.name} are both {split} in {m["lang"]}: keep one')
+        splits[split] = path
     left = [p for p in sorted(home.rglob('*')) if _other_split(p.relative_to(home).as_posix(), pattern)]
     more = f' and {len(left)-1} more are' if len(left)>1 else ' is'
     if left: warnings.warn(f'{left[0]}{more} left out: splits are called {", ".join(SPLITS)}; rename the file if it is one', stacklevel=2)
@@ -200,6 +212,8 @@ def _check_given(name, kind, data):
     "Raise `XltError` for an unknown kind, and for a language without splits"
     check_name(kind, KINDS, 'kind of task')
     if not isinstance(data, Mapping): raise XltError(f'{name}: {type(data).__name__} is no data: write {{"en": {{"train": rows}}}}')
+    twice = Counter(str(lang).lower() for lang in data).most_common(1)
+    if twice and twice[0][1]>1: raise XltError(f'{name}: the language {twice[0][0]} is spelled in two ways: choose one')
     for lang,splits in data.items():
         if not isinstance(lang, str) or not isinstance(splits, Mapping) or not splits:
             raise XltError(f'{name}, {lang}: {type(splits).__name__} is no splits: write {{"train": rows, "test": rows}}')

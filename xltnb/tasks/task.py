@@ -17,7 +17,7 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from fastcore.basics import patch
 
-from ..core import XltError, check_name, seed_for
+from ..core import XltError, check_name, check_number, seed_for
 from ..files import check_once, one_line
 from .metrics import SCORERS, answer_score, micro_f1, same_length, span_counts
 
@@ -148,6 +148,26 @@ def id_order(
 )->bytes: # key to sort by
     "Hash an id; the first rows in the order of these hashes are those that are drawn"
     return hashlib.blake2b(str(item).encode(), digest_size=8).digest()
+
+# %% ../../nbs/tasks/02_task.ipynb #9f6e4aec
+def _turn(rows, n, turn):
+    "The rows whose places in the order of `id_order` are this turn's"
+    if n>=len(rows): return rows
+    ids = rows['id']
+    order = sorted(range(len(ids)), key=lambda i: id_order(ids[i]))
+    return rows.select(sorted(order[k%len(ids)] for k in range(turn*n, (turn+1)*n)))
+
+@patch
+def turned(self:Task,
+    n:int, # rows a language
+    turn:int, # 0 begins; after the last row the first ones come again
+    split:str='test', # which split
+)->Task:
+    "Keep `n` rows of each language's split, other ones each turn; in a parallel test the same ones in every language"
+    check_number(n, 'n', 1, whole=True)
+    part = lambda splits: DatasetDict({**splits, split: _turn(splits[split], n, turn)}) if split in splits else splits
+    return replace(self, data={l: part(splits) for l,splits in self.data.items()})
+
 
 # %% ../../nbs/tasks/02_task.ipynb #61033993
 @patch

@@ -46,7 +46,7 @@ def mean_pooled(
 # %% ../../nbs/training/13_frozen.ipynb #6e69bd08
 def frozen_encoder(
     encoder:nn.Module, # from `load_encoder`, without a head; it is changed
-    bf16:bool|None=None, # bfloat16; None: on a GPU, and where the processor multiplies it
+    bf16:bool|None=None, # bfloat16; None: on a GPU, and where it pays on a processor
 )->nn.Module: # the same
     "Switch off all gradients and dropout, and choose the arithmetic"
     if bf16 is None: bf16 = pays_bf16(encoder.device.type)

@@ -7,10 +7,12 @@ __all__ = ['FREEZE', 'SCHEDULE', 'FineCfg', 'ZeroShotCfg', 'FrozenCfg', 'multipl
 
 # %% ../../nbs/training/04_settings.ipynb #593df4ed
 import re
+import timeit
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
-from ..core import Config, XltError, check_number, one_of, within
+from ..core import Config, XltError, check_number, later, one_of, within
 
 # %% ../../nbs/training/04_settings.ipynb #5bd39e98
 FREEZE = ('embeddings', 'none', 'body')
@@ -53,6 +55,7 @@ class ZeroShotCfg(Config):
     matrix:tuple[str,...] = () # languages of the generalized matrix; (): none
     matrix_items:int = within(100, 0) # items of each of its cells; 0: all
     fine:FineCfg = FineCfg() # training
+    turn:bool = later(False) # each seed scores `limit` test rows of its own, one seed after the other
 
 # %% ../../nbs/training/04_settings.ipynb #fz000002
 @dataclass(frozen=True)
@@ -72,17 +75,26 @@ class FrozenCfg(Config):
 def multiplies_bf16(
     cpuinfo:str|Path='/proc/cpuinfo', # where the system tells what its processors can do (Linux)
 )->bool:
-    "Tell whether the processor multiplies bfloat16 in one instruction; elsewhere it would be slower than float32"
+    "Tell whether the processor has an instruction that multiplies bfloat16; `pays_bf16` times what it is worth"
     try: text = Path(cpuinfo).read_text(encoding='utf-8', errors='replace')
     except OSError: return False
     return bool(re.search(r'^(flags|Features)\b.*\b(avx512_bf16|amx_bf16|bf16)\b', text, re.M))
 
 # %% ../../nbs/training/04_settings.ipynb #1cb847c1
+@cache
+def _processor_pays():
+    "Time one product of a layer in both arithmetics, some 30 ms in all"
+    import torch # settings are read where nothing is trained
+    def seconds(dtype):
+        x,w = torch.ones(256, 384, dtype=dtype), torch.ones(1536, 384, dtype=dtype)
+        return min(timeit.repeat(lambda: x@w.T, number=1, repeat=7))
+    return seconds(torch.bfloat16) < .9*seconds(torch.float32)
+
 def pays_bf16(
     device:str, # 'cpu' or 'cuda'
 )->bool:
-    "Tell whether bfloat16 is faster than float32 there"
-    return device=='cuda' or multiplies_bf16()
+    "Tell whether bfloat16 is faster than float32 there; a processor that can multiply it is timed, once a process"
+    return device=='cuda' or multiplies_bf16() and _processor_pays()
 
 def resolved(
     cfg:FineCfg, # settings
@@ -90,3 +102,4 @@ def resolved(
 )->FineCfg: # 'yes' or 'no' in place of 'auto'
     "Complete the settings with the fastest arithmetic that the machine has"
     return replace(cfg, bf16='yes' if pays_bf16('cuda' if gpu else 'cpu') else 'no') if cfg.bf16=='auto' else cfg
+

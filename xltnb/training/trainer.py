@@ -34,7 +34,7 @@ from ..models.folders import quiet
 from ..models.pruning import task_subwords
 from ..models.heads import add_head
 from .method_trainer import MethodTrainer, prepared
-from .settings import FineCfg, multiplies_bf16, resolved
+from .settings import FineCfg, pays_bf16, resolved
 from .arguments import arguments, check_more
 from .choice import chosen_weights
 from .foretell import Bar, foretold, forward_seconds
@@ -278,7 +278,7 @@ def fit(self:Finetuner)->Finetuner: # itself, trained
 def _precision(self:Finetuner, half=False):
     "Arithmetic of scoring"
     kind = self.args.device.type
-    return torch.autocast(kind, torch.bfloat16, enabled=self.args.bf16 if kind=='cuda' else half and multiplies_bf16())
+    return torch.autocast(kind, torch.bfloat16, enabled=self.args.bf16 if kind=='cuda' else half and pays_bf16('cpu'))
 
 # %% ../../nbs/training/10_trainer.ipynb #0ee666ef
 @patch
@@ -287,7 +287,7 @@ def zero_shot(self:Finetuner,
     langs:Sequence[str]|None=None, # default: all of the task
     limit:int|None=None, # rows a language
     progress:bool|None=None, # a bar; default: as in training
-    half:bool=False, # on a processor that multiplies bfloat16, score in it; experiments with records score in float32
+    half:bool=False, # on a processor where bfloat16 pays, score in it; experiments with records score in float32
 )->Transfer: # scores by language
     "Score the model in every language, in the precision of its training on a GPU, in float32 on a processor unless `half`"
     shown = self.progress if progress is None else progress
@@ -353,7 +353,7 @@ def finetune(
     encoder:str|tuple='e5-small', # a name that `load_encoder` knows, or what it returned: an encoder and its tokenizer
     seed:int=0, # of the run: head, rows' order, dropout, methods
     pruned=True, # subwords of a packaged encoder: True: those that this run reads; False: all; else as in `load_encoder`
-    fast:bool=True, # 'auto' is bfloat16 wherever the machine multiplies it; experiments pass False, their keys name the arithmetic
+    fast:bool=True, # 'auto' is bfloat16 where that is faster; experiments pass False, their keys name the arithmetic
     progress:bool|None=None, # an estimate and a bar; default: unless `report` is told
     **kwargs, # more of `Finetuner`
 )->Finetuner: # trained

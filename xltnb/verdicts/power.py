@@ -17,7 +17,7 @@ from ..records.rules import evaluate
 from ..runs.experiments import jobs_for
 from ..runs.plan import Plan
 from ..stats import crossed_half, items_se, t_half
-from .judge import drawn_jobs, item_pulls, judge_plan, paired_runs, planned_seeds
+from .judge import drawn_jobs, error_of, item_pulls, judge_plan, paired_runs, planned_seeds
 from .words import OPEN, what_decides
 
 # %% ../../nbs/verdicts/03_power.ipynb #16ffe7e3
@@ -43,7 +43,7 @@ def _power_row(claim, check, plan, get, jobs_at):
     sd = stdev(_effects(check, runs)) if runs and drawn else nan
     pulls = item_pulls(check, runs)[0] if runs else {}
     items = items_se(pulls.values())
-    level = .975 if plan.preset in claim.looked else .95
+    level = 1-error_of(claim, check, plan)
     by_seeds,by_rows = float(crossed_half(sd, n, 0., level)) if n>1 else nan, float(t_half(items or nan, float('inf'), level))
     half = float(crossed_half(sd, n, items, level)) if n>1 and isfinite(sd) else by_rows
     return dict(claim=claim.id, effect=_spelled(check.effect, check.arms), rule=check.rule, margin=check.margin, half_width=half,

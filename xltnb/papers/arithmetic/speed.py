@@ -34,7 +34,7 @@ from ...studies.speed import alternate, figure, matmul_rate, rate, speed_figure,
 from ...tasks.bench import load_bench
 from ...training.mlm import MLMCfg, batches, bench_corpus, pack
 from ...training.mlm_run import MLMRun
-from ...training.settings import multiplies_bf16
+from ...training.settings import pays_bf16
 
 # %% ../../../nbs/papers/arithmetic/13_speed.ipynb #5bc8e15c
 def _moved(name, model, cfg, seed):
@@ -135,7 +135,7 @@ def speed_adapter_train(
     logging.set_verbosity_error()
     model,tok = load_mlm()
     first_layers(model.base_model, layers)
-    adapter,bf16 = Adapter('es', BottleneckCfg(), model), multiplies_bf16()
+    adapter,bf16 = Adapter('es', BottleneckCfg(), model), pays_bf16('cpu')
     cfg = MLMCfg(batch=batch, mask=.15, dual=0., tokens=200_000, lr=1e-4, head_lr=1e-4, bf16='yes' if bf16 else 'no')
     with tempfile.TemporaryDirectory() as d, attach(model, adapter, train=adapter):
         run = MLMRun(cfg, d, bench_corpus(tok, ('es',)), (model,tok), half_out=True)

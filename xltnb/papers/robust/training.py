@@ -20,7 +20,7 @@ from .regions import Around, survey
 from ...training.classifier import load_classifier
 from .experiments import AroundCfg, RobustCfg, RobustFrozenCfg
 from .views import EAR, Consistency, PreparedViews
-from ...studies.by_name import (benchmarked, encoder_of, fine_tuned, invented_world, is_invented, reader_of, slope, task_of,
+from ...studies.by_name import (benchmarked, encoder_of, fine_tuned, invented_world, is_invented, reader_of, rows_of, slope, task_of,
     trained_weights, world_seed)
 from ...runs.experiments import EXPERIMENTS, Ctx, Result
 from ...studies.recipes import make_methods, read_call, transfer_fields
@@ -116,7 +116,7 @@ def run_robust(
     ctx:Ctx, # cache, device, progress
 )->Result:
     "Fine-tune, choosing a radius where there is a grid, and score every language"
-    task,half = task_of(cfg.task, cfg.langs, cfg.train, seed, cfg.limit), benchmarked(cfg.task)
+    task,half = rows_of(cfg, seed), benchmarked(cfg.task)
     with ctx.scratch('robust.finetune', EXPERIMENTS['robust.finetune'].version, cfg, seed) as out:
         ft,facts,grid = search(cfg, task, seed, ctx, out) if cfg.grid else (trained(cfg, task, seed, ctx, out), {}, None)
     ctx.report(.85, 'scoring')

@@ -269,7 +269,7 @@ def propose(
     k:int=10, # proposals a word
     batch:int=32, # rows at a time
     block:int=256, # tokens a row may have
-    bf16:bool|None=None, # hidden states in bfloat16; None: on a GPU, and where the processor multiplies it
+    bf16:bool|None=None, # hidden states in bfloat16; None: on a GPU, and where it pays on a processor
 )->Proposals:
     "Ask the head about every single-subword word"
     check_number(k, 'k', 1, int(allowed.sum()), whole=True)

@@ -21,7 +21,7 @@ from .mixup import EmbedMixup, VectorMixup
 from .switching import SelfProposals, SelfSwitch, switch_log
 from .proposals import word_pieces
 from .worlds import OracleSwitch, right_proposals, subject_task, world_cfg, world_model, world_of
-from ...studies.by_name import benchmarked, encoder_of, fine_tuned, proposer_of, reader_of, slope, task_of
+from ...studies.by_name import benchmarked, encoder_of, fine_tuned, proposer_of, reader_of, rows_of, slope, task_of
 from ...runs.experiments import EXPERIMENTS, Ctx, Paused, Result
 from ...studies.recipes import make_methods, transfer_fields
 from ...tasks.replacing import replace_words
@@ -135,7 +135,7 @@ def run_salt(
     ctx:Ctx, # cache, device, progress
 )->Result:
     "Fine-tune on English and score every language"
-    task,half = task_of(cfg.task, cfg.langs, cfg.train, seed, cfg.limit), benchmarked(cfg.task)
+    task,half = rows_of(cfg, seed), benchmarked(cfg.task)
     encoder,proposes = _encoder(cfg, task, ctx)
     methods = salt_methods(cfg.methods, model=proposes, seen=False) # version 1 proposes whatever the pruned vocabulary holds
     ft = _trained(task, cfg.fine, methods, encoder, seed, 'salt.finetune', cfg, ctx)
