@@ -93,7 +93,7 @@ def cmd_plan(
     *,
     preset:str='smoke', # smoke | laptop | gpu | paper
     seeds:int|None=None, # repeats per arm; default: the preset's
-    store:str='results', # folder of run records
+    store:str='results', # folder of run records; a relative one lies in the checkout
     jobs:str|None=None, # only arms that match: 'align-*,naive5'
     decide:bool=False, # for each claim that is not settled: the seeds that would settle it, and what they cost
     json:bool=False, # print JSON
@@ -139,7 +139,7 @@ def cmd_run(
     *,
     preset:str='smoke', # smoke | laptop | gpu | paper
     seeds:int|None=None, # repeats per arm; default: the preset's
-    store:str='results', # folder of run records
+    store:str='results', # folder of run records; a relative one lies in the checkout
     jobs:str|None=None, # only arms that match: 'align-*,naive5'
     workers:int|None=None, # side by side; default: the cores, the GPUs, or what the cluster holds
     minutes:float|None=None, # stop at a checkpoint after this time; the same command goes on
@@ -169,7 +169,7 @@ def cmd_status(
     *,
     preset:str='smoke', # smoke | laptop | gpu | paper
     seeds:int|None=None, # repeats per arm; default: the preset's
-    store:str='results', # folder of run records
+    store:str='results', # folder of run records; a relative one lies in the checkout
     jobs:str|None=None, # only arms that match: 'align-*,naive5'
     watch:float=0., # look again every so many seconds, until Ctrl-C; 0: look once
     json:bool=False, # print JSON
@@ -204,7 +204,7 @@ def cmd_claims(
     target:str='', # a paper, or one claim such as mothello.C7 for its whole story; default: all papers
     *,
     preset:str='', # preset whose runs are judged; default: the best that there are runs of, and what ran here beside it
-    store:str='results', # folder of run records
+    store:str='results', # folder of run records; a relative one lies in the checkout
     json:bool=False, # print JSON: the claim with its sentence, rule, seeds, checks and the keys of its records
     check:bool=False, # exit with 4 if a claim did not hold, with 3 if one is not run yet
 ):
@@ -228,7 +228,7 @@ def cmd_compare(
     target:str, # a paper, or 'paper.tab1', 'paper.fig5'
     *,
     preset:str='smoke', # preset whose runs are compared
-    store:str='results', # folder of run records
+    store:str='results', # folder of run records; a relative one lies in the checkout
     json:bool=False, # print JSON
     check:bool=False, # exit with 4 if a cell is off or has moved away from its pin, with 3 if one is not run yet
 ):
@@ -247,7 +247,7 @@ def cmd_pin(
     target:str, # a paper, or 'paper.tab1', 'paper.C3'
     *,
     preset:str='smoke', # preset whose results are accepted
-    store:str='results', # folder of run records
+    store:str='results', # folder of run records; a relative one lies in the checkout
 ):
     "Accept the present results as the ones to guard"
     from xltnb.verdicts.study import study
@@ -256,7 +256,7 @@ def cmd_pin(
 # %% ../nbs/06_commands.ipynb #faf563ee
 @command
 def cmd_pack(
-    store:str, # folder of run records
+    store:str, # folder of run records; a relative one lies in the checkout
     *,
     undo:bool=False, # give every record its file again
     json:bool=False, # print JSON
@@ -278,7 +278,7 @@ def cmd_report(
     paper:str='', # a paper; default: all
     *,
     preset:str='smoke', # preset whose runs are shown
-    store:str='results', # folder of run records
+    store:str='results', # folder of run records; a relative one lies in the checkout
     out:str='', # the HTML file; default: report-<preset>.html in the store
 ):
     "Write one HTML file with claims, figures and the run behind each number"
@@ -296,7 +296,7 @@ def cmd_reproduce(
     paper:str='', # a paper; default: all
     *,
     preset:str='smoke', # smoke | laptop | gpu | paper
-    store:str='results', # folder of run records
+    store:str='results', # folder of run records; a relative one lies in the checkout
     out:str='', # the HTML file; default: report-<preset>.html in the store
     workers:int|None=None, # processes side by side
 ):
@@ -355,7 +355,7 @@ def cmd_pages(
     *,
     preset:str='smoke', # smoke | laptop | gpu | paper
     seeds:int=0, # repeats per arm; 0: the preset's own
-    store:str='results', # folder of run records
+    store:str='results', # folder of run records; a relative one lies in the checkout
     out:str='results/pages', # folder for the executed pages, and an index of them
     workers:int|None=None, # pages side by side; default: the cores, or what the cluster holds
     force:bool=False, # run pages that have not changed, too

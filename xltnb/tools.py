@@ -92,7 +92,7 @@ def cmd_leaderboard(
     scale:str='', # frozen | finetune; default: both
     preset:str='smoke', # smoke | laptop | gpu
     seeds:int|None=None, # repeats per row; default: the preset's
-    store:str='results', # folder of run records
+    store:str='results', # folder of run records; a relative one lies in the checkout
     minutes:float|None=None, # stop after this time; the same command goes on
     show:bool=False, # run nothing, show what is there
     json:bool=False, # print JSON
@@ -129,7 +129,7 @@ def cmd_score(
     method:list=[], # one more row, such as 'RSDA(copies=3)' or mine.py:MyMethod, again for each; a file is executed
     preset:str='smoke', # smoke | laptop | gpu
     seeds:int|None=None, # repeats per task; default: the preset's
-    store:str='results', # folder of run records
+    store:str='results', # folder of run records; a relative one lies in the checkout
     minutes:float|None=None, # stop after this time; the same command goes on
     show:bool=False, # run nothing, show what is there
     json:bool=False, # print JSON, with every language
