@@ -784,6 +784,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                     'xltnb.models.heads.add_head': ('models/heads.html#add_head', 'xltnb/models/heads.py'),
                                     'xltnb.models.heads.evaluating': ('models/heads.html#evaluating', 'xltnb/models/heads.py'),
                                     'xltnb.models.heads.max_positions': ('models/heads.html#max_positions', 'xltnb/models/heads.py'),
+                                    'xltnb.models.heads.padded_batches': ('models/heads.html#padded_batches', 'xltnb/models/heads.py'),
                                     'xltnb.models.heads.sentence_vectors': ('models/heads.html#sentence_vectors', 'xltnb/models/heads.py')},
             'xltnb.models.pruning': { 'xltnb.models.pruning.PrunedTokenizer': ( 'models/pruning.html#prunedtokenizer',
                                                                                 'xltnb/models/pruning.py'),

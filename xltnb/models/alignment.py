@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ..core import XltError, check_name
-from .heads import evaluating, max_positions
+from .heads import evaluating, max_positions, padded_batches
 
 # %% ../../nbs/models/11_alignment.ipynb #71869654
 @torch.inference_mode()
@@ -36,18 +36,15 @@ def layer_vectors(
     if not len(texts): raise XltError('no texts to align: check the language and the split')
     net = model.base_model
     rows = tokenizer([prefix+t for t in texts], truncation=True, max_length=min(max_len, max_positions(model)))['input_ids']
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     out = [None]*len(rows)
-    for at in range(0, len(order), batch):
-        some = order[at:at+batch]
-        with evaluating(net): means = _means(net, tokenizer, [rows[i] for i in some], specials)
+    for some,x in padded_batches(net, tokenizer, rows, batch):
+        with evaluating(net): means = _means(net, tokenizer, x, specials)
         for i,v_L_D in zip(some, means): out[i] = v_L_D
     return torch.stack(out, 1)
 
 # %% ../../nbs/models/11_alignment.ipynb #ec88c74b
-def _means(net, tokenizer, rows, specials):
+def _means(net, tokenizer, x, specials):
     "Mean states of a padded batch, [B,L+1,D]"
-    x = tokenizer.pad(dict(input_ids=rows), return_tensors='pt').to(net.device)
     keep_B_T = x['attention_mask'].bool()
     if not specials:
         inner = keep_B_T & ~torch.isin(x['input_ids'], torch.tensor(tokenizer.all_special_ids, device=net.device))

@@ -19,6 +19,7 @@ from ...core import XltError, seed_for, stable_hash, to_dict
 from ...files import atomic_write
 from ...models.alignment import MEASURES, alignment, layer_vectors, retrieval_hits
 from ...models.encoders import load_mlm
+from ...models.heads import padded_batches
 from ...models.subwords import encode_words
 from .arms import LabCfg, MetaCfg, langs_of
 from .corpus import load_vocab, meta_corpus, split_of
@@ -98,10 +99,8 @@ def word_vectors(
 )->list: # [words,F] a sentence; zeros where a word was cut off
     "Read the states of all layers at each word's first subword"
     enc,first = encode_words(tok, sentences, max_len)
-    out,order = [None]*len(sentences), sorted(range(len(sentences)), key=lambda i: len(enc['input_ids'][i]))
-    for at in range(0, len(order), 64):
-        some = order[at:at+64]
-        x = tok.pad(dict(input_ids=[enc['input_ids'][i] for i in some]), return_tensors='pt').to(model.device)
+    out = [None]*len(sentences)
+    for some,x in padded_batches(model, tok, enc['input_ids'], 64):
         hid = torch.cat(model.base_model(**x, output_hidden_states=True).hidden_states, -1).float().cpu()
         for b,i in enumerate(some):
             f = torch.tensor(first[i])
