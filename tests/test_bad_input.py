@@ -290,7 +290,7 @@ def test_a_cache_that_cannot_be_is_said_before_anything_runs(capsys, tmp_path, m
 def test_a_home_is_expanded_where_code_reads_and_writes(tmp_path, monkeypatch):
     from xltnb.models.adapterhub import from_hub, to_hub
     from xltnb.models.adapters import Adapter, Backbone, BottleneckCfg, load_adapter, save_adapter
-    from xltnb.papers.arithmetic.vectors import TensorSource
+    from xltnb.models.sources import TensorSource
     from xltnb.tasks.catalog import data_folder
     from xltnb.tasks.formats import stream_texts
     from xltnb.tasks.own import find_own, own_task

@@ -14,7 +14,8 @@ from xltnb.models.adapters import Adapter, Backbone, BottleneckCfg, LoraCfg, loa
 from xltnb.papers.arithmetic.commands import merge_
 from xltnb.papers.arithmetic.merges import MERGES, MergeCfg, analogy, merge, plan_merge
 from xltnb.papers.arithmetic.recipes import explain, merge_recipe, write_merge
-from xltnb.papers.arithmetic.vectors import Start, TensorSource, language_vector, similarity
+from xltnb.models.sources import TensorSource
+from xltnb.papers.arithmetic.vectors import Start, language_vector, similarity
 from xltnb.papers.arithmetic.weights import Dial, best_of
 
 SHAPE = Backbone('xlm-roberta', 2, 64, 128)

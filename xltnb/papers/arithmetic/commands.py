@@ -12,7 +12,7 @@ from pathlib import Path
 from ...core import XltError, from_dict
 from .merges import MergeCfg, plan_merge, two_weights
 from .recipes import check_out, explain, open_recipe, own_out, plan_recipe, write_merge
-from .vectors import TensorSource
+from ...models.sources import TensorSource
 
 # %% ../../../nbs/papers/arithmetic/05_commands.ipynb #56d9357b
 def _merge_two(a, b, weight, base, name, settings):

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ...core import seed_for
-from .vectors import Start, TensorSource, cuts
+from ...models.sources import TensorSource, cuts
+from .vectors import Start
 
 # %% ../../../nbs/papers/arithmetic/01_joins.ipynb #06545ceb
 def difference(

@@ -19,7 +19,8 @@ from ...core import Config, XltError, check_name, check_number, from_dict, one_o
 from ...models.adapters import Adapter, LoraCfg, with_weights
 from .joins import arc_weights, coin_flips, drop_chances, dropped, elected_mean, karcher_weights
 from .joins import middle_part, scalar_products, stock_ratio, trim_threshold
-from .vectors import LanguageVector, PART, Start, TensorSource, check_same, content_order, cuts
+from ...models.sources import PART, TensorSource, check_same, cuts
+from .vectors import LanguageVector, Start, content_order
 from .vectors import part_of, rest_of, weighted_sum
 
 # %% ../../../nbs/papers/arithmetic/02_merges.ipynb #e3c6c106

@@ -19,7 +19,8 @@ from ...models.adapterhub import FILES, to_hub
 from ...models.adapters import Adapter, adapter_metadata, read_header
 from ...models.tensors import write_tensors
 from .merges import Merge, MergeCfg, plan_merge
-from .vectors import TensorSource, check_same, language_vector, similarity
+from ...models.sources import TensorSource, check_same
+from .vectors import language_vector, similarity
 
 # %% ../../../nbs/papers/arithmetic/04_recipes.ipynb #209915c2
 def explain(

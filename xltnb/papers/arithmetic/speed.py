@@ -28,7 +28,7 @@ from ...models.heads import add_head
 from ...models.tensors import TensorFile, write_tensors
 from .merges import merge
 from .pipeline import answers, right
-from .vectors import cuts
+from ...models.sources import cuts
 from .weights import Dial
 from ...studies.speed import alternate, figure, matmul_rate, rate, speed_figure, timed
 from ...tasks.bench import load_bench

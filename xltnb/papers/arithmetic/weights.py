@@ -15,7 +15,7 @@ import torch
 from ...core import XltError
 from ...models.adapters import Adapter
 from .merges import MergeCfg, merge_with, plan_merge
-from .vectors import TensorSource
+from ...models.sources import TensorSource
 
 # %% ../../../nbs/papers/arithmetic/03_weights.ipynb #c385de9a
 class Dial:
