@@ -11,7 +11,8 @@ from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM, XLMRobertaForT
 
 from xltnb.core import XltError
 from xltnb.models.adapterhub import FILES, from_hub, hub_cfg, hub_config, own_name, to_hub, unpickle
-from xltnb.models.adapters import Adapter, Backbone, BottleneckCfg, IA3Cfg, LoraCfg, NiceCoupling, fill, load_adapter, read_header, save_adapter
+from xltnb.models.adapter_files import load_adapter, read_header, save_adapter
+from xltnb.models.adapters import Adapter, Backbone, BottleneckCfg, IA3Cfg, LoraCfg, NiceCoupling, fill
 from xltnb.models.attaching import attach
 from xltnb.training.mlm import Batch, Corpus, MLMCfg, masked_loss
 from xltnb.training.mlm_run import MLMRun
@@ -358,7 +359,7 @@ def test_a_bad_configuration_is_one_line(tmp_path, key, value):
 @pytest.mark.parametrize('harm', [('"act": "gelu_new"', '"act": []'), ('"nice_reduction": 2.0', '"nice_reduction": 1000.0'), ('"about": {}', '"about": []')])
 def test_a_bad_header_is_one_line(tmp_path, harm):
     from safetensors.torch import save_file
-    from xltnb.models.adapters import adapter_metadata
+    from xltnb.models.adapter_files import adapter_metadata
     a = Adapter('es', BottleneckCfg(), Backbone('bert', 2, 64, 128))
     text = adapter_metadata(a)['xltnb']
     assert harm[0] in text

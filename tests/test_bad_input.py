@@ -289,7 +289,8 @@ def test_a_cache_that_cannot_be_is_said_before_anything_runs(capsys, tmp_path, m
 
 def test_a_home_is_expanded_where_code_reads_and_writes(tmp_path, monkeypatch):
     from xltnb.models.adapterhub import from_hub, to_hub
-    from xltnb.models.adapters import Adapter, Backbone, BottleneckCfg, load_adapter, save_adapter
+    from xltnb.models.adapter_files import load_adapter, save_adapter
+    from xltnb.models.adapters import Adapter, Backbone, BottleneckCfg
     from xltnb.models.sources import TensorSource
     from xltnb.tasks.catalog import data_folder
     from xltnb.tasks.formats import stream_texts
@@ -543,7 +544,7 @@ def test_options_beside_a_recipe_are_refused(tmp_path, capsys):
 @pytest.mark.parametrize('out', ['ä\0', '\0', 'x'*5000])
 def test_a_recipe_that_cannot_write_is_told(tmp_path, out):
     from test_fuzz import tiny_adapter
-    from xltnb.models.adapters import save_adapter
+    from xltnb.models.adapter_files import save_adapter
     from xltnb.papers.arithmetic.recipes import merge_recipe
     for n in ('es', 'eng'): save_adapter(tiny_adapter(n), tmp_path/f'{n}.safetensors')
     (tmp_path/'r.yaml').write_text(json.dumps(dict(inputs=[dict(adapter='es.safetensors'), dict(adapter='eng.safetensors')], base='zero', out=out)), encoding='utf-8')

@@ -355,7 +355,7 @@ def tiny_adapter(name='es'):
 
 def test_headers(tmp_path):
     from safetensors.torch import save
-    from xltnb.models.adapters import load_adapter, read_header, save_adapter
+    from xltnb.models.adapter_files import load_adapter, read_header, save_adapter
     from xltnb.models.tensors import open_tensors
     a = tiny_adapter()
     f = save_adapter(a, tmp_path/'es.safetensors')
@@ -393,7 +393,7 @@ def test_hub(tmp_path):
 
 
 def test_recipes(tmp_path):
-    from xltnb.models.adapters import save_adapter
+    from xltnb.models.adapter_files import save_adapter
     from xltnb.papers.arithmetic.commands import merge_
     from xltnb.papers.arithmetic.recipes import merge_recipe
     home = tmp_path/'home'

@@ -10,7 +10,8 @@ import torch
 
 from xltnb.core import XltError, seed_for
 from xltnb.models.adapterhub import to_hub
-from xltnb.models.adapters import Adapter, Backbone, BottleneckCfg, LoraCfg, load_adapter, save_adapter
+from xltnb.models.adapter_files import load_adapter, save_adapter
+from xltnb.models.adapters import Adapter, Backbone, BottleneckCfg, LoraCfg
 from xltnb.papers.arithmetic.commands import merge_
 from xltnb.papers.arithmetic.merges import MERGES, MergeCfg, analogy, merge, plan_merge
 from xltnb.papers.arithmetic.recipes import explain, merge_recipe, write_merge

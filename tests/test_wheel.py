@@ -120,7 +120,8 @@ def test_it_judges_and_reports_its_own_runs(env, place):
 
 
 ADAPTERS = """
-from xltnb.models.adapters import Adapter, Backbone, BottleneckCfg, load_adapter, save_adapter
+from xltnb.models.adapter_files import load_adapter, save_adapter
+from xltnb.models.adapters import Adapter, Backbone, BottleneckCfg
 shape = Backbone('tiny', 2, 16, 32)
 for i, n in enumerate('ab'): save_adapter(Adapter(n, BottleneckCfg(), shape, init=i), f'{n}.safetensors')
 """

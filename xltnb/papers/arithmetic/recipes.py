@@ -16,7 +16,8 @@ from pathlib import Path
 from ...core import Config, XltError, check_name, from_dict, one_of, stable_hash
 from ...files import atomic_write, json_of, read_text, read_yaml, typed_path
 from ...models.adapterhub import FILES, to_hub
-from ...models.adapters import Adapter, adapter_metadata, read_header
+from ...models.adapter_files import adapter_metadata, read_header
+from ...models.adapters import Adapter
 from ...models.tensors import write_tensors
 from .merges import Merge, MergeCfg, plan_merge
 from ...models.sources import TensorSource, check_same
