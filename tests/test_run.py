@@ -147,7 +147,7 @@ def test_minutes_pause_and_resume(study):
         p = start(study, '--workers', '1', '--seeds', '1', '--minutes', '0.006')
         p.communicate(timeout=60)
         codes.append(p.returncode)
-        assert len(codes)<12
+        assert len(codes)<40 # a busy machine makes one step a sitting
     assert len(codes)>1 and codes[-1]==0 and len(numbers(study))==2
     assert set(steps(study).values())=={1}
     walls = [json.loads(f.read_text(encoding='utf-8'))['provenance']['wall_s'] for f in (study[0]/'store').glob('slow.sum/*.json')]

@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from ..core import check_name
 from ..figures.look import QUIET, drawing, dress, needed
 from ..records.rules import claimed_range
-from .words import FAILED, HELD, OPEN, SIGNS, SMALLER, UNMEASURED, claimed, interval
+from .words import FAILED, HELD, OPEN, SIGNS, SMALLER, UNMEASURED, amount, claimed, interval, wanted
 
 # %% ../../nbs/verdicts/04_figures.ipynb #3f41d05c
 VERDICT_LOOK = {v: (SIGNS[v], colour) for v,colour in {HELD: '#007a5a', SMALLER: '#0a6fd0', FAILED: '#c04000', OPEN: '#9a3fa8',
@@ -42,7 +42,7 @@ def claims_markdown(
     partly = lambda r: f": {r['note']}" if began(r) else ''
     changed = lambda r: ' (rule changed)' if r.get('changed') else ''
     named = lambda r: cell(r['claim'])+(' (ours)' if r.get('rank')=='ours' else '')
-    ours = lambda r: [named(r), verdict_text(r['verdict'])+partly(r)+changed(r), interval(r), claimed(r), str(r['n'])]
+    ours = lambda r: [named(r), verdict_text(r['verdict'])+partly(r)+changed(r), amount(r) or '–', wanted(r), str(r['n'])]
     return '\n'.join([line(head), '|---'*len(head)+'|', *[line(ours(r)+text(r)) for r in rows]])
 
 # %% ../../nbs/verdicts/04_figures.ipynb #f01c45cc
@@ -60,27 +60,37 @@ def misses_markdown(
 def _finite(x): return x is not None and np.isfinite(x)
 
 # %% ../../nbs/verdicts/04_figures.ipynb #d07d025f
+def _scale(row):
+    "What 1 means on the axis of a row: its largest number"
+    near = [row.get(k) for k in ('effect','low','high','paper_effect')]
+    if _finite(row.get('margin')): near += _claimed(row)
+    if row['verdict']==FAILED: near.append(row.get('smallest'))
+    return max((abs(x) for x in near if _finite(x)), default=0) or 1
+
 def _claim_trace(verdict, rows):
     "Effects of one verdict with their intervals"
     sign,colour = VERDICT_LOOK[verdict]
-    x = np.array([r['effect'] for r in rows],float)
-    low,high = (np.array([r[k] if _finite(r[k]) else r['effect'] for r in rows],float) for k in ('low','high'))
+    scale = np.array([_scale(r) for r in rows])
+    x = np.array([r['effect'] for r in rows],float)/scale
+    low,high = (np.array([r[k] if _finite(r[k]) else r['effect'] for r in rows],float)/scale for k in ('low','high'))
     ends = dict(type='data', symmetric=False, array=high-x, arrayminus=x-low, color=colour, thickness=2, width=5)
-    hover = '%{y}: %{x:.3f} (%{customdata[0]:.3f} to %{customdata[1]:.3f}), n = %{customdata[2]}<extra></extra>'
     return go.Scatter(x=x, y=[r['claim'] for r in rows], mode='markers', name=f'{sign} {verdict}', error_x=ends,
         marker=dict(color=colour, size=10, symbol=_MARKERS.get(verdict,'circle-open')),
-        customdata=[[r['low'],r['high'],r['n']] for r in rows], hovertemplate=hover)
+        customdata=[[amount(r),wanted(r),r['n']] for r in rows],
+        hovertemplate='%{y}: %{customdata[0]}, claimed %{customdata[1]}, n = %{customdata[2]}<extra></extra>')
 
 def _printed_trace(rows):
     "What the paper prints of the effect, at its own size"
-    return go.Scatter(x=[r['paper_effect'] for r in rows], y=[r['claim'] for r in rows], mode='markers', name='printed by the paper',
-        marker=dict(color=QUIET, size=11, symbol='diamond-open', line=dict(width=2)), hovertemplate='the paper: %{x:.3f}<extra></extra>')
+    return go.Scatter(x=[r['paper_effect']/_scale(r) for r in rows], y=[r['claim'] for r in rows], mode='markers',
+        name='printed by the paper', marker=dict(color=QUIET, size=11, symbol='diamond-open', line=dict(width=2)),
+        customdata=[r['paper_effect'] for r in rows], hovertemplate='the paper: %{customdata:.3f}<extra></extra>')
+
 
 # %% ../../nbs/verdicts/04_figures.ipynb #a50a7ed2
-def _claimed(row, low=-inf, high=inf):
-    "From where to where the effect is claimed to lie, at most from `low` to `high`"
-    a,b = claimed_range(row.get('rule') or 'above', row['margin'])
-    return max(a,low), min(b,high)
+def _claimed(row):
+    "From where to where the effect is claimed to lie"
+    return claimed_range(row.get('rule') or 'above', row['margin'])
+
 
 # %% ../../nbs/verdicts/04_figures.ipynb #e72f9beb
 def _claim_name(row):
@@ -89,33 +99,35 @@ def _claim_name(row):
     return f"<b>{row['claim'].rsplit('.',1)[-1]}</b>"+''.join(f' {"<br>"*(i>0)}{t}' for i,t in enumerate(lines))
 
 # %% ../../nbs/verdicts/04_figures.ipynb #d43a50f2
+_EDGE = 1.08 # of each row, in its own scale
+
 def _shade(fig, rows):
     "The claimed side of each row, behind its effect"
-    ends = [r[k] for r in rows for k in ('effect','low','high','paper_effect') if _finite(r.get(k))]+[0]
-    ends += [x for r in rows if _finite(r.get('margin')) for x in _claimed(r) if _finite(x)]
-    pad = .06*(max(ends)-min(ends) or 1)
-    low,high = min(ends)-pad,max(ends)+pad
     for i,r in enumerate(reversed(rows)):
         if not (_finite(r.get('margin')) and _finite(r['effect'])): continue
-        a,b = _claimed(r,low,high)
-        across = dict(y0=i-.32, y1=i+.32, layer='below')
+        scale,across = _scale(r), dict(y0=i-.32, y1=i+.32, layer='below')
+        a,b = (min(max(x/scale, -_EDGE), _EDGE) for x in _claimed(r))
         fig.add_shape(type='rect', x0=a, x1=b, fillcolor='#dcefe8', line_width=0, **across)
-        small = [r['smallest'], -r['smallest']] if r.get('smallest') and r['verdict']==FAILED else []
+        small = [r['smallest']/scale, -r['smallest']/scale] if r.get('smallest') and r['verdict']==FAILED else []
         for x in small: fig.add_shape(type='line', x0=x, x1=x, line=dict(color=QUIET, width=2, dash='dot'), **across)
-    fig.update_xaxes(range=[low,high])
+    fig.update_xaxes(range=[-_EDGE,_EDGE])
+
 
 # %% ../../nbs/verdicts/04_figures.ipynb #45e9e61a
-def _say_why(fig, row):
-    "In place of an effect: why there is none, as far as two words can say it; the table has the reason"
-    text = row['verdict']
-    fig.add_annotation(x=0, y=row['claim'], text=text, showarrow=False, xanchor='left', xshift=6, font=dict(color=QUIET))
+def _write_numbers(fig, row):
+    "The effect beside its row; in its place why there is none, as far as two words can say it: the table has the reason"
+    if _finite(row['effect']): at = dict(x=1, xref='paper', text=amount(row), font=dict(size=12))
+    else: at = dict(x=0, text=row['verdict'], font=dict(color=QUIET))
+    fig.add_annotation(y=row['claim'], showarrow=False, xanchor='left', xshift=6, **at)
+
 
 # %% ../../nbs/verdicts/04_figures.ipynb #d7713f67
 def _claim_axes(fig, rows):
     "One row per claim, the first on top"
     names,texts = [r['claim'] for r in rows][::-1], [_claim_name(r) for r in rows][::-1]
     fig.update_yaxes(categoryorder='array', categoryarray=names, range=[-.6,len(rows)-.4], type='category', tickvals=names,
-        ticktext=texts, tickfont=dict(size=12), showgrid=False, ticks='').update_xaxes(title='effect, in the unit of its rule')
+        ticktext=texts, tickfont=dict(size=12), showgrid=False, ticks='').update_xaxes(title='each row on a scale of its own; the line is zero',
+        showticklabels=False, showgrid=False, ticks='')
 
 # %% ../../nbs/verdicts/04_figures.ipynb #07d1d21e
 @drawing('A bar inside the green band holds; one outside it, or between dotted lines (too small to matter), does not; others are open')
@@ -130,11 +142,11 @@ def claims_fig(
     if told := [r for r in rows if r.get('paper_effect') is not None]: fig.add_trace(_printed_trace(told))
     square = dict(symbol='square', size=13, color='#dcefe8')
     if fig.layout.shapes: fig.add_trace(go.Scatter(x=[None], y=[rows[-1]['claim']], mode='markers', name='claimed', marker=square))
-    for r in rows:
-        if not _finite(r['effect']): _say_why(fig, r)
+    for r in rows: _write_numbers(fig, r)
     fig.add_vline(x=0, line=dict(color='#9aa5b1', width=1))
     _claim_axes(fig, rows)
     count = ', '.join(f'{k} {v}' for v in VERDICT_LOOK if (k := sum(r['verdict']==v for r in rows)))
     sub,height = f'effect of the deciding check with its 95 % interval; preset {rows[0]["preset"]}', 40+40*len(rows)
     dress(fig, f'Of {len(rows)} claims: {count}', sub, 120+height)
+    fig.update_layout(margin_r=190)
     return fig.update_layout(meta=dict(seeds=f'{min(n)} to {max(n)} seeds a claim' if (n := [r['n'] for r in rows if r['n']]) else ''))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HELD', 'SMALLER', 'FAILED', 'OPEN', 'UNMEASURED', 'VERDICTS', 'SIGNS', 'WORST', 'verdict', 'what_decides',
-           'verdict_code', 'number', 'interval', 'claimed']
+           'verdict_code', 'number', 'interval', 'claimed', 'amount', 'wanted']
 
 # %% ../../nbs/verdicts/00_words.ipynb #f6f03a82
 from collections.abc import Iterable
@@ -82,3 +82,21 @@ def claimed(
     m = row.get('margin')
     if m is None or not isfinite(m): return '–'
     return {'above':f'> {m:g}', 'below':f'< {m:g}', 'within':f'{-m:g} to {m:g}'}.get(row.get('rule'),'–').replace('-','−')
+
+# %% ../../nbs/verdicts/00_words.ipynb #12b6d735
+def amount(
+    row:dict, # of `Claims.rows`, or one of its checks with `unit` beside it
+)->str: # '−51 points (−69 to −33)', '0.205 (0.179 to 0.230)', '' where nothing was measured
+    "Write the effect of a claim with its interval, in the unit of the claim"
+    if not isfinite(row['effect']): return ''
+    if row.get('unit')!='points': return interval(row)
+    digits = 0 if min(abs(100*row[k]) for k in ('effect','low','high') if isfinite(row[k]))>=3 else 1
+    low,high = (number(100*row[k], digits) for k in ('low','high'))
+    return f"{'+'*(row['effect']>0)}{number(100*row['effect'], digits)} points" + (f' ({low} to {high})' if low!='–' else '')
+
+def wanted(
+    row:dict, # of `Claims.rows`
+)->str: # '> 5 points', '> 0.05'
+    "Say where the effect is claimed to lie, in the unit of the claim"
+    if row.get('unit')!='points' or row['margin'] is None: return claimed(row)
+    return claimed(row | dict(margin=100*row['margin'])) + ' points'
