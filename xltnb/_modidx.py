@@ -1467,6 +1467,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                                 'xltnb/papers/arithmetic/merges.py')},
             'xltnb.papers.arithmetic.pipeline': { 'xltnb.papers.arithmetic.pipeline.TaskCfg': ( 'papers/arithmetic/pipeline.html#taskcfg',
                                                                                                 'xltnb/papers/arithmetic/pipeline.py'),
+                                                  'xltnb.papers.arithmetic.pipeline._answering': ( 'papers/arithmetic/pipeline.html#_answering',
+                                                                                                   'xltnb/papers/arithmetic/pipeline.py'),
                                                   'xltnb.papers.arithmetic.pipeline._cut': ( 'papers/arithmetic/pipeline.html#_cut',
                                                                                              'xltnb/papers/arithmetic/pipeline.py'),
                                                   'xltnb.papers.arithmetic.pipeline._fit': ( 'papers/arithmetic/pipeline.html#_fit',

@@ -8,6 +8,7 @@ __all__ = ['train_language', 'held_part', 'held_out_accuracy', 'TaskCfg', 'train
 
 # %% ../../../nbs/papers/arithmetic/09_pipeline.ipynb #fdd76ed5
 from collections.abc import Callable
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from ...core import Config, XltError, seed_for, upload, within
 from ...models.adapters import Adapter, BottleneckCfg
 from ...models.attaching import attach
-from ...models.heads import add_head
+from ...models.heads import add_head, evaluating
 from .weights import Dial
 from ...training.mlm import Corpus, Frame, MLMCfg, batches, masked_loss
 from ...training.mlm_run import MLMRun
@@ -52,6 +53,11 @@ def held_part(
     return Corpus(np.concatenate(ids), np.cumsum([0,*map(len, ids)]), corpus.lang[rows], corpus.item[rows], corpus.langs)
 
 # %% ../../../nbs/papers/arithmetic/09_pipeline.ipynb #8332b2b3
+@contextmanager
+def _answering(model, stack):
+    "While it is open, a model computes without dropout, with adapters on it"
+    with evaluating(model), attach(model, *stack) if stack else nullcontext(): yield
+
 @torch.inference_mode()
 def held_out_accuracy(
     model:PreTrainedModel, # encoder with a head for masked words
@@ -63,12 +69,9 @@ def held_out_accuracy(
 )->float: # fraction of hidden tokens that come first
     "Measure how well held-out words are guessed; the same words are hidden whatever is put on"
     cfg,found = MLMCfg(block=block, batch=64, mask=mask, dual=0.), []
-    on = attach(model.eval(), *stack) if stack else None
-    try:
+    with _answering(model, stack):
         for b in batches(corpus, np.arange(len(corpus)), cfg, Frame.of(tokenizer), ('held out',)):
             found.append((masked_loss(model, b)[1].item(), len(b.place)))
-    finally:
-        if on: on.detach()
     if not found: raise XltError(f'the held-out text fills no row of {block} tokens: give more of it')
     share,n = zip(*found)
     return float(np.average(share, weights=n))
@@ -157,13 +160,8 @@ def answers(
 )->Tensor: # float32 logits on the CPU, [N,C], [N,T,C], or [N,2,T] of a span
     "Compute what a model answers"
     x = torch.from_numpy(ids).to(model.device)
-    on = attach(model.eval(), *stack) if stack else None
-    try:
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
-            got = [_logits(model, b, pad).float().cpu() for b in x.split(batch)]
-    finally:
-        if on: on.detach()
-    return torch.cat(got)
+    with _answering(model, stack), torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
+        return torch.cat([_logits(model, b, pad).float().cpu() for b in x.split(batch)])
 
 # %% ../../../nbs/papers/arithmetic/09_pipeline.ipynb #d6c04ba0
 def right(
@@ -189,7 +187,7 @@ def sweep(
 )->list: # (λ, score) pairs
     "Score along the line between two language adapters; only the adapter's tensors change between two scores"
     dial = Dial(first, second)
-    with attach(model.eval(), dial.adapter, task):
+    with evaluating(model), attach(model, dial.adapter, task):
         return [(i/steps, score()) for i in range(steps+1) if dial.turn(i/steps) is not None]
 
 # %% ../../../nbs/papers/arithmetic/09_pipeline.ipynb #06cb6366
