@@ -14,7 +14,7 @@ from ..records.rules import RANKS
 from ..records.store import Store
 from .judge import Claims
 from .study import study
-from .words import FAILED, HELD, OPEN, SMALLER, SIGNS, UNMEASURED, amount, number, wanted
+from .words import FAILED, HELD, OPEN, SMALLER, SIGNS, UNMEASURED, amount, claimed, interval, number, wanted
 
 # %% ../../nbs/verdicts/08_findings.ipynb #b70fb991
 def seeds_of(
