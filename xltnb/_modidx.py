@@ -4539,6 +4539,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                               'xltnb/training/settings.py'),
                                          'xltnb.training.settings.ZeroShotCfg': ( 'training/settings.html#zeroshotcfg',
                                                                                   'xltnb/training/settings.py'),
+                                         'xltnb.training.settings.ZeroShotCfg.__post_init__': ( 'training/settings.html#zeroshotcfg.__post_init__',
+                                                                                                'xltnb/training/settings.py'),
                                          'xltnb.training.settings._processor_pays': ( 'training/settings.html#_processor_pays',
                                                                                       'xltnb/training/settings.py'),
                                          'xltnb.training.settings.multiplies_bf16': ( 'training/settings.html#multiplies_bf16',

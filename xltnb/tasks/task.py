@@ -152,19 +152,21 @@ def id_order(
 # %% ../../nbs/tasks/02_task.ipynb #9f6e4aec
 def _turn(rows, n, turn):
     "The rows whose places in the order of `id_order` are this turn's"
-    if n>=len(rows): return rows
-    ids = rows['id']
+    ids = list(rows['id'])
     order = sorted(range(len(ids)), key=lambda i: id_order(ids[i]))
-    return rows.select(sorted(order[k%len(ids)] for k in range(turn*n, (turn+1)*n)))
+    return rows.select(sorted(order[turn*n:(turn+1)*n]))
 
 @patch
 def turned(self:Task,
     n:int, # rows a language
-    turn:int, # 0 begins; after the last row the first ones come again
+    turn:int, # 0 begins
     split:str='test', # which split
 )->Task:
     "Keep `n` rows of each language's split, other ones each turn; in a parallel test the same ones in every language"
     check_number(n, 'n', 1, whole=True)
+    few = min((splits[split].num_rows, l) for l,splits in self.data.items() if split in splits)
+    if few[0]<(turn+1)*n:
+        raise XltError(f'{turn+1} turns of {n} rows of {self.name} wanted, and {few[1]} {split} has {few[0]}: take fewer rows or seeds')
     part = lambda splits: DatasetDict({**splits, split: _turn(splits[split], n, turn)}) if split in splits else splits
     return replace(self, data={l: part(splits) for l,splits in self.data.items()})
 

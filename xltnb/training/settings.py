@@ -57,6 +57,10 @@ class ZeroShotCfg(Config):
     fine:FineCfg = FineCfg() # training
     turn:bool = later(False) # each seed scores `limit` test rows of its own, one seed after the other
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.turn and not self.limit: raise XltError(f'{type(self).__name__}.turn needs limit: how many test rows a seed scores')
+
 # %% ../../nbs/training/04_settings.ipynb #fz000002
 @dataclass(frozen=True)
 class FrozenCfg(Config):

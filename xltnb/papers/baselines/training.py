@@ -11,7 +11,7 @@ from statistics import mean
 
 from ...models.heads import sentence_vectors
 from .experiments import BaselineCfg, RetrieveCfg
-from ...studies.by_name import encoder_of, fine_tuned, task_of
+from ...studies.by_name import encoder_of, fine_tuned, rows_of
 from ...runs.experiments import EXPERIMENTS, Ctx, Result
 from ...studies.recipes import transfer_fields
 from ...tasks.bench import load_bench
@@ -54,7 +54,7 @@ def run_baseline(
     ctx:Ctx, # cache, device, progress, deadline
 )->Result:
     "Fine-tune plainly and score zero-shot"
-    task = task_of(cfg.task, cfg.langs, cfg.train, seed)
+    task = rows_of(cfg, seed)
     with ctx.scratch('baselines.finetune', EXPERIMENTS['baselines.finetune'].version, cfg, seed) as out:
         ft = fine_tuned(task, shared_out(cfg.fine, ctx.ranks), [], encoder_of(cfg.encoder, cfg.random, seed), seed, ctx, out, end=.7)
     if ctx.rank: return Result({}) # the first process scores
