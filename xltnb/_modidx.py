@@ -2,6 +2,7 @@
 
 d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git_url': '', 'lib_path': 'xltnb'},
   'syms': { 'xltnb.cli': { 'xltnb.cli._call': ('cli.html#_call', 'xltnb/cli.py'),
+                           'xltnb.cli._engines': ('cli.html#_engines', 'xltnb/cli.py'),
                            'xltnb.cli._learn': ('cli.html#_learn', 'xltnb/cli.py'),
                            'xltnb.cli._offered': ('cli.html#_offered', 'xltnb/cli.py'),
                            'xltnb.cli._pages': ('cli.html#_pages', 'xltnb/cli.py'),

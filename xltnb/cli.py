@@ -36,11 +36,15 @@ def _presets():
     from xltnb.records.presets import PRESETS
     return PRESETS
 
+def _engines():
+    from xltnb.runs.run import ENGINES
+    return ENGINES
+
 # %% ../nbs/08_cli.ipynb #8e5beb09
 def _pages(): return [p.stem for p in (project_root()/'nbs'/'papers').rglob('[!._]*.ipynb') if not p.name[:2].isdigit()]
 
 # %% ../nbs/08_cli.ipynb #0ea57653
-OFFERS = dict(paper=_papers, target=_targets_of, preset=_presets, page=_pages, engine=lambda: ('local', 'inline', 'ray', 'slurm', 'ranks'),
+OFFERS = dict(paper=_papers, target=_targets_of, preset=_presets, page=_pages, engine=_engines,
     device=lambda: ('cpu', 'cuda'), what=lambda: DATA,
     scale=lambda: ('frozen', 'finetune'), shell=lambda: SHELLS) # parameter -> what the shell may offer
 
