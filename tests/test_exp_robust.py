@@ -2,6 +2,7 @@
 import ast
 import copy
 import math
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -24,6 +25,7 @@ from xltnb.runs.run import run_plan
 from xltnb.tasks.synonyms import load_synonyms
 from xltnb.studies.by_name import encoder_of
 from xltnb.studies.recipes import Call, make_methods, read_call
+from xltnb.training.trainer import Finetuner
 from xltnb.training.views import symmetric_kl
 
 
@@ -215,6 +217,22 @@ def test_a_run_pauses_at_its_deadline_and_goes_on(tmp_path, few, arm):
     with pytest.raises(Paused): run_robust(cfg, 0, Ctx(tmp_path/'a', report=lambda share, note: said.append(share), deadline=0.))
     assert len(said)==1 and 0<said[0]<.85
     assert run_robust(cfg, 0, Ctx(tmp_path/'a')).metrics==run_robust(cfg, 0, Ctx(tmp_path/'b')).metrics
+
+
+def test_a_run_that_fails_while_it_scores_is_not_trained_again(tmp_path, few, monkeypatch):
+    job = next(j for j in robust_jobs('smoke') if j.arm == 'cldr-plain')
+    cfg, later, trained = from_dict(RobustCfg, job.config), time.time()+3600, []
+    score, train = Finetuner.zero_shot, Finetuner.train
+    def broken(*args, **kwargs): raise RuntimeError('no room')
+    monkeypatch.setattr(Finetuner, 'train', lambda self, *args, **kwargs: trained.append(1) or train(self, *args, **kwargs))
+    monkeypatch.setattr(Finetuner, 'zero_shot', broken)
+    with pytest.raises(RuntimeError, match='no room'): run_robust(cfg, 0, Ctx(tmp_path/'a', deadline=later))
+    monkeypatch.setattr(Finetuner, 'zero_shot', score)
+    ctx = Ctx(tmp_path/'a', deadline=later)
+    found = run_robust(cfg, 0, ctx).metrics
+    assert len(trained) == 1 and found == run_robust(cfg, 0, Ctx(tmp_path/'b')).metrics
+    ctx.tidy()
+    assert not [p for p in (tmp_path/'a'/'robust.finetune').iterdir() if not p.name.startswith('.')]
 
 
 def test_runs_without_their_data_wait_and_say_for_what(tmp_path, monkeypatch):

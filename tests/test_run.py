@@ -196,14 +196,19 @@ def test_gpu_preset_without_a_gpu_is_refused(study):
     assert '2/2 jobs' in finish(start(study, '--preset', 'gpu', '--device', 'cpu'))
 
 
-def test_a_scratch_folder_has_one_user(tmp_path):
-    scratch = lambda **kw: Ctx(tmp_path, **kw).scratch('slow.sum', 1, make_dataclass('Cfg', ['n'])(1), 0)
-    with scratch() as out:
+def test_a_scratch_folder_has_one_user_and_goes_once_all_is_measured(tmp_path):
+    ctx = lambda **kw: Ctx(tmp_path, **kw)
+    lend = lambda c: c.scratch('slow.sum', 1, make_dataclass('Cfg', ['n'])(1), 0)
+    first = ctx()
+    with lend(first) as out:
         out.mkdir(parents=True)
-        with pytest.raises(Paused, match=f'process {os.getpid()} on .*the same command goes on'), scratch(deadline=time.time()): pass
-        assert out.is_dir()
+        with pytest.raises(Paused, match=f'process {os.getpid()} on .*the same command goes on'), lend(ctx(deadline=time.time())): pass
+    assert out.is_dir(), 'what was trained is still to be measured'
+    with lend(ctx()): first.tidy()
+    assert out.is_dir(), 'somebody else is at it'
+    first.tidy()
     assert not out.exists()
-    with scratch(): pass
+    with lend(ctx()): pass
 
 
 def test_each_job_has_its_own_peak_on_a_gpu(monkeypatch):

@@ -21,7 +21,8 @@ from xltnb.records import leases, store
 from xltnb.core import XltError, from_dict, plain, seed_for, stable_hash, to_dict
 from xltnb.files import atomic_write, write_new
 from xltnb.records.leases import Lease, built_once
-from xltnb.records.record import MeanOf, Record, RunKey, pack_items, read_record, record_json, unpack_items
+from xltnb.records.pack import PACK, pack_bytes
+from xltnb.records.record import MeanOf, Record, RunKey, _sealed_text, pack_items, read_record, record_json, unpack_items
 from xltnb.records.store import Store
 
 settings.register_profile('calm', deadline=None) # a busy machine is no failure
@@ -520,3 +521,24 @@ def test_every_committed_record_is_read():
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         assert len(Store(folder, committed=False).records()) == len(list(folder.glob('*/*.json')))
+
+
+def test_a_pack_keeps_what_a_newer_version_wrote(tmp_path, monkeypatch):
+    "Rows that this version cannot read are packed again and unpacked as they are; a damaged row is not dropped in silence"
+    monkeypatch.setenv('XLTNB_FRESH', '1')
+    s = Store(tmp_path)
+    def made(seed): return Record('toy.x', RunKey('toy.x', 1, {}, seed).key, {}, seed, dict(m=1.), provenance=dict(started='2026'))
+    old, new, more = map(made, range(3))
+    text = record_json(new)
+    newer = _sealed_text({k: v for k, v in json.loads(text).items() if k != 'sha256'} | dict(colour='blue'))
+    (tmp_path/'toy.x').mkdir()
+    atomic_write(tmp_path/'toy.x'/PACK, pack_bytes([record_json(old), newer]))
+    s.put(more)
+    s.pack()
+    assert s.keys() == {old.key, new.key, more.key}
+    assert s.unpack() == 3 and (tmp_path/'toy.x'/f'{new.key}.json').read_text(encoding='utf-8') == newer
+    s.pack()  # the newer one keeps its file, which no pack may change
+    atomic_write(tmp_path/'toy.x'/PACK, pack_bytes([record_json(old).replace('2026', '2025')]))
+    (tmp_path/'toy.x'/f'{old.key}.json').unlink(missing_ok=True)
+    with pytest.raises(XltError, match='is damaged'): s.unpack()
+    assert (tmp_path/'toy.x'/PACK).exists()

@@ -7,6 +7,7 @@ __all__ = ['t_half', 'mean_ci', 'Diff', 'paired_diff', 'items_se', 'crossed_half
            'detectable', 'cluster_labels', 'seeds_to_decide', 'rows_to_decide']
 
 # %% ../nbs/02_stats.ipynb #d478ac6e
+from bisect import bisect_left
 from math import inf, isfinite, nan, sqrt
 from statistics import mean, stdev
 from typing import NamedTuple
@@ -179,8 +180,9 @@ def seeds_to_decide(
     "Find the smallest number of seeds whose interval, with this mean, spread and items, contains no edge of the range"
     if len(xs)<2 or not all(map(isfinite, xs)): return nan
     distance = min(abs(mean(xs)-e) for e in edges)
-    enough = np.flatnonzero(crossed_half(stdev(xs), np.arange(3, most+1), items, level)<distance)
-    return float(3+enough[0]) if len(enough) else inf
+    sd,ns = stdev(xs), range(3, most+1)
+    at = bisect_left(ns, True, key=lambda n: bool(crossed_half(sd, n, items, level)<distance)) # more seeds, a shorter interval
+    return float(ns[at]) if at<len(ns) else inf
 
 # %% ../nbs/02_stats.ipynb #2cede937
 def rows_to_decide(

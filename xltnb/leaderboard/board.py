@@ -62,7 +62,7 @@ def board_methods(
 # %% ../../nbs/leaderboard/01_board.ipynb #b023f9d6
 def _frozen(cfg, task, methods, seed, ctx):
     "Scores, facts and processor seconds of a frozen study, the reading of test rows left out"
-    reader = reader_of(cfg.encoder, task, ctx.cache, cfg.frozen.max_len, folder_print(cfg.encoder))
+    reader = reader_of(cfg.encoder, task, ctx.cache, cfg.frozen.max_len, folder_print(cfg.encoder), ctx.device)
     for split,langs in dict(train=task.languages[:1], validation=task.languages[:1], test=task.languages).items():
         for lang in langs: split_vectors(reader, task, lang, split)
     start = time.process_time()

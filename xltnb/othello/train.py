@@ -248,6 +248,12 @@ def evaluate(self:_Run, measure):
 
 # %% ../../nbs/othello/07_train.ipynb #64fa3980
 @patch
+def agreed(self:_Run, late):
+    "Is the time up for any of the processes? Each has a clock of its own, and all must stop at one update"
+    if not self.accelerator: return late
+    return bool(self.accelerator.reduce(torch.tensor(float(late), device=self.part.device), 'sum')>0)
+
+@patch
 def save(self:_Run):
     "Write the checkpoint, if there is to be one"
     self.meta['part'] = self.part.tolist()
@@ -284,7 +290,7 @@ def train(
         run.update()
         if run.step%max(1,cfg.steps//200)==0 or run.step in at or run.done: run.note(report)
         if measure and run.step in at: run.spent += run.evaluate(measure)
-        late = time.time()>deadline
+        late = run.agreed(time.time()>deadline) if deadline<float('inf') else False
         if late or time.monotonic()>run.saved+every or run.done: run.save()
         if late: break
     return run.trained()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LONG', 'RunKey', 'pack_items', 'unpack_items', 'MeanOf', 'Packed', 'Record', 'record_json', 'record_text',
-           'NewerRecord', 'read_record', 'short_fields', 'read_numbers', 'provenance']
+           'NewerRecord', 'read_record', 'short_fields', 'read_numbers', 'processor', 'provenance']
 
 # %% ../../nbs/records/03_record.ipynb #f539fcd9
 import base64
@@ -312,20 +312,22 @@ def _versions():
 
 # %% ../../nbs/records/03_record.ipynb #b33f1ad9
 @lru_cache
-def _cpu():
+def processor()->str:
     "Name of the processor"
     info = Path('/proc/cpuinfo')
     names = re.findall(r'model name\s*:\s*(.+)', info.read_text(encoding='utf-8')) if info.exists() else []
     return names[0] if names else platform.processor() or platform.machine()
 
 # %% ../../nbs/records/03_record.ipynb #032d1c13
-def _device():
-    "Name of the GPU when torch is loaded and sees one, else 'cpu'"
-    torch = sys.modules.get('torch')
+def _device(kind):
+    "Name of the GPU when it is asked for, and torch is loaded and sees one, else 'cpu'"
+    torch = sys.modules.get('torch') if kind=='cuda' else None
     return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else 'cpu'
 
-def provenance()->dict: # commit, dirty, versions, device, cpu, cores, started
+def provenance(
+    device:str='cuda', # what computes: 'cpu', or 'cuda' where there may be a GPU
+)->dict: # commit, dirty, versions, device, cpu, cores, started
     "Collect the part of a record's provenance that is known before the run"
     commit, dirty = _git(project_root())
-    return dict(commit=commit, dirty=dirty, versions=_versions(), device=_device(), cpu=_cpu(),
+    return dict(commit=commit, dirty=dirty, versions=_versions(), device=_device(device), cpu=processor(),
                 cores=os.cpu_count(), started=time.strftime('%Y-%m-%dT%H:%M:%S%z'))

@@ -306,13 +306,15 @@ def busy(
 
 # %% ../../nbs/records/06_store.ipynb #4deaacd4
 def _whole_texts(home):
-    "Texts of an experiment's records by key, those of its pack and then of its files; what a pack would change is left out"
+    """Texts of an experiment's records by key, those of its pack and then of its files; what a pack would change is left out.
+    Rows of a pack that a newer version wrote stay as they are"""
     places = [PackedRow(home/PACK, k) for k in packed_keys(home/PACK)] + [home/f'{k}.json' for k in sorted(_keys_of(home))]
     out = {}
     for p in places:
-        if _fault(p): continue
+        fault = _fault(p)
+        if fault and not (isinstance(p, PackedRow) and isinstance(fault, NewerRecord)): continue
         text = record_text(p)
-        if packable(text): out[p.stem] = text
+        if fault or packable(text): out[p.stem] = text
     return out
 
 def _keep_bytes(home, texts):
@@ -345,12 +347,14 @@ def pack(self:Store)->list[dict]: # experiment, records, files_mb, pack_mb: one 
 
 @patch
 def unpack(self:Store)->int: # records
-    "Give every record of the store's packs its file again"
+    "Give every record of the store's packs its file again; raises `XltError` for a pack with a damaged row, which stays"
     n = 0
     for home in (self.path/e for e in sorted(_names(self.path))):
         for k in (keys := packed_keys(home/PACK)):
             row, f = PackedRow(home/PACK, k), home/f'{k}.json'
-            if not _fault(row) and _fault(f): f.write_text(record_text(row), encoding='utf-8', newline='\n')
+            fault = _fault(row)
+            if fault and not isinstance(fault, NewerRecord): raise XltError(f'{home/PACK}: the row {k} is damaged: {fault}')
+            if _fault(f): f.write_text(record_text(row), encoding='utf-8', newline='\n')
         if keys and hasattr(os, 'sync'): os.sync() # a file that is cut by a kill has its row until then
         if keys: (home/PACK).unlink()
         n += len(keys)

@@ -83,6 +83,8 @@ def _no_report(
     "Ignore progress"
 
 # %% ../../nbs/runs/00_experiments.ipynb #eb397a31
+def _lease_of(folder): return Lease(folder.parent/'.claims'/f'{folder.name}.lock')
+
 @dataclass
 class Ctx:
     "What an experiment may use besides its config"
@@ -94,6 +96,7 @@ class Ctx:
     carry:dict = field(default_factory=dict) # files that came with the job: path -> text
     rank:int = 0 # number of this process among those that share the run; the first one keeps the record
     ranks:int = 1 # processes that share it
+    lent:list = field(default_factory=list) # folders that `scratch` has lent, and that nobody needs once the run is measured
 
     def left(self)->float: # seconds
         "Count the time until the deadline"
@@ -114,12 +117,18 @@ class Ctx:
         cfg, # of the run
         seed:int, # of the run
     ): # a folder
-        "Lend a folder for a run's checkpoints, one run's at a time: it stays when the run is interrupted, and goes when it is done"
+        "Lend a folder for a run's checkpoints, one run's at a time: it stays when the run is interrupted, and `tidy` removes it"
         folder = self.cache/experiment/stable_hash([version, to_dict(cfg), seed, *[self.inputs]*bool(self.inputs)])
         if self.rank: return (yield folder) # the first process has taken it
-        with self._turn(Lease(folder.parent/'.claims'/f'{folder.name}.lock')):
+        with self._turn(_lease_of(folder)):
             yield folder
-            rmtree(folder, ignore_errors=True)
+            self.lent.append(folder)
+
+    def tidy(self):
+        "Remove the folders of a run that is measured, but those that another process has taken meanwhile"
+        for folder in self.lent:
+            with _lease_of(folder) as mine:
+                if mine: rmtree(folder, ignore_errors=True)
 
     def _turn(self, lease):
         "Take the lease, once whoever has it is done; `Paused` if time is up first"
@@ -254,7 +263,9 @@ def call_job(
     cfg = job.config if exp.cfg is dict else from_dict(exp.cfg, job.config)
     if changed := [k for k,v in exp.inputs(cfg).items() if v!=job.inputs.get(k, '')]:
         raise XltError(f'the {changed[0]} of this run is not what it was planned with: give the command again')
-    return exp.fn(cfg, job.seed, ctx)
+    res = exp.fn(cfg, job.seed, ctx)
+    ctx.tidy()
+    return res
 
 # %% ../../nbs/runs/00_experiments.ipynb #d0b78647
 def split_target(

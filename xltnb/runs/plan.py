@@ -162,8 +162,8 @@ def plan_line(
     wait = _waiting(plan) + _damage(plan) + _age(plan)
     if not todo: return f'{plan.target} at {plan.preset}: {f"{len(plan.done())} of" if wait else "all"} {n} runs are done{wait}'
     workers = workers or (cores() if u=='core' else 1)
-    wall = duration(wall_s(todo, workers))
-    hours = f'{plan.seconds()/3600:.2f}' if plan.seconds()>=36 else 'under 0.01'
+    wall,spent = duration(wall_s(todo, workers)), sum(j.cost_s for j in todo)
+    hours = f'{spent/3600:.2f}' if spent>=36 else 'under 0.01'
     return (f'{plan.target} at {plan.preset}: {len(todo)} of {n} runs to do, {hours} {u}-hours, '
             f'{"" if wall.startswith("under") else "about "}{wall} with {workers} worker{"s"*(workers>1)}{wait}')
 

@@ -8,6 +8,7 @@ __all__ = ['Outcome', 'JobProgress']
 # %% ../../nbs/runs/02_progress.ipynb #d0a65a33
 import math
 import sys
+import time
 from dataclasses import dataclass
 from fastcore.basics import patch
 from threading import RLock
@@ -33,8 +34,8 @@ class JobProgress:
         every:float=10., # seconds between two lines of a log
         show:bool=True, # False: count, show nothing
     ):
-        self.jobs, self.frac, self.notes, self.ended, self.seen = jobs, {}, {}, {}, set()
-        every = 0.2 if sys.stdout.isatty() else 1. if 'ipykernel' in sys.modules else every
+        self.jobs, self.frac, self.notes, self.ended, self.seen, self.drawn = jobs, {}, {}, {}, set(), 0.
+        self.every = every = 0.2 if sys.stdout.isatty() else 1. if 'ipykernel' in sys.modules else every
         form = '{percentage:3.0f}%|{bar:20}| {desc} [{elapsed}<{remaining}{postfix}]'
         tqdm.set_lock(RLock()) # one process draws; a lock between processes would be left behind by workers that are stopped
         self.bar = tqdm(total=sum(map(_weight, jobs)), disable=not show, file=sys.stdout, mininterval=every, miniters=0, smoothing=0,
@@ -62,6 +63,7 @@ def line(self:JobProgress)->str: # 'align-0 s1 40%, align-0 s2 5%'
 def draw(self:JobProgress):
     "Show the state, not too often"
     if self.bar.disable: return
+    self.drawn = time.monotonic()
     self.bar.set_description_str(f'{len(self.ended)}/{len(self.jobs)} jobs', refresh=False)
     self.bar.set_postfix_str(self.line(), refresh=False)
     n,before = self.fraction()*self.bar.total, getattr(self.bar, 'initial', 0)
@@ -79,7 +81,7 @@ def update(self:JobProgress,
     if note!='starts' and job.key not in self.seen:
         self.seen.add(job.key)
         self.bar.initial = getattr(self.bar, 'initial', 0)+_weight(job)*fraction # done in an earlier sitting
-    self.draw()
+    if time.monotonic()-self.drawn >= self.every: self.draw() # a job may report each update
 
 # %% ../../nbs/runs/02_progress.ipynb #597c43af
 @patch

@@ -28,7 +28,7 @@ from ..core import XltError, check_name, check_number, world
 from ..files import atomic_write, cache_dir, one_line
 from .experiments import Ctx, Job, Paused, call_job, experiment
 from .plan import Plan, cores, duration, pick_arms, plan_line
-from ..records.published import rule_hashes
+from ..records.published import find_papers, rule_hashes
 from ..records.leases import Lease
 from ..records.record import Record, provenance, record_json
 from ..records.store import Store, open_store
@@ -104,19 +104,19 @@ def _clock(file):
 def _record(job, setup, report):
     "Run the job and make its record"
     _reset_peak()
-    prov = provenance()
+    prov = provenance(setup.device) | dict(rules=_rules(job.paper)) # the rules that stand before the run
     cache = Path(setup.cache) if setup.cache else cache_dir()
     with _clock(cache/'.paused'/job.key) as spent:
         res = call_job(job, Ctx(cache, setup.device, report, setup.deadline, job.inputs, job.carry, setup.rank, setup.ranks))
-        prov |= provenance() | dict(started=prov['started'], rules=_rules(job.paper), wall_s=spent(), peak_mem_mb=_peak_mb()) | setup.facts
+        prov |= provenance(setup.device) | dict(started=prov['started'], wall_s=spent(), peak_mem_mb=_peak_mb()) | setup.facts
     return Record(job.experiment, job.key, job.config, job.seed, {k: float(v) for k,v in res.metrics.items()}, res.curves,
                   res.per_language, res.items, prov | res.provenance, job.version, job.arm, job.labels, res.source, job.inputs)
 
 # %% ../../nbs/runs/03_run.ipynb #2ca2fa36
 def _rules(paper):
-    "Hash the paper's rules, so that a rule changed after the run is noticed"
-    try: return rule_hashes(paper)
-    except XltError: return {} # a study without a published file
+    "Hash the paper's rules, so that a rule changed after the run is noticed; a study without a published file has none"
+    return rule_hashes(paper) if paper in find_papers() else {}
+
 
 # %% ../../nbs/runs/03_run.ipynb #4f035509
 @dataclass

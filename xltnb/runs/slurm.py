@@ -154,9 +154,9 @@ def _submit(jobs, setup, workers, options, lost):
     return array
 
 # %% ../../nbs/runs/07_slurm.ipynb #1525b4d2
-def _told(store, job):
-    "How a job ended, None if it has not"
-    if store.has(job.key): return Outcome(job, 'done')
+def _told(store, job, done):
+    "How a job ended, None if it has not; `done`: keys of those whose record is there"
+    if job.key in done: return Outcome(job, 'done')
     try: why = failure_file(store, job.key).read_text(encoding='utf-8', errors='replace').splitlines()[0].partition(': ')[2]
     except (OSError, IndexError): return None
     return Outcome(job, 'failed', note=f'{why} (see {failure_file(store, job.key)})')
@@ -174,8 +174,10 @@ class Watch:
 
     def look(self)->list[Job]: # those that have not ended
         "Note what has ended, and what runs"
-        for j in [j for j in self.jobs if j.key not in self.out]:
-            if out := _told(self.store, j):
+        rest = [j for j in self.jobs if j.key not in self.out]
+        done = self.store.whole({j.key for j in rest}) # one listing for all
+        for j in rest:
+            if out := _told(self.store, j, done):
                 self.out[j.key] = out
                 self.progress.end(out)
             elif self.store.busy(j.key): self.progress.update(j, 0., 'starts')

@@ -6,13 +6,17 @@
 __all__ = ['FREEZE', 'SCHEDULE', 'FineCfg', 'ZeroShotCfg', 'FrozenCfg', 'multiplies_bf16', 'pays_bf16', 'resolved']
 
 # %% ../../nbs/training/04_settings.ipynb #593df4ed
+import json
 import re
 import timeit
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from ..core import Config, XltError, check_number, later, one_of, within
+from ..core import Config, XltError, check_number, later, one_of, stable_hash, within
+from ..files import atomic_write, cache_dir, json_of, read_text
+from ..records.leases import built_once
+from ..records.record import processor
 
 # %% ../../nbs/training/04_settings.ipynb #5bd39e98
 FREEZE = ('embeddings', 'none', 'body')
@@ -85,19 +89,24 @@ def multiplies_bf16(
     return bool(re.search(r'^(flags|Features)\b.*\b(avx512_bf16|amx_bf16|bf16)\b', text, re.M))
 
 # %% ../../nbs/training/04_settings.ipynb #1cb847c1
-@cache
-def _processor_pays():
-    "Time one product of a layer in both arithmetics, some 30 ms in all"
+def _time_products(path):
+    "Time one product of a layer in both arithmetics, some 30 ms in all, and write down what came out"
     import torch # settings are read where nothing is trained
     def seconds(dtype):
         x,w = torch.ones(256, 384, dtype=dtype), torch.ones(1536, 384, dtype=dtype)
         return min(timeit.repeat(lambda: x@w.T, number=1, repeat=7))
-    return seconds(torch.bfloat16) < .9*seconds(torch.float32)
+    atomic_write(path, json.dumps(dict(ratio=seconds(torch.bfloat16)/seconds(torch.float32))))
+
+@cache
+def _processor_pays():
+    "Time the processor once and remember it, so that a run goes on in the arithmetic that it began in"
+    file = built_once(cache_dir()/'bfloat16'/f'{stable_hash(processor())}.json', _time_products)
+    return json_of(read_text(file), file)['ratio']<.9
 
 def pays_bf16(
     device:str, # 'cpu' or 'cuda'
 )->bool:
-    "Tell whether bfloat16 is faster than float32 there; a processor that can multiply it is timed, once a process"
+    "Tell whether bfloat16 is faster than float32 there; a processor that can multiply it is timed, once"
     return device=='cuda' or multiplies_bf16() and _processor_pays()
 
 def resolved(

@@ -6,7 +6,6 @@
 __all__ = ['VERDICT_LOOK', 'verdict_text', 'claims_markdown', 'misses_markdown', 'claims_fig']
 
 # %% ../../nbs/verdicts/04_figures.ipynb #0969245e
-from math import inf
 from textwrap import wrap
 
 import numpy as np
@@ -126,8 +125,8 @@ def _claim_axes(fig, rows):
     "One row per claim, the first on top"
     names,texts = [r['claim'] for r in rows][::-1], [_claim_name(r) for r in rows][::-1]
     fig.update_yaxes(categoryorder='array', categoryarray=names, range=[-.6,len(rows)-.4], type='category', tickvals=names,
-        ticktext=texts, tickfont=dict(size=12), showgrid=False, ticks='').update_xaxes(title='each row on a scale of its own; the line is zero',
-        showticklabels=False, showgrid=False, ticks='')
+        ticktext=texts, tickfont=dict(size=12), showgrid=False, ticks='')
+    fig.update_xaxes(title='each row on a scale of its own; the line is zero', showticklabels=False, showgrid=False, ticks='')
 
 # %% ../../nbs/verdicts/04_figures.ipynb #07d1d21e
 @drawing('A bar inside the green band holds; one outside it, or between dotted lines (too small to matter), does not; others are open')

@@ -87,9 +87,10 @@ def retrieve(
 def run_retrieve(
     cfg:RetrieveCfg, # which task and encoder
     seed:int, # of the random weights
-    ctx:Ctx, # progress
+    ctx:Ctx, # device
 )->Result:
     "Score retrieval without training"
     task = load_bench(cfg.task, cfg.langs or None)
-    z = retrieve(*encoder_of(cfg.encoder, cfg.random, seed), task, cfg.limit)
+    encoder,tok = encoder_of(cfg.encoder, cfg.random, seed)
+    z = retrieve(encoder.to(ctx.device), tok, task, cfg.limit)
     return Result(**transfer_fields(z), provenance=dict(data=task.fingerprint()))

@@ -291,12 +291,12 @@ def _shape_model(cfg, seed):
 def run_shape(
     cfg:ShapeCfg, # encoder, languages, pairs
     seed:int, # of random weights
-    ctx:Ctx, # cache, device, progress, deadline
+    ctx:Ctx, # device
 )->Result:
     "Measure alignment by layer of a packaged encoder"
     model,tok = _shape_model(cfg, seed)
     texts = {l: list(load_bench('lo_ret', cfg.langs).data[l]['test']['text'][:cfg.pairs]) for l in ('en',*cfg.langs)}
-    found = alignment(model, tok, texts.pop('en'), texts, prefix=cfg.prefix)
+    found = alignment(model.to(ctx.device), tok, texts.pop('en'), texts, prefix=cfg.prefix)
     best,layers = found.best(), {m: found.mean(m) for m in MEASURES}
     n = len(layers['raw'])-1
     metrics = dict(best_layer=best, depth=best/n, layers=n, retrieval=layers['centred'][best], embeddings=layers['centred'][0],

@@ -18,6 +18,7 @@ from .approaches import WorldCfg, lexicon_of
 from .experiments import AlignCfg, TransferCfg
 from .measures import alignment_items, chosen_edits, intervene, measure_alignment, measure_while_finetuning
 from .measures import probe_and_test_games, transfer_metrics, wide_probe
+from ...records.checkpoints import before
 from ...records.leases import built_once
 from ...runs.experiments import EXPERIMENTS, Ctx, Result, paused_unless
 
@@ -52,7 +53,7 @@ def pretrain(
         runs.append(run := train(model, lex, lm, seed_for('games','pretrain',seed), ckpt=part, **kw))
         if run.done: save_checkpoint(file, model, None, dict(curves=run.curves, tokens_s=run.tokens_s))
     whole = built_once(cache/'models'/f'{key}.safetensors', make, deadline=kw.get('deadline',inf))
-    if whole: part.unlink(missing_ok=True)
+    for f in (part, before(part)) if whole else (): f.unlink(missing_ok=True)
     if runs: return runs[-1]
     meta = load_checkpoint(whole, model) if whole else dict(curves={}, tokens_s=0.)
     return Trained(model.eval(), lex, meta['curves'], bool(whole), meta['tokens_s'])

@@ -104,7 +104,7 @@ def run_frozen(
     task = task_of(cfg.task, cfg.langs, cfg.rows, 0)
     if cfg.limit: task = replace(task, data={l: d | dict(test=spread(d['test'], cfg.limit)) for l,d in task.data.items()})
     methods = salt_methods(cfg.methods, model=proposer_of(cfg.mlm, ctx.device), also=list(task.rows(task.source, 'train')['text']))
-    reader = reader_of(cfg.encoder, task, ctx.cache)
+    reader = reader_of(cfg.encoder, task, ctx.cache, device=ctx.device)
     z,facts = frozen_study(task, methods, seed, FrozenCfg(cfg.train, strengths=cfg.strengths), reader, told=ctx.report)
     few = task.some(cfg.train, seed)
     found,scripts = _switches(methods, few, reader.tokenizer, seed)
