@@ -1985,6 +1985,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                                                'xltnb/papers/metapretrain/phases.py'),
                                                   'xltnb.papers.metapretrain.phases.Pretraining.check_counts': ( 'papers/metapretrain/phases.html#pretraining.check_counts',
                                                                                                                  'xltnb/papers/metapretrain/phases.py'),
+                                                  'xltnb.papers.metapretrain.phases.Pretraining.clocked': ( 'papers/metapretrain/phases.html#pretraining.clocked',
+                                                                                                            'xltnb/papers/metapretrain/phases.py'),
                                                   'xltnb.papers.metapretrain.phases.Pretraining.count': ( 'papers/metapretrain/phases.html#pretraining.count',
                                                                                                           'xltnb/papers/metapretrain/phases.py'),
                                                   'xltnb.papers.metapretrain.phases.Pretraining.end_phase': ( 'papers/metapretrain/phases.html#pretraining.end_phase',

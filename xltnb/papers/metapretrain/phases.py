@@ -311,12 +311,19 @@ def take_first(self:Pretraining)->bool: # was it there?
 
 # %% ../../../nbs/papers/metapretrain/03_phases.ipynb #1215f3f4
 @patch
+def clocked(self:Pretraining):
+    "Add the seconds since the clock was last read to those of the run"
+    now = time.monotonic()
+    self.at.seconds,self.began = self.at.seconds+now-self.began, now
+
+@patch
 def end_phase(self:Pretraining):
     "End the phase: share it if it is the first, begin the next"
     check_tied(self.model)
     self.at.phase,self.at.update = self.at.phase+1, 0
     if self.at.phase==1 and (first := self.first()):
         self.note_first(first)
+        self.clocked()
         self.save(first)
         if self.turn: self.turn.release()
     self.go_on()
@@ -360,19 +367,20 @@ def looks_of(self:Pretraining)->set: # updates of the phase after which to evalu
 @patch
 def _train(self:Pretraining, report, deadline, every):
     "Train what is left, and save now and then"
-    total,began,saved = sum(p.total for p in self.cfg.phases), time.monotonic(), time.monotonic()
+    total = sum(p.total for p in self.cfg.phases)
+    self.began = saved = time.monotonic()
     while not self.done:
         self.model.train()
         self.update()
         if self.at.update in self.looks_of(): self.glance()
         if self.at.update==self.reader.updates: self.end_phase()
         if not self.done and (time.time()>deadline or time.monotonic()-saved>every):
-            self.at.seconds += time.monotonic()-began
+            self.clocked()
             self.save()
-            began = saved = time.monotonic()
+            self.began = saved = time.monotonic()
             if time.time()>deadline: return self
         report(sum(self.at.rows.values())/total, f'phase {self.at.phase+1}')
-    self.at.seconds += time.monotonic()-began
+    self.clocked()
     return self
 
 # %% ../../../nbs/papers/metapretrain/03_phases.ipynb #115d87a5
