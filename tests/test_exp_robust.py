@@ -49,6 +49,7 @@ def few(few_rows, monkeypatch):
         assert name == task.name and train
         return replace(task, data={l: DatasetDict(task.data[l]) for l in langs or task.languages}).take(train, seed=seed)
     monkeypatch.setattr(exp, 'task_of', of)
+    monkeypatch.setattr(exp, 'rows_of', lambda cfg, seed: of(cfg.task, cfg.langs, cfg.train, seed))
     monkeypatch.setattr(exp, 'encoder_of', lambda name, **kw: (first_layers(copy.deepcopy(net), int(name.split(':')[1])), tok))
     return of
 
@@ -175,7 +176,7 @@ def test_a_search_does_without_dev_rows_in_other_languages(tmp_path, monkeypatch
     job = next(j for j in rows.robust_jobs('smoke') if j.arm == 'cldr-rsrp')
     task = few('cldr_cat', ('en', 'de'), 24)
     for l in task.targets: del task.data[l]['validation']
-    monkeypatch.setattr(exp, 'task_of', lambda *args: task)
+    monkeypatch.setattr(exp, 'rows_of', lambda *args: task)
     res = exp.run_robust(from_dict(rows.RobustCfg, job.config | dict(langs=['en', 'de'], grid=[.1, .3])), 0, Ctx(cache=tmp_path))
     assert res.metrics['radius'] in (.1, .3) and not [m for m in res.metrics if 'oracle' in m]
     assert set(res.curves['grid']) == {'radius', 'source'}

@@ -421,7 +421,7 @@ def test_whole_numbers_are_names_in_every_format(tmp_path):
 
 @pytest.mark.parametrize('text,says', [
     ('text,label\nq 1,a\nq 2,\nq 3,b\n', 'row 2 of training has no label'), ('text,label\nq 1,a\nq 2\nq 3,b\n', 'line 3 has 1 of the 2 fields'), ('text,label\nq 1\nq 2\n', 'line 2 has 1 of the 2'),
-    ('text,label\nq 1,a\n"q 2,b\n', 'cannot read .*e.csv: unexpected end of data'), ('', 'it is empty')])
+    ('text,label\nq 1,a\n"q 2,b\n', 'cannot read .*e.csv: the row that begins in line 3: unexpected end of data'), ('', 'it is empty')])
 def test_a_row_without_a_label_is_no_class(tmp_path, text, says):
     (tmp_path/'e.csv').write_text(text, encoding='utf-8')
     with pytest.raises(XltError, match=says): own_task('t', 'classify', dict(en=dict(train=tmp_path/'e.csv')))
