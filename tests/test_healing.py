@@ -56,18 +56,20 @@ def test_a_seal_that_cannot_be_written_leaves_nothing_half(tmp_path, monkeypatch
 
 
 def test_two_stores_that_share_a_cache_take_turns(tmp_path):
-    "Fine-tuning's own folder: the second driver waits for the first, and then has the folder to itself"
+    "Fine-tuning's own folder: the second driver waits for the first, finds what it trained, and the folder goes once both have measured"
     ctx, seen = Ctx(cache=tmp_path), []
     def job(i):
         with ctx.scratch('demo', 1, GPTCfg(), 0) as folder:
             seen.append(('in', i, folder.exists()))
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             time.sleep(.3)
             seen.append(('out', i, True))
     both = [threading.Thread(target=job, args=(i,)) for i in range(2)]
     for t in both: t.start()
     for t in both: t.join()
-    assert [s[0] for s in seen] == ['in', 'out', 'in', 'out'] and not any(s[2] for s in seen if s[0] == 'in')
+    assert [s[0] for s in seen] == ['in', 'out', 'in', 'out'] and [s[2] for s in seen if s[0] == 'in'] == [False, True]
+    ctx.tidy()
+    assert not [p for p in (tmp_path/'demo').iterdir() if not p.name.startswith('.')]
 
 
 def test_who_waits_too_long_is_paused(tmp_path):
