@@ -6,8 +6,10 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import ROOT
 import torch
 
+from xltnb.cli import main
 from xltnb.core import XltError, seed_for
 from xltnb.models.adapterhub import to_hub
 from xltnb.models.adapter_files import load_adapter, save_adapter
@@ -595,3 +597,11 @@ def test_a_task_that_cannot_be_asked_is_refused_before_training():
     from xltnb.papers.arithmetic.training import real_task
     with pytest.raises(XltError, match='ha_slot is of kind'): real_task(RealCfg(task='ha_slot'))
     with pytest.raises(XltError, match="unknown language of ha_intent 'zz'"): real_task(RealCfg(targets=('zz',)))
+
+
+@pytest.mark.parametrize('given,says', [(['breadcrumbs', '--gamma', '0'], 'gamma=0.0'), (['task_arithmetic', '--scale', '0'], 'scale=0.0')])
+def test_a_zero_is_a_value(given, says, capsys):
+    "It is no missing option, for which a default would stand"
+    pair = [str(ROOT/'nbs'/'tutorials'/'adapters'/f'{l}.safetensors') for l in ('en', 'es')]
+    with pytest.raises(SystemExit): main(['merge', *pair, '--method', *given, '--dry-run'])
+    assert says in capsys.readouterr().out

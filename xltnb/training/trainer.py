@@ -350,7 +350,7 @@ def finetune(
     task:Task, # rows, kind, languages
     cfg:FineCfg=FineCfg(), # settings
     methods:Sequence[Method]=(), # the outermost first
-    encoder:str|tuple='e5-small', # a name that `load_encoder` knows, or what it returned: an encoder and its tokenizer
+    encoder:str|Path|tuple='e5-small', # a name or folder that `load_encoder` knows, or what it returned: an encoder and its tokenizer
     seed:int=0, # of the run: head, rows' order, dropout, methods
     pruned=True, # subwords of a packaged encoder: True: those that this run reads; False: all; else as in `load_encoder`
     fast:bool=True, # 'auto' is bfloat16 where that is faster; experiments pass False, their keys name the arithmetic
@@ -360,7 +360,7 @@ def finetune(
     "Load an encoder, add the task's head, train"
     if fast: cfg = resolved(cfg, torch.cuda.is_available() and not kwargs.get('use_cpu'))
     if pruned is True: pruned = lambda tok: subwords_read(task, tok, check_methods(methods), seed, cfg.max_len)
-    net,tok = load_encoder(encoder, pruned or None) if isinstance(encoder, str) else encoder
+    net,tok = load_encoder(encoder, pruned or None) if isinstance(encoder, (str,Path)) else encoder
     model = add_head(net, task.kind, task.labels, seed=seed)
     return Finetuner(model, task, cfg, methods, tok, seed, progress='report' not in kwargs if progress is None else progress,
                      **kwargs).fit()

@@ -17,7 +17,7 @@ from ...models.sources import TensorSource
 # %% ../../../nbs/papers/arithmetic/05_commands.ipynb #56d9357b
 def _merge_two(a, b, weight, base, name, settings):
     "The merge of two paths"
-    given = {k: v for k,v in settings.items() if v not in (None, False)}
+    given = {k: v for k,v in settings.items() if v is not None and v is not False}
     cfg = from_dict(MergeCfg, dict(given, weights=() if weight is None else two_weights(weight)))
     return plan_merge(cfg, [TensorSource(a), TensorSource(b)], _start(base), name or None)
 
@@ -85,7 +85,7 @@ def merge_(
     settings = dict(density=density, scale=scale, gamma=gamma, epsilon=epsilon, elect=elect or None, normalise=normalise, seed=seed)
     if recipe:
         _check_beside(a, method=method!='linear', weight=weight is not None, base=base!='auto', name=name, hub=hub, dtype=dtype!='float32',
-                      **{k: v not in (None, False) for k,v in settings.items()})
+                      **{k: v is not None and v is not False for k,v in settings.items()})
     if explain:
         print(_report(a, b, base))
         if not out: return
