@@ -132,8 +132,8 @@ def identity(
 MINUTES = 3. # between checkpoints that only serve to go on
 
 class Between(TrainerCallback):
-    """Asks for a checkpoint every few minutes, at the deadline, and at the end of a training that took long enough or may be
-    interrupted: what comes after it, such as scoring, may fail; `due` until it is written"""
+    """Asks for a checkpoint every few minutes, at the deadline, and at the end of a training that took a minute or has a deadline:
+    what comes after it, such as scoring, may fail; `due` until it is written"""
     def __init__(self,
         report:Callable=lambda share: None, # report(fraction of the updates that are made)
         deadline:float=math.inf, # `time.time()` at which to save and stop
@@ -148,7 +148,7 @@ class Between(TrainerCallback):
         "Decide by the first process's clock, unless a look or the end saves anyway"
         self.report(state.global_step/args.max_steps)
         late,over = time.monotonic()-self.at >= 60*MINUTES, time.time()>=self.deadline
-        if state.global_step>=args.max_steps: late = self.deadline<math.inf or time.monotonic()-self.began >= 20*MINUTES
+        if state.global_step>=args.max_steps: late = self.deadline<math.inf or time.monotonic()-self.began >= 60
         if args.world_size>1: late,over = broadcast(torch.tensor([late, over], device=args.device)).tolist()
         self.due = (late or over) and not control.should_save
         control.should_save = control.should_save or self.due
