@@ -46,7 +46,7 @@ def _first_line(head, columns):
                        "names above the rows, or columns={'text': 'review'}, or places, columns={'text': 0}")
 
 def _records(lines):
-    "(number of its last line, fields) of each row that is not blank"
+    "(number of its last line, fields) of each row that is not blank; raises `XltError` where a row never ends"
     before = 0
     try:
         for r in lines:

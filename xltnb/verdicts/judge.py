@@ -51,7 +51,7 @@ def _notes(*xs): return '; '.join(filter(None, xs))
 # %% ../../nbs/verdicts/01_judge.ipynb #848aed33
 def _scores(check, runs):
     "Scores of items, {(arm, metric): an array [S,I] a language}, and why there are none"
-    if any(r.config.get('turn') for x in runs for r in x.values()): return None, '' # other items each seed: their chance is in the seeds'
+    if any(r.config.get('turn') for x in runs for r in x.values()): return None, '' # other items each seed: their chance is in the seeds
     found = {(a,m): [r[a].item_parts(m) for r in runs] for a,m in sorted(names_in(check.effect))}
     sizes = [{None if x is None else tuple(map(len, x)) for x in xs} for xs in found.values()]
     if any(len(s)>1 for s in sizes): return None, 'not all runs hold the same items: they do not count in the interval'
