@@ -353,7 +353,8 @@ def unpack(self:Store)->int: # records
         for k in (keys := packed_keys(home/PACK)):
             row, f = PackedRow(home/PACK, k), home/f'{k}.json'
             fault = _fault(row)
-            if fault and not isinstance(fault, NewerRecord): raise XltError(f'{home/PACK}: row {k} is damaged ({fault}): copy the pack again')
+            if fault and not isinstance(fault, NewerRecord):
+                raise XltError(f'{home/PACK}: row {k} is damaged ({fault}): copy the pack again')
             if _fault(f): f.write_text(record_text(row), encoding='utf-8', newline='\n')
         if keys and hasattr(os, 'sync'): os.sync() # a file that is cut by a kill has its row until then
         if keys: (home/PACK).unlink()
