@@ -57,15 +57,15 @@ def test_length_groups_equal_one_padded_batch():
     assert torch.allclose(grouped, padded, rtol=1e-5)
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
-    f = tmp_path/'c.safetensors'; save_checkpoint(f, GPT(GPTCfg(20,12,1,2,16)), None, {})
+    f = tmp_path/'c.safetensors'; save_checkpoint(f, GPT(GPTCfg(20,12,1,2,16)), {})
     with pytest.raises(XltError, match='another model'): load_checkpoint(f, GPT(GPTCfg(20,12,2,2,16)))
 
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     from xltnb.records import checkpoints
-    f = tmp_path/'c.safetensors'; net = GPT(GPTCfg(20,12,1,2,16)); save_checkpoint(f, net, None, {'step':1}); before = f.read_bytes()
+    f = tmp_path/'c.safetensors'; net = GPT(GPTCfg(20,12,1,2,16)); save_checkpoint(f, net, {'step':1}); before = f.read_bytes()
     def full(*a, **k): raise OSError(28,'No space left on device')
     monkeypatch.setattr(checkpoints, 'atomic_write', full)
-    with pytest.raises(XltError, match='free some space'): save_checkpoint(f, net, None, {'step':2})
+    with pytest.raises(XltError, match='free some space'): save_checkpoint(f, net, {'step':2})
     assert f.read_bytes()==before and len(list(tmp_path.iterdir()))==1
 
 @pytest.mark.parametrize('bad,word', [(dict(schedule='cosin'),"did you mean 'cosine'"),(dict(draw='fech'),"did you mean 'fetch'"),(dict(dtype='float23'),"did you mean 'float32'")])
@@ -74,13 +74,13 @@ def test_wrong_names_stop_before_training(bad, word):
     with pytest.raises(XltError, match=word): train(model_for(lex,1,2,16), lex, LMCfg(steps=2,**bad))
 
 def test_a_checkpoint_of_another_vocabulary_is_refused(tmp_path):
-    f = tmp_path/'c.safetensors'; save_checkpoint(f, GPT(GPTCfg(20,12,1,2,16)), None, {})
+    f = tmp_path/'c.safetensors'; save_checkpoint(f, GPT(GPTCfg(20,12,1,2,16)), {})
     with pytest.raises(XltError, match='another model'): load_checkpoint(f, GPT(GPTCfg(21,12,1,2,16)))
 
 def test_what_a_killed_process_left_is_cleared_and_what_is_being_written_stays(tmp_path):
     for name,age in (('.c.safetensors.1.tmp',9999),('.c.safetensors.2.tmp',0),('c.1.tmp',9999)):
         (tmp_path/name).write_bytes(b'x'); os.utime(tmp_path/name, (time.time()-age,)*2)
-    save_checkpoint(tmp_path/'c.safetensors', GPT(GPTCfg(20,12,1,2,16)), None, {})
+    save_checkpoint(tmp_path/'c.safetensors', GPT(GPTCfg(20,12,1,2,16)), {})
     assert sorted(p.name for p in tmp_path.iterdir()) == ['.c.safetensors.2.tmp','c.1.tmp','c.safetensors'] # the last but one is a user's
 
 def test_the_callers_random_numbers_are_left_alone():

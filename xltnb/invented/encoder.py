@@ -101,7 +101,7 @@ def _train(cfg, part, folder, report, deadline):
         if run.at.updates%50==0: report(run.progress, f'{run.at.updates} updates, {run.at.tokens/1e6:.2f} M tokens')
         return time.time()>deadline
     run.train(every=30., log=lambda line: None, stop=look)
-    if time.time()<=deadline or run.progress>=1: save_encoder(run.model, run.tok, folder)
+    if time.time()<=deadline or run.done: save_encoder(run.model, run.tok, folder)
 
 # %% ../../nbs/invented/04_encoder.ipynb #7cfa6764
 def _silent(done, note): pass

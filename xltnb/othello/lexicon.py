@@ -60,10 +60,9 @@ def draw_anchors(
     groups:tuple=((0,1),), # which languages share them; two groups never get the same square
     n:int=8, # squares along one side
     seed:int=0, # which draw
-    openings:bool=False, # may the four possible first moves be anchors?
 )->tuple: # ((square, group), ...)
     "Draw random squares for each group of languages; raises `XltError` if the board has too few"
-    free = np.setdiff1d(geometry(n).playable, [] if openings else Position.start(n).legal())
+    free = np.setdiff1d(geometry(n).playable, Position.start(n).legal())
     need = count*len(groups)
     if need > len(free):
         raise XltError(f'{count} anchors for {len(groups)} groups need {need} squares; a {n}×{n} board has {len(free)}: ask for fewer')

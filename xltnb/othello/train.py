@@ -136,21 +136,19 @@ def compute_dtype(
 def save_checkpoint(
     path:Path, # file to (re)place
     model:GPT, # weights
-    opt:torch.optim.Optimizer|None, # optimiser, None for weights alone
-    meta:dict, # step, curves: anything JSON can hold
+    meta:dict, # curves: anything JSON can hold
 ):
-    "Write weights, optimiser state and `meta` to one file, whole or not at all"
-    write_state(path, to_tensors(dict(model.named_parameters()), opt), meta)
+    "Write weights and `meta` to one file, whole or not at all"
+    write_state(path, to_tensors(dict(model.named_parameters()), None), meta)
 
 # %% ../../nbs/othello/07_train.ipynb #c91d45f5
 def load_checkpoint(
     path:Path, # file that `save_checkpoint` wrote
     model:GPT, # gets the weights
-    opt:torch.optim.Optimizer|None=None, # gets its state
 )->dict: # meta
-    "Read a checkpoint into `model` and `opt`; raises `XltError` if it is damaged or belongs to another model"
+    "Read a checkpoint into `model`; raises `XltError` if it is damaged or belongs to another model"
     tensors,meta = read_state(path)
-    from_tensors(tensors, dict(model.named_parameters()), opt, path)
+    from_tensors(tensors, dict(model.named_parameters()), None, path)
     return meta
 
 # %% ../../nbs/othello/07_train.ipynb #500d3448

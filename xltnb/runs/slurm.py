@@ -23,7 +23,7 @@ from .drive import needs_of
 from .experiments import Job, Needs
 from .local import child_env
 from .progress import JobProgress, Outcome
-from .run import Finished, Setup, compute, failure_file, keep, lease_job
+from .run import Finished, Setup, compute, failure_file, keep, lease_job, why_failed
 
 # %% ../../nbs/runs/07_slurm.ipynb #dd4289f9
 _MINUTES = 24*60 # of a worker, where nothing else is asked for
@@ -157,9 +157,8 @@ def _submit(jobs, setup, workers, options, lost):
 def _told(store, job, done):
     "How a job ended, None if it has not; `done`: keys of those whose record is there"
     if job.key in done: return Outcome(job, 'done')
-    try: why = failure_file(store, job.key).read_text(encoding='utf-8', errors='replace').splitlines()[0].partition(': ')[2]
-    except (OSError, IndexError): return None
-    return Outcome(job, 'failed', note=f'{why} (see {failure_file(store, job.key)})')
+    why = why_failed(store, job.key)
+    return None if why is None else Outcome(job, 'failed', note=f'{why} (see {failure_file(store, job.key)})')
 
 # %% ../../nbs/runs/07_slurm.ipynb #094ede09
 class Watch:

@@ -9,7 +9,7 @@ __all__ = ['STATES', 'status_rows', 'status_line']
 from datetime import datetime
 
 from .plan import Plan, duration
-from .run import failure_file
+from .run import why_failed
 from .slurm import crews
 
 # %% ../../nbs/runs/08_status.ipynb #60a621f9
@@ -27,13 +27,6 @@ def _running(store, job):
     where = who.get('where') or f"{who.get('host', '?')}, process {who.get('pid', '?')}"
     return dict(state='running' if lease.busy() else 'lost', where=where, since=_since(who.get('since')))
 
-# %% ../../nbs/runs/08_status.ipynb #86c8fee2
-def _failure(store, job):
-    "Why a job failed when it was last tried; None if it did not"
-    try: told = failure_file(store, job.key).read_text(encoding='utf-8', errors='replace').splitlines()[0]
-    except (OSError, IndexError): return None
-    return dict(state='failed', why=told.partition(': ')[2])
-
 # %% ../../nbs/runs/08_status.ipynb #ddfec753
 STATES = 'done', 'running', 'queued', 'to do', 'waits', 'lost', 'failed'
 
@@ -45,7 +38,8 @@ def status_rows(
     def state(j):
         if j.key in done: return dict(state='done')
         idle = dict(state='waits', why=f'{j.waits} names no data') if j.waits else dict(state='queued' if j.key in queued else 'to do')
-        return _running(plan.store, j) or _failure(plan.store, j) or idle
+        why = why_failed(plan.store, j.key)
+        return _running(plan.store, j) or (idle if why is None else dict(state='failed', why=why))
     row = lambda j: dict(arm=j.arm, seed=j.seed, key=j.key) | dict(state='', where='', since='', why='') | state(j)
     return [row(j) for j in {j.key: j for j in plan.jobs}.values()]
 

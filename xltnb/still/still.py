@@ -83,9 +83,8 @@ def _shape(s, axes, box):
 def _note(a, axes, box):
     "An annotation without its arrow"
     x,y = _at(_ref(a,'x'), a['x'], axes, box)+a.get('xshift', 0), _at(_ref(a,'y'), a['y'], axes, box)-a.get('yshift', 0)
-    size = a.get('font', {}).get('size', 12)
-    if a.get('yanchor')=='bottom': y -= 1.25*size*a.get('text', '').count('<br>')
-    y += dict(bottom=-4, top=size+2).get(a.get('yanchor'), size*.35)
+    size,at = a.get('font', {}).get('size', 12), a.get('yanchor')
+    y += dict(bottom=-4, top=size+2).get(at, size*.35)-1.25*size*a.get('text', '').count('<br>')*dict(bottom=1, top=0).get(at, .5)
     anchor = dict(left='start', right='end').get(a.get('xanchor'), 'middle')
     return svg_text(x, y, a.get('text', ''), size, anchor, a.get('font', {}).get('color', '#1f2933'))
 

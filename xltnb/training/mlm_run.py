@@ -121,9 +121,9 @@ class MLMRun:
         return max(self.at.tokens/self.cfg.tokens, self.at.seconds/60/self.cfg.minutes if self.cfg.minutes else 0)
 
     @property
-    def chunks(self)->int:
-        "Count the chunks of the order"
-        return -(-len(self.order)//self.sentences)
+    def done(self)->bool:
+        "Has it read all that it should?"
+        return self.progress>=1
 
     def identity(self)->dict:
         "Describe what makes a run this one: settings, precision, and a hash of the text in this tokenizer's ids"
@@ -142,6 +142,11 @@ class MLMRun:
         if not finite: raise XltError(f'not finite after update {self.at.updates}; the checkpoint before in {self.folder} stands: {lower}')
 
 # %% ../../nbs/training/12_mlm_run.ipynb #d638b180
+@patch(as_prop=True)
+def chunks(self:MLMRun)->int:
+    "Count the chunks of the order"
+    return -(-len(self.order)//self.sentences)
+
 @patch
 def chunk(self:MLMRun,
     number:int, # of the chunk
@@ -230,9 +235,9 @@ def train(self:MLMRun,
     "Train to the end of the run"
     self.model.train()
     seen,told,stopped = {}, time.monotonic(), False
-    while self.progress<1 and (self.at.tokens or self.at.chunk<self.chunks) and not stopped: # a text that fills no row is read once
+    while not self.done and (self.at.tokens or self.at.chunk<self.chunks) and not stopped: # a text that fills no row is read once
         for b in self.chunk(self.at.chunk)[self.at.batch:]:
-            stopped = self.progress>=1 or bool(stop and stop(self))
+            stopped = self.done or bool(stop and stop(self))
             if stopped: break
             start = time.monotonic()
             loss,share = self.update(b)

@@ -115,7 +115,7 @@ def _shade(fig, rows):
 # %% ../../nbs/verdicts/04_figures.ipynb #45e9e61a
 def _write_numbers(fig, row):
     "The effect beside its row; in its place why there is none, as far as two words can say it: the table has the reason"
-    if _finite(row['effect']): at = dict(x=1, xref='paper', text=amount(row), font=dict(size=12))
+    if _finite(row['effect']): at = dict(x=1, xref='paper', text=amount(row).replace(' (', '<br>('), align='left', font=dict(size=12))
     else: at = dict(x=0, text=row['verdict'], font=dict(color=QUIET))
     fig.add_annotation(y=row['claim'], showarrow=False, xanchor='left', xshift=6, **at)
 
@@ -147,5 +147,5 @@ def claims_fig(
     count = ', '.join(f'{k} {v}' for v in VERDICT_LOOK if (k := sum(r['verdict']==v for r in rows)))
     sub,height = f'effect of the deciding check with its 95 % interval; preset {rows[0]["preset"]}', 40+40*len(rows)
     dress(fig, f'Of {len(rows)} claims: {count}', sub, 120+height)
-    fig.update_layout(margin_r=190)
+    fig.update_layout(margin_r=130)
     return fig.update_layout(meta=dict(seeds=f'{min(n)} to {max(n)} seeds a claim' if (n := [r['n'] for r in rows if r['n']]) else ''))

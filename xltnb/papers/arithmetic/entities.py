@@ -28,7 +28,7 @@ from .merges import merge
 from .pipeline import TaskCfg, held_out_accuracy, held_part, train_language, train_task
 from .weights import Dial, best_of
 from ...records.record import MeanOf
-from ...runs.experiments import EXPERIMENTS, Ctx, Paused, Result
+from ...runs.experiments import EXPERIMENTS, Ctx, Paused, Result, paused_unless
 from ...tasks.catalog import data_folder, find_files, folder_variable
 from ...tasks.formats import read_tagged
 from ...tasks.hub import load_task
@@ -127,10 +127,6 @@ def open_ground(
     return Ground(cfg, task, parts, model, tok, pays_bf16(device), known, corpora)
 
 # %% ../../../nbs/papers/arithmetic/14_entities.ipynb #9ee159de
-def _whole(run):
-    "The run, or `Paused` if it stopped at a checkpoint"
-    if run.progress<1: raise Paused('stopped at a checkpoint; the same command goes on from there')
-
 def add_languages(
     ground:Ground, # without adapters
     seed:int, # draws order and masks; all adapters start from the same weights
@@ -146,7 +142,7 @@ def add_languages(
         ctx.report(.05+.6*i/len(cfg.langs), f'adapter {l}')
         ground.langs[l] = fresh(l)
         stop = lambda run: time.time()>ctx.deadline
-        _whole(train_language(ground.langs[l], ground.model, ground.tok, ground.corpora[l], mlm, out/l, stop))
+        paused_unless(train_language(ground.langs[l], ground.model, ground.tok, ground.corpora[l], mlm, out/l, stop))
     ground.langs['start'] = fresh('start').requires_grad_(False)
     return ground
 

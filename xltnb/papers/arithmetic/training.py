@@ -28,7 +28,7 @@ from .pipeline import train_language, train_task
 from .tree import known_words
 from .vectors import language_vector, similarity
 from .weights import Dial, best_of
-from ...runs.experiments import EXPERIMENTS, Ctx, Paused, Result
+from ...runs.experiments import EXPERIMENTS, Ctx, Result, paused_unless
 from ...tasks.bench import load_bench
 from ...tasks.task import Task
 from ...training.mlm import Corpus, MLMCfg, bench_corpus
@@ -55,11 +55,6 @@ def _mlm(tokens, lr, seed):
     how = dict(block=32, batch=32, mask=.2, dual=0., alpha=1., warmup=.05, bf16='no')
     return MLMCfg(encoder='family', tokens=tokens, lr=lr, head_lr=lr, seed=seed, **how)
 
-def _whole(run):
-    "The run, or `Paused` if it stopped at a checkpoint"
-    if run.progress<1: raise Paused('stopped at a checkpoint; the same command goes on from there')
-    return run
-
 # %% ../../../nbs/papers/arithmetic/10_training.ipynb #55a11a17
 def _fresh(cfg, tok, seed):
     "A small encoder with random weights"
@@ -85,7 +80,7 @@ def pretrained(
     def look(run):
         if run.at.updates%50==0: ctx.report(.3*run.progress, 'pretraining')
         return time.time()>ctx.deadline
-    _whole(run.train(every=60., log=lambda line: None, stop=look))
+    paused_unless(run.train(every=60., log=lambda line: None, stop=look))
     return Home(cfg, seed, world, tok, model.eval())
 
 # %% ../../../nbs/papers/arithmetic/10_training.ipynb #1d09821e
@@ -97,7 +92,7 @@ def _language(home, name, lang, tokens, ctx, out, at):
     corpus = home.world.ids_of({lang: min(cfg.sentences, need)}, home.tok, seed+1)
     stop = lambda run: time.time()>ctx.deadline
     ctx.report(at, f'adapter {name}')
-    _whole(train_language(home.langs[name], home.model, home.tok, corpus, _mlm(tokens, cfg.adapter_lr, seed), out/name, stop))
+    paused_unless(train_language(home.langs[name], home.model, home.tok, corpus, _mlm(tokens, cfg.adapter_lr, seed), out/name, stop))
 
 # %% ../../../nbs/papers/arithmetic/10_training.ipynb #b1f52748
 def add_adapters(
@@ -343,7 +338,7 @@ def _real_adapters(
     langs = {l: Adapter(l, BottleneckCfg(reduction=cfg.reduction), model) for l in ('en', cfg.partner)}
     for i,(l,a) in enumerate(langs.items()):
         ctx.report(.1+.25*i, f'adapter {l}')
-        _whole(train_language(a, model, tok, real_text(tok, l), mlm, out/l, lambda run: time.time()>ctx.deadline))
+        paused_unless(train_language(a, model, tok, real_text(tok, l), mlm, out/l, lambda run: time.time()>ctx.deadline))
     return model.eval(), tok, langs
 
 # %% ../../../nbs/papers/arithmetic/10_training.ipynb #44617e29

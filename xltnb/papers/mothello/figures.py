@@ -25,10 +25,9 @@ from ...stats import cluster_labels
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #0be57121
 def cluster_order(
     matrix, # [I,J] probe accuracies
-    close:float=.1, # how near to the diagonal counts as aligned
 )->list[int]: # languages, cluster by cluster, large ones first
     "Order languages so that aligned ones stand side by side"
-    label = cluster_labels(matrix, close)
+    label = cluster_labels(matrix)
     return sorted(range(len(label)), key=lambda i: (-label.count(label[i]), label[i], i))
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #3cb2283c

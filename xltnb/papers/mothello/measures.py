@@ -34,14 +34,11 @@ def probe_and_test_games(
 def alignment_items(
     al, # `Alignment`
     layer:int, # layer to quote
-    i:int=0, # language of the probe
-    j:int=1, # language it reads
 )->dict: # name to one accuracy a game
-    "Give per-game accuracies of probe i on itself and on language j, plain, per symmetry and at best"
-    plain = al.acc[al.layers.index(layer),i,j,0,0]
-    best = al.per_game(layer,i,j,'best')
-    items = dict(within=al.per_game(layer,i,i), across=al.per_game(layer,i,j), across_plain=plain, across_sym=best)
-    return items | {f'across_s{s}':al.per_game(layer,i,j,s) for s in range(4)}
+    "Give per-game accuracies of language 0's probe on itself and on language 1, plain, per symmetry and at best"
+    within,plain = al.per_game(layer,0,0), al.acc[al.layers.index(layer),0,1,0,0]
+    across = {f'across{k}': al.per_game(layer,0,1,s) for k,s in (('',0), ('_sym','best'), *((f'_s{s}',s) for s in range(4)))}
+    return dict(within=within, across_plain=plain) | across
 
 # %% ../../../nbs/papers/mothello/01_measures.ipynb #34af876e
 def _mean(x)->float: return float(x.mean())
@@ -81,11 +78,10 @@ def _pair_metrics(al, layer, count):
 def clusters(
     plain:np.ndarray, # [I,J] accuracies
     best:np.ndarray, # [I,J] accuracies under the best symmetry
-    close:float=.1, # how near to the diagonal counts as aligned
 )->dict: # cluster count, and mean scores inside, between and under the best symmetry
-    "Cluster the languages that align outright (within `close` of the diagonal)"
+    "Cluster the languages that align outright, as `cluster_labels` does"
     m,diagonal = len(plain), float(np.diag(plain).mean())
-    label = cluster_labels(plain, close)
+    label = cluster_labels(plain)
     same,off = np.equal.outer(label,label), ~np.eye(m,dtype=bool)
     mean = lambda x: _mean(x) if x.size else float('nan')
     apart = ~same if (~same).any() else off # one cluster: every pair stands in
@@ -117,6 +113,16 @@ def measure_alignment(
         curves['matrix'] = _matrices(al, top, count)
     return metrics, items, curves, (al,probes,test)
 
+# %% ../../../nbs/papers/mothello/01_measures.ipynb #79b18dcc
+def _edit_cases(cfg, what, seed, device):
+    "Games with one case each: those that judge, or others to choose a strength on"
+    gs = game_set(cfg.cases, cfg.world.n, seed_for(what,cfg.world.n,seed), device=device)
+    return gs, make_cases(gs, seed)
+
+def _of_layers(cfg, probes, lang, count):
+    "The probes of one language, by layer, where edits are made"
+    return {l: probes.pick([l*count+lang]) for l in range(cfg.edit_from, cfg.world.layers+1)}
+
 # %% ../../../nbs/papers/mothello/01_measures.ipynb #7c712e2a
 def intervene(
     run:Trained, # a trained model
@@ -126,23 +132,11 @@ def intervene(
     device:str, # where to compute
 )->dict: # misses per case
     "Count misses after editing with language 0's own probe, with language 1's, and without an edit (T 3)"
-    gs = game_set(cfg.cases, cfg.world.n, seed_for('case games',cfg.world.n,seed), device=device)
-    cases,enc,count = make_cases(gs,seed), Encoder(run.lex,device), len(run.lex.kinds)
-    probes_of = lambda lang: {l: probes.pick([l*count+lang]) for l in range(cfg.edit_from, cfg.world.layers+1)}
-    def missed(edit):
-        logits = next_logits(run.model, enc, gs, cases, 0, edit, steps=cfg.edit_steps)
-        return misses(logits, run.lex, cases, 0)
-    return dict(err_null=missed(None), err_original=missed(probes_of(0)), err_cross=missed(probes_of(1)))
-
-# %% ../../../nbs/papers/mothello/01_measures.ipynb #5338cd03
-def _edit_cases(cfg, what, seed, device):
-    "Games with one case each: those that judge, or others to choose a strength on"
-    gs = game_set(cfg.cases, cfg.world.n, seed_for(what,cfg.world.n,seed), device=device)
-    return gs, make_cases(gs, seed)
-
-def _of_layers(cfg, probes, lang, count):
-    "The probes of one language, by layer, where edits are made"
-    return {l: probes.pick([l*count+lang]) for l in range(cfg.edit_from, cfg.world.layers+1)}
+    gs,cases = _edit_cases(cfg, 'case games', seed, device)
+    enc,count = Encoder(run.lex, device), len(run.lex.kinds)
+    def missed(edit): return misses(next_logits(run.model, enc, gs, cases, 0, edit, steps=cfg.edit_steps), run.lex, cases, 0)
+    own,cross = (_of_layers(cfg, probes, lang, count) for lang in (0,1))
+    return dict(err_null=missed(None), err_original=missed(own), err_cross=missed(cross))
 
 # %% ../../../nbs/papers/mothello/01_measures.ipynb #d269edfd
 def _edits_through(run, cfg, own, other, relative, seed, device):

@@ -51,7 +51,7 @@ def pretrain(
     part,runs = cache/'checkpoints'/f'{key}.safetensors', []
     def make(file):
         runs.append(run := train(model, lex, lm, seed_for('games','pretrain',seed), ckpt=part, **kw))
-        if run.done: save_checkpoint(file, model, None, dict(curves=run.curves, tokens_s=run.tokens_s))
+        if run.done: save_checkpoint(file, model, dict(curves=run.curves, tokens_s=run.tokens_s))
     whole = built_once(cache/'models'/f'{key}.safetensors', make, deadline=kw.get('deadline',inf))
     for f in (part, before(part)) if whole else (): f.unlink(missing_ok=True)
     if runs: return runs[-1]
