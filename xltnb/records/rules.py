@@ -151,7 +151,7 @@ class Claim:
     notes:dict[str,str] = field(default_factory=dict) # preset -> what limits it, or what should be known
     formerly:dict[str,tuple[str,...]] = field(default_factory=dict) # preset -> `hash_at` of its earlier rules, whose runs still count
     changed:dict[str,str] = field(default_factory=dict) # preset -> '2026-11-22: what was changed, and why'
-    looked:dict[str,str] = field(default_factory=dict) # preset -> '2026-11-24: which arms got more seeds after a look at their runs'
+    looked:dict[str,tuple[str,...]] = field(default_factory=dict) # preset -> for each look, '2026-11-24: which arms got more seeds after it'
 
     def __post_init__(self):
         object.__setattr__(self, 'checks', tuple(c for check in self.checks for c in check.spread()))
@@ -164,7 +164,7 @@ class Claim:
         with about('smallest'): check_number(self.smallest, 'the smallest effect of interest', 0)
         if self.smallest: _check_changes({}, dict(smallest=self.smallest_since))
         _check_changes(self.formerly, self.changed)
-        _check_changes({}, self.looked)
+        for says in self.looked.values(): _check_changes({}, dict(enumerate(says)))
 
     def at(self,
         preset:str, # one of `PRESETS`

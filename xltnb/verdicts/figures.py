@@ -145,7 +145,7 @@ def claims_fig(
     fig.add_vline(x=0, line=dict(color='#9aa5b1', width=1))
     _claim_axes(fig, rows)
     count = ', '.join(f'{k} {v}' for v in VERDICT_LOOK if (k := sum(r['verdict']==v for r in rows)))
-    sub,height = f'effect of the deciding check with its 95 % interval; preset {rows[0]["preset"]}', 40+40*len(rows)
+    sub,height = f'effect of the deciding check; 95 % intervals, wider after a second look; preset {rows[0]["preset"]}', 40+40*len(rows)
     dress(fig, f'Of {len(rows)} claims: {count}', sub, 120+height)
     fig.update_layout(margin_r=130)
     return fig.update_layout(meta=dict(seeds=f'{min(n)} to {max(n)} seeds a claim' if (n := [r['n'] for r in rows if r['n']]) else ''))

@@ -198,10 +198,10 @@ def _left_out(check, jobs, found, runs, j):
 def _planned_jobs(paper, preset): return jobs_for(paper, preset)
 
 def _looks(claim, check, plan):
-    "How often the runs of a check were looked at: twice where seeds were added after a look, by its plan or beyond it"
-    if plan.preset in claim.looked: return 2
-    if not plan.seeds: return 1
-    return 1+(planned_seeds(check, plan.jobs)>planned_seeds(check, _planned_jobs(plan.target.partition('.')[0], plan.preset)))
+    "How often the runs of a check were looked at: once more for each time that seeds were added after a look, by its plan or beyond it"
+    told = 1+len(claim.looked.get(plan.preset, ()))
+    if not plan.seeds: return told
+    return told+(planned_seeds(check, plan.jobs)>planned_seeds(check, _planned_jobs(plan.target.partition('.')[0], plan.preset)))
 
 def error_of(
     claim:Claim, # a claim
@@ -219,7 +219,7 @@ def _judge_check(claim, check, plan, get):
     runs,count = [r for r in found if _same_data(r)], len(claim.at(plan.preset))
     fixed = not drawn_jobs(check, plan.jobs)
     j = _left_out(check, plan.jobs, found, runs, _among(count, check, runs, fixed, claim.smallest, error))
-    if error<.05: j = replace(j, note=_notes('seeds were added after a look, so a 97.5 % interval', j.note))
+    if error<.05: j = replace(j, note=_notes(f'seeds were added after a look, so a {100-100*error:.3g} % interval', j.note))
     if _stale(claim, plan.preset, runs): j = replace(j, verdict=UNMEASURED, note=f'the rule was changed after these runs; {_AGAIN}')
     return _needs(j, check, count, claim.smallest, error)
 
