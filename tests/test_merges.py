@@ -594,7 +594,7 @@ def test_a_merge_loads_no_pictures_tables_or_models():
 
 def test_a_task_that_cannot_be_asked_is_refused_before_training():
     from xltnb.papers.arithmetic.experiments import RealCfg
-    from xltnb.papers.arithmetic.training import real_task
+    from xltnb.papers.arithmetic.real import real_task
     with pytest.raises(XltError, match='ha_slot is of kind'): real_task(RealCfg(task='ha_slot'))
     with pytest.raises(XltError, match="unknown language of ha_intent 'zz'"): real_task(RealCfg(targets=('zz',)))
 

@@ -146,7 +146,7 @@ def entity_inputs(
 
 # %% ../../../nbs/papers/arithmetic/07_experiments.ipynb #befb1bb1
 experiment('arithmetic.family', version=1, cfg=FamilyRunCfg, where='xltnb.papers.arithmetic.training:run_family')
-experiment('arithmetic.real', version=1, cfg=RealCfg, where='xltnb.papers.arithmetic.training:run_real')
+experiment('arithmetic.real', version=1, cfg=RealCfg, where='xltnb.papers.arithmetic.real:run_real')
 experiment('arithmetic.entities', version=1, cfg=EntityCfg, waits=lambda cfg: lacks(cfg.task), inputs=entity_inputs,
            where='xltnb.papers.arithmetic.entities:run_entities');
 
