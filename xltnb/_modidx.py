@@ -3868,6 +3868,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                      'xltnb.tasks.formats._text_of': ('tasks/formats.html#_text_of', 'xltnb/tasks/formats.py'),
                                      'xltnb.tasks.formats._two': ('tasks/formats.html#_two', 'xltnb/tasks/formats.py'),
                                      'xltnb.tasks.formats._undouble': ('tasks/formats.html#_undouble', 'xltnb/tasks/formats.py'),
+                                     'xltnb.tasks.formats._without_comments': ( 'tasks/formats.html#_without_comments',
+                                                                                'xltnb/tasks/formats.py'),
                                      'xltnb.tasks.formats._word_tag': ('tasks/formats.html#_word_tag', 'xltnb/tasks/formats.py'),
                                      'xltnb.tasks.formats._wrapped': ('tasks/formats.html#_wrapped', 'xltnb/tasks/formats.py'),
                                      'xltnb.tasks.formats.read_bucc': ('tasks/formats.html#read_bucc', 'xltnb/tasks/formats.py'),
