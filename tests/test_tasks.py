@@ -611,3 +611,26 @@ def test_spellings_of_ones_own_files(tmp_path):
     with pytest.raises(XltError, match='are both train in en'): find_own(tmp_path)
     rows = [dict(text='a', label='x'), dict(text='b', label='y')]
     with pytest.raises(XltError, match='en is spelled in two ways'): own_task('mine', 'classify', {'en': dict(train=rows), 'EN': dict(test=rows)})
+
+
+# -- tables as other programs write them --
+
+@pytest.mark.parametrize('name, text, rows', [
+    ('a.tsv', 'text\tlabel\n"he said ""hi"", \n twice"\ta\n"a\tb"\tb\n', [('he said "hi", \n twice', 'a'), ('a\tb', 'b')]),
+    ('a.tsv', 'text\tlabel\n"Yes." he said\ta\n"a ""b"""\tb\n', [('"Yes." he said', 'a'), ('"a ""b"""', 'b')]),
+    ('a.tsv', 'text\tlabel\n"No."\ta\n', [('"No."', 'a')]), ('a.tsv', '"text"\t"label"\r\n"No."\t"a"\r\n', [('No.', 'a')]),
+    ('a.tsv', 'text,label\n"a, b",x\n', [('a, b', 'x')]), ('a.csv', 'text , label\r\nfoo, "a, b"\r\n', [('foo', 'a, b')]),
+    ('a.csv', '\n\ntext,label\n\nfoo,a\n,\n,\n', [('foo', 'a')]), ('a.csv', '\ufefftext,label\rfoo\x01\u2028,a\r', [('foo\x01\u2028', 'a')]),
+    ('a.jsonl', '[{"text": "foo", "label": "a"}]', [('foo', 'a')]), ('a.json', '[\n{"text": "foo", "label": "a"}\n]\n', [('foo', 'a')]),
+    ('a.json', '{"text": "foo", "label": "a"}\r\n{"text": "bar", "label": "b"}\r\n', [('foo', 'a'), ('bar', 'b')])])
+def test_tables_as_other_programs_write_them(tmp_path, name, text, rows):
+    (tmp_path/name).write_bytes(text.encode())
+    assert [(r['text'], r['label']) for r in read_own(tmp_path/name)] == rows
+
+
+@pytest.mark.parametrize('name, text, says', [
+    ('a.tsv', 'review,stars\na,1\n', "none is known: review . stars; write a line of names above the rows, or columns={'text'"), ('a.csv', 'a;b\n1;2\n', 'none is known: a . b'), ('a.jsonl', '"a"\n', "row 1 is 'a': write one object a line"),
+    ('a.csv', '\n \n', 'it is empty'), ('a.csv', 'text,label\n"a ""b"" c,x\n', 'look at its quotes'), ('a.jsonl', '{"text": "a\tb"}', 'Invalid control character')])
+def test_what_is_no_table_is_told(tmp_path, name, text, says):
+    (tmp_path/name).write_text(text, encoding='utf-8')
+    with pytest.raises(XltError, match=says): read_own(tmp_path/name)

@@ -7,12 +7,12 @@ __all__ = ['read_own', 'find_own', 'own_task']
 
 # %% ../../nbs/tasks/12_own.ipynb #bb0e2fa1
 import csv
+import io
 import os
 import re
 import warnings
 from collections import Counter
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -26,17 +26,21 @@ from .rows import (COLUMN_NAMES, NO_NAMES, OUR_NAMES, check_data, check_rows, la
 from .task import KINDS, SPLITS, Task
 
 # %% ../../nbs/tasks/12_own.ipynb #db4587ee
-_CSV = dict(strict=True)
-_TSV = dict(quoting=csv.QUOTE_NONE)
-
-def _separated(path, columns):
-    "The separator of a file: the one that shows most of the names that are looked for, or as many fields as are numbered"
-    with open(path, encoding='utf-8-sig', newline='') as f: head = f.readline()
+def _separated(text, columns, marks):
+    "The separator: the one that shows most of the names that are looked for, or as many fields as are numbered"
+    head = re.split('[\r\n]', text.lstrip('\r\n'), maxsplit=1)[0]
     numbered = [n for n in columns.values() if isinstance(n, int)]
     def seen(d):
-        fields = head.rstrip('\r\n').split(d)
-        return len(fields)>max(numbered) if numbered else len({f.strip('"') for f in fields} & ({*OUR_NAMES} | {*columns.values()}))
-    return max(',;\t|' if path.suffix.lower()=='.csv' else '\t|;,', key=seen)
+        fields = [f.strip(' "') for f in head.split(d)]
+        return len(fields)>max(numbered) if numbered else (len({*fields} & ({*OUR_NAMES} | {*columns.values()})), len(fields))
+    return max(marks, key=seen)
+
+def _is_quoted(text, d, columns):
+    "Are all quotes of a TSV around fields, or doubled inside them? One of these must need its quotes, or name the first column"
+    field = re.compile(rf'(?:^|(?<={re.escape(d)}))"([^"]*(?:""[^"]*)*)"(?={re.escape(d)}|\r?$)', re.M)
+    found = [m[1] for m in field.finditer(text)]
+    if not found or '"' in field.sub('', text): return False
+    return any(re.search(f'["\n{re.escape(d)}]', f) for f in found) or text[0]=='"' and found[0] in {*OUR_NAMES, *columns.values()}
 
 def _first_line(head, columns):
     "Refuse what cannot be a line of names"
@@ -46,23 +50,30 @@ def _first_line(head, columns):
                        "names above the rows, or columns={'text': 'review'}, or places, columns={'text': 0}")
 
 def _records(lines):
-    "(number of its last line, fields) of each row that is not blank; raises `XltError` where a row never ends"
-    before = 0
+    "(number of its last line, fields) of each row that is not blank; between rows of one field a blank one keeps its place"
+    rows,before = [],0
     try:
         for r in lines:
-            if len(r)>1 or any(map(str.strip, r)): yield lines.line_num, r
+            rows.append((lines.line_num, r or ['']))
             before = lines.line_num
     except csv.Error as e: raise XltError(f'the row that begins in line {before+1}: {e}; look at its quotes') from e
+    said = [i for i,(_,r) in enumerate(rows) if any(map(str.strip, r))]
+    if not said: raise XltError('it is empty')
+    width = len(rows[said[0]][1])
+    return [(n, r) for n,r in rows[said[0]:said[-1]+1] if len(r)>1 or width==1 or r[0].strip()]
 
+
+# %% ../../nbs/tasks/12_own.ipynb #9baeee18
 def _table_rows(path, columns=NO_NAMES):
-    "Rows of a file, with a header unless columns are numbered; only CSV quotes its fields"
+    "Rows of a file, with a header unless columns are numbered; the fields of a TSV are raw unless all show the quotes of `csv`"
     csv.field_size_limit(2**31-1) # a paragraph may be long
-    with open(path, encoding='utf-8-sig', newline='') as f:
-        lines = csv.reader(f, delimiter=_separated(path, columns), **_CSV if path.suffix.lower()=='.csv' else _TSV)
-        rows = list(_records(lines))
-    if not rows: raise XltError('it is empty')
+    with open(path, encoding='utf-8-sig', newline='') as f: text = f.read()
+    is_csv = path.suffix.lower()=='.csv'
+    d = _separated(text, columns, ',;\t|' if is_csv else '\t|;,')
+    how = dict(strict=True, skipinitialspace=True) if is_csv or d==',' or _is_quoted(text, d, columns) else dict(quoting=csv.QUOTE_NONE)
+    rows = _records(csv.reader(io.StringIO(text, newline=''), delimiter=d, **how))
     bare = any(isinstance(n, int) for n in columns.values())
-    head = [*range(len(rows[0][1]))] if bare else rows[0][1]
+    head = [*range(len(rows[0][1]))] if bare else [*map(str.strip, rows[0][1])]
     if not bare: _first_line(head, columns)
     for n,r in rows:
         if len(r)>len(head):
@@ -75,31 +86,41 @@ def _table_rows(path, columns=NO_NAMES):
 
 
 # %% ../../nbs/tasks/12_own.ipynb #24d170e9
-_READERS = {'.json': 'read_squad', **dict.fromkeys(('.conll','.iob','.bio','.txt'), 'read_tagged'), '.conllu': 'read_conllu'}
+_READERS = {**dict.fromkeys(('.conll','.iob','.bio','.txt'), 'read_tagged'), '.conllu': 'read_conllu'}
+
+def _no_table(path, reader): return XltError(f'{path.name} is no table: read it with {reader} of xltnb.tasks.formats, and give its rows')
 
 def _check_ending(path):
     "Raise `XltError` for a file that is read in another way, or not at all"
     end = path.suffix.lower()
-    if end in _READERS: raise XltError(f'{path.name} is no table: read it with {_READERS[end]} of xltnb.tasks.formats, and give its rows')
-    check_name(end, ('.csv','.tsv','.jsonl','.parquet'), f'ending of {path.name}')
-    return end
+    if end in _READERS: raise _no_table(path, _READERS[end])
+    return check_name(end, ('.csv','.tsv','.jsonl','.json','.parquet'), f'ending of {path.name}')
+
+def _json_rows(path):
+    "Objects of a file that holds one a line, or all in one array"
+    text = path.read_text(encoding='utf-8-sig')
+    if text.lstrip()[:1]=='[': found = json_of(text, path.name, 'column')
+    elif '"paragraphs"' in text: raise _no_table(path, 'read_squad')
+    else: found = [json_of(line, f'line {i+1} of {path.name}', 'column') for i,line in enumerate(text.split('\n')) if line.strip()]
+    odd = next((f'row {i+1} is {r!r:.40}' for i,r in enumerate(found) if not isinstance(r, dict)), '')
+    if odd: raise XltError(f'{odd}: write one object a line, {{"text": ..., "label": ...}}, or one array of objects')
+    return found
 
 def read_own(
-    path:str|Path, # .csv, .tsv, .jsonl or .parquet
+    path:str|Path, # .csv, .tsv, .jsonl, .json or .parquet
     columns:Mapping=NO_NAMES, # as in `own_task`
 )->list: # dicts with this project's keys
     "Read the rows of one file; raises `XltError` for another ending, a file that cannot be read, and two columns for one field"
     path = typed_path(path, 'file')
-    end,renamed = _check_ending(path), partial(our_columns, columns=columns)
+    end = _check_ending(path)
     try:
         plain_file(path)
         if end=='.parquet': return plain_rows(pq.read_table(path), columns)
-        if end!='.jsonl': return list(map(renamed, _table_rows(path, columns)))
-        with open(path, encoding='utf-8-sig') as f:
-            return [renamed(json_of(line, f'line {i+1} of {path.name}', 'column')) for i,line in enumerate(f) if line.strip()]
+        rows = _table_rows(path, columns) if end in ('.csv','.tsv') else _json_rows(path)
+        return [our_columns(r, columns) for r in rows]
     except UnicodeDecodeError as e:
         raise XltError(f"cannot read {path}: it is not UTF-8 ({one_line(e)}); save it as UTF-8, which Excel calls 'CSV UTF-8'") from e
-    except Exception as e: raise XltError(f'cannot read {path}: {one_line(e)}') from e # whatever the readers of tables say
+    except Exception as e: raise XltError(f'cannot read {path}: {one_line(e, 300)}') from e # whatever the readers of tables say
 
 
 # %% ../../nbs/tasks/12_own.ipynb #a7251081
