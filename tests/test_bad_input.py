@@ -667,7 +667,7 @@ def test_a_published_file_that_python_cannot_read_is_named(tmp_path, monkeypatch
 @pytest.mark.parametrize('train, test, says', [
     ('text,label\nx,good\ny,\nz,bad\n', 'text,label\nx,bad\n', 'row 2 of training has no label: fill it in, or drop the row'),
     ('text\nx\n', 'text\nx\n', 'row 1 of training has no label: add a column'),
-    ('text,label\nx,good\nz,bad\n', 'text,label\nx,\ny,bad\n', 'de test has a row without a label: fill it in, or drop the row')])
+    ('text,label\nx,good\nz,bad\n', 'text,label\nx,\ny,bad\n', 'test-de.csv) has no label: fill it in, or drop the row')])
 def test_a_blank_label_of_a_users_file(tmp_path, train, test, says):
     from xltnb.tasks.own import own_task
     (tmp_path/'train-en.csv').write_text(train, encoding='utf-8')

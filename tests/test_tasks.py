@@ -283,7 +283,7 @@ def test_own_datasets_lists_and_kinds():
     data = Dataset.from_list([dict(text='a', label=1), dict(text='b', label=0)], features=typed)
     t = own_task('own', 'classify', dict(en=DatasetDict(train=data, test=data)), labels=('yes', 'no'))
     assert t.rows('en')['label'][:] == [0, 1], 'labels by name, whatever their order in the file'
-    with pytest.raises(XltError, match='own, en, test: unknown label'):
+    with pytest.raises(XltError, match='row 1 of own, en, test has no label: add a column'):
         own_task('own', 'classify', dict(en=dict(train=data, test=[dict(text='a', label=None)])))
     ret = own_task('own', 'retrieve', dict(en=dict(test=[dict(id='1', text='one')]), de=dict(test=[dict(id='1', text='eins')])))
     assert ret.aligned('de')[1]['text'][:] == ['one'] and ret.labels == ()
@@ -611,3 +611,87 @@ def test_spellings_of_ones_own_files(tmp_path):
     with pytest.raises(XltError, match='are both train in en'): find_own(tmp_path)
     rows = [dict(text='a', label='x'), dict(text='b', label='y')]
     with pytest.raises(XltError, match='en is spelled in two ways'): own_task('mine', 'classify', {'en': dict(train=rows), 'EN': dict(test=rows)})
+
+
+# -- tables as other programs write them --
+
+@pytest.mark.parametrize('name, text, rows', [
+    ('a.tsv', 'text\tlabel\n"he said ""hi"", \n twice"\ta\n"a\tb"\tb\n', [('he said "hi", \n twice', 'a'), ('a\tb', 'b')]),
+    ('a.tsv', 'text\tlabel\n"Yes." he said\ta\n"a ""b"""\tb\n', [('"Yes." he said', 'a'), ('"a ""b"""', 'b')]),
+    ('a.tsv', 'text\tlabel\n"No."\ta\n', [('"No."', 'a')]), ('a.tsv', '"text"\t"label"\r\n"No."\t"a"\r\n', [('No.', 'a')]),
+    ('a.tsv', 'text,label\n"a, b",x\n', [('a, b', 'x')]), ('a.csv', 'text , label\r\nfoo, "a, b"\r\n', [('foo', 'a, b')]),
+    ('a.csv', '\n\ntext,label\n\nfoo,a\n,\n,\n', [('foo', 'a')]), ('a.csv', '\ufefftext,label\rfoo\x01\u2028,a\r', [('foo\x01\u2028', 'a')]),
+    ('a.jsonl', '[{"text": "foo", "label": "a"}]', [('foo', 'a')]), ('a.json', '[\n{"text": "foo", "label": "a"}\n]\n', [('foo', 'a')]),
+    ('a.json', '{"text": "foo", "label": "a"}\r\n{"text": "bar", "label": "b"}\r\n', [('foo', 'a'), ('bar', 'b')])])
+def test_tables_as_other_programs_write_them(tmp_path, name, text, rows):
+    (tmp_path/name).write_bytes(text.encode())
+    assert [(r['text'], r['label']) for r in read_own(tmp_path/name)] == rows
+
+
+@pytest.mark.parametrize('name, text, says', [
+    ('a.tsv', 'review,stars\na,1\n', "none is known: review . stars; write a line of names above the rows, or columns={'text'"), ('a.csv', 'a;b\n1;2\n', 'none is known: a . b'), ('a.jsonl', '"a"\n', "row 1 is 'a': write one object a line"),
+    ('a.csv', '\n \n', 'it is empty'), ('a.csv', 'text,label\n"a ""b"" c,x\n', 'look at its quotes'), ('a.jsonl', '{"text": "a\tb"}', 'Invalid control character')])
+def test_what_is_no_table_is_told(tmp_path, name, text, says):
+    (tmp_path/name).write_text(text, encoding='utf-8')
+    with pytest.raises(XltError, match=says): read_own(tmp_path/name)
+
+
+def test_sentences_without_ids_are_paired_by_their_place(tmp_path):
+    rows = lambda *xs, **kw: dict(test=[dict(text=x, **kw) for x in xs])
+    for text in ('one\n\nthree\n', 'one\n""\nthree\n\n'):
+        (tmp_path/'en.csv').write_text('text\n'+text, encoding='utf-8')
+        with pytest.warns(UserWarning, match='the text of 1 of 3 rows of en test .* is blank'): t = own_task('t', 'retrieve', dict(en=dict(test=tmp_path/'en.csv'), de=rows('eins', 'zwei', 'drei')))
+        assert [x[2]['text'] for x in t.aligned('de')] == ['drei', 'three']
+    with pytest.raises(XltError, match='t, test: en has 2 rows and de has 1; rows without ids are paired by their place, so mend the shorter one'): own_task('t', 'retrieve', dict(en=rows('a', 'b'), de=rows('x')))
+    with pytest.raises(XltError, match='some rows of en and de have an id and some have none'): own_task('t', 'retrieve', dict(en=rows('a'), de=rows('x', id='0')))
+
+
+def test_labels_that_are_spelled_in_two_ways():
+    rows = lambda *ys: [dict(text=f'{ys} {i}', label=y) for i, y in enumerate(ys)]
+    t, told = mine(en=dict(train=rows('a', 'a ', 'b'), test=rows(' b', 'a\xa0')))
+    assert t.labels == ('a', 'b') and t.rows('en')['label'][:] == [1, 0] and not told
+    assert own_task('t', 'classify', dict(en=dict(train=rows(' x', 'y'))), labels=('y ', 'x')).rows('en', 'train')['label'][:] == [1, 0]
+    for a, b in (('2', '2.0'), ('Good', 'good'), ('\xe9', 'e\u0301')):
+        t, told = mine(en=dict(train=rows(a, b, 'x')))
+        assert len(t.labels) == 3 and 'count as two: write them alike if they are one' in told[0] and told[0] in t.notes
+
+
+def test_whole_floats_are_numbers_and_a_gap_is_none():
+    import pandas as pd
+    table = lambda *ys: pd.DataFrame(dict(text=list('abc'[:len(ys)]), label=ys))
+    assert own_task('t', 'classify', dict(en=dict(train=table(1., 2.), test=[dict(text='c', label='2')]))).rows('en')['label'][:] == [1]
+    with pytest.raises(XltError, match='row 3 of training has no label'): own_task('t', 'classify', dict(en=dict(train=table(1., 2., None))))
+    with pytest.raises(XltError, match='label is 1.5, expected a name or a whole number'): own_task('t', 'classify', dict(en=dict(train=table(1., 1.5))))
+
+
+def test_every_way_to_tag_entities_is_read():
+    task = lambda *tags, **kw: mine('tag', en=dict(train=[dict(tokens=list('abcde'[:len(tags)]), tags=[*tags])]))
+    for tags in (['I-PER', 'I-PER', 'O', 'I-LOC', 'B-LOC'], ['B-PER', 'E-PER', 'O', 'S-LOC', 'S-LOC'], ['B-PER', 'L-PER', 'O', 'U-LOC', 'U-LOC'], ['B-PER', 'I-PER', 'O', 'B-LOC', 'B-LOC']):
+        t, told = task(*tags)
+        assert t.metric == 'span_f1' and [t.labels[i] for i in t.rows('en', 'train')['tags'][0]] == ['B-PER', 'I-PER', 'O', 'B-LOC', 'B-LOC']
+        assert bool(told) == (tags[1:] != ['I-PER', 'O', 'B-LOC', 'B-LOC'] or tags[0] != 'B-PER')
+    t = own_task('t', 'tag', dict(en=dict(train=[dict(tokens=['a'], tags=['I-PER'])])), labels=('O', 'I-PER'))
+    assert t.metric == 'span_f1' and t.rows('en', 'train')['tags'][0] == [1], 'labels that are named stay'
+    assert task('S-NP', 'NOUN')[0].labels == ('NOUN', 'S-NP'), 'not all are marks of entities'
+
+
+def test_columns_of_parquet_that_hold_no_text(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    maps = pa.array([[('en', 'a')]], pa.map_(pa.string(), pa.string()))
+    for text, said in ((maps, 'map<string, string'), (pa.array([['a']]), 'list<'), (pa.array([dict(en='a')]), 'struct<en: string>')):
+        pq.write_table(pa.table(dict(text=text, label=['x'])), tmp_path/'a.parquet')
+        with pytest.raises(XltError, match=f"a.parquet: the column 'text' holds {said}"): read_own(tmp_path/'a.parquet')
+    pq.write_table(pa.table(dict(text=['a'], label=['x'], other=maps)), tmp_path/'a.parquet')
+    assert read_own(tmp_path/'a.parquet') == [dict(text='a', label='x')], 'what nobody asks for is not read'
+    pq.write_table(pa.table(dict(review=['a'])), tmp_path/'a.parquet')
+    with pytest.raises(XltError, match='no column is known: review; name them, columns='): read_own(tmp_path/'a.parquet')
+
+
+def test_a_split_without_labels_and_a_source_that_is_not_there(tmp_path):
+    train = dict(train=[dict(text='a', label='x'), dict(text='b', label='y')])
+    for text, says in (('text\nc\nd\n', 'each of the 2 rows of t, en, test .*te.csv. has no label: add a column .*, or drop the split'), ('text,label\nc,x\nd,\n', 'row 2 of t, en, test .*te.csv. has no label: fill it in, or drop the row')):
+        (tmp_path/'te.csv').write_text(text, encoding='utf-8')
+        for labels in ((), ('x', 'y')):
+            with pytest.raises(XltError, match=says): own_task('t', 'classify', dict(en=train | dict(test=tmp_path/'te.csv')), labels=labels)
+    with pytest.raises(XltError, match="'en', the one to train on: name another, source='de'; there are: fr, de"): own_task('t', 'classify', dict(fr=dict(test=train['train']), de=train))

@@ -14,6 +14,7 @@ import re
 import zlib
 from collections import Counter
 from contextlib import suppress
+from operator import itemgetter
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -81,19 +82,28 @@ def read_pairs(
 
 # %% ../../nbs/tasks/06_formats.ipynb #a3754bb0
 def _word_tag(line):
-    "Word and tag of a line, which has a tab, or spaces, between its columns; None for a line without either"
+    "Word and tag of a line, which has a tab, or spaces, between its columns; None for a line that ends a sentence"
+    line = line.rstrip(' \t')
     between = '\t' if '\t' in line else ' '
-    if not line.strip(between): return None
+    if not line or line.split(between)[0]=='-DOCSTART-': return None
     word,sep,rest = line.partition(between)
     return word, rest.rpartition(between)[2] if sep else None
 
+def _without_comments(lines, notes):
+    "Drop lines that begin with `# ` and are no words"
+    words = [w for l in lines if not l.startswith('# ') and (w := l.split())]
+    widths,tags = set(map(len, words)), set(map(itemgetter(-1), words))
+    kept = [l for l in lines if not l.startswith('# ') or len(l.split()) in widths and l.split()[-1] in tags]
+    if len(kept)<len(lines): notes['comments, dropped'] += len(lines)-len(kept)
+    return kept
+
 def read_tagged(
     path:str|Path, # word<TAB>tag
-    notes:Counter|None=None, # counts blank words, and words without the language that others have
+    notes:Counter|None=None, # counts comments, blank words, and words without the language that others have
 )->list: # dicts with tokens and tags (None where a line has no tag), and with the language before the words, if one is
     "Read tagged sentences"
-    lines = list(map(_word_tag, read_lines(path)))
     rows,notes = [([],[])], Counter() if notes is None else notes
+    lines = list(map(_word_tag, _without_comments(read_lines(path), notes)))
     first = word_prefix([l[0] for l in lines if l and l[0]])
     for line in lines:
         if line is None: rows.append(([],[]))
@@ -104,7 +114,7 @@ def read_tagged(
     bare = sum(1 for l in lines if l and l[0] and not l[0].startswith(first)) if first else 0
     if bare: notes[f'words without {first} before them, kept as they are'] += bare
     more = dict(before=first[:-1]) if first else {}
-    return [dict(tokens=w, tags=t, **more) for w,t in rows if w and w[0]!='-DOCSTART-']
+    return [dict(tokens=w, tags=t, **more) for w,t in rows if w]
 
 # %% ../../nbs/tasks/06_formats.ipynb #9accb567
 def read_conllu(

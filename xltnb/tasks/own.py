@@ -7,12 +7,13 @@ __all__ = ['read_own', 'find_own', 'own_task']
 
 # %% ../../nbs/tasks/12_own.ipynb #bb0e2fa1
 import csv
+import io
 import os
 import re
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -21,22 +22,27 @@ from datasets import Dataset, DatasetDict
 
 from ..core import XltError, check_name
 from ..files import check_once, json_of, one_line, plain_file, typed_path
-from .rows import (COLUMN_NAMES, NO_NAMES, OUR_NAMES, check_data, check_rows, labels_of, mend_answers, numbers_named,
-    our_columns, plain_rows, row_name, typed_rows)
+from .metrics import iob2
+from .rows import (COLUMN_NAMES, NO_NAMES, OUR_NAMES, check_data, check_labelled, check_rows, labels_of, mend_answers,
+    numbers_named, our_columns, plain_rows, row_name, typed_rows)
 from .task import KINDS, SPLITS, Task
 
 # %% ../../nbs/tasks/12_own.ipynb #db4587ee
-_CSV = dict(strict=True)
-_TSV = dict(quoting=csv.QUOTE_NONE)
-
-def _separated(path, columns):
-    "The separator of a file: the one that shows most of the names that are looked for, or as many fields as are numbered"
-    with open(path, encoding='utf-8-sig', newline='') as f: head = f.readline()
+def _separated(text, columns, marks):
+    "The separator: the one that shows most of the names that are looked for, or as many fields as are numbered"
+    head = re.split('[\r\n]', text.lstrip('\r\n'), maxsplit=1)[0]
     numbered = [n for n in columns.values() if isinstance(n, int)]
     def seen(d):
-        fields = head.rstrip('\r\n').split(d)
-        return len(fields)>max(numbered) if numbered else len({f.strip('"') for f in fields} & ({*OUR_NAMES} | {*columns.values()}))
-    return max(',;\t|' if path.suffix.lower()=='.csv' else '\t|;,', key=seen)
+        fields = [f.strip(' "') for f in head.split(d)]
+        return len(fields)>max(numbered) if numbered else (len({*fields} & ({*OUR_NAMES} | {*columns.values()})), len(fields))
+    return max(marks, key=seen)
+
+def _is_quoted(text, d, columns):
+    "Are all quotes of a TSV around fields, or doubled inside them? One of these must need its quotes, or name the first column"
+    field = re.compile(rf'(?:^|(?<={re.escape(d)}))"([^"]*(?:""[^"]*)*)"(?={re.escape(d)}|\r?$)', re.M)
+    found = [m[1] for m in field.finditer(text)]
+    if not found or '"' in field.sub('', text): return False
+    return any(re.search(f'["\n{re.escape(d)}]', f) for f in found) or text[0]=='"' and found[0] in {*OUR_NAMES, *columns.values()}
 
 def _first_line(head, columns):
     "Refuse what cannot be a line of names"
@@ -46,23 +52,30 @@ def _first_line(head, columns):
                        "names above the rows, or columns={'text': 'review'}, or places, columns={'text': 0}")
 
 def _records(lines):
-    "(number of its last line, fields) of each row that is not blank; raises `XltError` where a row never ends"
-    before = 0
+    "(number of its last line, fields) of each row that is not blank; between rows of one field a blank one keeps its place"
+    rows,before = [],0
     try:
         for r in lines:
-            if len(r)>1 or any(map(str.strip, r)): yield lines.line_num, r
+            rows.append((lines.line_num, r or ['']))
             before = lines.line_num
     except csv.Error as e: raise XltError(f'the row that begins in line {before+1}: {e}; look at its quotes') from e
+    said = [i for i,(_,r) in enumerate(rows) if any(map(str.strip, r))]
+    if not said: raise XltError('it is empty')
+    width = len(rows[said[0]][1])
+    return [(n, r) for n,r in rows[said[0]:said[-1]+1] if len(r)>1 or width==1 or r[0].strip()]
 
+
+# %% ../../nbs/tasks/12_own.ipynb #9baeee18
 def _table_rows(path, columns=NO_NAMES):
-    "Rows of a file, with a header unless columns are numbered; only CSV quotes its fields"
+    "Rows of a file, with a header unless columns are numbered; the fields of a TSV are raw unless all show the quotes of `csv`"
     csv.field_size_limit(2**31-1) # a paragraph may be long
-    with open(path, encoding='utf-8-sig', newline='') as f:
-        lines = csv.reader(f, delimiter=_separated(path, columns), **_CSV if path.suffix.lower()=='.csv' else _TSV)
-        rows = list(_records(lines))
-    if not rows: raise XltError('it is empty')
+    with open(path, encoding='utf-8-sig', newline='') as f: text = f.read()
+    is_csv = path.suffix.lower()=='.csv'
+    d = _separated(text, columns, ',;\t|' if is_csv else '\t|;,')
+    how = dict(strict=True, skipinitialspace=True) if is_csv or d==',' or _is_quoted(text, d, columns) else dict(quoting=csv.QUOTE_NONE)
+    rows = _records(csv.reader(io.StringIO(text, newline=''), delimiter=d, **how))
     bare = any(isinstance(n, int) for n in columns.values())
-    head = [*range(len(rows[0][1]))] if bare else rows[0][1]
+    head = [*range(len(rows[0][1]))] if bare else [*map(str.strip, rows[0][1])]
     if not bare: _first_line(head, columns)
     for n,r in rows:
         if len(r)>len(head):
@@ -75,31 +88,41 @@ def _table_rows(path, columns=NO_NAMES):
 
 
 # %% ../../nbs/tasks/12_own.ipynb #24d170e9
-_READERS = {'.json': 'read_squad', **dict.fromkeys(('.conll','.iob','.bio','.txt'), 'read_tagged'), '.conllu': 'read_conllu'}
+_READERS = {**dict.fromkeys(('.conll','.iob','.bio','.txt'), 'read_tagged'), '.conllu': 'read_conllu'}
+
+def _no_table(path, reader): return XltError(f'{path.name} is no table: read it with {reader} of xltnb.tasks.formats, and give its rows')
 
 def _check_ending(path):
     "Raise `XltError` for a file that is read in another way, or not at all"
     end = path.suffix.lower()
-    if end in _READERS: raise XltError(f'{path.name} is no table: read it with {_READERS[end]} of xltnb.tasks.formats, and give its rows')
-    check_name(end, ('.csv','.tsv','.jsonl','.parquet'), f'ending of {path.name}')
-    return end
+    if end in _READERS: raise _no_table(path, _READERS[end])
+    return check_name(end, ('.csv','.tsv','.jsonl','.json','.parquet'), f'ending of {path.name}')
+
+def _json_rows(path):
+    "Objects of a file that holds one a line, or all in one array"
+    text = path.read_text(encoding='utf-8-sig')
+    if text.lstrip()[:1]=='[': found = json_of(text, path.name, 'column')
+    elif '"paragraphs"' in text: raise _no_table(path, 'read_squad')
+    else: found = [json_of(line, f'line {i+1} of {path.name}', 'column') for i,line in enumerate(text.split('\n')) if line.strip()]
+    odd = next((f'row {i+1} is {r!r:.40}' for i,r in enumerate(found) if not isinstance(r, dict)), '')
+    if odd: raise XltError(f'{odd}: write one object a line, {{"text": ..., "label": ...}}, or one array of objects')
+    return found
 
 def read_own(
-    path:str|Path, # .csv, .tsv, .jsonl or .parquet
+    path:str|Path, # .csv, .tsv, .jsonl, .json or .parquet
     columns:Mapping=NO_NAMES, # as in `own_task`
 )->list: # dicts with this project's keys
     "Read the rows of one file; raises `XltError` for another ending, a file that cannot be read, and two columns for one field"
     path = typed_path(path, 'file')
-    end,renamed = _check_ending(path), partial(our_columns, columns=columns)
+    end = _check_ending(path)
     try:
         plain_file(path)
         if end=='.parquet': return plain_rows(pq.read_table(path), columns)
-        if end!='.jsonl': return list(map(renamed, _table_rows(path, columns)))
-        with open(path, encoding='utf-8-sig') as f:
-            return [renamed(json_of(line, f'line {i+1} of {path.name}', 'column')) for i,line in enumerate(f) if line.strip()]
+        rows = _table_rows(path, columns) if end in ('.csv','.tsv') else _json_rows(path)
+        return [our_columns(r, columns) for r in rows]
     except UnicodeDecodeError as e:
         raise XltError(f"cannot read {path}: it is not UTF-8 ({one_line(e)}); save it as UTF-8, which Excel calls 'CSV UTF-8'") from e
-    except Exception as e: raise XltError(f'cannot read {path}: {one_line(e)}') from e # whatever the readers of tables say
+    except Exception as e: raise XltError(f'cannot read {path}: {one_line(e, 300)}') from e # whatever the readers of tables say
 
 
 # %% ../../nbs/tasks/12_own.ipynb #a7251081
@@ -148,16 +171,27 @@ def _raw_rows(given, columns):
 
 # %% ../../nbs/tasks/12_own.ipynb #66bb5507
 def _rows_of(given, kind, where, columns):
-    "Checked rows with ids"
+    "Checked rows"
     try: rows = _raw_rows(given, columns)
     except XltError as e: raise e if isinstance(given, (str,Path)) else XltError(f'{where}: {e}') from e
     if not rows: raise XltError(f'{where} has no rows: leave the split out')
     kind = 'classify' if kind=='retrieve' else kind # both need a text; `check_rows` expects retrieval rows to bring their English
-    rows = check_rows(rows, kind, where)
+    check_rows(rows, kind, where)
     bare = next((row_name(i, r) for i,r in enumerate(rows) if kind=='tag' and 'tokens' not in r), '')
     if bare: raise XltError(f'{where}, {bare} has no tokens: cut its slots with `tag_slots` of xltnb.tasks.formats')
-    return [{**r, 'id': str(r.get('id', i))} for i,r in enumerate(rows)]
+    return rows
 
+def _check_paired(name, source, raw):
+    "Raise `XltError` where sentences without ids, which are paired by their place, are not as many in two languages"
+    for l,s,rows in ((l, s, rows) for l,splits in raw.items() for s,rows in splits.items()):
+        base = raw[source].get(s, rows)
+        placed = {'id' in r for r in (*base, *rows)}
+        if len(placed)==2: raise XltError(f'{name}, {s}: some rows of {source} and {l} have an id and some have none: give each one')
+        if placed=={False} and len(base)!=len(rows):
+            raise XltError(f'{name}, {s}: {source} has {len(base)} rows and {l} has {len(rows)}; rows without ids are paired by their '
+                           'place, so mend the shorter one, or give a sentence and its translation the same id')
+
+# %% ../../nbs/tasks/12_own.ipynb #291eea5b
 def _with_answers(rows, where, test, mended):
     "Rows whose answers stand where they say; what was mended is noted in words"
     count = Counter()
@@ -166,6 +200,24 @@ def _with_answers(rows, where, test, mended):
     if not rows: raise XltError(f'{where}: no question is left ({"; ".join(count)}): look at the contexts')
     mended += [f'{where}: {n} {what}' for what,n in count.items()]
     return rows
+
+_TAG = re.compile('O|[BIESLU]-.+')
+
+def _in_iob2(rows, where, labels, mended):
+    "Rows whose entities are tagged in IOB2, unless the labels that are named lack such a tag; what was mended is noted in words"
+    tags = [r.get('tags') or [] for r in rows]
+    if not all(isinstance(t, str) and _TAG.fullmatch(t) for ts in tags for t in ts): return rows
+    new = [*map(iob2, tags)]
+    n = sum(a!=b for x,y in zip(tags, new) for a,b in zip(x, y))
+    if not n or labels and any(t not in labels for ts in new for t in ts): return rows
+    mended.append(f'{where}: {n} tags rewritten in IOB2, where each entity begins with B-')
+    return [{**r, 'tags': ts} if ts else r for r,ts in zip(rows, new)]
+
+def _mended(rows, kind, labels, where, mended):
+    "Rows with ids, labels by name, answers where they stand and entities in IOB2"
+    rows = numbers_named([{**r, 'id': str(r.get('id', i))} for i,r in enumerate(rows)], kind, labels)
+    if kind=='span': return _with_answers(rows, where, where.endswith(', test'), mended)
+    return _in_iob2(rows, where, labels, mended) if kind=='tag' else rows
 
 # %% ../../nbs/tasks/12_own.ipynb #1ed1f8e0
 def _files_of(name, data):
@@ -197,19 +249,31 @@ def _check_names(columns):
         raise XltError('columns mixes names and places: places are for files without a line of names')
     return columns
 
-def _check_known(raw, kind, labels, told):
-    "Raise `XltError` for a class that no training row has, where the classes are those of the training rows"
-    if not (told and kind in ('classify','pair')): return
+def _check_labels(name, kind, raw, files, labels, told):
+    "Raise `XltError` for a row without a label, and for a class that no training row has, where the classes are those of the training rows"
+    if kind not in ('classify','pair','tag'): return
+    for l,s in ((l, s) for l,splits in raw.items() for s in splits):
+        check_labelled(raw[l][s], kind, f'{name}, {l}, {s}' + (f' ({files[l,s]})' if (l,s) in files else ''))
+    if not told or kind=='tag': return
     at = {r.get('label'): f'{l} {s}' for l,splits in raw.items() for s,rows in splits.items() for r in rows}
     where = {x: w for x,w in at.items() if isinstance(x, str)}
-    blank = next((w for x,w in where.items() if not x.strip()), '')
-    if blank: raise XltError(f'{blank} has a row without a label: fill it in, or drop the row')
     if more := sorted(where.keys()-{*labels}):
         raise XltError(f'{told}{where[more[0]]} has the unknown label {more[0]!r}{f" and {len(more)-1} more" if len(more)>1 else ""}: '
                        f'mend the row, or name all labels, labels=(..., {more[0]!r})')
 
-def _check_given(name, kind, data):
-    "Raise `XltError` for an unknown kind, and for a language without splits"
+def _spelling(label):
+    "What two spellings of one label share: 2 and 2.0, Good and good, two ways to write é"
+    try: return float(label)
+    except ValueError: return unicodedata.normalize('NFKC', label).casefold()
+
+def _alike(labels): # yields findings
+    seen = {}
+    for x in labels:
+        if (a := seen.setdefault(_spelling(x), x))!=x: yield f'the labels {a!r} and {x!r} count as two: write them alike if they are one'
+
+# %% ../../nbs/tasks/12_own.ipynb #bec531b9
+def _check_given(name, kind, data, source):
+    "Raise `XltError` for an unknown kind, for a language without splits, and if the one to train on is not there"
     check_name(kind, KINDS, 'kind of task')
     if not isinstance(data, Mapping): raise XltError(f'{name}: {type(data).__name__} is no data: write {{"en": {{"train": rows}}}}')
     twice = Counter(str(lang).lower() for lang in data).most_common(1)
@@ -217,6 +281,11 @@ def _check_given(name, kind, data):
     for lang,splits in data.items():
         if not isinstance(lang, str) or not isinstance(splits, Mapping) or not splits:
             raise XltError(f'{name}, {lang}: {type(splits).__name__} is no splits: write {{"train": rows, "test": rows}}')
+        for split in splits: check_name(split, SPLITS, f'split of {name} in {lang}')
+    if source not in [*data]:
+        have = next((l for l in data if 'train' in data[l]), next(iter(data), 'en'))
+        raise XltError(f'unknown language of {name} {source!r}, the one to train on: name another, source={have!r}; '
+                       f'there are: {", ".join(data)}')
 
 # %% ../../nbs/tasks/12_own.ipynb #b7b33bcf
 def own_task(
@@ -230,19 +299,16 @@ def own_task(
 )->Task: # its `notes` say what looks odd
     "Make a task of your own data; raises `XltError` naming the language, the split and what does not fit"
     data,columns = _found(data), _check_names(columns)
-    _check_given(name, kind, data)
-    check_name(source, data, f'language of {name}')
-    raw,files,mended,labels = {}, _files_of(name, data), [], tuple(map(str, labels))
-    for lang,splits in data.items():
-        for split,given in splits.items():
-            check_name(split, SPLITS, f'split of {name} in {lang}')
-            where = f'{name}, {lang}, {split}'
-            rows = numbers_named(_rows_of(given, kind, where, columns), kind, labels)
-            if kind=='span': rows = _with_answers(rows, where, split=='test', mended)
-            raw.setdefault(lang, {})[split] = rows
-    if mended: warnings.warn('; '.join(mended), stacklevel=2)
+    _check_given(name, kind, data, source)
+    files,mended,labels = _files_of(name, data), [], tuple(str(l).strip() for l in labels)
+    raw = {l: {s: _rows_of(given, kind, f'{name}, {l}, {s}', columns) for s,given in splits.items()} for l,splits in data.items()}
+    if kind=='retrieve': _check_paired(name, source, raw)
+    raw = {l: {s: _mended(rows, kind, labels, f'{name}, {l}, {s}', mended) for s,rows in splits.items()} for l,splits in raw.items()}
     odd = check_data(name, kind, raw, source, files)
     read = labels or labels_of(raw[source].get('train', []), kind)
-    _check_known(raw, kind, read, '' if labels else f'{name}: labels are those of the training rows in {source}; ')
+    _check_labels(name, kind, raw, files, read, '' if labels else f'{name}: labels are those of the training rows in {source}; ')
+    mended += _alike(read)
+    if mended: warnings.warn('; '.join(mended), stacklevel=2)
     tables = {l: DatasetDict({s: typed_rows(r, kind, read, f'{name}, {l}, {s}') for s,r in splits.items()}) for l,splits in raw.items()}
     return Task(name, kind, tables, read, source=source, licence=licence, notes=(*mended, *odd))
+

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLUMN_NAMES', 'OUR_NAMES', 'NO_NAMES', 'our_columns', 'plain_rows', 'row_name', 'check_rows', 'typed_rows',
-           'numbers_named', 'labels_of', 'place_answer', 'mend_answers', 'word_prefix', 'check_data']
+           'check_labelled', 'numbers_named', 'labels_of', 'place_answer', 'mend_answers', 'word_prefix', 'check_data']
 
 # %% ../../nbs/tasks/03_rows.ipynb #47187082
 import re
@@ -15,6 +15,7 @@ from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
 
+import pyarrow as pa
 from datasets import Dataset, Features
 
 from ..core import XltError
@@ -59,12 +60,24 @@ def _names(feature):
     return lambda xs: None if xs is None else [one(x) for x in xs]
 
 # %% ../../nbs/tasks/03_rows.ipynb #31d29f9a
+def _known(table, columns):
+    "The known columns of a table; raises `XltError` if there is none, and for a list or a map where one value belongs"
+    names,ours = check_once(table.column_names, 'column'), OUR_NAMES | {n: k for k,n in columns.items()}
+    if not our_columns(dict.fromkeys(names), columns):
+        raise XltError(f"no column is known: {' | '.join(names):.90}; name them, columns={{'text': 'review'}}")
+    kept = [n for n in names if n in ours]
+    table = table.select_columns(kept) if hasattr(table, 'features') else table.select(kept)
+    for f in table.features.arrow_schema if hasattr(table, 'features') else table.schema:
+        if ours[f.name] not in ('tokens','tags','answers') and pa.types.is_nested(f.type):
+            raise XltError(f'the column {f.name!r} holds {f.type}: write one string a row, or name another column')
+    return table
+
 def plain_rows(
     table, # a `Dataset`, or a pyarrow table with the hub's metadata
     columns:Mapping=NO_NAMES, # as in `our_columns`
 )->list: # dicts with this project's keys, classes by name
-    "Read the rows of a typed table"
-    check_once(table.column_names, 'column')
+    "Read the rows of a typed table; raises `XltError` if no column is known, and for a list or a map where one value belongs"
+    table = _known(table, columns)
     feats = table.features if hasattr(table, 'features') else Features.from_arrow_schema(table.schema)
     cols = table.to_dict() if hasattr(table, 'features') else table.to_pydict()
     cols = our_columns({c: list(map(_names(feats[c]), xs)) for c,xs in cols.items()}, columns)
@@ -72,7 +85,7 @@ def plain_rows(
 
 # %% ../../nbs/tasks/03_rows.ipynb #2868b03e
 def _are(xs, types): return isinstance(xs, list) and ({*map(type, xs)}<={types} or all(isinstance(x, types) for x in xs))
-def _is_label(x): return x is None or isinstance(x, (str,int))
+def _is_label(x): return x is None or isinstance(x, (str,int)) or isinstance(x, float) and (x!=x or x.is_integer())
 
 # %% ../../nbs/tasks/03_rows.ipynb #27e8b004
 def _is_answers(x):
@@ -133,6 +146,21 @@ def typed_rows(
 # %% ../../nbs/tasks/03_rows.ipynb #454872b7
 def _labels_in(row, key): return [row.get(key)] if key=='label' or row.get(key) is None else row[key]
 
+def check_labelled(
+    rows:list, # under this project's keys
+    kind:str, # of the task
+    where:str, # what they are, for messages
+):
+    "Raise `XltError` for a row without a label, and for one with a word without a tag"
+    key = 'tags' if kind=='tag' else 'label'
+    bare = [i for i,r in enumerate(rows) if any(x is None or not str(x).strip() for x in _labels_in(r, key))]
+    if not bare: return
+    which,what = (f'each of the {len(rows)} rows', 'split') if len(bare)==len(rows)>1 else (f'row {bare[0]+1}', 'row')
+    there = rows[bare[0]].get(key) is not None # a column, and a blank in it
+    remedy = 'fill it in' if there else f'add a column {" or ".join(COLUMN_NAMES[key])}'
+    raise XltError(f'{which} of {where} has no {key}: {remedy}, or drop the {what}')
+
+# %% ../../nbs/tasks/03_rows.ipynb #d3805ea6
 _WHOLE = re.compile('-?[0-9]{1,18}')
 
 def _in_order(names):
@@ -146,8 +174,12 @@ def numbers_named(
 )->list[dict]:
     "Write a class number as a name: a number is one where the rows name the labels, or all labels are whole numbers"
     key = 'tags' if kind=='tag' else 'label'
-    if labels and not all(map(_WHOLE.fullmatch, labels)) or kind not in ('classify','pair','tag'): return rows
-    name = lambda x: str(x) if isinstance(x, int) else x
+    if kind not in ('classify','pair','tag'): return rows
+    numbers = all(map(_WHOLE.fullmatch, labels))
+    def name(x):
+        if isinstance(x, str): return x.strip()
+        if isinstance(x, float): x = None if x!=x else int(x) # pandas writes a column with gaps so
+        return x if x is None or not numbers else str(x)
     return [{**r, key: [*map(name, r[key])] if kind=='tag' else name(r[key])} if r.get(key) is not None else r for r in rows]
 
 def labels_of(
@@ -157,11 +189,7 @@ def labels_of(
     "List the labels of training rows: `O` and the tags of its spans, or names in their order"
     if kind not in ('classify','tag','pair'): return ()
     if not rows: raise XltError('labels are read from the training rows of the source, and there are none: add them, or name the labels')
-    key = 'tags' if kind=='tag' else 'label'
-    bare = [i for i,r in enumerate(rows) if any(x is None or not str(x).strip() for x in _labels_in(r, key))]
-    there = bare and rows[bare[0]].get(key) is not None # a column, and a blank in it
-    remedy = 'fill it in, or drop the row' if there else f'add a column {" or ".join(COLUMN_NAMES[key])}, or drop the row'
-    if bare: raise XltError(f'row {bare[0]+1} of training has no {key}: {remedy}')
+    check_labelled(rows, kind, 'training')
     if kind!='tag': return _in_order({str(r['label']) for r in rows})
     tags = {str(t) for r in rows for t in r['tags']}
     if not any(t[:2]=='B-' for t in tags): return _in_order(tags)
