@@ -18,8 +18,8 @@ from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from ..core import XltError, check_name
-from .heads import evaluating, max_positions, padded_batches
+from ..core import XltError, check_name, check_number
+from .heads import check_texts, evaluating, max_positions, padded_batches
 
 # %% ../../nbs/models/12_alignment.ipynb #71869654
 @torch.inference_mode()
@@ -33,7 +33,8 @@ def layer_vectors(
     batch:int=64, # texts at a time
 )->Tensor: # [L+1,N,D] float32
     "Average the hidden states of each text at each layer, texts of like length together"
-    if not len(texts): raise XltError('no texts to align: check the language and the split')
+    if not len(check_texts(texts)): raise XltError('no texts to align: check the language and the split')
+    check_number(max_len, 'max_len', tokenizer.num_special_tokens_to_add()+1, whole=True)
     net = model.base_model
     rows = tokenizer([prefix+t for t in texts], truncation=True, max_length=min(max_len, max_positions(model)))['input_ids']
     out = [None]*len(rows)
@@ -166,6 +167,15 @@ class LayerAlignment:
         return f'{self.df().round(3).to_html()}<p>{escape(note)}</p>'
 
 # %% ../../nbs/models/12_alignment.ipynb #885fb759
+def _check_pairs(texts, translations):
+    "Raise `XltError` where sentences and translations are not pairs"
+    if len(check_texts(texts))<2: raise XltError(f'sentences: {len(texts)} given, and an alignment tells two or more from each other')
+    if not isinstance(translations, Mapping) or not translations:
+        raise XltError(f"translations: {translations!r:.60} names no language: give lists by language, such as {{'de': [...]}}")
+    for l,ts in translations.items():
+        if len(check_texts(ts, f'translations in {l}'))!=len(texts):
+            raise XltError(f'{len(texts)} sentences and {len(ts)} translations in {l}: give pairs, in one order')
+
 def alignment(
     model:PreTrainedModel, # an encoder, with or without a head
     tokenizer:PreTrainedTokenizerFast, # its tokenizer
@@ -174,9 +184,7 @@ def alignment(
     **kw, # for `layer_vectors`
 )->LayerAlignment:
     "Measure alignment at every layer; raises `XltError` where sentences and translations are not pairs"
-    for l,ts in translations.items():
-        if len(ts)!=len(texts): raise XltError(f'{len(texts)} sentences and {len(ts)} translations in {l}: give pairs, in one order')
-    if not translations: raise XltError('no translations: give at least one language')
+    _check_pairs(texts, translations)
     x_L_N_D = layer_vectors(model, tokenizer, texts, **kw)
     layers = {l: [measures(a,b) for a,b in zip(x_L_N_D, layer_vectors(model, tokenizer, ts, **kw))] for l,ts in translations.items()}
     lexical = {l: float(lexical_hits(tokenizer, texts, ts).mean()) for l,ts in translations.items()}

@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ..core import XltError, check_number
-from .heads import evaluating
+from .heads import evaluating, max_positions
 from .subwords import encode_words
 
 # %% ../../nbs/models/13_word_alignment.ipynb #9141b421
@@ -51,12 +51,13 @@ def aer(
 
 # %% ../../nbs/models/13_word_alignment.ipynb #23e00881
 def _pieces(tokenizer, words):
-    "Subword ids of a sentence that is split into words, and the word of each"
+    "Subword ids of a sentence that is split into words, and the word of each; a word without subwords has none"
     enc,first = encode_words(tokenizer, [words], 10**6)
+    starts = {f: w for w,f in enumerate(first[0]) if f>=0}
+    if not starts: raise XltError(f'{" ".join(words)!r:.40} is a sentence without words, of which the tokenizer makes no subword')
     ids,inner = enc['input_ids'][0], len(enc['input_ids'][0])-1
-    starts = [f for f in first[0]]
-    at = [i for i in range(1, inner) if i>=min(starts, default=inner)]
-    return [ids[i] for i in at], [max(w for w,f in enumerate(starts) if f<=i) for i in at]
+    at = range(min(starts), inner)
+    return [ids[i] for i in at], [starts[max(f for f in starts if f<=i)] for i in at]
 
 # %% ../../nbs/models/13_word_alignment.ipynb #ab728dc5
 @torch.inference_mode()
@@ -66,10 +67,12 @@ def pair_states(
     source:Sequence[str], # words
     target:Sequence[str], # words of the translation
 )->tuple: # [L+1,I,D] and [L+1,J,D] states, word of each source and of each target subword
-    "Compute the states of both sentences, read together; raises `XltError` for a sentence without words"
+    "Compute the states of both sentences, read together; raises `XltError` for one without words, or too many for the encoder"
     if not len(source) or not len(target): raise XltError('a sentence without words cannot be aligned')
     (a,wa),(b,wb) = (_pieces(tokenizer, list(ws)) for ws in (source, target))
     row = [tokenizer.cls_token_id, *a, tokenizer.sep_token_id, *b, tokenizer.sep_token_id]
+    if len(row)>(most := max_positions(model)):
+        raise XltError(f'both sentences have {len(row)} subwords and the encoder positions for {most}: shorten or split them')
     net = model.base_model
     ids = torch.tensor([row], device=net.device)
     with evaluating(net): states = net(input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True).hidden_states

@@ -101,7 +101,7 @@ class MergeCfg(Config):
         super().__post_init__()
         uses = MERGES[self.method].uses
         for f in fields(self):
-            if f.name not in ('method','weights',*uses) and getattr(self, f.name) not in (None, False):
+            if f.name not in ('method','weights',*uses) and getattr(self, f.name) is not f.default:
                 raise XltError(f'{f.name} does not fit the method {self.method}, which reads {", ".join(uses) or "its inputs alone"}')
 
     def settled(self): # a `MergeCfg` without None where the method reads
@@ -146,6 +146,7 @@ class Merge:
     ws:list # the weight of each as it counts
     start:Start|None # where the inputs start; None: the merge does not depend on it
     name:str # of the result
+    lead:TensorSource # the input that was given first: a model has its settings and its tokenizer
     recipe:str = '' # hash of the recipe that asked for it
 
     @property
@@ -353,10 +354,10 @@ def plan_merge(
     _check_chances(cfg)
     ws = settle_weights(cfg, sources)
     called = name or '+'.join(s.name for s in sources)
-    order = content_order(sources, ws)
+    order,lead = content_order(sources, ws), sources[0]
     sources,ws = [sources[i] for i in order], [ws[i] for i in order]
     start = _common_start(sources, base, called) if _needs_start(cfg, sources, ws) else None
-    return Merge(cfg, sources, [plain(cfg.weights[i]) if cfg.weights else None for i in order], ws, start, called)
+    return Merge(cfg, sources, [plain(cfg.weights[i]) if cfg.weights else None for i in order], ws, start, called, lead)
 
 # %% ../../../nbs/papers/arithmetic/02_merges.ipynb #af54a496
 @patch

@@ -18,7 +18,7 @@ from ...files import atomic_write, json_of, read_text, read_yaml, typed_path
 from ...models.adapterhub import FILES, to_hub
 from ...models.adapter_files import adapter_metadata, read_header
 from ...models.adapters import Adapter
-from ...models.tensors import write_tensors
+from ...models.tensors import FLOATS, write_tensors
 from .merges import Merge, MergeCfg, plan_merge
 from ...models.sources import TensorSource, check_same
 from .vectors import language_vector, similarity
@@ -123,7 +123,7 @@ def _target(plan, out, layout):
     "The file for the weights, and the folder around it if it is a whole one"
     out = typed_path(out, 'out')
     if layout=='hub': return out/FILES['adapter'][1], out
-    if plan.first.adapter or out.suffix=='.safetensors' or plan.first.given.is_file(): return out, None
+    if plan.first.adapter or out.suffix=='.safetensors' or plan.lead.given.is_file(): return out, None
     return out/('adapter_model.safetensors' if plan.first.peft else 'model.safetensors'), out
 
 # %% ../../../nbs/papers/arithmetic/04_recipes.ipynb #6016e5ca
@@ -149,17 +149,19 @@ def check_out(
         raise XltError(f'{out} is not empty: give the name of a new folder')
 
 # %% ../../../nbs/papers/arithmetic/04_recipes.ipynb #a5e23f56
-def _copy_settings(plan, folder, dtype):
+def _copy_settings(plan, folder, specs):
     "Settings and tokenizer of the first input, beside the weights"
-    for f in sorted(plan.first.given.iterdir()):
+    for f in sorted(plan.lead.given.iterdir()):
         if f.suffix not in ('.json','.txt','.model','.jinja') or f.name.endswith('.index.json'): continue
         text = f.read_bytes()
-        if f.name in ('config.json','adapter_config.json'): text = json.dumps(_settings(plan, json_of(read_text(f), f), dtype), indent=2)
+        if f.name in ('config.json','adapter_config.json'): text = json.dumps(_settings(plan, json_of(read_text(f), f), specs), indent=2)
         atomic_write(folder/f.name, text)
 
-def _settings(plan, found, dtype):
+def _settings(plan, found, specs):
     "A configuration that fits the result: its type, and the rank of LoRAs that were joined"
-    if dtype!='same': found |= {k: dtype for k in ('dtype','torch_dtype') if k in found}
+    words = {specs[k][0] for k in plan.shapes}
+    dtype = str(FLOATS[words.pop() if len(words)==1 else 'F32']).removeprefix('torch.')
+    found |= {k: dtype for k in ('dtype','torch_dtype') if k in found}
     if plan.join!='cat' or not plan.first.peft: return found
     rank,scale = next(shape[0] for k,shape in plan.shapes.items() if 'lora_A' in k), plan.first.peft['lora_alpha']/plan.first.peft['r']
     return found | dict(r=rank, lora_alpha=rank*scale)
@@ -181,7 +183,7 @@ def write_merge(
     with write_tensors(file, specs, about) as to:
         for k,at,values in plan.parts(): to.put(k, values, at)
         for k in specs.keys()-plan.shapes.keys(): to.put(k, plan.first.raw(k))
-    if folder: _copy_settings(plan, folder, dtype)
+    if folder: _copy_settings(plan, folder, specs)
     return TensorSource(out)
 
 # %% ../../../nbs/papers/arithmetic/04_recipes.ipynb #1dbf8d44
