@@ -1322,6 +1322,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                                         'xltnb/papers/arithmetic/figures.py'),
                                                  'xltnb.papers.arithmetic.figures.entities_of': ( 'papers/arithmetic/figures.html#entities_of',
                                                                                                   'xltnb/papers/arithmetic/figures.py'),
+                                                 'xltnb.papers.arithmetic.figures.family_level': ( 'papers/arithmetic/figures.html#family_level',
+                                                                                                   'xltnb/papers/arithmetic/figures.py'),
                                                  'xltnb.papers.arithmetic.figures.family_markdown': ( 'papers/arithmetic/figures.html#family_markdown',
                                                                                                       'xltnb/papers/arithmetic/figures.py'),
                                                  'xltnb.papers.arithmetic.figures.family_of': ( 'papers/arithmetic/figures.html#family_of',
