@@ -382,7 +382,8 @@ def family_markdown(
     arms = '; '.join(_gain_text(t, a) for a in ('half','related','half_random','shrunk','none','own') if a in t.index)
     names = dict(related='the related adapter alone', half_random='the sum with an unrelated one', none='no language adapter at all')
     sums = [_beside(runs, k, name) for k,name in names.items() if k in t.index]
-    return (f'**Here**, in {n} world{"s"*(n>1)} of invented languages, in points over the source\'s adapter, with {100*family_level():.3g} % intervals: {arms}. '
+    level = f'{100*family_level():.3g} % intervals'
+    return (f'**Here**, in {n} world{"s"*(n>1)} of invented languages, in points over the source\'s adapter, with {level}: {arms}. '
             f'The sum is {", ".join(sums[:-1])} and {sums[-1]}.')
 
 # %% ../../../nbs/papers/arithmetic/11_figures.ipynb #a181338b
