@@ -396,7 +396,7 @@ def test_one_column_name_twice(tmp_path):
 
 
 def test_rows_without_what_training_needs():
-    with pytest.raises(XltError, match='row 2 of training has no label: add a column gold_label or label or intent, or drop the row'): own_task('mine', 'classify', dict(en=dict(train=[dict(text='a', label='x'), dict(text='b')])))
+    with pytest.raises(XltError, match=r"row 2 of mine, en, train has no label: add a column gold_label or label or intent \(or name yours, columns=.'label': ....\), or drop the row"): own_task('mine', 'classify', dict(en=dict(train=[dict(text='a', label='x'), dict(text='b')])))
     with pytest.raises(XltError, match='mine, en, train, row 1 has no tokens: cut its slots'): own_task('mine', 'tag', dict(en=dict(train=[dict(utt='a b', annot_utt='a [x : b]')])))
 
 
@@ -420,7 +420,7 @@ def test_whole_numbers_are_names_in_every_format(tmp_path):
 
 
 @pytest.mark.parametrize('text,says', [
-    ('text,label\nq 1,a\nq 2,\nq 3,b\n', 'row 2 of training has no label'), ('text,label\nq 1,a\nq 2\nq 3,b\n', 'line 3 has 1 of the 2 fields'), ('text,label\nq 1\nq 2\n', 'line 2 has 1 of the 2'),
+    ('text,label\nq 1,a\nq 2,\nq 3,b\n', 'row 2 of t, en, train .*e.csv. has no label'), ('text,label\nq 1,a\nq 2\nq 3,b\n', 'line 3 has 1 of the 2 fields'), ('text,label\nq 1\nq 2\n', 'line 2 has 1 of the 2'),
     ('text,label\nq 1,a\n"q 2,b\n', 'cannot read .*e.csv: the row that begins in line 3: unexpected end of data'), ('', 'it is empty')])
 def test_a_row_without_a_label_is_no_class(tmp_path, text, says):
     (tmp_path/'e.csv').write_text(text, encoding='utf-8')
@@ -651,7 +651,7 @@ def test_labels_that_are_spelled_in_two_ways():
     t, told = mine(en=dict(train=rows('a', 'a ', 'b'), test=rows(' b', 'a\xa0')))
     assert t.labels == ('a', 'b') and t.rows('en')['label'][:] == [1, 0] and not told
     assert own_task('t', 'classify', dict(en=dict(train=rows(' x', 'y'))), labels=('y ', 'x')).rows('en', 'train')['label'][:] == [1, 0]
-    for a, b in (('2', '2.0'), ('Good', 'good'), ('\xe9', 'e\u0301')):
+    for a, b in (('2', '2.0'), ('Good', 'good'), ('\xe9', 'e\u0301'), ('so so', 'so  so'), ('a', 'a\u200b')):
         t, told = mine(en=dict(train=rows(a, b, 'x')))
         assert len(t.labels) == 3 and 'count as two: write them alike if they are one' in told[0] and told[0] in t.notes
 
@@ -660,7 +660,7 @@ def test_whole_floats_are_numbers_and_a_gap_is_none():
     import pandas as pd
     table = lambda *ys: pd.DataFrame(dict(text=list('abc'[:len(ys)]), label=ys))
     assert own_task('t', 'classify', dict(en=dict(train=table(1., 2.), test=[dict(text='c', label='2')]))).rows('en')['label'][:] == [1]
-    with pytest.raises(XltError, match='row 3 of training has no label'): own_task('t', 'classify', dict(en=dict(train=table(1., 2., None))))
+    with pytest.raises(XltError, match='row 3 of t, en, train has no label'): own_task('t', 'classify', dict(en=dict(train=table(1., 2., None))))
     with pytest.raises(XltError, match='label is 1.5, expected a name or a whole number'): own_task('t', 'classify', dict(en=dict(train=table(1., 1.5))))
 
 

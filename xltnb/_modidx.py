@@ -3982,6 +3982,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
             'xltnb.tasks.own': { 'xltnb.tasks.own._alike': ('tasks/own.html#_alike', 'xltnb/tasks/own.py'),
                                  'xltnb.tasks.own._check_ending': ('tasks/own.html#_check_ending', 'xltnb/tasks/own.py'),
                                  'xltnb.tasks.own._check_given': ('tasks/own.html#_check_given', 'xltnb/tasks/own.py'),
+                                 'xltnb.tasks.own._check_known': ('tasks/own.html#_check_known', 'xltnb/tasks/own.py'),
                                  'xltnb.tasks.own._check_labels': ('tasks/own.html#_check_labels', 'xltnb/tasks/own.py'),
                                  'xltnb.tasks.own._check_names': ('tasks/own.html#_check_names', 'xltnb/tasks/own.py'),
                                  'xltnb.tasks.own._check_paired': ('tasks/own.html#_check_paired', 'xltnb/tasks/own.py'),

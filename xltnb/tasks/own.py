@@ -260,12 +260,15 @@ def _check_names(columns):
         raise XltError('columns mixes names and places: places are for files without a line of names')
     return columns
 
-def _check_labels(name, kind, raw, files, labels, told):
-    "Raise `XltError` for a row without a label, and for a class that no training row has, where the classes are those of the training rows"
+def _check_labels(name, kind, raw, files):
+    "Raise `XltError` for a row without a label"
     if kind not in ('classify','pair','tag'): return
     for l,s in ((l, s) for l,splits in raw.items() for s in splits):
         check_labelled(raw[l][s], kind, f'{name}, {l}, {s}' + (f' ({files[l,s]})' if (l,s) in files else ''))
-    if not told or kind=='tag': return
+
+def _check_known(raw, kind, labels, told):
+    "Raise `XltError` for a class that no training row has, where the classes are those of the training rows"
+    if not (told and kind in ('classify','pair')): return
     at = {r.get('label'): f'{l} {s}' for l,splits in raw.items() for s,rows in splits.items() for r in rows}
     where = {x: w for x,w in at.items() if isinstance(x, str)}
     if more := sorted(where.keys()-{*labels}):
@@ -273,9 +276,11 @@ def _check_labels(name, kind, raw, files, labels, told):
                        f'mend the row, or name all labels, labels=(..., {more[0]!r})')
 
 def _spelling(label):
-    "What two spellings of one label share: 2 and 2.0, Good and good, two ways to write é"
+    "What two spellings of one label share: 2 and 2.0, Good and good, two ways to write é, marks and blanks that nobody sees"
     try: return float(label)
-    except ValueError: return unicodedata.normalize('NFKC', label).casefold()
+    except ValueError: pass
+    seen = ''.join(c for c in unicodedata.normalize('NFKC', label) if unicodedata.category(c)!='Cf')
+    return ' '.join(seen.casefold().split())
 
 def _alike(labels): # yields findings
     seen = {}
@@ -322,9 +327,10 @@ def own_task(
     raw = {l: {s: _rows_of(given, kind, f'{name}, {l}, {s}', columns) for s,given in splits.items()} for l,splits in data.items()}
     if kind=='retrieve': _check_paired(name, source, raw)
     raw = {l: {s: _mended(rows, kind, labels, f'{name}, {l}, {s}', mended) for s,rows in splits.items()} for l,splits in raw.items()}
+    _check_labels(name, kind, raw, files)
     odd = check_data(name, kind, raw, source, files)
     read = labels or labels_of(raw[source].get('train', []), kind)
-    _check_labels(name, kind, raw, files, read, '' if labels else f'{name}: labels are those of the training rows in {source}; ')
+    _check_known(raw, kind, read, '' if labels else f'{name}: labels are those of the training rows in {source}; ')
     mended += _alike(read)
     if mended: warnings.warn('; '.join(mended), stacklevel=2)
     tables = {l: DatasetDict({s: typed_rows(r, kind, read, f'{name}, {l}, {s}') for s,r in splits.items()}) for l,splits in raw.items()}
