@@ -665,8 +665,8 @@ def test_a_published_file_that_python_cannot_read_is_named(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize('train, test, says', [
-    ('text,label\nx,good\ny,\nz,bad\n', 'text,label\nx,bad\n', 'row 2 of training has no label: fill it in, or drop the row'),
-    ('text\nx\n', 'text\nx\n', 'row 1 of training has no label: add a column'),
+    ('text,label\nx,good\ny,\nz,bad\n', 'text,label\nx,bad\n', 'train-en.csv) has no label: fill it in, or drop the row'),
+    ('text\nx\n', 'text\nx\n', 'test-de.csv) has no label: add a column'),
     ('text,label\nx,good\nz,bad\n', 'text,label\nx,\ny,bad\n', 'test-de.csv) has no label: fill it in, or drop the row')])
 def test_a_blank_label_of_a_users_file(tmp_path, train, test, says):
     from xltnb.tasks.own import own_task

@@ -396,7 +396,7 @@ def test_one_column_name_twice(tmp_path):
 
 
 def test_rows_without_what_training_needs():
-    with pytest.raises(XltError, match='row 2 of training has no label: add a column gold_label or label or intent, or drop the row'): own_task('mine', 'classify', dict(en=dict(train=[dict(text='a', label='x'), dict(text='b')])))
+    with pytest.raises(XltError, match=r"row 2 of mine, en, train has no label: add a column gold_label or label or intent \(or name yours, columns=.'label': ....\), or drop the row"): own_task('mine', 'classify', dict(en=dict(train=[dict(text='a', label='x'), dict(text='b')])))
     with pytest.raises(XltError, match='mine, en, train, row 1 has no tokens: cut its slots'): own_task('mine', 'tag', dict(en=dict(train=[dict(utt='a b', annot_utt='a [x : b]')])))
 
 
@@ -420,7 +420,7 @@ def test_whole_numbers_are_names_in_every_format(tmp_path):
 
 
 @pytest.mark.parametrize('text,says', [
-    ('text,label\nq 1,a\nq 2,\nq 3,b\n', 'row 2 of training has no label'), ('text,label\nq 1,a\nq 2\nq 3,b\n', 'line 3 has 1 of the 2 fields'), ('text,label\nq 1\nq 2\n', 'line 2 has 1 of the 2'),
+    ('text,label\nq 1,a\nq 2,\nq 3,b\n', 'row 2 of t, en, train .*e.csv. has no label'), ('text,label\nq 1,a\nq 2\nq 3,b\n', 'line 3 has 1 of the 2 fields'), ('text,label\nq 1\nq 2\n', 'line 2 has 1 of the 2'),
     ('text,label\nq 1,a\n"q 2,b\n', 'cannot read .*e.csv: the row that begins in line 3: unexpected end of data'), ('', 'it is empty')])
 def test_a_row_without_a_label_is_no_class(tmp_path, text, says):
     (tmp_path/'e.csv').write_text(text, encoding='utf-8')
@@ -451,7 +451,7 @@ def test_a_split_of_another_name_is_told(tmp_path):
 
 @pytest.mark.parametrize('given,says', [
     (dict(en=[dict(text='a', label='b')]), 'list is no splits'), (dict(en={}), 'dict is no splits'), (dict(en=dict(train=None)), 'NoneType holds no rows'), (dict(en=dict(train=['a', 'b'])), "row 1 is 'a': give a dict"),
-    (dict(en=dict(train=5)), 'int holds no rows'), ({3: dict(train=[])}, 'is no splits'), (dict(en=dict(train=[dict(text='\ud800', label='a'), dict(text='b', label='c')])), 'half a character'),
+    (dict(en=dict(train=5)), 'int holds no rows'), ({3: dict(train=[])}, '3 names no language'), ({'en ': dict(train=[])}, "'en ' names no language: write its code"), ({'': dict(train=[])}, 'names no language'), (dict(en=dict(train=[dict(text='\ud800', label='a'), dict(text='b', label='c')])), 'half a character'),
     (dict(en=dict(train=[dict(id='\ud800', text='a', label='a')])), 'half a character')])
 def test_data_that_is_none_is_named(given, says):
     with pytest.raises(XltError, match=says): own_task('t', 'classify', given)
@@ -651,7 +651,7 @@ def test_labels_that_are_spelled_in_two_ways():
     t, told = mine(en=dict(train=rows('a', 'a ', 'b'), test=rows(' b', 'a\xa0')))
     assert t.labels == ('a', 'b') and t.rows('en')['label'][:] == [1, 0] and not told
     assert own_task('t', 'classify', dict(en=dict(train=rows(' x', 'y'))), labels=('y ', 'x')).rows('en', 'train')['label'][:] == [1, 0]
-    for a, b in (('2', '2.0'), ('Good', 'good'), ('\xe9', 'e\u0301')):
+    for a, b in (('2', '2.0'), ('Good', 'good'), ('\xe9', 'e\u0301'), ('so so', 'so  so'), ('a', 'a\u200b')):
         t, told = mine(en=dict(train=rows(a, b, 'x')))
         assert len(t.labels) == 3 and 'count as two: write them alike if they are one' in told[0] and told[0] in t.notes
 
@@ -660,7 +660,7 @@ def test_whole_floats_are_numbers_and_a_gap_is_none():
     import pandas as pd
     table = lambda *ys: pd.DataFrame(dict(text=list('abc'[:len(ys)]), label=ys))
     assert own_task('t', 'classify', dict(en=dict(train=table(1., 2.), test=[dict(text='c', label='2')]))).rows('en')['label'][:] == [1]
-    with pytest.raises(XltError, match='row 3 of training has no label'): own_task('t', 'classify', dict(en=dict(train=table(1., 2., None))))
+    with pytest.raises(XltError, match='row 3 of t, en, train has no label'): own_task('t', 'classify', dict(en=dict(train=table(1., 2., None))))
     with pytest.raises(XltError, match='label is 1.5, expected a name or a whole number'): own_task('t', 'classify', dict(en=dict(train=table(1., 1.5))))
 
 
@@ -695,3 +695,28 @@ def test_a_split_without_labels_and_a_source_that_is_not_there(tmp_path):
         for labels in ((), ('x', 'y')):
             with pytest.raises(XltError, match=says): own_task('t', 'classify', dict(en=train | dict(test=tmp_path/'te.csv')), labels=labels)
     with pytest.raises(XltError, match="'en', the one to train on: name another, source='de'; there are: fr, de"): own_task('t', 'classify', dict(fr=dict(test=train['train']), de=train))
+
+
+def test_ids_languages_and_names_of_labels_that_are_odd():
+    rows = lambda *ids, **kw: [dict(id=i, text=f'{ids} {k}', label='ab'[k % 2], **kw) for k, i in enumerate(ids)]
+    t = own_task('t', 'retrieve', dict(en=dict(test=rows(1., ' 2')), de=dict(test=rows('1', 2))))
+    assert t.rows('en')['id'][:] == t.rows('de')['id'][:] == ['1', '2']
+    for blank in (None, float('nan'), ' '):
+        with pytest.raises(XltError, match='t, en, train, row 2 has a blank id: fill it in, or leave the column out'): own_task('t', 'classify', dict(en=dict(train=rows('a', blank))))
+    with pytest.raises(XltError, match='the language pt-br is spelled in two ways'): own_task('t', 'classify', {'en': dict(train=rows('a')), 'pt-BR': dict(test=rows('b')), 'pt_br': dict(test=rows('c'))})
+    assert own_task('t', 'classify', {'en': dict(train=rows('a', 'b')), 'zh-Hant': dict(test=rows('c')), 'sr@latin': dict(test=rows('d'))}).targets == ('zh-Hant', 'sr@latin')
+    for labels in ('ab', {'a', 'b'}, 3, None):
+        with pytest.raises(XltError, match='list the names in their order'): own_task('t', 'classify', dict(en=dict(train=rows('a', 'b'))), labels=labels)
+
+
+def test_rows_that_pandas_and_numpy_hold(tmp_path):
+    import numpy as np
+    import pandas as pd
+    pd.DataFrame(dict(tokens=[['a', 'b']], tags=[['O', 'B-X']])).to_parquet(tmp_path/'a.parquet')
+    tagged = own_task('t', 'tag', dict(en=dict(train=pd.read_parquet(tmp_path/'a.parquet'), test=[dict(tokens=('c',), tags=('O',))])))
+    assert tagged.labels == ('O', 'B-X', 'I-X') and tagged.rows('en')['tags'][0] == [0]
+    assert own_task('t', 'classify', dict(en=dict(train=[dict(text='a', label=np.int64(1))]))).labels == ('1',)
+    asked = pd.DataFrame(dict(question=['q'], context=['a c'], answers=[dict(text=np.array(['c']), answer_start=np.array([2]))]))
+    assert own_task('t', 'span', dict(en=dict(train=asked))).rows('en', 'train')[0]['answers'] == dict(text=['c'], answer_start=[2])
+    (tmp_path/'a.csv').write_text('text,label,,\na,x,,\n,,,\n', encoding='utf-8')
+    assert read_own(tmp_path/'a.csv') == [dict(text='a', label='x')], 'columns without a name, as Excel leaves them'

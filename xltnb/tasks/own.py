@@ -13,7 +13,7 @@ import re
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -46,7 +46,7 @@ def _is_quoted(text, d, columns):
 
 def _first_line(head, columns):
     "Refuse what cannot be a line of names"
-    check_once(head, 'column')
+    check_once(filter(None, head), 'column') # Excel writes columns without a name
     if not columns and not any(n in OUR_NAMES for n in head):
         raise XltError(f'its first line is taken for the names of columns, and none is known: {" | ".join(head):.60}; write a line of '
                        "names above the rows, or columns={'text': 'review'}, or places, columns={'text': 0}")
@@ -155,6 +155,11 @@ def find_own(
     return res
 
 # %% ../../nbs/tasks/12_own.ipynb #a7991d1f
+def _plain(x):
+    "Arrays and tuples as lists, numbers of numpy as Python's"
+    if isinstance(x, Mapping): return {k: _plain(v) for k,v in x.items()}
+    return x.tolist() if hasattr(x, 'tolist') else [*x] if isinstance(x, tuple) else x
+
 def _raw_rows(given, columns):
     "Rows of a file, a `Dataset`, a pandas table or a list of dicts, under this project's keys"
     if isinstance(given, (str,Path)): return read_own(given, columns)
@@ -167,7 +172,7 @@ def _raw_rows(given, columns):
         raise XltError(f'{type(given).__name__} holds no rows: give a file, a `Dataset`, a table or a list of dicts') from None
     for i,r in enumerate(given):
         if not isinstance(r, Mapping): raise XltError(f'row {i+1} is {r!r:.40}: give a dict')
-    return [our_columns(r, columns) for r in given]
+    return [our_columns(_plain(r), columns) for r in given]
 
 # %% ../../nbs/tasks/12_own.ipynb #66bb5507
 def _rows_of(given, kind, where, columns):
@@ -213,9 +218,15 @@ def _in_iob2(rows, where, labels, mended):
     mended.append(f'{where}: {n} tags rewritten in IOB2, where each entity begins with B-')
     return [{**r, 'tags': ts} if ts else r for r,ts in zip(rows, new)]
 
+def _id(i, row, where):
+    "The id of a row, its place if it has none; the id 1 is that of 1.0, as pandas writes numbers beside a gap"
+    x = row.get('id', i)
+    if x is None or x!=x or not str(x).strip(): raise XltError(f'{where}, row {i+1} has a blank id: fill it in, or leave the column out')
+    return str(int(x) if isinstance(x, float) and x.is_integer() else x).strip()
+
 def _mended(rows, kind, labels, where, mended):
     "Rows with ids, labels by name, answers where they stand and entities in IOB2"
-    rows = numbers_named([{**r, 'id': str(r.get('id', i))} for i,r in enumerate(rows)], kind, labels)
+    rows = numbers_named([{**r, 'id': _id(i, r, where)} for i,r in enumerate(rows)], kind, labels)
     if kind=='span': return _with_answers(rows, where, where.endswith(', test'), mended)
     return _in_iob2(rows, where, labels, mended) if kind=='tag' else rows
 
@@ -249,12 +260,15 @@ def _check_names(columns):
         raise XltError('columns mixes names and places: places are for files without a line of names')
     return columns
 
-def _check_labels(name, kind, raw, files, labels, told):
-    "Raise `XltError` for a row without a label, and for a class that no training row has, where the classes are those of the training rows"
+def _check_labels(name, kind, raw, files):
+    "Raise `XltError` for a row without a label"
     if kind not in ('classify','pair','tag'): return
     for l,s in ((l, s) for l,splits in raw.items() for s in splits):
         check_labelled(raw[l][s], kind, f'{name}, {l}, {s}' + (f' ({files[l,s]})' if (l,s) in files else ''))
-    if not told or kind=='tag': return
+
+def _check_known(raw, kind, labels, told):
+    "Raise `XltError` for a class that no training row has, where the classes are those of the training rows"
+    if not (told and kind in ('classify','pair')): return
     at = {r.get('label'): f'{l} {s}' for l,splits in raw.items() for s,rows in splits.items() for r in rows}
     where = {x: w for x,w in at.items() if isinstance(x, str)}
     if more := sorted(where.keys()-{*labels}):
@@ -262,24 +276,33 @@ def _check_labels(name, kind, raw, files, labels, told):
                        f'mend the row, or name all labels, labels=(..., {more[0]!r})')
 
 def _spelling(label):
-    "What two spellings of one label share: 2 and 2.0, Good and good, two ways to write é"
+    "What two spellings of one label share: 2 and 2.0, Good and good, two ways to write é, marks and blanks that nobody sees"
     try: return float(label)
-    except ValueError: return unicodedata.normalize('NFKC', label).casefold()
+    except ValueError: pass
+    seen = ''.join(c for c in unicodedata.normalize('NFKC', label) if unicodedata.category(c)!='Cf')
+    return ' '.join(seen.casefold().split())
 
 def _alike(labels): # yields findings
     seen = {}
     for x in labels:
         if (a := seen.setdefault(_spelling(x), x))!=x: yield f'the labels {a!r} and {x!r} count as two: write them alike if they are one'
 
+# %% ../../nbs/tasks/12_own.ipynb #0ee4ab2b
+def _names_in_order(labels):
+    "Names of labels; raises `XltError` for a text or a set, which has no order"
+    if isinstance(labels, Sequence) and not isinstance(labels, str): return tuple(str(x).strip() for x in labels)
+    raise XltError(f"labels is {labels!r:.40}: list the names in their order, labels=('no', 'yes')")
+
 # %% ../../nbs/tasks/12_own.ipynb #bec531b9
 def _check_given(name, kind, data, source):
     "Raise `XltError` for an unknown kind, for a language without splits, and if the one to train on is not there"
     check_name(kind, KINDS, 'kind of task')
     if not isinstance(data, Mapping): raise XltError(f'{name}: {type(data).__name__} is no data: write {{"en": {{"train": rows}}}}')
-    twice = Counter(str(lang).lower() for lang in data).most_common(1)
+    twice = Counter(str(lang).lower().strip().replace('_', '-') for lang in data).most_common(1)
     if twice and twice[0][1]>1: raise XltError(f'{name}: the language {twice[0][0]} is spelled in two ways: choose one')
     for lang,splits in data.items():
-        if not isinstance(lang, str) or not isinstance(splits, Mapping) or not splits:
+        if lang!=str(lang).strip() or not lang: raise XltError(f'{name}: {lang!r} names no language: write its code, for instance "en"')
+        if not isinstance(splits, Mapping) or not splits:
             raise XltError(f'{name}, {lang}: {type(splits).__name__} is no splits: write {{"train": rows, "test": rows}}')
         for split in splits: check_name(split, SPLITS, f'split of {name} in {lang}')
     if source not in [*data]:
@@ -300,13 +323,14 @@ def own_task(
     "Make a task of your own data; raises `XltError` naming the language, the split and what does not fit"
     data,columns = _found(data), _check_names(columns)
     _check_given(name, kind, data, source)
-    files,mended,labels = _files_of(name, data), [], tuple(str(l).strip() for l in labels)
+    files,mended,labels = _files_of(name, data), [], _names_in_order(labels)
     raw = {l: {s: _rows_of(given, kind, f'{name}, {l}, {s}', columns) for s,given in splits.items()} for l,splits in data.items()}
     if kind=='retrieve': _check_paired(name, source, raw)
     raw = {l: {s: _mended(rows, kind, labels, f'{name}, {l}, {s}', mended) for s,rows in splits.items()} for l,splits in raw.items()}
+    _check_labels(name, kind, raw, files)
     odd = check_data(name, kind, raw, source, files)
     read = labels or labels_of(raw[source].get('train', []), kind)
-    _check_labels(name, kind, raw, files, read, '' if labels else f'{name}: labels are those of the training rows in {source}; ')
+    _check_known(raw, kind, read, '' if labels else f'{name}: labels are those of the training rows in {source}; ')
     mended += _alike(read)
     if mended: warnings.warn('; '.join(mended), stacklevel=2)
     tables = {l: DatasetDict({s: typed_rows(r, kind, read, f'{name}, {l}, {s}') for s,r in splits.items()}) for l,splits in raw.items()}

@@ -157,7 +157,7 @@ def check_labelled(
     if not bare: return
     which,what = (f'each of the {len(rows)} rows', 'split') if len(bare)==len(rows)>1 else (f'row {bare[0]+1}', 'row')
     there = rows[bare[0]].get(key) is not None # a column, and a blank in it
-    remedy = 'fill it in' if there else f'add a column {" or ".join(COLUMN_NAMES[key])}'
+    remedy = 'fill it in' if there else f"add a column {' or '.join(COLUMN_NAMES[key])} (or name yours, columns={{{key!r}: ...}})"
     raise XltError(f'{which} of {where} has no {key}: {remedy}, or drop the {what}')
 
 # %% ../../nbs/tasks/03_rows.ipynb #d3805ea6
