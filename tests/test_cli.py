@@ -125,6 +125,13 @@ def test_claims_json(study):
     assert {r['verdict'] for r in rows}<=set(VERDICTS) and {r['preset'] for r in rows}=={'laptop'}
 
 
+@pytest.mark.parametrize('words', [('claims', 'mothello'), ('compare', 'mothello.tab1')])
+def test_a_store_that_is_not_there_is_told(study, words):
+    assert 'there is no store at' in xltnb(study, *words, '--store', str(study[0]/'typo'))[1]
+    (study[0]/'there').mkdir(exist_ok=True)
+    assert not xltnb(study, *words, '--store', str(study[0]/'there'))[1] and not xltnb(study, *words)[1]
+
+
 def test_compare_json_and_check(study):
     args = ['compare', 'mothello.tab1', '--preset', 'paper', '--store', str(study[0]/'empty')]
     rows = json.loads(xltnb(study, *args, '--json')[0])

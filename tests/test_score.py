@@ -101,6 +101,7 @@ def test_another_training_of_the_folder_is_another_run(encoder, tmp_path):
     known = check_encoder(str(folder))
     before = {j.key for j in score_jobs('smoke', known)}
     (folder/'note.txt').write_text('trained on', encoding='utf-8')
+    assert check_encoder(f'{folder}:2') == known and check_encoder(f'{folder}:1') == f'{known}:1' # of two layers
     assert before.isdisjoint(j.key for j in score_jobs('smoke', known)) and known == str(folder)
 
 
@@ -115,6 +116,9 @@ def spoilt(folder, how):
     if how == 'tokenizer':
         for p in folder.glob('*token*'): p.unlink()
     elif how == 'pickle': (folder/'model.safetensors').rename(folder/'pytorch_model.bin')
+    elif how == 'no padding':
+        config = json.loads((folder/'tokenizer_config.json').read_text(encoding='utf-8'))
+        (folder/'tokenizer_config.json').write_text(json.dumps({k: v for k, v in config.items() if k != 'pad_token'}), encoding='utf-8')
     elif how == 'empty':
         for p in folder.iterdir(): p.unlink()
     else:
@@ -123,7 +127,7 @@ def spoilt(folder, how):
 
 
 @pytest.mark.parametrize('how, says', [
-    ('tokenizer', 'holds no tokenizer'), ('pickle', r'as a pickle \(pytorch_model.bin\)'), ('empty', 'holds no config.json'),
+    ('tokenizer', 'holds no tokenizer'), ('no padding', 'has no padding token: set tokenizer.pad_token'), ('pickle', r'as a pickle \(pytorch_model.bin\)'), ('empty', 'holds no config.json'),
     ('gpt2', 'holds a gpt2 model, which is no encoder'), ('t5', 'holds a t5 model, which is no encoder'), ('vit', 'holds a vit model')])
 def test_what_is_no_encoder_is_told(encoder, tmp_path, how, says):
     shutil.copytree(encoder, tmp_path/'tiny')
@@ -135,7 +139,7 @@ def test_what_is_no_encoder_is_told(encoder, tmp_path, how, says):
 @pytest.mark.parametrize('args, says', [
     (('{tmp}/none',), 'neither'), (('{tiny}', '--task', 'cldr_cta'), "did you mean 'cldr_cat'"), (('{tiny}', '--method', 'RSDAA()'), "did you mean 'RSDA'"),
     (('{tiny}', '--method', 'RSDA(copie=3)'), "did you mean 'copies'"), (('{tiny}', '--method', 'SelfSwitch()'), 'lacks'),
-    (('{tiny}', '--preset', 'paper'), 'use smoke, laptop or gpu'), (('{tiny}:7',), 'layers kept of an encoder')])
+    (('{tiny}', '--preset', 'paper'), 'use smoke, laptop or gpu'), (('{tiny}:7',), 'from 1 to 2'), (('{tiny}:0',), 'from 1 to 2')])
 def test_bad_input_is_one_line(capsys, encoder, tmp_path, monkeypatch, args, says):
     monkeypatch.setattr('xltnb.runs.run.run_plan', lambda *a, **kw: pytest.fail('it ran'))
     code, out, err = xltnb(capsys, 'score', *(a.format(tmp=tmp_path, tiny=encoder) for a in args), '--store', tmp_path/'s')

@@ -10,6 +10,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree, rmtree
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -72,6 +73,36 @@ def weights(t): return torch.cat([p.detach().flatten() for p in t.model.paramete
 def fit(tmp_path, cfg, methods=(), layout='bert', dropout=0., task=None, **kw):
     task = task or toy_task()
     return Finetuner(add_head(net(layout, dropout), task.kind, task.labels, seed=0), task, cfg, methods, tokenizer(), out=tmp_path, use_cpu=True, **kw).fit()
+
+def test_a_folder_that_cannot_be_written_is_told_before_training(tmp_path, monkeypatch):
+    (tmp_path/'file').write_text('x', encoding='utf-8')
+    with pytest.raises(XltError, match='is a file: name a folder'): fit(tmp_path/'file', FineCfg(steps=1))
+    monkeypatch.setattr('xltnb.files.shutil.disk_usage', lambda p: SimpleNamespace(free=1000))
+    with pytest.raises(XltError, match='0.0 MB are free'): fit(tmp_path/'small', FineCfg(steps=1))
+    monkeypatch.setattr('xltnb.files.os.access', lambda p, mode: False)
+    with pytest.raises(XltError, match='is read-only: name another one'): fit(tmp_path/'locked', FineCfg(steps=1))
+
+@pytest.mark.parametrize('looks', [1, 2])
+def test_a_disk_that_fills_costs_no_trained_model(tmp_path, monkeypatch, looks):
+    "The last checkpoint of two updates finds no room, or the first one"
+    def full(self, folder, **kw):
+        Path(folder).mkdir(parents=True); Path(folder, 'half').write_text('x', encoding='utf-8')
+        raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(Finetuner, 'save_model', full)
+    with pytest.raises(OSError, match='No space'): fit(tmp_path/'a', FineCfg(steps=2, batch=8, looks=looks)) # there is room, so it is something else
+    monkeypatch.setattr('xltnb.training.trainer.disk_usage', lambda p: SimpleNamespace(free=1000))
+    if looks==2:
+        with pytest.raises(XltError, match='no room for a checkpoint .* the same call goes on'): fit(tmp_path/'b', FineCfg(steps=2, batch=8, looks=2))
+        return
+    with pytest.warns(UserWarning, match='the trained model is in memory alone'): t = fit(tmp_path/'b', FineCfg(steps=2, batch=8, looks=1))
+    assert t.done and t.zero_shot().main('de')>=0 and not [*(tmp_path/'b').glob('checkpoint-*')]
+
+def test_rows_of_every_split_are_measured_before_training(tmp_path):
+    "The longest row stands in another language; training, which never reads it, would have gone through"
+    task = toy_task(); long = make_rows([dict(id='0', text=' '.join(WORDS[:60]+WORDS[:20]), text2='', label=0)], 'classify', task.labels)
+    task = replace(task, data=task.data | dict(de=DatasetDict(test=long)))
+    with pytest.raises(XltError, match='a row of de, test, has 82 pieces and the encoder positions for 64: set max_len=64'): fit(tmp_path, FineCfg(steps=1), task=task)
+    assert fit(tmp_path, FineCfg(steps=1, batch=8, max_len=64), task=task).zero_shot().scores.keys()=={'en','de'}
 
 @pytest.mark.parametrize('layout', ['bert','xlmr','deberta'])
 @pytest.mark.parametrize('methods', [(), (ADV(.2),)], ids=['plain','adv'])

@@ -192,6 +192,12 @@ def _show_claims(rows):
     from xltnb.verdicts.findings import claims_text
     if rows: show_text(claims_text(rows, min(120, terminal_width())))
 
+def _read_from(store):
+    "A store that is only read; a folder that is not there, other than the default, is told"
+    there = own_path(store, 'store')
+    if store!='results' and not there.is_dir(): complain(f'there is no store at {there}: none of your own runs are read')
+    return store
+
 # %% ../nbs/06_commands.ipynb #8a7b8393
 def _code(rows, check):
     "Exit code of a command that judged something; what the preset has no runs for is not left to do"
@@ -210,7 +216,7 @@ def cmd_claims(
 ):
     "Judge the papers' claims by the runs in the store"
     from xltnb.verdicts.study import study
-    studies = [study(p, preset, store=store) for p in _claimed_papers(target)]
+    studies = [study(p, preset, store=_read_from(store)) for p in _claimed_papers(target)]
     rows = [r for s in studies for r in s.told()]
     if json: show_rows(rows, True)
     elif '.' in target: _show_stories(rows, studies[0])
@@ -235,7 +241,7 @@ def cmd_compare(
     "The paper's numbers beside ours, cell by cell"
     from xltnb.verdicts.compare import moved
     from xltnb.verdicts.study import compare
-    rows = compare(target, preset, store).rows
+    rows = compare(target, preset, _read_from(store)).rows
     show_rows(rows, json, ['cell', 'paper', 'source', 'pinned', 'now', 'n', 'low', 'high', 'verdict'])
     gone = [r['cell'] for r in rows if moved(r)]
     if check and gone: print(f'moved away from the pinned number: {", ".join(gone)}', file=sys.stderr)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['project_root', 'typed_path', 'own_path', 'cache_dir', 'hub_off', 'package_data', 'sha256_of', 'read_xz', 'out_file',
-           'atomic_write', 'write_new', 'set_aside', 'one_line', 'plain_file', 'read_text', 'check_once', 'json_of',
-           'read_yaml']
+           'out_folder', 'atomic_write', 'write_new', 'set_aside', 'one_line', 'plain_file', 'read_text', 'check_once',
+           'json_of', 'read_yaml']
 
 # %% ../nbs/01_files.ipynb #f1les004
 import errno
@@ -125,16 +125,34 @@ def _check_file(path):
     if not stat.S_ISREG(mode): raise XltError(f'could not write {path}: it is {kind}, and only a file is replaced; name another one')
 
 # %% ../nbs/01_files.ipynb #3de539cb
+def _writable(p, what):
+    "The nearest folder around a path that is there; raises `XltError` if it cannot be written"
+    folder = p
+    while not folder.is_dir(): folder = folder.parent
+    if not os.access(folder, os.W_OK): raise XltError(f'{what} {p} cannot be written, because {folder} is read-only: name another one')
+    return folder
+
 def out_file(
     path:str|Path, # as typed
     what:str='out', # what it stands for, for the error
 )->Path: # with `~` expanded
     "Check the path of a file that work of minutes ends with; raises `XltError` at once if it cannot be written"
-    p = folder = typed_path(path, what)
+    p = typed_path(path, what)
     _check_file(p)
-    while not folder.is_dir(): folder = folder.parent
-    if not os.access(folder, os.W_OK): raise XltError(f'{what} {p} cannot be written, because {folder} is read-only: name another one')
+    _writable(p, what)
     return p
+
+def out_folder(
+    path:str|Path, # as typed
+    what:str='out', # what it stands for, for the error
+    size:int=0, # bytes that it will hold at least
+)->Path: # with `~` expanded
+    "Check a folder for the results of hours; raises `XltError` at once if it cannot be written or its disk is full"
+    p = typed_path(path, what)
+    if p.exists() and not p.is_dir(): raise XltError(f'{what} {p} is a file: name a folder')
+    free = shutil.disk_usage(_writable(p, what)).free
+    if free>=size: return p
+    raise XltError(f'{what} {p} has to hold {size/2**20:.1f} MB, and {free/2**20:.1f} MB are free: free some space or name another one')
 
 # %% ../nbs/01_files.ipynb #3be3f495
 @contextmanager

@@ -18,11 +18,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSES
 from transformers.models.auto.modeling_auto import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES as TAGS
 
-from ..core import XltError, check_name, from_dict
+from ..core import XltError, check_name, check_number, from_dict
 from ..files import json_of, read_text, typed_path
 from .board import BOARD_METHODS, load_own
 from .rows import BoardCfg, file_print, folder_print, own_call
-from ..models.encoders import first_layers, is_packaged, load_encoder, load_mlm, load_tokenizer
+from ..models.encoders import is_packaged, load_encoder, load_mlm, load_tokenizer
 from ..models.heads import max_positions
 from ..models.subwords import join_words
 from ..papers.baselines.experiments import BaselineCfg, baseline_jobs
@@ -56,20 +56,26 @@ def _check_weights(home):
         raise XltError(f'{home} holds its weights as a pickle ({pickles[0]}), which is not read: save it again, as model.safetensors')
 
 # %% ../../nbs/leaderboard/03_score.ipynb #ef1ac8ce
+def _layers(net, name, n):
+    "The ending of an encoder's name that keeps `n` layers, none where that is all of them"
+    if not hasattr(getattr(net, 'encoder', None), 'layer'): raise XltError(f'{name} has no list of layers to cut: leave :{n} out')
+    check_number(n, f'layers kept of an encoder, {name}:{n},', 1, len(net.encoder.layer), whole=True)
+    return '' if n==len(net.encoder.layer) else f':{n}'
+
 def check_encoder(
     encoder:str, # a folder that `save_pretrained` wrote, or a name that `load_encoder` knows; ':2' behind it keeps two layers
-)->str: # the same, a folder by its whole path
+)->str: # the same, a folder by its whole path, without a number that keeps all layers
     "Load an encoder once, to see that it can be scored; raises `XltError` for anything but an encoder of text with its tokenizer"
     before,n = layers_cut(encoder)
-    if is_packaged(before): return encoder
+    if is_packaged(encoder): return encoder
     home = typed_path(before, 'encoder')
-    if own := home.is_dir():
+    if own := not is_packaged(before) and home.is_dir():
         _check_kind(home)
         _check_weights(home)
-    net,_ = load_encoder(before, 'benchmark')
-    if n and not hasattr(getattr(net, 'encoder', None), 'layer'): raise XltError(f'{before} has no list of layers to cut: leave :{n} out')
-    first_layers(net, n)
-    return f'{home.absolute()}{f":{n}" if n else ""}' if own else encoder
+    net,tok = load_encoder(before, 'benchmark')
+    if tok.pad_token_id is None:
+        raise XltError(f'the tokenizer of {before} has no padding token: set tokenizer.pad_token, and save it again with save_pretrained')
+    return f'{home.absolute() if own else before}{_layers(net, before, n) if before!=encoder else ""}'
 
 # %% ../../nbs/leaderboard/03_score.ipynb #51125c96
 def encoder_tokenizer(

@@ -15,7 +15,7 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from threading import Thread
 
-from .drive import drive
+from .drive import drive, needs_of
 from .experiments import Job
 from .progress import JobProgress, Outcome
 from .run import Finished, Setup, compute, gpus, inline
@@ -133,7 +133,9 @@ class LocalPool:
         self.gpus = [names[i%len(names)] if names else '' for i in range(workers)] # of those that are not started
 
     def slots(self): return self.workers
-    def refuses(self, job): return ''
+    def refuses(self, job):
+        n = needs_of(job, self.setup).gpus
+        return f'{job.arm} needs {n} GPUs, and a worker of this machine sees one: take --engine inline, ray or slurm' if n>1 else ''
 
     def start(self, job):
         w = self.idle.pop() if self.idle else Worker(self.setup, self.gpus.pop(0))

@@ -85,7 +85,7 @@ def on_node(
 def _reach(address):
     "Raise `XltError` unless something listens at `HOST:PORT`, or `ray://HOST:PORT`"
     host,_,port = address.removeprefix('ray://').rpartition(':')
-    remedy = 'give --address HOST:PORT of a running cluster (its own: `ray start --head`)'
+    remedy = 'give --address HOST:PORT of a running cluster, or start one here (`ray start --head`, then --address 127.0.0.1:6379)'
     if not host or not port.isdigit(): raise XltError(f'address {address!r} is not HOST:PORT: {remedy}')
     try: socket.create_connection((host, int(port)), 3).close()
     except OSError as e: raise XltError(f'no Ray cluster answers at {address} ({e.strerror or e}): {remedy}') from e
@@ -188,6 +188,6 @@ def ray_engine(
 )->list[Outcome]: # one for each job
     "Run jobs on a Ray cluster"
     address = address or os.environ.get('RAY_ADDRESS', '')
-    if not address: raise XltError('which Ray cluster? give --address HOST:6379, or set RAY_ADDRESS')
+    if not address: raise XltError('which Ray cluster? give --address HOST:6379, or set RAY_ADDRESS; `ray start --head` starts one here')
     setup = replace(setup, facts=setup.facts | facts_here(), cache='')
     return drive(jobs, setup, progress, RayPool(setup, address, workers), every=.2)

@@ -253,16 +253,23 @@ def add_engine(
     ENGINES[name] = where
 
 # %% ../../nbs/runs/03_run.ipynb #d42f1a32
+def _engine(name):
+    "The function of an engine, and the names of its options"
+    module,fn = ENGINES[name].split(':')
+    found = getattr(import_module(module), fn)
+    return found, list(signature(found).parameters)[4:]
+
 def get_engine(
     name:str, # a registered engine
     **options, # of this engine
 )->Callable: # fn(jobs, setup, workers, progress) -> outcomes
     "Import the engine with this name; raises `XltError` for an option that it does not have"
-    module,fn = ENGINES[check_name(name, ENGINES, 'engine')].split(':')
-    found = getattr(import_module(module), fn)
-    has = list(signature(found).parameters)[4:]
+    found,has = _engine(check_name(name, ENGINES, 'engine'))
     for o in options:
-        if o not in has: raise XltError(f'engine {name!r} has no option {o!r}: its options are {", ".join(has) or "none"}')
+        if o in has: continue
+        others = ' or '.join(f'--engine {e}' for e in ENGINES if o in _engine(e)[1])
+        remedy = f'it belongs to {others}' if others else f'its options are {", ".join(has) or "none"}'
+        raise XltError(f'engine {name!r} has no option {o!r}: {remedy}')
     return partial(found, **options) if options else found
 
 # %% ../../nbs/runs/03_run.ipynb #d744813f

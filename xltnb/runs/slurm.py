@@ -226,8 +226,8 @@ def slurm_engine(
 )->list[Outcome]: # one for each job
     "Run jobs by workers of SLURM"
     options = slurm_options(slurm)
-    if not workers: raise XltError('how many workers? SLURM does not say what is yours: give --workers N')
     if not shutil.which('sbatch'): raise XltError('there is no sbatch here: run the command where SLURM takes jobs, or take --engine local')
+    if not workers: raise XltError('how many workers? SLURM does not say what is yours: give --workers N')
     w = Watch(jobs, setup, progress)
     for j in jobs: failure_file(w.store, j.key).unlink(missing_ok=True) # this command tries again
     for _ in range(_TRIES+1):

@@ -18,7 +18,7 @@ from ..runs.experiments import jobs_for
 from ..runs.plan import Plan
 from ..stats import crossed_half, items_se, t_half
 from .judge import drawn_jobs, error_of, item_pulls, judge_plan, paired_runs, planned_seeds
-from .words import OPEN, what_decides
+from .words import OPEN, UNMEASURED, what_decides
 
 # %% ../../nbs/verdicts/03_power.ipynb #16ffe7e3
 def _effects(check, runs):
@@ -98,12 +98,19 @@ def to_decide(
     return [_to_decide(r, c, plan) for r,c in unclear]
 
 # %% ../../nbs/verdicts/03_power.ipynb #482532d6
+def _settled(plan):
+    "How many claims are settled, where no run leaves one open"
+    words = [r['verdict'] for r in judge_plan(plan).rows]
+    done = len(words)-words.count(UNMEASURED)
+    if done==len(words): return 'all claims are settled'
+    return f'{done} of {len(words)} claims are settled, the others have no runs to judge by'
+
 def decide_text(
     rows:list[dict], # from `to_decide`
     plan:Plan, # the same plan
 )->str: # one sentence
     "Say how many claims that are not settled seeds would settle, and what all of them cost together"
-    if not rows: return f'{plan.target} at {plan.preset}: all claims are settled'
+    if not rows: return f'{plan.target} at {plan.preset}: {_settled(plan)}'
     by = {}
     for r in rows: by.setdefault(r['claim'], []).append(r)
     easy = {k: rs for k,rs in by.items() if all(r['seeds'] and not r['rows'] for r in rs)}
