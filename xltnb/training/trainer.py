@@ -30,7 +30,7 @@ from .features import ByLength, Shared, label_counts, pad_batch, shared_loader
 from .checkpoints import Between, Keeping, alone, claim, identity, looks
 from .methods import Method, check_methods
 from ..core import XltError, stable_hash
-from ..files import cache_dir, out_folder
+from ..files import cache_dir, one_line, out_folder
 from ..models.encoders import load_encoder
 from ..models.folders import quiet
 from ..models.pruning import task_subwords
@@ -267,7 +267,7 @@ def _without_room(self:Finetuner, folder, e):
     free = disk_usage(folder).free
     if free>=checkpoint_size(self.model): raise e
     rmtree(folder/f'checkpoint-{self.state.global_step}', ignore_errors=True) # half of one
-    said = f'{folder} has no room for a checkpoint ({free/2**20:.1f} MB free)'
+    said = f'{folder} has no room for a checkpoint ({free/2**20:.1f} MB free; {one_line(e)})'
     if not self.done or self.cfg.select!='last':
         raise XltError(f'{said}: free some space, and the same call goes on from the one before') from e
     warnings.warn(f'{said}: the trained model is in memory alone, keep it with save_model', stacklevel=2)
