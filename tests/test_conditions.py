@@ -14,11 +14,9 @@ test_store.py::test_committed_records_come_first test_store.py::test_hash_ignore
 test_light.py::test_a_folder_of_our_name_hides_nothing test_mothello.py::test_keys_of_shipped_records_are_those_of_jobs test_encoders.py::test_a_missing_package_is_named
 test_published.py::test_a_file_for_every_paper test_requirements.py test_report.py::test_markdown_keeps_its_columns'''.split()
 CONDITIONS = {
-    'plain': {},
     "a user's variables": dict(XLTNB_FRESH='1', XLTNB_PAPERS='/nope', XLTNB_ENCODER='/nope', XLTNB_CACHE='/dev/null/x', XLTNB_HOME='/dev/null/y', HF_HUB_OFFLINE='0', COLUMNS='40'),
     'C locale': dict(LC_ALL='C', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0'),
-    'a Latin terminal': dict(PYTHONIOENCODING='latin-1'),
-    'forced colour': dict(FORCE_COLOR='1', TERM='xterm'),
+    'a Latin terminal in colours': dict(PYTHONIOENCODING='latin-1', FORCE_COLOR='1', TERM='xterm'),
 }
 
 

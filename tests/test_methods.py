@@ -1,8 +1,4 @@
 "Methods on what is not the usual batch: no words, overflow, other layouts and precisions, a wrong order, numbers that cannot be meant"
-import os
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -172,27 +168,3 @@ def test_words_that_lack_or_repeat(word, match):
 def test_votes():
     with pytest.raises(XltError, match='samples of vote is 0'): vote(RSRP(.1), batch(), 0)
     with pytest.raises(XltError, match='pass RSRP'): vote(ADV(.1), batch())
-
-# processes
-
-SCRIPT = '''
-import sys; sys.path[:0] = [sys.argv[3]]
-from test_trainer import *
-n = int(os.environ.get('WORLD_SIZE', 1)); task = toy_task(); free = FreeADV(.2)
-t = Finetuner(add_head(net(), task.kind, task.labels, seed=0), task, FineCfg(steps=6, batch=16//n), [free], tokenizer(), out=sys.argv[1], use_cpu=True)
-start = weights(t).clone(); t.fit()
-if t.args.process_index==0: torch.save(dict(start=start, end=weights(t), seen=free._seen), sys.argv[2])
-if n>1: torch.distributed.destroy_process_group()
-'''
-
-def test_two_processes_share_the_memory(tmp_path):
-    script = tmp_path/'run.py'; script.write_text(SCRIPT, encoding='utf-8')
-    env = os.environ | dict(OMP_NUM_THREADS='1', ACCELERATE_USE_CPU='true')
-    two = ['-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=0', '--rdzv_backend=c10d', '--rdzv_endpoint=localhost:0']
-    for args,name in (([], 'one'), (two, 'two')):
-        done = subprocess.run([sys.executable, *args, script, tmp_path/f'out {name}', tmp_path/name, Path(__file__).parent], env=env, capture_output=True, encoding='utf-8')
-        assert done.returncode==0, done.stderr[-3000:]
-    a,b = (torch.load(tmp_path/n) for n in ('one','two'))
-    assert (a['end']-b['end']).norm() < .01*(a['end']-a['start']).norm()
-    met = a['seen'].any(-1)
-    assert torch.equal(met, b['seen'].any(-1)) and torch.cosine_similarity(a['seen'], b['seen'])[met].mean()>.99

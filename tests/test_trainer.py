@@ -154,30 +154,34 @@ def test_the_folder_is_that_of_these_weights_and_rows(tmp_path, monkeypatch):
     assert len({folder(task), folder(task, seed=1), folder(replace(task, data=data)), folder(task, layout='xlmr')})==4
     t = make(task); t.fit(); assert not list((tmp_path/'finetune').glob('*/checkpoint-*'))
 
-@pytest.mark.parametrize('methods', ['(RSRP(.3), ADV(.1), FreeADV(.2))'])
-def test_a_killed_run_continues_as_if_undisturbed(tmp_path, methods):
-    cfg = 'FineCfg(steps=40, batch=8, looks=8)'
-    script = tmp_path/'run.py'
-    script.write_text(f'''
-import sys, time; sys.path[:0] = [{str(Path(__file__).parent)!r}]
-from test_trainer import *
-from transformers import TrainerCallback
 class Slow(TrainerCallback):
-    def on_step_end(self, args, state, control, **kw): time.sleep(.05)
-out = Path(sys.argv[1]); task = toy_task()
-t = Finetuner(add_head(net(dropout=.1), task.kind, task.labels, seed=0), task, {cfg}, {methods}, tokenizer(), out=out, use_cpu=True)
-if len(sys.argv)>2: t.add_callback(Slow())
-t.fit(); save_file(dict(w=weights(t)), out/'done.safetensors')
-''', encoding='utf-8')
-    run = lambda *a: subprocess.Popen([sys.executable, script, *map(str, a)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    "Leaves a kill, or another process, time to come"
+    def __init__(self, s): self.s,self.updates = s,0
+    def on_step_end(self, args, state, control, **kw): self.updates += 1; time.sleep(self.s)
+
+def start(tmp_path, code, *argv, wrap=(), **env):
+    "A process of its own with all that this file has; where equal arithmetic is asked for, the other side runs here, without its imports"
+    (script := tmp_path/'run.py').write_text(f'import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]\nfrom test_trainer import *\n{code}', encoding='utf-8')
+    return subprocess.Popen([sys.executable, *wrap, script, *map(str, argv)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding='utf-8', env=os.environ | env)
+
+def ended(process, code=0):
+    "What it printed"
+    said = process.communicate(timeout=300)[0]; assert process.returncode==code, said[-3000:]
+    return said
+
+def long_run(out, wait=0.):
+    "Forty updates, and the callback that counts them"
+    t = Finetuner(add_head(net(dropout=.1), 'classify', ('a','b','c'), seed=0), toy_task(), FineCfg(steps=40, batch=8, looks=8), (RSRP(.3), ADV(.1), FreeADV(.2)), tokenizer(), out=out, use_cpu=True)
+    t.add_callback(slow := Slow(wait)); return t,slow
+
+def test_a_killed_run_continues_as_if_undisturbed(tmp_path):
     whole,cut = tmp_path/'whole', tmp_path/'cut'
-    first = run(whole); victim = run(cut, 'slow'); end = time.time()+60
+    victim = start(tmp_path, 'long_run(Path(sys.argv[1]), .05)[0].fit()', cut)
+    undisturbed = weights(long_run(whole)[0].fit()).clone(); end = time.time()+120
     while not (cut/'checkpoint-15'/'trainer_state.json').exists() and victim.poll() is None and time.time()<end: time.sleep(.05)
-    victim.send_signal(signal.SIGKILL); victim.wait()
-    assert not (cut/'done.safetensors').exists()
-    again = run(cut); assert again.wait()==0, again.stdout.read().decode()[-2000:]
-    assert first.wait()==0, first.stdout.read().decode()[-2000:]
-    assert torch.equal(*(load_file(d/'done.safetensors')['w'] for d in (whole, cut)))
+    victim.send_signal(signal.SIGKILL); ended(victim, -signal.SIGKILL)
+    again,slow = long_run(cut); again.fit()
+    assert 0<slow.updates<40 and torch.equal(weights(again), undisturbed)
 
 STATE = ('trainer_state.json', 'model.safetensors', 'optimizer.pt', 'scheduler.pt', 'rng_state.pth', 'config.json', 'seal.json')
 
@@ -309,41 +313,49 @@ def test_a_folder_that_moved_still_has_its_best_look(tmp_path, monkeypatch):
     Path('a').rename('b'); assert torch.equal(run_of(Path('b'), looks=3, select='best'), want)
     (tmp_path/'c').mkdir(); monkeypatch.chdir(tmp_path/'c'); assert torch.equal(run_of(Path('../b'), looks=3, select='best'), want)
 
-def test_two_processes_with_one_folder_take_turns(tmp_path):
-    "Two kernels that run the same cell, without `out`: the first to end took the other's checkpoints away"
-    script = tmp_path/'run.py'
-    script.write_text(f'''
-import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]
-from test_trainer import *
-class Slow(TrainerCallback):
-    def on_step_end(self, args, state, control, **kw): time.sleep(.02)
-task = toy_task(); t = Finetuner(add_head(net(dropout=.1), task.kind, task.labels, seed=0), task, FineCfg(steps=40, batch=8, looks=10, select='best'), (), tokenizer(), use_cpu=True)
-t.add_callback(Slow()); t.fit(); print('WEIGHTS', stable_hash(weights(t).tolist()))
-''', encoding='utf-8')
-    run = lambda: subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, 'XLTNB_CACHE': str(tmp_path/'cache')})
-    both = [run(), run()]; out,err = zip(*(p.communicate(timeout=300) for p in both)); said = [l for o in out for l in o.splitlines() if l.startswith('WEIGHTS')]
-    assert [p.returncode for p in both]==[0, 0] and len(said)==2 and len(set(said))==1, err
-    assert sum('trains the same: waiting for it' in e for e in err)==1
-    assert not [f for f in (tmp_path/'cache'/'finetune').iterdir() if f.name!='.claims']
+def in_the_cache():
+    "The run of a cell without `out`"
+    t = Finetuner(add_head(net(dropout=.1), 'classify', ('a','b','c'), seed=0), toy_task(), FineCfg(steps=40, batch=8, looks=10, select='best'), (), tokenizer(), use_cpu=True)
+    t.add_callback(Slow(.05)); return t
 
-@pytest.mark.parametrize('methods', ['(ADV(.2),)'])
-def test_two_processes_equal_one(tmp_path, methods):
-    script = tmp_path/'run.py'
-    script.write_text(f'''
-import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]
-from test_trainer import *
-n = int(os.environ.get('WORLD_SIZE', 1)); task = toy_task()
-t = Finetuner(add_head(net(), task.kind, task.labels, seed=0), task, FineCfg(steps=6, batch=16//n), {methods}, tokenizer(), out=Path(sys.argv[1]), use_cpu=True).fit()
-if t.args.process_index==0: save_file(dict(w=weights(t)), sys.argv[2])
-if n>1: torch.distributed.destroy_process_group() # else a thread of gloo may outlive the process and abort it
-''', encoding='utf-8')
-    env = os.environ | dict(OMP_NUM_THREADS='1', ACCELERATE_USE_CPU='true')
-    subprocess.run([sys.executable, script, tmp_path/'o1', tmp_path/'one'], check=True, env=env, capture_output=True)
-    two = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=0', '--rdzv_backend=c10d', '--rdzv_endpoint=localhost:0', str(script), str(tmp_path/'o2'), str(tmp_path/'two')]
-    done = subprocess.run(two, env=env, capture_output=True, encoding='utf-8'); assert done.returncode==0, done.stderr[-3000:]
-    a,b = (load_file(tmp_path/n)['w'] for n in ('one','two'))
-    start = weights(Finetuner(add_head(net(), 'classify', ('a','b','c'), seed=0), toy_task(), FineCfg(steps=1), (), tokenizer(), out=tmp_path/'o3', use_cpu=True))
-    assert (a-b).norm() < .02*(a-start).norm()
+def test_two_processes_with_one_folder_take_turns(tmp_path, monkeypatch):
+    "Two kernels that run the same cell, without `out`: the first to end took the other's checkpoints away"
+    monkeypatch.setenv('XLTNB_CACHE', str(tmp_path/'cache')); runs = tmp_path/'cache'/'finetune'
+    other = start(tmp_path, "t = in_the_cache(); t.fit(); print('WEIGHTS', stable_hash(weights(t).tolist()))"); end = time.time()+120
+    while not list(runs.glob('*/checkpoint-4')) and other.poll() is None and time.time()<end: time.sleep(.02)
+    with pytest.warns(UserWarning, match='trains the same: waiting for it'): ours = stable_hash(weights(in_the_cache().fit()).tolist())
+    assert f'WEIGHTS {ours}' in ended(other)
+    assert not [f for f in runs.iterdir() if f.name!='.claims']
+
+SHARED = {'ADV': ADV, 'FreeADV': FreeADV} # the second keeps a memory of every row, whichever process met it
+
+def short_run(name, out, n=1):
+    "A few updates; weights before and after, and what the method remembers"
+    method = SHARED[name](.2)
+    t = Finetuner(add_head(net(), 'classify', ('a','b','c'), seed=0), toy_task(), FineCfg(steps=6, batch=16//n), [method], tokenizer(), out=out, use_cpu=True)
+    before = weights(t).clone(); t.fit()
+    return dict(before=before, after=weights(t), **{k: v for k,v in vars(method).items() if k=='_seen'})
+
+@pytest.fixture(scope='module')
+def by_two(tmp_path_factory):
+    "All of `SHARED` by two processes, which torchrun starts once"
+    folder = tmp_path_factory.mktemp('two')
+    run = start(folder, '''
+for name in SHARED:
+    got = short_run(name, Path(sys.argv[1])/name, 2)
+    if os.environ['RANK']=='0': save_file(got, Path(sys.argv[1])/f'{name}.safetensors')
+torch.distributed.destroy_process_group() # else a thread of gloo may outlive the process and abort it
+''', folder, wrap='-m torch.distributed.run --nproc_per_node=2 --master_port=0 --rdzv_backend=c10d --rdzv_endpoint=localhost:0'.split(), ACCELERATE_USE_CPU='true')
+    ended(run); return {name: load_file(folder/f'{name}.safetensors') for name in SHARED}
+
+@pytest.mark.parametrize('name', SHARED)
+def test_two_processes_equal_one(by_two, tmp_path, name):
+    one,two = short_run(name, tmp_path), by_two[name]
+    assert (one['after']-two['after']).norm() < .01*(one['after']-one['before']).norm()
+
+def test_two_processes_share_the_memory(by_two, tmp_path):
+    one,two = short_run('FreeADV', tmp_path)['_seen'], by_two['FreeADV']['_seen']; met = one.any(-1)
+    assert torch.equal(met, two.any(-1)) and torch.cosine_similarity(one, two)[met].mean()>.99
 
 @pytest.mark.parametrize('bf16', [False, True])
 def test_a_stock_script_takes_methods(tmp_path, bf16):

@@ -176,7 +176,7 @@ def cmd_status(
 ):
     "What is done, running, queued, lost or failed, and why"
     check_number(watch, 'watch', 0, 10**6)
-    plans = [s.plan for s in _studies(target, preset, seeds, store, jobs)]
+    plans = [s.plan for s in _studies(target, preset, seeds, _read_from(store), jobs)]
     _status(plans, json)
     while watch>0:
         time.sleep(watch)
@@ -216,7 +216,8 @@ def cmd_claims(
 ):
     "Judge the papers' claims by the runs in the store"
     from xltnb.verdicts.study import study
-    studies = [study(p, preset, store=_read_from(store)) for p in _claimed_papers(target)]
+    _read_from(store)
+    studies = [study(p, preset, store=store) for p in _claimed_papers(target)]
     rows = [r for s in studies for r in s.told()]
     if json: show_rows(rows, True)
     elif '.' in target: _show_stories(rows, studies[0])
@@ -290,7 +291,7 @@ def cmd_report(
     "Write one HTML file with claims, figures and the run behind each number"
     from xltnb.verdicts.report import report
     out = _report_file(preset, store, out)
-    print(f'report: {report(_claimed_papers(paper), preset, store, out)}')
+    print(f'report: {report(_claimed_papers(paper), preset, _read_from(store), out)}')
 
 def _report_file(preset, store, out):
     "Where a report goes; said before anything runs if it cannot"
