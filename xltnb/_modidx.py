@@ -4043,6 +4043,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                   'xltnb.tasks.rows._prefixed': ('tasks/rows.html#_prefixed', 'xltnb/tasks/rows.py'),
                                   'xltnb.tasks.rows._said': ('tasks/rows.html#_said', 'xltnb/tasks/rows.py'),
                                   'xltnb.tasks.rows._same_texts': ('tasks/rows.html#_same_texts', 'xltnb/tasks/rows.py'),
+                                  'xltnb.tasks.rows._two_labels': ('tasks/rows.html#_two_labels', 'xltnb/tasks/rows.py'),
                                   'xltnb.tasks.rows.check_data': ('tasks/rows.html#check_data', 'xltnb/tasks/rows.py'),
                                   'xltnb.tasks.rows.check_labelled': ('tasks/rows.html#check_labelled', 'xltnb/tasks/rows.py'),
                                   'xltnb.tasks.rows.check_rows': ('tasks/rows.html#check_rows', 'xltnb/tasks/rows.py'),

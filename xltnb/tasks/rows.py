@@ -297,6 +297,13 @@ def _blank_texts(rows, kind, where): # yields findings
         if n==len(rows): raise XltError(f'the {c} of all {n} rows of {where} is blank: put another file there, or leave the split out')
         if n: yield f'the {c} of {n} of {len(rows)} rows of {where} is blank'
 
+def _two_labels(rows, kind, where): # yields findings
+    if kind not in ('classify','pair'): return
+    said,given = _said(rows, kind), {}
+    for s,r in zip(said, rows): given.setdefault(s, set()).add(r.get('label'))
+    n = sum(len(given[s])>1 for s in said)
+    if _many(n, len(rows)): yield f'{n} of {len(rows)} texts of {where} stand there with two labels'
+
 # %% ../../nbs/tasks/03_rows.ipynb #61e45288
 def word_prefix(
     words:list, # of a file
@@ -329,7 +336,7 @@ def check_data(
     found = []
     try:
         for k,rs in rows.items():
-            found += _blank_texts(rs, kind, where(k))
+            found += [*_blank_texts(rs, kind, where(k)), *_two_labels(rs, kind, where(k))]
             if kind=='tag': found += _prefixed(rs, k[0], raw, where(k))
         ids = {k: [r['id'] for r in rs] for k,rs in rows.items()}
         _check_numbered(ids, where)

@@ -68,7 +68,7 @@ def _arms(preset):
     smoke = preset=='smoke'
     tasks = [t for t in _TRAINED if not (smoke and t=='xquad')]
     arms = {t: ('finetune', baseline_cfg(t, preset), 10. if smoke else _TRAINED[t][2]) for t in tasks}
-    arms |= {'lo_ret': ('retrieve', RetrieveCfg(limit=16, langs=('en','de','zh')) if smoke else RetrieveCfg(), 200.)}
+    arms |= {'lo_ret': ('retrieve', RetrieveCfg(limit=16, langs=('en','de','zh')) if smoke else RetrieveCfg(), 30. if smoke else 200.)}
     if smoke: return arms
     arms |= {f'{t}-random': ('finetune', baseline_cfg(t, preset, True), _TRAINED[t][2]) for t in _CONTROL}
     return arms | {'lo_ret-random': ('retrieve', RetrieveCfg(random=True), 200.)}
