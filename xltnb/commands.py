@@ -37,6 +37,12 @@ def _studies(target, preset, seeds, store, jobs=None):
     for s in studies: s.plan.jobs = [j for j in s.plan.jobs if id(j) in kept]
     return [s for s in studies if s.plan.jobs]
 
+def _read_from(store):
+    "A store that is only read; a folder that is not there, other than the default, is told"
+    there = own_path(store, 'store')
+    if store!='results' and not there.is_dir(): complain(f'there is no store at {there}: none of your own runs are read')
+    return store
+
 # %% ../nbs/06_commands.ipynb #c92bf7d2
 def _about(paper):
     "Title and counts of a paper from its published file; what is wrong in it is said"
@@ -191,12 +197,6 @@ def _show_claims(rows):
     "Judged claims for a person"
     from xltnb.verdicts.findings import claims_text
     if rows: show_text(claims_text(rows, min(120, terminal_width())))
-
-def _read_from(store):
-    "A store that is only read; a folder that is not there, other than the default, is told"
-    there = own_path(store, 'store')
-    if store!='results' and not there.is_dir(): complain(f'there is no store at {there}: none of your own runs are read')
-    return store
 
 # %% ../nbs/06_commands.ipynb #8a7b8393
 def _code(rows, check):

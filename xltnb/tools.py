@@ -69,8 +69,9 @@ def cmd_speed(
 # %% ../nbs/07_tools.ipynb #ldb00002
 def _proposes(encoder):
     "Has an encoder a head for masked words? Without one a line on the error stream says what is left out"
-    from xltnb.models.encoders import load_mlm, load_tokenizer
-    load_tokenizer(encoder) # a name that is none ends here
+    from xltnb.leaderboard.score import check_encoder
+    from xltnb.models.encoders import load_mlm
+    check_encoder(encoder) # what is none ends here
     try: return bool(load_mlm(encoder))
     except XltError as e: print(f'the rows of SALT are left out: {e}', file=sys.stderr)
     return False
