@@ -290,9 +290,10 @@ def _stated(claim, plan, checks, get):
     "That the smallest effect of interest was stated after these runs, where it was"
     claim = _whole(claim)
     if not claim.smallest or not get: return ''
-    rules = lambda key: get(key).provenance.get('rules', {}).get(f'{claim.id.split(".",1)[1]}/{plan.preset}')
-    late = any(rules(k)!=claim.hash_at(plan.preset) for _,j in checks for k in j.keys)
-    said = f'the smallest effect of interest ({claim.smallest:g}) was stated after these runs, on {claim.smallest_since[:10]}'
+    name,day = f'{claim.id.split(".",1)[1]}/{plan.preset}', claim.smallest_since[:10]
+    made = [get(k).provenance for _,j in checks for k in j.keys]
+    late = any(p.get('rules', {}).get(name)!=claim.hash_at(plan.preset) and p.get('started', '')[:10]<=day for p in made)
+    said = f'the smallest effect of interest ({claim.smallest:g}) was stated after these runs, on {day}'
     return said if late else ''
 
 def _claim_row(claim, plan, checks, get=None):
