@@ -291,7 +291,7 @@ def _stated(claim, plan, checks, get):
     claim = _whole(claim)
     if not claim.smallest or not get: return ''
     name,day = f'{claim.id.split(".",1)[1]}/{plan.preset}', claim.smallest_since[:10]
-    made = [get(k).provenance for _,j in checks for k in j.keys]
+    made = (get(k).provenance for _,j in checks for k in j.keys)
     late = any(p.get('rules', {}).get(name)!=claim.hash_at(plan.preset) and p.get('started', '')[:10]<=day for p in made)
     said = f'the smallest effect of interest ({claim.smallest:g}) was stated after these runs, on {day}'
     return said if late else ''
