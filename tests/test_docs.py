@@ -203,7 +203,6 @@ def test_nothing_is_wider_than_its_column(browser, site, address):
     "No table and no piece of code of any page, on a phone and on a desk"
     context = browser.new_context()
     context.route('**/plotly.min.js', lambda r: r.fulfill(body='var Plotly = {react() {}}', content_type='text/javascript'))  # figures are asked elsewhere
-    context.route('**/smalldocs.js', lambda r: r.abort())  # search, anchors, themes: half of the time, and no width
     page, found, widths = context.new_page(), [], [1400, 390]
     for file in sorted((site/'nbs').rglob('*.html')):
         widths.reverse()  # the width that stands stays, since each change lays the page out again

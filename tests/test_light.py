@@ -3,7 +3,6 @@ import os
 import resource
 import subprocess
 import sys
-import time
 
 import pytest
 from conftest import LIB, ROOT
@@ -15,7 +14,6 @@ LIMIT_S = 0.5  # of `xltnb --help`
 IMPORT_S = 0.2  # of `import xltnb`
 ANSWER_S = 2.  # of a command that lists or plans, with all papers and records
 JUDGE_S = 3.  # of one that judges; the aim on an idle machine is 2
-YARD_S = 0.35  # of `yardstick` where these limits were set
 SHIPPED = [p for p in papers() if has_part(p, 'experiments')]
 HEAVY = ('torch', 'transformers', 'datasets', 'pandas', 'numba', 'plotly', 'IPython')
 
@@ -29,13 +27,6 @@ def fastest(args, n=5, enough=LIMIT_S/2):
         times.append(spent() - t)
         if times[-1] < enough: break
     return min(times), done
-
-
-def yardstick():
-    "Processor time of small objects and a dict of them: a machine with a slow or a busy memory needs more, and so does judging"
-    t = time.process_time()
-    assert len({s: len(s) for s in [str(i) for i in range(10**6)]}) == 10**6
-    return time.process_time() - t
 
 
 def loaded(code):
@@ -104,8 +95,8 @@ def test_planning_and_judging_load_nothing_that_trains(words):
 
 @pytest.mark.parametrize('words', ['list', 'list mothello', 'plan', 'plan --preset laptop', 'claims', 'claims --preset laptop', 'doctor'])
 def test_an_answer_comes_at_once(words):
-    limit = (JUDGE_S if words.startswith('claims') else ANSWER_S)*max(1., yardstick()/YARD_S)
-    s, done = fastest([sys.executable, '-m', 'xltnb.cli', *words.split()], 5, limit)
+    limit = JUDGE_S if words.startswith('claims') else ANSWER_S
+    s, done = fastest([sys.executable, '-m', 'xltnb.cli', *words.split()], 9, limit)  # a busy machine only adds
     assert done.returncode == 0, done.stderr
     assert s < limit, f'xltnb {words} took {s:.2f} s of processor time'
 

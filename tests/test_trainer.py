@@ -321,10 +321,11 @@ def in_the_cache():
 def test_two_processes_with_one_folder_take_turns(tmp_path, monkeypatch):
     "Two kernels that run the same cell, without `out`: the first to end took the other's checkpoints away"
     monkeypatch.setenv('XLTNB_CACHE', str(tmp_path/'cache')); runs = tmp_path/'cache'/'finetune'
-    other = start(tmp_path, "t = in_the_cache(); t.fit(); print('WEIGHTS', stable_hash(weights(t).tolist()))"); end = time.time()+120
+    ours,end = in_the_cache(), time.time()+120 # ready, so that it comes while the other trains
+    other = start(tmp_path, "t = in_the_cache(); t.fit(); print('WEIGHTS', stable_hash(weights(t).tolist()))")
     while not list(runs.glob('*/checkpoint-4')) and other.poll() is None and time.time()<end: time.sleep(.02)
-    with pytest.warns(UserWarning, match='trains the same: waiting for it'): ours = stable_hash(weights(in_the_cache().fit()).tolist())
-    assert f'WEIGHTS {ours}' in ended(other)
+    with pytest.warns(UserWarning, match='trains the same: waiting for it'): ours.fit()
+    assert f'WEIGHTS {stable_hash(weights(ours).tolist())}' in ended(other)
     assert not [f for f in runs.iterdir() if f.name!='.claims']
 
 SHARED = {'ADV': ADV, 'FreeADV': FreeADV} # the second keeps a memory of every row, whichever process met it

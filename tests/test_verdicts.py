@@ -366,3 +366,13 @@ def test_a_judged_interval_covers(turn):
         j = judge.judge(check, runs)
         missed += not j.low <= 0 <= j.high
     assert missed <= 20  # 10 of 200 are expected
+
+
+@pytest.mark.parametrize('rules,day,late', [('today', '2026-11-20', False), ('before', '2026-11-25', False), ('before', '2026-11-24', True)])
+def test_a_smallest_effect_is_late_for_older_runs_alone(rules, day, late):
+    "A run that stands on an earlier rule, declared since, may be younger than the statement"
+    claim, job = load_paper('robust').claims['H3'], Job('robust', 'a', 'robust.finetune', 1, {}, 0)
+    stood = claim.hash_at('laptop') if rules == 'today' else claim.formerly['laptop'][0]
+    run = Record('robust.finetune', job.key, {}, 0, provenance=dict(rules={'H3/laptop': stood}, started=f'{day}T10:00:00+0000'))
+    said = judge._stated(claim, Plan('robust', 'laptop', [job], None), [(None, judge.Judged('ok', keys=(job.key,)))], {job.key: run}.get)
+    assert bool(said) == late

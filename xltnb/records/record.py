@@ -74,7 +74,9 @@ def _raw(d):
 def _unpacked(d):
     "The numbers that were packed, as an array"
     u = np.frombuffer(_raw(d), '<u2')
-    return np.where(u==65535, nan, d['low'] + d['scale']*u.astype(float))
+    x = d['low'] + d['scale']*u
+    x[u==65535] = nan
+    return x
 
 def unpack_items(
     d:dict, # what `pack_items` returned
@@ -104,7 +106,7 @@ class Packed(Sequence):
     def __getitem__(self, i): return self.numbers[i]
     def __eq__(self, other): return len(self)==len(other) and np.array_equal(self.numbers, np.asarray(other, float), equal_nan=True)
     def __repr__(self): return f'{len(self)} packed items'
-    def __array__(self, dtype=None, copy=None): return np.array(self.numbers, dtype)
+    def __array__(self, dtype=None, copy=None): return np.array(self.numbers, dtype, copy=copy)
 
 # %% ../../nbs/records/03_record.ipynb #7916d3dd
 def _pack(row):
@@ -148,7 +150,7 @@ def item_parts(
     "Return the scores of a metric's items, an array a language where it is a mean over languages"
     row = self.items.get(metric)
     rows = [self.items.get(r) for r in row.rows] if isinstance(row, MeanOf) else self._joined(metric) or [row]
-    return None if any(r is None for r in rows) else [np.asarray(r, float) for r in rows]
+    return None if any(r is None for r in rows) else [r.numbers if isinstance(r, Packed) else np.asarray(r, float) for r in rows]
 
 @patch
 def _joined(self:Record, metric):

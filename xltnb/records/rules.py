@@ -179,10 +179,9 @@ class Claim:
         checks = [c.hash for c in self.at(preset)]
         return stable_hash([checks, self.smallest] if self.smallest else checks)
 
-    def allows(self,
+    def allowed(self,
         preset:str, # one of `PRESETS`
-        rules:str|None, # `hash_at` that stood when a run was made
-    )->bool:
-        "Tell whether a run may be judged: today's rules were written before it, or their change is declared"
-        before = replace(self, smallest=0.).hash_at(preset) # the statement of a smallest effect tells its own day
-        return rules in (self.hash_at(preset), before, *self.formerly.get(preset, ()))
+    )->set: # of `hash_at`
+        "Collect the rules of runs that may be judged: today's, and those whose change is declared"
+        before = stable_hash([c.hash for c in self.at(preset)]) # the statement of a smallest effect tells its own day
+        return {self.hash_at(preset), before, *self.formerly.get(preset, ())}

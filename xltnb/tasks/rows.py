@@ -302,7 +302,7 @@ def _two_labels(rows, kind, where): # yields findings
     said,given = _said(rows, kind), {}
     for s,r in zip(said, rows): given.setdefault(s, set()).add(r.get('label'))
     n = sum(len(given[s])>1 for s in said)
-    if _many(n, len(rows)): yield f'{n} of {len(rows)} texts of {where} stand there with two labels'
+    if _many(n, len(rows)): yield f'{n} of {len(rows)} texts of {where} stand there with two labels: keep one of each'
 
 # %% ../../nbs/tasks/03_rows.ipynb #61e45288
 def word_prefix(

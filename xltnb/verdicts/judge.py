@@ -18,6 +18,7 @@ import numpy as np
 from ..core import table_html
 from ..records.published import load_paper
 from ..records.rules import Check, Claim, claimed_range, evaluate, names_in, range_edges
+from ..records.store import uncollected
 from ..runs.experiments import Job, jobs_for, split_target
 from ..runs.plan import Plan
 from ..stats import crossed_ci, detectable, items_se, rows_to_decide, seeds_to_decide
@@ -66,17 +67,20 @@ def item_pulls(
     "Compute how far each test item pulls the effect of each seed"
     items,why = _scores(check, runs)
     if not items: return {}, why
-    means,out = {k: np.mean([np.nanmean(x, -1) for x in parts], 0) for k,parts in items.items()}, {}
+    apart = {k: [_from_mean(x) for x in parts] for k,parts in items.items()}
+    means,out = {k: np.mean([mean for mean,_ in parts], 0) for k,parts in apart.items()}, {}
     at = lambda k,step: np.asarray(evaluate(check.effect, lambda a,m: means[a,m]+step*((a,m)==k)))
-    for k,parts in items.items():
+    for k,parts in apart.items():
         slope = np.atleast_1d(at(k, 1e-4)-at(k, -1e-4))/2e-4/len(parts)
-        for x in parts: out[x.shape[-1]] = out.get(x.shape[-1], 0) + slope[:,None]*_from_mean(x)
+        for _,x in parts: out[x.shape[-1]] = out.get(x.shape[-1], 0) + slope[:,None]*x
     return out, ''
 
 def _from_mean(x_S_I):
-    "How far each item lies from the mean of its seed; one without a number lies nowhere, and the others weigh more"
-    share = x_S_I.shape[-1]/(~np.isnan(x_S_I)).sum(-1, keepdims=True)
-    return np.nan_to_num(x_S_I-np.nanmean(x_S_I, -1, keepdims=True))*share
+    "The mean of each seed, and how far each item lies from it; one without a number lies nowhere, and the others weigh more"
+    known = ~np.isnan(x_S_I)
+    n,held = known.sum(-1, keepdims=True), np.where(known, x_S_I, 0.)
+    mean = held.sum(-1, keepdims=True)/n
+    return mean[:,0], np.where(known, held-mean, 0.)*(x_S_I.shape[-1]/n)
 
 # %% ../../nbs/verdicts/01_judge.ipynb #abb7c0bd
 def _said(v, xs, low, high, check, smallest, fixed):
@@ -115,10 +119,11 @@ def paired_runs(
     get:Callable, # key -> record, from `Store.getter`
 )->list[dict]: # per seed: short arm name to record
     "Pair the records of a check's arms by seed; a seed that lacks one is left out, what is fixed belongs to all of them"
-    by,whole = {},{}
+    by,whole,names = {},{},{}
+    for name,arm in check.arms.items(): names.setdefault(arm, []).append(name)
     for j in jobs:
-        for name,arm in check.arms.items():
-            if j.arm==arm and (r := get(j.key)) is not None: (whole if j.fixed else by.setdefault(j.seed,{}))[name] = r
+        for name in names.get(j.arm, ()):
+            if (r := get(j.key)) is not None: (whole if j.fixed else by.setdefault(j.seed,{}))[name] = r
     return [x for _,r in sorted(by.items()) or [(0,{})] if len(x := r|whole)==len(check.arms)]
 
 # %% ../../nbs/verdicts/01_judge.ipynb #a9b40b91
@@ -162,7 +167,8 @@ def _stale(claim, preset, runs):
     claim = _whole(claim)
     key = f'{claim.id.split(".",1)[1]}/{preset}'
     stood = [{r.provenance['rules'].get(key) for r in x.values() if 'rules' in r.provenance} for x in runs]
-    return any(rules=={None} or not all(claim.allows(preset, r) for r in rules-{None}) for rules in stood)
+    allowed = claim.allowed(preset)
+    return any(rules=={None} or not rules-{None}<=allowed for rules in stood)
 
 # %% ../../nbs/verdicts/01_judge.ipynb #418b39e3
 _EXCLUDED = (FAILED, SMALLER) # words that say: not in the claimed range
@@ -171,8 +177,8 @@ def _among(count, check, runs, fixed=False, smallest=0., error=.05):
     "A check as one of `count`: it excludes the claimed range only where an interval widened for their number does so too"
     j = judge(check, runs, 1-error, fixed, smallest)
     if j.verdict not in _EXCLUDED: return j
-    wider = judge(check, runs, 1-error/count, fixed, smallest)
-    if wider.verdict in _EXCLUDED: return j
+    _,low,high = crossed_ci(j.seeds, j.items, 1-error/count)
+    if verdict(low, high, math.inf if fixed else j.n, check.rule, check.margin, smallest) in _EXCLUDED: return j
     return replace(j, verdict=OPEN, alone=j.verdict, note=_notes(f'{j.verdict} alone, but not as one of {count} checks', j.note))
 
 # %% ../../nbs/verdicts/01_judge.ipynb #240ce834
@@ -373,4 +379,4 @@ def judge_plan(
 )->Claims:
     "Judge the claims of a plan's target by the records of the plan's own jobs"
     get = plan.store.getter()
-    return Claims([_claim_row(c, plan, judge_claim(c, plan, get), get) for c in _claims_of(plan)])
+    with uncollected(): return Claims([_claim_row(c, plan, judge_claim(c, plan, get), get) for c in _claims_of(plan)])
