@@ -237,9 +237,11 @@ def _row_jobs(name, study, row, preset, seeds):
     if preset=='smoke': cfg = replace(cfg, grid=cfg.grid[:2])
     epochs = study.passes*study.copies/study.cfg.fine.epochs if ROWS[row].has('copies', N) else 1
     cost = study.plain_s*ROWS[row].cost*epochs
-    n = seeds or _seeds(study, row, preset)
-    own = lambda i: replace(cfg, task=f'{cfg.task}:{i+1}', encoder=f'{cfg.encoder}:{i+1}') if study.worlds else cfg
-    return [make_job(f'{name}-{row}', 'robust.finetune', own(i), i, cost, _inputs(cfg), task=name, row=row) for i in range(n)]
+    n,inputs = seeds or _seeds(study, row, preset), _inputs(cfg)
+    made = lambda cfg,i: make_job(f'{name}-{row}', 'robust.finetune', cfg, i, cost, inputs, task=name, row=row)
+    if study.worlds: return [made(replace(cfg, task=f'{cfg.task}:{i+1}', encoder=f'{cfg.encoder}:{i+1}'), i) for i in range(n)]
+    job = made(cfg, 0) # once: its repeats differ in their seed
+    return [replace(job, seed=i) for i in range(n)]
 
 def _around_jobs(preset, seeds):
     "What regions contain"
@@ -271,7 +273,8 @@ def _frozen_jobs(preset, seeds):
         methods = tuple(map(str, FROZEN_ROWS[row]))
         cfg = replace(cfg, methods=methods, frozen=replace(cfg.frozen, originals=float(row.endswith('_originals'))))
         of = dict(cost_s=3.+8.*bool(methods), task=name.split('_')[0], row=row, scale='frozen')
-        return [make_job(f'{name}-{row}', 'robust.frozen', cfg, i, **of) for i in range(n)]
+        job = make_job(f'{name}-{row}', 'robust.frozen', cfg, 0, **of)
+        return [replace(job, seed=i) for i in range(n)]
     found = [(t, j) for t,(name,(cfg,rows,n)) in enumerate(_frozen_studies(preset).items())
              for row in rows for j in draws(name, cfg, row, seeds or n)]
     return [j for _,j in sorted(found, key=lambda f: (f[1].seed//5, f[0], f[1].seed))]

@@ -229,7 +229,8 @@ def salt_jobs(
             order.setdefault((s.experiment, row in SALT_CORE), len(order))
             n = seeds or (s.few if s.few and row in _ALL_ABLATIONS else s.seeds)
             made = salt_row(s, row, preset)
-            jobs += [make_job(f'{name}-{row}', s.experiment, made, i, s.cost, task=name, row=row) for i in range(s.first, s.first+n)]
+            job = make_job(f'{name}-{row}', s.experiment, made, s.first, s.cost, task=name, row=row)
+            jobs += [replace(job, seed=i) for i in range(s.first, s.first+n)]
     def place(j):
         core = j.labels['row'] in SALT_CORE
         return max(j.seed, 2) if core else 99, order[j.experiment, core], j.seed
