@@ -15,7 +15,8 @@ from xltnb.models.adapterhub import to_hub
 from xltnb.models.adapter_files import load_adapter, save_adapter
 from xltnb.models.adapters import Adapter, Backbone, BottleneckCfg, LoraCfg
 from xltnb.papers.arithmetic.commands import merge_
-from xltnb.papers.arithmetic.merges import MERGES, MergeCfg, analogy, merge, plan_merge
+from xltnb.papers.arithmetic.merges import analogy, merge, plan_merge
+from xltnb.papers.arithmetic.methods import MERGES, MergeCfg
 from xltnb.papers.arithmetic.recipes import explain, merge_recipe, write_merge
 from xltnb.models.sources import TensorSource
 from xltnb.papers.arithmetic.vectors import Start, language_vector, similarity
