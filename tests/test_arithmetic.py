@@ -316,7 +316,8 @@ def test_a_claim_stands_on_its_own_adapter(own, half, word, said):
     "Where a language's own adapter does not beat the English one, the claims on WikiANN are not settled, and say so"
     from xltnb.records.published import load_paper
     from xltnb.runs.plan import Plan
-    from xltnb.verdicts.judge import _claim_row, judge_claim
+    from xltnb.verdicts.claims import _claim_row
+    from xltnb.verdicts.judge import judge_claim
     jobs, claim, kept = [j for j in arithmetic_jobs('laptop') if j.arm == 'entities'], load_paper('arithmetic').claims['H1'], {}
     for j in jobs:
         noise = .002*j.seed

@@ -224,7 +224,7 @@ EVIL = '<img src=x onerror=alert(1)>'
 def test_names_from_data_are_escaped_where_they_are_shown():
     import numpy as np
     from xltnb.verdicts.compare import Comparison
-    from xltnb.verdicts.judge import Claims
+    from xltnb.verdicts.claims import Claims
     from xltnb.training.scores import Matrix, Transfer
     row = dict.fromkeys(('paper', 'claim', 'preset', 'verdict', 'effect', 'low', 'high', 'n', 'note', 'text'), EVIL)
     cell = dict.fromkeys(('cell', 'source', 'paper', 'command', 'keys', 'verdict'), EVIL) | dict(n=1, now=.5, low=.4, high=.6, pinned=.5)

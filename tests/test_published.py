@@ -17,6 +17,7 @@ from xltnb.runs.plan import Plan
 from xltnb.stats import holm, mean_ci, paired_diff
 from xltnb.tasks.bench import BENCH
 from xltnb.verdicts import compare, judge
+from xltnb.verdicts.claims import Claims
 
 MOTHELLO = published_file('mothello')
 FIRST_CLAIM = {'robust': 'C1', 'salt': 'S1', 'arithmetic': '1', 'metapretrain': 'R1', 'mothello': 'C1', 'baselines': 'B1'}
@@ -264,7 +265,7 @@ def test_an_interim_look_says_so(judged):
     assert (j.n, j.verdict, j.note) == (3, 'held', '3 of 5 planned seeds')
     assert judged(lambda r: r.provenance.update(data=r.arm) if r.seed == 1 else None, planned=range(5)).note.split('; ')[0].startswith('1 of 3 seeds left out')
     row = dict.fromkeys(('paper', 'claim', 'preset', 'verdict', 'effect', 'low', 'high', 'n', 'text'), 0) | dict(note=j.note)
-    assert j.note in judge.Claims([row])._repr_html_()
+    assert j.note in Claims([row])._repr_html_()
 
 
 def test_what_is_not_drawn_is_judged_by_its_items(tmp_path):

@@ -16,7 +16,7 @@ from xltnb.records.record import Record
 from xltnb.records.store import Store
 from xltnb.runs.plan import Plan
 from xltnb.verdicts.figures import claims_markdown
-from xltnb.verdicts.judge import judge_plan
+from xltnb.verdicts.claims import judge_plan
 
 EVIL = '<script>document.title="broken"</script>'
 

@@ -13,7 +13,7 @@ from test_notebooks import SKIP
 
 from xltnb.records.store import Store
 from xltnb.runs.plan import make_plan
-from xltnb.verdicts.judge import judge_plan
+from xltnb.verdicts.claims import judge_plan
 from xltnb.verdicts.pages import check_values, page_params
 from xltnb.verdicts.study import claims, compare, plan, study
 

@@ -18,7 +18,8 @@ from xltnb.runs.plan import Plan, make_plan
 from xltnb.stats import crossed_ci, mean_ci, rows_to_decide, seeds_to_decide
 from xltnb.verdicts import judge
 from xltnb.verdicts.compare import _cell_verdict, compare_plan
-from xltnb.verdicts.judge import judge_claim, judge_plan
+from xltnb.verdicts.claims import _claim_row, _stated, judge_plan
+from xltnb.verdicts.judge import judge_claim
 from xltnb.verdicts.power import decide_text, plan_power, to_decide
 from xltnb.verdicts.study import claims
 from xltnb.verdicts.words import VERDICTS, WORST, verdict, what_decides
@@ -96,7 +97,7 @@ def planted(tmp_path, seeds, rule='above', margin=.2, others=(), **said):
     for j, m in zip(jobs, seeds):
         store.put(Record(j.experiment, j.key, j.config, j.seed, dict(m=m), arm='x', provenance=dict(cpu='x')))
     plan = Plan('p', 'laptop', jobs, store)
-    return judge._claim_row(claim, plan, judge_claim(claim, plan))
+    return _claim_row(claim, plan, judge_claim(claim, plan))
 
 
 RUNS = dict(held=(.30, .31, .32), smaller=(.10, .11, .12), failed=(-.10, -.11, -.12), open=(.10, .20, .33), few=(.30, .31), none=())
@@ -150,7 +151,7 @@ def test_a_changed_rule_judges_older_runs_only_where_the_change_is_declared(tmp_
     for j, m in zip(jobs, RUNS['held']):
         store.put(Record(j.experiment, j.key, j.config, j.seed, dict(m=m), arm='x', provenance=dict(rules={'C1/laptop': was.hash_at('laptop')})))
     plan = Plan('p', 'laptop', jobs, store)
-    row = lambda c: judge._claim_row(c, plan, judge_claim(c, plan))
+    row = lambda c: _claim_row(c, plan, judge_claim(c, plan))
     assert row(was)['verdict'] == 'held, smaller' and row(now)['verdict'] == 'not measured' and 'rule was changed after these runs' in row(now)['note']
     assert row(said)['verdict'] == 'held' and why in row(said)['note'] and row(said)['changed'] == why
     assert row(replace(said, formerly={'laptop': ('0'*16,)}))['verdict'] == 'not measured', 'another rule is not excused'
@@ -374,5 +375,5 @@ def test_a_smallest_effect_is_late_for_older_runs_alone(rules, day, late):
     claim, job = load_paper('robust').claims['H3'], Job('robust', 'a', 'robust.finetune', 1, {}, 0)
     stood = claim.hash_at('laptop') if rules == 'today' else claim.formerly['laptop'][0]
     run = Record('robust.finetune', job.key, {}, 0, provenance=dict(rules={'H3/laptop': stood}, started=f'{day}T10:00:00+0000'))
-    said = judge._stated(claim, Plan('robust', 'laptop', [job], None), [(None, judge.Judged('ok', keys=(job.key,)))], {job.key: run}.get)
+    said = _stated(claim, Plan('robust', 'laptop', [job], None), [(None, judge.Judged('ok', keys=(job.key,)))], {job.key: run}.get)
     assert bool(said) == late

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SOURCES', 'Block', 'TableEntry', 'Printed', 'Table', 'item_name', 'Offered', 'Published', 'read_published',
-           'paper_roots', 'find_papers', 'find_commands', 'published_file', 'Paper', 'load_paper', 'rule_hashes']
+           'paper_roots', 'find_papers', 'find_commands', 'published_file', 'Paper', 'load_paper', 'whole_claim',
+           'rule_hashes']
 
 # %% ../../nbs/records/02_published.ipynb #f5f18365
 import os
@@ -295,6 +296,13 @@ def load_paper(
     d = read_published(published_file(name))
     tables = {k: _table(name,k,t) for k,t in d.tables.items()}
     return Paper(name, d.citation, tables, {c.id: replace(c, id=f'{name}.{c.id}') for c in d.claims})
+
+# %% ../../nbs/records/02_published.ipynb #6f1d1207
+def whole_claim(
+    claim:Claim, # of a paper
+)->Claim: # itself, or the longer one that it is a part of
+    "Find the claim whose rules count; a part has them of the whole"
+    return load_paper(claim.id.split('.')[0]).claims[claim.part_of] if claim.part_of else claim
 
 # %% ../../nbs/records/02_published.ipynb #a9c99841
 def rule_hashes(

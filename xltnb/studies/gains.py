@@ -20,7 +20,8 @@ from ..figures.look import COLOURS, INK, drawing, dress, fade
 from ..records.record import Record
 from ..records.rules import Check
 from ..stats import Diff, crossed_diff, holm, items_se
-from ..verdicts.judge import Claims, item_pulls
+from ..verdicts.claims import Claims
+from ..verdicts.judge import item_pulls
 
 # %% ../../nbs/studies/02_gains.ipynb #f0a0bc2a
 def by_task(

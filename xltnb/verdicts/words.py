@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HELD', 'SMALLER', 'FAILED', 'OPEN', 'UNMEASURED', 'VERDICTS', 'SIGNS', 'WORST', 'verdict', 'what_decides',
-           'verdict_code', 'number', 'interval', 'claimed', 'amount', 'wanted']
+           'join_notes', 'verdict_code', 'number', 'interval', 'claimed', 'amount', 'wanted']
 
 # %% ../../nbs/verdicts/00_words.ipynb #f6f03a82
 from collections.abc import Iterable
@@ -46,6 +46,13 @@ def what_decides(
     if not need_rows>=1: return f'{many} would settle it' if many else ''
     times = f'about {ceil(need_rows*10)/10:g} times the test rows would'
     return f'more seeds alone cannot settle it; {times}' + (f', with {many}' if many else '')
+
+# %% ../../nbs/verdicts/00_words.ipynb #a17ccf14
+def join_notes(
+    *notes:str, # each a few words; '' where there is nothing to say
+)->str: # one line
+    "Put notes one after the other"
+    return '; '.join(filter(None, notes))
 
 # %% ../../nbs/verdicts/00_words.ipynb #5ad02286
 WORST = (FAILED, UNMEASURED, OPEN, SMALLER, HELD)
