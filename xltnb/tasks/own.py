@@ -22,6 +22,7 @@ from datasets import Dataset, DatasetDict
 
 from ..core import XltError, check_name
 from ..files import check_once, json_of, one_line, plain_file, typed_path
+from .formats import ending_of, open_text
 from .metrics import iob2
 from .rows import (COLUMN_NAMES, NO_NAMES, OUR_NAMES, check_data, check_labelled, check_rows, labels_of, mend_answers,
     numbers_named, our_columns, plain_rows, row_name, typed_rows)
@@ -69,9 +70,10 @@ def _records(lines):
 def _table_rows(path, columns=NO_NAMES):
     "Rows of a file, with a header unless columns are numbered; the fields of a TSV are raw unless all show the quotes of `csv`"
     csv.field_size_limit(2**31-1) # a paragraph may be long
-    with open(path, encoding='utf-8-sig', newline='') as f: text = f.read()
-    is_csv = path.suffix.lower()=='.csv'
-    d = _separated(text, columns, ',;\t|' if is_csv else '\t|;,')
+    with open_text(path) as f: text = f.read()
+    is_csv,told = ending_of(path)=='.csv', re.match(r'sep=(.)\r?\n', text) # which Excel reads and leaves out
+    if told: text = text[told.end():]
+    d = told[1] if told else _separated(text, columns, ',;\t|' if is_csv else '\t|;,')
     how = dict(strict=True, skipinitialspace=True) if is_csv or d==',' or _is_quoted(text, d, columns) else dict(quoting=csv.QUOTE_NONE)
     rows = _records(csv.reader(io.StringIO(text, newline=''), delimiter=d, **how))
     bare = any(isinstance(n, int) for n in columns.values())
@@ -94,13 +96,13 @@ def _no_table(path, reader): return XltError(f'{path.name} is no table: read it 
 
 def _check_ending(path):
     "Raise `XltError` for a file that is read in another way, or not at all"
-    end = path.suffix.lower()
+    end = ending_of(path)
     if end in _READERS: raise _no_table(path, _READERS[end])
     return check_name(end, ('.csv','.tsv','.jsonl','.json','.parquet'), f'ending of {path.name}')
 
 def _json_rows(path):
     "Objects of a file that holds one a line, or all in one array"
-    text = path.read_text(encoding='utf-8-sig')
+    with open_text(path, None) as f: text = f.read()
     if text.lstrip()[:1]=='[': found = json_of(text, path.name, 'column')
     elif '"paragraphs"' in text: raise _no_table(path, 'read_squad')
     else: found = [json_of(line, f'line {i+1} of {path.name}', 'column') for i,line in enumerate(text.split('\n')) if line.strip()]
@@ -109,7 +111,7 @@ def _json_rows(path):
     return found
 
 def read_own(
-    path:str|Path, # .csv, .tsv, .jsonl, .json or .parquet
+    path:str|Path, # .csv, .tsv, .jsonl, .json (also .gz, .xz, .bz2) or .parquet
     columns:Mapping=NO_NAMES, # as in `own_task`
 )->list: # dicts with this project's keys
     "Read the rows of one file; raises `XltError` for another ending, a file that cannot be read, and two columns for one field"

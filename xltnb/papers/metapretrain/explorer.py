@@ -13,7 +13,7 @@ from ...core import XltError, check_name
 from ...figures.explorer import Explorer, W, paper_widget
 from ...figures.look import QUIET, dress, headline, panels
 from .arms import META_ARMS
-from .figures import ARM_COLOURS, CURVES, _curve, boundary, of_study
+from .figures import ARM_COLOURS, CURVES, dev_curve, boundary, of_study
 from ...records.record import Record
 from ...verdicts.study import study
 
@@ -59,7 +59,7 @@ def traces(self:PhasesExplorer)->list: # (trace, panel)
     for a,rs in self.runs.items():
         on = bool(self.value(a))
         x = [t/1e6 for t in rs[0].curves['dev']['tokens']]
-        out += [(_mean_line(x, [_curve(r,n) for r in rs], a, c==1, visible=on), c) for c,n in enumerate(('loss_en','retrieval'), 1)]
+        out += [(_mean_line(x, [dev_curve(r,n) for r in rs], a, c==1, visible=on), c) for c,n in enumerate(('loss_en','retrieval'), 1)]
         layers = [r.curves['layers'][self.value('measure')] for r in rs]
         out.append((_mean_line(list(range(len(layers[0]))), layers, a, False, visible=on), 3))
     return out
@@ -71,7 +71,7 @@ def title(self:PhasesExplorer)->str:
     def at(a):
         dev = self.runs[a][0].curves['dev']
         i = min(range(len(dev['tokens'])), key=lambda k: abs(dev['tokens'][k]/dev['tokens'][-1]-self.value('cursor')))
-        en = sum(_curve(r,'loss_en')[i] for r in self.runs[a])/len(self.runs[a])
+        en = sum(dev_curve(r,'loss_en')[i] for r in self.runs[a])/len(self.runs[a])
         return f'{a} {en:.3f} after {dev["tokens"][i]/1e6:.2f} M'
     return 'English loss: '+(', '.join(map(at, self.chosen()[:3])) or 'no arm is on')
 
