@@ -13,16 +13,20 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import inf, isfinite, nan
 
-import numpy as np
-
 from ..core import XltError, about, check_name, check_number, stable_hash
 from .presets import PRESETS
 
 # %% ../../nbs/records/01_rules.ipynb #c0f59136
-_FUNCS = {'min':lambda *xs: np.minimum.reduce(xs), 'max':lambda *xs: np.maximum.reduce(xs),
+def _numpy():
+    "Import numpy for an effect that needs it: `xltnb --help` does without, in two thirds of the time"
+    import numpy as np
+    return np
+
+_FUNCS = {'min':lambda *xs: _numpy().minimum.reduce(xs), 'max':lambda *xs: _numpy().maximum.reduce(xs),
     'abs':abs, 'mean':lambda *xs: sum(xs)/len(xs)}
 def _ratio(a, b):
     "a/b, NaN where b is 0"
+    np = _numpy()
     return np.divide(a, b, out=np.full(np.broadcast(a, b).shape, nan), where=np.asarray(b)!=0)[()]
 
 _OPS = {ast.Add:lambda a,b:a+b, ast.Sub:lambda a,b:a-b, ast.Mult:lambda a,b:a*b, ast.Div:_ratio}
