@@ -11,8 +11,9 @@ import pytest
 from conftest import NBS, PAGES, ROOT
 from test_notebooks import SKIP
 
-from xltnb.records.store import Store
-from xltnb.runs.plan import make_plan
+from xltnb.records.store import Store, open_store
+from xltnb.runs.experiments import has_part, jobs_for, papers
+from xltnb.runs.plan import best_plan, make_plan
 from xltnb.verdicts.claims import judge_plan
 from xltnb.verdicts.pages import check_values, page_params
 from xltnb.verdicts.study import claims, compare, plan, study
@@ -134,3 +135,14 @@ def test_pages_go_on_after_a_kill(tmp_path):
     done = subprocess.run(args, cwd=ROOT, env=env, capture_output=True, text=True, encoding='utf-8')
     assert done.returncode == 0 and 'pages: 1 ok, 1 cached' in done.stdout, done.stdout[-500:]+done.stderr[-500:]
     assert not list(out.glob('*.partial.ipynb')) and 'arithmetic_claims' in (out/'index.html').read_text(encoding='utf-8')
+
+
+@pytest.mark.parametrize('paper', [p for p in papers() if has_part(p, 'experiments')])
+def test_the_best_plan_is_found_without_all_lists(paper):
+    "The same preset as by the lists of all of them, in which a run counts for the smallest that has it"
+    store, smaller, best = open_store('results'), set(), 'smoke'
+    for preset in ('smoke', 'laptop', 'gpu', 'paper'):
+        keys = {j.key for j in jobs_for(paper, preset)}
+        if store.keys() & keys - smaller: best = preset
+        smaller |= keys
+    assert best_plan(paper, store).preset == best

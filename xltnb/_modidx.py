@@ -3509,7 +3509,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                  'xltnb.runs.plan.Plan.seconds': ('runs/plan.html#plan.seconds', 'xltnb/runs/plan.py'),
                                  'xltnb.runs.plan.Plan.todo': ('runs/plan.html#plan.todo', 'xltnb/runs/plan.py'),
                                  'xltnb.runs.plan._age': ('runs/plan.html#_age', 'xltnb/runs/plan.py'),
-                                 'xltnb.runs.plan._all_jobs': ('runs/plan.html#_all_jobs', 'xltnb/runs/plan.py'),
                                  'xltnb.runs.plan._arm_rows': ('runs/plan.html#_arm_rows', 'xltnb/runs/plan.py'),
                                  'xltnb.runs.plan._as_of_job': ('runs/plan.html#_as_of_job', 'xltnb/runs/plan.py'),
                                  'xltnb.runs.plan._damage': ('runs/plan.html#_damage', 'xltnb/runs/plan.py'),

@@ -15,7 +15,7 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from ..core import XltError, nearest
-from .experiments import Job, jobs_for
+from .experiments import Job, jobs_for, split_target
 from ..records.presets import PRESETS, Preset
 from ..records.record import NewerRecord, Record
 from ..records.store import Store, open_store
@@ -216,36 +216,29 @@ def make_plan(
     if jobs is not None and found: found = pick_arms(found, jobs)
     return Plan(target, preset, found, open_store(store), seeds)
 
-# %% ../../nbs/runs/01_plan.ipynb #a11j0b51
-def _all_jobs(
-    target:str, # a paper, or one of its tables, figures or claims
-)->dict: # preset -> jobs, the smallest preset first
-    "List what has to run for `target` at each preset that a machine of its own can run"
-    return {preset: jobs_for(target, preset) for preset in ('smoke','laptop','gpu','paper')}
-
 # %% ../../nbs/runs/01_plan.ipynb #c85eb6e7
 def best_plan(
     target:str, # a paper, or one of its tables, figures or claims
     store:str|Path|Store='results', # folder of run records
-    jobs:dict|None=None, # preset -> jobs, the smallest preset first; default: made now
 )->Plan: # of the largest preset that the store has runs of its own of, else of `smoke`
     "Find the plan whose records are most worth looking at"
-    jobs,store = jobs or _all_jobs(target), open_store(store)
-    there,smaller,best = store.keys(), set(), 'smoke' # one look at the folders
-    for preset,found in jobs.items():
-        mine = {j.key for j in found}
-        if any(map(store.has, mine & there - smaller)): best = preset
-        smaller |= mine
-    return Plan(target, best, jobs[best], store)
+    store,(paper,_) = open_store(store), split_target(target)
+    left,own,best = store.keys(), store.keys(f'{paper}.*'), None # one look at the folders each
+    for preset in ('smoke','laptop','gpu','paper'): # what a machine of its own can run
+        jobs = jobs_for(target, preset)
+        mine = {j.key for j in jobs}
+        if best is None or any(map(store.has, mine & left)): best = Plan(target, preset, jobs, store)
+        left -= mine
+        if all(j.paper==paper for j in jobs) and not left & own: break
+    return best
 
 # %% ../../nbs/runs/01_plan.ipynb #1f38a3df
 def own_plan(
     target:str, # a paper, or one of its tables, figures or claims
     store:str|Path|Store='results', # folder of run records
-    jobs:dict|None=None, # as in `best_plan`
 )->Plan|None: # None where the folder itself holds none of the target's runs
     "Find the best plan by the records of the store's own folder"
     own = Store(open_store(store).path, committed=False)
     if not own.keys(): return None # as on a fresh clone: no plan has to be made
-    plan = best_plan(target, own, jobs)
+    plan = best_plan(target, own)
     return plan if plan.done() else None
