@@ -173,7 +173,7 @@ def test_a_damaged_checkpoint_is_not_believed(tmp_path):
 
 def test_the_second_phase_reads_what_xphase_reads():
     from xltnb.papers.metapretrain.corpus import load_vocab, meta_corpus
-    from xltnb.papers.metapretrain.phases import RowReader
+    from xltnb.papers.metapretrain.rows import RowReader
     from xltnb.training.mlm import Frame
     c = meta_corpus('shared4k', ('de', 'en'))
     frame = Frame.of(load_vocab('shared4k'), c)
