@@ -148,4 +148,5 @@ def claims_fig(
     sub,height = f'effect of the deciding check; 95 % intervals, wider after a second look; preset {rows[0]["preset"]}', 40+40*len(rows)
     dress(fig, f'Of {len(rows)} claims: {count}', sub, 120+height)
     fig.update_layout(margin_r=130)
-    return fig.update_layout(meta=dict(seeds=f'{min(n)} to {max(n)} seeds a claim' if (n := [r['n'] for r in rows if r['n']]) else ''))
+    n = sorted({r['n'] for r in rows if r['n']})
+    return fig.update_layout(meta=dict(seeds=f"{' to '.join(map(str, n[:1]+n[1:][-1:]))} seeds a claim" if n else ''))

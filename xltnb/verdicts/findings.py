@@ -48,7 +48,7 @@ def found_text(
     row:dict, # of `Claims.rows`
 )->str: # 'SALT minus random words +0.3 points (−0.5 to 1.2), 6 seeds; SALT minus plain −1.8 points (−3.4 to −0.2)'
     "Say all that was found of a claim: by the check that decides, its seeds, and the others"
-    small = f"{100*row['smallest']:g} points" if row.get('unit')=='points' else f"{row.get('smallest', 0):g}"
+    small = f"{100*row['smallest']:g} point{'s'*(row['smallest']!=.01)}" if row.get('unit')=='points' else f"{row.get('smallest', 0):g}"
     said = row['verdict']==FAILED and any('no effect of' in c['note'] for c in row.get('checks', ())[:1])
     none = f', so no effect of {small} or more'*said
     return '; '.join(filter(None, [f'{finding(row)}, {seeds_of(row)}{none}', beside(row)]))*bool(amount(row))
