@@ -84,6 +84,8 @@ def _board_plan(preset, seeds, methods, encoder, rows, scale, store):
     jobs = board_jobs(preset, seeds, methods, encoder, not encoder or _proposes(encoder), [r for r in rows.split(',') if r])
     return Plan('leaderboard', preset, [j for j in jobs if scale in ('', j.labels['scale'])], open_store(store))
 
+def _none_yet(show): return f'no runs yet{": the same command without --show makes them" if show else ""}'
+
 @command
 def cmd_leaderboard(
     *,
@@ -110,8 +112,9 @@ def cmd_leaderboard(
     if json:
         show_rows(tables, True)
         return report.exit_code if report else None
-    show_rows([{k: v for k,v in r.items() if k!='control'} for r in tables])
-    if not encoder and preset!='smoke': show_rows(comparisons(runs).round(3).to_dict('records'))
+    if not tables: print(_none_yet(show))
+    else: show_rows([{k: v for k,v in r.items() if k!='control'} for r in tables])
+    if tables and not encoder and preset!='smoke': show_rows(comparisons(runs).round(3).to_dict('records'))
     return report.exit_code if report else None
 
 # %% ../nbs/07_tools.ipynb #5d30373c
@@ -142,7 +145,7 @@ def cmd_score(
     plan = _score_plan(encoder, preset, task, method, seeds, store)
     report = None if show else run_plan(plan, minutes=minutes, engine='inline', show=not json)
     table = score_table(plan, encoder_tokenizer(encoder))
-    if not table and not json: print(f'no runs yet: xltnb score {encoder} makes them')
+    if not table and not json: print(_none_yet(show))
     else: show_rows(table if json else [_short(r) for r in table], json)
     if report and report.exit_code==1: print(report, file=sys.stderr)
     return report.exit_code if report else None

@@ -100,7 +100,7 @@ def _plain(preset, tasks, seeds):
     if find_preset(preset).printed: raise XltError(f'no paper prints this table, so {preset} has none: use smoke, laptop or gpu')
     if seeds is not None: check_seeds(seeds)
     jobs = [j for j in baseline_jobs(preset, seeds) if j.labels['row']=='plain']
-    for t in tasks: check_name(t, {j.labels['task'] for j in jobs}, 'task')
+    for t in tasks: check_name(t, dict.fromkeys(j.labels['task'] for j in jobs), 'task')
     return [j for j in jobs if (j.labels['task'] in tasks if tasks else not j.waits)]
 
 def _with_encoder(job, encoder, made, size, most):

@@ -69,7 +69,7 @@ class TensorSource:
         if isinstance(given, TensorSource): return self.__dict__.update(given.__dict__)
         self.adapter,self.peft,self._files,self._print = None, None, [], None
         if isinstance(given, Adapter): self.given,self.adapter = given, given
-        else: self._open(Path(given))
+        else: self._open(given)
         held = {} if self._files else self.adapter.weights()
         self._held = {k: v.cpu().float().contiguous() for k,v in held.items()}
         self._where = {k: f for f in self._files for k in f.specs}

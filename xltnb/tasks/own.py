@@ -71,9 +71,9 @@ def _table_rows(path, columns=NO_NAMES):
     "Rows of a file, with a header unless columns are numbered; the fields of a TSV are raw unless all show the quotes of `csv`"
     csv.field_size_limit(2**31-1) # a paragraph may be long
     with open_text(path) as f: text = f.read()
-    is_csv,told = ending_of(path)=='.csv', re.match(r'sep=(.)\r?\n', text) # which Excel reads and leaves out
+    is_csv,told = ending_of(path)=='.csv', re.match(r'("?)sep=(.)\1\r?\n', text, re.I) # which Excel reads and leaves out
     if told: text = text[told.end():]
-    d = told[1] if told else _separated(text, columns, ',;\t|' if is_csv else '\t|;,')
+    d = told[2] if told else _separated(text, columns, ',;\t|' if is_csv else '\t|;,')
     how = dict(strict=True, skipinitialspace=True) if is_csv or d==',' or _is_quoted(text, d, columns) else dict(quoting=csv.QUOTE_NONE)
     rows = _records(csv.reader(io.StringIO(text, newline=''), delimiter=d, **how))
     bare = any(isinstance(n, int) for n in columns.values())
@@ -153,7 +153,9 @@ def find_own(
     left = [p for p in sorted(home.rglob('*')) if _other_split(p.relative_to(home).as_posix(), pattern)]
     more = f' and {len(left)-1} more are' if len(left)>1 else ' is'
     if left: warnings.warn(f'{left[0]}{more} left out: splits are called {", ".join(SPLITS)}; rename the file if it is one', stacklevel=2)
-    if not res: raise XltError(f'{folder} holds no file named like {pattern!r}, with a split of {", ".join(SPLITS)}')
+    if not res:
+        raise XltError(f'{folder} holds no file named like {pattern!r}, with a split of {", ".join(SPLITS)}; if yours have other names '
+                       f"or endings, give a pattern: '{home}/{{lang}}/{{split}}.tsv.gz'")
     return res
 
 # %% ../../nbs/tasks/12_own.ipynb #a7991d1f
@@ -255,6 +257,8 @@ def _check_names(columns):
     if not isinstance(columns, Mapping):
         raise XltError(f"columns is {columns!r:.40}: write {{'text': 'review', 'label': 'stars'}}, or places: {{'text': 0}}")
     for k,n in columns.items():
+        if isinstance(n, str) and n in COLUMN_NAMES and k not in COLUMN_NAMES:
+            raise XltError(f'columns: our name stands first: write {{{n!r}: {k!r}}}')
         check_name(k, COLUMN_NAMES, 'name of a column')
         if isinstance(n, bool) or not isinstance(n, (str,int)) or isinstance(n, int) and n<0:
             raise XltError(f'columns: {k} is {n!r:.40}: give the name of a column, or its place from 0')
@@ -268,6 +272,11 @@ def _check_labels(name, kind, raw, files):
     for l,s in ((l, s) for l,splits in raw.items() for s in splits):
         check_labelled(raw[l][s], kind, f'{name}, {l}, {s}' + (f' ({files[l,s]})' if (l,s) in files else ''))
 
+def _labels_read(name, kind, raw, source):
+    "The labels of the source's training rows; raises `XltError` naming the source if it has none"
+    try: return labels_of(raw[source].get('train', []), kind)
+    except XltError as e: raise XltError(f"{name}, {source}: {e}, labels=('no', 'yes')") from e
+
 def _check_known(raw, kind, labels, told):
     "Raise `XltError` for a class that no training row has, where the classes are those of the training rows"
     if not (told and kind in ('classify','pair')): return
@@ -277,6 +286,7 @@ def _check_known(raw, kind, labels, told):
         raise XltError(f'{told}{where[more[0]]} has the unknown label {more[0]!r}{f" and {len(more)-1} more" if len(more)>1 else ""}: '
                        f'mend the row, or name all labels, labels=(..., {more[0]!r})')
 
+# %% ../../nbs/tasks/12_own.ipynb #638dfe1b
 def _spelling(label):
     "What two spellings of one label share: 2 and 2.0, Good and good, two ways to write é, marks and blanks that nobody sees"
     try: return float(label)
@@ -331,7 +341,7 @@ def own_task(
     raw = {l: {s: _mended(rows, kind, labels, f'{name}, {l}, {s}', mended) for s,rows in splits.items()} for l,splits in raw.items()}
     _check_labels(name, kind, raw, files)
     odd = check_data(name, kind, raw, source, files)
-    read = labels or labels_of(raw[source].get('train', []), kind)
+    read = labels or _labels_read(name, kind, raw, source)
     _check_known(raw, kind, read, '' if labels else f'{name}: labels are those of the training rows in {source}; ')
     mended += _alike(read)
     if mended: warnings.warn('; '.join(mended), stacklevel=2)

@@ -67,6 +67,7 @@ def make_rows(
 # %% ../../nbs/tasks/02_task.ipynb #7aac7e6c
 def _check_columns(rows, want, where):
     "Columns and label names, not integer widths"
+    if not isinstance(rows, Dataset): raise XltError(f'{where}: {type(rows).__name__} is no Dataset: `own_task` makes a task of other rows')
     if set(rows.column_names)!=set(want): raise XltError(f'{where}: columns are {sorted(rows.column_names)}, expected {sorted(want)}')
     for c in ('label','tags'):
         if c not in want: continue

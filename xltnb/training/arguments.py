@@ -35,6 +35,7 @@ def check_more(
     own = {k: of(name) for name,ks in _DECIDED.items() for k in ks}
     for k,v in more.items():
         if k in own: raise XltError(f'{k}={v!r} is decided by {own[k]}: set it there')
+        if k in FineCfg.__dataclass_fields__: raise XltError(f'{k}={v!r} is a setting: write {of(k)}')
         if k in _ADAMW: raise XltError(f'{k}={v!r} would go unheeded: the optimizer is AdamW, with lr, head_lr and decay of FineCfg')
     return more
 

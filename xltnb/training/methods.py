@@ -238,7 +238,8 @@ def check_methods(
     methods:Sequence, # what a user passed
 )->list[Method]:
     "Make a list of the methods; raises `XltError` for anything that is not one, and for two whose `prepare` would write the same column"
-    if not isinstance(methods, Iterable): raise XltError(f'methods is {methods!r}, not a list: pass methods=[MyMethod()], or [] for none')
+    if isinstance(methods, str) or not isinstance(methods, Iterable):
+        raise XltError(f'methods is {methods!r}, not a list: pass methods=[MyMethod()], or [] for none')
     methods,writes = list(methods), {}
     bad = [m for m in methods if not isinstance(m, Method)]
     if bad: raise XltError(f'{bad[0]!r} is no method: pass instances, such as methods=[MyMethod()] with `class MyMethod(Method)`')

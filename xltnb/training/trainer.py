@@ -370,6 +370,12 @@ def subwords_read(
     return keep
 
 # %% ../../nbs/training/10_trainer.ipynb #4df24e84
+def _check_given(task, cfg, more):
+    "Raise `XltError` for a name in the place of a task, other settings than a `FineCfg`, and a setting outside of it"
+    if not isinstance(task, Task): raise XltError(f"task is {task!r:.40}: give load_task('cldr_cat'), or own_task(...) of your own rows")
+    if not isinstance(cfg, FineCfg): raise XltError(f'cfg is {cfg!r:.40}: write the settings as FineCfg(steps=100)')
+    check_more(more)
+
 def finetune(
     task:Task, # rows, kind, languages
     cfg:FineCfg=FineCfg(), # settings
@@ -382,6 +388,7 @@ def finetune(
     **kwargs, # more of `Finetuner`
 )->Finetuner: # trained
     "Load an encoder, add the task's head, train"
+    _check_given(task, cfg, kwargs)
     if fast: cfg = resolved(cfg, torch.cuda.is_available() and not kwargs.get('use_cpu'))
     if pruned is True: pruned = lambda tok: subwords_read(task, tok, check_methods(methods), seed, cfg.max_len)
     net,tok = load_encoder(encoder, pruned or None) if isinstance(encoder, (str,Path)) else encoder

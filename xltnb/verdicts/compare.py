@@ -139,7 +139,8 @@ def pin_plan(
     "Accept the present results of a plan as the ones to guard; raises `XltError` where nothing has run"
     new = {f"{r['cell']}@{plan.preset}": round(r['now'],6) for r in compare_plan(plan).rows if math.isfinite(r['now'])}
     to_run = f'{plan.target} --preset {plan.preset}'
-    if not new: raise XltError(f'nothing to pin: {plan.target} has no runs at {plan.preset}; run `xltnb run {to_run}` first')
+    if not new: raise XltError(f'nothing to pin: {plan.target} has no runs at {plan.preset} in {plan.store.path}; '
+                              f'run `xltnb run {to_run}` first, with the same --store')
     file = plan.store.path/'pins.json'
     atomic_write(file, json.dumps(_pins_in(file)|new, indent=1, sort_keys=True)+'\n')
     return len(new)
