@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from xltnb.cli import main
 from xltnb.core import XltError, from_dict
 from xltnb.leaderboard import board
 from xltnb.leaderboard.board import BOARD_METHODS, board_methods, load_own, run_board
@@ -187,3 +188,9 @@ def test_a_helper_of_a_method_is_a_part_of_it(tmp_path, monkeypatch):
     assert load_own(tmp_path/'m.py', 'M').size == 1 and key() == before
     (tmp_path/'own_deep.py').write_text('SIZE = 22\n', encoding='utf-8')
     assert key() != before and load_own(tmp_path/'m.py', 'M').size == 22
+
+
+@pytest.mark.parametrize('command', ['leaderboard', 'score e5-small'])
+def test_a_store_without_runs_says_so(command, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end: main([*command.split(), '--preset', 'smoke', '--show', '--store', str(tmp_path)])
+    assert (end.value.code, capsys.readouterr().out.strip()) == (0, 'no runs yet: the same command without --show makes them')
