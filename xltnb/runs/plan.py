@@ -223,7 +223,7 @@ def best_plan(
 )->Plan: # of the largest preset that the store has runs of its own of, else of `smoke`
     "Find the plan whose records are most worth looking at"
     store,(paper,_) = open_store(store), split_target(target)
-    left,own,best = store.keys(), store.keys(f'{paper}.*'), None # one look at the folders each
+    left,own,best = store.keys(), store.keys(f'{paper}.*'), None
     for preset in ('smoke','laptop','gpu','paper'): # what a machine of its own can run
         jobs = jobs_for(target, preset)
         mine = {j.key for j in jobs}

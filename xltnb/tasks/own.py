@@ -155,7 +155,7 @@ def find_own(
     if left: warnings.warn(f'{left[0]}{more} left out: splits are called {", ".join(SPLITS)}; rename the file if it is one', stacklevel=2)
     if not res:
         raise XltError(f'{folder} holds no file named like {pattern!r}, with a split of {", ".join(SPLITS)}; if yours have other names '
-                       f"or endings, give a pattern: '{home}/{{lang}}/{{split}}.tsv.gz'")
+                       f"or endings, say which: find_own({str(folder)!r}, '{{lang}}/{{split}}.tsv.gz')")
     return res
 
 # %% ../../nbs/tasks/12_own.ipynb #a7991d1f
