@@ -10,7 +10,7 @@ import ast
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import inf, isfinite, nan
 
 from ..core import XltError, about, check_name, check_number, stable_hash
@@ -102,7 +102,7 @@ class Check:
             return replace(self, each=(), arms=arms, effect=self.effect.replace('{}', word))
         return [*map(of, self.each)] or [self]
 
-    @property
+    @cached_property
     def hash(self)->str: # 16 hex digits
         "Hash all that decides the verdict; not its wording, nor what is shown"
         return stable_hash([self.arms, self.effect, self.rule, self.margin, *['given']*self.given])
