@@ -1,5 +1,7 @@
 "Meta-pretraining: what was planted is refused, what was stopped goes on, what is carried stays tied"
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -201,6 +203,37 @@ def test_seeds_side_by_side_are_seeds_alone():
     both, alone = train_lab(cfg, (3, 4)), train_lab(cfg, (4,))
     assert both.metrics[1]['loss_en'] == pytest.approx(alone.metrics[0]['loss_en'], abs=1e-3)
     assert both.metrics[0] != both.metrics[1]
+
+
+@pytest.mark.parametrize('arm', ['JOINT', 'META', 'body'])
+def test_a_lab_goes_on_from_any_update(arm, tmp_path):
+    "Stopped after each of its updates, also between two phases, it ends with the same bits"
+    from xltnb.papers.metapretrain.shifted import train_lab
+    from xltnb.records.checkpoints import Checkpoint
+    cfg = LabCfg(arm=arm, width=16, layers=1, block=16, steps=6, pairs=30, looks=3)
+    whole, sittings, run = train_lab(cfg, (0, 1)), 0, None
+    while run is None:
+        sittings += 1
+        run = train_lab(cfg, (0, 1), checkpoint=Checkpoint(tmp_path/'state.safetensors', dict(run=arm)), deadline=0)
+    assert sittings == 6 and run.metrics == whole.metrics and [ms for _, ms in run.curve] == [ms for _, ms in whole.curve]
+
+
+def test_a_lab_stops_when_its_time_is_up(tmp_path, monkeypatch):
+    "Its first job pauses and keeps what it has; the next call goes on, the other seeds of the stack find the result"
+    from xltnb.papers.metapretrain import shifted
+    from xltnb.papers.metapretrain.training import run_lab
+    from xltnb.runs.experiments import Ctx, Paused
+    cfg = LabCfg(width=16, layers=1, block=16, steps=2, pairs=30, looks=1, stack=2)
+    with monkeypatch.context() as m, pytest.raises(Paused, match='the same command goes on'):
+        m.setattr(shifted, 'time', SimpleNamespace(time=lambda: 1e12, perf_counter=time.perf_counter))  # once it trains, it is late
+        run_lab(cfg, 0, Ctx(tmp_path, deadline=time.time()+1000))
+    assert list(tmp_path.rglob('state.safetensors'))
+    ctx = Ctx(tmp_path)
+    first = run_lab(cfg, 0, ctx)
+    ctx.tidy()
+    assert not list(tmp_path.rglob('state.safetensors'))
+    other = run_lab(cfg, 1, Ctx(tmp_path))
+    assert first.provenance == other.provenance and first.metrics['loss_en'] != other.metrics['loss_en']
 
 
 def test_the_search_is_as_long_for_both():

@@ -11,13 +11,16 @@ from IPython import get_ipython
 from IPython.display import Markdown, display
 from fastcore.basics import patch
 
-from ..core import check_name
+from ..core import XltError, check_name
+from ..files import one_line
 from ..names import needs
 from ..runs.experiments import has_part, load_part, papers
 from ..still.still import still
 
 # %% ../../nbs/figures/01_explorer.ipynb #cc1cab23
-with needs('lab'): import ipywidgets as W
+with needs('lab'):
+    import ipywidgets as W
+    from traitlets import TraitError
 
 # %% ../../nbs/figures/01_explorer.ipynb #d566a48b
 def kernel_answers()->bool:
@@ -51,14 +54,22 @@ class Explorer:
         return self.controls[name].value
 
 # %% ../../nbs/figures/01_explorer.ipynb #d954db23
+def _takes(control, e):
+    "What a control can be set to"
+    labels = getattr(control, '_options_labels', ())
+    return f'choose from: {", ".join(labels)}' if labels else one_line(e)
+
 @patch
 def start(self:Explorer,
     controls:dict, # name to widget
     settings:dict|None=None, # values that differ from the controls' own
 ):
-    "Take the controls, set them, and listen to them; raises `XltError` for a setting that is no control"
+    "Take the controls, set them, and listen to them; raises `XltError` for a setting that is no control, or a value that it does not take"
     self.controls = controls
-    for k,v in (settings or {}).items(): controls[check_name(k, controls, f'setting of {type(self).__name__}')].value = v
+    for k,v in (settings or {}).items():
+        control = controls[check_name(k, controls, f'setting of {type(self).__name__}')]
+        try: control.value = v
+        except TraitError as e: raise XltError(f'{k} cannot be {v!r:.80}: {_takes(control, e)}') from e
     for k,c in controls.items(): c.observe(lambda _, k=k: self.changed(k), 'value')
 
 # %% ../../nbs/figures/01_explorer.ipynb #17987f85

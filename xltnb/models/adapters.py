@@ -8,6 +8,7 @@ __all__ = ['ADAPTER_CONFIGS', 'Backbone', 'encoder_layers', 'BottleneckCfg', 'Lo
 
 # %% ../../nbs/models/08_adapters.ipynb #7a8f9933
 import math
+import re
 from dataclasses import MISSING, dataclass
 
 import torch
@@ -229,7 +230,8 @@ class Adapter(nn.Module):
         about:dict|None=None, # where it comes from, in plain data
     ):
         super().__init__()
-        if not name or not all(c.isalnum() or c in '_-+' for c in name): raise XltError(f'name {name!r}: use letters, digits, _, - and +')
+        if not (isinstance(name, str) and re.fullmatch(r'[\w+-]+', name)):
+            raise XltError(f'name {name!r}: use letters, digits, _, - and +')
         self.backbone = backbone if isinstance(backbone, Backbone) else Backbone.of(backbone)
         self.name,self.cfg,self.init,self.about = name, cfg, init, dict(about or {})
         gone = [i for i in cfg.leave_out if not 0<=i<self.backbone.layers]

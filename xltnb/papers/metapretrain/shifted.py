@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from math import inf
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from ...core import XltError, seed_for
 from ...models.alignment import measures, unit
 from .arms import LabCfg
 from .corpus import load_vocab, meta_corpus, split_of
+from ...records.checkpoints import Checkpoint, from_tensors
 from ...training.mlm_run import schedule
 
 # %% ../../../nbs/papers/metapretrain/05_shifted.ipynb #6efe68ca
@@ -244,23 +246,36 @@ def _update(w, opt, cfg, seeds, phase, n, updates, copies, V):
     opt.zero_grad()
 
 # %% ../../../nbs/papers/metapretrain/05_shifted.ipynb #ce0a6121
+def _steps(cfg):
+    "Every update of an arm: its phase, its number there, updates of the phase, fraction of rows in the copy"
+    plan = [(k, round(part*cfg.steps), copies) for k,(part,copies) in enumerate(PLANS[cfg.arm])]
+    return [(k, n, updates, copies) for k,updates,copies in plan for n in range(updates)]
+
 def train_lab(
     cfg:LabCfg, # the arm, and its sizes
     seeds:tuple, # one model each, trained side by side
     report:Callable=lambda share, note='': None, # report(fraction that is done, a few words)
-)->LabRun:
+    checkpoint:Checkpoint|None=None, # to go on from; written at every look and at the deadline
+    deadline:float=inf, # `time.time()` at which to save and stop
+)->LabRun|None: # None where the deadline came first
     "Train and measure all seeds of an arm"
-    V = len(load_vocab(cfg.vocab))
-    w,curve,done,began = stack_weights(cfg, 2*V-SPECIAL, seeds), [], 0, time.perf_counter()
-    todo = sum(round(part*cfg.steps) for part,_ in PLANS[cfg.arm])
-    looks = {round(todo*(i+1)/cfg.looks) for i in range(cfg.looks)}
-    for k,(part,copies) in enumerate(PLANS[cfg.arm]):
-        if k and cfg.arm=='body': _redraw(w, cfg, V, seeds)
-        updates = round(part*cfg.steps)
-        opt = torch.optim.AdamW(list(w.values()), lr=cfg.lr, betas=(.9,.98), eps=1e-6, weight_decay=.01, fused=True)
-        for n in range(updates):
-            _update(w, opt, cfg, seeds, len(PLANS[cfg.arm])-k, n, updates, copies, V)
-            done += 1
-            if done in looks: curve.append((done, lab_measures(w, cfg, V)))
-            report(done/todo, f'phase {k+1}')
-    return LabRun(seeds, curve[-1][1], curve, len(seeds)*todo*cfg.batch*cfg.block/(time.perf_counter()-began))
+    V,steps,start,spent,curve = len(load_vocab(cfg.vocab)), _steps(cfg), 0, 0., []
+    w,looks = stack_weights(cfg, 2*V-SPECIAL, seeds), {round(len(steps)*(i+1)/cfg.looks) for i in range(cfg.looks)}
+    fresh = lambda: torch.optim.AdamW(list(w.values()), lr=cfg.lr, betas=(.9,.98), eps=1e-6, weight_decay=.01, fused=True)
+    opt,kept = fresh(), checkpoint.load() if checkpoint else None
+    if kept:
+        from_tensors(kept[0], w, opt, checkpoint.file)
+        start,spent,curve = (kept[1][k] for k in ('done','seconds','curve'))
+    began = time.perf_counter()-spent
+    for done,(k,n,updates,copies) in enumerate(steps[start:], start+1):
+        if k and not n: # another phase begins
+            opt = fresh()
+            if cfg.arm=='body': _redraw(w, cfg, V, seeds)
+        _update(w, opt, cfg, seeds, len(PLANS[cfg.arm])-k, n, updates, copies, V)
+        if done in looks: curve.append((done, lab_measures(w, cfg, V)))
+        late = done<len(steps) and time.time()>=deadline
+        if checkpoint and (late or done in looks): checkpoint.save(w, opt, dict(done=done, seconds=time.perf_counter()-began, curve=curve))
+        if late: return None
+        report(done/len(steps), f'phase {k+1}')
+    read = len(seeds)*len(steps)*cfg.batch*cfg.block
+    return LabRun(seeds, curve[-1][1], curve, read/(time.perf_counter()-began))

@@ -26,9 +26,10 @@ from .corpus import load_vocab, meta_corpus, split_of
 from .experiments import ShapeCfg
 from .phases import Pretraining
 from .shifted import train_lab
+from ...records.checkpoints import Checkpoint
 from ...records.leases import built_once
 from ...studies.by_name import encoder_of
-from ...runs.experiments import EXPERIMENTS, Ctx, Result, paused_unless
+from ...runs.experiments import EXPERIMENTS, Ctx, Paused, Result, paused_unless
 from ...tasks.bench import load_bench
 from ...training.mlm import Corpus, Frame, hide, masked_loss, pack
 
@@ -271,12 +272,14 @@ def run_lab(
 )->Result:
     "Train one seed of an arm; whoever comes first trains all seeds of the stack"
     seeds = tuple(seed//cfg.stack*cfg.stack+i for i in range(cfg.stack))
-    def make(path):
-        run = train_lab(cfg, seeds, ctx.report)
-        atomic_write(path, json.dumps(dict(metrics=run.metrics, curve=run.curve, tokens_s=run.tokens_s)))
     version = EXPERIMENTS['metapretrain.lab'].version
     made = [version, to_dict(cfg), list(seeds), *filter(None, [ctx.inputs])]
-    file = built_once(ctx.cache/'metapretrain'/'lab'/f'{stable_hash(made)}.json', make)
+    with ctx.scratch('metapretrain.lab', version, cfg, seeds[0]) as folder:
+        def make(path):
+            run = train_lab(cfg, seeds, ctx.report, Checkpoint(folder/'state.safetensors', dict(made=made)), ctx.deadline)
+            if run: atomic_write(path, json.dumps(dict(metrics=run.metrics, curve=run.curve, tokens_s=run.tokens_s)))
+        file = built_once(ctx.cache/'metapretrain'/'lab'/f'{stable_hash(made)}.json', make, deadline=ctx.deadline)
+    if file is None: raise Paused('stopped at a checkpoint; the same command goes on from there')
     told,i = json.loads(file.read_text(encoding='utf-8')), seeds.index(seed)
     looks = curve_columns([dict(update=n)|{k: ms[i][k] for k in ('loss_en','loss_copy','words','retrieval')} for n,ms in told['curve']])
     chance = 1/(len(load_vocab(cfg.vocab))-5)
