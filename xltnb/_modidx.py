@@ -3496,7 +3496,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                   'xltnb.runs.local.child_env': ('runs/local.html#child_env', 'xltnb/runs/local.py'),
                                   'xltnb.runs.local.leave_with_parent': ('runs/local.html#leave_with_parent', 'xltnb/runs/local.py'),
                                   'xltnb.runs.local.local': ('runs/local.html#local', 'xltnb/runs/local.py'),
-                                  'xltnb.runs.local.thread_vars': ('runs/local.html#thread_vars', 'xltnb/runs/local.py')},
+                                  'xltnb.runs.local.worker_vars': ('runs/local.html#worker_vars', 'xltnb/runs/local.py')},
             'xltnb.runs.naps': { 'xltnb.runs.naps.nap': ('runs/naps.html#nap', 'xltnb/runs/naps.py'),
                                  'xltnb.runs.naps.naps': ('runs/naps.html#naps', 'xltnb/runs/naps.py')},
             'xltnb.runs.plan': { 'xltnb.runs.plan.Plan': ('runs/plan.html#plan', 'xltnb/runs/plan.py'),

@@ -25,7 +25,7 @@ from ..records.published import paper_roots
 from ..records.record import provenance
 from .drive import WHERE, drive, needs_of
 from .experiments import Job
-from .local import thread_vars
+from .local import worker_vars
 from .progress import JobProgress, Outcome
 from .run import Finished, Setup, compute
 
@@ -37,7 +37,7 @@ def sent_vars(
 )->dict[str,str]:
     "List the variables that a job gets"
     ours = {k: v for k,v in os.environ.items() if k.startswith(('XLTNB_','HF_')) or k=='TOKENIZERS_PARALLELISM'}
-    return {k: v for k,v in ours.items() if k not in _KEPT and 'TOKEN' not in k.removeprefix('TOKENIZERS')} | thread_vars(threads)
+    return {k: v for k,v in ours.items() if k not in _KEPT and 'TOKEN' not in k.removeprefix('TOKENIZERS')} | worker_vars(threads)
 
 # %% ../../nbs/runs/06_ray.ipynb #d8569650
 def facts_here()->dict: # commit, dirty
