@@ -59,7 +59,7 @@ _HEAP_VARS = dict(MALLOC_MMAP_THRESHOLD_=str(32*2**20), MALLOC_TRIM_THRESHOLD_=s
 def worker_vars(
     n:int, # threads
 )->dict[str,str]:
-    "List the variables that hold libraries to `n` threads, read when one is imported, and keep freed memory; a user's own words on memory stay"
+    "List the variables that hold libraries to `n` threads, read when one is imported, and keep freed memory unless the user says otherwise"
     return {k: str(n) for k in _THREAD_VARS} | {k: os.environ.get(k, v) for k,v in _HEAP_VARS.items()}
 
 @contextmanager
