@@ -172,11 +172,8 @@ class Keeping(TrainerCallback):
         PartialState().wait_for_everyone()
         if args.should_save: self.finish(Path(args.output_dir)/f'checkpoint-{state.global_step}', state)
 
-    def finish(self,
-        made:Path, # checkpoint that was written
-        state:TrainerState, # of the training
-    ):
-        "Seal a checkpoint where it belongs; then the old ones go"
+    def finish(self, made:Path, state:TrainerState):
+        "Seal the checkpoint `made` where it belongs; then the old ones go"
         folder,due = made.parent, self.between.due
         (made/'training_args.bin').unlink(missing_ok=True) # the one pickle that would run code, and nothing here reads it
         if due:

@@ -102,8 +102,6 @@ def make_features(
     return Dataset.from_dict(out | dict(length=[len(i) for i in out['input_ids']]))
 
 # %% ../../nbs/training/00_features.ipynb #633b394f
-_SCALARS = ('labels', 'start_positions', 'end_positions') # one number a row, except the labels of tagging
-
 def pad_batch(
     features:Sequence[dict], # rows of features
     tokenizer, # whose padding id is used
@@ -113,7 +111,8 @@ def pad_batch(
     fill = lambda k: tokenizer.pad_token_id if k.endswith('_ids') and k!='token_type_ids' else -100 if k=='labels' else 0
     widest = lambda k: max(len(f[k]) for f in features)
     stack = lambda k: torch.tensor([[*f[k], *[fill(k)]*(widest(k)-len(f[k]))] if isinstance(f[k], Sequence) else f[k] for f in features])
-    names = ['input_ids', *[k for k in ('token_type_ids', *_SCALARS, *columns) if k in features[0]]]
+    known = 'token_type_ids', 'labels', 'start_positions', 'end_positions', *columns
+    names = ['input_ids', *[k for k in known if k in features[0]]]
     lengths = torch.tensor([len(f['input_ids']) for f in features])
     return {k: stack(k) for k in names} | dict(attention_mask=(torch.arange(int(lengths.max()))<lengths[:,None]).long())
 

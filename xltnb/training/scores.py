@@ -26,12 +26,6 @@ from ..tasks.task import Task, id_order
 from .features import by_length, decode, make_features, pad_batch
 from .foretell import bar, check_len, check_positions
 
-# %% ../../nbs/training/08_scores.ipynb #5c0e5001
-def _cut(y, b, n):
-    "One row's logits without the batch's padding"
-    rows = [t[b] if t.ndim==2 and len(y)==1 else t[b,:n] for t in y]
-    return rows[0] if len(rows)==1 else tuple(rows)
-
 # %% ../../nbs/training/08_scores.ipynb #4352c204
 def logits_of(
     model:nn.Module, # an encoder with a head
@@ -50,7 +44,10 @@ def logits_of(
         batch = pad_batch([{k: rows[k][i] for k in keys} for i in at], tokenizer)
         with torch.inference_mode(), evaluating(model): y = model(**{k: v.to(device) for k,v in batch.items()})
         y = [t.float().cpu().numpy() for t in ((y.logits,) if 'logits' in y else (y.start_logits, y.end_logits))]
-        for b,i in enumerate(at): out[i] = _cut(y, b, len(rows['input_ids'][i]))
+        for b,i in enumerate(at):
+            n = len(rows['input_ids'][i]) # without the batch's padding
+            own = [t[b] if t.ndim==2 and len(y)==1 else t[b,:n] for t in y]
+            out[i] = own[0] if len(y)==1 else tuple(own)
         told(len(at))
     return out
 
@@ -104,10 +101,8 @@ class Transfer:
     chance:float|None = None # accuracy of a drawn class; None where there is no such thing
     majority:dict = field(default_factory=dict) # language -> accuracy of the most frequent class
 
-    def main(self,
-        lang:str, # a language that was scored
-    )->float: # 0..1
-        "Look up the task's main metric in one language"
+    def main(self, lang:str)->float: # 0..1
+        "Look up the task's main metric in a language that was scored"
         return self.scores[check_name(lang, self.scores, 'scored language')][self.metric]
 
     @property
@@ -230,12 +225,11 @@ def generalized(
     cells = {(p,q): task.crossed(p, q, split) for p in langs for q in langs}
     shared = sorted(set.intersection(*[set(c['id']) for c in cells.values()]), key=id_order)[:limit or None]
     if not shared: raise XltError(f'{task.name}: the languages {", ".join(langs)} share no item of split {split}')
-    hits = [[_hits(model, tokenizer, task, cells[p,q], shared, max_len) for q in langs] for p in langs]
+    def hits(rows):
+        at = {i: n for n,i in enumerate(rows['id'])}
+        rows = rows.select([at[i] for i in shared])
+        return task.item_scores(predict(model, tokenizer, rows, task.kind, max_len), rows)
     first = task.source if task.source in langs else langs[0]
     row = {i: n for n,i in enumerate(cells[first,first]['id'])}
-    return Matrix(langs, np.array(hits).take(sorted(range(len(shared)), key=lambda k: row[shared[k]]), 2))
-
-def _hits(model, tokenizer, task, rows, shared, max_len):
-    at = {i: n for n,i in enumerate(rows['id'])}
-    rows = rows.select([at[i] for i in shared])
-    return task.item_scores(predict(model, tokenizer, rows, task.kind, max_len), rows)
+    order = sorted(range(len(shared)), key=lambda k: row[shared[k]])
+    return Matrix(langs, np.array([[hits(cells[p,q]) for q in langs] for p in langs]).take(order, 2))

@@ -10,7 +10,6 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from shutil import disk_usage, rmtree
@@ -148,26 +147,19 @@ def save_model(self:Finetuner, *args, **kwargs): # as for `Trainer`
     with quiet(): super(Finetuner, self).save_model(*args, **kwargs)
 
 # %% ../../nbs/training/09_trainer.ipynb #c51cd618
-@contextmanager
-def _by_products(model, when):
-    "Attention by matrix products meanwhile, in models of the library"
-    was = getattr(getattr(model, 'config', None), '_attn_implementation', None)
-    change = when and was=='sdpa' and hasattr(model, 'set_attn_implementation')
-    if change: model.set_attn_implementation('eager')
-    try: yield
-    finally:
-        if change: model.set_attn_implementation(was)
-
 @patch
 def train(self:Finetuner, *args, **kwargs): # as for `Trainer`
     "Train as `MethodTrainer` does, with the attention that is fastest in this arithmetic"
-    with _by_products(self.model, self.args.bf16 and self.args.device.type=='cpu'): return super(Finetuner, self).train(*args, **kwargs)
+    model,half = self.model, self.args.bf16 and self.args.device.type=='cpu'
+    change = half and getattr(model.config, '_attn_implementation', None)=='sdpa' and hasattr(model, 'set_attn_implementation')
+    if change: model.set_attn_implementation('eager')
+    try: return super(Finetuner, self).train(*args, **kwargs)
+    finally:
+        if change: model.set_attn_implementation('sdpa')
 
 # %% ../../nbs/training/09_trainer.ipynb #f9ed30fb
 @patch
-def create_optimizer(self:Finetuner,
-    model:nn.Module|None=None, # default: the one that is trained
-)->torch.optim.Optimizer:
+def create_optimizer(self:Finetuner, model:nn.Module|None=None)->torch.optim.Optimizer: # of the model in training, if None
     "Make AdamW with a learning rate for the head and one for the encoder; biases and norms do not decay"
     net = model or self.model
     decay = set(self.get_decay_parameter_names(net))
@@ -175,8 +167,8 @@ def create_optimizer(self:Finetuner,
     groups = {}
     for n,p in net.named_parameters():
         if p.requires_grad: groups.setdefault((id(p) in body, n in decay), []).append(p)
-    groups = [dict(params=ps, lr=self.cfg.lr if enc else self.cfg.head_lr, weight_decay=self.cfg.decay*dec) for (enc,dec),
-              ps in groups.items()]
+    groups = [dict(params=ps, lr=self.cfg.lr if enc else self.cfg.head_lr, weight_decay=self.cfg.decay*dec)
+              for (enc,dec),ps in groups.items()]
     self.optimizer = torch.optim.AdamW(groups, eps=1e-8, fused=True)
     return self.optimizer
 
@@ -184,8 +176,7 @@ def create_optimizer(self:Finetuner,
 @patch
 def evaluate(self:Finetuner, *args, **kwargs)->dict: # the library's hook at every look
     "Score the source's dev split; no other language is looked at"
-    dev = self.zero_shot('validation', [self.task.source], progress=False).main(self.task.source)
-    metrics = dict(eval_dev=dev)
+    metrics = dict(eval_dev=self.zero_shot('validation', [self.task.source], progress=False).main(self.task.source))
     self.log(metrics)
     self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
     return metrics
