@@ -113,7 +113,7 @@ def foretold(
     gone = f', going on from {last.name}' if last else ''
     more = f'So few may not suffice: FineCfg(epochs={math.ceil(200*cfg.epochs/args.max_steps)}) makes 200. '
     advice = '' if cfg.steps or args.max_steps>=100 else more
-    return (f'Fine-tuning on {name}: {args.max_steps} updates of {rows} rows in {way}, {about}{gone}. {advice}{idle_cores()}').rstrip()
+    return f'Fine-tuning on {name}: {args.max_steps} updates of {rows} rows in {way}, {about}{gone}. {advice}{idle_cores()}'.rstrip()
 
 # %% ../../nbs/training/07_foretell.ipynb #5c083ad6
 def bar(

@@ -85,7 +85,7 @@ class Finetuner(MethodTrainer):
     ):
         self.task,self.cfg,self.keep,self.out = task, cfg, keep, out
         self.between,self.progress = Between(report, deadline), progress
-        feats = self._checked(model, tokenizer, methods := check_methods(methods), seed, out, kwargs)
+        feats = self._checked(model, tokenizer, methods := check_methods(methods), seed, kwargs)
         for k in ('pad_token_id','bos_token_id','eos_token_id'): setattr(model.config, k, getattr(tokenizer, k))
         self.identity = identity(cfg, task, seed, methods, model, feats, kwargs)
         where = (out, 'out') if out else (cache_dir()/'finetune'/stable_hash(self.identity), 'cache folder')
@@ -99,13 +99,13 @@ class Finetuner(MethodTrainer):
         if out: self.add_callback(self.between)
         self.data_collator = partial(pad_batch, tokenizer=tokenizer, columns=self.columns)
 
-    def _checked(self, model, tokenizer, methods, seed, out, more):
+    def _checked(self, model, tokenizer, methods, seed, more):
         "The features, once everything fits together"
         check_more(more)
         if tokenizer is None: raise XltError('Finetuner needs tokenizer=..., the one that `load_encoder` returned beside the model')
         if tokenizer.pad_token_id is None:
             raise XltError('the tokenizer has no padding token: set tokenizer.pad_token = tokenizer.eos_token')
-        if out is None and self.between.deadline<math.inf:
+        if self.out is None and self.between.deadline<math.inf:
             raise XltError('a run that stops at a deadline needs out=..., the folder from which it goes on')
         check_head(model, self.task)
         check_len(self.cfg.max_len, tokenizer, self.task.kind)
