@@ -21,7 +21,7 @@ from xltnb.training.features import make_features, pad_batch
 from xltnb.training.methods import Method, Replay, Step, chain, draws, embedded, plus
 from xltnb.training.mlm import bench_corpus, mlm_head
 from xltnb.training.settings import FineCfg
-from xltnb.training.trainer import finetune
+from xltnb.training.finetune import finetune
 
 pytestmark = pytest.mark.skipif(not MLM_FILE.is_file(), reason='the shipped model is missing')
 CPU = torch.device('cpu')

@@ -587,7 +587,7 @@ def test_columns_that_cannot_be_are_told(tmp_path, columns, says):
 def test_labels_that_differ_one_class_ten_rows_and_an_empty_language(tmp_path):
     from test_trainer import net, tokenizer
     from xltnb.training.settings import FineCfg
-    from xltnb.training.trainer import finetune
+    from xltnb.training.finetune import finetune
     rows = lambda n, labels, word='text': [dict(text=f'{word} {i}', label=labels[i % len(labels)]) for i in range(n)]
     task = lambda **langs: own_task('t', 'classify', langs)
     en = dict(train=rows(10, 'ab'), test=rows(4, 'ab', 'more'))

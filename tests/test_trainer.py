@@ -23,7 +23,7 @@ from transformers import (BertConfig, BertModel, DataCollatorWithPadding, Debert
 
 import xltnb.training.checkpoints as checkpoints_page
 from xltnb.records.checkpoints import read_seal, write_seal
-from xltnb.training.checkpoints import checkpoints, last_whole, whole
+from xltnb.training.checkpoints import averaged, checkpoints, last_whole, whole
 from xltnb.training.methods import Method, Step, embedded
 from xltnb.core import XltError, stable_hash
 from xltnb.training.features import make_features, pad_batch, span_features
@@ -37,8 +37,8 @@ from xltnb.training.settings import SCHEDULE, FineCfg
 from xltnb.training.arguments import arguments
 from xltnb.tasks.bench import load_bench
 from xltnb.tasks.task import Task, make_rows
-from xltnb.training.choice import averaged
-from xltnb.training.trainer import Finetuner, subwords_read
+from xltnb.training.finetune import subwords_read
+from xltnb.training.trainer import Finetuner
 from xltnb.training.scores import generalized, logits_of, predict, spread, zero_shot
 from xltnb.training.views import view
 
@@ -523,7 +523,7 @@ def test_experiments_name_their_arithmetic():
     "A record's key says what computed it, so an experiment leaves nothing to the machine; a user's call takes the fastest"
     for p in (Path(__file__).parent.parent/'xltnb').glob('papers/**/*.py'):
         tree = ast.parse(p.read_text(encoding='utf-8'))
-        ours = any(isinstance(n, ast.ImportFrom) and n.module == 'training.trainer' and 'finetune' in [a.name for a in n.names] for n in ast.walk(tree))
+        ours = any(isinstance(n, ast.ImportFrom) and n.module == 'training.finetune' and 'finetune' in [a.name for a in n.names] for n in ast.walk(tree))
         for n in ast.walk(tree) if ours else ():
             if isinstance(n, ast.Call) and getattr(n.func, 'id', '') == 'finetune':
                 given = {k.arg: getattr(k.value, 'value', None) for k in n.keywords}

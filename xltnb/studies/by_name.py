@@ -31,7 +31,8 @@ from ..training.frozen import Reader, frozen_encoder
 from ..training.methods import Method
 from ..training.scores import Transfer
 from ..training.settings import FineCfg, ZeroShotCfg
-from ..training.trainer import Finetuner, finetune
+from ..training.finetune import finetune
+from ..training.trainer import Finetuner
 
 # %% ../../nbs/studies/00_by_name.ipynb #12ad0306
 @cache

@@ -29,7 +29,7 @@ _ADAMW = 'optim', 'optim_args', 'optim_target_modules', 'adam_beta1', 'adam_beta
 
 def check_more(
     more:dict, # further `TrainingArguments`
-)->dict: # the same
+):
     "Raise `XltError` for arguments that a setting decides, and for those that nothing would heed"
     of = lambda name: f'{"FineCfg" if name in FineCfg.__dataclass_fields__ else "Finetuner"}({name}=...)'
     own = {k: of(name) for name,ks in _DECIDED.items() for k in ks}
@@ -37,16 +37,6 @@ def check_more(
         if k in own: raise XltError(f'{k}={v!r} is decided by {own[k]}: set it there')
         if k in FineCfg.__dataclass_fields__: raise XltError(f'{k}={v!r} is a setting: write {of(k)}')
         if k in _ADAMW: raise XltError(f'{k}={v!r} would go unheeded: the optimizer is AdamW, with lr, head_lr and decay of FineCfg')
-    return more
-
-# %% ../../nbs/training/05_arguments.ipynb #9c512b17
-def _optimisation(cfg, updates, gpu):
-    "Updates, learning rate and precision, in the library's words"
-    return dict(
-        max_steps=updates, per_device_train_batch_size=cfg.batch, gradient_accumulation_steps=cfg.accumulation,
-        learning_rate=cfg.lr, lr_scheduler_type=cfg.schedule, warmup_steps=round(cfg.warmup*updates),
-        weight_decay=cfg.decay, max_grad_norm=cfg.clip,
-        bf16=gpu if cfg.bf16=='auto' else cfg.bf16=='yes')
 
 # %% ../../nbs/training/05_arguments.ipynb #43a4ce6e
 def _looks(cfg, updates):
@@ -69,10 +59,14 @@ def arguments(
     updates = cfg.steps or math.ceil(cfg.epochs*math.ceil(rows/(cfg.batch*cfg.accumulation*int(os.environ.get('WORLD_SIZE', 1)))))
     gpu = torch.cuda.is_available() and not kwargs.get('use_cpu')
     if cfg.bf16=='yes' and not gpu: kwargs = dict(use_cpu=True) | kwargs # the library asks for a GPU otherwise
-    own = dict(output_dir=str(out), seed=seed%2**31, remove_unused_columns=False, report_to='none', disable_tqdm=True,
-               logging_steps=max(1, updates//50), label_names=['labels'], logging_nan_inf_filter=False,
-               dataloader_pin_memory=gpu, accelerator_config=dict(non_blocking=gpu))
-    return TrainingArguments(**own | _optimisation(cfg, updates, gpu) | _looks(cfg, updates) | kwargs)
+    own = dict(
+        output_dir=str(out), seed=seed%2**31, max_steps=updates,
+        per_device_train_batch_size=cfg.batch, gradient_accumulation_steps=cfg.accumulation,
+        learning_rate=cfg.lr, lr_scheduler_type=cfg.schedule, warmup_steps=round(cfg.warmup*updates),
+        weight_decay=cfg.decay, max_grad_norm=cfg.clip, bf16=gpu if cfg.bf16=='auto' else cfg.bf16=='yes',
+        dataloader_pin_memory=gpu, accelerator_config=dict(non_blocking=gpu), remove_unused_columns=False, label_names=['labels'],
+        logging_steps=max(1, updates//50), logging_nan_inf_filter=False, report_to='none', disable_tqdm=True)
+    return TrainingArguments(**own | _looks(cfg, updates) | kwargs)
 
 # %% ../../nbs/training/05_arguments.ipynb #f4c4b2da
 def shared_out(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MINUTES', 'looks', 'checkpoints', 'whole', 'last_whole', 'claim', 'started', 'identity', 'Between', 'spare',
-           'Keeping', 'alone']
+           'Keeping', 'averaged', 'chosen_weights', 'alone']
 
 # %% ../../nbs/training/06_checkpoints.ipynb #084d8ddf
 import json
@@ -23,6 +23,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast
 from datasets import Dataset
+from safetensors.torch import load_file
 from torch import nn
 from transformers import TrainerCallback, TrainerState
 
@@ -35,40 +36,29 @@ from .methods import Method
 from .settings import FineCfg
 
 # %% ../../nbs/training/06_checkpoints.ipynb #4c115928
-def _numbered(folder):
-    "Update -> checkpoint"
-    return {int(f.name[11:]): f for f in folder.glob('checkpoint-*') if re.fullmatch('[0-9]+', f.name[11:])}
-
 def looks(
     folder:Path, # of a run
 )->dict[int,Path]: # update -> checkpoint, the oldest first
     "List the checkpoints of looks at the dev split"
-    return dict(sorted(_numbered(folder).items()))
+    return dict(sorted((int(f.name[11:]), f) for f in folder.glob('checkpoint-*') if re.fullmatch('[0-9]+', f.name[11:])))
 
 def checkpoints(
     folder:Path, # of a run
 )->list[Path]: # the oldest first
     "List the checkpoints of looks, and those between them"
-    found = *_numbered(folder).items(), *_numbered(folder/'between').items()
-    return [f for _,f in sorted(found)]
+    return [f for _,f in sorted([*looks(folder).items(), *looks(folder/'between').items()])]
 
 # %% ../../nbs/training/06_checkpoints.ipynb #7ff1ff6b
 _NEEDED = 'model.safetensors', 'optimizer.pt', 'scheduler.pt', 'trainer_state.json'
-
-def _meta(folder):
-    "What a checkpoint says of its run, None unless it is whole"
-    try:
-        meta = read_seal(folder)
-        state = TrainerState.load_from_json(str(folder/'trainer_state.json'))
-        same = folder.name==f'checkpoint-{state.global_step}' and meta['step']==state.global_step
-        return meta if same and all((folder/n).is_file() for n in _NEEDED) else None
-    except (Damaged, OSError, ValueError, TypeError, AttributeError, KeyError): return None
 
 def whole(
     folder:Path, # a checkpoint
 )->bool:
     "Tell whether every file is there that a run needs to go on, and is what was written"
-    return _meta(folder) is not None
+    try:
+        sealed,step = read_seal(folder)['step'], TrainerState.load_from_json(str(folder/'trainer_state.json')).global_step
+        return folder.name==f'checkpoint-{step}' and sealed==step and all((folder/n).is_file() for n in _NEEDED)
+    except (Damaged, OSError, ValueError, TypeError, AttributeError, KeyError): return False
 
 # %% ../../nbs/training/06_checkpoints.ipynb #9c85a26c
 def last_whole(
@@ -182,22 +172,48 @@ class Keeping(TrainerCallback):
         PartialState().wait_for_everyone()
         if args.should_save: self.finish(Path(args.output_dir)/f'checkpoint-{state.global_step}', state)
 
-    def finish(self,
-        made:Path, # checkpoint that was written
-        state:TrainerState, # of the training
-    ):
-        "Seal a checkpoint where it belongs; then the old ones go"
+    def finish(self, made:Path, state:TrainerState):
+        "Seal the checkpoint `made` where it belongs; then the old ones go"
         folder,due = made.parent, self.between.due
         (made/'training_args.bin').unlink(missing_ok=True) # the one pickle that would run code, and nothing here reads it
-        if due: made = _move(made, folder/'between'/made.name)
+        if due:
+            (folder/'between').mkdir(exist_ok=True)
+            old = folder/'between'/made.name # of a sitting before
+            if old.exists(): rmtree(old)
+            made = made.rename(old)
         write_seal(made, dict(step=state.global_step, run=self.run))
         for f in spare(looks(folder/'between'), 2) if due else spare(looks(folder), self.most, state.best_global_step): rmtree(f)
 
-def _move(made, to):
-    "Move a folder to where nothing is, or what nobody needs"
-    to.parent.mkdir(exist_ok=True)
-    if to.exists(): rmtree(to)
-    return made.rename(to)
+# %% ../../nbs/training/06_checkpoints.ipynb #ca158382
+def averaged(
+    folders:Sequence[Path], # checkpoints of one run, or of several from one start
+)->dict[str,torch.Tensor]: # mean weights
+    "Average the checkpoints' weights (Schmidt et al. 2023: averaging evens out runs that English dev cannot tell apart)"
+    if not folders: raise XltError('no checkpoint to average: train with looks=1 or more')
+    total = {k: v.float() for k,v in load_file(folders[0]/'model.safetensors').items()}
+    for f in folders[1:]:
+        for k,v in load_file(f/'model.safetensors').items(): total[k] += v
+    return {k: v/len(folders) for k,v in total.items()}
+
+# %% ../../nbs/training/06_checkpoints.ipynb #5e3e44f4
+def _look(folder, update):
+    "The folder of a look, once it is whole"
+    f = folder/f'checkpoint-{update}'
+    if not whole(f): raise XltError(f'the look {f} is damaged: delete the folder to train again')
+    return f
+
+def chosen_weights(
+    folder:Path, # of a run that is done
+    select:str, # of `FineCfg`: 'last', 'best' or 'average'
+    best:int|None, # update of the look with the highest dev score of the source
+    made:int, # looks that the run made
+)->dict[str,torch.Tensor]|None: # None: those that the model has
+    "Read the weights that a run ends with; raises `XltError` if a look that it needs is damaged or missing"
+    if select=='best' and best: return load_file(_look(folder, best)/'model.safetensors')
+    if select!='average': return None
+    found = [_look(folder, n) for n in sorted(looks(folder), key=str)]
+    if len(found)<made: raise XltError(f'{folder} holds {len(found)} of the {made} looks to average: delete the folder to train again')
+    return averaged(found)
 
 # %% ../../nbs/training/06_checkpoints.ipynb #c0541b6e
 @contextmanager

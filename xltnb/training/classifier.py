@@ -20,10 +20,9 @@ from ..files import package_data, sha256_of
 from ..models.encoders import load_encoder
 from .methods import Step, embedded
 
-# %% ../../nbs/training/14_classifier.ipynb #be7682f9
+# %% ../../nbs/training/14_classifier.ipynb #1fb614aa
 PREFIX = 'query: ' # what the packaged encoder was trained to see before a text
 
-# %% ../../nbs/training/14_classifier.ipynb #1fb614aa
 class Classifier(nn.Module):
     "An encoder, the mean of its last states, and a linear layer, in the shape that methods expect of a model"
     def __init__(self,

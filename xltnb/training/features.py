@@ -20,21 +20,21 @@ from ..core import XltError, check_name, seed_for
 from ..models.subwords import encode_words, glued
 
 # %% ../../nbs/training/00_features.ipynb #f9eb0f49
+def _types(enc):
+    "Which of two texts a subword is of, where the encoder tells them apart"
+    return dict(token_type_ids=enc['token_type_ids']) if any(map(any, enc.get('token_type_ids', []))) else {}
+
 def text_features(
     rows:Dataset, # columns text, label; text2 too for pairs
     tokenizer, # a fast tokenizer
     max_len:int=128, # subwords, specials included
 )->dict: # columns input_ids, labels
     "Encode a sentence, or two joined by separators, cut at `max_len` from the longer one"
-    pair = rows['text2'] if 'text2' in rows.column_names else None
-    enc = tokenizer(list(rows['text']), list(pair) if pair is not None else None, truncation='longest_first', max_length=max_len)
+    texts = [list(rows[c]) for c in ('text','text2') if c in rows.column_names]
+    enc = tokenizer(*texts, truncation='longest_first', max_length=max_len)
     out = dict(input_ids=enc['input_ids']) | _types(enc)
     if 'label' in rows.column_names: out['labels'] = list(rows['label'])
     return out
-
-def _types(enc):
-    "Which of two texts a subword is of, where the encoder tells them apart"
-    return dict(token_type_ids=enc['token_type_ids']) if any(map(any, enc.get('token_type_ids', []))) else {}
 
 # %% ../../nbs/training/00_features.ipynb #bcadf48b
 def _tag_features(rows, tokenizer, max_len):
@@ -102,19 +102,17 @@ def make_features(
     return Dataset.from_dict(out | dict(length=[len(i) for i in out['input_ids']]))
 
 # %% ../../nbs/training/00_features.ipynb #633b394f
-_FILL = dict(labels=-100) # what columns other than token ids are padded with; 0 for all others
-_SCALARS = ('labels', 'start_positions', 'end_positions') # one number a row, except the labels of tagging
-
 def pad_batch(
     features:Sequence[dict], # rows of features
     tokenizer, # whose padding id is used
     columns:tuple=(), # further columns of numbers that methods read, where the rows have them; ..._ids are padded with the padding id
 )->dict[str,Tensor]: # [B,T] token columns, [B] labels of sentences, [B,own length] further columns
     "Pad a batch to its own longest row; columns that neither the model nor a method reads are left out"
-    fill = lambda k: tokenizer.pad_token_id if k.endswith('_ids') and k!='token_type_ids' else _FILL.get(k, 0)
+    fill = lambda k: tokenizer.pad_token_id if k.endswith('_ids') and k!='token_type_ids' else -100 if k=='labels' else 0
     widest = lambda k: max(len(f[k]) for f in features)
     stack = lambda k: torch.tensor([[*f[k], *[fill(k)]*(widest(k)-len(f[k]))] if isinstance(f[k], Sequence) else f[k] for f in features])
-    names = ['input_ids', *[k for k in ('token_type_ids', *_SCALARS, *columns) if k in features[0]]]
+    known = 'token_type_ids', 'labels', 'start_positions', 'end_positions', *columns
+    names = ['input_ids', *[k for k in known if k in features[0]]]
     lengths = torch.tensor([len(f['input_ids']) for f in features])
     return {k: stack(k) for k in names} | dict(attention_mask=(torch.arange(int(lengths.max()))<lengths[:,None]).long())
 
@@ -137,15 +135,12 @@ class ByLength(Sampler):
         lengths:Sequence[int], # subwords of each row
         rows:int, # rows an update, over all micro-batches and processes
         seed:int=0, # of the run
-        pool:int=50, # updates whose rows are sorted together
     ):
-        self.lengths,self.rows,self.seed,self.pool,self.epoch = np.asarray(lengths), rows, seed, pool, 0
+        self.lengths,self.rows,self.seed,self.epoch = np.asarray(lengths), rows, seed, 0
 
     def __len__(self): return len(self.lengths)
 
-    def set_epoch(self,
-        epoch:int, # the trainer's count
-    ):
+    def set_epoch(self, epoch:int):
         "Note the epoch; the trainer calls it before each one"
         self.epoch = epoch
 
@@ -153,12 +148,11 @@ class ByLength(Sampler):
         "Yield row numbers; an incomplete batch comes last"
         rng = np.random.default_rng(seed_for('rows', self.seed, self.epoch))
         order = rng.permutation(len(self.lengths))
-        whole = len(order)//self.rows*self.rows
-        pools = [order[i:i+self.rows*self.pool] for i in range(0, whole, self.rows*self.pool)]
-        tail,pools = order[whole:], [p[:whole-i*self.rows*self.pool] for i,p in enumerate(pools)]
+        whole,pool = len(order)//self.rows*self.rows, 50*self.rows
+        pools = [order[i:min(i+pool, whole)] for i in range(0, whole, pool)]
         batches = [b for p in pools for b in p[np.argsort(self.lengths[p], kind='stable')].reshape(-1, self.rows)]
         for i in rng.permutation(len(batches)): yield from rng.permutation(batches[i]).tolist()
-        yield from tail.tolist()
+        yield from order[whole:].tolist()
 
 # %% ../../nbs/training/00_features.ipynb #7bfd158b
 def label_counts(
@@ -225,13 +219,6 @@ def _best_span(start, end, spans, longest=30):
     return float(score[a,b]), int(spans[ctx[a],0]), int(spans[ctx[b],1])
 
 # %% ../../nbs/training/00_features.ipynb #f055a75c
-def _tag_names(rows): return getattr(getattr(rows.features.get('tags'), 'feature', None), 'names', [])
-
-def _no_tag(rows):
-    "What stands for a word behind the cut: `O` where there is one, else -1, which is never right"
-    names = _tag_names(rows)
-    return names.index('O') if 'O' in names else -1
-
 def _continued(tags, words, names):
     "In text without spaces, a `B-` right behind the same entity goes on with it"
     inside = {i: names.index('I'+n[1:]) for i,n in enumerate(names) if n[:2]=='B-' and 'I'+n[1:] in names}
@@ -249,7 +236,8 @@ def decode(
     "Decode logits into predictions, in the order of the rows"
     if kind in ('classify','pair'): return [int(l.argmax()) for l in logits]
     if kind=='tag':
-        names,cut = _tag_names(rows), _no_tag(rows)
+        names = getattr(getattr(rows.features.get('tags'), 'feature', None), 'names', [])
+        cut = names.index('O') if 'O' in names else -1 # of a word behind the cut; -1 is never right
         tags = [[int(l[h].argmax()) if h>=0 else cut for h in hs] for l,hs in zip(logits, feats['heads'])]
         return [_continued(ts, words, names) for ts,words in zip(tags, rows['tokens'])]
     best = {}

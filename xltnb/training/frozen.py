@@ -27,19 +27,18 @@ from ..models.encoders import load_encoder, model_hash
 from ..records.leases import built_once
 from ..tasks.task import Task
 from .features import by_length, make_features, pad_batch
-from .methods import Method, Out, Step, added_last, chain, check_methods, positions
-from .scores import Transfer, check_positions, main_metric
-from .settings import FrozenCfg, pays_bf16
+from .methods import Method, Out, Step, chain, check_methods, run_model
+from .foretell import check_positions
 from .method_trainer import prepared
+from .scores import Transfer, main_metric
+from .settings import FrozenCfg, pays_bf16
 
 # %% ../../nbs/training/13_frozen.ipynb #8930b112
 def mean_pooled(
     step:Step, # ids or displaced embeddings
 )->tuple[Tensor,object]: # [B,D] float32, and the encoder's own output
     "Average the final hidden states of each row"
-    x = {k: v for k,v in step.inputs.items() if k!='labels'}
-    if step.emb is not None: x |= dict(inputs_embeds=step.emb, **positions(step.net, x.pop('input_ids')))
-    with added_last(step.net, step.last): out = step.model(**x, **step.ask)
+    out = run_model(replace(step, inputs={k: v for k,v in step.inputs.items() if k!='labels'})).raw
     keep_B_T_1 = step.real[...,None]
     return (out.last_hidden_state.float()*keep_B_T_1).sum(1)/keep_B_T_1.sum(1), out
 
@@ -83,8 +82,8 @@ def _read(reader, feats):
     check_positions(reader.net, feats)
     out,rows = np.zeros((len(feats), reader.net.config.hidden_size), np.float32), list(feats.with_format(None))
     for at in by_length(feats['length'], reader.tokens):
-        batch = pad_batch([{k: v for k,v in rows[i].items() if k in ('input_ids','token_type_ids')} for i in at], reader.tokenizer)
-        out[at] = mean_pooled(Step(reader.net, {k: v.to(reader.net.device) for k,v in batch.items()}))[0].cpu().numpy()
+        batch = {k: v.to(reader.net.device) for k,v in pad_batch([rows[i] for i in at], reader.tokenizer).items()}
+        out[at] = mean_pooled(Step(reader.net, batch))[0].cpu().numpy()
     reader.read += len(rows)
     return out
 
@@ -133,10 +132,8 @@ class _End:
             self.kept.append((pooled.cpu().numpy(), step.inputs['labels'].cpu().numpy()))
         return Out(loss, logits, raw)
 
-    def weights(self,
-        loss:Tensor, # that the chain returned for a batch
-    )->list[float]: # of the batch's passes, in order
-        "Read off how the method weighs its passes; raises `XltError` unless its loss is a sum of their losses"
+    def weights(self, loss:Tensor)->list[float]: # of the batch's passes, in order
+        "Read off the chain's loss how it weighs its passes; raises `XltError` unless it is a sum of their losses"
         new,self.losses = self.losses, []
         if not new: return []
         found = torch.autograd.grad(loss, new, allow_unused=True) if loss.requires_grad else [None]*len(new)
@@ -156,17 +153,11 @@ class FrozenPoints:
 
     def __add__(self, other): return FrozenPoints(*(np.concatenate([getattr(p, k) for p in (self, other)]) for k in ('x','y','weight')))
 
-    def scaled(self,
-        total:float, # sum of the weights
-    )->'FrozenPoints':
-        "Give the same points another sum of weights"
+    def scaled(self, total:float)->'FrozenPoints':
+        "Give the same points weights that add up to `total`"
         return replace(self, weight=self.weight*(total/self.weight.sum())) if len(self.y) else self
 
 # %% ../../nbs/training/13_frozen.ipynb #9133aa43
-def _acts_in_training(methods):
-    "Does a method have a hook around the loss, so that rows have to be read once more?"
-    return any(type(m).loss is not Method.loss for m in methods)
-
 def displaced_points(
     reader:Reader, # an encoder
     feats:Dataset, # prepared rows
@@ -199,15 +190,11 @@ class Head:
     strength:float # C that was chosen
     classes:int # of the task
 
-    def predict(self,
-        x:np.ndarray, # [N,D]
-    )->np.ndarray: # [N] classes
+    def predict(self, x:np.ndarray)->np.ndarray: # [N,D] -> [N] classes
         "Predict the likeliest class of each row"
         return self.model.predict((x-self.mean)/self.sd)
 
-    def __call__(self,
-        x_B_D:Tensor, # [B,D]
-    )->Tensor: # [B,C]
+    def __call__(self, x_B_D:Tensor)->Tensor: # [B,C]
         "Apply the same head in torch, for methods that follow its gradient; classes without a row get -1e4"
         w,b = self.model.coef_, self.model.intercept_
         if len(w)==1: w,b = np.r_[-w,w], np.r_[-b,b]
@@ -242,46 +229,52 @@ def fitted(
     return Head(*scale, model, -c, classes)
 
 # %% ../../nbs/training/13_frozen.ipynb #5d0674b8
-def _check_frozen(methods, feats):
-    "Raise `XltError` where a column is missing that a method reads, or where a method of vectors stands beside one that acts in training"
+def _acting(methods, feats):
+    "The method that gives vectors itself, if any, and those with a hook around the loss, whose passes are read one by one"
     for m in methods:
         if lost := [c for c in m.columns if c not in feats.column_names]:
             said = f'{type(m).__name__} reads the column {lost[0]}, which no method writes'
             raise XltError(f'{said}: put one behind it that does, such as SelfSwitch')
-    own = [m for m in methods if hasattr(m, 'vectors')]
-    others = [m for m in methods if m is not (own or [None])[0]]
-    if own and _acts_in_training(others):
-        at = next(type(m).__name__ for m in others if _acts_in_training([m]))
-        raise XltError(f'{type(own[0]).__name__} mixes finished vectors, so {at} would not act: use EmbedMixup in its place')
+    own = next((m for m in methods if hasattr(m, 'vectors')), None)
+    acting = [m for m in methods if type(m).loss is not Method.loss and m is not own]
+    if own and acting:
+        said = f'{type(own).__name__} mixes finished vectors, so {type(acting[0]).__name__} would not act'
+        raise XltError(f'{said}: use EmbedMixup in its place')
+    return own, acting
 
 def _drawn_points(reader, task, methods, cfg, seed, fit):
     "Points of one draw: those of the methods, and the rows as they are"
+    points = lambda x, rows: FrozenPoints(x, np.array(rows['labels']), np.ones(len(rows)))
     plain = reader.features(task.rows(task.source, 'train'), task.kind)
-    whole = FrozenPoints(vectors(reader, plain), np.array(plain['labels']), np.ones(len(plain)))
+    whole = points(vectors(reader, plain), plain)
     if not methods: return whole, whole
     feats = prepared(task, reader.tokenizer, cfg.max_len, methods, seed)
-    _check_frozen(methods, feats)
-    own = [m for m in methods if hasattr(m, 'vectors')]
-    if own: made = FrozenPoints(own[0].vectors(partial(vectors, reader), feats, seed), np.array(feats['labels']), np.ones(len(feats)))
-    elif _acts_in_training(methods): made = displaced_points(reader, feats, methods, fit(whole), seed, cfg.readings)
-    else: made = FrozenPoints(_kept_vectors(reader, feats), np.array(feats['labels']), np.ones(len(feats)))
+    own,acting = _acting(methods, feats)
+    if own: made = points(own.vectors(partial(vectors, reader), feats, seed), feats)
+    elif acting: made = displaced_points(reader, feats, methods, fit(whole), seed, cfg.readings)
+    else: made = points(_kept_vectors(reader, feats), feats)
     return made, made.scaled(1.)+whole.scaled(cfg.originals) if cfg.originals else made
 
 # %% ../../nbs/training/13_frozen.ipynb #364b9a1b
 def _scores(reader, task, head, langs):
     "Scores of all test rows by language; item scores follow the source's ids where all languages share them"
-    scores,items,ids = {}, {}, {i: n for n,i in enumerate(task.rows(task.source, 'test')['id'])}
+    scores,items,ids = {}, {}, list(task.rows(task.source, 'test')['id'])
     parts = {l: task.rows(l, 'test') for l in langs}
     shared = all(set(r['id'])<=set(ids) for r in parts.values())
     for lang,rows in parts.items():
         pred = head.predict(split_vectors(reader, task, lang, 'test')).tolist()
-        scores[lang],hit = task.score(pred, rows, lang), task.item_scores(pred, rows, lang)
-        items[lang] = hit
+        scores[lang],items[lang] = task.score(pred, rows, lang), task.item_scores(pred, rows, lang)
         if shared:
-            items[lang] = np.full(len(ids), np.nan)
-            items[lang][[ids[i] for i in rows['id']]] = hit
-            items[lang] = items[lang].tolist()
+            hit = dict(zip(rows['id'], items[lang]))
+            items[lang] = [float(hit.get(i, math.nan)) for i in ids]
     return Transfer(task.name, task.source, main_metric(task), scores, items)
+
+# %% ../../nbs/training/13_frozen.ipynb #e95a9f8c
+@lru_cache(maxsize=1)
+def _packaged_reader():
+    "The packaged encoder, loaded once a process"
+    net,tok = load_encoder()
+    return Reader(frozen_encoder(net), tok)
 
 # %% ../../nbs/training/13_frozen.ipynb #00d129ef
 def frozen_study(
@@ -307,10 +300,3 @@ def frozen_study(
     head = fit(points)
     facts = dict(strength=head.strength, dev=float((head.predict(dev_x)==gold).mean()), points=len(made.y), read=reader.read-before)
     return _scores(reader, task, head, langs or task.languages), facts
-
-# %% ../../nbs/training/13_frozen.ipynb #e95a9f8c
-@lru_cache(maxsize=1)
-def _packaged_reader():
-    "The packaged encoder, loaded once a process"
-    net,tok = load_encoder()
-    return Reader(frozen_encoder(net), tok)

@@ -50,8 +50,6 @@ def prepared(
     return feats
 
 # %% ../../nbs/training/02_method_trainer.ipynb #6fc17c34
-def _owner(cls): return next(c.__name__ for c in cls.__mro__ if 'compute_loss' in vars(c))
-
 def _second_loss(cls):
     "Name of the class behind `MethodTrainer` whose loss would be dropped; '' if there is none"
     behind = cls.__mro__[cls.__mro__.index(MethodTrainer)+1:]
@@ -120,15 +118,13 @@ class MethodTrainer(Trainer):
 
 # %% ../../nbs/training/02_method_trainer.ipynb #1625b8f8
 @patch
-def training_step(self:MethodTrainer,
-    *args, # as for `Trainer`
-    **kwargs, # as for `Trainer`
-): # the loss
+def training_step(self:MethodTrainer, *args, **kwargs): # as for `Trainer`
     "Take the library's step; raises `XltError` when a subclass computed another loss in place of the chain's"
     self._chained = not self.methods
     loss = super(MethodTrainer, self).training_step(*args, **kwargs)
     if not self._chained:
-        raise XltError(f'compute_loss of {_owner(type(self))} never called super().compute_loss, so the methods had no part in '
+        owner = next(c.__name__ for c in type(self).__mro__ if 'compute_loss' in vars(c))
+        raise XltError(f'compute_loss of {owner} never called super().compute_loss, so the methods had no part in '
                        'the loss: make it a method, whose loss(step, rest) adds to rest(step).loss')
     return loss
 
@@ -148,9 +144,8 @@ class _Remember(TrainerCallback):
 @patch
 def train(self:MethodTrainer,
     resume_from_checkpoint:str|bool|None=None, # folder to go on from; True: the newest of `output_dir`
-    *args, # as for `Trainer`
-    **kwargs, # as for `Trainer`
-): # what the library returns
+    *args, **kwargs, # as for `Trainer`
+):
     "Train as the library does; methods get back what they knew"
     a = self.args
     folder = get_last_checkpoint(a.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
@@ -162,10 +157,7 @@ def train(self:MethodTrainer,
 
 # %% ../../nbs/training/02_method_trainer.ipynb #6e0668a7
 @patch
-def step(self:MethodTrainer,
-    model:nn.Module, # as the trainer wraps it
-    inputs:dict, # a batch
-)->Step: # what goes down the chain
+def step(self:MethodTrainer, model:nn.Module, inputs:dict)->Step: # what goes down the chain
     "Read the batch as a step; raises `XltError` when a column is missing"
     missing = [c for c in self.columns if c not in inputs]
     if missing:

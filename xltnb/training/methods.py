@@ -8,7 +8,7 @@ __all__ = ['Step', 'word_table', 'embedded', 'plus', 'draws', 'Out', 'positions'
 
 # %% ../../nbs/training/01_methods.ipynb #ef2748b9
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 
@@ -163,24 +163,17 @@ def run_model(
 class Replay:
     "The model at the end of one update's chain: each call replays the dropout of the first"
     def __init__(self, device:torch.device): # where the model lives
-        self.devices = [device] if device.type=='cuda' else []
-        self.state = None
+        self.devices,self.state = [device] if device.type=='cuda' else [], None
 
-    def _now(self): return torch.get_rng_state(), [torch.cuda.get_rng_state(d) for d in self.devices]
-
-    def __call__(self,
-        step:Step, # what to run
-    )->Out: # loss and logits
+    def __call__(self, step:Step)->Out:
         "Run the model"
-        first = self.state is None
-        if first: self.state = self._now()
-        with nullcontext() if first else torch.random.fork_rng(self.devices):
-            if not first: self._set(*self.state)
+        if self.state is None:
+            self.state = torch.get_rng_state(), [torch.cuda.get_rng_state(d) for d in self.devices]
             return run_model(step)
-
-    def _set(self, cpu, gpus):
-        torch.set_rng_state(cpu)
-        for d,s in zip(self.devices, gpus): torch.cuda.set_rng_state(s, d)
+        with torch.random.fork_rng(self.devices):
+            torch.set_rng_state(self.state[0])
+            for d,s in zip(self.devices, self.state[1]): torch.cuda.set_rng_state(s, d)
+            return run_model(step)
 
 # %% ../../nbs/training/01_methods.ipynb #fc989c5e
 class Method:
@@ -217,10 +210,8 @@ class Method:
         "List what a checkpoint has to keep of the method; most keep nothing"
         return {}
 
-    def load(self,
-        state:dict, # what `state` returned
-    ):
-        "Go on from a checkpoint"
+    def load(self, state:dict): # name -> tensor
+        "Go on from what `state` gave to a checkpoint"
 
     def __repr__(self): return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k,v in vars(self).items() if not k.startswith('_'))})"
 

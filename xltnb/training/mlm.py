@@ -53,13 +53,12 @@ def tokenise(
     langs, # language of each
     items, # number of the English sentence of each
     tokenizer:PreTrainedTokenizerFast, # of the encoder
-    chunk:int=4096, # sentences at a time
 )->Corpus:
     "Cut all sentences into subwords, without special tokens"
     names = tuple(sorted(set(langs)))
     parts = []
-    for at in range(0, len(texts), chunk):
-        parts += [np.array(e.ids, np.int32) for e in engine(tokenizer).encode_batch(texts[at:at+chunk], add_special_tokens=False)]
+    for at in range(0, len(texts), 4096):
+        parts += [np.array(e.ids, np.int32) for e in engine(tokenizer).encode_batch(texts[at:at+4096], add_special_tokens=False)]
     ends = np.cumsum([0,*map(len,parts)])
     return Corpus(np.concatenate(parts), ends, np.array([names.index(l) for l in langs], np.uint8), np.array(items, np.int32), names)
 
@@ -167,16 +166,12 @@ class Batch:
     kind:str = 'plain' # 'plain', 'dual' or 'tlm'
     lang:np.ndarray|None = None # int64 [B,T] place of each token's language; -1 at special tokens
 
-    def to(self,
-        device, # of the model
-    )->'Batch':
+    def to(self, device)->'Batch':
         "Copy the tensors to where the model is"
         return replace(self, **{k: upload(v, device) for k,v in vars(self).items() if isinstance(v, Tensor)})
 
-    def parts(self,
-        rows:int, # a part
-    )->list: # of `Batch`
-        "Cut the batch into parts that are read one after the other"
+    def parts(self, rows:int)->list: # of `Batch`
+        "Cut the batch into parts of so many `rows`, which are read one after the other"
         B,T = self.ids.shape
         def part(a):
             mine = (self.place>=a*T) & (self.place<(a+rows)*T)
@@ -212,8 +207,7 @@ def pack(
     block:int, # tokens in a row
 )->np.ndarray: # int64 [R,block]
     "Frame sentences, put them one after the other and cut rows; what fills no row is left"
-    flat = np.concatenate([x for s in sentences for x in ([frame.bos], s,
-                                                          [frame.eos])]).astype(np.int64) if sentences else np.zeros(0,np.int64)
+    flat = np.concatenate([np.zeros(0, np.int64), *(x for s in sentences for x in ([frame.bos], s, [frame.eos]))])
     return flat[:len(flat)//block*block].reshape(-1,block)
 
 # %% ../../nbs/training/11_mlm.ipynb #4ad75391
@@ -317,9 +311,8 @@ def mlm_head(
     if hasattr(head,'transform'): return head.transform, head.bias
     head = getattr(model,'lm_head',None)
     if hasattr(head,'layer_norm'): return lambda hid: head.layer_norm(nn.functional.gelu(head.dense(hid))), head.bias
-    known = 'bert, roberta, xlm-roberta or deberta-v2'
     raise XltError(f'no head for masked words is known here for an encoder of type {model.config.model_type!r}: use one of '
-                   f'the layout {known}')
+                   'the layout bert, roberta, xlm-roberta or deberta-v2')
 
 # %% ../../nbs/training/11_mlm.ipynb #5de2b433
 def masked_states(

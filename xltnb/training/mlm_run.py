@@ -148,19 +148,14 @@ def chunks(self:MLMRun)->int:
     return -(-len(self.order)//self.sentences)
 
 @patch
-def chunk(self:MLMRun,
-    number:int, # of the chunk
-)->list: # of `Batch`
+def chunk(self:MLMRun, number:int)->list: # of `Batch`
     "Make batches of a part of the order, which starts again, with other masks, where long sentences were cut and it ends too early"
     rows = self.order[number%self.chunks*self.sentences:][:self.sentences]
     return batches(self.corpus, rows, self.cfg, self.frame, (number,), self.english)
 
 # %% ../../nbs/training/12_mlm_run.ipynb #23324d3b
 @patch
-def count(self:MLMRun,
-    batch:Batch, # that was read
-    seconds:float, # that it took
-):
+def count(self:MLMRun, batch:Batch, seconds:float):
     "Note what an update has read, language by language"
     read = np.bincount(batch.lang[batch.lang>=0], minlength=len(self.corpus.langs))
     self.at.per_language = {l: self.at.per_language.get(l,0)+int(n) for l,n in zip(self.corpus.langs, read)}
@@ -168,13 +163,6 @@ def count(self:MLMRun,
     self.at.seconds += seconds
     self.at.updates += 1
     self.at.batch += 1
-
-# %% ../../nbs/training/12_mlm_run.ipynb #8a7e1fd9
-@patch
-def next_chunk(self:MLMRun):
-    "Note that a chunk is done"
-    self.at.chunk += 1
-    self.at.batch = 0
 
 # %% ../../nbs/training/12_mlm_run.ipynb #07ee8141
 @patch
@@ -209,20 +197,16 @@ def resume(self:MLMRun):
     self.at = Progress(**at)
 
 # %% ../../nbs/training/12_mlm_run.ipynb #cad5ffbf
-def _means(seen):
-    "Kind of batch -> mean loss and share right, weighted by predictions"
-    return {k: np.average([v[:2] for v in vs], 0, [v[2] for v in vs]).round(4).tolist() for k,vs in seen.items()}
-
 @patch
 def report(self:MLMRun,
     seen:dict, # kind of batch -> (loss, share right, predictions) of each update
     log:Callable, # is told
 ):
     "Add a point to the curve, tell it, write a checkpoint"
-    self.at.curve.append((self.at.tokens, _means(seen)))
+    means = {k: np.average([v[:2] for v in vs], 0, [v[2] for v in vs]).round(4).tolist() for k,vs in seen.items()}
+    self.at.curve.append((self.at.tokens, means))
     rate = self.at.tokens/max(self.at.seconds, 1e-9)
-    log(f'{100*self.progress:5.1f} %, update {self.at.updates}, {self.at.tokens/1e6:.2f} M tokens, {rate:.0f} tokens/s, '
-        f'{self.at.curve[-1][1]}')
+    log(f'{100*self.progress:5.1f} %, update {self.at.updates}, {self.at.tokens/1e6:.2f} M tokens, {rate:.0f} tokens/s, {means}')
     self.save()
 
 # %% ../../nbs/training/12_mlm_run.ipynb #1ba7ea74
@@ -246,7 +230,7 @@ def train(self:MLMRun,
             if time.monotonic()-told>every:
                 self.report(seen, log)
                 seen,told = {}, time.monotonic()
-        else: self.next_chunk()
+        else: self.at.chunk,self.at.batch = self.at.chunk+1, 0
     if seen: self.report(seen, log)
     else: self.save()
     self.model.eval()
