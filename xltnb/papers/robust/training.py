@@ -127,8 +127,8 @@ def run_robust(
     for m in ft.methods: facts |= m.facts()
     res = Result(**transfer_fields(z, pairs, source=z.main(z.source), avg=avg, **dev, slope=slope(z, cfg.task), **facts))
     if grid: res.curves['grid'] = grid
-    res.provenance |= dict(data=task.fingerprint(), trained=trained_weights(cfg.encoder, ctx.cache))
-    res.provenance |= dict(updates=ft.state.global_step, train_s=ft.state.log_history[-1].get('train_runtime'))
+    res.provenance |= dict(data=task.fingerprint(), trained=trained_weights(cfg.encoder, ctx.cache), updates=ft.state.global_step,
+                           train_s=ft.state.log_history[-1].get('train_runtime'))
     return res
 
 # %% ../../../nbs/papers/robust/05_training.ipynb #frz1code2
