@@ -28,8 +28,7 @@ def radius_fig(
     runs:Mapping[str,Sequence[Record]], # name -> runs with a grid
 )->go.Figure:
     "Draw dev accuracy over the radius, the rule's choice and, where targets have dev rows, the oracle's; raises `XltError` without a grid"
-    runs = {k: [r for r in rs if 'grid' in r.curves] for k,rs in runs.items()}
-    runs = {k: rs for k,rs in runs.items() if rs}
+    runs = {k: found for k,rs in runs.items() if (found := [r for r in rs if 'grid' in r.curves])}
     if not runs: raise XltError('none of these runs has a grid of radii')
     cols = min(3, len(runs)); rows = -(-len(runs)//cols)
     there = [[{} if r*cols+c<len(runs) else None for c in range(cols)] for r in range(rows)] # no axes where there is nothing to draw

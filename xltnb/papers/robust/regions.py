@@ -34,9 +34,9 @@ class Points:
 
 # %% ../../../nbs/papers/robust/03_regions.ipynb #aa43eb17
 @lru_cache(4)
-def _by_id(task, split):
-    "language -> id -> row"
-    return {l: {r['id']: r for r in task.rows(l, split)} for l in task.languages}
+def _by_id(task):
+    "language -> id -> dev row"
+    return {l: {r['id']: r for r in task.rows(l, 'validation')} for l in task.languages}
 
 # %% ../../../nbs/papers/robust/03_regions.ipynb #04515254
 class Around:
@@ -44,12 +44,11 @@ class Around:
     def __init__(self,
         classifier:Classifier, # the classifier
         task:Task, # of parallel rows
-        ident:str, # `id` of the row; raises `XltError` if there is none
-        split:str='validation', # where it stands
+        ident:str, # `id` of the dev row; raises `XltError` if there is none
         seed:int=0, # tells random draws apart
     ):
-        rows = _by_id(task, split)
-        check_name(ident, rows[task.source], f'row of {task.name} ({split})')
+        rows = _by_id(task)
+        check_name(ident, rows[task.source], f'row of {task.name} (validation)')
         self.classifier,self.ident,self.seed = classifier, ident, seed
         self.texts = {l: rows[l][ident]['text'] for l in task.languages if ident in rows[l]} # the source first
         self.text,self.label = self.texts[task.source], rows[task.source][ident]['label']
