@@ -49,6 +49,7 @@ BOARD_CONTROLS = ('plain', 'words', 'subwords')
 TRAINED_ROWS = dict(
     consistency=(call('Consistency', views=1, lower=True, punct=True),),
     salt_average=BOARD_ROWS['mixed']) # rows of fine-tuning alone
+
 def board_words(
     row:str, # a name of the table
     scale:str, # 'frozen' or 'finetune'
@@ -56,8 +57,6 @@ def board_words(
     "Write a row's methods in words; SALT mixes finished vectors where the encoder is frozen, as on its own pages"
     words = [str(c) for c in (BOARD_ROWS | TRAINED_ROWS)[row]]
     return tuple(w.replace('EmbedMixup', 'VectorMixup') if (row,scale)==('salt','frozen') else w for w in words)
-
-_TRAINING = dict(salt_average=dict(looks=3, select='average')) # the mean of three checkpoints
 
 # %% ../../nbs/leaderboard/00_rows.ipynb #283e6f5b
 _PAIRS = ('salt','plain'), ('salt_adv','mixed'), ('switch','subwords')
@@ -177,17 +176,17 @@ def check_files(
 def _filled(cfg, row, words):
     "A row's configuration: at the frozen scale methods that act in training get as much weight of originals"
     beside = any(w.startswith(('ADV','RSRP','EmbedMixup')) for w in words) and cfg.scale=='frozen'
-    frozen,fine = replace(cfg.frozen, originals=float(beside)), replace(cfg.fine, **_TRAINING.get(row, {}))
-    return replace(cfg, methods=tuple(words), frozen=frozen, fine=fine)
+    fine = replace(cfg.fine, looks=3, select='average') if row=='salt_average' else cfg.fine # the mean of three checkpoints
+    return replace(cfg, methods=tuple(words), frozen=replace(cfg.frozen, originals=float(beside)), fine=fine)
 
 _SECONDS = dict(plain=3., rsda=5., words=5., rsrp=5., adv=13., salt=12., mixed=17., switch=22., subwords=18., salt_adv=40., salt_rsrp=12.,
                 switch_adv=22., switch_rsda=90.) # of a frozen run at `laptop`: medians of the committed records
-_READING,_ASKING = 60., 60. # the first run of a study reads all test rows, the first that switches asks about all sentences
+_FIRST = 60. # more: the first run of a study reads all test rows, the first that switches asks about all sentences
 
 def _cost(cfg, row, cost, first):
     "Core-seconds of a run"
     if cfg.scale!='frozen' or cost<10: return cost
-    return _SECONDS.get(row, cost)+first*(_READING*(row=='plain')+_ASKING*(row=='salt'))
+    return _SECONDS.get(row, cost)+_FIRST*(first and row in ('plain','salt'))
 
 # %% ../../nbs/leaderboard/00_rows.ipynb #9e8e300a
 def _check_rows(rows, studies, preset):

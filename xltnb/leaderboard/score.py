@@ -119,8 +119,6 @@ def _check_columns(text, made):
         raise XltError(f'{text} reads the column {read[0]!r}, and no method of the row writes it: chain one that does, such as '
                        "'EmbedMixup() + SelfSwitch(copies=1, rows=False)'")
 
-def _kinds(made): return tuple(k for k in Method.kinds if all(k in m.kinds for m in made))
-
 def _read_methods(text):
     "The methods of a row in words, and the kinds of tasks that all of them serve; a wrong name or argument ends here"
     words = tuple(w.strip() for w in re.split(r'(?<=\))\s*\+\s*', text))
@@ -130,7 +128,8 @@ def _read_methods(text):
     calls = [own[w][1] if w in own else read_call(w) for w in words]
     made = make_methods(calls, classes, table={'big': ('large',)}, model='e5-small-mlm', also=['one sentence'])
     _check_columns(text, made)
-    return tuple(f'{own[w][0]}:{c}' if w in own else str(c) for w,c in zip(words, calls)), _kinds(made)
+    kinds = tuple(k for k in Method.kinds if all(k in m.kinds for m in made))
+    return tuple(f'{own[w][0]}:{c}' if w in own else str(c) for w,c in zip(words, calls)), kinds
 
 def _kind_of(job):
     "Kind of a job's task, one of the package's or one from a folder"

@@ -7,7 +7,7 @@ __all__ = ['BENCHMARKS', 'board_table', 'board_languages', 'row_code', 'comparis
 
 # %% ../../nbs/leaderboard/02_table.ipynb #3c58653a
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from statistics import mean, median
 
 import numpy as np
@@ -74,11 +74,10 @@ def row_code(
 def comparisons(
     runs:Iterable[Record], # with the labels of their jobs
     scale:str='frozen', # 'frozen' or 'finetune'
-    planned:Sequence[tuple]=BOARD_PLANNED, # (task, row, row it is compared with)
 )->pd.DataFrame: # points, p and Holm's p; comparisons without runs have n = 0
     "Judge the comparisons that were named before the runs, corrected for their number"
     rows,found = by_task(runs, scale), []
-    for task,a,b in planned:
+    for task,a,b in BOARD_PLANNED:
         x = compared(rows.get(task, {}).get(a, ()), rows.get(task, {}).get(b, ()))
         value = dict.fromkeys(('gain','low','high','p'), np.nan)
         if x: value = dict(gain=x.effect, low=x.low, high=x.high, p=x.p)
@@ -95,8 +94,7 @@ def leaderboard_fig(
     "Draw the gain of every method over plain training, best first, one dot a draw"
     runs = list(runs)
     order = [r for r in board_table(runs, task, scale).method if r!='plain']
-    arms:Mapping = by_task(runs, scale)[task]
-    return gains_fig(dict(plain=arms['plain']) | {r: arms[r] for r in order})
+    return gains_fig(by_task(runs, scale)[task], rows=('plain', *order))
 
 # %% ../../nbs/leaderboard/02_table.ipynb #475265cb
 BENCHMARKS = dict(wikiann='WikiANN (F1)', xnli='XNLI', xnli_slow='XNLI, half the rate') # task of a study -> column

@@ -6,6 +6,7 @@
 __all__ = ['RSDA', 'Repeat']
 
 # %% ../../../nbs/papers/robust/01_augmentation.ipynb #2ae54930
+from functools import partial
 from string import punctuation
 from zlib import crc32
 
@@ -48,17 +49,9 @@ class RSDA(Method):
     ): # rows
         "Append the copies, in order: all rows once, then all rows again"
         if self.random: self._words = words_to_draw(_texts_of(data), self.lower, self.punct)
-        copies = [self.copy(data, ctx.seed, i) for i in range(self.copies)]
+        copies = [swapped(data, self.change, 'RSDA', ctx.seed, i, shared=self.shared) for i in range(self.copies)]
         self._facts = dict(swapped=float(np.mean([fraction_swapped(data, c) for c in copies])))
         return concatenate_datasets([data]*self.originals + copies)
-
-    def copy(self,
-        data, # rows
-        seed:int, # of the run
-        number:int, # which copy
-    ): # rows
-        "Copy every row once, with words replaced"
-        return swapped(data, self.change, 'RSDA', seed, number, shared=self.shared)
 
 # %% ../../../nbs/papers/robust/01_augmentation.ipynb #4f1f06e5
 def _word_draws(rng):
@@ -72,20 +65,12 @@ def change(self:RSDA,
     text:str, # a sentence
     rng:np.random.Generator, # where the draws come from
 )->str:
-    "Change a sentence by one draw"
-    if not self.shared: return self.draw(text, rng)
-    of = _word_draws(rng)
-    return ' '.join(self.draw(w, of(w)) for w in text.split(' '))
-
-# %% ../../../nbs/papers/robust/01_augmentation.ipynb #89f79792
-@patch
-def draw(self:RSDA,
-    text:str, # a sentence or a word
-    rng:np.random.Generator, # where the draws come from
-)->str:
     "Replace words by synonyms, or by random words"
-    if self.random: return random_words(text, self.table, rng, self._words, lower=self.lower, strip_punct=self.punct)
-    return replace_words(text, self.table, rng, lower=self.lower, strip_punct=self.punct)
+    look = dict(lower=self.lower, strip_punct=self.punct)
+    draw = partial(random_words, vocab=self._words, **look) if self.random else partial(replace_words, **look)
+    if not self.shared: return draw(text, self.table, rng)
+    of = _word_draws(rng)
+    return ' '.join(draw(w, self.table, of(w)) for w in text.split(' '))
 
 # %% ../../../nbs/papers/robust/01_augmentation.ipynb #f9042be3
 class Repeat(Method):

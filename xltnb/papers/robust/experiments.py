@@ -173,17 +173,15 @@ def _mechanism(plain_s, test):
     return dict(infer=study('inference', plain=10, rsda=10), para=study('paraphrase'), worlds=worlds)
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #91de32c3
-def _published(task, langs, encoder):
-    "The released recipe"
-    fine = FineCfg(epochs=5., **PRINTED_RECIPE)
-    return RobustCfg(task, 0, 0, langs, encoder, synonyms='counterfitted', matrix=langs, matrix_items=10**6, fine=fine)
-
 def _printed_studies():
-    "PAWS-X and XNLI with both encoders"
+    "PAWS-X and XNLI with both encoders, by the released recipe"
     rows = ('plain','matched','rsda','random','english','rsrp','adv','lookup')
-    tasks = (('pawsx', PAWSX, 10, 3., 200.), ('xnli', XNLI, 3, 1., 1300.))
-    return {f'{t}{s}': RobustStudy(_published(t, langs, enc), n, rows, 5, cost, passes, exact=True)
-            for t,langs,n,passes,cost in tasks for s,enc in ENCODERS}
+    def study(task, langs, encoder, n, passes, cost):
+        cfg = RobustCfg(task, 0, 0, langs, encoder, synonyms='counterfitted', matrix=langs, matrix_items=10**6,
+                        fine=FineCfg(epochs=5., **PRINTED_RECIPE))
+        return RobustStudy(cfg, n, rows, 5, cost, passes, exact=True)
+    tasks = ('pawsx', PAWSX, 10, 3., 200.), ('xnli', XNLI, 3, 1., 1300.)
+    return {t+s: study(t, langs, enc, *more) for t,langs,*more in tasks for s,enc in ENCODERS}
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #78fc907c
 def _smoke_studies():

@@ -28,18 +28,6 @@ def _trace(name, colour, mode='markers', **marker):
     return go.Scatter(x=[], y=[], mode=mode, name=name, marker=dict(color=colour, size=8, **marker), line=dict(color=colour, width=1.5),
                       textposition='top center', textfont=dict(size=11), hovertemplate='%{customdata}<extra>'+name+'</extra>')
 
-def _empty_region()->go.Figure:
-    "Every trace in its place, without points"
-    looks = [('translation, read rightly', COLOURS['probe'], 'markers+text', {}),
-             ('translation, read wrongly', COLOURS['target'], 'markers+text', dict(symbol='circle-open')),
-             ('synonyms', COLOURS['anchors'], 'markers', dict(symbol='diamond')),
-             ('noise', fade(QUIET, .6), 'markers', {}), ('attack', COLOURS['source'], 'lines+markers', dict(symbol='x')),
-             ('the sentence', INK, 'markers', dict(symbol='star'))]
-    fig = go.Figure([_trace(name, colour, mode, **marker) for name,colour,mode,marker in looks])
-    fig.update_xaxes(range=_SPAN[0], title='how far the vector of the sentence moved (its length is 1)')
-    fig.update_yaxes(range=_SPAN[1], title='probability of the right category')
-    return dress(fig, '', ' ', height=430, lines=2)
-
 # %% ../../../nbs/papers/robust/07_explorer.ipynb #50cfd72d
 def _data(p:Points, keep=slice(None), label=None)->dict:
     "Points as trace data"
@@ -88,7 +76,7 @@ class RegionExplorer(Explorer):
 def view(self:RegionExplorer)->tuple[list[dict],dict]: # of each trace, of the layout
     "Compute trace data and titles for the current settings"
     around,rho = self.once('around'), self.value('radius')
-    path,n = self.once('path', _RADII[1:], self.value('steps')), _RADII.index(rho)
+    path,n = self.once('attack', _RADII[1:], self.value('steps')), _RADII.index(rho)
     here = around.here
     joined = (np.concatenate([getattr(here, f), getattr(path, f)[:n]]) for f in ('moved','right','answer'))
     attack = Points(('attack of 0', *path.names[:n]), *joined)
@@ -106,7 +94,15 @@ def view(self:RegionExplorer)->tuple[list[dict],dict]: # of each trace, of the l
 @patch
 def blank(self:RegionExplorer)->go.Figure: # with every trace
     "Draw every trace in its place, without points"
-    return _empty_region()
+    looks = [('translation, read rightly', COLOURS['probe'], 'markers+text', {}),
+             ('translation, read wrongly', COLOURS['target'], 'markers+text', dict(symbol='circle-open')),
+             ('synonyms', COLOURS['anchors'], 'markers', dict(symbol='diamond')),
+             ('noise', fade(QUIET, .6), 'markers', {}), ('attack', COLOURS['source'], 'lines+markers', dict(symbol='x')),
+             ('the sentence', INK, 'markers', dict(symbol='star'))]
+    fig = go.Figure([_trace(name, colour, mode, **marker) for name,colour,mode,marker in looks])
+    fig.update_xaxes(range=_SPAN[0], title='how far the vector of the sentence moved (its length is 1)')
+    fig.update_yaxes(range=_SPAN[1], title='probability of the right category')
+    return dress(fig, '', ' ', height=430, lines=2)
 
 # %% ../../../nbs/papers/robust/07_explorer.ipynb #a90b3c19
 @patch

@@ -28,8 +28,7 @@ def radius_fig(
     runs:Mapping[str,Sequence[Record]], # name -> runs with a grid
 )->go.Figure:
     "Draw dev accuracy over the radius, the rule's choice and, where targets have dev rows, the oracle's; raises `XltError` without a grid"
-    runs = {k: [r for r in rs if 'grid' in r.curves] for k,rs in runs.items()}
-    runs = {k: rs for k,rs in runs.items() if rs}
+    runs = {k: found for k,rs in runs.items() if (found := [r for r in rs if 'grid' in r.curves])}
     if not runs: raise XltError('none of these runs has a grid of radii')
     cols = min(3, len(runs)); rows = -(-len(runs)//cols)
     there = [[{} if r*cols+c<len(runs) else None for c in range(cols)] for r in range(rows)] # no axes where there is nothing to draw
@@ -106,13 +105,12 @@ def distance_fig(
     runs:Sequence[Record], # of one row
     base:Sequence[Record], # of plain training
     distance, # function of a language
-    source:str='en', # left out
 )->go.Figure:
     "Draw the gain of each language over its distance from the source, every seed's dot and the line of least squares"
     by = {r.seed: r for r in base}
     both = [(r, by[r.seed]) for r in runs if r.seed in by]
     if not both: raise XltError('these rows have no seed in common')
-    langs = [l for l in both[0][0].per_language if l!=source]
+    langs = [l for l in both[0][0].per_language if l!='en']
     far = np.array([distance(l) for l in langs])
     d = np.array([[r.metrics[l]-b.metrics[l] for l in langs] for r,b in both])*100
     fig = go.Figure(go.Scatter(x=np.tile(far, len(d)), y=d.ravel(), mode='markers', showlegend=False, hoverinfo='skip',
@@ -122,8 +120,8 @@ def distance_fig(
                              hovertext=langs, textposition='top center', showlegend=False,
                              marker=dict(size=9, color=COLOURS['target'])))
     k,at = np.polyfit(far, d.mean(0), 1), np.array([far.min(), far.max()])
-    line = dict(color=QUIET, dash='dot')
-    fig.add_trace(go.Scatter(x=at, y=np.polyval(k, at), mode='lines', line=line, showlegend=False, hoverinfo='skip'))
+    fig.add_trace(go.Scatter(x=at, y=np.polyval(k, at), mode='lines', line=dict(color=QUIET, dash='dot'), showlegend=False,
+                             hoverinfo='skip'))
     fig.add_hline(y=0, line=dict(color=INK, width=1))
     slopes = mean_ci(np.array([np.polyfit(far, x, 1)[0] for x in d]))
     fig.update_xaxes(title='distance from the source').update_yaxes(title='points gained')

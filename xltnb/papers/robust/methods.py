@@ -67,11 +67,6 @@ def ascent(
     "Find the steepest direction of length 1 for each token"
     return grad.sign() if norm=='linf' else grad/grad.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
-# %% ../../../nbs/papers/robust/00_methods.ipynb #56524ed0
-def _blend(a, b, share):
-    "A mean of two losses, the second weighed with `share`; the logits of the first"
-    return Out((1-share)*a.loss + share*b.loss, a.logits, a.raw)
-
 # %% ../../../nbs/papers/robust/00_methods.ipynb #4a0bfc64
 _NORMS = ('l2', 'linf')
 
@@ -101,7 +96,7 @@ class ADV(Method):
         if not (self.rho and self.steps): return rest(step)
         step = embedded(step)
         worst = rest(plus(step, self.attack(step, rest), self.site))
-        return _blend(worst, rest(step), self.clean) if self.clean else worst
+        return replace(worst, loss=(1-self.clean)*worst.loss + self.clean*rest(step).loss) if self.clean else worst
 
     def attack(self,
         step:Step, # with `emb` filled
@@ -110,7 +105,7 @@ class ADV(Method):
         "Find the displacement after K steps; the parameters gather no gradient on the way"
         eps,may = self.radius(step), reach(step, self.site)
         inner = replace(step, model=step.net, emb=step.emb.detach())
-        delta = self.begin(step, eps)*may
+        delta = self._begin(step, eps)*may
         for _ in range(self.steps):
             delta.requires_grad_()
             grad, = torch.autograd.grad(rest(plus(inner, delta, self.site)).loss, delta)
@@ -128,11 +123,8 @@ def radius(self:ADV,
 
 # %% ../../../nbs/papers/robust/00_methods.ipynb #b10a8595
 @patch
-def begin(self:ADV,
-    step:Step, # with `emb` filled
-    eps:Tensor, # radius
-)->Tensor: # [B,T,D]
-    "Choose where the ascent starts"
+def _begin(self:ADV, step, eps):
+    "Where the ascent starts, within radius `eps`"
     shape,device = _shape_of(step, self.site), step.ids.device
     if self.start=='zero': return torch.zeros(shape, device=device)
     g = draws(step, 'ADV')

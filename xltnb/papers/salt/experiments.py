@@ -130,11 +130,11 @@ def _frozen_studies():
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #9388abdc
 _WORLD_FINE = FineCfg(epochs=4., batch=32, lr=1e-3, head_lr=1e-3, warmup=.1, bf16='no')
 
-def _world_studies(seeds=28, cost=95.):
+def _world_studies():
     "With anchors, and without"
-    cfg = PretrainedWorldCfg(fine=_WORLD_FINE)
-    return dict(world=SaltStudy('salt.world', cfg, (*SALT_CORE, 'oracle', *_PARTS), seeds, cost/5),
-                bare=SaltStudy('salt.world', replace(cfg, anchors=0.), SALT_CORE, seeds, cost/5),
+    cfg,cost = PretrainedWorldCfg(fine=_WORLD_FINE), 95.
+    return dict(world=SaltStudy('salt.world', cfg, (*SALT_CORE, 'oracle', *_PARTS), 28, cost/5),
+                bare=SaltStudy('salt.world', replace(cfg, anchors=0.), SALT_CORE, 28, cost/5),
                 curve=SaltStudy('salt.world', cfg, ('plain', 'salt', *CURVE, 'oracle'), 6, cost/7, first=101))
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #2cac020f
@@ -181,7 +181,7 @@ def _printed_studies():
     fine = FineCfg(epochs=1., **PRINTED_RECIPE)
     def study(task, langs, enc, cost):
         cfg = SaltCfg(task, 0, 0, langs, enc, mlm=enc, matrix=langs, matrix_items=10**6, fine=fine)
-        return SaltStudy('salt.finetune', cfg, (*SALT_CORE, *_PARTS, 'english', 'mask', 'synonyms', 'classic'), 5, cost, 1)
+        return SaltStudy('salt.finetune', cfg, _FULL, 5, cost, 1)
     return {t+s: study(t, langs, enc, cost) for t,langs,cost in (('pawsx', PAWSX, 250.), ('xnli', XNLI, 1500.)) for s,enc in ENCODERS}
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #22ef9ba7

@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 
 from .experiments import ABLATIONS, salt_row, salt_studies
 from ...stats import mean_ci
-from ...studies.gains import by_task, gains, gains_fig, over
+from ...studies.gains import by_task, gains, gains_fig, over, paired
 from ...figures.look import COLOURS, INK, drawing, dress, grouped, needed, report_figures
 from ...records.record import Record
 
@@ -90,15 +90,12 @@ def _scales_title(t):
 # %% ../../../nbs/papers/salt/08_figures.ipynb #069e4d05
 def languages_df(
     rows:Mapping[str,Sequence[Record]], # row -> its runs
-    row:str='salt', # compared
-    base:str='plain', # with this one
-)->pd.DataFrame: # language -> base, row, gain, in points; the largest gain first
-    "Average the accuracy of two rows in every language, over the seeds that both have"
-    seeds = {r.seed for r in rows[row]} & {r.seed for r in rows[base]}
-    mean = lambda which, l: 100*float(np.mean([r.metrics[l] for r in rows[which] if r.seed in seeds]))
-    langs = list(rows[row][0].per_language)
-    t = pd.DataFrame({w: [mean(w, l) for l in langs] for w in (base,row)}, index=langs)
-    return t.assign(gain=t[row]-t[base]).sort_values('gain', ascending=False).round(1)
+)->pd.DataFrame: # language -> plain, salt, gain, in points; the largest gain first
+    "Average the accuracy of plain training and of SALT in every language, over the seeds that both have"
+    seeds = {r.seed for r in rows['salt']} & {r.seed for r in rows['plain']}
+    mean = lambda row, l: 100*float(np.mean([r.metrics[l] for r in rows[row] if r.seed in seeds]))
+    t = pd.DataFrame({row: {l: mean(row, l) for l in rows['salt'][0].per_language} for row in ('plain','salt')})
+    return t.assign(gain=t.salt-t.plain).sort_values('gain', ascending=False).round(1)
 
 # %% ../../../nbs/papers/salt/08_figures.ipynb #e3f8ba7a
 def ablation_df(
@@ -128,12 +125,11 @@ def curve_df(
 # %% ../../../nbs/papers/salt/08_figures.ipynb #bf687cf3
 def reached(
     curve:pd.DataFrame, # of `curve_df`
-    share:float=.5, # of the way from random words to the true ones
 )->float: # fraction right; NaN without both ends, and where the true words gain no more than random ones
-    "Find the fraction of right substitutes that brings SALT this share of the way from random words to the true ones"
+    "Find the fraction of right substitutes that brings SALT half of the way from random words to the true ones"
     t = curve.drop('salt', errors='ignore')
     if not {'right0','oracle'}<={*t.index} or t.gain['oracle']<=t.gain['right0']: return float('nan')
-    aim = t.gain['right0']+share*(t.gain['oracle']-t.gain['right0'])
+    aim = t.gain['right0']+.5*(t.gain['oracle']-t.gain['right0'])
     i = int(np.argmax(t.gain>=aim))
     (a,b),(x,y) = t.right.iloc[i-1:i+1], t.gain.iloc[i-1:i+1]
     return float(a+(b-a)*(aim-x)/(y-x))
@@ -163,24 +159,22 @@ def curve_fig(
 # %% ../../../nbs/papers/salt/08_figures.ipynb #1295ba9e
 def switched_df(
     studies:Mapping[str,Mapping], # study -> row -> runs
-    rows:Sequence[str]=('salt','random'), # those that switch words
 )->pd.DataFrame: # one line a study and row, in per cent of all subwords
     "Say what a copy exchanges, and the eight commonest scripts of the substitutes; raises `XltError` where no run switched words"
     def line(rs):
         curves = [r.curves['scripts'] for r in rs if 'scripts' in r.curves]
         of = pd.DataFrame([dict(zip(c['script'], c['fraction'])) for c in curves]).fillna(0).mean()
         return dict(switched=np.mean([r.metrics['switched'] for r in rs])) | of.sort_values(ascending=False).head(8).to_dict()
-    found = {f'{s}, {r}': line(of[r]) for s,of in studies.items() for r in rows if r in of and 'switched' in of[r][0].metrics}
+    found = {f'{s}, {r}': line(of[r]) for s,of in studies.items() for r in ('salt','random') if r in of and 'switched' in of[r][0].metrics}
     needed(found, 'switched words')
     return (100*pd.DataFrame(found).T).round(1).fillna(0)
 
 # %% ../../../nbs/papers/salt/08_figures.ipynb #91e284f9
 def right_df(
     studies:Mapping[str,Mapping], # study -> row -> runs
-    row:str='salt', # who proposes
 )->pd.DataFrame: # one line a study, in per cent of the substitutes
-    "Say how often a proposal is the true counterpart; raises `XltError` where no run was in an invented world"
-    known = {s: rows[row] for s,rows in studies.items() if row in rows and 'right_dual' in rows[row][0].metrics}
+    "Say how often a proposal of SALT is the true counterpart; raises `XltError` where no run was in an invented world"
+    known = {s: rows['salt'] for s,rows in studies.items() if 'salt' in rows and 'right_dual' in rows['salt'][0].metrics}
     needed(known, 'proposals in invented worlds')
     line = lambda rs: {c: 100*np.mean([r.metrics[f'right_{c}'] for r in rs]) for c in ('dual','unmasked','masked','chance')}
     return pd.DataFrame({s: line(rs) | dict(worlds=len(rs)) for s,rs in known.items()}).T.round(1).astype(dict(worlds=int))
@@ -198,19 +192,17 @@ def oracle_df(
 # %% ../../../nbs/papers/salt/08_figures.ipynb #4db9e86d
 def processors_df(
     studies:Mapping[str,Mapping], # study -> row -> runs
-    row:str='salt', # compared
-    base:str='random', # with this one
 )->pd.DataFrame: # one line a study and processor: gain in points, low, high, worlds
-    "Compare two rows on each kind of processor, and on all"
-    def line(name, kind, rs, by):
-        d = [100*(r.metrics['targets']-by[r.seed].metrics['targets']) for r in rs]
+    "Compare SALT with random words on each kind of processor, and on all"
+    def line(name, kind, rs, random):
+        d = paired(rs, random)
         return dict(study=name, processor=kind, **dict(zip(('gain','low','high'), mean_ci(d))), worlds=len(d))
     found = []
     for name,rows in studies.items():
-        by = {r.seed: r for r in rows.get(base, ())}
-        kinds = grouped([r for r in rows.get(row, ()) if r.seed in by], lambda r: r.provenance.get('cpu', 'unknown').split('(')[0])
+        seeds = {r.seed for r in rows.get('random', ())}
+        kinds = grouped([r for r in rows.get('salt', ()) if r.seed in seeds], lambda r: r.provenance.get('cpu', 'unknown').split('(')[0])
         both = {'both': [r for rs in kinds.values() for r in rs]} if len(kinds)>1 else {}
-        found += [line(name, kind, rs, by) for kind,rs in (dict(sorted(kinds.items()))|both).items()]
+        found += [line(name, kind, rs, rows['random']) for kind,rs in (dict(sorted(kinds.items()))|both).items()]
     return pd.DataFrame(found, columns=['study','processor','gain','low','high','worlds']).set_index(['study','processor']).round(1)
 
 # %% ../../../nbs/papers/salt/08_figures.ipynb #d09d6690

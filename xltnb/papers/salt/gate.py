@@ -29,20 +29,16 @@ def masked_accuracy(
     model:PreTrainedModel, # with a head for masked words
     tokenizer:PreTrainedTokenizerFast, # its tokenizer
     corpus:Corpus, # text, of which the held-out part is used
-    rate:float=0.15, # fraction of subwords to hide
     most:int=60, # sentences a language
-    batch:int=20, # sentences at a time
 )->dict: # language -> {'n': positions, 'accuracy': share that the head puts first}
     "Measure the fraction of hidden subwords that the head puts first, per language"
     frame,res = Frame.of(tokenizer, corpus), {}
     for lang in corpus.langs:
-        mine = corpus.where(True, lang)[:most]
-        rng = np.random.default_rng(seed_for('masked-accuracy', lang))
-        n = right = 0
-        rows = sorted((corpus[i][:126] for i in mine), key=len)
-        for at in range(0, len(rows), batch):
-            x = framed(rows[at:at+batch], frame)
-            b = hide(x, ~np.isin(x, [frame.bos,frame.eos,frame.pad]), rate, frame, rng)
+        rng,n,right = np.random.default_rng(seed_for('masked-accuracy', lang)), 0, 0
+        rows = sorted((corpus[i][:126] for i in corpus.where(True, lang)[:most]), key=len)
+        for at in range(0, len(rows), 20):
+            x = framed(rows[at:at+20], frame)
+            b = hide(x, ~np.isin(x, [frame.bos,frame.eos,frame.pad]), .15, frame, rng)
             n += len(b.place)
             right += masked_loss(model, b)[1].item()*len(b.place)
         res[lang] = dict(n=n, accuracy=right/max(1,n))
@@ -125,14 +121,14 @@ def _name_share(model, tokenizer, corpus, k=10):
     return {l: row(l, m) for l,m in means.items()}
 
 # %% ../../../nbs/papers/salt/01_gate.ipynb #3b5fc831
+_COPIED,_RIGHT = .6,.33 # least fraction of visible words that are put first, and of names whose first proposal is right
+
 def passing(
     report:dict, # from `gate`
-    copied:float=0.6, # fraction of visible words to be put first
-    right:float=0.33, # fraction of names whose first proposal must be right
 )->dict: # gate -> (languages that pass, languages, those that do not)
     "Count the languages that pass each gate on their own"
-    ok = dict(copied={l: r['copied']>=copied for l,r in report['copy'].items() if r['copied'] is not None},
-              proposals={l: r['top1']>=right for l,r in report['names'].items()})
+    ok = dict(copied={l: r['copied']>=_COPIED for l,r in report['copy'].items() if r['copied'] is not None},
+              proposals={l: r['top1']>=_RIGHT for l,r in report['names'].items()})
     return {k: (sum(v.values()), len(v), [l for l in v if not v[l]]) for k,v in ok.items()}
 
 # %% ../../../nbs/papers/salt/01_gate.ipynb #6046a1b1
@@ -140,16 +136,14 @@ def gate(
     model:PreTrainedModel, # with a head for masked words
     tokenizer:PreTrainedTokenizerFast, # its tokenizer
     corpus:Corpus, # the benchmark's text
-    copied:float=0.6, # fraction of visible words to be put first
-    right:float=0.33, # fraction of names whose first proposal must be right, mean over languages
 )->dict: # 'masked', 'copy' and 'names' per language, means over languages, 'passed', and 'alone' as `passing` gives it
     "Measure the whole report; `passed` looks at means over languages"
     masked,copy,names = masked_accuracy(model,tokenizer,corpus), _copy_share(model,tokenizer,corpus), _name_share(model,tokenizer,corpus)
     mean = lambda rows, key: float(np.mean([r[key] for r in rows.values() if r[key] is not None]))
     share,top,prop,rand = mean(copy,'copied'), *(mean(names, k) for k in ('top1','topk','random'))
     means = dict(masked_accuracy=mean(masked,'accuracy'), copied=share, top1=top, proposals=prop, random=rand, ratio=prop/rand)
-    alone = passing(dict(copy=copy, names=names), copied, right)
-    return dict(masked=masked, copy=copy, names=names, **means, passed=share>=copied and top>=right, alone=alone)
+    return dict(masked=masked, copy=copy, names=names, **means, passed=share>=_COPIED and top>=_RIGHT,
+                alone=passing(dict(copy=copy, names=names)))
 
 # %% ../../../nbs/papers/salt/01_gate.ipynb #9321778b
 def gate_table(

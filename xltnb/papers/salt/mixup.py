@@ -72,26 +72,22 @@ class EmbedMixup(Method):
     )->Out: # with the mixed row's logits
         "Compute the loss at the mixed rows, blended with the clean one"
         if self.lam==1 or self.clean==1: return rest(step)
-        lam = self.drawn(step)
-        mixed = self.classic(step, rest, lam) if self.kind=='classic' else rest(plus(step, (1-lam)*self.way(step), self.site))
+        lam = self._drawn(step)
+        mixed = self._classic(step, rest, lam) if self.kind=='classic' else rest(plus(step, (1-lam)*self._way(step), self.site))
         return replace(mixed, loss=(1-self.clean)*mixed.loss+self.clean*rest(step).loss) if self.clean else mixed
 
 # %% ../../../nbs/papers/salt/03_mixup.ipynb #a92837dd
 @patch
-def drawn(self:EmbedMixup,
-    step:Step, # this update
-)->Tensor: # [B,1,1] or [B,T,1]; for 'classic' one number
-    "Choose λ of this update"
+def _drawn(self:EmbedMixup, step):
+    "λ of this update, [B,1,1] or [B,T,1]; for 'classic' one number"
     shape = () if self.kind=='classic' else (*step.ids.shape, 1) if self.token else (len(step.ids), 1, 1)
     if self.lam is None: return beta_draws(shape, self.alpha, draws(step, 'EmbedMixup'))
     return torch.full(shape, float(self.lam), device=step.ids.device)
 
 # %% ../../../nbs/papers/salt/03_mixup.ipynb #acecb59f
 @patch
-def way(self:EmbedMixup,
-    step:Step, # this update
-)->Tensor: # [B,T,D]
-    "Compute what leads from each word to its counterpart; raises `XltError` where the two do not lie side by side"
+def _way(self:EmbedMixup, step):
+    "What leads from each word to its counterpart, [B,T,D]; raises `XltError` where the two do not lie side by side"
     if self.kind=='soft': return soft_way(step)
     other = step.extras['switched_ids']
     if other.shape!=step.ids.shape:
@@ -124,11 +120,7 @@ def _state_way(step, other):
 
 # %% ../../../nbs/papers/salt/03_mixup.ipynb #00a324a4
 @patch
-def classic(self:EmbedMixup,
-    step:Step, # this update
-    rest:Callable, # the remaining chain
-    lam:Tensor, # one number
-)->Out: # with the mixed rows' logits
+def _classic(self:EmbedMixup, step, rest, lam):
     "Mix each row with another of the batch, and mix their losses; raises `XltError` for labels of tokens or spans"
     labels = step.inputs.get('labels')
     if labels is None or labels.dim()!=1: raise XltError("kind='classic' mixes the labels of whole rows: use it for sentences and pairs")

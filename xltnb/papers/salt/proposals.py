@@ -42,13 +42,10 @@ def _named(tokenizer, size):
     if any(p[:1]=='▁' and len(p)>2 for p in pieces): return pieces
     if any(p[:2]=='##' for p in pieces):
         return [p[2:] if p[:2]=='##' and len(p)>2 else '▁'+p if any(c.isalnum() for c in p) else p for p in pieces]
-    if _word_level(tokenizer): return ['▁'+p if _letters(p) else p for p in pieces]
+    if type(getattr(getattr(tokenizer, 'backend_tokenizer', None), 'model', None)).__name__=='WordLevel':
+        return ['▁'+p if _letters(p) else p for p in pieces]
     raise XltError(f'{type(tokenizer).__name__} marks neither the first subword of a word (▁) nor the others (##): '
                    'switching needs to know where words start; use the tokenizer of XLM-R or of multilingual BERT')
-
-def _word_level(tokenizer):
-    "Is every token a whole word?"
-    return type(getattr(getattr(tokenizer, 'backend_tokenizer', None), 'model', None)).__name__=='WordLevel'
 
 def _letters(text):
     "Is every character a letter or a sign on one?"
@@ -88,11 +85,11 @@ def context_batch(
     most = _sentence_room(block, context)
     row = range(len(rows))
     if context=='dual': x,_ = pair_rows([(a[:most],a[:most],True) for a,_ in rows], frame, block)
+    elif context=='masked': x = framed([a[:most] for a,_ in rows], frame)
     else:
-        first = {id(a): a[:most] for a,_ in rows} if context=='unmasked' else {i: a[:most] for i,(a,_) in enumerate(rows)}
+        first = {id(a): a[:most] for a,_ in rows}
         number = {k: n for n,k in enumerate(first)}
-        x = framed(list(first.values()), frame)
-        if context=='unmasked': row = [number[id(a)] for a,_ in rows]
+        row,x = [number[id(a)] for a,_ in rows], framed(list(first.values()), frame)
     at = np.array([(min(len(a),most)+3 if context=='dual' else 1)+p for a,p in rows])
     flat = np.asarray(row)*x.shape[1]+at
     gold = x.ravel()[flat].copy()
@@ -132,12 +129,11 @@ def _asked_states(model, b):
 def batch_cuts(
     sizes:Sequence, # subwords of each sentence, ascending
     batch:int, # rows a batch may have
-    start:int=16, # subwords that a further batch costs
 )->list: # where batches start, and the end of the last one
-    "Cut rows into batches with as little padding as pays"
+    "Cut rows into batches with as little padding as pays; a further batch costs as much as 16 subwords"
     cost,back = [0], [0]
     for i,n in enumerate(sizes, 1):
-        c,j = min((cost[j]+(i-j)*n+start, j) for j in range(max(0,i-batch), i))
+        c,j = min((cost[j]+(i-j)*n+16, j) for j in range(max(0,i-batch), i))
         cost.append(c); back.append(j)
     cuts = [len(sizes)]
     while cuts[-1]: cuts.append(back[cuts[-1]])
@@ -180,20 +176,20 @@ def _groups(tokenizer, size):
     return torch.from_numpy(folded(_named(tokenizer, size)))
 
 # %% ../../../nbs/papers/salt/00_proposals.ipynb #402fda4a
+_LEAST = 5e-6 # fraction of a text that makes a subword English
+
 def english_pieces(
     pieces:Sequence, # of `word_pieces`
     *texts:np.ndarray, # ids of English texts: the task's own, and any other
-    least:float=5e-6, # fraction of a text that makes a subword English
 )->np.ndarray: # bool [V]
     "Mark the subwords that count as English; raises `XltError` for a text without words"
-    check_number(least, 'least fraction of an English subword', 0, 1, above=True)
     group = folded(pieces)
     found = np.zeros(len(pieces), bool)
     for ids in texts:
         if not len(ids):
             raise XltError('an English text is empty: without English text every English word would be proposed; pass sentences')
         uses = np.bincount(group[np.asarray(ids)], minlength=len(pieces))[group]
-        found |= uses>=max(1, least*len(ids))
+        found |= uses>=max(1, _LEAST*len(ids))
     if not texts: raise XltError('no English text: pass the ids of the task text, or of any English sentences')
     return found
 
@@ -210,7 +206,6 @@ def english_like(
     vectors:torch.Tensor, # [V,D] word embeddings
     pieces:Sequence, # of `word_pieces`
     english:np.ndarray, # bool [V], of `english_pieces`
-    ridge:float=1e-2, # shrinks the classifier
 )->np.ndarray: # bool [V], `english` and what resembles it
     "Add the Latin words whose embeddings look English"
     latin = np.array([p[:1]=='▁' and len(p)>2 and _letters(p[1:]) and script(p)=='LATIN' for p in pieces])
@@ -219,7 +214,7 @@ def english_like(
     x = vectors.detach().cpu().float().numpy()[latin]
     x = np.c_[(x-x.mean(0))/(x.std(0)+1e-9), np.ones(len(x), np.float32)]
     weight = np.where(yes, .5/yes.sum(), .5/(~yes).sum()).astype(np.float32)
-    line = np.linalg.solve((x*weight[:,None]).T@x + ridge*np.eye(x.shape[1]), x.T@(weight*np.where(yes, 1., -1.)))
+    line = np.linalg.solve((x*weight[:,None]).T@x + 1e-2*np.eye(x.shape[1]), x.T@(weight*np.where(yes, 1., -1.)))
     found = english.copy()
     found[latin] |= x@line>0
     return found
@@ -268,12 +263,11 @@ def propose(
     context:str='dual', # one of `CONTEXTS`
     k:int=10, # proposals a word
     batch:int=32, # rows at a time
-    block:int=256, # tokens a row may have
     bf16:bool|None=None, # hidden states in bfloat16; None: on a GPU, and where it pays on a processor
 )->Proposals:
     "Ask the head about every single-subword word"
     check_number(k, 'k', 1, int(allowed.sum()), whole=True)
-    frame,pieces,block = Frame.of(tokenizer), word_pieces(tokenizer), min(block, max_positions(model))
+    frame,pieces,block = Frame.of(tokenizer), word_pieces(tokenizer), min(256, max_positions(model))
     room,group = _sentence_room(block, context), _groups(tokenizer, len(tokenizer)).to(model.device)
     asked = [(i,p) for i,s in enumerate(sentences) for p in word_places([pieces[t] for t in s]) if p<room]
     ids,probs = np.zeros((len(asked),k), np.int32), np.zeros((len(asked),k), np.float32)
@@ -295,11 +289,10 @@ def kept_proposals(
     tokenizer:PreTrainedTokenizerFast, # its tokenizer
     sentences:Sequence, # arrays of ids, without special tokens
     allowed:np.ndarray, # bool [V], of `proposable`
-    bf16:bool|None=None, # as in `propose`
-    **settings, # `context`, `k`, `batch` and `block` of `propose`
+    **settings, # `context`, `k` and `batch` of `propose`
 )->Proposals:
     "Read the proposals from the cache folder, where the first who needs them puts them"
-    settings['bf16'] = pays_bf16(model.device.type) if bf16 is None else bf16
+    settings['bf16'] = pays_bf16(model.device.type)
     text = sha256(b''.join(len(s).to_bytes(4,'little')+np.asarray(s, np.int32).tobytes() for s in sentences)).hexdigest()
     words = sha256('\n'.join(word_pieces(tokenizer)).encode()).hexdigest()
     key = stable_hash([2, model_hash(model), words, text, sha256(np.packbits(allowed)).hexdigest(), sorted(settings.items())])

@@ -55,17 +55,13 @@ def world_model(
     return load_mlm(folder_of(cfg, cache))
 
 # %% ../../../nbs/papers/salt/05_worlds.ipynb #b125ce49
-def _class_of(world, clause):
-    "Number of the class of a clause's subject"
-    noun = clause.subj.noun
-    return noun if world.concepts[noun].kind=='class' else world.concepts[noun].parent
-
 def _sentences(world, split, n, seed):
-    "`n` sentences with their labels, labels in turn"
-    rng,classes,res = Random(seed_for('salt world', world.key, split, seed)), world.cfg.classes, []
+    "`n` sentences, the classes of their subjects in turn"
+    rng,res = Random(seed_for('salt world', world.key, split, seed)), []
+    def class_of(noun): return noun if world.concepts[noun].kind=='class' else world.concepts[noun].parent
     while len(res)<n:
         c = world.draw(split, rng)
-        if _class_of(world, c)==len(res)%classes: res.append(world.say(c, rng))
+        if class_of(c.subj.noun)==len(res)%world.cfg.classes: res.append(world.say(c, rng))
     return res
 
 # %% ../../../nbs/papers/salt/05_worlds.ipynb #b4bf7597
@@ -109,17 +105,11 @@ class OracleSwitch(SelfSwitch):
         ids = np.array([[*o, *[o[0]]*(width-len(o))] for *_,o in found], np.int32).reshape(-1, width)
         row,place = (np.array([f[k] for f in found], np.int32) for k in (0,1))
         english,probs = np.zeros(len(pieces), bool), np.full(ids.shape, self.right/width, np.float32)
-        if self.right<1: ids,probs = self.noisy(tok, ids, probs, ctx.seed)
+        if self.right<1: ids,probs = self._noisy(tok, ids, probs, ctx.seed)
         return Proposals(row, place, ids, probs), proposable(pieces, english), where
 
-    def noisy(self,
-        tok, # tokenizer
-        ids:np.ndarray, # [N,k] counterparts
-        probs:np.ndarray, # [N,k] of them
-        seed:int, # of the run
-        wrong:int=8, # random words beside them
-    )->tuple: # ids and probabilities
-        "Put random words of the other languages beside the counterparts"
+    def _noisy(self, tok, ids, probs, seed, wrong=8):
+        "Ids and probabilities with as many wrong ones, random words of the other languages, beside the counterparts"
         source,*others = self._world.languages
         words = sorted({w for l in others for w in self._world.words[l]}-{*self._world.words[source]})
         rng,pool = np.random.default_rng(seed_for('OracleSwitch', seed)), np.array(tok.convert_tokens_to_ids(words), np.int32)
