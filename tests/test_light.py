@@ -14,7 +14,7 @@ LIMIT_S = 0.5  # of `xltnb --help`
 IMPORT_S = 0.2  # of `import xltnb`
 READ = """import json, pathlib, sys, numpy, scipy.special, yaml
 for p in pathlib.Path(sys.argv[1]).glob('*/*.json'): json.loads(p.read_bytes())"""  # the floor of an answer: what it has to import, and all records
-TIMES = {'list': 1.5, 'list mothello': 1.5, 'doctor': 1.5, 'plan': 2.5, 'plan --preset laptop': 4., 'claims': 6., 'claims --preset laptop': 6.}  # the floor, at most
+TIMES = {'list': 1.5, 'list mothello': 1.5, 'doctor': 1.5, 'plan': 2.5, 'plan --preset laptop': 3.5, 'claims': 5., 'claims --preset laptop': 5.}  # the floor, at most
 SHIPPED = [p for p in papers() if has_part(p, 'experiments')]
 HEAVY = ('torch', 'transformers', 'datasets', 'pandas', 'numba', 'plotly', 'IPython')
 
@@ -94,17 +94,17 @@ def test_planning_and_judging_load_nothing_that_trains(words):
     assert not set(HEAVY) & set(loaded(code))
 
 
-@pytest.fixture(scope='module')
-def floor(): return fastest([sys.executable, '-c', READ, str(ROOT/'nbs/results')], 9, 0)[0]
-
-
 @pytest.mark.parametrize('words', TIMES)
-def test_an_answer_comes_at_once(words, floor):
-    "As a multiple of its floor in the same minutes: machines differ by half, and records become more"
-    limit = TIMES[words]*floor
-    s, done = fastest([sys.executable, '-m', 'xltnb.cli', *words.split()], 9, limit)  # a busy machine only adds
-    assert done.returncode == 0, done.stderr
-    assert s < limit, f'xltnb {words} took {s:.2f} s of processor time, {s/floor:.1f} times the {floor:.2f} s of reading the records'
+def test_an_answer_comes_at_once(words):
+    "As a multiple of its floor, the two in turns: machines differ by half, and records become more"
+    floor, took = [], []
+    for _ in range(9):  # a busy machine only adds
+        floor.append(fastest([sys.executable, '-c', READ, str(ROOT/'nbs/results')], 1)[0])
+        s, done = fastest([sys.executable, '-m', 'xltnb.cli', *words.split()], 1)
+        assert done.returncode == 0, done.stderr
+        took.append(s)
+        if min(took) < TIMES[words]*min(floor): return
+    pytest.fail(f'xltnb {words} took {min(took):.2f} s of processor time, {min(took)/min(floor):.1f} times the {min(floor):.2f} s of reading the records')
 
 
 def test_a_job_still_finds_its_function():

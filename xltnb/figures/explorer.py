@@ -56,8 +56,8 @@ class Explorer:
 # %% ../../nbs/figures/01_explorer.ipynb #d954db23
 def _takes(control, e):
     "What a control can be set to"
-    labels = getattr(control, '_options_labels', ())
-    return f'choose from: {", ".join(labels)}' if labels else one_line(e)
+    values = [o[1] if isinstance(o, tuple) else o for o in getattr(control, 'options', ())] # some have a label before them
+    return f'choose from: {", ".join(map(str, values))}' if values else one_line(e)
 
 @patch
 def start(self:Explorer,

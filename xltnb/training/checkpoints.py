@@ -159,6 +159,12 @@ def spare(
     return [found[n] for n in order[:-most]] if most else []
 
 # %% ../../nbs/training/06_checkpoints.ipynb #8c24969c
+def _move(made, to):
+    "Move a folder to where nothing is, or what nobody needs"
+    to.parent.mkdir(exist_ok=True)
+    if to.exists(): rmtree(to)
+    return made.rename(to)
+
 class Keeping(TrainerCallback):
     "Seals each checkpoint, keeps those between looks apart, and removes old ones"
     def __init__(self,
@@ -172,15 +178,14 @@ class Keeping(TrainerCallback):
         PartialState().wait_for_everyone()
         if args.should_save: self.finish(Path(args.output_dir)/f'checkpoint-{state.global_step}', state)
 
-    def finish(self, made:Path, state:TrainerState):
-        "Seal the checkpoint `made` where it belongs; then the old ones go"
+    def finish(self,
+        made:Path, # checkpoint that was written
+        state:TrainerState, # of the training
+    ):
+        "Seal a checkpoint where it belongs; then the old ones go"
         folder,due = made.parent, self.between.due
         (made/'training_args.bin').unlink(missing_ok=True) # the one pickle that would run code, and nothing here reads it
-        if due:
-            (folder/'between').mkdir(exist_ok=True)
-            old = folder/'between'/made.name # of a sitting before
-            if old.exists(): rmtree(old)
-            made = made.rename(old)
+        if due: made = _move(made, folder/'between'/made.name)
         write_seal(made, dict(step=state.global_step, run=self.run))
         for f in spare(looks(folder/'between'), 2) if due else spare(looks(folder), self.most, state.best_global_step): rmtree(f)
 

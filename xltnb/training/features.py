@@ -140,7 +140,9 @@ class ByLength(Sampler):
 
     def __len__(self): return len(self.lengths)
 
-    def set_epoch(self, epoch:int):
+    def set_epoch(self,
+        epoch:int, # the trainer's count
+    ):
         "Note the epoch; the trainer calls it before each one"
         self.epoch = epoch
 
@@ -148,7 +150,7 @@ class ByLength(Sampler):
         "Yield row numbers; an incomplete batch comes last"
         rng = np.random.default_rng(seed_for('rows', self.seed, self.epoch))
         order = rng.permutation(len(self.lengths))
-        whole,pool = len(order)//self.rows*self.rows, 50*self.rows
+        whole,pool = len(order)//self.rows*self.rows, 50*self.rows # rows that are sorted together: of 50 updates
         pools = [order[i:min(i+pool, whole)] for i in range(0, whole, pool)]
         batches = [b for p in pools for b in p[np.argsort(self.lengths[p], kind='stable')].reshape(-1, self.rows)]
         for i in rng.permutation(len(batches)): yield from rng.permutation(batches[i]).tolist()

@@ -82,8 +82,8 @@ def _read(reader, feats):
     check_positions(reader.net, feats)
     out,rows = np.zeros((len(feats), reader.net.config.hidden_size), np.float32), list(feats.with_format(None))
     for at in by_length(feats['length'], reader.tokens):
-        batch = {k: v.to(reader.net.device) for k,v in pad_batch([rows[i] for i in at], reader.tokenizer).items()}
-        out[at] = mean_pooled(Step(reader.net, batch))[0].cpu().numpy()
+        batch = pad_batch([{k: v for k,v in rows[i].items() if k in ('input_ids','token_type_ids')} for i in at], reader.tokenizer)
+        out[at] = mean_pooled(Step(reader.net, {k: v.to(reader.net.device) for k,v in batch.items()}))[0].cpu().numpy()
     reader.read += len(rows)
     return out
 
@@ -153,8 +153,10 @@ class FrozenPoints:
 
     def __add__(self, other): return FrozenPoints(*(np.concatenate([getattr(p, k) for p in (self, other)]) for k in ('x','y','weight')))
 
-    def scaled(self, total:float)->'FrozenPoints':
-        "Give the same points weights that add up to `total`"
+    def scaled(self,
+        total:float, # sum of the weights
+    )->'FrozenPoints':
+        "Give the same points another sum of weights"
         return replace(self, weight=self.weight*(total/self.weight.sum())) if len(self.y) else self
 
 # %% ../../nbs/training/13_frozen.ipynb #9133aa43
@@ -190,11 +192,15 @@ class Head:
     strength:float # C that was chosen
     classes:int # of the task
 
-    def predict(self, x:np.ndarray)->np.ndarray: # [N,D] -> [N] classes
+    def predict(self,
+        x:np.ndarray, # [N,D]
+    )->np.ndarray: # [N] classes
         "Predict the likeliest class of each row"
         return self.model.predict((x-self.mean)/self.sd)
 
-    def __call__(self, x_B_D:Tensor)->Tensor: # [B,C]
+    def __call__(self,
+        x_B_D:Tensor, # [B,D]
+    )->Tensor: # [B,C]
         "Apply the same head in torch, for methods that follow its gradient; classes without a row get -1e4"
         w,b = self.model.coef_, self.model.intercept_
         if len(w)==1: w,b = np.r_[-w,w], np.r_[-b,b]

@@ -157,7 +157,10 @@ def train(self:MethodTrainer,
 
 # %% ../../nbs/training/02_method_trainer.ipynb #6e0668a7
 @patch
-def step(self:MethodTrainer, model:nn.Module, inputs:dict)->Step: # what goes down the chain
+def step(self:MethodTrainer,
+    model:nn.Module, # as the trainer wraps it
+    inputs:dict, # a batch
+)->Step: # what goes down the chain
     "Read the batch as a step; raises `XltError` when a column is missing"
     missing = [c for c in self.columns if c not in inputs]
     if missing:

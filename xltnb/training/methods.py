@@ -165,7 +165,9 @@ class Replay:
     def __init__(self, device:torch.device): # where the model lives
         self.devices,self.state = [device] if device.type=='cuda' else [], None
 
-    def __call__(self, step:Step)->Out:
+    def __call__(self,
+        step:Step, # what to run
+    )->Out: # loss and logits
         "Run the model"
         if self.state is None:
             self.state = torch.get_rng_state(), [torch.cuda.get_rng_state(d) for d in self.devices]
@@ -210,7 +212,9 @@ class Method:
         "List what a checkpoint has to keep of the method; most keep nothing"
         return {}
 
-    def load(self, state:dict): # name -> tensor
+    def load(self,
+        state:dict, # what `state` returned
+    ):
         "Go on from what `state` gave to a checkpoint"
 
     def __repr__(self): return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k,v in vars(self).items() if not k.startswith('_'))})"

@@ -48,6 +48,8 @@ class Corpus:
         return np.flatnonzero(ok if lang is None else ok & (self.lang==self.langs.index(lang)))
 
 # %% ../../nbs/training/11_mlm.ipynb #acd8f3d7
+_CHUNK = 4096 # sentences that are cut at a time
+
 def tokenise(
     texts, # strings
     langs, # language of each
@@ -57,8 +59,8 @@ def tokenise(
     "Cut all sentences into subwords, without special tokens"
     names = tuple(sorted(set(langs)))
     parts = []
-    for at in range(0, len(texts), 4096):
-        parts += [np.array(e.ids, np.int32) for e in engine(tokenizer).encode_batch(texts[at:at+4096], add_special_tokens=False)]
+    for at in range(0, len(texts), _CHUNK):
+        parts += [np.array(e.ids, np.int32) for e in engine(tokenizer).encode_batch(texts[at:at+_CHUNK], add_special_tokens=False)]
     ends = np.cumsum([0,*map(len,parts)])
     return Corpus(np.concatenate(parts), ends, np.array([names.index(l) for l in langs], np.uint8), np.array(items, np.int32), names)
 
@@ -166,12 +168,16 @@ class Batch:
     kind:str = 'plain' # 'plain', 'dual' or 'tlm'
     lang:np.ndarray|None = None # int64 [B,T] place of each token's language; -1 at special tokens
 
-    def to(self, device)->'Batch':
+    def to(self,
+        device, # of the model
+    )->'Batch':
         "Copy the tensors to where the model is"
         return replace(self, **{k: upload(v, device) for k,v in vars(self).items() if isinstance(v, Tensor)})
 
-    def parts(self, rows:int)->list: # of `Batch`
-        "Cut the batch into parts of so many `rows`, which are read one after the other"
+    def parts(self,
+        rows:int, # a part
+    )->list: # of `Batch`
+        "Cut the batch into parts that are read one after the other"
         B,T = self.ids.shape
         def part(a):
             mine = (self.place>=a*T) & (self.place<(a+rows)*T)

@@ -148,14 +148,19 @@ def chunks(self:MLMRun)->int:
     return -(-len(self.order)//self.sentences)
 
 @patch
-def chunk(self:MLMRun, number:int)->list: # of `Batch`
+def chunk(self:MLMRun,
+    number:int, # of the chunk
+)->list: # of `Batch`
     "Make batches of a part of the order, which starts again, with other masks, where long sentences were cut and it ends too early"
     rows = self.order[number%self.chunks*self.sentences:][:self.sentences]
     return batches(self.corpus, rows, self.cfg, self.frame, (number,), self.english)
 
 # %% ../../nbs/training/12_mlm_run.ipynb #23324d3b
 @patch
-def count(self:MLMRun, batch:Batch, seconds:float):
+def count(self:MLMRun,
+    batch:Batch, # that was read
+    seconds:float, # that it took
+):
     "Note what an update has read, language by language"
     read = np.bincount(batch.lang[batch.lang>=0], minlength=len(self.corpus.langs))
     self.at.per_language = {l: self.at.per_language.get(l,0)+int(n) for l,n in zip(self.corpus.langs, read)}

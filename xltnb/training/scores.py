@@ -27,6 +27,11 @@ from .features import by_length, decode, make_features, pad_batch
 from .foretell import bar, check_len, check_positions
 
 # %% ../../nbs/training/08_scores.ipynb #4352c204
+def _cut(y, b, n):
+    "One row's logits without the batch's padding"
+    rows = [t[b] if t.ndim==2 and len(y)==1 else t[b,:n] for t in y]
+    return rows[0] if len(rows)==1 else tuple(rows)
+
 def logits_of(
     model:nn.Module, # an encoder with a head
     feats:Dataset, # features
@@ -44,10 +49,7 @@ def logits_of(
         batch = pad_batch([{k: rows[k][i] for k in keys} for i in at], tokenizer)
         with torch.inference_mode(), evaluating(model): y = model(**{k: v.to(device) for k,v in batch.items()})
         y = [t.float().cpu().numpy() for t in ((y.logits,) if 'logits' in y else (y.start_logits, y.end_logits))]
-        for b,i in enumerate(at):
-            n = len(rows['input_ids'][i]) # without the batch's padding
-            own = [t[b] if t.ndim==2 and len(y)==1 else t[b,:n] for t in y]
-            out[i] = own[0] if len(y)==1 else tuple(own)
+        for b,i in enumerate(at): out[i] = _cut(y, b, len(rows['input_ids'][i]))
         told(len(at))
     return out
 
@@ -101,8 +103,10 @@ class Transfer:
     chance:float|None = None # accuracy of a drawn class; None where there is no such thing
     majority:dict = field(default_factory=dict) # language -> accuracy of the most frequent class
 
-    def main(self, lang:str)->float: # 0..1
-        "Look up the task's main metric in a language that was scored"
+    def main(self,
+        lang:str, # a language that was scored
+    )->float: # 0..1
+        "Look up the task's main metric in one language"
         return self.scores[check_name(lang, self.scores, 'scored language')][self.metric]
 
     @property

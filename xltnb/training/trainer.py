@@ -159,7 +159,9 @@ def train(self:Finetuner, *args, **kwargs): # as for `Trainer`
 
 # %% ../../nbs/training/09_trainer.ipynb #f9ed30fb
 @patch
-def create_optimizer(self:Finetuner, model:nn.Module|None=None)->torch.optim.Optimizer: # of the model in training, if None
+def create_optimizer(self:Finetuner,
+    model:nn.Module|None=None, # default: the one that is trained
+)->torch.optim.Optimizer:
     "Make AdamW with a learning rate for the head and one for the encoder; biases and norms do not decay"
     net = model or self.model
     decay = set(self.get_decay_parameter_names(net))

@@ -71,8 +71,8 @@ def item_pulls(
 
 def _from_mean(x_S_I):
     "The mean of each seed, and how far each item lies from it; one without a number lies nowhere, and the others weigh more"
-    if not np.isnan(x_S_I).any(): return (mean := x_S_I.mean(-1)), x_S_I-mean[:,None] # most
-    known = ~np.isnan(x_S_I)
+    known,mean = ~np.isnan(x_S_I), x_S_I.mean(-1, keepdims=True)
+    if known.all(): return mean[:,0], x_S_I-mean # most
     n,held = known.sum(-1, keepdims=True), np.where(known, x_S_I, 0.)
     mean = held.sum(-1, keepdims=True)/n
     return mean[:,0], np.where(known, held-mean, 0.)*(x_S_I.shape[-1]/n)

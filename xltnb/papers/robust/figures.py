@@ -110,7 +110,7 @@ def distance_fig(
     by = {r.seed: r for r in base}
     both = [(r, by[r.seed]) for r in runs if r.seed in by]
     if not both: raise XltError('these rows have no seed in common')
-    langs = [l for l in both[0][0].per_language if l!='en']
+    langs = [l for l in both[0][0].per_language if l!=both[0][0].source]
     far = np.array([distance(l) for l in langs])
     d = np.array([[r.metrics[l]-b.metrics[l] for l in langs] for r,b in both])*100
     fig = go.Figure(go.Scatter(x=np.tile(far, len(d)), y=d.ravel(), mode='markers', showlegend=False, hoverinfo='skip',

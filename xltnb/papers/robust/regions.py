@@ -52,8 +52,9 @@ class Around:
         self.classifier,self.ident,self.seed = classifier, ident, seed
         self.texts = {l: rows[l][ident]['text'] for l in task.languages if ident in rows[l]} # the source first
         self.text,self.label = self.texts[task.source], rows[task.source][ident]['label']
-        self.origin = None # where distances start
-        self.here = self.points(['as it is'], self.step([self.text]))
+        seen = self._read(self.step([self.text]))
+        self.origin = seen[0][0] # where distances start
+        self.here = self._placed(['as it is'], *seen)
 
     def step(self,
         texts:Sequence[str], # variants of the text
@@ -61,16 +62,21 @@ class Around:
         "Make texts a batch"
         return self.classifier.step(texts, self.label, (self.seed, self.ident))
 
+    def _read(self, step):
+        "Vectors and probabilities, one row each"
+        with torch.inference_mode(): out = run_model(step)
+        return out.raw['vectors'].cpu(), out.logits.softmax(-1).cpu()
+
+    def _placed(self, names, v_B_D, p_B_C):
+        "What was read, beside the text itself"
+        return Points(tuple(names), (v_B_D-self.origin).norm(dim=-1).numpy(), p_B_C[:,self.label].numpy(), p_B_C.argmax(-1).numpy())
+
     def points(self,
         names:Sequence[str], # one a row; none: no points
         step:Step, # variants of the text
     )->Points:
         "Read a batch of variants, and put them beside the text itself"
-        if not len(names): return Points((), *np.zeros((2, 0)), np.zeros(0, int))
-        with torch.inference_mode(): out = run_model(step)
-        v_B_D,p_B_C = out.raw['vectors'].cpu(), out.logits.softmax(-1).cpu()
-        if self.origin is None: self.origin = v_B_D[0]
-        return Points(tuple(names), (v_B_D-self.origin).norm(dim=-1).numpy(), p_B_C[:,self.label].numpy(), p_B_C.argmax(-1).numpy())
+        return self._placed(names, *self._read(step)) if len(names) else Points((), *np.zeros((2, 0)), np.zeros(0, int))
 
 # %% ../../../nbs/papers/robust/03_regions.ipynb #a14063dc
 @patch

@@ -24,6 +24,8 @@ from ...training.mlm import Corpus, Frame, hide, masked_loss
 from ...tasks.languages import script, scripts_of, spaced
 
 # %% ../../../nbs/papers/salt/01_gate.ipynb #cc38be53
+_BATCH,_HIDDEN = 20,.15 # sentences that are read at a time, fraction of their subwords that is hidden
+
 @torch.inference_mode()
 def masked_accuracy(
     model:PreTrainedModel, # with a head for masked words
@@ -36,9 +38,9 @@ def masked_accuracy(
     for lang in corpus.langs:
         rng,n,right = np.random.default_rng(seed_for('masked-accuracy', lang)), 0, 0
         rows = sorted((corpus[i][:126] for i in corpus.where(True, lang)[:most]), key=len)
-        for at in range(0, len(rows), 20):
-            x = framed(rows[at:at+20], frame)
-            b = hide(x, ~np.isin(x, [frame.bos,frame.eos,frame.pad]), .15, frame, rng)
+        for at in range(0, len(rows), _BATCH):
+            x = framed(rows[at:at+_BATCH], frame)
+            b = hide(x, ~np.isin(x, [frame.bos,frame.eos,frame.pad]), _HIDDEN, frame, rng)
             n += len(b.place)
             right += masked_loss(model, b)[1].item()*len(b.place)
         res[lang] = dict(n=n, accuracy=right/max(1,n))
