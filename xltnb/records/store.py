@@ -215,13 +215,16 @@ def faults(
 
 # %% ../../nbs/records/06_store.ipynb #9a693489
 @patch
-def getter(self:Store)->Callable: # get(key) -> the run, or None
+def getter(
+    self:Store,
+    read:Callable=read_record, # what is read of a record: `read_numbers` leaves items and curves out
+)->Callable: # get(key) -> the run, or None
     "Make a `get` for many keys: it lists the folders once and reads each record once; later records are not seen"
     look = self._look()
     @cache
     def get(key):
         there = [*_at(look, key)]
-        return _first_whole(there) or (self.get(key) if there else None) # packed meanwhile
+        return _first_whole(there, read) or (_first_whole(self._places_of(key), read) if there else None) # packed meanwhile
     return get
 
 # %% ../../nbs/records/06_store.ipynb #dc2f6fd2

@@ -9,15 +9,17 @@ __all__ = ['cores', 'duration', 'Plan', 'wall_s', 'plan_line', 'pick_arms', 'mak
 import os
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from functools import cached_property
 from html import escape
 from pathlib import Path
+from statistics import median
 
 from fastcore.basics import patch
 
 from ..core import XltError, nearest
 from .experiments import Job, jobs_for, split_target
 from ..records.presets import PRESETS, Preset
-from ..records.record import NewerRecord, Record
+from ..records.record import NewerRecord, Record, processor, read_numbers
 from ..records.store import Store, open_store
 
 # %% ../../nbs/runs/01_plan.ipynb #af38511f
@@ -45,6 +47,17 @@ def _as_of_job(
 )->Record: # a copy
     "Give a record the arm and the labels of a job"
     return replace(record, arm=job.arm, labels=job.labels)
+
+# %% ../../nbs/runs/01_plan.ipynb #d7a33a54
+_TOLD = 3 # runs that tell a pace
+
+def _pace(jobs, store):
+    "Seconds of processor per expected second, by arm, from finished runs on a processor of this name"
+    get,here,found = store.getter(read_numbers), processor(), {}
+    for j in jobs:
+        at = get(j.key)['provenance']
+        if j.cost_s and at.get('cpu')==here and at.get('wall_s'): found.setdefault(j.arm, []).append(at['wall_s']/j.cost_s)
+    return {arm: median(r) for arm,r in found.items() if len(r)>=_TOLD}
 
 # %% ../../nbs/runs/01_plan.ipynb #3d2f900e
 @dataclass(repr=False)
@@ -79,9 +92,9 @@ class Plan:
         if any(j.key not in seen for j in self.jobs): seen |= self.newer()
         return [j for j in self.jobs if not (j.key in seen or seen.add(j.key))]
 
-    def todo(self)->list[Job]: # each key once, in order
+    def todo(self)->list[Job]: # each key once, in order, with their cost on this machine
         "List those of them that can run: none that waits for data"
-        return [j for j in self.left() if not j.waits]
+        return [self.here(j) for j in self.left() if not j.waits]
 
     def records(self)->dict: # arm -> records of its finished runs, by seed
         "Read what the store holds of this plan: what pages and figures draw"
@@ -89,6 +102,20 @@ class Plan:
         for j in self.jobs:
             if (r := get(j.key)) is not None: found.setdefault(j.arm, []).append(_as_of_job(r, j))
         return found
+
+    @cached_property
+    def pace(self)->dict[str,float]: # arm -> seconds that a run takes here for each expected one
+        "Look up how the finished runs on this kind of processor compare with their estimates, for arms that have runs left"
+        done = self.done()
+        left = {j.arm for j in self.jobs if j.key not in done}
+        return _pace([j for j in self.jobs if j.arm in left and j.key in done], self.store) if self.dial.unit=='core' else {}
+
+    def here(self,
+        job:Job, # of this plan
+    )->Job: # the same with another cost
+        "Estimate a run on this machine: at the pace of its arm, else at the median of the other arms' paces"
+        pace = self.pace.get(job.arm) or median(self.pace.values() or [1.])
+        return job if pace==1 else replace(job, cost_s=job.cost_s*pace)
 
     def seconds(self)->float: # core-seconds; GPU-seconds where the preset wants a GPU
         "Sum the expected cost of what can run"
@@ -112,7 +139,7 @@ def df(self:Plan): # a pandas DataFrame: arm, seed, key, status, cost_s
     done, newer, broken = self.done(), self.newer(), self.broken()
     status = lambda j: ('done' if j.key in done else 'newer' if j.key in newer else 'waits' if j.waits else
                         'broken' if j.key in broken else 'todo')
-    row = lambda j: (j.arm, j.seed, j.key, status(j), j.cost_s)
+    row = lambda j: (j.arm, j.seed, j.key, status(j), self.here(j).cost_s)
     return pd.DataFrame([row(j) for j in self.jobs], columns=['arm','seed','key','status','cost_s'])
 
 # %% ../../nbs/runs/01_plan.ipynb #994768ea
@@ -125,13 +152,13 @@ def _arm_rows(
         row = out.setdefault(j.arm, dict(arm=j.arm, runs=0, done=0, left_s=0.))
         row['runs'] += 1
         row['done'] += j.key in done
-        row['left_s'] += 0 if j.key in done else j.cost_s
+        row['left_s'] += 0 if j.key in done else plan.here(j).cost_s
     return list(out.values())
 
 # %% ../../nbs/runs/01_plan.ipynb #a68ef91a
 def _waiting(plan):
     "Say how many runs wait for data, what they would cost, and what to do about it"
-    jobs = [j for j in plan.left() if j.waits]
+    jobs = [plan.here(j) for j in plan.left() if j.waits]
     cost = f'{sum(j.cost_s for j in jobs)/3600:.2f} {plan.dial.unit}-hours'
     names = ' and '.join(sorted({j.waits for j in jobs}))
     return f'; {len(jobs)} ({cost}) wait for data: set {names} to where they are, or HF_HUB_OFFLINE=0 to fetch them' if jobs else ''

@@ -74,9 +74,9 @@ def power_text(
     return '\n'.join(map(line, rows))
 
 # %% ../../nbs/verdicts/04_power.ipynb #398049ac
-def _seed_cost(arms, jobs):
+def _seed_cost(arms, plan):
     "Expected seconds of one more seed of all the arms"
-    of = lambda arm: [j.cost_s for j in jobs if j.arm==arm and not j.fixed]
+    of = lambda arm: [plan.here(j).cost_s for j in plan.jobs if j.arm==arm and not j.fixed]
     return sum(median(xs) for arm in arms if (xs := of(arm)))
 
 def _to_decide(row, check, plan):
@@ -85,7 +85,7 @@ def _to_decide(row, check, plan):
     sure = isfinite(need) and need<=1000
     more = max(0, int(need)-check['n']) if sure else None
     arms = sorted(check['arms'].values())
-    hours = more*_seed_cost(arms, plan.jobs)/3600 if sure else None
+    hours = more*_seed_cost(arms, plan)/3600 if sure else None
     return dict(claim=row['claim'], effect=_spelled(check['effect'], check['arms']), n=check['n'],
         seeds=int(need) if sure else None, more=more, hours=hours, rows=rows if rows>=1 else None, arms=arms,
         says=what_decides(need, rows) or check['note'])
@@ -117,7 +117,7 @@ def decide_text(
     easy = {k: rs for k,rs in by.items() if all(r['seeds'] and not r['rows'] for r in rs)}
     more = {}
     for r in (r for rs in easy.values() for r in rs): more |= {a: max(r['more'], more.get(a,0)) for a in r['arms']}
-    hours = sum(n*_seed_cost([a], plan.jobs) for a,n in more.items())/3600
+    hours = sum(n*_seed_cost([a], plan) for a,n in more.items())/3600
     seeds = f'seeds would settle {len(easy)} of them, in about {hours:.1f} {plan.dial.unit}-hours, arms shared'
     rest = f'; {len(by)-len(easy)} need more test rows as well, or lie almost on the edge' if len(easy)<len(by) else ''
     return f'{plan.target} at {plan.preset}: {len(by)} claims are not settled; {seeds}{rest}'
