@@ -217,7 +217,7 @@ def faults(
 @patch
 def getter(
     self:Store,
-    read:Callable=read_record, # what is read of a record: `read_numbers` leaves items and curves out
+    read:Callable|None=None, # what reads a record; default: all of it; `read_numbers` leaves items and curves out
 )->Callable: # get(key) -> the run, or None
     "Make a `get` for many keys: it lists the folders once and reads each record once; later records are not seen"
     look = self._look()

@@ -110,16 +110,20 @@ class Plan:
         left = {j.arm for j in self.jobs if j.key not in done}
         return _pace([j for j in self.jobs if j.arm in left and j.key in done], self.store) if self.dial.unit=='core' else {}
 
-    def here(self,
-        job:Job, # of this plan
-    )->Job: # the same with another cost
-        "Estimate a run on this machine: at the pace of its arm, else at the median of the other arms' paces"
-        pace = self.pace.get(job.arm) or median(self.pace.values() or [1.])
-        return job if pace==1 else replace(job, cost_s=job.cost_s*pace)
+# %% ../../nbs/runs/01_plan.ipynb #6902deb6
+@patch
+def here(
+    self:Plan,
+    job:Job, # of this plan
+)->Job: # the same with another cost
+    "Estimate a run on this machine: at the pace of its arm, else at the median of the other arms' paces"
+    pace = self.pace.get(job.arm) or median(self.pace.values() or [1.])
+    return job if pace==1 else replace(job, cost_s=job.cost_s*pace)
 
-    def seconds(self)->float: # core-seconds; GPU-seconds where the preset wants a GPU
-        "Sum the expected cost of what can run"
-        return sum(j.cost_s for j in self.todo())
+@patch
+def seconds(self:Plan)->float: # core-seconds; GPU-seconds where the preset wants a GPU
+    "Sum the expected cost of what can run"
+    return sum(j.cost_s for j in self.todo())
 
 # %% ../../nbs/runs/01_plan.ipynb #97ee8308
 def wall_s(

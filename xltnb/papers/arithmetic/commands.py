@@ -42,21 +42,24 @@ def _origin(about):
     settings = ' '.join(f'{k}={v}' for k,v in about['merge'].items() if k not in ('method','normalise') or v is True)
     return f"{about['merge']['method']} {settings} of {inputs}".replace('  ', ' ')
 
-def _dry(plan, dtype):
-    "Lines on what a merge would do"
+def _dry(plan, dtype, old):
+    "Lines on what a merge would do; `old` is there already"
     numbers = sum(math.prod(shape) for shape in plan.shapes.values())
     yield f'{plan.name}: {plan.first.what} of {len(plan.shapes)} tensors, {numbers:,} weights, written as {dtype}'
     yield _origin(plan.about)
     yield f'start: {plan.start.about if plan.start else "not needed"}'
+    if old: yield f'would replace: {old}'
     yield 'nothing written: leave out --dry-run'
 
 # %% ../../../nbs/papers/arithmetic/06_commands.ipynb #700d6e05
 def _do(plan, out, layout, dtype, keep, dry):
     "Rehearse or write a merge"
     if out: check_out(plan, out, layout, keep)
-    if dry: return print(*_dry(plan, dtype), sep='\n')
+    old = out if out and Path(out).exists() else ''
+    if dry: return print(*_dry(plan, dtype, old), sep='\n')
     if out: write_merge(plan, out, layout, dtype, keep)
-    print(f'{plan.name}: {_origin(plan.about)}', f'written: {out}' if out else 'nothing written: name a file with --out', sep='\n')
+    done = f'{"replaced" if old else "written"}: {out}' if out else 'nothing written: name a file with --out'
+    print(f'{plan.name}: {_origin(plan.about)}', done, sep='\n')
 
 # %% ../../../nbs/papers/arithmetic/06_commands.ipynb #aebc025a
 def merge_(
