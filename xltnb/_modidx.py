@@ -301,6 +301,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                     'xltnb.figures.look.fit': ('figures/look.html#fit', 'xltnb/figures/look.py'),
                                     'xltnb.figures.look.grouped': ('figures/look.html#grouped', 'xltnb/figures/look.py'),
                                     'xltnb.figures.look.headline': ('figures/look.html#headline', 'xltnb/figures/look.py'),
+                                    'xltnb.figures.look.named': ('figures/look.html#named', 'xltnb/figures/look.py'),
                                     'xltnb.figures.look.needed': ('figures/look.html#needed', 'xltnb/figures/look.py'),
                                     'xltnb.figures.look.pairs_fig': ('figures/look.html#pairs_fig', 'xltnb/figures/look.py'),
                                     'xltnb.figures.look.pairs_matrix': ('figures/look.html#pairs_matrix', 'xltnb/figures/look.py'),

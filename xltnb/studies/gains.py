@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..core import XltError
-from ..figures.look import COLOURS, INK, drawing, dress, fade
+from ..figures.look import COLOURS, INK, drawing, dress, fade, named
 from ..records.record import Record
 from ..records.rules import Check
 from ..stats import Diff, crossed_diff, holm, items_se
@@ -146,8 +146,9 @@ def gains_fig(
     arms:Mapping[str,Sequence[Record]], # row -> its runs
     base:str='plain', # row that is subtracted
     metrics:tuple=('targets','source'), # one panel each
-    title:str='', # default: the best row
+    title:str='', # default: what the rows show
     rows:Sequence[str]=(), # only these, in this order; default: all
+    name:str='', # of the data, before the default title
 )->go.Figure:
     "Draw the points that each row gains over the one that the axis names; raises `XltError` when no row has a seed in common with it"
     if rows: arms = {r: arms[r] for r in rows if r in arms}
@@ -163,7 +164,7 @@ def gains_fig(
             marker=dict(symbol='line-ns-open', size=14, color=_SHOWN[m][1]), hovertemplate='%{y} %{x:+.2f}<extra></extra>'), 1, c)
         fig.add_vline(x=0, line=dict(color=INK, width=1), row=1, col=c)
     fig.update_yaxes(autorange='reversed', type='category').update_xaxes(title=f'points over {base}')
-    return dress(fig, title or _gains_title(t, base), f'paired by seed against {base}; bar: 95 % interval', 170+34*t.row.nunique(),
+    return dress(fig, title or named(name, _gains_title(t, base)), f'paired by seed against {base}; bar: 95 % interval', 170+34*t.row.nunique(),
         runs=[r for a in t.row.unique() for r in arms[a]])
 
 # %% ../../nbs/studies/02_gains.ipynb #d1e0212d

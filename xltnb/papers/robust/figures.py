@@ -173,13 +173,13 @@ def robust_figures(
     around = [r for r in runs if 'around' in r.curves]
     figs = [('regions', lambda: regions_fig(around))]*bool(around)
     for t,rows in by_task(runs, 'frozen').items():
-        figs.append((f'{t}, frozen encoder', lambda rows=rows, t=t: gains_fig(rows, title=f'{t}, frozen encoder')))
+        figs.append((f'{t}, frozen encoder', lambda rows=rows, t=t: gains_fig(rows, name=f'{t}, frozen encoder')))
     for t,rows in by_task(runs).items():
-        figs.append((f'{t}, gains', lambda rows=rows, t=t: gains_fig(rows, title=t)))
+        figs.append((f'{t}, gains', lambda rows=rows, t=t: gains_fig(rows, name=t)))
         grids = {k: rs for k,rs in rows.items() if rs[0].curves.get('grid')}
         figs.append((f'{t}, radii', lambda grids=grids: radius_fig(grids)))
         if any('matrix' in r.curves for r in rows.get('plain', ())):
-            change = lambda rows=rows, t=t: pairs_fig(rows.get('rsda', ()), rows['plain'], title=f'{t}: synonyms minus plain')
+            change = lambda rows=rows, t=t: pairs_fig(rows.get('rsda', ()), rows['plain'], name=f'{t}, synonyms minus plain')
             figs.append((f'{t}, pairs', change))
     return figs
 
