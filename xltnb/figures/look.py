@@ -316,10 +316,9 @@ def pairs_fig(
                                colorbar=dict(thickness=12), **look))
     fig.update_xaxes(title='language of sentence 2', type='category', showgrid=False, constrain='domain')
     fig.update_yaxes(title='language of sentence 1', type='category', autorange='reversed', showgrid=False)
-    n = len(records)
-    sign = '+' if baseline else ''
+    n,sign,minus = len(records), '+' if baseline else '', ' minus the other row' if baseline else ''
     head = named(name, f'one language {same:{sign}.2f}, two languages {cross:{sign}.2f}')
-    return dress(fig, head, f'accuracy{" minus the other row"*bool(baseline)}, mean of {n} run{"s"*(n>1)}', 120+44*len(langs), records)
+    return dress(fig, head, f'accuracy{minus}, mean of {n} run{"s"*(n>1)}', 120+44*len(langs), records)
 
 # %% ../../nbs/figures/00_look.ipynb #8e73da2a
 REPORT_FIGURES = {} # paper to its functions, by their names
