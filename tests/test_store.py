@@ -427,6 +427,25 @@ def test_a_damaged_pack_is_named_and_its_runs_count_as_missing(empty, where):
         empty.records(), empty.frame()
 
 
+def test_packing_beside_unpacking_loses_nothing(empty, monkeypatch):
+    texts, refused = packed(empty, 5), []
+    def busy():
+        with pytest.raises(XltError, match='wait for it') as e: Store(empty.path, committed=False).pack()
+        refused.append(e)
+    monkeypatch.setattr(store.os, 'sync', busy)
+    assert empty.unpack() == 5 and len(refused) == 1 and empty.keys() == texts.keys() == {f.stem for f in empty.path.glob('*/*.json')}
+
+
+@pytest.mark.parametrize('where', ['row', 'end'])
+def test_a_damaged_pack_is_not_packed_over(empty, where):
+    texts, f = packed(empty, 50), empty.path/'demo.align'/'packed.parquet'
+    if where == 'end': f.write_bytes(f.read_bytes()[:-1]+b'x')
+    else: f.write_bytes(pack_bytes(t.replace('"acc": 3.5', '"acc": 4.5') for t in texts.values()))
+    before, new = f.read_bytes(), empty.put(a_record(99))
+    with pytest.raises(XltError, match='copy .* again'): empty.pack()
+    assert f.read_bytes() == before and new.exists()
+
+
 def test_packing_that_is_killed_loses_nothing(empty, monkeypatch):
     recs = [a_record(i) for i in range(4)]
     for r in recs: empty.put(r)

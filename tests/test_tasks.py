@@ -364,7 +364,7 @@ def test_words_of_another_language():
     with pytest.raises(XltError, match="the words of de train begin with 'fr:', another language: put the file of de there"):
         mine('tag', en=tagged('the', 'house'), de=tagged('fr:la', 'fr:maison'), fr=tagged('le', 'mot'))
     assert mine('tag', en=tagged('the', 'house'), de=tagged('de:das', 'de:Haus'))[1] == ["mine: the words of de train begin with 'de:': drop it, or no encoder will know them"]
-    with pytest.raises(XltError, match="mine, de, train: unknown label of a tag task 'fr:O'"):
+    with pytest.raises(XltError, match="de train has the unknown label 'fr:O'"):
         own_task('mine', 'tag', dict(en=tagged('the'), de=dict(train=[dict(tokens=['das'], tags=['fr:O'])])))
 
 

@@ -271,6 +271,32 @@ def test_so_many_seeds_decide_and_one_fewer_does_not(rule, margin, level):
     assert verdict(*mean_ci(alike(n-1), level)[1:], n-1, rule, margin) == 'not settled'
 
 
+def as_many(xs, n):
+    "Records of `n` seeds with the very mean and standard deviation of `xs`"
+    mean, z = sum(xs)/len(xs), [math.cos(math.pi*(i+.5)/n) for i in range(n)]
+    wide = math.sqrt(sum((x-mean)**2 for x in xs)/(len(xs)-1)) / math.sqrt(sum(v*v for v in z)/(n-1))
+    return [{'a': Record('p.x', f'k{s}', {}, s, dict(m=mean+v*wide))} for s, v in enumerate(z)]
+
+
+@pytest.mark.parametrize('xs,rule,margin,smallest', [
+    ([.012, -.004, .009, .001], 'above', 0., .01), ([-.012, .004, -.009, .003], 'above', -.005, .01), ([.012, -.004, .009, .003], 'within', .01, .01),
+    ([.008, -.009, .007, -.002], 'above', 0., .01), ([-.02, .013, -.016, -.02], 'above', 0., 0.)])
+@pytest.mark.parametrize('count,looks', [(1, 1), (4, 1), (4, 2)])
+def test_seeds_that_would_settle_it_do(xs, rule, margin, smallest, count, looks):
+    "At the level that the seeds beyond a plan are judged at: one more look"
+    check = Check(('laptop',), {'a': 'x'}, 'a.m', rule, margin, 'made up')
+    judged = lambda runs, error: judge._among(count, check, runs, False, smallest, error)
+    now = judged(as_many(xs, len(xs)), .05/looks)
+    need = judge._needs(replace(now, planned=len(xs)), check, count, smallest, .05/looks).need_seeds
+    assert now.verdict == 'not settled' and len(xs) < need <= 10_000
+    assert judged(as_many(xs, int(need)), .05/(looks+1)).verdict != 'not settled' == judged(as_many(xs, int(need)-1), .05/(looks+1)).verdict
+    planned = judge._needs(replace(now, planned=int(need)), check, count, smallest, .05/looks).need_seeds
+    assert planned <= need and judged(as_many(xs, int(planned)), .05/looks).verdict != 'not settled'
+
+
+def test_seeds_that_agree_tell_no_number_of_seeds(): assert math.isnan(seeds_to_decide([.3]*5, [.2]))
+
+
 def test_seeds_cannot_free_the_interval_of_the_items(tmp_path):
     assert rows_to_decide(.3, .2/1.96, [.2]) == pytest.approx(4, rel=1e-3) and rows_to_decide(.3, .05/1.96, [.2]) < 1
     assert seeds_to_decide([.2, .2, .2000001], [.2]) > 10 and math.isnan(seeds_to_decide([.2], [.2]))

@@ -129,6 +129,8 @@ def _together(studies):
     if first.preset=='smoke': jobs.sort(key=lambda j: -j.cost_s) # nothing is decided there: the longest first, so that no core waits
     return [Study(Plan('all papers', first.preset, jobs, first.store, first.seeds))]
 
+def _worst(codes): return 1 if 1 in codes else max(codes, default=0) # what failed comes before what is left to do
+
 def _run_all(studies, engine='local', **options):
     "Run studies, several papers together, in processes of their own unless another engine is asked for"
     codes = []
@@ -136,7 +138,7 @@ def _run_all(studies, engine='local', **options):
         rep = s.run(show=True, engine=engine, **options)
         if rep.outcomes and not world()[0]: print(rep)
         codes.append(rep.exit_code)
-    return 1 if 1 in codes else max(codes, default=0)
+    return _worst(codes)
 
 # %% ../nbs/06_commands.ipynb #a20fe6c8
 @command
@@ -313,7 +315,7 @@ def cmd_reproduce(
     if any(map(parameter_pages, _claimed_papers(paper))):
         code = cmd_pages(paper, preset=preset, store=store, out=f'{store}/pages', workers=workers)
     else: code = _run_all(_studies(paper, preset, None, store), workers=workers) # an installed wheel has no pages
-    if not paper and preset=='smoke': code = max(code, _decide_again(store, workers))
+    if not paper and preset=='smoke': code = _worst([code, _decide_again(store, workers)])
     _show_headlines(paper, store)
     cmd_report(paper, preset=preset, store=store, out=out)
     return code
@@ -385,4 +387,4 @@ def cmd_pages(
         if r.error: print(f'{r.out}: {r.error[-300:]}', file=sys.stderr)
     count = ', '.join(f'{n} {k}' for k in ('ok','cached','error') if (n := sum(r.status==k for r in runs)))
     print(f'pages: {count}; their index: {write_index(runs, out)}')
-    return max([code, *(r.exit_code for r in runs)])
+    return _worst([code, *(r.exit_code for r in runs)])

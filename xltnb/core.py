@@ -340,7 +340,7 @@ def upload(
 # %% ../nbs/00_core.ipynb #93119ffe
 def world()->tuple[int,int]: # number of this process, and of all
     "Say which of the processes this is that `torchrun` started together; 0 of 1 elsewhere"
-    return int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
+    return int(os.environ.get('RANK') or 0), int(os.environ.get('WORLD_SIZE') or 1)
 
 def check_alone(
     what:str, # that trains: 'masked words'

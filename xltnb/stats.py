@@ -176,9 +176,9 @@ def seeds_to_decide(
     items:float=0., # `items_se`
     level:float=.95, # of the interval
     most:int=10_000, # seeds that are tried
-)->float: # 3 or more; infinite where `most` do not suffice, NaN for fewer than two seeds
+)->float: # 3 or more; infinite where `most` do not suffice, NaN for fewer than two seeds, and where all agree and there are no items
     "Find the smallest number of seeds whose interval, with this mean, spread and items, contains no edge of the range"
-    if len(xs)<2 or not all(map(isfinite, xs)): return nan
+    if len(xs)<2 or not all(map(isfinite, xs)) or not (stdev(xs) or items): return nan
     distance = min(abs(mean(xs)-e) for e in edges)
     sd,ns = stdev(xs), range(3, most+1)
     at = bisect_left(ns, True, key=lambda n: bool(crossed_half(sd, n, items, level)<distance)) # more seeds, a shorter interval

@@ -74,7 +74,9 @@ def _option(par, kw):
     "Name and settings of an option"
     flag = '--'+par.name.replace('_', '-')
     if par.annotation is bool: return [flag], kw | dict(action='store_true')
-    if par.annotation is list: return ['-'+par.name[0], flag], kw | dict(action='append', default=[], metavar='NAME=VALUE')
+    if par.annotation is list:
+        shown = 'NAME=VALUE' if par.name=='param' else par.name.upper()
+        return ['-'+par.name[0], flag], kw | dict(action='append', default=[], metavar=shown)
     return [flag], kw | dict(default=par.default, metavar=par.name.upper(), type=_type(par.annotation))
 
 # %% ../nbs/03_terminal.ipynb #6d2dc824

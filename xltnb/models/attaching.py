@@ -128,7 +128,7 @@ def attach(
         if weight.dtype!=torch.float32: raise XltError(f'the model is in {weight.dtype}: use float32 weights, and autocast for speed')
         a.to(weight.device)
     flags = {p: p.requires_grad for m in (model,*stack) for p in m.parameters()}
-    base.add_module(_SLOT, nn.ModuleDict({a.name: a for a in stack}))
+    base.add_module(_SLOT, nn.ModuleList(stack))
     attached = Attached(model, stack, [], flags)
     try: attached._hooks.extend(_register(model, stack, inverse))
     except BaseException:

@@ -47,6 +47,9 @@ def add_head(
     check_name(pooler, ('any','own'), 'pooler')
     config = copy.deepcopy(encoder.config)
     config.problem_type = None
+    if kind in ('classify','pair') and getattr(config, 'summary_type', '')=='last':
+        raise XltError(f'{type(encoder).__name__} reads a row at its last place, which is padding in a batch: give one that reads '
+                       'the first')
     names = [str(l) for l in labels]
     if kind!='span' and len(names)<2: raise XltError(f'a {kind} head needs at least two labels, not {names}')
     if kind=='span': config.num_labels = 2

@@ -156,6 +156,13 @@ def _strings(x):
         for y in x: yield from _strings(y)
 
 # %% ../../nbs/models/02_pruning.ipynb #ccabc219
+def _renumber(part, new):
+    "Give the special tokens that a post-processor names their new ids, those of its parts too"
+    for t in (part.get('special_tokens') or {}).values(): t['ids'] = [new[i] for i in t['ids']]
+    for k in ('sep','cls'):
+        if k in part: part[k] = [part[k][0], new[part[k][1]]]
+    for p in part.get('processors', ()): _renumber(p, new)
+
 def _pruned_state(tokenizer, keep):
     "Write the pipeline as plain data, over fewer subwords"
     state = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -165,10 +172,10 @@ def _pruned_state(tokenizer, keep):
         raise XltError(f"this prunes unigram tokenizers; {model['type']} would need its merges rebuilt: keep the whole vocabulary")
     lost = [t['content'] for t in state['added_tokens'] if t['id'] not in new]
     if lost: raise XltError(f"the ids to keep lack {', '.join(lost)}: special tokens must stay")
-    model['vocab'] = [model['vocab'][i] for i in keep]
-    model['unk_id'] = new[model['unk_id']]
+    model['vocab'] = [model['vocab'][i] for i in keep if i<len(model['vocab'])] # added tokens stand behind it
+    model['unk_id'] = new.get(model['unk_id'])
     for t in state['added_tokens']: t['id'] = new[t['id']]
-    for t in ((state['post_processor'] or {}).get('special_tokens') or {}).values(): t['ids'] = [new[i] for i in t['ids']]
+    _renumber(state['post_processor'] or {}, new)
     return state
 
 # %% ../../nbs/models/02_pruning.ipynb #c6b4efde

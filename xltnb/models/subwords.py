@@ -95,6 +95,12 @@ def join_words(
 _BARE = ('▁', 'Ġ')
 def _no_string(s): raise XltError(f'{s[:40]!r} is one string: pass each sentence as a list of words')
 
+def _gap(tokenizer):
+    "What a string after the first needs before it, to be read as in running text: a space where a tokenizer glues strings together"
+    ids = lambda t, **kw: tokenizer(t, add_special_tokens=False, **kw)['input_ids']
+    apart = lambda *strings: ids([*strings], is_split_into_words=True)
+    return ' ' if apart('a','a')!=ids('a a')==apart('a',' a') else ''
+
 def encode_words(
     tokenizer:PreTrainedTokenizerFast, # of any encoder
     sentences, # each a list of words
@@ -103,13 +109,15 @@ def encode_words(
     "Encode sentences that are split into words already; raises `XltError` for a sentence that is a string"
     texts = [join_words(list(s) if not isinstance(s,str) else _no_string(s)) for s in sentences]
     if not texts: return BatchEncoding(dict(input_ids=[])), []
-    enc = tokenizer([t for t,_ in texts], is_split_into_words=True, truncation=True, max_length=max_len, return_offsets_mapping=True)
+    gap = _gap(tokenizer)
+    strings = [[gap*(i>0)+x for i,x in enumerate(t)] for t,_ in texts]
+    enc = tokenizer(strings, is_split_into_words=True, truncation=True, max_length=max_len, return_offsets_mapping=True)
     bare = {tokenizer.convert_tokens_to_ids(t) for t in _BARE} - {tokenizer.unk_token_id, None}
     ends = enc.pop('offset_mapping')
     first = []
     for i,(_,where) in enumerate(texts):
         found = defaultdict(list) # of each string: (place, last character + 1)
         for at,(string,token,(_,end)) in enumerate(zip(enc.word_ids(i), enc['input_ids'][i], ends[i])):
-            if string is not None and token not in bare: found[string].append((at, end))
+            if string is not None and token not in bare: found[string].append((at, end-len(gap)*(string>0)))
         first.append([next((at for at,end in found[string] if end>c or not c), -1) for string,c in where])
     return enc, first

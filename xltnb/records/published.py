@@ -36,6 +36,7 @@ class Block:
     def __post_init__(self):
         for f in ('arm','metric'):
             with about(f): self.fill(getattr(self,f), '', '')
+        with about('metric'): self._check_points()
         with about('values'): self._check_values()
 
     def fill(self,
@@ -47,6 +48,11 @@ class Block:
         try: return template.format(row=row, col=col)
         except (AttributeError,KeyError,IndexError,ValueError) as e:
             raise XltError(f'{template!r} may hold {{row}} and {{col}}, nothing else in braces') from e
+
+    def _check_points(self):
+        for metric in {self.fill(self.metric, r, c) for r in self.rows for c in self.columns}:
+            if '@' in metric and not re.fullmatch(r'[^.@]+\.[^.@]+@-?\d+(\.\d+)?', metric):
+                raise XltError(f"{metric!r} is no point of a curve: write 'curve.column@x', such as 'tuning.target@2.5'")
 
     def _check_values(self):
         rows,values,width = self.rows,self.values,len(self.columns)
@@ -131,11 +137,10 @@ def _table(paper, tid, t):
 
 # %% ../../nbs/records/02_published.ipynb #0ebd27c9
 def item_name(
-    item:str, # 'tab1', 'fig5', 'c3', 'T1', 'pawsx'
+    item:str, # 'tab1', 'figure5', 'c3', 'T1', 'pawsx'
 )->str: # 'T1', 'F5', 'C3', 'T1', 'pawsx'
     "Return the name that a published file gives to a table, figure or claim"
-    for long,short in (('tab','T'), ('fig','F')):
-        if item.lower().startswith(long): item = short + item[3:]
+    for long,short in (('tab(le)?','T'), ('fig(ure)?','F')): item = re.sub(f'^{long}(?=.)', short, item, flags=re.I)
     return item[:1].upper() + item[1:] if item[1:2].isdigit() else item
 
 # %% ../../nbs/records/02_published.ipynb #c0ffe001

@@ -40,8 +40,8 @@ def _walk(node, look):
     if isinstance(node, ast.BinOp) and type(node.op) in _OPS: return _OPS[type(node.op)](go(node.left), go(node.right))
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name): return look(node.value.id, node.attr)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _FUNCS and not node.keywords:
-        return _FUNCS[node.func.id](*map(go, node.args))
-    allowed = f'arm.metric, numbers, + - * / and {", ".join(_FUNCS)}'
+        if len(node.args)==1 or node.args and node.func.id!='abs': return _FUNCS[node.func.id](*map(go, node.args))
+    allowed = f'arm.metric, numbers, + - * / and {", ".join(_FUNCS)} of them'
     raise XltError(f'{ast.unparse(node)!r} is not allowed in an effect: use {allowed}')
 
 # %% ../../nbs/records/01_rules.ipynb #87797858
@@ -50,13 +50,15 @@ def _parsed(effect):
     "The tree of an effect"
     try: return ast.parse(effect, mode='eval')
     except SyntaxError as e: raise XltError(f'{effect!r} is no expression: {e.msg}') from e
+    except (ValueError, RecursionError, MemoryError) as e: raise XltError(f'{effect!r:.60} is no expression: {e}') from e
 
 def evaluate(
     effect:str, # expression over arm.metric
     look:Callable, # called as look(arm, metric), gives a number, or an array of them
 ):
     "Compute the value of an effect; raises `XltError` for anything that is not arithmetic on metrics"
-    return _walk(_parsed(effect), look)
+    try: return _walk(_parsed(effect), look)
+    except RecursionError as e: raise XltError(f'{effect!r:.60}… has too many terms: write a metric for them') from e
 
 # %% ../../nbs/records/01_rules.ipynb #0673bd1b
 def names_in(

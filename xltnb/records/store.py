@@ -23,7 +23,7 @@ from fastcore.basics import patch
 from ..core import XltError
 from ..files import atomic_write, own_path, project_root, write_new
 from .leases import Lease
-from .pack import PACK, Pack, PackedRow, pack_bytes, packable, packed_keys
+from .pack import PACK, Pack, PackedRow, open_pack, pack_bytes, packable, packed_keys
 from .record import NewerRecord, Record, read_numbers, read_record, record_json, record_text
 
 # %% ../../nbs/records/06_store.ipynb #8f2c8698
@@ -281,8 +281,8 @@ def frame(
 ): # a pandas DataFrame, one row a record; config columns start with `cfg.`
     "Read the records as a table; their items and curves are not read"
     import pandas as pd
-    row = lambda d: dict(experiment=d['experiment'], arm=d['arm'], seed=d['seed'], key=d['key'],
-        **{f'cfg.{k}': v for k,v in d['config'].items()}, **d['metrics'], wall_s=d['provenance'].get('wall_s'))
+    row = lambda d: {k: d[k] for k in ('experiment','arm','seed','key')} | {f'cfg.{k}': v for k,v in d['config'].items()} | \
+        d['metrics'] | dict(wall_s=d['provenance'].get('wall_s'))
     with uncollected(): found = [row(d) for d in self._each(read_numbers, experiment)]
     found.sort(key=lambda r: (r['experiment'], r['arm'], r['seed'], r['key']))
     parts = [pd.DataFrame([*rows]) for _,rows in groupby(found, key=lambda r: r['experiment'])] # whose rows have the same columns
@@ -308,16 +308,21 @@ def busy(
     return self.lease(key).busy()
 
 # %% ../../nbs/records/06_store.ipynb #4deaacd4
+def _whole_rows(home):
+    "Rows of an experiment's pack; raises `XltError` where one is damaged, or the pack itself"
+    if not (home/PACK).exists(): return []
+    rows = [PackedRow(home/PACK, k) for k in open_pack(home/PACK).at]
+    for row in rows:
+        if (fault := _fault(row)) and not isinstance(fault, NewerRecord):
+            raise XltError(f'{home/PACK}: row {row.stem} is damaged ({fault}): copy the pack again')
+    return rows
+
 def _whole_texts(home):
     """Texts of an experiment's records by key, those of its pack and then of its files; what a pack would change is left out.
-    Rows of a pack that a newer version wrote stay as they are"""
-    places = [PackedRow(home/PACK, k) for k in packed_keys(home/PACK)] + [home/f'{k}.json' for k in sorted(_keys_of(home))]
-    out = {}
-    for p in places:
-        fault = _fault(p)
-        if fault and not (isinstance(p, PackedRow) and isinstance(fault, NewerRecord)): continue
-        text = record_text(p)
-        if fault or packable(text): out[p.stem] = text
+    Rows of a pack that a newer version wrote stay as they are; raises `XltError` for a pack that is damaged"""
+    out = {row.stem: record_text(row) for row in _whole_rows(home)}
+    for f in (home/f'{k}.json' for k in sorted(_keys_of(home))):
+        if not _fault(f) and packable(text := record_text(f)): out[f.stem] = text
     return out
 
 def _keep_bytes(home, texts):
@@ -338,30 +343,38 @@ def _pack_home(home):
     return dict(experiment=home.name, records=len(texts), files_mb=before/2**20, pack_mb=(home/PACK).stat().st_size/2**20)
 
 # %% ../../nbs/records/06_store.ipynb #a1a48bb3
+@contextmanager
+def _packing(store, home):
+    "The right to change an experiment's pack; raises `XltError` where another process has it"
+    with store.lease(f'pack.{home.name}') as mine:
+        if not mine: raise XltError(f'{mine.owner()} packs {home} already: wait for it')
+        yield
+
 @patch
 def pack(self:Store)->list[dict]: # experiment, records, files_mb, pack_mb: one for each experiment that had files
-    "Put the records of the store's own folder into one file an experiment; they are read from there as before"
+    """Put the records of the store's own folder into one file an experiment; they are read from there as before.
+    Raises `XltError` for a pack that is damaged, which stays"""
     out = []
     for home in (self.path/e for e in sorted(_names(self.path)) if _keys_of(self.path/e)):
-        with self.lease(f'pack.{home.name}') as mine:
-            if not mine: raise XltError(f'{mine.owner()} packs {home} already: wait for it')
-            out.append(_pack_home(home))
+        with _packing(self, home): out.append(_pack_home(home))
     return [*filter(None, out)]
+
+def _unpack_home(home):
+    "Give the rows of an experiment's pack their files again: how many"
+    rows = _whole_rows(home)
+    for row in rows:
+        f = home/f'{row.stem}.json'
+        if _fault(f): f.write_text(record_text(row), encoding='utf-8', newline='\n')
+    if rows and hasattr(os, 'sync'): os.sync() # a file that is cut by a kill has its row until then
+    if rows: (home/PACK).unlink()
+    return len(rows)
 
 @patch
 def unpack(self:Store)->int: # records
     "Give every record of the store's packs its file again; raises `XltError` for a pack with a damaged row, which stays"
     n = 0
-    for home in (self.path/e for e in sorted(_names(self.path))):
-        for k in (keys := packed_keys(home/PACK)):
-            row, f = PackedRow(home/PACK, k), home/f'{k}.json'
-            fault = _fault(row)
-            if fault and not isinstance(fault, NewerRecord):
-                raise XltError(f'{home/PACK}: row {k} is damaged ({fault}): copy the pack again')
-            if _fault(f): f.write_text(record_text(row), encoding='utf-8', newline='\n')
-        if keys and hasattr(os, 'sync'): os.sync() # a file that is cut by a kill has its row until then
-        if keys: (home/PACK).unlink()
-        n += len(keys)
+    for home in (self.path/e for e in sorted(_names(self.path)) if (self.path/e/PACK).exists()):
+        with _packing(self, home): n += _unpack_home(home)
     return n
 
 # %% ../../nbs/records/06_store.ipynb #fe65920b

@@ -97,6 +97,7 @@ class Ctx:
     rank:int = 0 # number of this process among those that share the run; the first one keeps the record
     ranks:int = 1 # processes that share it
     lent:list = field(default_factory=list) # folders that `scratch` has lent, and that nobody needs once the run is measured
+    waited:float = 0. # seconds that `scratch` has waited for another process
 
     def left(self)->float: # seconds
         "Count the time until the deadline"
@@ -132,10 +133,12 @@ class Ctx:
 
     def _turn(self, lease):
         "Take the lease, once whoever has it is done; `Paused` if time is up first"
+        start = time.monotonic()
         while not lease.take():
             if self.left()<=0: raise Paused(f'{lease.owner()} is at the same run for another store; the same command goes on from there')
             self.report(0., f'waits for {lease.owner()}')
             time.sleep(.2)
+        self.waited += time.monotonic()-start
         return lease
 
 # %% ../../nbs/runs/00_experiments.ipynb #00175d2f

@@ -95,7 +95,7 @@ def end(self:JobProgress,
     told = out.status in ('failed','paused','lost') and not self.bar.disable
     again = '; it is tried again' if out.status=='lost' else ''
     if told: self.bar.write(f'{out.status}: {out.job.arm} seed {out.job.seed}: {out.note}{again}', file=sys.stdout)
-    self.draw()
+    if time.monotonic()-self.drawn >= min(self.every, .2): self.draw() # thousands of jobs may end in a second
 
 # %% ../../nbs/runs/02_progress.ipynb #b254b5f2
 @patch

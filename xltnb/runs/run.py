@@ -95,7 +95,7 @@ def _clock(file):
     start, before = time.monotonic(), _seconds(file)
     spent = lambda: round(before+time.monotonic()-start, 2)
     try: yield spent
-    except Paused:
+    except (Paused, KeyboardInterrupt):
         atomic_write(file, str(spent()))
         raise
     file.unlink(missing_ok=True)
@@ -106,9 +106,11 @@ def _record(job, setup, report):
     _reset_peak()
     prov = provenance(setup.device) | dict(rules=_rules(job.paper)) # the rules that stand before the run
     cache = Path(setup.cache) if setup.cache else cache_dir()
+    ctx = Ctx(cache, setup.device, report, setup.deadline, job.inputs, job.carry, setup.rank, setup.ranks)
     with _clock(cache/'.paused'/job.key) as spent:
-        res = call_job(job, Ctx(cache, setup.device, report, setup.deadline, job.inputs, job.carry, setup.rank, setup.ranks))
-        prov |= provenance(setup.device) | dict(started=prov['started'], wall_s=spent(), peak_mem_mb=_peak_mb()) | setup.facts
+        res = call_job(job, ctx)
+        took = round(spent()-ctx.waited, 2)
+        prov |= provenance(setup.device) | dict(started=prov['started'], wall_s=took, peak_mem_mb=_peak_mb()) | setup.facts
     return Record(job.experiment, job.key, job.config, job.seed, {k: float(v) for k,v in res.metrics.items()}, res.curves,
                   res.per_language, res.items, prov | res.provenance, job.version, job.arm, job.labels, res.source, job.inputs)
 

@@ -190,6 +190,19 @@ def _rows_of(given, kind, where, columns):
     if bare: raise XltError(f'{where}, {bare} has no tokens: cut its slots with `tag_slots` of xltnb.tasks.formats')
     return rows
 
+_PARTS = {s: s for s in SPLITS} | dict(dev='validation', valid='validation', val='validation') # what a column says -> split
+
+def _check_place(rows, lang, split, langs, where):
+    "Raise `XltError` for a row whose own columns say that it is of another language or split"
+    main = lambda code: re.split('[-_]', code.lower())[0] if isinstance(code, str) else ''
+    said = [main(r.get('lang')) for r in rows]
+    mixed,known = len({*said}-{''})>1, {*map(main, langs)}
+    for i,(r,l) in enumerate(zip(rows, said)):
+        if l not in ('', main(lang)) and (mixed or l in known):
+            raise XltError(f'{where}, {row_name(i, r)} says that it is of {r["lang"]!r}: give each language rows of its own')
+        if _PARTS.get(str(r.get('split')).lower(), split)!=split:
+            raise XltError(f'{where}, {row_name(i, r)} says that it is of {r["split"]!r}: give each split rows of its own')
+
 def _check_paired(name, source, raw):
     "Raise `XltError` where sentences without ids, which are paired by their place, are not as many in two languages"
     for l,s,rows in ((l, s, rows) for l,splits in raw.items() for s,rows in splits.items()):
@@ -278,9 +291,10 @@ def _labels_read(name, kind, raw, source):
     except XltError as e: raise XltError(f"{name}, {source}: {e}, labels=('no', 'yes')") from e
 
 def _check_known(raw, kind, labels, told):
-    "Raise `XltError` for a class that no training row has, where the classes are those of the training rows"
-    if not (told and kind in ('classify','pair')): return
-    at = {r.get('label'): f'{l} {s}' for l,splits in raw.items() for s,rows in splits.items() for r in rows}
+    "Raise `XltError` for a class or tag that no training row has, where the labels are those of the training rows"
+    if not (told and kind in ('classify','pair','tag')): return
+    names = lambda r: r.get('tags') or () if kind=='tag' else (r.get('label'),)
+    at = {x: f'{l} {s}' for l,splits in raw.items() for s,rows in splits.items() for r in rows for x in names(r)}
     where = {x: w for x,w in at.items() if isinstance(x, str)}
     if more := sorted(where.keys()-{*labels}):
         raise XltError(f'{told}{where[more[0]]} has the unknown label {more[0]!r}{f" and {len(more)-1} more" if len(more)>1 else ""}: '
@@ -337,6 +351,8 @@ def own_task(
     _check_given(name, kind, data, source)
     files,mended,labels = _files_of(name, data), [], _names_in_order(labels)
     raw = {l: {s: _rows_of(given, kind, f'{name}, {l}, {s}', columns) for s,given in splits.items()} for l,splits in data.items()}
+    for l,splits in raw.items():
+        for s,rows in splits.items(): _check_place(rows, l, s, raw, f'{name}, {l}, {s}')
     if kind=='retrieve': _check_paired(name, source, raw)
     raw = {l: {s: _mended(rows, kind, labels, f'{name}, {l}, {s}', mended) for s,rows in splits.items()} for l,splits in raw.items()}
     _check_labels(name, kind, raw, files)

@@ -24,7 +24,8 @@ from .task import SPLITS, make_rows
 
 # %% ../../nbs/tasks/03_rows.ipynb #0624ca40
 COLUMN_NAMES = dict(
-    id=('pairID','id'), lang=('language','lang','locale'), split=('partition',), group=('title',), label=('gold_label','label','intent'),
+    id=('pairID','id'), lang=('language','lang','locale'), split=('partition','split'), group=('title',),
+    label=('gold_label','label','intent'),
     text=('premise','sentence1','text','utt','source_sentence'), text2=('hypothesis','hypo','sentence2','text2'), en=('target_sentence',),
     tokens=('tokens',), tags=('ner_tags','pos_tags','upos','tags'), slots=('annot_utt',),
     question=('question',), context=('context',), answers=('answers',))
@@ -193,7 +194,7 @@ def labels_of(
     if kind!='tag': return _in_order({str(r['label']) for r in rows})
     tags = {str(t) for r in rows for t in r['tags']}
     if not any(t[:2]=='B-' for t in tags): return _in_order(tags)
-    return ('O', *(f'{m}-{t}' for t in sorted({t[2:] for t in tags-{'O'}}) for m in 'BI'))
+    return ('O', *(f'{m}-{t}' for t in sorted({t[2:] for t in tags if t[1:2]=='-'}) for m in 'BI'))
 
 # %% ../../nbs/tasks/03_rows.ipynb #fa35e53a
 def place_answer(

@@ -8,6 +8,7 @@ __all__ = ['Comparison', 'pins', 'compare_plan', 'pin_plan', 'moved']
 # %% ../../nbs/verdicts/03_compare.ipynb #4a44e527
 import json
 import math
+import re
 from dataclasses import dataclass
 from html import escape
 
@@ -40,7 +41,8 @@ def _value_of(metric):
 # %% ../../nbs/verdicts/03_compare.ipynb #94550a3c
 def _cell_records(cell:Printed, jobs, get):
     "Records of a cell's arm; a cell that prints one repeat has that seed alone"
-    seed = int(cell.id.split('.')[3])-1 if '.seed.' in cell.id else None
+    one = re.match(r'[^.]+\.[^.]+\.seed\.(\d+)\.', cell.id)
+    seed = int(one[1])-1 if one else None
     found = (get(j.key) for j in jobs if j.arm==cell.arm and seed in (None,j.seed))
     return [r for r in found if r is not None]
 

@@ -65,7 +65,7 @@ _GROUPS = {'Held': (HELD, SMALLER), 'Did not hold': (FAILED,), 'Not known': (OPE
 def _named(row):
     "A claim in a list: text, id, what was found, and why where it is not known"
     smaller = ', smaller than claimed'*(row['verdict']==SMALLER)
-    why = ', not measured at this size' if row['verdict']==UNMEASURED else ''
+    why = '' if row['verdict']!=UNMEASURED else f", {row['word']}" if row.get('planned') else ', not measured at this size'
     return ': '.join(filter(None, [f"{row['text']} ({row['claim'].partition('.')[2]}{smaller}{why})", found_text(row)]))
 
 def _list_of(group, rows):

@@ -105,7 +105,8 @@ def judge(
     v = verdict(low, high, math.inf if fixed else len(xs), check.rule, check.margin, smallest)
     keys = tuple(sorted({r.key for x in runs for r in x.values()}))
     note = join_notes(_said(v, xs, low, high, check, smallest, fixed), note)
-    return Judged(v, effect, low, high, len(xs), tuple(xs), detectable(xs) if len(xs)>1 else math.nan, keys, note, items, level=level)
+    seen = detectable(xs, level=level) if len(xs)>1 else math.nan
+    return Judged(v, effect, low, high, len(xs), tuple(xs), seen, keys, note, items, level=level)
 
 # %% ../../nbs/verdicts/01_judge.ipynb #d09f1262
 def paired_runs(
@@ -173,14 +174,20 @@ def _among(count, check, runs, fixed=False, smallest=0., error=.05):
     return replace(j, verdict=OPEN, alone=j.verdict, note=join_notes(f'{j.verdict} alone, but not as one of {count} checks', j.note))
 
 # %% ../../nbs/verdicts/01_judge.ipynb #240ce834
-def _needs(j, check, count, smallest=0., error=.05):
-    "What is not settled, with the seeds and rows that would settle it"
-    if j.verdict!=OPEN: return j
+def _ways(j, check, count, smallest):
+    "What may settle a check: the edges that the interval has to leave out, and by how many checks its error is shared then"
     a,b = claimed_range(check.rule, check.margin)
-    level = 1-error if a<j.effect<b else 1-error/count
-    ways = [range_edges(check.rule, check.margin)] + [[-smallest,smallest]]*(abs(j.effect)<smallest)
-    seeds = min(seeds_to_decide(j.seeds, e, j.items, level) for e in ways)
-    return replace(j, need_seeds=seeds, need_rows=min(rows_to_decide(j.effect, j.items, e, level) for e in ways))
+    yield range_edges(check.rule, check.margin), 1 if a<j.effect<b else count
+    if abs(j.effect)<smallest and check.rule!='within' and not a<0<b: yield [-smallest,smallest], count # no effect of that size
+
+def _needs(j, check, count, smallest=0., error=.05):
+    "What is not settled, with the seeds and rows that would settle it; seeds beyond the plan are a look more, which shares the error"
+    if j.verdict!=OPEN: return j
+    ways = [*_ways(j, check, count, smallest)]
+    seeds = lambda error: min(seeds_to_decide(j.seeds, e, j.items, 1-error/n) for e,n in ways)
+    need,again = seeds(error), .05/(round(.05/error)+1)
+    rows = min(rows_to_decide(j.effect, j.items, e, 1-error/n) for e,n in ways)
+    return replace(j, need_seeds=need if need<=j.planned else seeds(again), need_rows=rows)
 
 # %% ../../nbs/verdicts/01_judge.ipynb #54c025b6
 def _left_out(check, jobs, found, runs, j):

@@ -46,7 +46,7 @@ def _power_row(claim, check, plan, get, jobs_at):
     items = items_se(pulls.values())
     level = 1-error_of(claim, check, plan)
     by_seeds,by_rows = float(crossed_half(sd, n, 0., level)) if n>1 else nan, float(t_half(items or nan, float('inf'), level))
-    half = float(crossed_half(sd, n, items, level)) if n>1 and isfinite(sd) else by_rows
+    half = float(crossed_half(sd, n, items, level)) if n>1 and isfinite(sd) else nan if drawn else by_rows
     return dict(claim=claim.id, effect=_spelled(check.effect, check.arms), rule=check.rule, margin=check.margin, half_width=half,
         seeds=n, sd=sd, by_seeds=by_seeds, rows=max(pulls, default=0), by_rows=by_rows, of=of)
 
@@ -66,7 +66,8 @@ def power_text(
 )->str: # one line a check
     "Say what a plan will show, for a terminal"
     def line(r):
-        if isnan(r['half_width']): return f"  {r['claim']:<14} no earlier records say how wide  {r['effect']}"
+        none = 'one seed gives no interval' if r['seeds']==1 else 'no earlier records say how wide'
+        if isnan(r['half_width']): return f"  {r['claim']:<14} {none}  {r['effect']}"
         seeds = f"{r['seeds']} seeds ±{r['by_seeds']:.3f}" if isfinite(r['by_seeds']) else ''
         items = f"{r['rows']} test rows ±{r['by_rows']:.3f}" if isfinite(r['by_rows']) else ''
         told = f" (spread at {r['of']})"

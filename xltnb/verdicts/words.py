@@ -37,15 +37,14 @@ def verdict(
 # %% ../../nbs/verdicts/00_words.ipynb #24d8f7c9
 def what_decides(
     need_seeds:float, # seeds that would settle it, infinite or NaN where none would
-    need_rows:float, # times the test rows that would
+    need_rows:float, # so many times the test rows are too few, with any number of seeds
 )->str: # a few words, '' where all is settled
     "Say what would settle an effect"
     too_many = need_rows>100 or need_seeds>1000 and not need_rows>=1
     if too_many: return 'its mean lies almost on the edge: no affordable number of seeds or rows would settle it'
     many = f'about {need_seeds:.0f} seeds' if need_seeds<=1000 else ''
     if not need_rows>=1: return f'{many} would settle it' if many else ''
-    times = f'about {ceil(need_rows*10)/10:g} times the test rows would'
-    return f'more seeds alone cannot settle it; {times}' + (f', with {many}' if many else '')
+    return f'more seeds alone cannot settle it: it takes more than {ceil(need_rows*10)/10:g} times the test rows, and more seeds too'
 
 # %% ../../nbs/verdicts/00_words.ipynb #a17ccf14
 def join_notes(
