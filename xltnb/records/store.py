@@ -172,7 +172,7 @@ def text(
     key:str, # a `RunKey.key`
 )->str: # '' where there is none
     "Read the text of the file of a record"
-    return _first_whole(self._places_of(key), record_text) or ''
+    return _first_whole(self._places_of(key), lambda p: read_record(p) and record_text(p)) or ''
 
 # %% ../../nbs/records/06_store.ipynb #b8b014c1
 @patch
