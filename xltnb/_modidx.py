@@ -2860,6 +2860,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                                           'xltnb/papers/salt/explorer.py'),
                                             'xltnb.papers.salt.explorer.SaltExplorer.sentence': ( 'papers/salt/explorer.html#saltexplorer.sentence',
                                                                                                   'xltnb/papers/salt/explorer.py'),
+                                            'xltnb.papers.salt.explorer.SaltExplorer.switches': ( 'papers/salt/explorer.html#saltexplorer.switches',
+                                                                                                  'xltnb/papers/salt/explorer.py'),
                                             'xltnb.papers.salt.explorer.SaltExplorer.view': ( 'papers/salt/explorer.html#saltexplorer.view',
                                                                                               'xltnb/papers/salt/explorer.py'),
                                             'xltnb.papers.salt.explorer.SaltExplorer.word_options': ( 'papers/salt/explorer.html#saltexplorer.word_options',

@@ -64,13 +64,13 @@ def start(self:Explorer,
     controls:dict, # name to widget
     settings:dict|None=None, # values that differ from the controls' own
 ):
-    "Take the controls, set them, and listen to them; raises `XltError` for a setting that is no control, or a value that it does not take"
+    "Take the controls, listen to them, and set them; raises `XltError` for a setting that is no control, or a value that it does not take"
     self.controls = controls
+    for k,c in controls.items(): c.observe(lambda _, k=k: self.changed(k), 'value')
     for k,v in (settings or {}).items():
         control = controls[check_name(k, controls, f'setting of {type(self).__name__}')]
         try: control.value = v
         except TraitError as e: raise XltError(f'{k} cannot be {v!r:.80}: {_takes(control, e)}') from e
-    for k,c in controls.items(): c.observe(lambda _, k=k: self.changed(k), 'value')
 
 # %% ../../nbs/figures/01_explorer.ipynb #17987f85
 @patch

@@ -14,7 +14,7 @@ from zlib import crc32
 from datasets import Dataset
 from fastcore.basics import patch
 
-from ..core import check_name, seed_for
+from ..core import XltError, check_name, check_number, seed_for
 from .grammar import Clause, Grammar, Thing, mapped
 from .words import FUNCTION, WORLDS, InventedCfg, company, pick
 from ..tasks.synonyms import Synonyms
@@ -121,6 +121,7 @@ def synonyms(self:Invented,
     seed:int=0, # draws the wrong links
 )->Synonyms:
     "Make the table of synonyms of a language"
+    check_number(wrong, 'wrong links', 0)
     lang = lang or self.languages[0]
     words = self.words[check_name(lang, self.words, 'invented language')]
     near = {i: [j for j in self.concepts[c].words if j!=i] for i,c in enumerate(self.of)}
@@ -129,8 +130,9 @@ def synonyms(self:Invented,
     open_ = [i for i,k in enumerate(self.kinds) if k not in ('name','digit',*FUNCTION)]
     for _ in range(round(wrong*true)):
         i = rng.choice(open_)
-        j = rng.choice([j for j in open_ if self.kinds[j]==self.kinds[i] and self.of[j]!=self.of[i] and j not in near[i]])
-        near[i].append(j)
+        left = [j for j in open_ if self.kinds[j]==self.kinds[i] and self.of[j]!=self.of[i] and j not in near[i]]
+        if not left: raise XltError(f'wrong is {wrong}, and {words[i]!r} is linked with all others of its kind: give a smaller number')
+        near[i].append(rng.choice(left))
     return Synonyms({words[i]: tuple(words[j] for j in js) for i,js in near.items()}, f'{lang}, {wrong:.0%} wrong', 'Apache-2.0')
 
 # %% ../../nbs/invented/02_world.ipynb #af90e088

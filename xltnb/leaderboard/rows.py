@@ -144,8 +144,9 @@ def _helper_files(name):
 def own_files(
     path:Path, # a Python file of a user's
 )->list: # with that file
-    "List the user's files that importing one reads"
+    "List the user's files that importing one reads; its folder joins `sys.path`, as where a file is run"
     found,todo = {}, [path.resolve()]
+    if (home := str(path.resolve().parent)) not in sys.path: sys.path.append(home)
     while todo:
         p = todo.pop()
         if p in found: continue

@@ -82,9 +82,11 @@ def _factors_cfg(c, out, names, version):
     "A LoRA or IA3"
     places = tuple(p for p in ('query','key','value') if any(f'.{p}.' in n for n in names))
     ff = 'before' if any('.ff.' in n for n in names) else ''
-    if c.get('composition_mode')=='scale': return IA3Cfg(places, ff, out)
-    if ff: raise XltError('intermediate_lora is True: LoRA in the feed-forward block is not read here')
     old = re.fullmatch(r'adapters\.(0\..*|1\.0\..*)', version) # these versions computed with a factor of 1, whatever they wrote
+    if c.get('composition_mode')=='scale':
+        if not old and c.get('alpha', 1)!=1: raise XltError(f"alpha is {c['alpha']}: (IA)³ with a factor is not read here")
+        return IA3Cfg(places, ff, out)
+    if ff: raise XltError('intermediate_lora is True: LoRA in the feed-forward block is not read here')
     return LoraCfg(c['r'], c['r'] if old else c['alpha'], places, out)
 
 # %% ../../nbs/models/11_adapterhub.ipynb #222063ae

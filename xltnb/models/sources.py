@@ -60,6 +60,7 @@ def _check_header(path, adapter, specs):
 
 # %% ../../nbs/models/14_sources.ipynb #cfae30ef
 PART = 2**15 # weights that are read at a time
+_IN_FOLDER = 'adapter_model.safetensors', 'adapter.safetensors' # files that mean nothing without the settings beside them
 
 class TensorSource:
     "An adapter or a model that is only read, part by part"
@@ -81,6 +82,7 @@ class TensorSource:
     def _open(self, path):
         "Look what a path holds"
         self.given = typed_path(path, 'adapter').resolve()
+        if self.given.name in _IN_FOLDER and (self.given.parent/'adapter_config.json').is_file(): self.given = self.given.parent
         index = None
         if self.given.is_dir():
             self.adapter,self.peft = _hub_or_peft(self.given)
@@ -161,12 +163,13 @@ def _check_models(a, b, ranks):
     for x,y in ((a, b), (b, a)):
         if lost := next((k for k in x.specs if k not in y.specs), None):
             raise XltError(f'{y.name} lacks {lost}, which {x.name} has: give inputs that come from one model')
-    for k in () if ranks else _ALIKE if a.peft else ():
+    for k in () if not a.peft else _ALIKE[2:] if ranks else _ALIKE:
         if a.peft.get(k)==b.peft.get(k): continue
         pair = f'{a.peft.get(k)!r} and {b.peft.get(k)!r}'
         raise XltError(f'{a.name} and {b.name} differ in {k}: {pair}; the method cat joins LoRAs that differ')
     for k,shape in a.shapes.items():
-        if b.shapes[k]!=shape and not ranks:
+        width = 1 if 'lora_A' in k else 0 # the other axis is the rank
+        if b.shapes[k]!=shape and not (ranks and (not a.peft or b.shapes[k][width]==shape[width])):
             raise XltError(f'{k} has shape {shape} in {a.name} and {b.shapes[k]} in {b.name}: give inputs that come from one model')
         if (k in a.names)!=(k in b.names): raise XltError(f'{k} holds {a.specs[k][0]} in {a.name} and {b.specs[k][0]} in {b.name}')
         if k not in a.names and not torch.equal(a.raw(k), b.raw(k)):

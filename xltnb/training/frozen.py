@@ -203,7 +203,7 @@ class Head:
     )->Tensor: # [B,C]
         "Apply the same head in torch, for methods that follow its gradient; classes without a row get -1e4"
         w,b = self.model.coef_, self.model.intercept_
-        if len(w)==1: w,b = np.r_[-w,w], np.r_[-b,b]
+        if len(w)==1: w,b = np.r_[-w,w]/2, np.r_[-b,b]/2 # whose softmax is the sigmoid
         mean,sd,w,b = (torch.from_numpy(v).to(x_B_D) for v in (self.mean, self.sd, w, b))
         out = x_B_D.new_full((len(x_B_D), self.classes), -1e4)
         return out.index_copy(1, torch.from_numpy(self.model.classes_).to(out.device), (x_B_D-mean)/sd@w.T+b)

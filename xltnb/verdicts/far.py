@@ -6,6 +6,7 @@
 __all__ = ['run_here', 'run_pages_far']
 
 # %% ../../nbs/verdicts/12_far.ipynb #c3cc85f4
+import json
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,7 +35,8 @@ def run_here(
             f.write_text(text, encoding='utf-8', newline='\n')
         params = cfg['params'] | ({'store': str(home/'results')} if 'store' in cfg['params'] else {})
         if err := execute_page(nb, done := home/'done.ipynb', params): raise XltError(err.strip().splitlines()[-1]) from RuntimeError(err)
-        text = done.read_text(encoding='utf-8').replace(str(home/'results'), cfg['params'].get('store', 'results'))
+        told = lambda path: json.dumps(str(path), ensure_ascii=False)[1:-1] # as a notebook's text has it
+        text = done.read_text(encoding='utf-8').replace(told(home/'results'), told(cfg['params'].get('store', 'results')))
     return Result({'seconds': time.monotonic()-start}, provenance={'notebook': text})
 
 # %% ../../nbs/verdicts/12_far.ipynb #2bbddce9

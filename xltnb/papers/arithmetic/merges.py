@@ -160,10 +160,11 @@ def _factor(k):
 
 def _rank(source):
     "Rank and scaling of a LoRA; raises `XltError` for what is none"
-    if source.peft: return source.peft['r'], source.peft['lora_alpha']/source.peft['r']
     cfg,kind = (source.adapter.cfg, f'of kind {source.adapter.kind}') if source.adapter else (None, source.what)
-    if isinstance(cfg, LoraCfg): return cfg.rank, cfg.alpha/cfg.rank
-    raise XltError(f'cat joins LoRA adapters, {source.name} is {kind}')
+    if not (source.peft or isinstance(cfg, LoraCfg)): raise XltError(f'cat joins LoRA adapters, {source.name} is {kind}')
+    rank,alpha = (source.peft['r'], source.peft['lora_alpha']) if source.peft else (cfg.rank, cfg.alpha)
+    if not alpha: raise XltError(f'{source.name} has alpha 0, so it changes nothing: leave it out')
+    return rank, alpha/rank
 
 def _cat(merge):
     "Factors side by side; each tensor is one part"

@@ -92,7 +92,8 @@ def _check_weight(
     "Raise `XltError` unless every tensor gets a finite number"
     if not isinstance(weight, dict): return check_number(weight, 'weight', -_MOST, _MOST)
     found = {part_of(k) for k in like.names}
-    parts,many = {'layers' if p.startswith('layer ') else p for p in found}, sum(p.startswith('layer ') for p in found)
+    parts = {'layers' if p.startswith('layer ') else p for p in found}
+    many = 1+max([int(p.split()[1]) for p in found if p.startswith('layer ')], default=-1)
     if like.adapter: many = like.adapter.backbone.layers
     for k in weight: check_name(k, parts, 'part of the '+like.what.split()[-1])
     if lost := sorted(parts-weight.keys()): raise XltError(f'a weight by part needs a number for {", ".join(lost)} too: {weight}')

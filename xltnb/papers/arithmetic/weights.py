@@ -27,6 +27,7 @@ class Dial:
         base='auto', # where they started
         name:str='dial', # of the adapter
     ):
+        if cfg.method=='cat': raise XltError('a dial turns weights of one shape, and cat adds ranks up: choose another method')
         self.cfg,self.base,self.sources = cfg, base, [TensorSource(i) for i in inputs]
         self.adapter = merge_with(MergeCfg(), self.sources, base, name)
 

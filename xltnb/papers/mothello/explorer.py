@@ -176,7 +176,8 @@ class OthelloExplorer(Explorer):
         self.controls = _controls(list(ARMS), self.demo(model).n**2-5)
         self.controls['model'].value = model
         self.fit()
-        self.start(self.controls, dict(move=10)|settings)
+        move = settings.pop('move', 10) # last: another game has another number of moves
+        self.start(self.controls, settings | dict(move=move))
 
     def demo(self, name:str)->Demo:
         "Load a shipped model, once"

@@ -112,19 +112,21 @@ class SaltExplorer(Explorer):
 
     def __init__(self,
         text:str='green book: book, education, fantasy, green, library, reading', # English
-        switched:dict|None=None, # number of a word -> number of its proposal; None: every word for its best
+        switched:dict|None=None, # number of a word -> number of its proposal, -1 to leave it; None: every word for its best
         **settings, # any other control: lam=.5, word=0
     ):
         self.seen,self.chosen,self.said,self.quiet = {}, None, '', False
-        self.chosen = dict(switched) if switched is not None else {w: 0 for w in range(len(self.sentence(text).words))}
+        self.chosen = self.switches(text, switched)
         wide = dict(layout=dict(width='360px'), style=dict(description_width='70px'))
         line = dict(layout=dict(width='720px'), style=wide['style'])
         self.start(dict(text=W.Text(description='sentence', value=text, continuous_update=False, **line),
             word=W.Dropdown(description='word', options=self.word_options(text), value=0, **wide),
             proposal=W.Dropdown(description='becomes', options=self.proposal_options(text, 0), value=self.chosen.get(0, -1), **wide),
-            lam=W.FloatSlider(description='λ', value=.5, min=0., max=1., step=.05, **wide)), settings)
+            lam=W.FloatSlider(description='λ', value=.5, min=0., max=1., step=.05, **wide)), dict(sorted(settings.items(), key=lambda kv: kv[0]=='proposal'))) # of a word that is set before it
 
 # %% ../../../nbs/papers/salt/09_explorer.ipynb #fef25f8d
+_SHOWN = 20 # proposals of a word in the menu
+
 @patch
 def sentence(self:SaltExplorer,
     text:str, # English
@@ -143,7 +145,16 @@ def proposal_options(self:SaltExplorer, text:str, word:int)->list:
     "List what a word can become"
     s = self.sentence(text)
     named = [(f'{n} ({l}, {q:.1%})', j) for j,(n,l,q) in enumerate(zip(s.names[word], s.langs[word], s.p.probs[word]))]
-    return [('stays as it is', -1), *named[:20]]
+    return [('stays as it is', -1), *named[:_SHOWN]]
+
+@patch
+def switches(self:SaltExplorer, text:str, switched:dict|None)->dict:
+    "Check which words become which of their proposals; raises `XltError` for a word or a proposal that is not there"
+    words = range(len(self.sentence(text).words))
+    for w,j in (switched or {}).items():
+        if w not in words or j not in range(-1, _SHOWN):
+            raise XltError(f'switched cannot hold {w!r}: {j!r}: words are 0 to {words[-1]}, proposals 0 to {_SHOWN-1}, -1 leaves a word')
+    return {w: 0 for w in words} if switched is None else {w: j for w,j in switched.items() if j>=0}
 
 # %% ../../../nbs/papers/salt/09_explorer.ipynb #8846d1ab
 @patch
@@ -157,7 +168,7 @@ def follow(self:SaltExplorer,
             self.said = str(e)
             return
         self.said = ''
-        self.chosen = {w: 0 for w in range(len(self.sentence(self.value('text')).words))}
+        self.chosen = self.switches(self.value('text'), None)
         self.controls['word'].options = self.word_options(self.value('text'))
     if name in ('text','word') and not self.said:
         word,box = self.value('word') or 0, self.controls['proposal']
