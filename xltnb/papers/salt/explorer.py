@@ -118,11 +118,12 @@ class SaltExplorer(Explorer):
         self.seen,self.chosen,self.said,self.quiet = {}, None, '', False
         self.chosen = self.switches(text, switched)
         wide = dict(layout=dict(width='360px'), style=dict(description_width='70px'))
+        word_first = dict(sorted(settings.items(), key=lambda kv: kv[0]=='proposal'))
         line = dict(layout=dict(width='720px'), style=wide['style'])
         self.start(dict(text=W.Text(description='sentence', value=text, continuous_update=False, **line),
             word=W.Dropdown(description='word', options=self.word_options(text), value=0, **wide),
             proposal=W.Dropdown(description='becomes', options=self.proposal_options(text, 0), value=self.chosen.get(0, -1), **wide),
-            lam=W.FloatSlider(description='λ', value=.5, min=0., max=1., step=.05, **wide)), dict(sorted(settings.items(), key=lambda kv: kv[0]=='proposal'))) # of a word that is set before it
+            lam=W.FloatSlider(description='λ', value=.5, min=0., max=1., step=.05, **wide)), word_first)
 
 # %% ../../../nbs/papers/salt/09_explorer.ipynb #fef25f8d
 _SHOWN = 20 # proposals of a word in the menu
