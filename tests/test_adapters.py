@@ -384,3 +384,17 @@ def test_files_are_written_as_the_library_writes_them(tmp_path):
     was = (tmp_path/'x').read_bytes()
     with pytest.raises(RuntimeError), write_tensors(tmp_path/'x', dict(a=('F32', (2,)))) as to: raise RuntimeError('power cut')
     assert (tmp_path/'x').read_bytes() == was and len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_ia3_with_a_factor_is_refused(tmp_path):
+    folder = to_hub(Adapter('ia', IA3Cfg(ff='before'), Backbone('bert', 2, 16, 32)), tmp_path/'ia')
+    file = folder/'adapter_config.json'
+    said = json.loads(file.read_text(encoding='utf-8'))
+    said['config']['alpha'] = 4
+    file.write_text(json.dumps(said), encoding='utf-8')
+    with pytest.raises(XltError, match='alpha is 4'): from_hub(folder)
+
+
+def test_an_adapter_may_be_called_as_a_method_of_torch():
+    model = BertModel(BertConfig(vocab_size=9, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2))
+    for name in ('to', 'train', 'type'): attach(model, Adapter(name, BottleneckCfg(), model)).detach()

@@ -162,3 +162,12 @@ def test_equal_weights_of_another_model_are_not_taken_for_it(task, tmp_path):
             for p in adapter.parameters(): p.normal_()
         with attach(net, adapter): found.append(read(net, tmp_path))
     assert np.abs(found[0]-found[1]).max() > 1e-3
+
+
+def test_a_head_of_two_classes_in_torch_is_the_head():
+    from sklearn.linear_model import LogisticRegression
+    from xltnb.training.frozen import Head
+    x, rng = np.random.default_rng(0).normal(size=(60, 4)), np.random.default_rng(1)
+    h = Head(np.zeros(4), np.ones(4), LogisticRegression().fit(x, x[:, 0]+rng.normal(size=60) > 0), 1., 2)
+    h.model.classes_ = np.array([0, 1])
+    assert np.allclose(h(torch.from_numpy(x)).softmax(-1).numpy(), h.model.predict_proba(x))

@@ -281,3 +281,9 @@ def test_no_torch():
 
 def test_a_split_that_is_none_is_named():
     with pytest.raises(XltError, match="split 'dev'"): invented('tiny').draw('dev', Random(0))
+
+
+def test_too_many_wrong_links_are_told():
+    from xltnb.core import XltError
+    for wrong in (5., -1):
+        with pytest.raises(XltError, match='wrong'): invented('tiny').synonyms(wrong=wrong)

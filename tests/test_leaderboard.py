@@ -1,5 +1,6 @@
 "The leaderboard: one protocol for all rows, comparisons named before the runs, methods from a user's file"
 import json
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -180,7 +181,7 @@ def test_a_method_that_ends_the_program_is_told(tmp_path):
 
 
 def test_a_helper_of_a_method_is_a_part_of_it(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, 'path', [*sys.path])
     (tmp_path/'own_helper.py').write_text('import own_deep\nSIZE = own_deep.SIZE\n', encoding='utf-8'), (tmp_path/'own_deep.py').write_text('SIZE = 1\n', encoding='utf-8')
     (tmp_path/'m.py').write_text('import numpy\nfrom own_helper import SIZE\nfrom xltnb.training.methods import Method\nclass M(Method): size = SIZE\n', encoding='utf-8')
     def key(): return next(j.key for j in board_jobs('smoke', methods=[f'{tmp_path}/m.py:M']) if j.labels['row'] == 'M')
@@ -194,3 +195,10 @@ def test_a_helper_of_a_method_is_a_part_of_it(tmp_path, monkeypatch):
 def test_a_store_without_runs_says_so(command, tmp_path, capsys):
     with pytest.raises(SystemExit) as end: main([*command.split(), '--preset', 'smoke', '--show', '--store', str(tmp_path)])
     assert (end.value.code, capsys.readouterr().out.strip()) == (0, 'no runs yet: the same command without --show makes them')
+
+
+def test_a_chain_is_split_between_its_methods(tmp_path):
+    from xltnb.leaderboard.score import _read_methods
+    (tmp_path/'m.py').write_text('from xltnb.training.methods import Method\nclass M(Method):\n    def __init__(self, rho=(1+2)): self.rho = rho\n', encoding='utf-8')
+    for text in (f'{tmp_path}/m.py:M + RSDA(copies=1)', f'{tmp_path}/m.py:M(rho=0.5)+RSDA(copies=1)'):
+        assert [w.rpartition(':')[2].partition('(')[0] for w in _read_methods(text)[0]] == ['M', 'RSDA']

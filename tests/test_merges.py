@@ -606,3 +606,28 @@ def test_a_zero_is_a_value(given, says, capsys):
     pair = [str(ROOT/'nbs'/'tutorials'/'adapters'/f'{l}.safetensors') for l in ('en', 'es')]
     with pytest.raises(SystemExit): main(['merge', *pair, '--method', *given, '--dry-run'])
     assert says in capsys.readouterr().out
+
+
+def test_what_cat_cannot_join_is_told(tmp_path):
+    peft_folder(tmp_path, 'x', 3, 6, 1), peft_folder(tmp_path, 'y', 2, 1, 2), peft_folder(tmp_path, 'none', 2, 0, 3), peft_folder(tmp_path, 'far', 3, 12, 4)
+    file = tmp_path/'x'/'adapter_model.safetensors'
+    assert TensorSource(file) == TensorSource(tmp_path/'x') and TensorSource(file).what == 'a peft adapter'
+    with pytest.raises(XltError, match='differ in lora_alpha'): plan_merge(MergeCfg(), [file, tmp_path/'far'/file.name])
+    with pytest.raises(XltError, match='none has alpha 0'): write_merge(plan_merge(MergeCfg('cat'), [tmp_path/'x', tmp_path/'none']), tmp_path/'out')
+    from safetensors.torch import load_file, save_file
+    wide = {k: torch.randn(2, 9) if 'lora_A' in k else v for k, v in load_file(tmp_path/'y'/file.name).items()}
+    save_file(wide, tmp_path/'y'/file.name)
+    with pytest.raises(XltError, match='has shape'): plan_merge(MergeCfg('cat'), [tmp_path/'x', tmp_path/'y'])
+    with pytest.raises(XltError, match='adds ranks up'): Dial(tmp_path/'x', tmp_path/'far', cfg=MergeCfg('cat'))
+
+
+def test_weights_by_layer_count_from_the_first_layer(tmp_path):
+    from safetensors.torch import load_file, save_file
+    for n in ('x', 'y'):
+        peft_folder(tmp_path, n, 2, 4, 1)
+        f = tmp_path/n/'adapter_model.safetensors'
+        save_file({k.replace('layers.0', 'layers.2'): v for k, v in load_file(f).items()}, f)
+    both = [tmp_path/'x', tmp_path/'y']
+    plan = plan_merge(MergeCfg(weights=(dict(layers=[0., 0., 1.]), dict(layers=[1., 1., 0.]))), both)
+    assert set(plan.weights(plan.first.names[0])) == {0., 1.}
+    with pytest.raises(XltError, match='1 weights for 3 layers'): plan_merge(MergeCfg(weights=(dict(layers=[1.]), dict(layers=[0.]))), both)

@@ -198,3 +198,16 @@ def test_an_explorer_opens_as_it_was_made():
     start = SaltExplorer()
     before, after = (start.line(start.value('text'), start.chosen)[i] for i in (0, -1))
     assert after.argmax() == before.argmax() and after.max() > before.max()  # it opens on an effect
+
+
+def test_settings_that_hang_on_others():
+    "A word brings its proposals, a game its number of moves, in whatever order they are given"
+    from xltnb.papers.mothello.explorer import OthelloExplorer
+    from xltnb.papers.salt.explorer import SaltExplorer
+    e = SaltExplorer(proposal=-1, word=1)
+    assert [l for l, _ in e.controls['proposal'].options] == [l for l, _ in e.proposal_options(e.value('text'), 1)] and 1 not in e.chosen
+    assert 'with 0 of 7 words' in SaltExplorer(switched={0: -1}).fig().layout.title.text
+    for bad in (dict(switched={0: 35}), dict(switched={99: 0}), dict(word=99)):
+        with pytest.raises(XltError, match='cannot'): SaltExplorer(**bad)
+    o = OthelloExplorer(move=99, game=35)
+    assert o.value('move') == len(o.states().moves) and o.fig()
