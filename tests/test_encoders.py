@@ -398,3 +398,27 @@ def test_an_encoder_with_few_positions_reads_the_beginning(tmp_path):
     BertModel(BertConfig(vocab_size=20, **small)).save_pretrained(tmp_path)
     tok.save_pretrained(tmp_path)
     with pytest.raises(XltError, match='subwords, the model 20 embeddings'): load_encoder(str(tmp_path))
+
+
+@pytest.mark.parametrize('nested', [False, True])
+def test_special_tokens_behind_the_vocabulary_keep_their_places(nested):
+    "Added tokens, and a post-processor of several parts"
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from xltnb.models.pruning import prune_tokenizer
+    from transformers import PreTrainedTokenizerFast
+    whole = Tokenizer(models.Unigram([(w, -1.) for w in ('a', 'b', 'c', 'd', '[UNK]')], 4))
+    whole.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    whole.add_special_tokens(['[CLS]', '[SEP]', '[MASK]'])
+    ends = processors.TemplateProcessing('[CLS] $A [SEP]', special_tokens=[('[CLS]', 5), ('[SEP]', 6)])
+    whole.post_processor = processors.Sequence([ends]) if nested else ends
+    tok = PreTrainedTokenizerFast(tokenizer_object=whole, unk_token='[UNK]', cls_token='[CLS]', sep_token='[SEP]', mask_token='[MASK]')
+    small = prune_tokenizer(tok, [0, 3, 4, 5, 6, 7])
+    assert tok('d')['input_ids'] == [5, 3, 6] and small('d')['input_ids'] == [3, 1, 4] == small.convert_tokens_to_ids(['[CLS]', 'd', '[SEP]'])
+    assert small.mask_token_id == 5 and len(small) == 6
+
+
+def test_a_head_at_the_last_place_is_refused():
+    from transformers import XLNetConfig, XLNetModel
+    from xltnb.models.heads import add_head
+    net = XLNetModel(XLNetConfig(vocab_size=9, d_model=16, n_layer=1, n_head=2, d_inner=16))
+    with pytest.raises(XltError, match='give one that reads the first'): add_head(net, 'classify', ('no', 'yes'))

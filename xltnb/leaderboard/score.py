@@ -121,7 +121,7 @@ def _check_columns(text, made):
 
 def _read_methods(text):
     "The methods of a row in words, and the kinds of tasks that all of them serve; a wrong name or argument ends here"
-    words = tuple(w.strip() for w in re.split(r'\+(?![^(]*\))', text))
+    words = tuple(w.strip() for w in re.split(r'\+(?![^(]*\))', text)) # at each plus outside brackets
     own = {w: own_call(w) for w in words if '.py:' in w}
     if len({path for path,_ in own.values()})>1: raise XltError(f'{text} names two files: put the methods of a row into one')
     classes = BOARD_METHODS | {c.name: load_own(path, c.name) for path,c in own.values()}

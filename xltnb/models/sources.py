@@ -156,17 +156,18 @@ def fingerprint(self:TensorSource)->str: # 16 hex digits
     return self._print
 
 # %% ../../nbs/models/14_sources.ipynb #838f6d17
-_ALIKE = ('r','lora_alpha','fan_in_fan_out') # settings of peft that must agree
+_JOINED = 'the method cat joins LoRAs that differ'
+# settings of peft that must agree -> remedy
+_ALIKE = dict(r=_JOINED, lora_alpha=_JOINED, fan_in_fan_out='give inputs that come from one model')
 
 def _check_models(a, b, ranks):
     "Raise `XltError` unless the tensors of two inputs have the same names and shapes"
     for x,y in ((a, b), (b, a)):
         if lost := next((k for k in x.specs if k not in y.specs), None):
             raise XltError(f'{y.name} lacks {lost}, which {x.name} has: give inputs that come from one model')
-    for k in () if not a.peft else _ALIKE[2:] if ranks else _ALIKE:
-        if a.peft.get(k)==b.peft.get(k): continue
-        pair = f'{a.peft.get(k)!r} and {b.peft.get(k)!r}'
-        raise XltError(f'{a.name} and {b.name} differ in {k}: {pair}; the method cat joins LoRAs that differ')
+    for k,remedy in _ALIKE.items() if a.peft else ():
+        if a.peft.get(k)==b.peft.get(k) or ranks and remedy==_JOINED: continue
+        raise XltError(f'{a.name} and {b.name} differ in {k}: {a.peft.get(k)!r} and {b.peft.get(k)!r}; {remedy}')
     for k,shape in a.shapes.items():
         width = 1 if 'lora_A' in k else 0 # the other axis is the rank
         if b.shapes[k]!=shape and not (ranks and (not a.peft or b.shapes[k][width]==shape[width])):

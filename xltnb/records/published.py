@@ -140,7 +140,7 @@ def item_name(
     item:str, # 'tab1', 'figure5', 'c3', 'T1', 'pawsx'
 )->str: # 'T1', 'F5', 'C3', 'T1', 'pawsx'
     "Return the name that a published file gives to a table, figure or claim"
-    for long,short in (('tab(le)?','T'), ('fig(ure)?','F')): item = re.sub(f'^{long}(?=.)', short, item, flags=re.I)
+    for long,short in (('tab(le)?','T'), ('fig(ure)?','F')): item = re.sub(f'^{long}(?=\\d)', short, item, flags=re.I)
     return item[:1].upper() + item[1:] if item[1:2].isdigit() else item
 
 # %% ../../nbs/records/02_published.ipynb #c0ffe001

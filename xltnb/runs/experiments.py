@@ -134,11 +134,13 @@ class Ctx:
     def _turn(self, lease):
         "Take the lease, once whoever has it is done; `Paused` if time is up first"
         start = time.monotonic()
-        while not lease.take():
-            if self.left()<=0: raise Paused(f'{lease.owner()} is at the same run for another store; the same command goes on from there')
-            self.report(0., f'waits for {lease.owner()}')
-            time.sleep(.2)
-        self.waited += time.monotonic()-start
+        try:
+            while not lease.take():
+                if self.left()<=0:
+                    raise Paused(f'{lease.owner()} is at the same run for another store; the same command goes on from there')
+                self.report(0., f'waits for {lease.owner()}')
+                time.sleep(.2)
+        finally: self.waited += time.monotonic()-start
         return lease
 
 # %% ../../nbs/runs/00_experiments.ipynb #00175d2f

@@ -52,11 +52,12 @@ def _as_of_job(
 _TOLD = 3 # runs that tell a pace
 
 def _pace(jobs, store):
-    "Seconds of processor per expected second, by arm, from finished runs on a processor of this name"
+    "Seconds that a run took for each expected one, by arm, from finished runs on a processor of this name"
     get,here,found = store.getter(read_numbers), processor(), {}
     for j in jobs:
         at = get(j.key)['provenance']
-        if j.cost_s and at.get('cpu')==here and at.get('wall_s'): found.setdefault(j.arm, []).append(at['wall_s']/j.cost_s)
+        mine = at.get('device')=='cpu' and at.get('cpu')==here
+        if mine and j.cost_s and at.get('wall_s'): found.setdefault(j.arm, []).append(at['wall_s']/j.cost_s)
     return {arm: median(r) for arm,r in found.items() if len(r)>=_TOLD}
 
 # %% ../../nbs/runs/01_plan.ipynb #3d2f900e

@@ -90,10 +90,10 @@ def _seconds(file):
 
 # %% ../../nbs/runs/03_run.ipynb #fcbb2f2f
 @contextmanager
-def _clock(file):
-    "Give a function that counts the seconds spent, those of paused sittings too, which `file` keeps beside the checkpoints"
+def _clock(file, ctx):
+    "Give a function that counts the seconds of work, those of paused sittings too, which `file` keeps beside the checkpoints"
     start, before = time.monotonic(), _seconds(file)
-    spent = lambda: round(before+time.monotonic()-start, 2)
+    spent = lambda: round(before+time.monotonic()-start-ctx.waited, 2)
     try: yield spent
     except (Paused, KeyboardInterrupt):
         atomic_write(file, str(spent()))
@@ -107,10 +107,9 @@ def _record(job, setup, report):
     prov = provenance(setup.device) | dict(rules=_rules(job.paper)) # the rules that stand before the run
     cache = Path(setup.cache) if setup.cache else cache_dir()
     ctx = Ctx(cache, setup.device, report, setup.deadline, job.inputs, job.carry, setup.rank, setup.ranks)
-    with _clock(cache/'.paused'/job.key) as spent:
+    with _clock(cache/'.paused'/job.key, ctx) as spent:
         res = call_job(job, ctx)
-        took = round(spent()-ctx.waited, 2)
-        prov |= provenance(setup.device) | dict(started=prov['started'], wall_s=took, peak_mem_mb=_peak_mb()) | setup.facts
+        prov |= provenance(setup.device) | dict(started=prov['started'], wall_s=spent(), peak_mem_mb=_peak_mb()) | setup.facts
     return Record(job.experiment, job.key, job.config, job.seed, {k: float(v) for k,v in res.metrics.items()}, res.curves,
                   res.per_language, res.items, prov | res.provenance, job.version, job.arm, job.labels, res.source, job.inputs)
 
