@@ -138,13 +138,15 @@ def compare_plan(
 def pin_plan(
     plan:Plan, # from `make_plan`
 )->int: # how many numbers were pinned
-    "Accept the present results of a plan as the ones to guard; raises `XltError` where nothing has run"
+    "Accept the present results of a plan as the ones to guard; raises `XltError` where nothing has run, or while another process pins"
     new = {f"{r['cell']}@{plan.preset}": round(r['now'],6) for r in compare_plan(plan).rows if math.isfinite(r['now'])}
     to_run = f'{plan.target} --preset {plan.preset}'
     if not new: raise XltError(f'nothing to pin: {plan.target} has no runs at {plan.preset} in {plan.store.path}; '
                               f'run `xltnb run {to_run}` first, with the same --store')
     file = plan.store.path/'pins.json'
-    atomic_write(file, json.dumps(_pins_in(file)|new, indent=1, sort_keys=True)+'\n')
+    with plan.store.lease(file.name) as mine:
+        if not mine: raise XltError(f'{mine.owner()} writes {file} now: nothing was pinned, so run `xltnb pin {to_run}` again')
+        atomic_write(file, json.dumps(_pins_in(file)|new, indent=1, sort_keys=True)+'\n')
     return len(new)
 
 # %% ../../nbs/verdicts/03_compare.ipynb #d7af3af1
