@@ -1886,6 +1886,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                                               'xltnb/papers/metapretrain/experiments.py'),
                                                        'xltnb.papers.metapretrain.experiments._world_jobs': ( 'papers/metapretrain/experiments.html#_world_jobs',
                                                                                                               'xltnb/papers/metapretrain/experiments.py'),
+                                                       'xltnb.papers.metapretrain.experiments._world_search_jobs': ( 'papers/metapretrain/experiments.html#_world_search_jobs',
+                                                                                                                     'xltnb/papers/metapretrain/experiments.py'),
                                                        'xltnb.papers.metapretrain.experiments.metapretrain_jobs': ( 'papers/metapretrain/experiments.html#metapretrain_jobs',
                                                                                                                     'xltnb/papers/metapretrain/experiments.py')},
             'xltnb.papers.metapretrain.explorer': { 'xltnb.papers.metapretrain.explorer.PhasesExplorer': ( 'papers/metapretrain/explorer.html#phasesexplorer',

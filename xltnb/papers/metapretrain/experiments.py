@@ -52,6 +52,7 @@ class MetaScale:
     search_rows:int = 0 # rows of a run of the search
     ablations:tuple[str,...] = () # arms of the end of the list, with three seeds
     worlds:tuple[tuple[Size,int],...] = () # budgets in invented worlds, and worlds of each; the first judges the headlines
+    world_search:tuple[float,...] = () # learning rates that are tried there
 
 # %% ../../../nbs/papers/metapretrain/06_experiments.ipynb #856acd12
 _MAIN = ('META','JOINT','XPHASE','body','UNTRAINED','JOINT_EN')
@@ -73,7 +74,7 @@ META_SCALES = dict(
     laptop=MetaScale(Size(rows=46_848, rest=dict(looks=8, pairs=300, probe_rows=400)), 5, _MAIN,
         LabCfg(steps=4800), 5, (ShapeCfg(), ShapeCfg('e5-small-mlm'), ShapeCfg(random=True)), 2.5e4, 12.,
         search=(1e-3,2e-3,4e-3), search_rows=18_688, ablations=('META_rev','MONO','overlap','focus'),
-        worlds=((_WORLD,12), (replace(_WORLD, rows=98_304),8))),
+        worlds=((_WORLD,12), (replace(_WORLD, rows=98_304),8)), world_search=(1e-3,2e-3,4e-3,8e-3)),
     gpu=MetaScale(_GPU, 3, (*_MAIN,'META_tlm','JOINT_tlm','MONO','META_rev'), LabCfg(steps=20_000), 5, (ShapeCfg(),), 1e6, 60.,
         search=(5e-4,1e-3,2e-3), search_rows=156_160, ablations=('overlap','focus')),
     paper=MetaScale(_PAPER, 5, (*_MAIN,'META_tlm','JOINT_tlm'), LabCfg('JOINT','english1k',steps=100_000), 5, (ShapeCfg(),), 4e5, 600.))
@@ -138,15 +139,27 @@ def _world_jobs(s, seeds):
     few = lambda at,arms: [job(at,a,i) for i in range(seeds or names[at][1]) for a in arms]
     return [j for arms in (WORLD_ARMS[:3], WORLD_ARMS[3:]) for at in names for j in few(at, arms) if at=='world' or arms==WORLD_ARMS[:3]]
 
+# %% ../../../nbs/papers/metapretrain/06_experiments.ipynb #ee413a35
+_SEARCH_WORLDS = (900,901,902) # not judged
+
+def _world_search_jobs(s):
+    "Every rate of each arm that trains, at both budgets"
+    arms = dict(zip(('world','twice'), (WORLD_ARMS[:4], WORLD_ARMS[:3])))
+    tried = [(at, a, lr, arm_cfg(a, replace(size, lr=dict(META=lr, JOINT=lr))))
+             for at,(size,_) in zip(arms, s.worlds) for lr in s.world_search for a in arms[at]]
+    return [make_job(f'search-{at}-{a}-{lr:g}', 'metapretrain.worlds', c, i, _cost_of(c,s), study=f'search-{at}', row=a, lr=lr)
+            for i in _SEARCH_WORLDS for at,a,lr,c in tried]
+
 # %% ../../../nbs/papers/metapretrain/06_experiments.ipynb #6627c8e0
 @preset_jobs('metapretrain')
 def metapretrain_jobs(
     preset:str, # smoke, laptop, gpu or paper
     seeds:int|None=None, # repeats; None: the preset's own
 )->list[Job]: # in the order they should run
-    "List every job of the paper at one scale: search, arms, shape, laboratory, ablations, invented worlds"
+    "List every job of the paper at one scale: search, arms, shape, laboratory, ablations, invented worlds and their search"
     s = META_SCALES[check_name(preset, META_SCALES, 'preset')]
     for size in (s.size, *(w for w,_ in s.worlds)): check_arms(size)
     n = seeds or s.seeds
     lab = _lab_jobs(s, seeds or s.lab_seeds)
-    return [*_search_jobs(s), *_arm_jobs(s, s.arms, n), *_shape_jobs(s), *lab, *_arm_jobs(s, s.ablations, min(n,3)), *_world_jobs(s, seeds)]
+    return [*_search_jobs(s), *_arm_jobs(s, s.arms, n), *_shape_jobs(s), *lab, *_arm_jobs(s, s.ablations, min(n,3)),
+            *_world_jobs(s, seeds), *_world_search_jobs(s)]
