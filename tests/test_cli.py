@@ -210,7 +210,7 @@ def test_the_best_runs_come_first_and_ours_beside(study, monkeypatch):
     lines = text.split('\n')
     assert lines[0] == 'mothello, laptop' and 'here:' not in text and 'to run' not in text and '0.47-0.53' in text
     assert max(map(len, lines)) <= 80 and text.index(' C8 ') < text.index(' C1 ') and re.search(r'^\d+ claims: \d+ held', lines[-2])
-    job = jobs_for('mothello', 'smoke')[0]
+    job = next(j for j in jobs_for('mothello', 'smoke') if j.arm == 'align-atomic-0')
     Store(store, committed=False).put(Record(job.experiment, job.key, job.config, job.seed, {}, arm=job.arm, provenance=dict(cpu='x')))
     assert 'here:' in xltnb(study, 'claims', 'mothello', '--store', str(store))[0]
     rows = json.loads(xltnb(study, 'claims', 'mothello', '--json')[0])
@@ -225,3 +225,15 @@ def test_one_claim_tells_its_whole_story(study):
 def test_what_a_preset_does_not_have_is_not_left_to_do(study):
     text = xltnb(study, 'claims', 'baselines', '--preset', 'smoke', '--check', '--store', str(study[0]/'empty'))[0]
     assert 'not at smoke' in text and 'to run' not in text
+
+
+def test_a_cut_record_of_ones_own_counts_as_missing(study):
+    job = next(j for j in jobs_for('mothello', 'smoke') if j.arm == 'align-atomic-0')
+    f = Store(study[0]/'cut').file(job.experiment, job.key)
+    f.parent.mkdir(parents=True)
+    f.write_text('{"key": ', encoding='utf-8')
+    told = {}
+    for name, *more in (['claims', 'mothello'], ['plan', 'mothello.tab1'], ['status', 'mothello', '--json'], ['report', 'mothello', '--out', str(study[0]/'r.html')]):
+        told[name], _ = xltnb(study, name, *more, '--store', str(f.parents[1]))
+    assert 'held' in told['claims'] and 'cannot be read and counts as missing' in told['plan']
+    assert [str(f) in r['why'] for r in json.loads(told['status']) if r['key'] == job.key] == [True]

@@ -3397,6 +3397,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                      'xltnb.records.store._keys_of': ('records/store.html#_keys_of', 'xltnb/records/store.py'),
                                      'xltnb.records.store._make_room': ('records/store.html#_make_room', 'xltnb/records/store.py'),
                                      'xltnb.records.store._names': ('records/store.html#_names', 'xltnb/records/store.py'),
+                                     'xltnb.records.store._or_warn': ('records/store.html#_or_warn', 'xltnb/records/store.py'),
                                      'xltnb.records.store._pack_home': ('records/store.html#_pack_home', 'xltnb/records/store.py'),
                                      'xltnb.records.store._packing': ('records/store.html#_packing', 'xltnb/records/store.py'),
                                      'xltnb.records.store._unpack_home': ('records/store.html#_unpack_home', 'xltnb/records/store.py'),

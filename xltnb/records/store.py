@@ -129,6 +129,11 @@ def _first_whole(paths, read=None):
         except FileNotFoundError: pass # removed while we looked
     if errors: raise errors[0]
 
+def _or_warn(find):
+    "What `find()` returns; a warning and None where files are there and none is whole"
+    try: return find()
+    except XltError as e: warnings.warn(str(e), stacklevel=4)
+
 # %% ../../nbs/records/06_store.ipynb #9de89800
 def _make_room(f):
     "Remove what killed processes left beside a record's file, and keep a broken one as `.damaged-...`; one of a newer version stays"
@@ -219,12 +224,14 @@ def getter(
     self:Store,
     read:Callable|None=None, # what reads a record; default: all of it; `read_numbers` leaves items and curves out
 )->Callable: # get(key) -> the run, or None
-    "Make a `get` for many keys: it lists the folders once and reads each record once; later records are not seen"
+    """Make a `get` for many keys: it lists the folders once and reads each record once; later records are not seen.
+    A broken one counts as missing, with a warning"""
     look = self._look()
     @cache
     def get(key):
         there = [*_at(look, key)]
-        return _first_whole(there, read) or (_first_whole(self._places_of(key), read) if there else None) # packed meanwhile
+        packed_meanwhile = lambda: _first_whole(self._places_of(key), read) if there else None
+        return _or_warn(lambda: _first_whole(there, read) or packed_meanwhile())
     return get
 
 # %% ../../nbs/records/06_store.ipynb #dc2f6fd2
@@ -249,10 +256,7 @@ def put_first(
 def _each(self:Store, read, experiment=None):
     "What `read` makes of each record; a broken one is skipped with a warning"
     for paths in self._places(experiment and _check_part(experiment, 'experiment')).values():
-        try: found = _first_whole(paths, read)
-        except XltError as e: warnings.warn(str(e), stacklevel=3)
-        else:
-            if found is not None: yield found
+        if (found := _or_warn(lambda: _first_whole(paths, read))) is not None: yield found
 
 # %% ../../nbs/records/06_store.ipynb #94b45f99
 @patch
