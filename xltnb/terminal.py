@@ -185,21 +185,24 @@ def exit_code(
 _VERDICT_STYLES = {'held': 'green', 'held, smaller': 'blue', 'not settled': 'yellow', 'did not hold': 'red',
     'ok': 'green', 'off': 'red', 'missing': 'red'} # others are grey
 
+_WORDS = 'verdict', 'here', 'state' # columns that a table is read for: coloured, and never cut
+
 _CONTROL = dict.fromkeys([*range(32), *range(127, 160)], ' ') # what a terminal would obey
 
 def _cell(v, col):
     "A value as it stands in a table"
     if v is None or v!=v: return Text('-')
     text = f'{v:.3f}' if isinstance(v, float) else str(v).translate(_CONTROL)
-    return Text(text, _VERDICT_STYLES.get(text.partition(' at ')[0], 'dim') if col in ('verdict', 'here', 'state') else '')
+    return Text(text, _VERDICT_STYLES.get(text.partition(' at ')[0], 'dim') if col in _WORDS else '')
 
 # %% ../nbs/03_terminal.ipynb #7669b9e7
 def _widths(need, wide):
-    "Columns' widths: the last columns give way where all together are wider than the terminal"
-    out, over = list(need), sum(need)+2*(len(need)-1)-wide
-    for i in reversed(range(1, len(out))):
-        cut = max(0, min(over, out[i]-8))
-        out[i], over = out[i]-cut, over-cut
+    "Widths of columns, by name: where all together are wider than the terminal, the widest gives way, as long as it stays readable"
+    out, least = dict(need), {c: 8 for c in need} | dict(zip(need, [20])) # the first names the row
+    while sum(out.values())+2*(len(out)-1)>wide:
+        free = [c for c in out if c not in _WORDS and out[c]>least[c]]
+        if not free: break
+        out[max(free, key=out.get)] -= 1
     return out
 
 def _text_table(
@@ -211,8 +214,8 @@ def _text_table(
     cols = cols or list(rows[0] if rows else [])
     cells = [[_cell(r.get(c), c) for c in cols] for r in rows]
     t = Table(box=None, pad_edge=False, padding=(0,2,0,0), header_style='bold')
-    need = [max([len(c), *(len(row[i]) for row in cells)]) for i,c in enumerate(cols)]
-    for c,w in zip(cols, _widths(need, wide)): t.add_column(Text(c), no_wrap=True, overflow='ellipsis', width=w)
+    need = {c: max([len(c), *(len(row[i]) for row in cells)]) for i,c in enumerate(cols)}
+    for c,w in _widths(need, wide).items(): t.add_column(Text(c), no_wrap=True, overflow='ellipsis', width=w)
     for row in cells: t.add_row(*row)
     return t
 
@@ -223,7 +226,7 @@ def terminal_width()->int: # 80 or more
     "Count the characters of a line"
     return max(80, shutil.get_terminal_size((120, 40)).columns)
 
-def _console(): return Console(file=sys.stdout, width=terminal_width(), highlight=False, force_jupyter=False)
+def _console(wide): return Console(file=sys.stdout, width=wide, highlight=False, force_jupyter=False)
 
 def show_rows(
     rows:list[dict], # one dict a row
@@ -232,7 +235,7 @@ def show_rows(
 ):
     "Print rows for a person or for a program; in JSON a number that does not exist is null"
     if as_json: return print(json.dumps(plain(rows), indent=1, ensure_ascii=not _unicode(sys.stdout)))
-    _console().print(_text_table(rows, cols, terminal_width()))
+    _console(10_000).print(_text_table(rows, cols, terminal_width())) # no line is broken or cut once more
 
 # %% ../nbs/03_terminal.ipynb #0061a5ed
 def show_text(
@@ -241,4 +244,4 @@ def show_text(
     "Print lines for a person, with the words of verdicts in colour"
     told = Text(text)
     for word,style in _VERDICT_STYLES.items(): told.highlight_regex(rf'(?<=[✓◐✗≈] ){word}(?=:| )', style)
-    _console().print(told, soft_wrap=True)
+    _console(terminal_width()).print(told, soft_wrap=True)
