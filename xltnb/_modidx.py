@@ -4771,6 +4771,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                       'xltnb.verdicts.pages._ended': ('verdicts/pages.html#_ended', 'xltnb/verdicts/pages.py'),
                                       'xltnb.verdicts.pages._marked': ('verdicts/pages.html#_marked', 'xltnb/verdicts/pages.py'),
                                       'xltnb.verdicts.pages._one': ('verdicts/pages.html#_one', 'xltnb/verdicts/pages.py'),
+                                      'xltnb.verdicts.pages._sign': ('verdicts/pages.html#_sign', 'xltnb/verdicts/pages.py'),
                                       'xltnb.verdicts.pages._type_ok': ('verdicts/pages.html#_type_ok', 'xltnb/verdicts/pages.py'),
                                       'xltnb.verdicts.pages.asked_pages': ('verdicts/pages.html#asked_pages', 'xltnb/verdicts/pages.py'),
                                       'xltnb.verdicts.pages.check_values': ('verdicts/pages.html#check_values', 'xltnb/verdicts/pages.py'),

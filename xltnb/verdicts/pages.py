@@ -27,6 +27,7 @@ from ..files import atomic_write, own_path, package_data, project_root, typed_pa
 from ..records.leases import alive
 from ..records.presets import PRESETS
 from ..records.published import find_papers
+from ..records.record import provenance
 from ..records.store import Store
 from ..runs.experiments import check_seeds
 from ..runs.local import leave_with_parent
@@ -159,17 +160,28 @@ def _marked(mark):
     except (OSError, ValueError, AttributeError): return None
 
 # %% ../../nbs/verdicts/08_pages.ipynb #50aa77b4
+def _sign(file, params):
+    "Say at the end of an executed page which code ran it, when and with which parameters"
+    import nbformat
+    nb, by = nbformat.read(file, 4), provenance('cpu')
+    at = f", commit {by['commit'][:8]}{' with changes'*by['dirty']}" if by['commit'] else ''
+    given = ', '.join(f'`{k}={v!r}`' for k,v in params.items()) or 'its own parameters'
+    nb.metadata['xltnb'] = by | dict(parameters=params)
+    nb.cells.append(nbformat.v4.new_markdown_cell(f"Executed {by['started']} with {given} by xltnb {by['versions']['xltnb']}{at}."))
+    nbformat.write(nb, file)
+
 def execute_page(
     nb:Path, # a notebook
     tmp:Path, # the executed one
     params:dict, # its parameters
     timeout:int|None=None, # seconds a cell may take
 )->str: # the error's text, or ''
-    "Run a notebook"
+    "Run a notebook; one that ends says what ran it, in its last cell and in its metadata"
     import papermill as pm
     try: pm.execute_notebook(str(nb), str(tmp), parameters=params, progress_bar=False, execution_timeout=timeout,
                                cwd=str(Path(nb).parent), extra_arguments=['--IPKernelApp.log_level=CRITICAL'])
     except Exception as e: return f'{type(e).__name__}: {str(e)[-2000:]}' # a time-out and a dead kernel are not papermill's own errors
+    _sign(tmp, params)
     return ''
 
 # %% ../../nbs/verdicts/08_pages.ipynb #3b5fe5b6
@@ -198,7 +210,8 @@ def run_page(
     nb, params = find_page(nb), params or {}
     spec = page_params(nb)
     check_values(params, {k: p['type'] for k,p in spec.items()})
-    dst = own_path(out, 'out')/f'{nb.stem}-{stable_hash(params, 8)}.ipynb'
+    apart = params if nb.parent.name in find_papers() else [params, str(nb.resolve())] # notebooks of one name do not meet
+    dst = own_path(out, 'out')/f'{nb.stem}-{stable_hash(apart, 8)}.ipynb'
     mark = dst.with_name(f'.{dst.stem}.json') # hidden: the store takes no hidden file for a record
     tmp = dst.with_suffix(f'.{os.getpid()}-{uuid4().hex[:8]}.partial.ipynb') # two runs of a page at once do not meet
     _clear_partial(dst.parent)
