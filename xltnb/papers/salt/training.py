@@ -67,7 +67,7 @@ def salt_methods(
 
 # %% ../../../nbs/papers/salt/07_training.ipynb #bcddb9fd
 def _retrieval(model, tokenizer, task, limit=150):
-    "Fraction of test texts, of a pair the first, whose nearest source text is their translation, mean over languages; NaN where one has its own"
+    "Fraction of test texts (first of a pair) whose nearest source text is their translation, mean over languages; NaN where texts differ"
     source = spread(task.rows(task.source, 'test'), limit)
     near = partial(sentence_vectors, model, tokenizer, prefix='')
     pool,number = near(list(source['text'])), {k: i for i,k in enumerate(source['id'])}
