@@ -330,6 +330,18 @@ def test_a_claim_stands_on_its_own_adapter(own, half, word, said):
     if said: assert {j.verdict for _, j in checks} == {'not settled'} and row['expression'] == 'e.half - e.source'
 
 
+@pytest.mark.parametrize('half, own, word', [(.60, .65, 'did not hold'), (.65, .65, 'did not hold'), (.625, .65, 'held'), (.60, .60, 'not settled')])
+def test_half_of_a_gap_is_neither_none_nor_all_of_it(half, own, word):
+    from xltnb.records.published import load_paper
+    from xltnb.runs.plan import Plan
+    from xltnb.verdicts.judge import judge_claim
+    jobs, claim, kept = [j for j in arithmetic_jobs('laptop') if j.arm == 'family'][:4], load_paper('arithmetic').claims['3'], {}
+    for j in jobs:
+        x = dict(source=.6, half=half+.001*(j.seed%2), own=own+.001*(j.seed%2))
+        kept[j.key] = Record(j.experiment, j.key, j.config, j.seed, x, provenance=dict(rules={'3/laptop': claim.hash_at('laptop')}))
+    assert judge_claim(claim, Plan('arithmetic', 'laptop', jobs, None), kept.get)[0][1].verdict == word
+
+
 def test_a_task_adapter_is_drawn_by_its_seed_alone():
     "What ran before in the process changes nothing, and is not changed"
     import numpy as np

@@ -10,11 +10,20 @@ import torch
 from xltnb.core import XltError
 from xltnb.papers.metapretrain.arms import COMPARISONS, LabCfg, MetaCfg, NetCfg, PhaseCfg, Size, arm_cfg, check_arms, check_fair, tokens_read
 from xltnb.papers.metapretrain.experiments import META_SCALES, metapretrain_jobs
+from xltnb.records.published import load_paper
+from xltnb.records.rules import names_in
 
 TINY = Size(NetCfg(layers=1, width=16, heads=2, block=16), ('en', 'de'), 128, rest=dict(batch=16, looks=2, pairs=20, probe_rows=20))
 
 
 def weights(run): return torch.cat([p.detach().flatten() for p in run.model.parameters()])
+
+
+@pytest.mark.parametrize('preset', ['gpu', 'paper'])
+def test_the_best_layer_is_looked_for_between_those_that_are_trained(preset):
+    (check,), deep = load_paper('metapretrain').claims['R7'].at(preset), META_SCALES[preset].size.net.layers
+    inner, ends = ({m for _, m in names_in(part)} for part in check.effect.split(' - '))
+    assert ends == {'centred_L0', f'centred_L{deep}'} and inner <= {f'centred_L{i}' for i in range(1, deep)} and f'centred_L{deep-1}' in inner
 
 
 @pytest.mark.parametrize('preset', META_SCALES)

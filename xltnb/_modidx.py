@@ -4745,6 +4745,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                       'xltnb.verdicts.judge._same_data': ('verdicts/judge.html#_same_data', 'xltnb/verdicts/judge.py'),
                                       'xltnb.verdicts.judge._scores': ('verdicts/judge.html#_scores', 'xltnb/verdicts/judge.py'),
                                       'xltnb.verdicts.judge._stale': ('verdicts/judge.html#_stale', 'xltnb/verdicts/judge.py'),
+                                      'xltnb.verdicts.judge._stood': ('verdicts/judge.html#_stood', 'xltnb/verdicts/judge.py'),
                                       'xltnb.verdicts.judge._ways': ('verdicts/judge.html#_ways', 'xltnb/verdicts/judge.py'),
                                       'xltnb.verdicts.judge.drawn_jobs': ('verdicts/judge.html#drawn_jobs', 'xltnb/verdicts/judge.py'),
                                       'xltnb.verdicts.judge.error_of': ('verdicts/judge.html#error_of', 'xltnb/verdicts/judge.py'),

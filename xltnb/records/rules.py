@@ -157,7 +157,7 @@ class Claim:
     notes:dict[str,str] = field(default_factory=dict) # preset -> what limits it, or what should be known
     formerly:dict[str,tuple[str,...]] = field(default_factory=dict) # preset -> `hash_at` of its earlier rules, whose runs still count
     changed:dict[str,str] = field(default_factory=dict) # preset -> '2026-11-22: what was changed, and why'
-    looked:dict[str,tuple[str,...]] = field(default_factory=dict) # preset -> for each look '2026-11-24: what got more seeds after it'
+    looked:dict[str,tuple[str,...]] = field(default_factory=dict) # preset -> for each look '2026-11-24: what got seeds or a rule after it'
 
     def __post_init__(self):
         object.__setattr__(self, 'checks', tuple(c for check in self.checks for c in check.spread()))

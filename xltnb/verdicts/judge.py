@@ -154,13 +154,15 @@ def planned_seeds(
     return len(set.intersection(*seeds)) if seeds else 1
 
 # %% ../../nbs/verdicts/01_judge.ipynb #142fd932
-def _stale(claim, preset, runs):
+def _stood(claim, preset, runs):
+    "The claim's rules at each seed's runs, None for those of an arm that was run before there were any"
+    key = f'{whole_claim(claim).id.split(".",1)[1]}/{preset}'
+    return [{r.provenance['rules'].get(key) for r in x.values() if 'rules' in r.provenance} for x in runs]
+
+def _stale(claim, preset, stood):
     "Was the claim's rule changed after these runs, or written after the last of the arms it compares, without a word about it?"
-    claim = whole_claim(claim)
-    key = f'{claim.id.split(".",1)[1]}/{preset}'
-    stood = [{r.provenance['rules'].get(key) for r in x.values() if 'rules' in r.provenance} for x in runs]
-    allowed = claim.allowed(preset)
-    return any(rules=={None} or not rules-{None}<=allowed for rules in stood)
+    allowed,told = whole_claim(claim).allowed(preset), preset in claim.looked
+    return any(rules=={None} and not told or not rules-{None}<=allowed for rules in stood)
 
 # %% ../../nbs/verdicts/01_judge.ipynb #418b39e3
 _EXCLUDED = (FAILED, SMALLER) # words that say: not in the claimed range
@@ -202,7 +204,7 @@ def _left_out(check, jobs, found, runs, j):
 def _planned_jobs(paper, preset): return jobs_for(paper, preset)
 
 def _looks(claim, check, plan):
-    "How often the runs of a check were looked at: once more for each time that seeds were added after a look, by its plan or beyond it"
+    "How often the runs of a check were looked at: once more for each look that the claim declares, and for seeds beyond the plan"
     told = 1+len(claim.looked.get(plan.preset, ()))
     if not plan.seeds: return told
     return told+(planned_seeds(check, plan.jobs)>planned_seeds(check, _planned_jobs(plan.target.partition('.')[0], plan.preset)))
@@ -221,10 +223,11 @@ def _judge_check(claim, check, plan, get):
     "One check of a claim, with notes on what was left out"
     found,error = paired_runs(check, plan.jobs, get), error_of(claim, check, plan)
     runs,count = [r for r in found if _same_data(r)], len(claim.at(plan.preset))
-    fixed = not drawn_jobs(check, plan.jobs)
+    fixed,stood = not drawn_jobs(check, plan.jobs), _stood(claim, plan.preset, runs)
     j = _left_out(check, plan.jobs, found, runs, _among(count, check, runs, fixed, claim.smallest, error))
-    if error<.05: j = replace(j, note=join_notes(f'seeds were added after a look, so a {100-100*error:.3g} % interval', j.note))
-    if _stale(claim, plan.preset, runs): j = replace(j, verdict=UNMEASURED, note=f'the rule was changed after these runs; {_AGAIN}')
+    late = 'the rule was written' if {None} in stood else 'seeds were added'
+    if error<.05: j = replace(j, note=join_notes(f'{late} after a look, so a {100-100*error:.3g} % interval', j.note))
+    if _stale(claim, plan.preset, stood): j = replace(j, verdict=UNMEASURED, note=f'the rule was changed after these runs; {_AGAIN}')
     return _needs(j, check, count, claim.smallest, error)
 
 # %% ../../nbs/verdicts/01_judge.ipynb #a33457d6

@@ -76,12 +76,13 @@ def draw_dev(
     found:Mapping[str,list], # arm -> its runs
     names:Iterable[str], # of the panels
     curve:Callable, # curve(run, name): one value a look
+    told:Mapping=META_ARMS, # arm -> its name in the legend
 )->go.Figure: # the same
     "Draw a development curve of every run against tokens read; dashed where the second phase begins"
     for c,name in enumerate(names, 1):
         for a,rs in found.items():
             x = [t/1e6 for t in rs[0].curves['dev']['tokens']]
-            for t in seed_lines(x, [curve(r, name) for r in rs], META_ARMS[a], ARM_COLOURS[a], c==1): fig.add_trace(t, 1, c)
+            for t in seed_lines(x, [curve(r, name) for r in rs], told[a], ARM_COLOURS[a], c==1): fig.add_trace(t, 1, c)
         cut = next((b for rs in found.values() if (b := boundary(rs))), None)
         if cut: fig.add_vline(cut/1e6, line=dict(color=QUIET, width=1, dash='dash'), row=1, col=c)
     return fig.update_xaxes(title='million tokens read')

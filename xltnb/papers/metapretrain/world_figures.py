@@ -13,7 +13,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ...figures.look import INK, drawing, dress, needed, panels, report_figures
-from .figures import ARM_COLOURS, draw_dev, of_study
+from .arms import META_ARMS
+from .figures import ARM_COLOURS, boundary, draw_dev, of_study
 from ...records.record import Record
 from ...stats import mean_ci
 
@@ -55,11 +56,13 @@ def _gain_trace(rows, names, place, show):
 
 # %% ../../../nbs/papers/metapretrain/12_world_figures.ipynb #7d3d4635
 def _gains_title(df):
-    "On how many measures does one language first gain?"
-    at = df[df.budget=='world'] if (df.budget=='world').any() else df
-    told = {b: f"{int((g.low>0).sum())} of {len(g)}" for b,g in at.groupby('over')}
-    joint,equal = told.get('JOINT','none'), told.get('JOINT_EN')
-    return f'One language first gains on {joint} measures' + (f', on {equal} where exposure is alike' if equal else '')
+    "On how many measures does one language first gain, budget by budget?"
+    gained = {k: str((g.low>0).sum()) for k,g in df.groupby(['budget','over'])}
+    budgets = [b for b in _BUDGETS if (df.budget==b).any()]
+    told = lambda over: ' and '.join(gained.get((b,over), '–') for b in budgets)
+    alike = f", on {told('JOINT_EN')} where exposure is alike" if (df.over=='JOINT_EN').any() else ''
+    where = ', '.join(_BUDGETS[b] for b in budgets)
+    return f"One language first gains on {told('JOINT')} of {df.measure.nunique()} measures ({where}){alike}"
 
 # %% ../../../nbs/papers/metapretrain/12_world_figures.ipynb #7cd9e5a6
 @drawing('Open points right of the line are gains of order, filled points alone may be gains of exposure')
@@ -80,6 +83,19 @@ def world_fig(
     return dress(fig, _gains_title(df), 'right of the line one language first is better; intervals over worlds', 520, legend=dict(y=-.2),
         runs=[r for b in _BUDGETS for rs in of_study(records, b).values() for r in rs])
 
+# %% ../../../nbs/papers/metapretrain/12_world_figures.ipynb #c5cde54f
+def _dev_loss(r, of):
+    "Loss on the source, or mean loss on the others, at each look; NaN for others that were not read yet"
+    dev,start = r.curves['dev'], boundary([r]) or 0
+    if of=='source': return dev['loss_x0']
+    mean = np.mean([v for k,v in dev.items() if k.startswith('loss_') and k!='loss_x0'], 0)
+    return [y if t>start else np.nan for t,y in zip(dev['tokens'], mean.tolist())]
+
+def _plateau_title(found):
+    "How far each arm comes on the others"
+    end = lambda rs: np.mean([_dev_loss(r, 'others')[-1] for r in rs])
+    return 'Loss on the others at the end: '+', '.join(f'{a} {end(rs):.2f}' for a,rs in found.items())
+
 # %% ../../../nbs/papers/metapretrain/12_world_figures.ipynb #fd443642
 @drawing('An arm leaves the plateau of word frequencies at once or late, and the worlds differ in when')
 def world_curves_fig(
@@ -90,19 +106,11 @@ def world_curves_fig(
     "Draw development loss against tokens read, a thin line a world"
     found = {a: rs for a,rs in of_study(records, budget).items() if a in arms and rs[0].curves.get('dev')}
     needed(found.items(), 'invented worlds')
-    fig = draw_dev(panels(('loss on the source','loss on the others'), True, .05), found, ('source','others'), _dev_loss)
-    sub = 'development text; dashed: the second phase begins; thin lines are worlds'
+    told = META_ARMS|dict(META='source first, then all')
+    fig = draw_dev(panels(('loss on the source','loss on the others'), True, .05), found, ('source','others'), _dev_loss, told)
+    fig.update_yaxes(title='nats a token', col=1)
+    sub = 'on the others from when they are read; dashed: the second phase begins; thin lines are worlds'
     return dress(fig, _plateau_title(found), sub, 400, legend=dict(y=-.3), runs=[r for rs in found.values() for r in rs])
-
-def _dev_loss(r, of):
-    "Loss on the source, or mean loss on the others, at each look"
-    dev = r.curves['dev']
-    return dev['loss_x0'] if of=='source' else np.mean([v for k,v in dev.items() if k.startswith('loss_') and k!='loss_x0'], 0).tolist()
-
-def _plateau_title(found):
-    "How far each arm comes on the others"
-    end = lambda rs: np.mean([_dev_loss(r, 'others')[-1] for r in rs])
-    return 'Loss on the others at the end: '+', '.join(f'{a} {end(rs):.2f}' for a,rs in found.items())
 
 # %% ../../../nbs/papers/metapretrain/12_world_figures.ipynb #0bea0728
 def world_table(

@@ -45,7 +45,7 @@ class EmbedMixup(Method):
     def __init__(self,
         kind:str='pair', # 'pair', 'soft' or 'classic'
         alpha:float=0.4, # λ is drawn from Beta(α, α)
-        lam:float|None=None, # a fixed λ instead; 1: plain training
+        lam:float|None=None, # a fixed λ instead; 1: no mixing
         token:bool=False, # one λ a token instead of one a sentence
         clean:float=0., # weight of the loss at the unmixed row
         site:str='word', # 'word': word embeddings; 'last': final hidden states, with 'pair' alone

@@ -67,7 +67,7 @@ def salt_methods(
 
 # %% ../../../nbs/papers/salt/07_training.ipynb #bcddb9fd
 def _retrieval(model, tokenizer, task, limit=150):
-    "Fraction of test texts whose nearest source text is their translation, mean over languages; NaN where one has texts of its own"
+    "Fraction of test texts (first of a pair) whose nearest source text is their translation, mean over languages; NaN where texts differ"
     source = spread(task.rows(task.source, 'test'), limit)
     near = partial(sentence_vectors, model, tokenizer, prefix='')
     pool,number = near(list(source['text'])), {k: i for i,k in enumerate(source['id'])}
@@ -134,7 +134,7 @@ def run_salt(
     ctx.report(.85, 'scoring')
     z = ft.zero_shot('test', limit=cfg.limit or None, half=half)
     pairs = ft.generalized(cfg.matrix, cfg.matrix_items, half=half) if cfg.matrix else None
-    near = dict(retrieval=_retrieval(ft.model, encoder[1], task, cfg.limit or 150)) if task.kind=='classify' else {}
+    near = dict(retrieval=_retrieval(ft.model, encoder[1], task, cfg.limit or 150)) if task.kind in ('classify','pair') else {}
     res = Result(**transfer_fields(z, pairs, source=z.main(z.source), slope=slope(z, cfg.task), **near))
     res.provenance |= dict(data=task.fingerprint(), updates=ft.state.global_step, train_s=ft.state.log_history[-1].get('train_runtime'))
     return res
