@@ -2154,6 +2154,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                                                 'xltnb/papers/metapretrain/world_figures.py'),
                                                          'xltnb.papers.metapretrain.world_figures.world_gains': ( 'papers/metapretrain/world_figures.html#world_gains',
                                                                                                                   'xltnb/papers/metapretrain/world_figures.py'),
+                                                         'xltnb.papers.metapretrain.world_figures.world_rates': ( 'papers/metapretrain/world_figures.html#world_rates',
+                                                                                                                  'xltnb/papers/metapretrain/world_figures.py'),
                                                          'xltnb.papers.metapretrain.world_figures.world_report_figures': ( 'papers/metapretrain/world_figures.html#world_report_figures',
                                                                                                                            'xltnb/papers/metapretrain/world_figures.py'),
                                                          'xltnb.papers.metapretrain.world_figures.world_table': ( 'papers/metapretrain/world_figures.html#world_table',
