@@ -94,7 +94,7 @@ def _anchors_title(pairs):
 # %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #1d3ccdf4
 _LEVELS = {'majority_square': ('commonest state of each square','dot'),
     'majority_square_and_move': ('commonest state of each square and move','dashdot')}
-_LAYER_0 = {'within_L0': ('probe of layer 0: token and position alone','longdash')}
+_LAYER_0 = {'within_L0': ('probe of layer 0: token and position alone','dash')}
 
 def add_levels(
     fig:go.Figure, # gets the lines

@@ -91,10 +91,10 @@ def _scores(record, i, show):
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #bc893b25
 def _controls(records, control, show):
-    "The best of as many random relabellings, a cross a run; upright where they shuffle within rings"
+    "The best of as many random relabellings, a mark a run: a cross where they shuffle within orbits, a line within rings"
     return go.Scatter(y=['control']*len(records), x=[r.metrics[control] for r in records], mode='markers',
         name=f'random relabellings within {CONTROLS[control]}', legendgroup=control, showlegend=show,
-        marker=dict(symbol='x-thin' if control=='control_orbits' else 'cross-thin', size=9, line=dict(color=QUIET, width=2)),
+        marker=dict(symbol='x-thin' if control=='control_orbits' else 'line-ns', size=9, color=QUIET, line=dict(color=QUIET, width=2)),
         hovertemplate='control: %{x:.3f}')
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #fa6be4ba
@@ -110,7 +110,7 @@ def _symmetry_title(arms):
     return f'{who[:1].upper()+who[1:]}: {plain:.2f} as it is, {best:.2f} under the best symmetry, control within {within} {level:.2f}'
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #178f2985
-@drawing('A seed whose mark stands clear of the crosses at one symmetry sees the same board, turned or mirrored')
+@drawing('A seed whose mark stands clear of the control at one symmetry sees the same board, turned or mirrored')
 def symmetry_fig(
     records:Iterable[Record], # alignment runs
 )->go.Figure:
