@@ -144,10 +144,14 @@ def test_a_short_and_a_long_pair_stand_side_by_side():
     for r in long: r.arm, r.labels = 'long-atomic-0', dict(study='longer', second='atomic', anchors=0)
     for r in short+long: r.metrics['across_sym'] = .7 if r.arm.startswith('long') else .52
     fig = figures.probe_curve_fig(short+long)
-    assert said(fig.layout.title) == 'Across languages: 0.55 after 12 M tokens (no anchors), 0.55 after 52 M tokens (longer)'
+    assert said(fig.layout.title) == 'Across languages: 0.55 after 12 M tokens (no anchors), 0.55 after 52 M tokens (no anchors, longer)'
     assert len([t for t in fig.data if t.name == 'across languages, best symmetry']) == 2
-    assert said(figures.symmetry_fig(short+long).layout.title) == 'Best symmetry minus control: +0.02 (no anchors), +0.20 (longer)'
-    assert said(figures.symmetry_fig(long).layout.title) == 'Longer: 0.50 as it is, 0.70 under the best symmetry, control 0.50'
+    assert said(figures.symmetry_fig(short+long).layout.title) == 'Best symmetry minus control within rings: +0.02 (no anchors), +0.20 (no anchors, longer)'
+    assert said(figures.symmetry_fig(long).layout.title) == 'No anchors, longer: 0.50 as it is, 0.70 under the best symmetry, control within rings 0.50'
+    short[1].metrics['control_orbits'] = short[1].metrics.pop('control')
+    fig = figures.symmetry_fig(short+long)
+    assert said(fig.layout.title) == 'Best symmetry minus control within orbits: +0.02 (atomic + atomic, no anchors)'
+    assert [t.name for t in fig.data if t.x is not None and len(t.x) and t.y[0] == 'control'] == ['random relabellings within orbits', 'random relabellings within rings']
     names = [n for n, _ in figures.mothello_figures(short+long)]
     assert 'the longer pair, by layer' in names and 'the longer pair, by layer' not in [n for n, _ in figures.mothello_figures(short)]
 

@@ -275,10 +275,12 @@ def each_arm(
     say:Callable, # records -> words
     name:Callable, # arm -> its name for people
 )->str: # '0.51 (no anchors), 0.65 (8 anchors)'
-    "Say what there is to say of each arm, by what sets it apart"
-    names = [name(a) for a in arms]
-    same = len(names)>1 and len({k.split(', ')[0] for k in names})==1
-    return ', '.join(f"{say(rs)} ({k.split(', ')[-1] if same else k})" for k,rs in zip(names,arms.values()))
+    "Say what there is to say of each arm, by what sets it apart: parts of a name that all names begin or end with are left out"
+    names = [name(a).split(', ') for a in arms]
+    shared = lambda end: len(names)>1 and min(map(len,names))>1 and len({k[end] for k in names})==1
+    while shared(0): names = [k[1:] for k in names]
+    while shared(-1): names = [k[:-1] for k in names]
+    return ', '.join(f"{say(rs)} ({', '.join(k)})" for k,rs in zip(names,arms.values()))
 
 # %% ../../nbs/figures/00_look.ipynb #cf573050
 def printed_points(

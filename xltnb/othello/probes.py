@@ -125,12 +125,13 @@ def _orbits(n):
 def control_relabellings(
     n:int, # squares along one side
     seed:int=0, # which draw
+    groups:np.ndarray|None=None, # [n*n] the group of each square; None: its orbit
 )->np.ndarray: # [4, n*n]
-    "Draw as many random relabellings as there are symmetries; each shuffles squares within their orbit"
-    rng,orbit = np.random.default_rng(seed_for('orbits',n,seed)), _orbits(n)
+    "Draw as many random relabellings as there are symmetries; each shuffles squares within their group"
+    rng,group = np.random.default_rng(seed_for('orbits',n,seed)), _orbits(n) if groups is None else groups
     res = np.tile(np.arange(n*n),(4,1))
     for p in res:
-        for k in np.unique(orbit): p[orbit==k] = rng.permutation(np.flatnonzero(orbit==k))
+        for k in np.unique(group): p[group==k] = rng.permutation(np.flatnonzero(group==k))
     return res
 
 # %% ../../nbs/othello/08_probes.ipynb #ce8c2a99

@@ -32,6 +32,7 @@ class Block:
     label:str = '' # names the block in the ids of its cells; default: its arm, where a table has several blocks
     percent:tuple[str,...] = () # rows that are printed in percent
     range:dict[str,tuple[float,float]] = field(default_factory=dict) # lowest and highest value of a curve, for whoever reads the file
+    below:dict[str,float] = field(default_factory=dict) # metrics that have to be lower in a run, else it measures none of these cells
 
     def __post_init__(self):
         for f in ('arm','metric'):
@@ -107,6 +108,7 @@ class Printed:
     metric:str # metric of those runs, or 'curve.column@x'
     scale:float # ours times this is in the printed unit
     tolerance:float # how far ours may be, in the printed unit
+    below:dict = field(default_factory=dict) # metric -> what it has to be lower than in a run that measures the cell
     def __str__(self):
         if self.span: return f'{self.span[0]:g}–{self.span[1]:g}'
         return '–' if self.value is None else f'{self.value:g}'
@@ -118,7 +120,7 @@ def _cell(paper, tid, t, b, row, col, v):
     part = b.label or (arm if len(t.blocks)>1 else '')
     return Printed(id='.'.join(x for x in (paper,tid,part,row,col) if x), value=None if span else v, span=span,
         source=t.source, place=t.place, arm=arm, metric=b.fill(b.metric, row, col),
-        scale=100. if row in b.percent else 1., tolerance=t.tolerance_of(b, row))
+        scale=100. if row in b.percent else 1., tolerance=t.tolerance_of(b, row), below=b.below)
 
 # %% ../../nbs/records/02_published.ipynb #3ee6ef1d
 @dataclass(frozen=True)

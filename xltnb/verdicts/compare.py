@@ -40,11 +40,11 @@ def _value_of(metric):
 
 # %% ../../nbs/verdicts/03_compare.ipynb #94550a3c
 def _cell_records(cell:Printed, jobs, get):
-    "Records of a cell's arm; a cell that prints one repeat has that seed alone"
+    "Records of a cell's arm that can measure it; a cell that prints one repeat has that seed alone"
     one = re.match(r'[^.]+\.[^.]+\.seed\.(\d+)\.', cell.id)
     seed = int(one[1])-1 if one else None
     found = (get(j.key) for j in jobs if j.arm==cell.arm and seed in (None,j.seed))
-    return [r for r in found if r is not None]
+    return [r for r in found if r is not None and all(r.metrics.get(m, -math.inf)<x for m,x in cell.below.items())]
 
 # %% ../../nbs/verdicts/03_compare.ipynb #31b12f9d
 def _outside(x, ref):

@@ -18,9 +18,10 @@ from ...runs.experiments import experiment, make_job, preset_jobs
 
 # %% ../../../nbs/papers/mothello/02_experiments.ipynb #b573ec6a
 def _check_fit(cfg, **runs):
-    "Raise `XltError` unless layers and languages of an arm are those of its world"
+    "Raise `XltError` unless layers and languages of an arm are those of its world, which has two languages or more"
     kind, world = type(cfg).__name__, cfg.world
     check_number(cfg.probe_layer, f'{kind}.probe_layer', 0, world.layers, whole=True)
+    if len(world.kinds)<2: raise XltError(f'{kind}.world.kinds is {world.kinds}: name two languages or more, a probe is read across them')
     for name,lm in runs.items():
         check_number(lm.only, f'{kind}.{name}.only', -1, len(world.kinds)-1, whole=True)
         for sq in lm.opening: check_number(sq, f'a square of {kind}.{name}.opening', 0, world.n**2-1, whole=True)
@@ -48,6 +49,9 @@ class AlignCfg(Config):
         _check_fit(self, lm=self.lm)
         if self.cases and not self.all_layers: raise XltError('AlignCfg.cases edits every layer: set all_layers=True, or cases=0')
         if self.cases: check_number(self.edit_from, 'AlignCfg.edit_from', 0, self.world.layers, whole=True)
+        if self.edit_lrs and not (self.cases and len(self.world.kinds)==2):
+            said = f'cases={self.cases} and {len(self.world.kinds)} languages'
+            raise XltError(f'AlignCfg.edit_lrs with {said}: give cases above 0 and exactly two languages, or leave edit_lrs out')
 
 # %% ../../../nbs/papers/mothello/02_experiments.ipynb #1786e005
 @dataclass(frozen=True)
@@ -67,6 +71,13 @@ class TransferCfg(Config):
     def __post_init__(self):
         super().__post_init__()
         _check_fit(self, lm=self.lm, ft=self.ft)
+        only,looks,steps = self.ft.only, self.looks, check_number(self.ft.steps, 'TransferCfg.ft.steps', 1, whole=True)
+        if only: raise XltError(f'TransferCfg.ft.only is {only}; language 0 is the source: order `kinds` so that it comes first')
+        if not looks: return
+        rising = looks==tuple(sorted(set(looks))) and (looks[0],looks[-1])==(0,steps)
+        if not (rising and any(0<x<=steps/4 for x in looks)):
+            raise XltError(f'TransferCfg.looks is {looks}: let them rise from 0 to ft.steps={steps}, one of them in its first quarter, '
+                'whose gain is judged, or leave them out')
 
 # %% ../../../nbs/papers/mothello/02_experiments.ipynb #d14ea040
 experiment('mothello.align', version=1, cfg=AlignCfg, where='xltnb.papers.mothello.training:run_align')

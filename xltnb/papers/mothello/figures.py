@@ -15,8 +15,8 @@ import plotly.graph_objects as go
 
 from ...core import XltError
 from ...figures.look import COLOURS, QUIET, drawing, dress, each_arm, fade, needed, panels, report_figures
-from .alignment_figures import add_levels, anchors_fig, by_title, control_name, layers_fig
-from .alignment_figures import mean_of, probe_curve_fig, scores_by_seed
+from .alignment_figures import CONTROLS, add_levels, anchors_fig, by_title, control_name, layers_fig
+from .alignment_figures import mean_of, of_one_control, probe_curve_fig, scores_by_seed
 from ...othello.rules import SYMMETRIES
 from ...records.published import load_paper
 from ...records.record import Record
@@ -90,47 +90,48 @@ def _scores(record, i, show):
         marker=dict(size=9, color=colour, symbol=symbol), hovertemplate=f'seed {record.seed}, %{{y}}: %{{x:.3f}}')
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #bc893b25
-def _control(record): return record.metrics[control_name(record)]
-
-def _controls(records, show):
-    "The best of as many random relabellings, a cross a run"
-    return go.Scatter(y=['control']*len(records), x=[_control(r) for r in records], mode='markers',
-        name='random relabellings', legendgroup='control', showlegend=show,
-        marker=dict(symbol='x-thin', size=9, line=dict(color=QUIET, width=2)), hovertemplate='control: %{x:.3f}')
+def _controls(records, control, show):
+    "The best of as many random relabellings, a mark a run: a cross where they shuffle within orbits, a line within rings"
+    return go.Scatter(y=['control']*len(records), x=[r.metrics[control] for r in records], mode='markers',
+        name=f'random relabellings within {CONTROLS[control]}', legendgroup=control, showlegend=show,
+        marker=dict(symbol='x-thin' if control=='control_orbits' else 'line-ns', size=9, color=QUIET, line=dict(color=QUIET, width=2)),
+        hovertemplate='control: %{x:.3f}')
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #fa6be4ba
 def _symmetry_title(arms):
-    "What one arm scores as it is, under the best symmetry, and at random; of several, how far the best symmetry lies from the random ones"
-    chance = lambda rs: np.mean([_control(r) for r in rs])
-    gain = lambda rs: f"{mean_of(rs,'across_sym')-chance(rs):+.2f}"
-    if len(arms)>1: return 'Best symmetry minus control: '+each_arm(arms, gain, str)
-    (title,records), = arms.items()
-    plain,best,control = mean_of(records,'across'), mean_of(records,'across_sym'), chance(records)
-    who = title.split(', ')[-1]
-    return f'{who[:1].upper()+who[1:]}: {plain:.2f} as it is, {best:.2f} under the best symmetry, control {control:.2f}'
+    "What one arm scores as it is, under the best symmetry, and at random; of several, best symmetry minus the stricter control"
+    control = next(m for m in CONTROLS if any(m==k for k,_ in arms.values()))
+    within,alike = CONTROLS[control], {title: rs for title,(m,rs) in arms.items() if m==control}
+    gain = lambda rs: f"{mean_of(rs,'across_sym')-mean_of(rs,control):+.2f}"
+    if len(arms)>1: return f'Best symmetry minus control within {within}: '+each_arm(alike, gain, str)
+    (title,records), = alike.items()
+    plain,best,level = (mean_of(records,m) for m in ('across','across_sym',control))
+    who = title.partition(', ')[2] or title
+    return f'{who[:1].upper()+who[1:]}: {plain:.2f} as it is, {best:.2f} under the best symmetry, control within {within} {level:.2f}'
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #178f2985
-@drawing('A seed whose mark stands clear of the crosses at one symmetry sees the same board, turned or mirrored')
+@drawing('A seed whose mark stands clear of the control at one symmetry sees the same board, turned or mirrored')
 def symmetry_fig(
     records:Iterable[Record], # alignment runs
 )->go.Figure:
     "Draw the score across languages under each symmetry of the board, a line for each seed, a panel for each arm"
-    arms = by_title(r for r in needed(records,'symmetries') if 'across_s0' in r.metrics and control_name(r) in r.metrics)
-    fig = panels(needed(arms,'symmetries'))
-    for c,rs in enumerate(arms.values(),1):
+    drawn = by_title(r for r in needed(records,'symmetries') if 'across_s0' in r.metrics and control_name(r) in r.metrics)
+    fig,arms = panels(needed(drawn,'symmetries')), {title: of_one_control(rs) for title,rs in drawn.items()}
+    for c,(control,rs) in enumerate(arms.values(),1):
         for i,r in enumerate(rs): fig.add_trace(_scores(r, i, c==1),1,c)
-        fig.add_trace(_controls(rs, c==1),1,c)
+        fig.add_trace(_controls(rs, control, all(t.legendgroup!=control for t in fig.data)),1,c)
         add_levels(fig, c, [_SYMMETRY_NAMES[0],'control'], rs, c==1, upright=True)
     fig.update_xaxes(title='probe accuracy').update_yaxes(autorange='reversed', type='category')
     how = 'the probe of language 0 on the other language, scored against the rotated or reflected board'
     return dress(fig, _symmetry_title(arms), how, 380,
-        runs=[r for rs in arms.values() for r in rs])
+        runs=[r for _,rs in arms.values() for r in rs])
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #e5dfc6ef
 def _late(record):
     "How much the score under the best symmetry gained in the second half of training"
-    curve = record.curves.get('probe',{}).get('across_sym')
-    return {'second half': curve[-1]-curve[len(curve)//2]} if curve else {}
+    curve = record.curves.get('probe',{})
+    first = [y for x,y in zip(curve.get('tokens',[]), curve.get('across_sym',[])) if x<=curve['tokens'][-1]/2]
+    return {'second half': curve['across_sym'][-1]-first[-1]} if first else {}
 
 def symmetry_scores(
     records:Iterable[Record], # alignment runs of pairs
@@ -138,8 +139,10 @@ def symmetry_scores(
     "Set the best symmetry beside the control and the score within a language"
     records = needed(records,'symmetries')
     named = dict(within='within', plain='across', best='across_sym', square='majority_square')
-    best = lambda r: dict(symmetry=SYMMETRIES[int(r.metrics['sym_best'])], control=_control(r))
-    gaps = lambda r: {'above control': r.metrics['across_sym']-_control(r), 'below within': r.metrics['within']-r.metrics['across_sym']}
+    control = lambda r: r.metrics[control_name(r)]
+    fits = lambda r: SYMMETRIES[int(r.metrics['sym_best'])]
+    best = lambda r: {'symmetry': fits(r), 'control': control(r), 'shuffled within': CONTROLS[control_name(r)]}
+    gaps = lambda r: {'above control': r.metrics['across_sym']-control(r), 'below within': r.metrics['within']-r.metrics['across_sym']}
     more = pd.DataFrame([best(r) | gaps(r) | _late(r) for r in records]).round(3).astype(object).fillna('')
     return scores_by_seed(records, named | {'square and move': 'majority_square_and_move'}).join(more)
 

@@ -130,7 +130,8 @@ def finetuning_changes(
     line = lambda a,lr,rs: dict(approach=a, rate=lr, seeds=len(rs)) | {k: _points(rs, c) for k,c in named.items()}
     probe = lambda rs: {'probe before': np.mean([r.metrics['probe_start'] for r in rs])}
     rows = [line(*at, rs) | probe(rs) | _singles(rs) for at,rs in arms.items()]
-    return pd.DataFrame(rows).round({k: 1 for k in rows[0] if k.startswith(('source','target','any'))}).round({'probe before': 2})
+    table = pd.DataFrame(rows)
+    return table.round({k: 1 for k in table if k.startswith(('source','target','any'))} | {'probe before': 2})
 
 # %% ../../../nbs/papers/mothello/08_finetuning_figures.ipynb #5a966d3c
 _ANSWERS = dict(target=('legal, in the language it was asked in',COLOURS['target']),

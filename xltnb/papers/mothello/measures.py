@@ -78,16 +78,14 @@ def _pair_metrics(al, layer, count):
 def clusters(
     plain:np.ndarray, # [I,J] accuracies
     best:np.ndarray, # [I,J] accuracies under the best symmetry
-)->dict: # cluster count, and mean scores inside, between and under the best symmetry
-    "Cluster the languages that align outright, as `cluster_labels` does"
-    m,diagonal = len(plain), float(np.diag(plain).mean())
-    label = cluster_labels(plain)
-    same,off = np.equal.outer(label,label), ~np.eye(m,dtype=bool)
-    mean = lambda x: _mean(x) if x.size else float('nan')
-    apart = ~same if (~same).any() else off # one cluster: every pair stands in
-    res = dict(cluster_count=len(set(label)), inside=mean(plain[same&off]) if (same&off).any() else diagonal)
-    res |= dict(outside=mean(plain[apart]), outside_sym=mean(best[apart]))
-    return res | dict(diagonal=diagonal, off_sym=mean(best[off]), off_plain=mean(plain[off]))
+)->dict: # cluster count, and mean scores; `inside` or `outside` is left out where no pair lies there
+    "Cluster the languages that align outright, as `cluster_labels` does, and score pairs inside a cluster and between two"
+    label,off = cluster_labels(plain), ~np.eye(len(plain),dtype=bool)
+    same = np.equal.outer(label,label)
+    parts = dict(inside=(plain, same&off), outside=(plain, ~same), outside_sym=(best, ~same))
+    res = {k: _mean(x[pairs]) for k,(x,pairs) in parts.items() if pairs.any()}
+    whole = dict(diagonal=_mean(np.diag(plain)), off_sym=_mean(best[off]), off_plain=_mean(plain[off]))
+    return dict(cluster_count=len(set(label))) | res | whole
 
 # %% ../../../nbs/papers/mothello/01_measures.ipynb #8bc839cf
 def measure_alignment(

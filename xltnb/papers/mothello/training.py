@@ -68,7 +68,7 @@ def finetune_source(
     **kw, # `measure`, `at`, `report`, `deadline`, `every` of `train`
 )->Trained:
     "Train all weights with a fresh optimiser on games of the general distribution; raises `XltError` without a source language"
-    if lm.only<0: raise XltError('finetuning needs its source language: set `only`, e.g. to 0')
+    if lm.only<0: raise XltError('finetuning needs its source language: set `only` to 0, and order `kinds` so that it comes first')
     return train(run.model, run.lex, lm, seed_for('games','finetune',seed), ckpt=cache/'checkpoints'/f'{key}.safetensors', **kw)
 
 # %% ../../../nbs/papers/mothello/03_training.ipynb #31880317
