@@ -118,12 +118,25 @@ def bars(self:Explorer)->list[W.Widget]: # one a row
     return [bar(*(self.controls[k] for k in r)) for r in rows]
 
 # %% ../../nbs/figures/01_explorer.ipynb #caff2bb7
+_DRAWN = '_js2py_layoutDelta' # what the browser sends when it has drawn a live figure
+
+@patch
+def draw_again(self:Explorer,
+    told, # what the browser says
+):
+    "Have a live figure drawn once more, now that it has its place in the page"
+    if not told['new']: return # it has been read
+    self.live.unobserve(self.draw_again, _DRAWN)
+    self.live.layout.autosize = True
+
 @patch
 def widget(self:Explorer)->W.VBox:
     "Show the controls above, the live figure below; a figure that is wider than its column can be scrolled"
     if self.live is None:
         self.live = go.FigureWidget(self.fig())
         self.live._config = self.live._config | dict(showSendToCloud=False) # plotly would offer to upload it
+    self.live.layout.autosize = None
+    self.live.observe(self.draw_again, _DRAWN)
     return W.VBox([*self.bars(), self.live], layout=W.Layout(overflow='auto'))
 
 # %% ../../nbs/figures/01_explorer.ipynb #05379cfb

@@ -251,16 +251,6 @@ def bars(self:OthelloExplorer)->list[W.Widget]: # one a row
     W.jslink((move,'max'),(player,'max'))
     return [bar(move, player), *(bar(*(self.controls[k] for k in r)) for r in self.rows)]
 
-# %% ../../../nbs/papers/mothello/09_explorer.ipynb #494f5f25
-@patch
-def widget(self:OthelloExplorer)->W.VBox:
-    "Set controls above, boards as wide as a page's column below"
-    box = super(OthelloExplorer, self).widget()
-    self.live.layout.width = None
-    *bars,live = box.children
-    box.children = [*bars, W.Box([live], layout=W.Layout(width=f'{COLUMN}px'))]
-    return box
-
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #98018e92
 def film(
     arm:str='anchors', # one of `ARMS`
