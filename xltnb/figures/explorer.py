@@ -12,6 +12,7 @@ from IPython.display import Markdown, display
 from fastcore.basics import patch
 
 from ..core import XltError, check_name
+from .look import QUIET
 from ..files import one_line
 from ..names import needs
 from ..runs.experiments import has_part, load_part, papers
@@ -73,6 +74,13 @@ def start(self:Explorer,
         except TraitError as e: raise XltError(f'{k} cannot be {v!r:.80}: {_takes(control, e)}') from e
 
 # %% ../../nbs/figures/01_explorer.ipynb #17987f85
+def _one_title(layout):
+    "Make the subtitle a part of the title"
+    sub = layout.get('title_subtitle_text')
+    if not sub: return layout
+    small = f'<span style="font-size:12.5px;color:{QUIET}">{sub}</span>'
+    return layout | dict(title_text=f"{layout['title_text']}<br>{small}", title_subtitle_text='')
+
 @patch
 def paint(self:Explorer,
     fig:go.Figure, # of `blank`, plain or live
@@ -80,7 +88,7 @@ def paint(self:Explorer,
     "Put the current settings into a figure"
     data,layout = self.view()
     for trace,new in zip(fig.data, data, strict=True): trace.update(new)
-    return fig.update_layout(**layout)
+    return fig.update_layout(**_one_title(layout) if isinstance(fig, go.FigureWidget) else layout)
 
 # %% ../../nbs/figures/01_explorer.ipynb #05c89115
 @patch
@@ -118,25 +126,12 @@ def bars(self:Explorer)->list[W.Widget]: # one a row
     return [bar(*(self.controls[k] for k in r)) for r in rows]
 
 # %% ../../nbs/figures/01_explorer.ipynb #caff2bb7
-_DRAWN = '_js2py_layoutDelta' # what the browser sends when it has drawn a live figure
-
-@patch
-def draw_again(self:Explorer,
-    told, # what the browser says
-):
-    "Have a live figure drawn once more, now that it has its place in the page"
-    if not told['new']: return # it has been read
-    self.live.unobserve(self.draw_again, _DRAWN)
-    self.live.layout.autosize = True
-
 @patch
 def widget(self:Explorer)->W.VBox:
     "Show the controls above, the live figure below; a figure that is wider than its column can be scrolled"
     if self.live is None:
-        self.live = go.FigureWidget(self.fig())
+        self.live = self.paint(go.FigureWidget(self.fig()))
         self.live._config = self.live._config | dict(showSendToCloud=False) # plotly would offer to upload it
-    self.live.layout.autosize = None
-    self.live.observe(self.draw_again, _DRAWN)
     return W.VBox([*self.bars(), self.live], layout=W.Layout(overflow='auto'))
 
 # %% ../../nbs/figures/01_explorer.ipynb #05379cfb
