@@ -91,6 +91,16 @@ def _is_stale(lock):
     if _far(owner): return _untouched(lock, touched) > (_WATCH_S if time.time()-touched>_STALE_S else _STALE_S)
     return not alive(pid) or bool(start and start!=''.join(_stat(pid)[19:20]))
 
+# %% ../../nbs/records/04_leases.ipynb #1d6990ce
+def _touch(lock, token):
+    "Touch a lock, and tell whether to go on: not where it is gone or names another"
+    try:
+        if _read_owner(lock).get('token')!=token: return False
+        os.utime(lock)
+    except FileNotFoundError: return False
+    except OSError: pass # a folder of the network that does not answer now: the next beat may get through
+    return True
+
 # %% ../../nbs/records/04_leases.ipynb #c5d79036
 class Lease:
     "An exclusive lease on one run; true when it is ours"
@@ -133,12 +143,7 @@ class Lease:
         return True
 
     def _beat(self, stop):
-        while not stop.wait(self.beat_s):
-            try:
-                if _read_owner(self.lock).get('token')!=self.token: return
-                os.utime(self.lock)
-            except FileNotFoundError: return
-            except OSError: pass # a folder of the network that does not answer: the next beat may get through
+        while not stop.wait(self.beat_s) and _touch(self.lock, self.token): pass
 
     def _tidy(self):
         "Remove drafts of the lock that killed processes left; who holds the lease may, since a draft that lives has lost"

@@ -82,7 +82,7 @@ def _no_report(
 ):
     "Ignore progress"
 
-# %% ../../nbs/runs/00_experiments.ipynb #eb397a31
+# %% ../../nbs/runs/00_experiments.ipynb #1a8dd701
 def _lease_of(folder): return Lease(folder.parent/'.claims'/f'{folder.name}.lock')
 
 def tidy(
@@ -93,6 +93,7 @@ def tidy(
         with suppress(XltError), _lease_of(p) as mine: # a disk that is full takes no lock
             if mine: rmtree(p, ignore_errors=True) if p.is_dir() else p.unlink(missing_ok=True)
 
+# %% ../../nbs/runs/00_experiments.ipynb #eb397a31
 @dataclass
 class Ctx:
     "What an experiment may use besides its config"

@@ -136,7 +136,8 @@ class RayPool:
     ):
         self.ray, self.setup, self.address, self.workers, self.live = _join(address, setup.threads), setup, address, workers, {}
         here = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=True)
-        self.board = self.ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Board).options(scheduling_strategy=here).remote(setup.deadline)
+        lasting = dict(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+        self.board = self.ray.remote(**lasting)(Board).options(scheduling_strategy=here).remote(setup.deadline)
         self.task = self.ray.remote(max_retries=0, retry_exceptions=False)(on_node)
         self._asked, self._nodes, self.small = -1e9, [], needs_of(Job('','','',0,{},0), setup)
 

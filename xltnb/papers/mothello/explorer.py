@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from fastcore.basics import patch
 
 from .demo import ARMS, Demo, States, load_demo
-from ...figures.explorer import Explorer, W, bar, paper_widget
+from ...figures.explorer import Explorer, W, paper_widget, side_by_side
 from ...figures.look import COLUMN, INK, QUIET, headline
 from ...othello.rules import SYMMETRIES, geometry, symmetries
 from ...still.animation import animated
@@ -159,7 +159,8 @@ def _title_of(
     "Say in one line what the probe has right, and below it whose turn it is"
     what = f'a game told in {told}' if probe!=told else 'its own language'
     where = f'after {word}; {"black" if black else "white"} to move; {legal:.0%} of the next word on legal squares'
-    return headline(f'<b>{right} of {squares} squares right</b> ({right/squares:.0%}) in layer {layer}', f'probe of {probe} reads {what}{how}; {where}')
+    first = f'<b>{right} of {squares} squares right</b> ({right/squares:.0%}) in layer {layer}'
+    return headline(first, f'probe of {probe} reads {what}{how}; {where}')
 
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #61232ffd
 @paper_widget('mothello')
@@ -249,7 +250,7 @@ def bars(self:OthelloExplorer)->list[W.Widget]: # one a row
     player = W.Play(min=1, max=move.max, value=move.value, interval=700)
     W.jslink((player,'value'),(move,'value'))
     W.jslink((move,'max'),(player,'max'))
-    return [bar(move, player), *(bar(*(self.controls[k] for k in r)) for r in self.rows)]
+    return [side_by_side(move, player), *(side_by_side(*(self.controls[k] for k in r)) for r in self.rows)]
 
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #98018e92
 def film(
