@@ -19,7 +19,7 @@ from xltnb.papers.robust.augmentation import RSDA
 from xltnb.papers.robust.experiments import RobustCfg, robust_jobs
 from xltnb.papers.robust.training import run_robust
 from xltnb.models.encoders import first_layers, load_encoder
-from xltnb.runs.experiments import Ctx, Paused, call_job
+from xltnb.runs.experiments import Ctx, Paused, call_job, tidy
 from xltnb.runs.plan import make_plan, plan_line
 from xltnb.runs.run import run_plan
 from xltnb.tasks.synonyms import load_synonyms
@@ -232,7 +232,7 @@ def test_a_run_that_fails_while_it_scores_is_not_trained_again(tmp_path, few, mo
     ctx = Ctx(tmp_path/'a', deadline=later)
     found = run_robust(cfg, 0, ctx).metrics
     assert len(trained) == 1 and found == run_robust(cfg, 0, Ctx(tmp_path/'b')).metrics
-    ctx.tidy()
+    tidy(ctx.lent)
     assert not [p for p in (tmp_path/'a'/'robust.finetune').iterdir() if not p.name.startswith('.')]
 
 

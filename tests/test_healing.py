@@ -7,8 +7,9 @@ import pytest
 
 from xltnb.core import XltError, stable_hash, to_dict
 from xltnb.othello.settings import GPTCfg
+from xltnb.records import leases
 from xltnb.records.leases import Lease, built_once
-from xltnb.runs.experiments import Ctx, Paused
+from xltnb.runs.experiments import Ctx, Paused, tidy
 
 
 def cut(f): f.write_bytes(f.read_bytes()[:-10])
@@ -55,6 +56,21 @@ def test_a_seal_that_cannot_be_written_leaves_nothing_half(tmp_path, monkeypatch
     assert sorted(p.name for p in tmp_path.iterdir()) == ['.claims']
 
 
+def test_a_builder_that_was_frozen_takes_what_another_has_built(tmp_path):
+    "Its lease was taken over meanwhile; its own failure is told where nobody has"
+    lock, home = tmp_path/'.claims'/'a.lock', tmp_path/'a'
+    def frozen(path):
+        lock.write_text('{"token": "of another"}', encoding='utf-8')
+        home.mkdir()
+        (home/'weights').write_text('built', encoding='utf-8')
+        leases._write_seal(home, home)
+        lock.unlink()
+        raise FileNotFoundError(2, 'No such file or directory')
+    assert (built_once(home, frozen)/'weights').read_text(encoding='utf-8') == 'built'
+    def broken(path): raise FileNotFoundError(2, 'No such file or directory')
+    with pytest.raises(FileNotFoundError): built_once(tmp_path/'b', broken)
+
+
 def test_two_stores_that_share_a_cache_take_turns(tmp_path):
     "Fine-tuning's own folder: the second driver waits for the first, finds what it trained, and the folder goes once both have measured"
     ctx, seen = Ctx(cache=tmp_path), []
@@ -68,7 +84,7 @@ def test_two_stores_that_share_a_cache_take_turns(tmp_path):
     for t in both: t.start()
     for t in both: t.join()
     assert [s[0] for s in seen] == ['in', 'out', 'in', 'out'] and [s[2] for s in seen if s[0] == 'in'] == [False, True]
-    ctx.tidy()
+    tidy(ctx.lent)
     assert not [p for p in (tmp_path/'demo').iterdir() if not p.name.startswith('.')]
 
 

@@ -63,6 +63,19 @@ def test_a_folder_of_our_name_hides_nothing(tmp_path, made):
     assert done.stdout.splitlines() == ['True', str(ROOT)], done.stderr
 
 
+def test_another_nbdev_project_is_not_ours(tmp_path):
+    "Its commit does not get into our records, and ours are found from there"
+    (tmp_path/'nbs').mkdir()
+    (tmp_path/'settings.ini').touch()
+    git = ['git', '-C', str(tmp_path), '-c', 'user.name=a', '-c', 'user.email=a@b']
+    for words in (['init', '-q'], ['add', '.'], ['commit', '-q', '-m', 'theirs']): subprocess.run([*git, *words], check=True)
+    theirs = subprocess.run([*git, 'rev-parse', 'HEAD'], capture_output=True, encoding='utf-8', check=True).stdout.strip()
+    code = 'from xltnb.files import project_root; from xltnb.records.record import provenance; print(project_root(), provenance("cpu")["commit"], sep="\\n")'
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env=os.environ | dict(PYTHONPATH=str(ROOT)), capture_output=True, encoding='utf-8')
+    root, commit = done.stdout.splitlines()
+    assert root == str(ROOT) and commit != theirs, done.stderr
+
+
 def test_help_is_light():
     code = 'import sys\nsys.argv = ["xltnb", "--help"]\ntry:\n from xltnb.cli import main; main()\nexcept SystemExit: pass'
     assert loaded(code) == []

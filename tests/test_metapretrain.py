@@ -231,7 +231,7 @@ def test_a_lab_stops_when_its_time_is_up(tmp_path, monkeypatch):
     "Its first job pauses and keeps what it has; the next call goes on, the other seeds of the stack find the result"
     from xltnb.papers.metapretrain import shifted
     from xltnb.papers.metapretrain.training import run_lab
-    from xltnb.runs.experiments import Ctx, Paused
+    from xltnb.runs.experiments import Ctx, Paused, tidy
     cfg = LabCfg(width=16, layers=1, block=16, steps=2, pairs=30, looks=1, stack=2)
     with monkeypatch.context() as m, pytest.raises(Paused, match='the same command goes on'):
         m.setattr(shifted, 'time', SimpleNamespace(time=lambda: 1e12, perf_counter=time.perf_counter))  # once it trains, it is late
@@ -239,7 +239,7 @@ def test_a_lab_stops_when_its_time_is_up(tmp_path, monkeypatch):
     assert list(tmp_path.rglob('state.safetensors'))
     ctx = Ctx(tmp_path)
     first = run_lab(cfg, 0, ctx)
-    ctx.tidy()
+    tidy(ctx.lent)
     assert not list(tmp_path.rglob('state.safetensors'))
     other = run_lab(cfg, 1, Ctx(tmp_path))
     assert first.provenance == other.provenance and first.metrics['loss_en'] != other.metrics['loss_en']

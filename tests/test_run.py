@@ -14,9 +14,11 @@ import nbformat
 import pytest
 from conftest import ROOT, write_paper
 
+from xltnb.files import atomic_write
 from xltnb.verdicts import pages as mill
-from xltnb.runs.experiments import Ctx, Paused
-from xltnb.runs.run import _reset_peak
+from xltnb.core import XltError
+from xltnb.runs.experiments import EXPERIMENTS, Ctx, Paused, Result, experiment, make_job, tidy
+from xltnb.runs.run import Finished, Setup, _reset_peak, keep, run_job
 from xltnb.records.record import Record
 from xltnb.records.store import Store
 
@@ -152,7 +154,7 @@ def test_minutes_pause_and_resume(study):
     assert set(steps(study).values())=={1}
     walls = [json.loads(f.read_text(encoding='utf-8'))['provenance']['wall_s'] for f in (study[0]/'store').glob('slow.sum/*.json')]
     assert min(walls)>=.5, 'a record counts all its sittings'
-    assert not list((study[0]/'cache'/'.paused').iterdir())
+    assert not [p for p in (study[0]/'cache'/'.paused').iterdir() if p.is_file()]
 
 
 @pytest.mark.parametrize('sent', [signal.SIGINT, signal.SIGTERM])
@@ -204,11 +206,47 @@ def test_a_scratch_folder_has_one_user_and_goes_once_all_is_measured(tmp_path):
         out.mkdir(parents=True)
         with pytest.raises(Paused, match=f'process {os.getpid()} on .*the same command goes on'), lend(ctx(deadline=time.time())): pass
     assert out.is_dir(), 'what was trained is still to be measured'
-    with lend(ctx()): first.tidy()
+    with lend(ctx()): tidy(first.lent)
     assert out.is_dir(), 'somebody else is at it'
-    first.tidy()
+    tidy(first.lent)
     assert not out.exists()
     with lend(ctx()): pass
+
+
+@pytest.fixture
+def trained(tmp_path):
+    "A run with one checkpoint: its job, its setup, and the seeds that were trained"
+    seeds = []
+    @experiment('full.train')
+    def train(cfg, seed, ctx):
+        with ctx.scratch('full.train', 1, cfg, seed) as folder:
+            if not folder.exists():
+                time.sleep(.05)
+                seeds.append(seed)
+                atomic_write(folder/'weights', 'trained')
+        return Result(metrics={'acc': 1.})
+    yield make_job('a', 'full.train', {}, 0), Setup(str(tmp_path/'store'), committed=False, cache=str(tmp_path/'cache')), seeds
+    del EXPERIMENTS['full.train']
+
+
+def test_a_store_that_is_full_at_the_end_costs_nothing(trained, tmp_path, monkeypatch):
+    "The checkpoint outlives the failure, and so do the seconds that it took"
+    job, setup, seeds = trained
+    def full(*a): raise XltError('could not write: No space left on device; free some space')
+    monkeypatch.setattr('xltnb.runs.run._NOTED_S', 0.)
+    with monkeypatch.context() as m:
+        m.setattr('xltnb.records.store.write_new', full)
+        out = run_job(job, setup, lambda *a: None)
+    assert out.status=='failed' and 'free some space' in out.note
+    assert run_job(job, setup, lambda *a: None).status=='done' and seeds==[0]
+    assert setup.open().get(job.key).provenance['wall_s']>=.05
+    assert not [p for p in (tmp_path/'cache').rglob('*') if p.is_file()], 'the record is kept, so the rest goes'
+
+
+def test_who_failed_after_another_has_kept_the_record_did_not_fail(trained):
+    job, setup, _ = trained
+    run_job(job, setup, lambda *a: None)
+    assert keep(setup.open(), job, Finished('failed', 'its checkpoint is gone')).status=='there'
 
 
 def test_each_job_has_its_own_peak_on_a_gpu(monkeypatch):

@@ -250,6 +250,27 @@ def test_a_lease_is_touched(tmp_path):
         assert c.lock.stat().st_mtime>0
 
 
+def test_a_heart_beats_on_when_the_folder_did_not_answer_once(tmp_path, monkeypatch):
+    read, said = Path.read_text, []
+    def stale(path, *a, **kw):
+        if path.name=='k.lock' and not said: said.append(1); raise OSError(116, 'Stale file handle')
+        return read(path, *a, **kw)
+    monkeypatch.setattr(Path, 'read_text', stale)
+    with Lease(tmp_path/'k.lock', beat_s=0.05) as c:
+        os.utime(c.lock, (0, 0))
+        for _ in range(100):
+            if c.lock.stat().st_mtime>0: break
+            time.sleep(0.05)
+        assert said and c.lock.stat().st_mtime>0
+
+
+def test_a_lock_that_cannot_be_read_at_the_moment_is_not_taken(tmp_path, monkeypatch):
+    def stale(*a, **kw): raise OSError(116, 'Stale file handle')
+    with Lease(tmp_path/'k.lock') as c, monkeypatch.context() as m:
+        m.setattr(Path, 'read_text', stale)
+        assert Lease(c.lock).busy() and not Lease(c.lock).take()
+
+
 def test_who_lost_a_lease_does_not_release_it(tmp_path):
     first = Lease(tmp_path/'k.lock').take()
     first.lock.unlink()

@@ -19,6 +19,7 @@ from fastcore.xtras import working_directory
 from latex2mathml.converter import convert
 from nbdev.processors import FilterDefaults
 
+from ..files import package_data
 from ..still.description import tell_figure
 from ..still.still import IN_DARK_JS, still
 from .sitemap import bare_links
@@ -164,14 +165,15 @@ def fold(
 # %% ../../nbs/dev/05_staging.ipynb #d18f8931
 _SOURCE_LINK = re.compile(r'^\[source\]\([^)]*\)\{target="_blank"[^}]*\}\s*', re.M)
 
-def _strip_source_links(
+def _settle_tables(
     nb, # notebook, changed in place
 ):
-    "Drop nbdev's links to a code host: the source stands on the page"
+    "Drop nbdev's links to a code host, since the source stands on the page, and the folder of this machine from defaults"
     for c in nb.cells:
         for o in c.get('outputs', []):
             data = o.get('data', {})
-            if 'text/markdown' in data: data['text/markdown'] = _SOURCE_LINK.sub('', ''.join(data['text/markdown']))
+            if 'text/markdown' not in data: continue
+            data['text/markdown'] = _SOURCE_LINK.sub('', ''.join(data['text/markdown'])).replace(str(package_data()), 'xltnb/data')
 
 # %% ../../nbs/dev/05_staging.ipynb #67da69a5
 def stage_page(
@@ -185,7 +187,7 @@ def stage_page(
     show_source(nb)
     with working_directory(src.parent): FilterDefaults()(nb)
     fold(nb)
-    _strip_source_links(nb)
+    _settle_tables(nb)
     settle_text(nb)
     local_figures(nb, script, origin)
     words = f'**Records.** [The runs behind the numbers of this page]({origin}): key, command and file.'

@@ -56,13 +56,18 @@ def _me():
     return _here() | dict(pid=os.getpid(), start=''.join(_stat(os.getpid())[19:20]))
 
 # %% ../../nbs/records/04_leases.ipynb #96ee8217
-def _owner(lock):
+def _read_owner(lock):
     "Read what a lock says of its owner; nothing if it is damaged: a lock is written whole or not at all"
     try: found = dict(json.loads(lock.read_text(encoding='utf-8')))
-    except PermissionError: return dict(host='another user') # it can only be watched
-    except (OSError, ValueError, TypeError, RecursionError): return {}
+    except (ValueError, TypeError, RecursionError): return {}
     numbers = [found.get(k) or 0 for k in ('pid','losses')]
     return found if all(type(n) is int and 0<=n<2**31 for n in numbers) else {}
+
+def _owner(lock):
+    "The same for a lock that may be gone; one that cannot be read can only be watched"
+    try: return _read_owner(lock)
+    except FileNotFoundError: return {}
+    except OSError as e: return dict(host='another user' if isinstance(e, PermissionError) else '?')
 
 # %% ../../nbs/records/04_leases.ipynb #b792e735
 _SEEN = {} # lock -> its last touch, and our stopwatch when we first saw that
@@ -72,6 +77,10 @@ def _untouched(lock, touched):
     if _SEEN.get(lock, (None,))[0]!=touched: _SEEN[lock] = touched,time.monotonic()
     return time.monotonic()-_SEEN[lock][1]
 
+def _far(owner):
+    "Tell whether an owner cannot be asked for, so that its touches decide"
+    return os.name=='nt' or not owner.get('pid') or any(owner.get(k)!=v for k,v in _here().items())
+
 def _is_stale(lock):
     "Tell whether the owner of `lock` is gone: where it can be asked for it is, else its touches decide"
     try: touched = lock.stat().st_mtime
@@ -79,9 +88,18 @@ def _is_stale(lock):
     owner = _owner(lock)
     pid, start = owner.get('pid'), owner.get('start')
     if not owner: return True
-    if os.name=='nt' or not pid or any(owner.get(k)!=v for k,v in _here().items()):
-        return _untouched(lock, touched) > (_WATCH_S if time.time()-touched>_STALE_S else _STALE_S)
+    if _far(owner): return _untouched(lock, touched) > (_WATCH_S if time.time()-touched>_STALE_S else _STALE_S)
     return not alive(pid) or bool(start and start!=''.join(_stat(pid)[19:20]))
+
+# %% ../../nbs/records/04_leases.ipynb #1d6990ce
+def _touch(lock, token):
+    "Touch a lock, and tell whether to go on: not where it is gone or names another"
+    try:
+        if _read_owner(lock).get('token')!=token: return False
+        os.utime(lock)
+    except FileNotFoundError: return False
+    except OSError: pass # a folder of the network that does not answer now: the next beat may get through
+    return True
 
 # %% ../../nbs/records/04_leases.ipynb #c5d79036
 class Lease:
@@ -125,9 +143,7 @@ class Lease:
         return True
 
     def _beat(self, stop):
-        while not stop.wait(self.beat_s) and self._mine():
-            try: os.utime(self.lock)
-            except OSError: return
+        while not stop.wait(self.beat_s) and _touch(self.lock, self.token): pass
 
     def _tidy(self):
         "Remove drafts of the lock that killed processes left; who holds the lease may, since a draft that lives has lost"
@@ -148,6 +164,12 @@ class Lease:
 def busy(self:Lease)->bool:
     "Tell whether a living process holds it"
     return not _is_stale(self.lock)
+
+@patch
+def silent_s(self:Lease)->float: # 0 where the owner can be asked for, and where there is no lock
+    "Count the seconds since the last touch, by the file's time: a hint, which the clocks of two machines may falsify"
+    try: return time.time()-self.lock.stat().st_mtime if _far(_owner(self.lock)) else 0.
+    except FileNotFoundError: return 0.
 
 @patch
 def about(self:Lease)->dict: # host, pid, since when; what `note` added; nothing where there is no lock
@@ -247,8 +269,11 @@ def built_once(
         if time.time()>deadline: return None
         with Lease(home.parent/'.claims'/f'{home.name}.lock') as mine:
             if mine and not _standing(home):
-                _clear(home)
-                if not _build(home, make, whole): return None
+                try:
+                    _clear(home)
+                    if not _build(home, make, whole): return None
+                except Exception:
+                    if mine._mine(): raise # else another process has taken over, and its work is waited for
         if not mine:
             waiting()
             time.sleep(.2)

@@ -28,7 +28,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from ..core import XltError, check_number, plain, plain_hash, stable_hash
-from ..files import project_root, sha256_of
+from ..files import checkout, sha256_of
 
 # %% ../../nbs/records/03_record.ipynb #dcee745d
 @dataclass(frozen=True)
@@ -296,7 +296,8 @@ def read_numbers(
 # %% ../../nbs/records/03_record.ipynb #d1f749f0
 @lru_cache
 def _git(root):
-    "Commit of the checkout and whether it has changes, or (None, None)"
+    "Commit of a checkout and whether it has changes; (None, None) where there is no checkout, or git does not know it"
+    if not root: return None, None
     git = 'git', '--no-optional-locks', '-C', str(root)
     ask = lambda *a: subprocess.run([*git, *a], capture_output=True, text=True, check=True).stdout.strip()
     try: return ask('rev-parse', 'HEAD'), bool(ask('status', '--porcelain', '--untracked-files=no', '--', 'xltnb'))
@@ -330,6 +331,6 @@ def provenance(
     device:str='cuda', # what computes: 'cpu', or 'cuda' where there may be a GPU
 )->dict: # commit, dirty, versions, device, cpu, cores, started
     "Collect the part of a record's provenance that is known before the run"
-    commit, dirty = _git(project_root())
+    commit, dirty = _git(checkout())
     return dict(commit=commit, dirty=dirty, versions=_versions(), device=_device(device), cpu=processor(),
                 cores=os.cpu_count(), started=time.strftime('%Y-%m-%dT%H:%M:%S%z'))

@@ -15,6 +15,7 @@ import time
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import replace
 from importlib import import_module
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,7 +25,7 @@ from ..names import needs
 from ..records.published import paper_roots
 from ..records.record import provenance
 from .drive import WHERE, drive, needs_of
-from .experiments import Job
+from .experiments import Job, tidy
 from .local import worker_vars
 from .progress import JobProgress, Outcome
 from .run import Finished, Setup, compute
@@ -57,8 +58,11 @@ def _shipped(threads):
 
 # %% ../../nbs/runs/06_ray.ipynb #1aa44248
 class Board:
-    "What the jobs report, for the driver to read"
-    def __init__(self): self.said = []
+    "What the jobs report, for the driver to read, and what they have left, by one clock"
+    def __init__(self,
+        deadline:float=inf, # `time.time()` of the command's machine
+    ): self.said, self.deadline = [], deadline
+    def left(self): return self.deadline-time.time()
     def tell(self, *what): self.said.append(what)
     def news(self):
         said, self.said = self.said, []
@@ -67,10 +71,11 @@ class Board:
 def on_node(
     job:Job, # what to run
     setup:Setup, # where and how
-    left:float, # seconds until the time is up
     board, # a `Board`, somewhere
 )->Finished: # with the text of its record
-    "Run one job on a machine of the cluster; its cache is the user's, unless one was named"
+    "Run one job on a machine of the cluster, if there is time left when it begins; its cache is the user's, unless one was named"
+    left = import_module('ray').get(board.left.remote())
+    if left<=0: return Finished('left')
     os.environ.setdefault('XLTNB_CACHE', str(Path.home()/'.cache'/'xltnb'))
     if papers := paper_roots()[1:]: os.environ['XLTNB_PAPERS'] = os.pathsep.join(map(str, papers)) # for a page in another folder
     board.tell.remote(job.key, 0., WHERE+socket.gethostname())
@@ -79,7 +84,9 @@ def on_node(
         if time.monotonic()-last[0]<.5: return
         last[0] = time.monotonic()
         board.tell.remote(job.key, float(fraction), str(note))
-    with redirect_stdout(out), redirect_stderr(out): return compute(job, replace(setup, deadline=time.time()+left), report, out)
+    with redirect_stdout(out), redirect_stderr(out): fin = compute(job, replace(setup, deadline=time.time()+left), report, out)
+    tidy(fin.lent) # the driver cannot: they are here
+    return replace(fin, lent=[])
 
 # %% ../../nbs/runs/06_ray.ipynb #9e8c0a26
 def _reach(address):
@@ -129,7 +136,8 @@ class RayPool:
     ):
         self.ray, self.setup, self.address, self.workers, self.live = _join(address, setup.threads), setup, address, workers, {}
         here = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=True)
-        self.board = self.ray.remote(num_cpus=0, max_restarts=-1)(Board).options(scheduling_strategy=here).remote()
+        lasting = dict(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+        self.board = self.ray.remote(**lasting)(Board).options(scheduling_strategy=here).remote(setup.deadline)
         self.task = self.ray.remote(max_retries=0, retry_exceptions=False)(on_node)
         self._asked, self._nodes, self.small = -1e9, [], needs_of(Job('','','',0,{},0), setup)
 
@@ -152,7 +160,7 @@ class RayPool:
     def start(self, job):
         need = needs_of(job, self.setup)
         how = dict(num_cpus=need.cpus, num_gpus=need.gpus, name=job.arm, memory=int(need.memory_gb*2**30) or None)
-        self.live[self.task.options(**how).remote(job, self.setup, self.setup.deadline-time.time(), self.board)] = job.key
+        self.live[self.task.options(**how).remote(job, self.setup, self.board)] = job.key
 
     def ended(self, timeout):
         if not self.live: return time.sleep(timeout) or []

@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from html import escape
@@ -26,7 +26,7 @@ from pathlib import Path
 from fastcore.basics import patch
 from ..core import XltError, check_name, check_number, world
 from ..files import atomic_write, cache_dir, one_line
-from .experiments import Ctx, Job, Paused, call_job, experiment
+from .experiments import Ctx, Job, Paused, call_job, experiment, tidy
 from .plan import Plan, cores, duration, pick_arms, plan_line
 from ..records.published import find_papers, rule_hashes
 from ..records.leases import Lease
@@ -89,25 +89,39 @@ def _seconds(file):
     except (OSError, ValueError): return 0.
 
 # %% ../../nbs/runs/03_run.ipynb #fcbb2f2f
+_NOTED_S = 30. # seconds between two notes of what is spent so far: a kill loses no more of it
+
 @contextmanager
 def _clock(file, ctx):
-    "Give a function that counts the seconds of work, those of paused sittings too, which `file` keeps beside the checkpoints"
-    start, before = time.monotonic(), _seconds(file)
-    spent = lambda: round(before+time.monotonic()-start-ctx.waited, 2)
+    "Give a function that counts the seconds of work, those of earlier sittings too, which `file` keeps beside the checkpoints"
+    start, before, report = time.monotonic(), _seconds(file), ctx.report
+    spent, noted = lambda: round(before+time.monotonic()-start-ctx.waited, 2), [start]
+    def note(every=0.):
+        if ctx.rank or time.monotonic()-noted[0]<every: return # the first process counts for all
+        noted[0] = time.monotonic()
+        with suppress(XltError): atomic_write(file, str(spent()))
+    def noting(fraction, words=''):
+        note(_NOTED_S)
+        report(fraction, words)
+    ctx.report = noting
     try: yield spent
     except (Paused, KeyboardInterrupt):
-        atomic_write(file, str(spent()))
+        note()
         raise
-    file.unlink(missing_ok=True)
+    note(_NOTED_S)
+    if file.exists(): ctx.lent.append(file)
 
 # %% ../../nbs/runs/03_run.ipynb #233da9d0
-def _record(job, setup, report):
+def _ctx(job, setup, report):
+    "What the job's experiment may use"
+    cache = Path(setup.cache) if setup.cache else cache_dir()
+    return Ctx(cache, setup.device, report, setup.deadline, job.inputs, job.carry, setup.rank, setup.ranks)
+
+def _record(job, setup, ctx):
     "Run the job and make its record"
     _reset_peak()
     prov = provenance(setup.device) | dict(rules=_rules(job.paper)) # the rules that stand before the run
-    cache = Path(setup.cache) if setup.cache else cache_dir()
-    ctx = Ctx(cache, setup.device, report, setup.deadline, job.inputs, job.carry, setup.rank, setup.ranks)
-    with _clock(cache/'.paused'/job.key, ctx) as spent:
+    with _clock(ctx.cache/'.paused'/job.key, ctx) as spent:
         res = call_job(job, ctx)
         prov |= provenance(setup.device) | dict(started=prov['started'], wall_s=spent(), peak_mem_mb=_peak_mb()) | setup.facts
     return Record(job.experiment, job.key, job.config, job.seed, {k: float(v) for k,v in res.metrics.items()}, res.curves,
@@ -123,11 +137,12 @@ def _rules(paper):
 @dataclass
 class Finished:
     "What a worker sends back"
-    status:str # done | paused | failed; 'lost' when the worker is gone and has sent nothing
+    status:str # done | paused | failed | left; 'lost' when the worker is gone and has sent nothing
     note:str = '' # the error, or what became of the worker
     record:str = '' # the text of the record of a job that is done
     trace:str = '' # the traceback of an error, and the end of what the job printed
     wall_s:float = 0. # seconds it took
+    lent:list = field(default_factory=list) # checkpoints that nobody needs once the record is kept
 
 def compute(
     job:Job, # what to run
@@ -138,7 +153,9 @@ def compute(
     "Run one job; no store is needed here"
     start = time.monotonic()
     end = lambda status, **what: Finished(status, wall_s=time.monotonic()-start, **what)
-    try: return end('done', record=record_json(_record(job, setup, report)))
+    try:
+        ctx = _ctx(job, setup, report)
+        return end('done', record=record_json(_record(job, setup, ctx)), lent=ctx.lent)
     except Paused as e: return end('paused', note=str(e))
     except Exception as e:
         said = output.getvalue()[-4000:] if output else ''
@@ -174,13 +191,15 @@ def keep(
     job:Job, # what ran
     fin:Finished, # what came back
 )->Outcome: # how it ended
-    "Put what came back into the store; where the record is there already, the first stays"
+    "Put what came back into the store, then remove the checkpoints; where the record is there already, the first stays"
     out = lambda status, note='': Outcome(job, status, fin.wall_s, note)
+    if fin.status!='done' and store.has(job.key): return out('there') # by another process that took our lease over
     if fin.status=='failed': return out('failed', _failed(store, job, fin))
     if fin.status!='done': return out(fin.status, fin.note)
     try: store.put_first(job.experiment, job.key, fin.record)
     except XltError as e:
         return keep(store, job, Finished('failed', f'{type(e).__name__}: {e}', trace=traceback.format_exc(), wall_s=fin.wall_s))
+    tidy(fin.lent)
     failure_file(store, job.key).unlink(missing_ok=True)
     return out('done')
 

@@ -19,13 +19,16 @@ def _since(when):
     except (TypeError, ValueError): return ''
 
 # %% ../../nbs/runs/08_status.ipynb #281c1f35
+_SILENT_S = 900. # without a touch on another machine, whatever the clocks say: nobody waits for such a run
+
 def _running(store, job):
     "Who is at a job, or was when it died; None where nobody is"
     lease = store.lease(job.key)
     if not lease.lock.exists(): return None
-    who = lease.about()
+    who, silent = lease.about(), lease.silent_s()
     where = who.get('where') or f"{who.get('host', '?')}, process {who.get('pid', '?')}"
-    return dict(state='running' if lease.busy() else 'lost', where=where, since=_since(who.get('since')))
+    why = f'no sign of it for {duration(silent)}' if silent>_SILENT_S else ''
+    return dict(state='running' if lease.busy() and not why else 'lost', where=where, since=_since(who.get('since')), why=why)
 
 # %% ../../nbs/runs/08_status.ipynb #ddfec753
 STATES = 'done', 'running', 'queued', 'to do', 'waits', 'lost', 'failed'

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from fastcore.basics import patch
 
 from .demo import ARMS, Demo, States, load_demo
-from ...figures.explorer import Explorer, W, paper_widget
+from ...figures.explorer import Explorer, W, paper_widget, side_by_side
 from ...figures.look import COLUMN, INK, QUIET, headline
 from ...othello.rules import SYMMETRIES, geometry, symmetries
 from ...still.animation import animated
@@ -45,7 +45,7 @@ def _discs(n:int, panel:int)->go.Scatter:
     "A disc on every square of one board, invisible until told otherwise"
     cols,rows = np.tile(np.arange(n),n), np.repeat(np.arange(n),n)
     shade = dict(color=np.zeros(n*n), colorscale=[[0,'#ffffff'],[1,'#17191c']], cmin=0, cmax=1, opacity=np.zeros(n*n))
-    marker = dict(size=200/n, line=dict(color=INK,width=1.2), **shade)
+    marker = dict(size=128/n, line=dict(color=INK,width=1.2), **shade)
     hover = '%{text}<br>black %{customdata[2]:.0%}, white %{customdata[0]:.0%}, empty %{customdata[1]:.0%}<extra></extra>'
     return go.Scatter(x=cols, y=rows, mode='markers', marker=marker, text=_names(n), customdata=np.zeros((n*n,3)),
         hovertemplate=hover, **_on_panel(panel))
@@ -91,13 +91,13 @@ def empty_boards(
     n:int, # squares along one side
 )->go.Figure:
     "Draw three empty boards; traces: discs and last move, discs and wrong squares of the probe, next move and legal squares"
-    frame = dict(symbol='square-open', size=270/n)
-    true = [_discs(n,1), _mark(1,'last move',symbol='circle',size=50/n,color='#e08a1e')]
+    frame = dict(symbol='square-open', size=172/n)
+    true = [_discs(n,1), _mark(1,'last move',symbol='circle',size=32/n,color='#e08a1e')]
     read = [_discs(n,2), _mark(2,'wrong',color=_WRONG,**frame)]
     fig = go.Figure(true+read+[_heat(n), _mark(3,'legal',color=_FRAME,**frame)])
     for panel in (1,2,3): fig.update_layout(_axes(n,panel))
     fig.update_layout(annotations=[_note(i,t) for i,t in enumerate(_PANELS)], shapes=[l for p in (1,2,3) for l in _lines(n,p)])
-    size = dict(width=940, height=428, margin=dict(l=24,r=14,t=100,b=32))
+    size = dict(width=COLUMN, height=321, margin=dict(l=24,r=14,t=100,b=32))
     return fig.update_layout(template='xltnb', plot_bgcolor=_FELT, title_subtitle_font=dict(size=12.5, color=QUIET), **size)
 
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #4fcaf997
@@ -156,10 +156,11 @@ def _title_of(
     how:str, # symmetry and colours it is read under, '' for neither
     legal:float, # probability on legal squares
 )->dict: # of a layout
-    "Say what the probe has right, and whose turn it is"
+    "Say in one line what the probe has right, and below it whose turn it is"
     what = f'a game told in {told}' if probe!=told else 'its own language'
-    first = f'<b>{right} of {squares} squares right</b> ({right/squares:.0%}): probe of {probe} reads {what}, layer {layer}{how}'
-    return headline(first, f'after {word}; {"black" if black else "white"} to move; {legal:.0%} of the next word on legal squares')
+    where = f'after {word}; {"black" if black else "white"} to move; {legal:.0%} of the next word on legal squares'
+    first = f'<b>{right} of {squares} squares right</b> ({right/squares:.0%}) in layer {layer}'
+    return headline(first, f'probe of {probe} reads {what}{how}; {where}')
 
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #61232ffd
 @paper_widget('mothello')
@@ -241,18 +242,6 @@ def blank(self:OthelloExplorer)->go.Figure: # with every trace
     "Draw empty boards of the model's size"
     return empty_boards(self.demo(self.value('model')).n)
 
-# %% ../../../nbs/papers/mothello/09_explorer.ipynb #bf1f2c9b
-@patch
-def fig(self:OthelloExplorer,
-    width:int=COLUMN, # pixels; a page's column
-)->go.Figure:
-    "Draw the current picture as a plain figure, for pages and files"
-    f = self.paint(self.blank())
-    k = width/f.layout.width
-    for t in f.data:
-        if t.type=='scatter': t.marker.size *= k
-    return f.update_layout(meta=dict(caption=self.caption()), width=width, height=132+(f.layout.height-132)*k)
-
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #7df99186
 @patch
 def bars(self:OthelloExplorer)->list[W.Widget]: # one a row
@@ -261,15 +250,7 @@ def bars(self:OthelloExplorer)->list[W.Widget]: # one a row
     player = W.Play(min=1, max=move.max, value=move.value, interval=700)
     W.jslink((player,'value'),(move,'value'))
     W.jslink((move,'max'),(player,'max'))
-    rest = [W.HBox([self.controls[k] for k in r]) for r in self.rows]
-    return [W.HBox([move,player]), *rest]
-
-# %% ../../../nbs/papers/mothello/09_explorer.ipynb #b71ce0a8
-@patch
-def widget(self:OthelloExplorer)->W.VBox:
-    "Set controls above, boards as wide as a screen's column below"
-    if self.live is None: self.live = go.FigureWidget(self.fig(940))
-    return W.VBox([*self.bars(), self.live])
+    return [side_by_side(move, player), *(side_by_side(*(self.controls[k] for k in r)) for r in self.rows)]
 
 # %% ../../../nbs/papers/mothello/09_explorer.ipynb #98018e92
 def film(
