@@ -35,7 +35,7 @@ def slow_sum(cfg, seed, ctx):
     state = json.loads(f.read_text()) if f.exists() else dict(step=0, total=0)
     while state['step']<10:
         if time.time()>ctx.deadline: raise Paused(f"at step {state['step']}")
-        if cfg['n']==13: raise ValueError('thirteen')
+        if cfg['n']==13: raise ValueError('thirteen, in caf\\udce9')  # a file's name need be no text
         time.sleep(0.05)
         state = dict(step=state['step']+1, total=state['total']+seed_for(cfg['n'], seed, state['step'])%1000)
         with open(ctx.cache/'log.txt', 'a') as log: log.write(f"{cfg['n']} {seed} {state['step']}\\n")
@@ -295,3 +295,29 @@ def test_a_page_during_whose_run_something_changed_is_run_again(page, monkeypatc
         return ''
     monkeypatch.setattr(mill, 'execute_page', change)
     assert [run(), run(), run()]==['ok', 'ok', 'cached']
+
+
+THREADS = '''
+import sys
+from xltnb.runs.experiments import Result, experiment, make_job
+from xltnb.runs.plan import Plan
+from xltnb.runs.run import run_plan
+from xltnb.records.store import Store
+
+@experiment('threads.count')
+def count(cfg, seed, ctx):
+    import torch
+    return Result(metrics={'threads': torch.get_num_threads()})
+
+plan = Plan('threads', 'smoke', [make_job('count', 'threads.count', {}, s, cost_s=1.) for s in range(3)], Store(sys.argv[1], committed=False))
+assert 'torch' not in sys.modules
+run_plan(plan, engine='inline', show=False)
+print({r.metrics['threads'] for rs in plan.records().values() for r in rs})
+'''
+
+
+def test_the_first_job_of_a_process_computes_as_the_others_do(tmp_path):
+    "On as many threads, so in the same order: torch is loaded by then or not"
+    env = {k: v for k, v in os.environ.items() if not k.endswith('_NUM_THREADS')} | dict(XLTNB_CACHE=str(tmp_path/'cache'))
+    out = subprocess.run([sys.executable, '-c', THREADS, str(tmp_path/'store')], env=env, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert out.stdout.strip() == '{1.0}', out.stdout+out.stderr

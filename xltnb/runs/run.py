@@ -181,7 +181,8 @@ def _failed(store, job, fin):
     "Keep an error and its traceback in the store, and say where"
     f = failure_file(store, job.key)
     head = f'{job.experiment} {job.arm} seed {job.seed}: {one_line(fin.note)}'
-    try: atomic_write(f, f'{head}\n{job.config}\n\n{fin.trace}')
+    text = f'{head}\n{job.config}\n\n{fin.trace}'
+    try: atomic_write(f, text.encode('utf-8', 'backslashreplace')) # a file's name may be no text
     except XltError: return fin.note
     return f'{fin.note} (see {f})'
 
@@ -231,10 +232,9 @@ def run_job(
 
 # %% ../../nbs/runs/03_run.ipynb #f3c0b6dc
 def _hold_threads(threads):
-    "Hold torch, where it is loaded, to a number of threads inside the block"
-    torch = sys.modules.get('torch')
-    stack = ExitStack()
-    if torch and torch.get_num_threads()!=threads:
+    "Hold torch to a number of threads inside the block; it is loaded here, so that the first job computes as the others do"
+    torch, stack = import_module('torch'), ExitStack()
+    if torch.get_num_threads()!=threads:
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(threads)
     return stack
