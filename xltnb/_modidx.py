@@ -1160,6 +1160,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                      'xltnb.othello.train._Run.backward': ('othello/train.html#_run.backward', 'xltnb/othello/train.py'),
                                      'xltnb.othello.train._Run.done': ('othello/train.html#_run.done', 'xltnb/othello/train.py'),
                                      'xltnb.othello.train._Run.evaluate': ('othello/train.html#_run.evaluate', 'xltnb/othello/train.py'),
+                                     'xltnb.othello.train._Run.identity': ('othello/train.html#_run.identity', 'xltnb/othello/train.py'),
                                      'xltnb.othello.train._Run.note': ('othello/train.html#_run.note', 'xltnb/othello/train.py'),
                                      'xltnb.othello.train._Run.resume': ('othello/train.html#_run.resume', 'xltnb/othello/train.py'),
                                      'xltnb.othello.train._Run.save': ('othello/train.html#_run.save', 'xltnb/othello/train.py'),
