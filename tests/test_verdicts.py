@@ -237,7 +237,7 @@ def test_jobs_that_are_registered_anew_are_counted(planted_paper, monkeypatch):
     folder, store = planted_paper
     write_planted(folder)
     jobs = [j for j in put_planted(store) if j.arm == 'held']
-    error = lambda: judge_plan(Plan('planted.C0', 'laptop', jobs, store, 3)).rows[0]['level']
+    error = lambda: judge_plan(Plan('planted.C0', 'laptop', jobs, store, 3)).rows[0]['checks'][0]['level']
     for own, level in ((jobs, .95), (jobs[:2], .975)):
         monkeypatch.setitem(PRESET_JOBS, 'planted', lambda preset, seeds, own=own: own)
         assert math.isclose(error(), level)
