@@ -25,8 +25,8 @@ class Tok:
     pad_token_id, all_special_ids = 0, [0, 1, 2]
     ids = {w: i+3 for i, w in enumerate(WORDS)}
 
-    def __call__(self, texts, pairs=None, **kw):
-        return dict(input_ids=[[1, *[self.ids[w] for w in t.split()], 2] for t in texts])
+    def __call__(self, texts, pairs=None, max_length=None, **kw):
+        return dict(input_ids=[[1, *[self.ids[w] for w in t.split()], 2][:max_length] for t in texts])
 
 
 @pytest.fixture(scope='module')
@@ -103,6 +103,16 @@ def test_rows_are_read_once(task, reader):
     fresh = Reader(reader.net, Tok(), reader.home.parent)
     frozen_study(task, [Repeat(4)], 1, CFG, fresh)
     assert fresh.read == 0 and before > 0  # another process finds the vectors in the cache folder
+
+
+def test_a_shared_reader_cuts_rows_as_each_study_says(task, reader):
+    rows = task.rows('en', 'train')
+    before = list(reader.features(rows, 'classify')['length'])
+    frozen_study(task, (), 0, replace(CFG, max_len=4), reader)
+    assert {len(n) for n in reader._known} == {4*4} and before == list(reader.features(rows, 'classify')['length']) == [6]*40
+
+
+def test_a_language_may_be_given_alone(task, reader): assert list(frozen_study(task, (), 0, CFG, reader, langs='xx')[0].scores) == ['xx']
 
 
 def test_what_a_frozen_encoder_cannot_judge_is_refused(task, reader):

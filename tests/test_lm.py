@@ -13,7 +13,7 @@ from xltnb.othello.gpt import GPT
 from xltnb.othello.settings import GPTCfg
 from xltnb.othello.lexicon import make_lexicon
 from xltnb.othello.settings import LMCfg
-from xltnb.othello.train import load_checkpoint, loss_sum, model_for, save_checkpoint, train
+from xltnb.othello.train import _Run, load_checkpoint, loss_sum, model_for, save_checkpoint, train
 
 SCRIPT = '''
 import json, sys, torch
@@ -106,4 +106,20 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     net = model_for(lex,1,2,16)
     with pytest.raises(XltError, match='another run'): train(net, lex, cfg, 1, f)
     assert same(net, model_for(lex,1,2,16))
+    one,two = (make_lexicon(n=4, anchors=((sq,(0,1)),)) for sq in (0,3)); assert one.vocab==two.vocab; g = tmp_path/'d.safetensors'
+    assert not train(model_for(one,1,2,16), one, cfg, ckpt=g, deadline=0.).done
+    for model,languages,why in ((model_for(two,1,2,16), two, 'languages is'), (model_for(one,1,1,16), one, 'heads is 2'), (model_for(one,1,2,16,.1), one, 'dropout')):
+        with pytest.raises(XltError, match=why): train(model, languages, cfg, ckpt=g)
     assert same(go().model, whole.model)
+
+def test_each_process_drops_units_of_its_own():
+    "And the first those of a process alone"
+    lex = make_lexicon(n=4)
+    for rank,own in ((0, ()), (1, (1,))):
+        run = _Run(model_for(lex,1,2,16,.1), lex, LMCfg(steps=4, batch=8, warmup=1), 0, None, None); run.rank,run.world = rank,2
+        run.model.train(); run.update()
+        assert torch.initial_seed()==seed_for('dropout', 0, 0, *own)
+
+def test_a_language_that_is_not_there_is_refused():
+    lex = make_lexicon(n=4)
+    with pytest.raises(XltError, match='only, for these languages, is 5'): train(model_for(lex,1,2,16), lex, LMCfg(steps=1, batch=8, only=5))

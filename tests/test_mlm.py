@@ -268,6 +268,17 @@ def test_another_text_in_the_same_folder_is_refused(tmp_path):
     with pytest.raises(XltError, match='another run: text is'): MLMRun(make(tmp_path/'b').cfg, tmp_path/'a', other, (net(), Tok()), sentences=50)
 
 
+def test_another_frozen_body_in_the_same_folder_is_refused(tmp_path):
+    "A head that was trained on one body says nothing on another"
+    def go(scale):
+        model = net()
+        model.base_model.requires_grad_(False)
+        with torch.no_grad(): model.bert.embeddings.position_embeddings.weight.mul_(scale)
+        return MLMRun(MLMCfg(tokens=1500, block=32, batch=4), tmp_path, corpus(), (model, Tok()), sentences=50)
+    assert go(1.).train(log=lambda s: None).done and go(1.).done
+    with pytest.raises(XltError, match='another run: frozen is'): go(2.)
+
+
 def tokenizer(mask=True):
     "Sixty pieces, the last of which is the mask"
     pieces = ['<s>', '<pad>', '</s>', '<unk>', *(f'▁{chr(97+i//8)}{chr(97+i%8)}' for i in range(55)), '<mask>' if mask else '▁z']

@@ -8,16 +8,19 @@ import pytest
 import torch
 from pretend import Mismatch, PretendedGPU
 from test_frozen import CFG, Tok, reader, task  # noqa: F401 (fixtures)
+from test_invented_encoder import TWO
 from test_metapretrain import TINY
 from test_mlm import Tok as MaskedTok
 from test_mlm import corpus
 from test_mlm import net as masked_net
 from test_trainer import WORDS, net, tokenizer, toy_task
-from transformers import TrainerCallback
+from transformers import BertConfig, BertModel, TrainerCallback
 
 from xltnb.core import XltError, upload
+from xltnb.invented.encoder import neighbours
+from xltnb.invented.world import Invented
 from xltnb.models.adapters import Adapter, BottleneckCfg
-from xltnb.models.alignment import alignment
+from xltnb.models.alignment import alignment, retrieval_hits
 from xltnb.models.heads import add_head
 from xltnb.models.word_alignment import pair_states
 from xltnb.othello.interventions import edit_run, make_cases, misses, next_logits, read_by
@@ -244,6 +247,10 @@ def test_frozen_vectors(gpu, methods, task, reader):  # noqa: F811
 def test_retrieval_and_alignment(gpu):
     model, tok, texts = net().to('cuda'), tokenizer(), [' '.join(WORDS[i:i+5]) for i in range(12)]
     assert alignment(model, tok, texts, dict(de=texts[::-1]), specials=False).pairs == 12
+    x, world = torch.randn(8, 4).to('cuda'), Invented(TWO)
+    assert retrieval_hits(x, x).mean() == 1
+    small = BertConfig(vocab_size=len(world.tokenizer()), hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+    assert list(neighbours(BertModel(small).to('cuda'), world.tokenizer(), world).index) == ['x1']
     assert len(pair_states(model, tok, WORDS[:4], WORDS[4:9])) and model.embeddings.word_embeddings.weight.is_cuda
     with torch.no_grad(): model.encoder.layer[1].output.dense.weight[0] = torch.nan
     with pytest.raises(XltError, match='not finite'): alignment(model, tok, texts, dict(de=texts))

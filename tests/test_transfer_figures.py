@@ -1,4 +1,6 @@
 "Baselines from their records: figures of the report, tables of answers, memory, and the encoder beside simple baselines"
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -61,6 +63,15 @@ def test_memory_is_the_largest_and_time_the_median(store):
     df = costs_df([plan]).set_index('arm')
     assert df.loc['cldr_cat', 'memory_gb'] == 2 and df.loc['cldr_cat', 'minutes'] == 2 and df.loc['lo_tag', 'device'] == 'not run yet'
     assert costs_df([Plan('baselines', 'smoke', [], store)]).empty
+
+
+@pytest.mark.parametrize('facts', [(dict(peak_mem_mb=1024.), {}), ({}, dict(peak_mem_mb=1024.))])
+def test_a_run_that_knows_no_memory_hides_no_other(facts, tmp_path):
+    "Whichever comes first"
+    s, jobs = Store(tmp_path, committed=False), [j for j in load_jobs('baselines')('laptop', 2) if j.arm == 'cldr_cat']
+    for j, known in zip(jobs, facts): s.put(replace(made_up(j), provenance=known | dict(device=known and 'cpu')))
+    df = costs_df([Plan('baselines', 'laptop', jobs, s)])
+    assert df[['device', 'memory_gb']].values.tolist() == [['cpu', 1.]] and df.minutes.isna().all()
 
 
 def test_the_encoder_stands_in_a_data_card_where_it_ran(store):

@@ -13,7 +13,7 @@ from xltnb.records.published import load_paper, rule_hashes
 from xltnb.records.record import MeanOf, Record, RunKey
 from xltnb.records.rules import Check, Claim, range_edges
 from xltnb.records.store import Store
-from xltnb.runs.experiments import Job
+from xltnb.runs.experiments import PRESET_JOBS, Job
 from xltnb.runs.plan import Plan, make_plan
 from xltnb.stats import crossed_ci, mean_ci, rows_to_decide, seeds_to_decide
 from xltnb.verdicts import judge
@@ -129,7 +129,7 @@ def test_more_seeds_than_planned_are_a_second_look(planted_paper, monkeypatch):
     write_planted(folder)
     jobs = [j for j in put_planted(store) if j.arm == 'held']
     once = judge_plan(Plan('planted.C0', 'laptop', jobs, store)).rows[0]
-    monkeypatch.setattr(judge, '_planned_jobs', lambda *a: jobs[:2])
+    monkeypatch.setitem(PRESET_JOBS, 'planted', lambda preset, seeds: jobs[:2])
     twice = judge_plan(Plan('planted.C0', 'laptop', jobs, store, 3)).rows[0]
     assert 'seeds were added after a look, so a 97.5 % interval' in twice['note'] and twice['low'] < once['low'] and 'planned, so' not in once['note']
 
@@ -181,7 +181,6 @@ def write_planted(folder, margin=.2):
     cells = [CELL % (dict(open='held', failed='held').get(w, w), w, v) for w, v in CELLS.items()]
     head = 'paper: planted\ncitation: {title: t, authors: a, venue: v, year: 2026}\ntables:\n  T1:\n    {caption: c, place: Table 1, source: printed, tolerance: .05, blocks: [\n'
     cells = ',\n'.join(c.strip().removeprefix('- ') for c in cells)
-    load_paper.cache_clear()
     (folder/'planted').mkdir(parents=True, exist_ok=True)
     (folder/'planted'/'published.yaml').write_text(f'{head}{cells}]}}\nclaims:\n' + '\n'.join(rules) + '\n', encoding='utf-8')
     return claims
@@ -206,7 +205,6 @@ def planted_paper(tmp_path, monkeypatch):
     monkeypatch.setenv('XLTNB_PAPERS', str(tmp_path/'papers'))
     (tmp_path/'papers').mkdir()
     yield tmp_path/'papers', Store(tmp_path/'store', committed=False)
-    load_paper.cache_clear()
 
 
 def test_each_word_from_files_through_the_public_functions(planted_paper):
@@ -233,6 +231,16 @@ def test_runs_that_are_older_than_a_rule_say_so(planted_paper):
     later = judge_plan(Plan('planted', 'laptop', jobs, store)).rows
     assert {r['verdict'] for r in later} == {'not measured'}
     assert all('the rule was changed after these runs' in r['note'] for r in later if planted[r['claim'].split('.')[1]] in ('held', 'failed', 'open', 'few'))
+
+
+def test_jobs_that_are_registered_anew_are_counted(planted_paper, monkeypatch):
+    folder, store = planted_paper
+    write_planted(folder)
+    jobs = [j for j in put_planted(store) if j.arm == 'held']
+    error = lambda: judge_plan(Plan('planted.C0', 'laptop', jobs, store, 3)).rows[0]['checks'][0]['level']
+    for own, level in ((jobs, .95), (jobs[:2], .975)):
+        monkeypatch.setitem(PRESET_JOBS, 'planted', lambda preset, seeds, own=own: own)
+        assert math.isclose(error(), level)
 
 
 def test_every_word_is_planted_somewhere():

@@ -147,15 +147,13 @@ def detectable(
     n:int|None=None, # seeds; default: as many as in `xs`
     level:float=0.95, # confidence level of the test
     power:float=0.8, # wanted chance to see the effect
-)->float: # in the unit of `xs`; infinite for one seed
+)->float: # in the unit of `xs`; infinite for one seed, NaN for differences that are all alike
     "Compute the smallest true effect that a paired t-test with `n` seeds would find with this power"
     several = np.ndim(xs)>0
     n = n or (len(xs) if several else 0)
     if not n: raise XltError('detectable needs `n` when it is given a standard deviation')
     if n<2 or (several and len(xs)<2): return inf
-    xs = [*map(float, xs)] if several else float(xs)
-    if several and not all(map(isfinite, xs)): return nan
-    sd = stdev(xs) if several else xs
+    sd = _sd([*map(float, xs)]) if several else float(xs)
     return float(nctdtrinc(n-1, 1-power, stdtrit(n-1, (1+level)/2))) * sd/sqrt(n)
 
 # %% ../nbs/02_stats.ipynb #45a3639c

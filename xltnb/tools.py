@@ -114,7 +114,8 @@ def cmd_leaderboard(
         return report.exit_code if report else None
     if not tables: print(_none_yet(show))
     else: show_rows([{k: v for k,v in r.items() if k!='control'} for r in tables])
-    if tables and not encoder and preset!='smoke': show_rows(comparisons(runs).round(3).to_dict('records'))
+    planned = comparisons(runs).query('n>0').round(3).to_dict('records') # at the frozen scale
+    if planned and not encoder and preset!='smoke': show_rows(planned)
     return report.exit_code if report else None
 
 # %% ../nbs/07_tools.ipynb #5d30373c

@@ -170,7 +170,7 @@ def neighbours(
     for lang in world.languages[1:]:
         own = np.array([i for i,(a,b) in enumerate(zip(world.words[source], world.words[lang])) if a!=b])
         one,two = (_centred(encoder, tokenizer, np.array(world.words[l])[own]) for l in (source, lang))
-        near = own[(one@two.T).argmax(1).numpy()]
+        near = own[(one@two.T).argmax(1).numpy(force=True)]
         rows.append(dict(language=lang, distance=world.distance(lang), translation=(near==own).mean(),
                          synonym=(of[near]==of[own]).mean(), kind=(kinds[near]==kinds[own]).mean()))
     return pd.DataFrame(rows).set_index('language')

@@ -62,9 +62,9 @@ def board_methods(
 # %% ../../nbs/leaderboard/01_board.ipynb #b023f9d6
 def _frozen(cfg, task, methods, seed, ctx):
     "Scores, facts and processor seconds of a frozen study, the reading of test rows left out"
-    reader = reader_of(cfg.encoder, task, ctx.cache, cfg.frozen.max_len, folder_print(cfg.encoder), ctx.device)
+    reader = reader_of(cfg.encoder, task, ctx.cache, folder_print(cfg.encoder), ctx.device)
     for split,langs in dict(train=task.languages[:1], validation=task.languages[:1], test=task.languages).items():
-        for lang in langs: split_vectors(reader, task, lang, split)
+        for lang in langs: split_vectors(reader, task, lang, split, cfg.frozen.max_len)
     start = time.process_time()
     own = any('.py:' in w for w in cfg.methods) and any(type(m).loss is not Method.loss for m in methods)
     how = replace(cfg.frozen, train=cfg.train, originals=1. if own else cfg.frozen.originals)

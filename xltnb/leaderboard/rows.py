@@ -55,7 +55,8 @@ def board_words(
     scale:str, # 'frozen' or 'finetune'
 )->tuple[str,...]: # the outermost first
     "Write a row's methods in words; SALT mixes finished vectors where the encoder is frozen, as on its own pages"
-    words = [str(c) for c in (BOARD_ROWS | TRAINED_ROWS)[row]]
+    rows = BOARD_ROWS | TRAINED_ROWS
+    words = [str(c) for c in rows[check_name(row, rows, 'row')]]
     return tuple(w.replace('EmbedMixup', 'VectorMixup') if (row,scale)==('salt','frozen') else w for w in words)
 
 # %% ../../nbs/leaderboard/00_rows.ipynb #283e6f5b

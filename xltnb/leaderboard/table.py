@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..core import XltError, check_name
+from ..core import XltError
 from ..studies.by_name import benchmarked
 from ..studies.gains import by_task, compared, gains, gains_fig, gains_text, paired
 from .board import BOARD_METHODS
-from .rows import BOARD_CONTROLS, BOARD_PLANNED, BOARD_ROWS, TRAINED_ROWS, board_words
+from .rows import BOARD_CONTROLS, BOARD_PLANNED, board_words
 from ..studies.recipes import read_call
 from ..records.record import Record
 from ..stats import holm
@@ -51,11 +51,11 @@ def board_languages(
     task:str='cldr_cat', # whose rows are shown
     scale:str='frozen', # 'frozen' or 'finetune'
 )->pd.DataFrame: # one line a method, one column a language, in percent
-    "Average each language over the runs of each method, in the order of `board_table`"
+    "Average each language over the runs of each method, in the order of `board_table`; raises `XltError` as it does"
     runs = list(runs)
-    rows = by_task(runs, scale)[task]
+    order,rows = board_table(runs, task, scale).method, by_task(runs, scale)[task]
     mean_of = lambda rs, lang: 100*mean(r.metrics[lang] for r in rs)
-    table = {row: {l: mean_of(rows[row], l) for l in rows[row][0].per_language} for row in board_table(runs, task, scale).method}
+    table = {row: {l: mean_of(rows[row], l) for l in rows[row][0].per_language} for row in order}
     return pd.DataFrame(table).T.rename_axis('method')
 
 # %% ../../nbs/leaderboard/02_table.ipynb #8490bc35
@@ -64,7 +64,6 @@ def row_code(
     scale:str='frozen', # 'frozen' or 'finetune'
 )->str: # markdown
     "Write down the methods of a row, and the code of each"
-    check_name(row, BOARD_ROWS | TRAINED_ROWS, 'row')
     words = board_words(row, scale)
     classes = dict.fromkeys(BOARD_METHODS[read_call(w).name] for w in words)
     title = f'**{row}**: ' + (' + '.join(f'`{w}`' for w in words) or 'no method')
@@ -74,7 +73,7 @@ def row_code(
 def comparisons(
     runs:Iterable[Record], # with the labels of their jobs
     scale:str='frozen', # 'frozen' or 'finetune'
-)->pd.DataFrame: # points, p and Holm's p; comparisons without runs have n = 0
+)->pd.DataFrame: # points, p and Holm's p; comparisons without runs have n = 0 and no numbers
     "Judge the comparisons that were named before the runs, corrected for their number"
     rows,found = by_task(runs, scale), []
     for task,a,b in BOARD_PLANNED:
@@ -83,7 +82,7 @@ def comparisons(
         if x: value = dict(gain=x.effect, low=x.low, high=x.high, p=x.p)
         found.append({'task': task, 'method': a, 'against': b, 'n': x.n if x else 0} | value)
     t = pd.DataFrame(found)
-    return t.assign(p_holm=holm(t.p.fillna(1.).tolist()))
+    return t.assign(p_holm=np.where(t.n>0, holm(t.p.fillna(1.).tolist()), np.nan))
 
 # %% ../../nbs/leaderboard/02_table.ipynb #68bfc868
 def leaderboard_fig(

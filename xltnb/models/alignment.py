@@ -72,8 +72,8 @@ def retrieval_hits(
     if x_N_D.shape!=y_N_D.shape: raise XltError(f'{len(x_N_D)} sentences and {len(y_N_D)} translations: give pairs, in one order')
     sim_N_N = unit(x_N_D, centre)@unit(y_N_D, centre).T
     if not sim_N_N.isfinite().all(): raise XltError('states that are not finite have no nearest neighbour: the encoder has diverged')
-    here = torch.arange(len(sim_N_N))
-    return ((sim_N_N.argmax(1)==here).float()+(sim_N_N.argmax(0)==here).float()).numpy()/2
+    here = torch.arange(len(sim_N_N), device=sim_N_N.device)
+    return ((sim_N_N.argmax(1)==here).float()+(sim_N_N.argmax(0)==here).float()).numpy(force=True)/2
 
 # %% ../../nbs/models/12_alignment.ipynb #634621f9
 def margin(

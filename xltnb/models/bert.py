@@ -67,10 +67,9 @@ def embedding_rows(
 
 def export_encoder(
     path:str|Path, # file to write, about 35 MB
-    name:str='e5-small', # the encoder to start from
 )->Path: # `path`
-    "Write the encoder with the benchmark's subwords in the same four-bit blocks, for machines without a package registry"
-    file = read_q4(encoder_file(name))
+    "Write the packaged encoder with the benchmark's subwords in the same four-bit blocks, for machines without a package registry"
+    file = read_q4(encoder_file())
     keep = benchmark_ids(file)
     def stored(k, kind): return embedding_rows(file, keep).tobytes() if k=='emb.word' else file.raw(k).tobytes() if kind else file.tensor(k)
     tensors = {k: stored(k, kind) for k,(kind,*_) in file.index.items()}

@@ -131,7 +131,7 @@ def sentence_vectors(
     "Average the last hidden states of each text, texts of like length together"
     net = model.base_model
     most = min(max_len, max_positions(model))
-    rows = tokenizer([prefix+t for t in check_texts(texts)], truncation=True, max_length=most)['input_ids'] if len(texts) else []
+    rows = tokenizer([prefix+t for t in texts], truncation=True, max_length=most)['input_ids'] if len(check_texts(texts)) else []
     res = torch.zeros(len(rows), net.config.hidden_size)
     for some,x in padded_batches(net, tokenizer, rows, batch):
         with evaluating(net): hid_B_T_D = net(**x).last_hidden_state

@@ -34,35 +34,20 @@ def engine(
     found.no_truncation()
     return found
 
-# %% ../../nbs/models/02_pruning.ipynb #6d9a8c29
-def _count_subwords(
-    tokenizer:PreTrainedTokenizerFast, # with all subwords
-    texts:Iterable[str], # to count in
-    chunk:int=4096, # texts at a time
-)->np.ndarray: # int64, one a subword
-    "Count how often each subword is used"
-    res = np.zeros(len(tokenizer), np.int64)
-    texts = list(texts)
-    for i in range(0, len(texts), chunk):
-        found = engine(tokenizer).encode_batch_fast(texts[i:i+chunk], add_special_tokens=False)
-        res += np.bincount([x for e in found for x in e.ids], minlength=len(res))
-    return res
-
 # %% ../../nbs/models/02_pruning.ipynb #3fd4faa3
-_BARE = ('▁', 'Ġ')
+_BARE,_CHUNK = ('▁', 'Ġ'), 4096 # texts that are cut at a time
 
 def choose_subwords(
     tokenizer:PreTrainedTokenizerFast, # with all subwords
-    labelled:Iterable[str], # texts of which all subwords stay
-    text:Iterable[str]=(), # texts of which the frequent ones stay
-    least:int=4, # uses in `text` that keep a subword
+    texts:Iterable[str], # to be read
 )->np.ndarray: # bool, one a subword
-    "Choose the subwords to keep"
-    labelled,text = list(dict.fromkeys(labelled)), list(dict.fromkeys(text))
-    keep = (_count_subwords(tokenizer, labelled)>0) | (_count_subwords(tokenizer, text)>=least)
+    "Choose the subwords to keep: those that the texts use, and one for each of their characters"
+    texts,keep = list(dict.fromkeys(texts)), np.zeros(len(tokenizer), bool)
+    for at in range(0, len(texts), _CHUNK):
+        for e in engine(tokenizer).encode_batch_fast(texts[at:at+_CHUNK], add_special_tokens=False): keep[e.ids] = True
     normalizer = tokenizer.backend_tokenizer.normalizer
     norm = normalizer.normalize_str if normalizer else str
-    chars = set().union(*map(set, map(norm, labelled)), *map(set, map(norm, text)))
+    chars = set().union(*map(set, map(norm, texts)))
     wanted = [*_BARE, *(p for c in chars for p in (c, '▁'+c))]
     keep[tokenizer.all_special_ids + [i for i in map(tokenizer.backend_tokenizer.token_to_id, wanted) if i is not None]] = True
     return keep

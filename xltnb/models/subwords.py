@@ -44,7 +44,6 @@ def build_tokenizer(
     scores, # log-probability of each
     special:dict, # ids of 'bos', 'eos', 'pad', 'unk'
     charsmap:bytes=b'', # compiled rules of normalisation
-    kind:type=PreTrainedTokenizerFast, # class of the tokenizer
 )->PreTrainedTokenizerFast:
     "Build a fast tokenizer of unigram subwords"
     names = _special(pieces, special)
@@ -60,7 +59,7 @@ def build_tokenizer(
     tok.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in names.values()])
     roles = dict(bos_token=b, cls_token=b, eos_token=e, sep_token=e, pad_token=names['pad'], unk_token=names['unk'])
     if 'mask' in names: roles['mask_token'] = names['mask']
-    return kind(tokenizer_object=tok, model_max_length=512, model_input_names=['input_ids','attention_mask'], **roles)
+    return PreTrainedTokenizerFast(tokenizer_object=tok, model_max_length=512, model_input_names=['input_ids','attention_mask'], **roles)
 
 # %% ../../nbs/models/01_subwords.ipynb #df8d9c38
 def tokenizer_of(

@@ -168,6 +168,7 @@ def random_games(
     opening:tuple=(), # squares every game starts with
 )->np.ndarray: # uint8 [count, n*n-4], filled up with `NONE`
     "Play uniformly random legal games (paper §4.1) on one CPU core; passes are implicit"
+    check_number(count, 'count', 0, whole=True)
     g,p = geometry(n), opening_position(n, tuple(opening))
     out,head = np.empty((count, g.moves), np.uint8), np.array(opening,np.uint8)
     _play_many(out, np.uint64(p.own), np.uint64(p.opp), head, np.uint64(_seed64(seed)), np.uint64(start), g.moves, *_masks(g))

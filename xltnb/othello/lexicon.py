@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..core import XltError, check_name, seed_for
+from ..core import XltError, check_name, check_number, seed_for
 from .rules import NONE, Position, geometry, symmetries
 
 # %% ../../nbs/othello/03_lexicon.ipynb #906b4838
@@ -62,6 +62,7 @@ def draw_anchors(
     seed:int=0, # which draw
 )->tuple: # ((square, group), ...)
     "Draw random squares for each group of languages; raises `XltError` if the board has too few"
+    check_number(count, 'count', 0, whole=True)
     free = np.setdiff1d(geometry(n).playable, Position.start(n).legal())
     need = count*len(groups)
     if need > len(free):
@@ -106,9 +107,9 @@ class Lexicon:
 # %% ../../nbs/othello/03_lexicon.ipynb #083814fa
 def _check_anchors(kinds, anchors):
     "Groups name languages that there are"
-    for _,group in anchors:
-        if max(group)>=len(kinds):
-            raise XltError(f'anchor group {group} names language {max(group)}, but there are only {len(kinds)}')
+    for square,group in anchors:
+        if not group: raise XltError(f'the anchor of square {square} names no language: give a group such as (0,1)')
+        for l in group: check_number(l, f'a language of the anchor group {group}', 0, len(kinds)-1, whole=True)
 
 # %% ../../nbs/othello/03_lexicon.ipynb #dd326960
 def _taken_over(i, anchors, words, n):
@@ -128,7 +129,7 @@ def make_lexicon(
     unified:bool=False, # add an output-only language that all predict into (paper §5.4)
     seed:int=0, # draws the word lengths of split languages
 )->Lexicon:
-    "Build languages one after the other: token ids in language order, then square order"
+    "Build languages one after the other: token ids in language order, then square order; raises `XltError` for odd kinds and anchors"
     for kind in kinds: check_name(kind, LANGUAGE_KINDS, 'language kind')
     _check_anchors(kinds, anchors)
     out,nxt,words = None,1,[]

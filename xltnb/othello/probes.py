@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core import check_name, seed_for
+from ..core import XltError, check_name, check_number, seed_for
 from .replays import GameSet
 from .gpt import GPT
 from .tokens import Encoder
@@ -28,14 +28,14 @@ def move_states(
     games_N_M:Tensor, # games
     lang:int, # language to tell them in
     layers:tuple|None=None, # which layers; None: all, 0 being the embedding (token + position)
-    dtype:torch.dtype=torch.float32, # of the computation
     batch:int=512, # games at a time
 )->Tensor: # [L,N,M-1,D]
-    "Read the residual stream at the last token of each move but the final one"
+    "Read the residual stream at the last token of each move but the final one; raises `XltError` for a layer that is not there"
+    for l in layers or (): check_number(l, 'layer', 0, model.cfg.layers, whole=True)
     out = []
     for games in games_N_M.split(batch):
         tokens,ends = enc(games, lang)
-        x = model.stream(tokens[:,:model.cfg.block], dtype)
+        x = model.stream(tokens[:,:model.cfg.block])
         if layers is not None: x = x[list(layers)]
         at = ends[:,:-1].clamp(0, x.shape[2]-1)
         out.append(x.gather(2, at[None,:,:,None].expand(len(x),-1,-1,x.shape[-1])))
@@ -141,9 +141,13 @@ class Alignment:
     acc:np.ndarray # [L,I,J,4,2,N]: layer, source, target, symmetry, flip, game
     control:np.ndarray # [L,I,J]: best accuracy over as many random relabellings, for comparison
     layers:tuple # which layers
+    def at(self, layer:int)->int:
+        "Find the place of a layer; raises `XltError` for one that was not probed"
+        if layer in self.layers: return self.layers.index(layer)
+        raise XltError(f'layer {layer} was not probed: choose from {", ".join(map(str, self.layers))}')
     def per_game(self, layer:int, i:int, j:int, symmetry:int|str=0)->np.ndarray:
         "Give the accuracy per game, better of plain and flipped; `symmetry='best'` maximises over the four as well"
-        a = self.acc[self.layers.index(layer),i,j]
+        a = self.acc[self.at(layer),i,j]
         if symmetry!='best': a = a[[symmetry]]
         s,f = np.unravel_index(a.mean(-1).argmax(), a.shape[:2])
         return a[s,f]
@@ -153,7 +157,7 @@ class Alignment:
         return np.array([[self.per_game(layer,i,j,symmetry).mean() for j in range(J)] for i in range(I)])
     def best_symmetry(self, layer:int, i:int, j:int)->int:
         "Find which of `SYMMETRIES` fits best"
-        return int(self.acc[self.layers.index(layer),i,j].mean(-1).max(-1).argmax())
+        return int(self.acc[self.at(layer),i,j].mean(-1).max(-1).argmax())
 
 # %% ../../nbs/othello/08_probes.ipynb #7045f6a7
 @torch.no_grad()

@@ -33,11 +33,10 @@ def game_set(
     count:int, # games
     n:int=8, # squares along one side
     seed:int=0, # which games; derive it with `seed_for`
-    opening:tuple=(), # squares every game starts with
     device='cpu', # where the tensors live
 )->GameSet: # games, positions, boards, valid positions
     "Play fresh random games, and keep their boards"
-    games = random_games(count, n=n, seed=seed, opening=opening)
+    games = random_games(count, n=n, seed=seed)
     r = replay(games, n)
     to = lambda a: torch.from_numpy(np.ascontiguousarray(a)).to(device)
     return GameSet(to(games), r, to(board_classes(r)[:,:-1]).long(), to(games[:,1:]!=NONE))

@@ -9,7 +9,7 @@ __all__ = ['Encoder', 'inputs_targets']
 import torch
 from torch import Tensor
 
-from ..core import upload
+from ..core import check_number, upload
 from .lexicon import Lexicon
 from .rules import NONE
 
@@ -37,9 +37,10 @@ class Encoder:
         games_B_M:Tensor, # uint8 squares, filled up with `NONE`
         langs, # language to write them in, or one language a game (a list)
     )->tuple: # tokens [B,T] padded with 0, ends [B,M] (place of each move's last token, -1 after the end)
-        "Write a batch of games, padded to the longest game that their languages can have"
+        "Write a batch of games, padded to the longest game of their languages; raises `XltError` for a language that is not there"
         g_B_M,one = games_B_M.long(), isinstance(langs,int)
         used = {langs} if one else set(langs)
+        for l in used: check_number(l, 'language', 0, len(self.length)-1, whole=True)
         row = langs if one else upload(torch.tensor(langs), g_B_M.device)[:,None]
         tok_B_M_W = self.ids_L_256_W[row][g_B_M] if one else self.ids_L_256_W[row,g_B_M]
         played_B_M = g_B_M!=NONE

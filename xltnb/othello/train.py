@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
 
-from ..core import XltError, check_alone, check_name, plain, seed_for, seeded, to_dict, upload
+from ..core import XltError, check_alone, check_name, check_number, plain, seed_for, seeded, stable_hash, to_dict, upload
 from ..records.checkpoints import Checkpoint, from_tensors, read_state, to_tensors, write_state
 from .gpt import GPT
 from .settings import GPTCfg
@@ -165,17 +165,22 @@ class Trained:
 class _Run:
     "A training run between two updates: `meta` is what a checkpoint keeps, everything else is made again"
     def __init__(self, model, lex, cfg, seed, ckpt, accelerator):
+        check_number(cfg.only, 'only, for these languages,', -1, len(lex.kinds)-1)
         self.model,self.lex,self.cfg,self.seed,self.accelerator = model,lex,cfg,seed,accelerator
         self.device = next(model.parameters()).device
         self.dtype = compute_dtype(cfg.dtype, self.device)
         self.games,self.enc,self.opt = Games(cfg, lex.n, seed, self.device), Encoder(lex, self.device), _adamw(model, cfg)
         self.meta = dict(step=0, tokens=[], loss=[], measured=[], seen=0, part=[0.,0.,0])
-        self.params,self.ckpt = dict(model.named_parameters()), Checkpoint(ckpt, plain(dict(seed=seed) | to_dict(cfg))) if ckpt else None
+        self.params,self.ckpt = dict(model.named_parameters()), Checkpoint(ckpt, self.identity()) if ckpt else None
         self.resume()
         self.net,self.rank,self.world = model,0,1
         if accelerator: self.share_out()
         self.step_loss = torch.compile(loss_sum) if self.device.type=='cuda' and model.cfg.width>=256 else loss_sum
         self.part = torch.tensor(self.meta['part'], dtype=torch.float64, device=self.device) # loss, targets, updates since the last note
+    def identity(self):
+        "Describe what makes a run this one: seed, languages, the model's shape, settings"
+        languages = stable_hash([self.lex.n, self.lex.words, self.lex.out])
+        return plain(dict(seed=self.seed, languages=languages) | to_dict(self.model.cfg) | to_dict(self.cfg))
     def resume(self):
         "Go on from the newest whole checkpoint, if there is one"
         if not self.ckpt or not (found := self.ckpt.load()): return
@@ -208,8 +213,8 @@ def backward(self:_Run, x_B_T, y_B_T, count):
 @patch
 def update(self:_Run):
     "Make one update: games, languages, gradients, step"
-    step,cfg = self.step,self.cfg
-    if self.model.cfg.dropout: torch.manual_seed(seed_for('dropout',self.seed,step))
+    step,cfg,own = self.step,self.cfg,[self.rank]*bool(self.rank) # each process drops others, and the first what one alone drops
+    if self.model.cfg.dropout: torch.manual_seed(seed_for('dropout', self.seed, step, *own))
     games_B_M,numbers = self.games(step)
     groups = batch_groups(self.enc, games_B_M, languages_of(step, numbers, cfg, len(self.lex.kinds)))
     count = sum((y>0).sum() for _,y in groups)
@@ -279,7 +284,7 @@ def train(
     every:float=60., # seconds between checkpoints
     accelerator=None, # an `accelerate.Accelerator`: data-parallel, rows of an update shared out
 )->Trained:
-    "Train, measure, save, resume; the same numbers come out however often it was interrupted"
+    "Train, measure, save, resume, with the same numbers however often it stops; raises `XltError` where `ckpt` is another run's"
     if not accelerator: check_alone('a model')
     run = _Run(model, lex, cfg, seed, ckpt, accelerator)
     if measure and run.step==0 and 0 in at and not run.meta['measured']: run.evaluate(measure)

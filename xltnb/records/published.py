@@ -296,13 +296,18 @@ class Paper:
 
 # %% ../../nbs/records/02_published.ipynb #b5b77f59
 @lru_cache
+def _paper(name, file, changed):
+    "The content of a published file, as it was when it was last changed"
+    d = read_published(file)
+    tables = {k: _table(name,k,t) for k,t in d.tables.items()}
+    return Paper(name, d.citation, tables, {c.id: replace(c, id=f'{name}.{c.id}') for c in d.claims})
+
 def load_paper(
     name:str, # one that `find_papers` finds
 )->Paper:
-    "Read and check a paper's published file"
-    d = read_published(published_file(name))
-    tables = {k: _table(name,k,t) for k,t in d.tables.items()}
-    return Paper(name, d.citation, tables, {c.id: replace(c, id=f'{name}.{c.id}') for c in d.claims})
+    "Read and check a paper's published file, again where it was changed"
+    file = published_file(name)
+    return _paper(name, file, file.stat().st_mtime_ns)
 
 # %% ../../nbs/records/02_published.ipynb #6f1d1207
 def whole_claim(

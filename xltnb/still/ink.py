@@ -64,13 +64,11 @@ def svg_text(
     anchor:str='start', # 'start', 'middle' or 'end'
     fill:str='#1f2933', # colour
     turn:float=0, # degrees, clockwise
-    bold:bool=False, # the whole text
 )->str: # SVG
     "Draw lines of text; the first stands at `y`"
-    weight = ' font-weight="600"'*bold
     spin = f' transform="rotate({turn} {num(x)} {num(y)})"' if turn else ''
     plain = lambda l: escape(unescape(re.sub(r'<[^>]+>', '', re.sub(r'</b>', '\2', re.sub(r'<b>', '\1', l)))))
     mark = lambda l: plain(l).replace('\1', '<tspan font-weight="600">').replace('\2', '</tspan>')
     lines = re.split(r'<br\s*/?>', str(text))
     rows = mark(lines[0])+''.join(f'<tspan x="{num(x)}" dy="1.25em">{mark(l)}</tspan>' for l in lines[1:])
-    return f'<text x="{num(x)}" y="{num(y)}" font-size="{num(size)}" text-anchor="{anchor}" fill="{fill}"{weight}{spin}>{rows}</text>'
+    return f'<text x="{num(x)}" y="{num(y)}" font-size="{num(size)}" text-anchor="{anchor}" fill="{fill}"{spin}>{rows}</text>'

@@ -139,20 +139,19 @@ def trained_weights(
 
 # %% ../../nbs/studies/00_by_name.ipynb #1f2cd98b
 @lru_cache(maxsize=2)
-def _reader(encoder, cache, task, max_len, made, device):
+def _reader(encoder, cache, task, made, device):
     net,tok = encoder_of(encoder, cache=cache, task=task)
-    return Reader(frozen_encoder(net.to(device)), tok, cache, max_len)
+    return Reader(frozen_encoder(net.to(device)), tok, cache)
 
 def reader_of(
     encoder:str, # as `encoder_of` takes it
     task:Task, # rows that it will read
     cache:str|Path|None=None, # folder of artefacts
-    max_len:int=128, # subwords a row may have
     made:str='', # hash of a user's files
     device:str='cpu', # where it reads
 )->Reader:
     "Load a frozen encoder once a process"
-    return _reader(encoder, cache, None if task.name in BENCH else task, max_len, made, device)
+    return _reader(encoder, cache, None if task.name in BENCH else task, made, device)
 
 # %% ../../nbs/studies/00_by_name.ipynb #911dfc25
 @lru_cache(maxsize=2)

@@ -84,13 +84,12 @@ def languages_fig(
 def surprises_df(
     records:Sequence[Record], # runs of one arm
     expected:dict, # language -> value, 0..1
-    least:float=.05, # differences up to this one are left out
 )->pd.DataFrame: # one row a language: now, expected, difference, in points; the largest difference first
-    "List the languages whose mean over the seeds is not what was expected"
+    "List the languages whose mean over the seeds is more than five points from what was expected"
     now = {l: v.mean() for l,v in scores_of(records).items()}
     rows = [dict(language=l, now=100*now[l], expected=100*x, difference=100*(now[l]-x)) for l,x in expected.items() if l in now]
     df = pd.DataFrame(rows, columns=['language','now','expected','difference']).set_index('language')
-    return df[df.difference.abs()>100*least].sort_values('difference', key=abs, ascending=False).round(1)
+    return df[df.difference.abs()>5].sort_values('difference', key=abs, ascending=False).round(1)
 
 # %% ../../nbs/studies/03_transfer.ipynb #ba190045
 def rows_df(
@@ -138,9 +137,9 @@ def costs_df(
 )->pd.DataFrame: # one row a preset and arm
     "Report the most memory and median minutes of the runs that the store has"
     def row(plan, arm, runs):
-        of = lambda k: [r.provenance.get(k) or np.nan for r in runs]
+        of = lambda k: [x for r in runs if (x := r.provenance.get(k))]
         if not runs: return dict(preset=plan.preset, arm=arm, runs=0, device='not run yet', memory_gb='', minutes='')
-        memory,time = max(of('peak_mem_mb'))/1024, float(np.median(of('wall_s')))/60
+        memory,time = max(of('peak_mem_mb'), default=np.nan)/1024, float(np.median(of('wall_s') or np.nan))/60
         return dict(preset=plan.preset, arm=arm, runs=len(runs), device=', '.join(sorted(set(of('device')))),
                     memory_gb=round(memory, 1), minutes=round(time, 1))
     arms = lambda p: dict.fromkeys(j.arm for j in p.jobs)

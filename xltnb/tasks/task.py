@@ -161,14 +161,13 @@ def _turn(rows, n, turn):
 def turned(self:Task,
     n:int, # rows a language
     turn:int, # 0 begins
-    split:str='test', # which split
 )->Task:
-    "Keep `n` rows of each language's split, other ones each turn; in a parallel test the same ones in every language"
+    "Keep `n` test rows of each language, other ones each turn; in a parallel test the same ones in every language"
     check_number(n, 'n', 1, whole=True)
-    few = min((splits[split].num_rows, l) for l,splits in self.data.items() if split in splits)
+    few = min((splits['test'].num_rows, l) for l,splits in self.data.items() if 'test' in splits)
     if few[0]<(turn+1)*n:
-        raise XltError(f'{turn+1} turns of {n} rows of {self.name} wanted, and {few[1]} {split} has {few[0]}: take fewer rows or seeds')
-    part = lambda splits: DatasetDict({**splits, split: _turn(splits[split], n, turn)}) if split in splits else splits
+        raise XltError(f'{turn+1} turns of {n} rows of {self.name} wanted, and {few[1]} test has {few[0]}: take fewer rows or seeds')
+    part = lambda splits: DatasetDict({**splits, 'test': _turn(splits['test'], n, turn)}) if 'test' in splits else splits
     return replace(self, data={l: part(splits) for l,splits in self.data.items()})
 
 

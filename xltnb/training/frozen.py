@@ -58,20 +58,20 @@ class Reader:
         net:nn.Module, # of `frozen_encoder`
         tokenizer, # its tokenizer
         cache:str|Path|None=None, # folder of artefacts; None: the package's cache folder
-        max_len:int=128, # subwords a row may have
         tokens:int=4096, # padded subwords a batch may hold
     ):
-        self.net,self.tokenizer,self.max_len,self.tokens = net, tokenizer, max_len, tokens
+        self.net,self.tokenizer,self.tokens = net, tokenizer, tokens
         self.home,self.weights,self._known,self.read = Path(cache or cache_dir())/'frozen', model_hash(net)[:16], {}, 0
 
     def features(self,
         rows:Dataset, # of a task
         kind:str, # 'classify' or 'pair'
+        max_len:int=128, # subwords a row may have
     )->Dataset: # columns of ids
         "Tokenise rows; raises `XltError` for a task with labels inside its rows"
         if kind not in ('classify','pair'):
             raise XltError(f'a {kind} task has no single vector a row: the frozen-encoder study is for classify and pair tasks')
-        return make_features(rows, kind, self.tokenizer, self.max_len)
+        return make_features(rows, kind, self.tokenizer, max_len)
 
 # %% ../../nbs/training/13_frozen.ipynb #c9b3e107
 def _name(row): return np.asarray(row['input_ids'], np.int32).tobytes()+bytes(row.get('token_type_ids', ()))
@@ -113,9 +113,10 @@ def split_vectors(
     task:Task, # any task
     lang:str, # language
     split:str, # 'train', 'validation' or 'test'
+    max_len:int=128, # subwords a row may have
 )->np.ndarray: # float32 [N,D]
     "Compute the vectors of a whole split"
-    return _kept_vectors(reader, reader.features(task.rows(lang, split), task.kind))
+    return _kept_vectors(reader, reader.features(task.rows(lang, split), task.kind, max_len))
 
 # %% ../../nbs/training/13_frozen.ipynb #65ee19c9
 class _End:
@@ -251,7 +252,7 @@ def _acting(methods, feats):
 def _drawn_points(reader, task, methods, cfg, seed, fit):
     "Points of one draw: those of the methods, and the rows as they are"
     points = lambda x, rows: FrozenPoints(x, np.array(rows['labels']), np.ones(len(rows)))
-    plain = reader.features(task.rows(task.source, 'train'), task.kind)
+    plain = reader.features(task.rows(task.source, 'train'), task.kind, cfg.max_len)
     whole = points(vectors(reader, plain), plain)
     if not methods: return whole, whole
     feats = prepared(task, reader.tokenizer, cfg.max_len, methods, seed)
@@ -262,13 +263,13 @@ def _drawn_points(reader, task, methods, cfg, seed, fit):
     return made, made.scaled(1.)+whole.scaled(cfg.originals) if cfg.originals else made
 
 # %% ../../nbs/training/13_frozen.ipynb #364b9a1b
-def _scores(reader, task, head, langs):
+def _scores(reader, task, head, langs, max_len):
     "Scores of all test rows by language; item scores follow the source's ids where all languages share them"
     scores,items,ids = {}, {}, list(task.rows(task.source, 'test')['id'])
     parts = {l: task.rows(l, 'test') for l in langs}
     shared = all(set(r['id'])<=set(ids) for r in parts.values())
     for lang,rows in parts.items():
-        pred = head.predict(split_vectors(reader, task, lang, 'test')).tolist()
+        pred = head.predict(split_vectors(reader, task, lang, 'test', max_len)).tolist()
         scores[lang],items[lang] = task.score(pred, rows, lang), task.item_scores(pred, rows, lang)
         if shared:
             hit = dict(zip(rows['id'], items[lang]))
@@ -289,15 +290,16 @@ def frozen_study(
     seed:int=0, # which rows are drawn, and all draws of the methods
     cfg:FrozenCfg=FrozenCfg(), # size of the draw, weight of the originals, strengths
     reader:Reader|None=None, # an encoder; None: the packaged one
-    langs:Sequence[str]=(), # languages scored; (): all
+    langs:Sequence[str]|str=(), # languages scored; (): all
     told:Callable=lambda fraction, note='': None, # progress
 )->tuple[Transfer,dict]: # scores by language; strength, accuracy on validation rows, number of points and of rows read
     "Judge a chain of methods on one draw of training rows"
     methods,reader = check_methods(methods), reader or _packaged_reader()
-    reader.max_len,before = cfg.max_len, reader.read
-    x,dev = split_vectors(reader, task, task.source, 'train'), task.rows(task.source, 'validation')
+    langs = (langs,) if isinstance(langs, str) else langs or task.languages
+    before,vectors_of = reader.read, partial(split_vectors, reader, task, task.source, max_len=cfg.max_len)
+    x,dev = vectors_of('train'), task.rows(task.source, 'validation')
     scale,gold = (x.mean(0), x.std(0)+1e-6), np.array(dev['label'])
-    dev_x = split_vectors(reader, task, task.source, 'validation')
+    dev_x = vectors_of('validation')
     few = task.some(cfg.train, seed)
     fit = lambda p: fitted(p, (dev_x, gold), scale, cfg.strengths, len(task.labels), len(few.rows(task.source, 'train')))
     told(.1, 'reading')
@@ -305,4 +307,4 @@ def frozen_study(
     told(.6, 'fitting')
     head = fit(points)
     facts = dict(strength=head.strength, dev=float((head.predict(dev_x)==gold).mean()), points=len(made.y), read=reader.read-before)
-    return _scores(reader, task, head, langs or task.languages), facts
+    return _scores(reader, task, head, langs, cfg.max_len), facts

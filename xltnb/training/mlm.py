@@ -56,7 +56,8 @@ def tokenise(
     items, # number of the English sentence of each
     tokenizer:PreTrainedTokenizerFast, # of the encoder
 )->Corpus:
-    "Cut all sentences into subwords, without special tokens"
+    "Cut all sentences into subwords, without special tokens; raises `XltError` without sentences"
+    if not len(texts): raise XltError('no sentences to cut into subwords: check the languages')
     names = tuple(sorted(set(langs)))
     parts = []
     for at in range(0, len(texts), _CHUNK):

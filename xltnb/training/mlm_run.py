@@ -25,6 +25,7 @@ from ..models.encoders import load_encoder, load_tokenizer
 from .mlm import Batch, Corpus, Frame, MLMCfg, batches, bench_corpus, draw_order, draw_rivals
 from .mlm import language_shares, masked_loss, mlm_head
 from ..models.heads import max_positions
+from ..models.tensors import fingerprint
 
 # %% ../../nbs/training/12_mlm_run.ipynb #cb532f1c
 def _with_head(encoder, seed):
@@ -126,10 +127,12 @@ class MLMRun:
         return self.progress>=1
 
     def identity(self)->dict:
-        "Describe what makes a run this one: settings, precision, and a hash of the text in this tokenizer's ids"
+        "Describe what makes a run this one: settings, precision, hashes of the frozen weights and of the text in this tokenizer's ids"
         c = self.corpus
         text = sha256_of(b''.join(x.tobytes() for x in (c.ids, c.ends, c.lang, c.item)))
         settings = {k: v for k,v in to_dict(self.cfg).items() if k!='minutes'} # which may be raised
+        frozen = {n: p for n,p in self.model.named_parameters() if not p.requires_grad}
+        if frozen: settings['frozen'] = fingerprint(frozen)
         return settings | dict(bf16=self.bf16, text=stable_hash([text, c.langs, len(self.tok), self.sentences]))
 
     def trained(self)->dict:

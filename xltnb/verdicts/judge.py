@@ -15,7 +15,7 @@ import numpy as np
 
 from ..records.published import whole_claim
 from ..records.rules import Check, Claim, claimed_range, evaluate, names_in, range_edges
-from ..runs.experiments import Job, jobs_for
+from ..runs.experiments import Job, load_jobs
 from ..runs.plan import Plan
 from ..stats import crossed_ci, detectable, items_se, rows_to_decide, seeds_to_decide
 from .words import FAILED, HELD, OPEN, SMALLER, UNMEASURED, WORST, join_notes, verdict
@@ -201,13 +201,14 @@ def _left_out(check, jobs, found, runs, j):
     return replace(j, note=join_notes(said, runs and j.note))
 
 @cache
-def _planned_jobs(paper, preset): return jobs_for(paper, preset)
+def _planned_jobs(make, preset): return make(preset, None)
 
 def _looks(claim, check, plan):
     "How often the runs of a check were looked at: once more for each look that the claim declares, and for seeds beyond the plan"
     told = 1+len(claim.looked.get(plan.preset, ()))
     if not plan.seeds: return told
-    return told+(planned_seeds(check, plan.jobs)>planned_seeds(check, _planned_jobs(plan.target.partition('.')[0], plan.preset)))
+    own = _planned_jobs(load_jobs(plan.target.partition('.')[0]), plan.preset)
+    return told+(planned_seeds(check, plan.jobs)>planned_seeds(check, own))
 
 def error_of(
     claim:Claim, # a claim

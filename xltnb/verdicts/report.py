@@ -250,5 +250,4 @@ def report(
         raise XltError(f'{" and ".join(papers)} is planned: there are no experiments to report yet, and no file was written')
     store = open_store(store)
     out = typed_path(out, 'out') if out else store.path/f'report-{preset}.html'
-    out.parent.mkdir(parents=True, exist_ok=True)
     return atomic_write(out, _page_html([_paper_values(p, preset, store) for p in papers], preset))

@@ -134,7 +134,7 @@ def run_robust_frozen(
     "Judge methods on vectors of a frozen encoder"
     task = task_of(cfg.task, cfg.langs)
     methods = make_methods(cfg.methods, METHODS, table=lambda: table_of(cfg.synonyms, cfg.task))
-    reader = reader_of(cfg.encoder, task, ctx.cache, cfg.frozen.max_len, device=ctx.device)
+    reader = reader_of(cfg.encoder, task, ctx.cache, device=ctx.device)
     z,facts = frozen_study(task, methods, seed, cfg.frozen, reader, told=ctx.report)
     facts['swapped'] = sum(m.facts().get('swapped', 0.) for m in methods)
     res = Result(**transfer_fields(z, source=z.main(z.source), slope=slope(z, cfg.task), **facts))
