@@ -18,7 +18,7 @@ from xltnb.tasks.bench import BENCH_DIR, load_bench, read_table
 from xltnb.core import XltError
 from xltnb.files import cache_dir
 from xltnb.models.bert import bert_config, bert_state, export_encoder, read_bert
-from xltnb.models.encoders import load_encoder, load_mlm, load_tokenizer
+from xltnb.models.encoders import load_encoder, load_mlm, load_tokenizer, model_hash
 from xltnb.models.folders import cached_model
 from xltnb.models.subwords import encode_words
 from xltnb.models.pruning import PrunedTokenizer, benchmark_ids, choose_subwords, fraction_lost, prune_vocab, task_subwords
@@ -422,3 +422,22 @@ def test_a_head_at_the_last_place_is_refused():
     from xltnb.models.heads import add_head
     net = XLNetModel(XLNetConfig(vocab_size=9, d_model=16, n_layer=1, n_head=2, d_inner=16))
     with pytest.raises(XltError, match='give one that reads the first'): add_head(net, 'classify', ('no', 'yes'))
+
+
+def test_a_pooler_that_nobody_trained_is_none(tmp_path):
+    "What a model of masked words was saved without: the head's seed draws it, not whatever came before"
+    BertForMaskedLM(BertConfig(**SIZE)).save_pretrained(tmp_path)
+    toy_tokenizer().save_pretrained(tmp_path)
+    one, two = (load_encoder(tmp_path)[0] for _ in range(2))
+    assert one.pooler is None and model_hash(one) == model_hash(two)
+    a, b = (add_head(m, 'classify', 'xy', seed=3) for m in (one, two))
+    assert a.fresh and all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+    with pytest.raises(XltError, match='no trained pooler'): add_head(one, 'classify', 'xy', pooler='own')
+
+
+def test_what_a_reader_of_vectors_cannot_read_is_named():
+    from transformers import MT5Config, MT5Model
+    bare, both = toy_tokenizer(), MT5Model(MT5Config(vocab_size=SIZE['vocab_size'], d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2))
+    with pytest.raises(XltError, match='MT5Model has a decoder too'): sentence_vectors(both, bare, ['a'])
+    bare.pad_token = None
+    with pytest.raises(XltError, match='no padding token'): sentence_vectors(BertModel(BertConfig(**SIZE)), bare, ['a'])

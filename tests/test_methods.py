@@ -1,4 +1,5 @@
 "Methods on what is not the usual batch: no words, overflow, other layouts and precisions, a wrong order, numbers that cannot be meant"
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -7,10 +8,10 @@ from datasets import Dataset
 from transformers import (BertConfig, BertForSequenceClassification, DebertaV2Config, DebertaV2ForSequenceClassification, DistilBertConfig,
                           DistilBertForSequenceClassification, GPT2Config, GPT2ForSequenceClassification, XLMRobertaConfig, XLMRobertaForSequenceClassification)
 
-from xltnb.training.methods import Replay, Step, chain, check_methods, embedded, plus, run_model
+from xltnb.training.methods import Method, Replay, Step, chain, check_methods, embedded, plus, run_model
 from xltnb.core import XltError
 from xltnb.papers.robust.training import METHODS
-from xltnb.training.method_trainer import MethodTrainer
+from xltnb.training.method_trainer import MethodTrainer, _rows_of, _run
 from xltnb.papers.robust.methods import ADV, RSRP, FreeADV, scale, vote
 from xltnb.papers.robust.augmentation import RSDA, Repeat
 from xltnb.papers.robust.views import EAR, Consistency, PreparedViews
@@ -168,3 +169,17 @@ def test_words_that_lack_or_repeat(word, match):
 def test_votes():
     with pytest.raises(XltError, match='samples of vote is 0'): vote(RSRP(.1), batch(), 0)
     with pytest.raises(XltError, match='pass RSRP'): vote(ADV(.1), batch())
+
+
+@pytest.mark.parametrize('made, says', [(lambda out: out.loss, 'Wrong.loss returned Tensor: it takes'), (lambda out: None, 'Wrong.loss returned NoneType'),
+    (lambda out: replace(out, loss=out.loss.expand(2)), r'the loss of Wrong has the shape \[2\]')], ids=['a loss', 'nothing', 'a loss a row'])
+def test_a_method_that_returns_something_else_is_named(made, says):
+    class Wrong(Method):
+        def loss(self, step, rest): return made(rest(step))
+    with pytest.raises(XltError, match=says): _run([Wrong()], batch())
+
+
+def test_a_method_that_prepares_something_else_is_named():
+    class Lists(Method):
+        def prepare(self, rows, ctx): return list(rows)
+    with pytest.raises(XltError, match='Lists.prepare returned list'): _rows_of(Lists(), Dataset.from_dict(dict(text=['a'])), None)

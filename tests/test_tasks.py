@@ -283,7 +283,7 @@ def test_own_datasets_lists_and_kinds():
     data = Dataset.from_list([dict(text='a', label=1), dict(text='b', label=0)], features=typed)
     t = own_task('own', 'classify', dict(en=DatasetDict(train=data, test=data)), labels=('yes', 'no'))
     assert t.rows('en')['label'][:] == [0, 1], 'labels by name, whatever their order in the file'
-    with pytest.raises(XltError, match='row 1 of own, en, test has no label: add a column'):
+    with pytest.raises(XltError, match='row 1 of own, en, test has no label: fill it in'):
         own_task('own', 'classify', dict(en=dict(train=data, test=[dict(text='a', label=None)])))
     ret = own_task('own', 'retrieve', dict(en=dict(test=[dict(id='1', text='one')]), de=dict(test=[dict(id='1', text='eins')])))
     assert ret.aligned('de')[1]['text'][:] == ['one'] and ret.labels == ()
@@ -720,3 +720,19 @@ def test_rows_that_pandas_and_numpy_hold(tmp_path):
     assert own_task('t', 'span', dict(en=dict(train=asked))).rows('en', 'train')[0]['answers'] == dict(text=['c'], answer_start=[2])
     (tmp_path/'a.csv').write_text('text,label,,\na,x,,\n,,,\n', encoding='utf-8')
     assert read_own(tmp_path/'a.csv') == [dict(text='a', label='x')], 'columns without a name, as Excel leaves them'
+
+
+def test_scripts_of_a_language_are_told_apart():
+    rows = lambda lang: [dict(text='a', label=l, lang=lang) for l in 'xy']
+    data = lambda hans, hant: {'en': dict(train=rows('en')), 'zh-Hans': dict(test=rows(hans)), 'zh-Hant': dict(test=rows(hant))}
+    assert len(own_task('t', 'classify', data('zh_hans', 'zh-Hant')).targets) == 2
+    with pytest.raises(XltError, match="says that it is of 'zh-Hant'"): own_task('t', 'classify', data('zh-Hant', 'zh-Hans'))
+
+
+@pytest.mark.parametrize('labels, metric', [('BIO', 'span_f1'), ('BI', 'span_f1'), ('BIX', 'accuracy'), ('IO', 'accuracy')])
+def test_entities_without_a_type_are_counted_whole(labels, metric):
+    assert own_task('t', 'tag', dict(en=dict(train=[dict(tokens=list(labels), tags=list(labels))]))).metric == metric
+
+
+def test_a_blank_label_is_not_a_missing_column():
+    with pytest.raises(XltError, match='row 2 of t, en, train has no label: fill it in'): own_task('t', 'classify', dict(en=dict(train=[dict(text='a', label=1), dict(text='b', label=None)])))

@@ -209,7 +209,7 @@ def unpickle(
         except Exception as e: raise XltError(f'{folder/pickled} is damaged, or holds more than tensors: {str(e).splitlines()[0]}') from e
         whole = isinstance(state, dict) and all(torch.is_tensor(v) for v in state.values())
         if not whole: raise XltError(f'{folder/pickled} holds more than tensors')
-        found[safe] = tensor_bytes({k: v.contiguous() for k,v in state.items()}), config
+        found[safe] = tensor_bytes({k: v.clone().contiguous() for k,v in state.items()}), config
     if not found: raise XltError(f'{folder} holds no pickle of an adapter')
     for safe,(data,config) in found.items():
         atomic_write(out/safe, data)

@@ -113,12 +113,14 @@ def hf_model(
     name:str|Path, # of `hf_folder`, or a folder of ours
     **kw, # more of its `from_pretrained`
 )->tuple[PreTrainedModel,list[str]]: # a model, and the weights that it lacks
-    "Load a model of the library from safetensors alone, in float32; raises `XltError` if it cannot"
+    """Load a model of the library from safetensors alone, in float32; without a pooler where the file has none.
+    Raises `XltError` if it cannot"""
     safe = dict(use_safetensors=True, trust_remote_code=False, dtype=torch.float32)
     with loading(f'could not load {name}', '; it needs config.json, model.safetensors and tokenizer files'):
         model,info = auto.from_pretrained(name, output_loading_info=True, **safe, **kw)
-    lost = [k for k in info['missing_keys'] if 'pooler' not in k]
-    return model, lost
+    drawn = [k for k in info['missing_keys'] if 'pooler' in k]
+    if drawn: model.pooler = None # the library has drawn one from the global generator, and nobody trained it
+    return model, [k for k in info['missing_keys'] if k not in drawn]
 
 # %% ../../nbs/models/04_folders.ipynb #2967eca6
 _TOKENIZERS = {'tokenizer.json','vocab.txt','vocab.json','sentencepiece.bpe.model','spiece.model','spm.model'}

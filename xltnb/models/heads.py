@@ -80,7 +80,7 @@ def evaluating(
     finally: net.train(was)
 
 # %% ../../nbs/models/06_heads.ipynb #66aec474
-_TABLES = 'position_embeddings','embed_positions' # what the library calls a table of positions, wherever it stands in a model
+_TABLES = 'position_embeddings','embed_positions','wpe' # what the library calls a table of positions, wherever it stands in a model
 
 def max_positions(
     model:nn.Module, # an encoder, with or without a head
@@ -110,8 +110,11 @@ def padded_batches(
     rows:Sequence[Sequence[int]], # subwords of each text, specials included
     batch:int, # texts at a time
 )->Iterator[tuple[list[int],dict]]: # places of the texts in `rows`, and what the model reads
-    "Yield padded batches, texts of like length together"
+    "Yield padded batches, texts of like length together; raises `XltError` for a model or tokenizer that cannot read them"
     check_number(batch, 'batch', 1, whole=True)
+    if tokenizer.pad_token_id is None: raise XltError('the tokenizer has no padding token: set tokenizer.pad_token = tokenizer.eos_token')
+    if getattr(net.config, 'is_encoder_decoder', False):
+        raise XltError(f'{type(net).__name__} has a decoder too: give an encoder such as BERT or XLM-R')
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     for at in range(0, len(order), batch):
         some = order[at:at+batch]

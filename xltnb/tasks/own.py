@@ -195,10 +195,11 @@ _PARTS = {s: s for s in SPLITS} | dict(dev='validation', valid='validation', val
 def _check_place(rows, lang, split, langs, where):
     "Raise `XltError` for a row whose own columns say that it is of another language or split"
     main = lambda code: re.split('[-_]', code.lower())[0] if isinstance(code, str) else ''
-    said = [main(r.get('lang')) for r in rows]
+    whole = lambda code: code.lower().replace('_', '-') if isinstance(code, str) else ''
+    said,others = [main(r.get('lang')) for r in rows], {*map(whole, langs)}-{whole(lang)} # such as zh-hant beside zh-hans
     mixed,known = len({*said}-{''})>1, {*map(main, langs)}
     for i,(r,l) in enumerate(zip(rows, said)):
-        if l not in ('', main(lang)) and (mixed or l in known):
+        if l not in ('', main(lang)) and (mixed or l in known) or whole(r.get('lang')) in others:
             raise XltError(f'{where}, {row_name(i, r)} says that it is of {r["lang"]!r}: give each language rows of its own')
         if _PARTS.get(str(r.get('split')).lower(), split)!=split:
             raise XltError(f'{where}, {row_name(i, r)} says that it is of {r["split"]!r}: give each split rows of its own')

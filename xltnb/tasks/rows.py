@@ -157,7 +157,7 @@ def check_labelled(
     bare = [i for i,r in enumerate(rows) if any(x is None or not str(x).strip() for x in _labels_in(r, key))]
     if not bare: return
     which,what = (f'each of the {len(rows)} rows', 'split') if len(bare)==len(rows)>1 else (f'row {bare[0]+1}', 'row')
-    there = rows[bare[0]].get(key) is not None # a column, and a blank in it
+    there = key in rows[bare[0]] # a column, and a blank in it
     remedy = 'fill it in' if there else f"add a column {' or '.join(COLUMN_NAMES[key])} (or name yours, columns={{{key!r}: ...}})"
     raise XltError(f'{which} of {where} has no {key}: {remedy}, or drop the {what}')
 

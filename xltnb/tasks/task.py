@@ -104,7 +104,8 @@ class Task:
     @property
     def metric(self)->str:
         "Name the metric: 'accuracy', 'span_f1', 'squad' or 'accuracy@1'"
-        if self.kind=='tag': return 'span_f1' if any(l[:2] in ('B-','I-') for l in self.labels) else 'accuracy'
+        bare = {'B','I'} <= {*self.labels} <= {'B','I','O'} # of entities that have no type
+        if self.kind=='tag': return 'span_f1' if bare or any(l[:2] in ('B-','I-') for l in self.labels) else 'accuracy'
         return dict(span='squad', retrieve='accuracy@1').get(self.kind, 'accuracy')
 
 # %% ../../nbs/tasks/02_task.ipynb #b6209378

@@ -223,7 +223,7 @@ def _best_span(start, end, spans, longest=30):
 # %% ../../nbs/training/00_features.ipynb #f055a75c
 def _continued(tags, words, names):
     "In text without spaces, a `B-` right behind the same entity goes on with it"
-    inside = {i: names.index('I'+n[1:]) for i,n in enumerate(names) if n[:2]=='B-' and 'I'+n[1:] in names}
+    inside = {i: names.index('I'+n[1:]) for i,n in enumerate(names) if n[:2] in ('B','B-') and 'I'+n[1:] in names}
     for i,glue in enumerate(glued(words)):
         if glue and tags[i-1] in (tags[i], inside.get(tags[i])): tags[i] = inside.get(tags[i], tags[i])
     return tags

@@ -32,6 +32,12 @@ class Prepare:
     max_len:int=128 # subwords a feature may have
 
 # %% ../../nbs/training/02_method_trainer.ipynb #2552e85e
+def _rows_of(method, rows, ctx):
+    "The rows as a method prepares them; raises `XltError` for one that returns something else"
+    found = method.prepare(rows, ctx)
+    if isinstance(found, Dataset): return found
+    raise XltError(f'{type(method).__name__}.prepare returned {type(found).__name__}: it returns a datasets.Dataset, such as rows.map(...)')
+
 def prepared(
     task:Task, # what to train on
     tokenizer, # of the model
@@ -42,11 +48,11 @@ def prepared(
     "Take the source's training split through the methods' offline steps: text steps on rows, then token steps on features"
     ctx = Prepare(task, tokenizer, seed, max_len)
     data = task.rows(task.source, 'train')
-    for m in methods: data = m.prepare(data, ctx) if m.stage=='text' else data
+    for m in methods: data = _rows_of(m, data, ctx) if m.stage=='text' else data
     feats = make_features(data, task.kind, tokenizer, max_len)
     made = dict.fromkeys(c for m in methods for c in m.columns if c in data.column_names) # columns that a text step added come along
     for c in made: feats = feats.add_column(c, data[c])
-    for m in methods: feats = m.prepare(feats, ctx) if m.stage=='tokens' else feats
+    for m in methods: feats = _rows_of(m, feats, ctx) if m.stage=='tokens' else feats
     return feats
 
 # %% ../../nbs/training/02_method_trainer.ipynb #6fc17c34
@@ -58,11 +64,13 @@ def _second_loss(cls):
 # %% ../../nbs/training/02_method_trainer.ipynb #bbc414fd
 def _run(methods, step):
     "The chain's loss and logits"
-    try: return chain(methods, Replay(step.ids.device))(step)
+    try: out = chain(methods, Replay(step.ids.device))(step)
     except RuntimeError as e:
         if 'use_reentrant' not in str(e) and 'Checkpointing is not compatible' not in str(e): raise
         raise XltError('a method asks for gradients on the way, which reentrant checkpointing cannot give: '
                        "set gradient_checkpointing_kwargs=dict(use_reentrant=False)") from e
+    if not methods or out.loss is None or not out.loss.ndim: return out
+    raise XltError(f'the loss of {" and ".join(type(m).__name__ for m in methods)} has the shape {[*out.loss.shape]}: take its mean, a scalar')
 
 # %% ../../nbs/training/02_method_trainer.ipynb #3667fbe6
 class MethodTrainer(Trainer):

@@ -220,12 +220,19 @@ class Method:
     def __repr__(self): return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k,v in vars(self).items() if not k.startswith('_'))})"
 
 # %% ../../nbs/training/01_methods.ipynb #82f3aa5a
+def _asked(method, step, rest):
+    "What a method makes of a batch; raises `XltError` for one that returns something else than an `Out`"
+    out = method.loss(step, rest)
+    if isinstance(out, Out): return out
+    raise XltError(f'{type(method).__name__}.loss returned {type(out).__name__}: it takes out = rest(step) and returns an Out, such as '
+                   'replace(out, loss=out.loss+mine)')
+
 def chain(
     methods:Sequence[Method], # the outermost first
     end:Callable=run_model, # what the last `rest` is
 )->Callable: # `step -> Out`
-    "Fold a list of methods into one function"
-    for m in reversed(methods): end = partial(m.loss, rest=end)
+    "Fold a list of methods into one function, which raises `XltError` where a method returns no `Out`"
+    for m in reversed(methods): end = partial(_asked, m, rest=end)
     return end
 
 # %% ../../nbs/training/01_methods.ipynb #3f0129c2
