@@ -40,7 +40,8 @@ def status_rows(
     done, broken, queued = plan.done(), plan.broken(), {k for c in crews(plan.store).values() for k in c['keys']}
     def state(j):
         if j.key in done: return dict(state='done')
-        idle = dict(state='waits', why=f'{j.waits} names no data') if j.waits else dict(state='queued' if j.key in queued else 'to do', why=broken.get(j.key, ''))
+        to_do = dict(state='queued' if j.key in queued else 'to do', why=broken.get(j.key, ''))
+        idle = dict(state='waits', why=f'{j.waits} names no data') if j.waits else to_do
         why = why_failed(plan.store, j.key)
         return _running(plan.store, j) or (idle if why is None else dict(state='failed', why=why))
     row = lambda j: dict(arm=j.arm, seed=j.seed, key=j.key) | dict(state='', where='', since='', why='') | state(j)

@@ -70,7 +70,8 @@ def _run(methods, step):
         raise XltError('a method asks for gradients on the way, which reentrant checkpointing cannot give: '
                        "set gradient_checkpointing_kwargs=dict(use_reentrant=False)") from e
     if not methods or out.loss is None or not out.loss.ndim: return out
-    raise XltError(f'the loss of {" and ".join(type(m).__name__ for m in methods)} has the shape {[*out.loss.shape]}: take its mean, a scalar')
+    names = ' and '.join(type(m).__name__ for m in methods)
+    raise XltError(f'the loss of {names} has the shape {[*out.loss.shape]}: take its mean, a scalar')
 
 # %% ../../nbs/training/02_method_trainer.ipynb #3667fbe6
 class MethodTrainer(Trainer):
