@@ -56,7 +56,7 @@ def test_a_relabelled_language_tells_the_mirror_image(s):
     for lang in (0,1): assert encode_game(relabel(lex,lang,s), game, lang)==encode_game(lex, symmetries(6)[s][game], lang)
 
 @pytest.mark.parametrize('make,word', [
-    (lambda: make_lexicon(('atomik',)), "did you mean 'atomic'"), (lambda: make_lexicon(('atomic',), anchors=((5,(0,3)),)), 'only 1'),
+    (lambda: make_lexicon(('atomik',)), "did you mean 'atomic'"), (lambda: make_lexicon(('atomic',), anchors=((5,(0,3)),)), 'anchor group .0, 3. is 3: give an integer from 0 to 0'),
     (lambda: draw_anchors(60, n=6), 'ask for fewer'), (lambda: encode_game(make_lexicon(n=6), [14], 0), 'no word'), (lambda: decode_game(make_lexicon(n=6), [64], 0), 'does not continue'),
     (lambda: make_lexicon(n=5), 'choose a side')])
 def test_bad_input_names_the_remedy(make, word):

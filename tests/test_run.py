@@ -295,29 +295,3 @@ def test_a_page_during_whose_run_something_changed_is_run_again(page, monkeypatc
         return ''
     monkeypatch.setattr(mill, 'execute_page', change)
     assert [run(), run(), run()]==['ok', 'ok', 'cached']
-
-
-THREADS = '''
-import sys
-from xltnb.runs.experiments import Result, experiment, make_job
-from xltnb.runs.plan import Plan
-from xltnb.runs.run import run_plan
-from xltnb.records.store import Store
-
-@experiment('threads.count')
-def count(cfg, seed, ctx):
-    import torch
-    return Result(metrics={'threads': torch.get_num_threads()})
-
-plan = Plan('threads', 'smoke', [make_job('count', 'threads.count', {}, s, cost_s=1.) for s in range(3)], Store(sys.argv[1], committed=False))
-assert 'torch' not in sys.modules
-run_plan(plan, engine='inline', show=False)
-print({r.metrics['threads'] for rs in plan.records().values() for r in rs})
-'''
-
-
-def test_the_first_job_of_a_process_computes_as_the_others_do(tmp_path):
-    "On as many threads, so in the same order: torch is loaded by then or not"
-    env = {k: v for k, v in os.environ.items() if not k.endswith('_NUM_THREADS')} | dict(XLTNB_CACHE=str(tmp_path/'cache'))
-    out = subprocess.run([sys.executable, '-c', THREADS, str(tmp_path/'store')], env=env, capture_output=True, text=True, timeout=300, cwd=tmp_path)
-    assert out.stdout.strip() == '{1.0}', out.stdout+out.stderr

@@ -232,9 +232,10 @@ def run_job(
 
 # %% ../../nbs/runs/03_run.ipynb #f3c0b6dc
 def _hold_threads(threads):
-    "Hold torch to a number of threads inside the block; it is loaded here, so that the first job computes as the others do"
-    torch, stack = import_module('torch'), ExitStack()
-    if torch.get_num_threads()!=threads:
+    "Hold torch, where it is loaded, to a number of threads inside the block"
+    torch = sys.modules.get('torch')
+    stack = ExitStack()
+    if torch and torch.get_num_threads()!=threads:
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(threads)
     return stack
