@@ -120,7 +120,7 @@ def pages_are_made(study, *how):
     assert 'pages: 1 ok, 1 error' in out and 'page thirteen' in out, out
     [file] = (tmp/'pages').glob('far_fine-*.ipynb')
     page = json.loads(file.read_text(encoding='utf-8'))
-    said = ''.join(page['cells'][-1]['outputs'][0]['text'])
+    said = ''.join(page['cells'][-2]['outputs'][0]['text'])
     assert said.splitlines() == [str((k, r['metrics']['sum'])) for k, r in sorted(records(study).items())], said
     assert str(tmp/'store') in json.dumps(page) and 'index.html' in os.listdir(tmp/'pages')
     (tmp/'papers'/'far'/'far_wrong.ipynb').unlink()
