@@ -187,7 +187,7 @@ def test_what_no_machine_holds_is_refused_at_once(study, cluster, monkeypatch):
     from xltnb.core import XltError
     from xltnb.runs.progress import JobProgress
     from xltnb.runs.ray import RayPool
-    from xltnb.runs.run import Setup
+    from xltnb.runs.job import Setup
     from xltnb.runs import drive, experiments
     for k, v in study[1].items(): monkeypatch.setenv(k, v)
     jobs = experiments.jobs_for('far', 'paper')

@@ -96,7 +96,7 @@ def test_who_waits_too_long_is_paused(tmp_path):
 
 def test_a_job_whose_lock_cannot_be_written_fails_alone(tmp_path, monkeypatch):
     from xltnb.runs.experiments import EXPERIMENTS, Result, experiment, make_job
-    from xltnb.runs.run import Setup, run_job
+    from xltnb.runs.job import Setup, run_job
     experiment('healing.sum')(lambda cfg, seed, ctx: Result(metrics={}))
     try:
         job = make_job('a', 'healing.sum', {}, 0)

@@ -18,7 +18,7 @@ from xltnb.files import atomic_write
 from xltnb.verdicts import pages as mill
 from xltnb.core import XltError
 from xltnb.runs.experiments import EXPERIMENTS, Ctx, Paused, Result, experiment, make_job, tidy
-from xltnb.runs.run import Finished, Setup, _reset_peak, keep, run_job
+from xltnb.runs.job import Finished, Setup, _reset_peak, keep, run_job
 from xltnb.records.record import Record
 from xltnb.records.store import Store
 
@@ -233,7 +233,7 @@ def test_a_store_that_is_full_at_the_end_costs_nothing(trained, tmp_path, monkey
     "The checkpoint outlives the failure, and so do the seconds that it took"
     job, setup, seeds = trained
     def full(*a): raise XltError('could not write: No space left on device; free some space')
-    monkeypatch.setattr('xltnb.runs.run._NOTED_S', 0.)
+    monkeypatch.setattr('xltnb.runs.job._NOTED_S', 0.)
     with monkeypatch.context() as m:
         m.setattr('xltnb.records.store.write_new', full)
         out = run_job(job, setup, lambda *a: None)

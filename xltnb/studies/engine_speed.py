@@ -20,7 +20,8 @@ from ..runs.local import LocalPool
 from ..runs.naps import naps
 from ..runs.progress import JobProgress
 from ..runs.ray import RayPool
-from ..runs.run import Setup, inline
+from ..runs.job import Setup
+from ..runs.run import inline
 from ..runs.slurm import pull
 from .speed import alternate, figure, speed_figure
 
