@@ -128,7 +128,7 @@ def spoilt(folder, how):
 
 @pytest.mark.parametrize('how, says', [
     ('tokenizer', 'holds no tokenizer'), ('no padding', 'has no padding token: set tokenizer.pad_token'), ('pickle', r'as a pickle \(pytorch_model.bin\)'), ('empty', 'holds no config.json'),
-    ('gpt2', 'holds a gpt2 model, which is no encoder'), ('t5', 'holds a t5 model, which is no encoder'), ('vit', 'holds a vit model')])
+    ('gpt2', 'holds a gpt2 model, which is not read'), ('t5', 'holds a t5 model, which is not read'), ('vit', 'holds a vit model')])
 def test_what_is_no_encoder_is_told(encoder, tmp_path, how, says):
     shutil.copytree(encoder, tmp_path/'tiny')
     spoilt(tmp_path/'tiny', how)

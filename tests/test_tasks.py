@@ -654,6 +654,8 @@ def test_labels_that_are_spelled_in_two_ways():
     for a, b in (('2', '2.0'), ('Good', 'good'), ('\xe9', 'e\u0301'), ('so so', 'so  so'), ('a', 'a\u200b')):
         t, told = mine(en=dict(train=rows(a, b, 'x')))
         assert len(t.labels) == 3 and 'count as two: write them alike if they are one' in told[0] and told[0] in t.notes
+    assert any('SNLI writes it where annotators disagree' in x for x in mine(en=dict(train=rows('entailment', 'neutral', '-')))[1])
+    assert not mine(en=dict(train=rows('+', '-')))[1]
 
 
 def test_whole_floats_are_numbers_and_a_gap_is_none():

@@ -47,7 +47,7 @@ def _check_kind(home):
     if not isinstance(found, dict) or 'model_type' not in found: return
     kind = str(found['model_type'])
     if found.get('is_decoder') or found.get('is_encoder_decoder') or any(kind not in known for known in (MASKED, CLASSES, TAGS)):
-        raise XltError(f'{home} holds a {kind} model, which is no encoder of text: give a BERT, RoBERTa, XLM-R or the like')
+        raise XltError(f'{home} holds a {kind} model, which is not read: give an encoder of text, such as a BERT, RoBERTa or XLM-R')
 
 def _check_weights(home):
     "Raise `XltError` for weights that are pickles"

@@ -309,10 +309,11 @@ def _spelling(label):
     seen = ''.join(c for c in unicodedata.normalize('NFKC', label) if unicodedata.category(c)!='Cf')
     return ' '.join(seen.casefold().split())
 
-def _alike(labels): # yields findings
+def _odd_labels(labels): # yields findings
     seen = {}
     for x in labels:
         if (a := seen.setdefault(_spelling(x), x))!=x: yield f'the labels {a!r} and {x!r} count as two: write them alike if they are one'
+    if {'-','entailment'} <= {*labels}: yield "the label '-' counts as a class: SNLI writes it where annotators disagree, so leave these rows out"
 
 # %% ../../nbs/tasks/12_own.ipynb #0ee4ab2b
 def _names_in_order(labels):
@@ -360,7 +361,7 @@ def own_task(
     odd = check_data(name, kind, raw, source, files)
     read = labels or _labels_read(name, kind, raw, source)
     _check_known(raw, kind, read, '' if labels else f'{name}: labels are those of the training rows in {source}; ')
-    mended += _alike(read)
+    mended += _odd_labels(read)
     if mended: warnings.warn('; '.join(mended), stacklevel=2)
     tables = {l: DatasetDict({s: typed_rows(r, kind, read, f'{name}, {l}, {s}') for s,r in splits.items()}) for l,splits in raw.items()}
     return Task(name, kind, tables, read, source=source, licence=licence, notes=(*mended, *odd))
