@@ -313,7 +313,7 @@ def _odd_labels(labels): # yields findings
     seen = {}
     for x in labels:
         if (a := seen.setdefault(_spelling(x), x))!=x: yield f'the labels {a!r} and {x!r} count as two: write them alike if they are one'
-    if {'-','entailment'} <= {*labels}: yield "the label '-' counts as a class: SNLI writes it where annotators disagree, so leave these rows out"
+    if {'-','entailment'} <= {*labels}: yield "the label '-' counts as a class: SNLI writes it where annotators disagree, leave it out"
 
 # %% ../../nbs/tasks/12_own.ipynb #0ee4ab2b
 def _names_in_order(labels):
