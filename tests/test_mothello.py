@@ -4,6 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 from xltnb.othello.settings import LMCfg
 from xltnb.papers.mothello.approaches import WorldCfg
 from xltnb.papers.mothello.training import pretrain, pretrain_key
@@ -46,3 +49,19 @@ def test_keys_of_shipped_records_are_those_of_jobs():
     jobs = {j.key: j for j in jobs_for('mothello', 'laptop')}
     assert len(shipped) >= 46 and not shipped - set(jobs)
     assert {j.arm for k, j in jobs.items() if k in shipped} >= {'align-atomic-0', 'long-atomic-0', 'transfer4-naive'}
+
+
+@pytest.mark.parametrize('groups, verdict', [(4, 'held'), (20, 'did not hold')])
+def test_clusters_are_judged_with_and_without_a_pair_inside(groups, verdict):
+    "Four clusters of twenty languages, as printed, or none, as if the paper were wrong: both are settled by three runs"
+    from xltnb.papers.mothello.measures import clusters
+    from xltnb.records.published import load_paper
+    from xltnb.records.record import Record
+    from xltnb.verdicts.judge import judge
+    def run(seed):
+        rng = np.random.default_rng(seed)
+        same = np.equal.outer(np.arange(20) % groups, np.arange(20) % groups)
+        plain = np.where(same, .965, .58)+rng.uniform(-.02, .02, (20, 20))
+        return dict(m=Record('x', str(seed), {}, seed, clusters(plain, np.maximum(plain, .93))))
+    check = next(c for c in load_paper('mothello').claims['C5'].at('gpu') if 'inside' in c.effect)
+    assert judge(check, [run(s) for s in range(3)]).verdict == verdict

@@ -259,12 +259,15 @@ def test_what_judging_leaves_out_is_said(judged, change, n, verdict, says):
     assert (j.n, j.verdict) == (n, verdict) and j.note.startswith(says) and bool(j.note) == bool(says)
 
 
-@pytest.mark.parametrize('stands, verdict, says', [(None, 'held', 'the rule was written after a look, so a 97.5 % interval'),
+@pytest.mark.parametrize('stands, verdict, says', [(None, 'held', 'looked at once before, so a 97.5 % interval'),
     ('f'*16, 'not measured', 'the rule was changed after these runs')], ids=['none', 'another'])
 def test_a_rule_that_is_later_than_its_runs_says_so(judged, stands, verdict, says):
     rules = lambda r: {k: stands for k in r.provenance['rules'] if stands}
-    j = judged(lambda r: r.provenance.update(rules=rules(r)), looked={'laptop': ('2026-11-26: the rule was written after its runs',)})
+    j = judged(lambda r: r.provenance.update(rules=rules(r)), late={'laptop': '2026-11-26: the rule was written after its runs'})
     assert j.verdict == verdict and j.note.startswith(says)
+    seeds = {'laptop': ('2026-11-26: more seeds after a look at three',)} # says nothing of the rule
+    assert judged(lambda r: r.provenance.update(rules=rules(r)), looked=seeds).verdict == 'not measured'
+    assert '98.3 %' in judged(lambda r: None, looked=seeds, late={'laptop': '2026-11-26: late'}).note
 
 
 def test_an_interim_look_says_so(judged):

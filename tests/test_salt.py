@@ -278,6 +278,17 @@ def test_rows_take_as_many_updates(mlm, copies):
     assert {passes(r) for r in rows} == {study.cfg.fine.epochs*2*copies}
 
 
+def test_a_text_that_stands_twice_is_found_at_either_place(monkeypatch):
+    from xltnb.papers.salt import training
+    said = ['one', 'two', 'one', 'three']  # premises of XNLI stand in three rows each
+    rows = lambda lang: [dict(id=str(i), text=lang+x, label='yes') for i, x in enumerate(said)]
+    task = own_task('t', 'classify', dict(en=dict(train=rows(''), test=rows('')), de=dict(test=rows('de '))))
+    order = {x: i for i, x in enumerate(sorted({*said}))}
+    near = lambda model, tok, texts, prefix: torch.eye(3)[[order[t.removeprefix('de ')] for t in texts]]
+    monkeypatch.setattr(training, 'sentence_vectors', near)
+    assert training._retrieval(None, None, task) == 1
+
+
 @pytest.mark.parametrize('name,row', [('intent', 'english'), ('cldr', 'classic'), ('pair', 'salt')])
 def test_rows_that_wait_for_a_gpu_take_a_step(name, row, tmp_path):
     from dataclasses import replace

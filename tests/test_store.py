@@ -264,6 +264,15 @@ def test_a_heart_beats_on_when_the_folder_did_not_answer_once(tmp_path, monkeypa
         assert said and c.lock.stat().st_mtime>0
 
 
+def test_a_lock_that_cannot_be_read_when_it_is_given_back_does_not_stay(tmp_path, monkeypatch):
+    def stale(*a, **kw): raise OSError(116, 'Stale file handle')
+    mine = Lease(tmp_path/'k.lock').take()
+    with monkeypatch.context() as m:
+        m.setattr(Path, 'read_text', stale)
+        mine.release()
+    assert not mine.lock.exists() and Lease(mine.lock).take()
+
+
 def test_a_lock_that_cannot_be_read_at_the_moment_is_not_taken(tmp_path, monkeypatch):
     def stale(*a, **kw): raise OSError(116, 'Stale file handle')
     with Lease(tmp_path/'k.lock') as c, monkeypatch.context() as m:

@@ -131,14 +131,14 @@ def test_more_seeds_than_planned_are_a_second_look(planted_paper, monkeypatch):
     once = judge_plan(Plan('planted.C0', 'laptop', jobs, store)).rows[0]
     monkeypatch.setitem(PRESET_JOBS, 'planted', lambda preset, seeds: jobs[:2])
     twice = judge_plan(Plan('planted.C0', 'laptop', jobs, store, 3)).rows[0]
-    assert 'seeds were added after a look, so a 97.5 % interval' in twice['note'] and twice['low'] < once['low'] and 'planned, so' not in once['note']
+    assert 'looked at once before, so a 97.5 % interval' in twice['note'] and twice['low'] < once['low'] and 'planned, so' not in once['note']
 
 
 @pytest.mark.parametrize('looks,level', [(1, '97.5'), (2, '98.3')])
 def test_each_declared_look_takes_its_share_of_the_error(tmp_path, looks, level):
     days = tuple(f'2026-11-2{i}: more seeds' for i in range(looks))
     row, once = planted(tmp_path, (.1, .2, .3), looked={'laptop': days}), planted(tmp_path, (.1, .2, .3))
-    assert f'so a {level} % interval' in row['note'] and row['low'] < once['low']
+    assert f'so a {level} % interval' in row['note'] and row['low'] < once['low'] and row['looked'] == [*days] and not once['looked']
     with pytest.raises(XltError, match='has no day'): Claim('p.C1', 'made up', 'nowhere', looked={'laptop': ('more seeds',)})
 
 

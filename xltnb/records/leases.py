@@ -149,7 +149,9 @@ class Lease:
         "Remove drafts of the lock that killed processes left; who holds the lease may, since a draft that lives has lost"
         for old in self.lock.parent.glob(f'.{self.lock.name}.*.tmp'): old.unlink(missing_ok=True)
 
-    def _mine(self): return _owner(self.lock).get('token')==self.token
+    def _mine(self): # while our heart beats nobody can take the lock, so one that cannot be read now is ours
+        owner = _owner(self.lock)
+        return owner.get('token')==self.token or owner.get('host')=='?'
 
     def release(self):
         "Give the lease back"

@@ -157,11 +157,12 @@ class Claim:
     notes:dict[str,str] = field(default_factory=dict) # preset -> what limits it, or what should be known
     formerly:dict[str,tuple[str,...]] = field(default_factory=dict) # preset -> `hash_at` of its earlier rules, whose runs still count
     changed:dict[str,str] = field(default_factory=dict) # preset -> '2026-11-22: what was changed, and why'
-    looked:dict[str,tuple[str,...]] = field(default_factory=dict) # preset -> for each look '2026-11-24: what got seeds or a rule after it'
+    looked:dict[str,tuple[str,...]] = field(default_factory=dict) # preset -> for each look '2026-11-24: what got seeds after it'
+    late:dict[str,str] = field(default_factory=dict) # preset -> '2026-11-26: why its rule was written after its runs', which is a look, too
 
     def __post_init__(self):
         object.__setattr__(self, 'checks', tuple(c for check in self.checks for c in check.spread()))
-        for f in ('notes','formerly','changed','looked'):
+        for f in ('notes','formerly','changed','looked','late'):
             for p in getattr(self, f):
                 with about(f): check_name(p, PRESETS, 'preset')
         with about('rank'): check_name(self.rank, RANKS, 'rank')
@@ -170,7 +171,13 @@ class Claim:
         with about('smallest'): check_number(self.smallest, 'the smallest effect of interest', 0)
         if self.smallest: _check_changes({}, dict(smallest=self.smallest_since))
         _check_changes(self.formerly, self.changed)
-        for says in self.looked.values(): _check_changes({}, dict(enumerate(says)))
+        for says in (self.late, *(dict(enumerate(x)) for x in self.looked.values())): _check_changes({}, says)
+
+    def looks(self,
+        preset:str, # one of `PRESETS`
+    )->tuple: # of texts that begin with a day
+        "List what was decided after a look at a preset's runs: seeds that were added, a rule that was written"
+        return (*self.looked.get(preset, ()), *filter(None, [self.late.get(preset)]))
 
     def at(self,
         preset:str, # one of `PRESETS`

@@ -80,7 +80,7 @@ def _claim_row(claim, plan, checks, get=None):
     keys,changed = sorted({key for _,x in checks for key in x.keys}), claim.changed.get(preset, '')
     late = join_notes(_stated(claim, plan, checks, get), changed and f'rule changed on {changed}')
     note = join_notes(claim.notes.get(preset, ''), _claim_note(checks, j, need), late)
-    return row | dict(keys=keys, note=note, changed=changed, checks=[_check_row(*x) for x in checks])
+    return row | dict(keys=keys, note=note, changed=changed, looked=[*claim.looks(preset)], checks=[_check_row(*x) for x in checks])
 
 # %% ../../nbs/verdicts/02_claims.ipynb #a4985769
 def numbers_html(

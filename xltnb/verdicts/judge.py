@@ -161,7 +161,7 @@ def _stood(claim, preset, runs):
 
 def _stale(claim, preset, stood):
     "Was the claim's rule changed after these runs, or written after the last of the arms it compares, without a word about it?"
-    allowed,told = whole_claim(claim).allowed(preset), preset in claim.looked
+    allowed,told = whole_claim(claim).allowed(preset), preset in claim.late
     return any(rules=={None} and not told or not rules-{None}<=allowed for rules in stood)
 
 # %% ../../nbs/verdicts/01_judge.ipynb #418b39e3
@@ -205,7 +205,7 @@ def _planned_jobs(make, preset): return make(preset, None)
 
 def _looks(claim, check, plan):
     "How often the runs of a check were looked at: once more for each look that the claim declares, and for seeds beyond the plan"
-    told = 1+len(claim.looked.get(plan.preset, ()))
+    told = 1+len(claim.looks(plan.preset))
     if not plan.seeds: return told
     own = _planned_jobs(load_jobs(plan.target.partition('.')[0]), plan.preset)
     return told+(planned_seeds(check, plan.jobs)>planned_seeds(check, own))
@@ -220,14 +220,18 @@ def error_of(
 
 
 # %% ../../nbs/verdicts/01_judge.ipynb #1b37b1bd
+def _looked(error):
+    "How often runs had been looked at before, in words"
+    looks = round(.05/error)-1
+    return f"looked at {('once','twice')[looks-1] if looks<3 else f'{looks} times'} before, so a {100-100*error:.3g} % interval"
+
 def _judge_check(claim, check, plan, get):
     "One check of a claim, with notes on what was left out"
     found,error = paired_runs(check, plan.jobs, get), error_of(claim, check, plan)
     runs,count = [r for r in found if _same_data(r)], len(claim.at(plan.preset))
     fixed,stood = not drawn_jobs(check, plan.jobs), _stood(claim, plan.preset, runs)
     j = _left_out(check, plan.jobs, found, runs, _among(count, check, runs, fixed, claim.smallest, error))
-    late = 'the rule was written' if {None} in stood else 'seeds were added'
-    if error<.05: j = replace(j, note=join_notes(f'{late} after a look, so a {100-100*error:.3g} % interval', j.note))
+    if error<.05: j = replace(j, note=join_notes(_looked(error), j.note))
     if _stale(claim, plan.preset, stood): j = replace(j, verdict=UNMEASURED, note=f'the rule was changed after these runs; {_AGAIN}')
     return _needs(j, check, count, claim.smallest, error)
 

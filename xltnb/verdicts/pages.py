@@ -160,10 +160,10 @@ def _marked(mark):
     except (OSError, ValueError, AttributeError): return None
 
 # %% ../../nbs/verdicts/08_pages.ipynb #50aa77b4
-def _sign(file, params):
+def _sign(file, params, by):
     "Say at the end of an executed page which code ran it, when and with which parameters"
     import nbformat
-    nb, by = nbformat.read(file, 4), provenance('cpu')
+    nb = nbformat.read(file, 4)
     at = f", commit {by['commit'][:8]}{' with changes'*by['dirty']}" if by['commit'] else ''
     given = ', '.join(f'`{k}={v!r}`' for k,v in params.items()) or 'its own parameters'
     nb.metadata['xltnb'] = by | dict(parameters=params)
@@ -178,10 +178,11 @@ def execute_page(
 )->str: # the error's text, or ''
     "Run a notebook; one that ends says what ran it, in its last cell and in its metadata"
     import papermill as pm
+    by = provenance('cpu')
     try: pm.execute_notebook(str(nb), str(tmp), parameters=params, progress_bar=False, execution_timeout=timeout,
                                cwd=str(Path(nb).parent), extra_arguments=['--IPKernelApp.log_level=CRITICAL'])
     except Exception as e: return f'{type(e).__name__}: {str(e)[-2000:]}' # a time-out and a dead kernel are not papermill's own errors
-    _sign(tmp, params)
+    _sign(tmp, params, by)
     return ''
 
 # %% ../../nbs/verdicts/08_pages.ipynb #3b5fe5b6

@@ -78,12 +78,15 @@ def _pair_metrics(al, layer, count):
 def clusters(
     plain:np.ndarray, # [I,J] accuracies
     best:np.ndarray, # [I,J] accuracies under the best symmetry
-)->dict: # cluster count, and mean scores; `inside` or `outside` is left out where no pair lies there
+)->dict: # cluster count, mean scores, and two gains; `inside` or `outside` is left out where no pair lies there
     "Cluster the languages that align outright, as `cluster_labels` does, and score pairs inside a cluster and between two"
     label,off = cluster_labels(plain), ~np.eye(len(plain),dtype=bool)
     same = np.equal.outer(label,label)
     parts = dict(inside=(plain, same&off), outside=(plain, ~same), outside_sym=(best, ~same))
     res = {k: _mean(x[pairs]) for k,(x,pairs) in parts.items() if pairs.any()}
+    some = np.add.outer(np.arange(len(plain)), np.arange(len(plain)))==1 # languages 0 and 1 stand for the pairs that a gain lacks
+    near,far = same&off if 'inside' in res else some, ~same if 'outside' in res else some
+    res |= dict(inside_gain=_mean(plain[near])-_mean(plain[far]), outside_gain=_mean((best-plain)[far]))
     whole = dict(diagonal=_mean(np.diag(plain)), off_sym=_mean(best[off]), off_plain=_mean(plain[off]))
     return dict(cluster_count=len(set(label))) | res | whole
 

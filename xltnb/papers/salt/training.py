@@ -70,12 +70,13 @@ def _retrieval(model, tokenizer, task, limit=150):
     "Fraction of test texts (first of a pair) whose nearest source text is their translation, mean over languages; NaN where texts differ"
     source = spread(task.rows(task.source, 'test'), limit)
     near = partial(sentence_vectors, model, tokenizer, prefix='')
-    pool,number = near(list(source['text'])), {k: i for i,k in enumerate(source['id'])}
+    texts,said = list(source['text']), dict(zip(source['id'], source['text']))
+    pool = near(texts)
     def of(lang):
-        rows = [(number[k],t) for k,t in zip(task.rows(lang,'test')['id'], task.rows(lang,'test')['text']) if k in number]
+        rows = [(said[k],t) for k,t in zip(task.rows(lang,'test')['id'], task.rows(lang,'test')['text']) if k in said]
         if not rows: return np.nan # texts of its own
         found = (near([t for _,t in rows])@pool.T).argmax(1)
-        return (found.numpy()==np.array([n for n,_ in rows])).mean()
+        return np.mean([texts[i]==own for i,(own,_) in zip(found, rows)]) # a text may stand there twice
     return float(np.mean([of(l) for l in task.targets]))
 
 # %% ../../../nbs/papers/salt/07_training.ipynb #3f6cc928
