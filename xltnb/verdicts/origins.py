@@ -44,9 +44,8 @@ def _claim(row, runs):
     checks = said['checks'] or dict(rows=[])
     line = lambda c: [f'<code>{escape(c[0])}</code>', escape(c[1]), escape(c[2]), escape(c[3]), escape(c[4]['verdict'])]
     table = _grid(['effect', 'rule', 'value (95 % interval)', 'each seed', 'verdict'], map(line, checks['rows'])) if checks['rows'] else ''
-    arms = ', '.join(f'`{k}` is `{v}`' for k,v in said['arms'])
     return '\n\n'.join(filter(None, [f"### {said['name']} {{#{said['name']}}}", escape(sentence(row)), _shown_on(row['claim']),
-        f"```sh\n{said['command']}\n```", arms, table, _keys(row['keys'], runs)]))
+        f"```sh\n{said['command']}\n```", table, _keys(row['keys'], runs)]))
 
 # %% ../../nbs/verdicts/10_origins.ipynb #56210f92
 def _item(paper, name, about, cells, runs, preset):

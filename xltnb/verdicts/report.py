@@ -23,7 +23,7 @@ from ..still.still import IN_DARK_JS, alt_text, still
 from .figures import VERDICT_LOOK, claims_fig
 from .compare import compare_plan
 from .claims import judge_plan
-from .words import claimed, interval, number
+from .words import claimed, interval, number, spelled
 from ..records.presets import PRESETS
 from ..records.published import load_paper
 from ..records.record import Record
@@ -44,15 +44,8 @@ def _checks(checks):
     head = ['effect','rule','#value (95 % interval)','#each seed','verdict','why this line']
     seeds = lambda c: ', '.join(map(number, c['seeds'])) or '–'
     rule = lambda c: f"{c['rule']} {number(c['margin'], 2)}"
-    line = lambda c: [c['effect'], rule(c), interval(c, 'value'), seeds(c), dict(verdict=c['verdict']), c['why']]
+    line = lambda c: [spelled(c['effect'], c['arms']), rule(c), interval(c, 'value'), seeds(c), dict(verdict=c['verdict']), c['why']]
     return dict(head=head, rows=[line(c) for c in checks]) if checks else None
-
-# %% ../../nbs/verdicts/06_report.ipynb #f0988f25
-def _arms(row):
-    "Which arm each short name of the effects stands for"
-    paper,_,item = row['claim'].partition('.')
-    claim = load_paper(paper).claims.get(item)
-    return list({k: v for x in (claim.at(row['preset']) if claim else ()) for k,v in x.arms.items()}.items())
 
 # %% ../../nbs/verdicts/06_report.ipynb #f3ddae90
 def _files(keys, runs):
@@ -73,7 +66,7 @@ def claim_values(
     words = dict(name=name, added=row.get('rank')=='ours', small=_small(row), paper_prints=prints)
     between = '' if low=='–' else f'{low} to {high}'
     ours = dict(ours=number(row['effect']), between=between, claimed=claimed(row), n=row['n'], verdict=row['verdict'])
-    origin = dict(command=f"xltnb run {row['claim']} --preset {row['preset']}", arms=_arms(row), checks=_checks(row.get('checks')))
+    origin = dict(command=f"xltnb run {row['claim']} --preset {row['preset']}", checks=_checks(row.get('checks')))
     return dict(claim=row['claim'], text=row['text'], why=row.get('why',''), keys=_files(row['keys'], runs)) | words | ours | origin
 
 # %% ../../nbs/verdicts/06_report.ipynb #2952542a
