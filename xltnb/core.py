@@ -309,6 +309,14 @@ def table_html(
     "Write the HTML of a styled table, its ids a hash of its content"
     return styler.set_uuid(stable_hash(styler.data.to_csv(), 8)).to_html()
 
+def grid_html(
+    head, # names of the columns
+    rows, # of cells, as text that was escaped before
+)->str:
+    "Write a plain table"
+    line = lambda tag, row: f'<tr>{"".join(f"<{tag}>{x}</{tag}>" for x in row)}</tr>'
+    return f'<table><thead>{line("th", head)}</thead><tbody>{"".join(line("td", r) for r in rows)}</tbody></table>'
+
 # %% ../nbs/00_core.ipynb #bc709a2a
 def seed_for(
     *axes, # what distinguishes this draw: 'model', 3, 'init', ...

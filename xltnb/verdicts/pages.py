@@ -22,7 +22,7 @@ from uuid import uuid4
 
 from tqdm import tqdm
 
-from ..core import XltError, check_name, nearest, stable_hash
+from ..core import XltError, check_name, grid_html, nearest, stable_hash
 from ..files import atomic_write, own_path, package_data, project_root, typed_path
 from ..records.leases import alive
 from ..records.presets import PRESETS
@@ -282,13 +282,11 @@ def write_index(
 )->Path: # its index.html
     "Write a page that links the executed notebooks of this folder, and says of each how it ended"
     folder = own_path(out, 'out')
-    cell = lambda x: f'<td>{x}</td>'
     link = lambda r: f'<a href="{escape(Path(r.out).name)}">{escape(Path(r.out).name)}</a>' if Path(r.out).parent==folder else escape(r.out)
     values = lambda r: escape(', '.join(f'{k}={v}' for k,v in r.params.items()))
     cells = lambda r: (link(r), r.status, values(r), r.seconds or '', escape(r.error[-300:]))
-    rows = ''.join(f'<tr>{"".join(map(cell, cells(r)))}</tr>' for r in runs)
-    head = ''.join(f'<th>{h}</th>' for h in ('page','how it ended','parameters','seconds','error'))
+    table = grid_html(('page','how it ended','parameters','seconds','error'), map(cells, runs))
     style = 'body{font-family:system-ui,sans-serif;margin:2em}td,th{text-align:left;padding:.2em .8em}'
     html = (f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Executed pages</title><style>{style}</style>'
-            f'<h1>Executed pages</h1><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></html>')
+            f'<h1>Executed pages</h1>{table}</html>')
     return atomic_write(folder/'index.html', html)
