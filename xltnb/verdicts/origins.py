@@ -8,6 +8,8 @@ __all__ = ['origins']
 # %% ../../nbs/verdicts/10_origins.ipynb #877c79d6
 from html import escape
 
+from fastcore.basics import groupby
+
 from ..core import grid_html
 from ..records.published import load_paper
 from ..records.record import Record
@@ -22,11 +24,10 @@ def _keys(
     runs:dict[str,Record], # key -> record
 )->str: # HTML
     "List records by arm, one link a seed"
-    arms = {}
-    for k in keys:
-        if k in runs: arms.setdefault(runs[k].arm, []).append((runs[k].seed, k))
-    link = lambda seed, key: f'<a href="#{key}" title="{key}">seed {seed}</a>'
-    lines = [f'<li><code>{escape(a)}</code>: {", ".join(link(*s) for s in sorted(found))}</li>' for a,found in arms.items()]
+    arms = groupby((runs[k] for k in keys if k in runs), 'arm')
+    link = lambda r: f'<a href="#{r.key}" title="{r.key}">seed {r.seed}</a>'
+    order = lambda rs: sorted(rs, key=lambda r: (r.seed, r.key))
+    lines = [f'<li><code>{escape(a)}</code>: {", ".join(map(link, order(rs)))}</li>' for a,rs in arms.items()]
     return f'<ul class="keys">{"".join(lines)}</ul>' if lines else '<p>no records yet</p>'
 
 # %% ../../nbs/verdicts/10_origins.ipynb #bb3bb658
@@ -67,8 +68,7 @@ def origins(
 )->str: # Markdown with HTML in it
     "Write the page that says where each number of a paper comes from"
     paper,preset,runs = s.plan.target,s.plan.preset,{r.key: r for r in s.runs}
-    cells,tables = {},load_paper(paper).tables
-    for c in s.cells().rows: cells.setdefault(c['cell'].split('.')[1], []).append(c)
+    cells,tables = groupby(s.cells().rows, lambda c: c['cell'].split('.')[1]), load_paper(paper).tables
     items = [_item(paper, k, t.caption, cells.get(k, []), runs, preset) for k,t in tables.items()]
     table = grid_html(['record', 'arm', 'seed', 'made', 'seconds', 'again'], [_run(paper, preset, r) for r in runs.values()])
     return '\n\n'.join([f'# {name or paper}, records',

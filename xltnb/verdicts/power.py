@@ -10,6 +10,8 @@ from functools import cache
 from math import isfinite, isnan, nan
 from statistics import median, stdev
 
+from fastcore.basics import groupby
+
 from ..records.presets import PRESETS
 from ..records.published import load_paper
 from ..records.rules import evaluate
@@ -108,8 +110,7 @@ def decide_text(
 )->str: # one sentence
     "Say how many claims that are not settled seeds would settle, and what all of them cost together"
     if not rows: return f'{plan.target} at {plan.preset}: {_settled(plan)}'
-    by = {}
-    for r in rows: by.setdefault(r['claim'], []).append(r)
+    by = groupby(rows, lambda r: r['claim'])
     easy = {k: rs for k,rs in by.items() if all(r['seeds'] and not r['rows'] for r in rs)}
     more = {}
     for r in (r for rs in easy.values() for r in rs): more |= {a: max(r['more'], more.get(a,0)) for a in r['arms']}

@@ -12,6 +12,7 @@ from html import escape
 from pathlib import Path
 
 import plotly.io as pio
+from fastcore.basics import groupby
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
@@ -69,13 +70,6 @@ def claim_values(
     origin = dict(command=f"xltnb run {row['claim']} --preset {row['preset']}", checks=_checks(row.get('checks')))
     return dict(claim=row['claim'], text=row['text'], why=row.get('why',''), keys=_files(row['keys'], runs)) | words | ours | origin
 
-# %% ../../nbs/verdicts/06_report.ipynb #2952542a
-def _by_table(rows):
-    "Rows of `compare` by table"
-    out = {}
-    for r in rows: out.setdefault(r['cell'].split('.')[1], []).append(r)
-    return out
-
 # %% ../../nbs/verdicts/06_report.ipynb #c8394182
 def _table_values(
     paper:str, # name of a paper
@@ -87,7 +81,7 @@ def _table_values(
     head,out = ['cell','#paper','source','#pinned','#ours (95 % interval)','#n','verdict'], []
     ours = lambda r: [number(r['pinned']), interval(r, 'now'), r['n'], dict(verdict=r['verdict'])]
     what = lambda r: [r['cell'].split('.', 2)[-1], r['paper'], r['source'], *ours(r)]
-    for k,rs in _by_table(rows).items():
+    for k,rs in groupby(rows, lambda r: r['cell'].split('.')[1]).items():
         about,ran = load_paper(paper).tables.get(k),[r for r in rs if r['n']]
         keys = list(dict.fromkeys(key for r in rs for key in r['keys']))
         each = [[r['cell'], dict(code=' '.join(r['keys']))] for r in rs if r['keys']]
