@@ -281,16 +281,6 @@ def split_target(
     paper,_,item = target.partition('.')
     return check_name(paper, papers(), 'paper'), item_name(item)
 
-# %% ../../nbs/runs/00_experiments.ipynb #80990878
-def _target_arms(
-    target:str, # 'mothello.T1', 'mothello.C3', ...
-    preset:str, # claims can name other arms at another preset
-)->set[str]|None: # arms that the target's numbers come from; None for a whole paper
-    "Look up the arms that a table, a figure or a claim refers to in the published file"
-    paper,item = split_target(target)
-    if not item: return None
-    return load_paper(paper).arms(item, preset)
-
 # %% ../../nbs/runs/00_experiments.ipynb #e9f88953
 def check_seeds(
     seeds:int, # repeats that were asked for
@@ -308,6 +298,6 @@ def jobs_for(
     "List what has to run for `target`"
     check_name(preset, PRESETS, 'preset')
     if seeds is not None: check_seeds(seeds)
-    paper,_ = split_target(target)
-    arms = _target_arms(target, preset)
+    paper,item = split_target(target)
+    arms = load_paper(paper).arms(item, preset) if item else None
     return [j for j in load_jobs(paper)(preset, seeds) if arms is None or j.arm in arms]
