@@ -18,7 +18,7 @@ import shutil
 import stat
 from collections import Counter
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -95,6 +95,16 @@ def sha256_of(
     "Compute the SHA-256 of some bytes or of a whole file"
     if isinstance(data, bytes): return hashlib.sha256(data).hexdigest()
     with open(data, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
+
+@lru_cache(2**12)
+def _sha256_of(path, size, mtime_ns, inode): return sha256_of(path)
+
+def sha256_once(
+    path:Path, # a file
+)->str: # 64 hex digits
+    "Compute the SHA-256 of a file, once a process as long as it is not touched"
+    st = path.stat()
+    return _sha256_of(path, st.st_size, st.st_mtime_ns, st.st_ino)
 
 # %% ../nbs/01_files.ipynb #d0634aed
 def read_xz(
