@@ -10,10 +10,12 @@ import io
 import os
 import signal
 import time
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from threading import Thread
+
+from fastcore.xtras import modified_env
 
 from .drive import drive, needs_of
 from .experiments import Job
@@ -63,20 +65,12 @@ def worker_vars(
     "List the variables that hold libraries to `n` threads, read when one is imported, and keep freed memory unless the user says otherwise"
     return {k: str(n) for k in _THREAD_VARS} | {k: os.environ.get(k, v) for k,v in _HEAP_VARS.items()}
 
-@contextmanager
 def child_env(
     threads:int, # of each process
     gpu:str='', # name of the only GPU that they see; '': what this process sees
 ): # context manager
     "Give the processes that a block starts `worker_vars`, and their GPU"
-    new = worker_vars(threads) | ({'CUDA_VISIBLE_DEVICES': gpu} if gpu else {})
-    old = {k: os.environ.get(k) for k in new}
-    os.environ.update(new)
-    try: yield
-    finally:
-        for k,v in old.items():
-            if v is None: del os.environ[k]
-            else: os.environ[k] = v
+    return modified_env(**worker_vars(threads), **(dict(CUDA_VISIBLE_DEVICES=gpu) if gpu else {}))
 
 # %% ../../nbs/runs/06_local.ipynb #969e90cc
 class Worker:
