@@ -16,6 +16,7 @@ from functools import cached_property
 from importlib import import_module
 from math import inf
 from pathlib import Path
+from pkgutil import resolve_name
 from shutil import rmtree
 
 from ..core import XltError, check_name, check_number, from_dict, plain, stable_hash, to_dict
@@ -185,12 +186,7 @@ def experiment(
     def deco(fn):
         EXPERIMENTS[name] = _Experiment(name, version, cfg, fn, fixed, waits, needs, inputs, ranks)
         return fn
-    return deco(_later(where)) if where else deco
-
-def _later(where):
-    "Make a function that is imported when it is called"
-    module,_,name = where.partition(':')
-    return lambda cfg, seed, ctx: getattr(import_module(module), name)(cfg, seed, ctx)
+    return deco(lambda cfg, seed, ctx: resolve_name(where)(cfg, seed, ctx)) if where else deco
 
 # %% ../../nbs/runs/00_experiments.ipynb #dfac04fb
 PRESET_JOBS = {}
