@@ -67,12 +67,11 @@ def check_values(
 def near_names(
     name:str, # what was typed
     options, # the names that exist
-    many:int=5, # how many to offer
-)->list[str]: # the closest first
+)->list[str]: # five, the closest first
     "Find the names that somebody may have meant"
     parts = {o: [o, *o.split('_')] for o in options}
     like = {o: max(SequenceMatcher(None, name.lower(), p.lower()).ratio() for p in ps) for o,ps in parts.items()}
-    return sorted(like, key=lambda o: (-like[o], o))[:many]
+    return sorted(like, key=lambda o: (-like[o], o))[:5]
 
 def find_page(
     name:str|Path, # 'mothello_tab1', or a path
@@ -174,13 +173,12 @@ def execute_page(
     nb:Path, # a notebook
     tmp:Path, # the executed one
     params:dict, # its parameters
-    timeout:int|None=None, # seconds a cell may take
 )->str: # the error's text, or ''
     "Run a notebook; one that ends says what ran it, in its last cell and in its metadata"
     import papermill as pm
-    try: pm.execute_notebook(str(nb), str(tmp), parameters=params, progress_bar=False, execution_timeout=timeout,
+    try: pm.execute_notebook(str(nb), str(tmp), parameters=params, progress_bar=False,
                                cwd=str(Path(nb).parent), extra_arguments=['--IPKernelApp.log_level=CRITICAL'])
-    except Exception as e: return f'{type(e).__name__}: {str(e)[-2000:]}' # a time-out and a dead kernel are not papermill's own errors
+    except Exception as e: return f'{type(e).__name__}: {str(e)[-2000:]}' # a dead kernel is not papermill's own errors
     _sign(tmp, params)
     return ''
 
@@ -203,7 +201,6 @@ def run_page(
     nb:str|Path, # a page: its name or its path
     params:dict|None=None, # other values for its parameters
     out:str|Path='results/pages', # folder for the executed page; see `own_path`
-    timeout:int|None=None, # seconds a cell may take
     force:bool=False, # run even if nothing has changed since the last run
 )->PageRun: # how it ended
     "Run a page with parameters: checked first, written whole, skipped when nothing changed"
@@ -217,7 +214,7 @@ def run_page(
     _clear_partial(dst.parent)
     state, start = page_state(nb, params, spec), time.monotonic()
     if not force and dst.exists() and _marked(mark)==state: return PageRun('cached', str(dst), params)
-    err = execute_page(nb, tmp, params, timeout)
+    err = execute_page(nb, tmp, params)
     final = dst.with_suffix('.failed.ipynb') if err else dst
     if not err: mark.unlink(missing_ok=True)
     if tmp.exists(): os.replace(tmp, final)
