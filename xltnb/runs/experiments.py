@@ -77,7 +77,7 @@ class Result:
     source:str = '' # language of the labelled data, '' where there is none
 
 # %% ../../nbs/runs/00_experiments.ipynb #befbfe09
-def _no_report(
+def no_report(
     fraction:float, # share of the job that is done
     note:str='', # a few words
 ):
@@ -100,7 +100,7 @@ class Ctx:
     "What an experiment may use besides its config"
     cache:Path = field(default_factory=cache_dir) # folder for checkpoints, shared by all jobs
     device:str = 'cpu' # 'cpu' or 'cuda'
-    report:Callable = _no_report # report(fraction done, note)
+    report:Callable = no_report # report(fraction done, note)
     deadline:float = inf # `time.time()` at which to save and raise `Paused`
     inputs:dict = field(default_factory=dict) # fingerprints of what goes into the job
     carry:dict = field(default_factory=dict) # files that came with the job: path -> text

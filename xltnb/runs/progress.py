@@ -9,6 +9,7 @@ __all__ = ['Outcome', 'JobProgress']
 import math
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from fastcore.basics import patch
 from threading import RLock
@@ -41,6 +42,18 @@ class JobProgress:
         self.bar = tqdm(total=sum(map(_weight, jobs)), disable=not show, file=sys.stdout, mininterval=every, miniters=0, smoothing=0,
                         dynamic_ncols=True, bar_format=form, desc=f'0/{len(jobs)} jobs')
         self.draw()
+
+def seldom(
+    told:Callable, # called as told(fraction, note)
+    every:float, # seconds between two calls, at least
+)->Callable: # a `report`
+    "Pass on at most one report in a while: a job may report each update"
+    last = [0.]
+    def report(fraction, note=''):
+        if time.monotonic()-last[0]<every: return
+        last[0] = time.monotonic()
+        told(float(fraction), str(note))
+    return report
 
 def _weight(job): return max(job.cost_s, 1e-3)
 
