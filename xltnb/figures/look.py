@@ -15,6 +15,7 @@ from functools import wraps
 import numpy as np
 import plotly.graph_objects as go
 import plotly.io as pio
+from fastcore.basics import groupby
 from IPython.display import Markdown, display
 from plotly.io.base_renderers import ExternalRenderer
 from plotly.subplots import make_subplots

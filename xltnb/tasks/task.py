@@ -152,15 +152,11 @@ def id_order(
     return hashlib.blake2b(str(item).encode(), digest_size=8).digest()
 
 # %% ../../nbs/tasks/02_task.ipynb #9f6e4aec
-def drawn_places(
-    ids, # of rows
-    n:int, # how many to draw
-    turn:int=0, # other ones each turn
-)->list[int]: # ascending
-    "Draw places in the order of `id_order`, which has nothing to do with that of the rows"
-    ids = list(ids)
+def _turn(rows, n, turn):
+    "The rows whose places in the order of `id_order` are this turn's"
+    ids = list(rows['id'])
     order = sorted(range(len(ids)), key=lambda i: id_order(ids[i]))
-    return sorted(order[turn*n:(turn+1)*n])
+    return rows.select(sorted(order[turn*n:(turn+1)*n]))
 
 @patch
 def turned(self:Task,
@@ -172,10 +168,7 @@ def turned(self:Task,
     few = min((splits['test'].num_rows, l) for l,splits in self.data.items() if 'test' in splits)
     if few[0]<(turn+1)*n:
         raise XltError(f'{turn+1} turns of {n} rows of {self.name} wanted, and {few[1]} test has {few[0]}: take fewer rows or seeds')
-    def part(splits):
-        if 'test' not in splits: return splits
-        test = splits['test']
-        return DatasetDict({**splits, 'test': test.select(drawn_places(test['id'], n, turn))})
+    part = lambda splits: DatasetDict({**splits, 'test': _turn(splits['test'], n, turn)}) if 'test' in splits else splits
     return replace(self, data={l: part(splits) for l,splits in self.data.items()})
 
 

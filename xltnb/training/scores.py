@@ -22,7 +22,7 @@ from torch import nn
 from ..core import XltError, check_name, check_number, table_html
 from ..files import json_of, package_data, read_text
 from ..models.heads import evaluating
-from ..tasks.task import Task, drawn_places, id_order
+from ..tasks.task import Task, id_order
 from .features import by_length, decode, make_features, pad_batch
 from .foretell import bar, check_len, check_positions
 
@@ -83,7 +83,8 @@ def spread(
     "Draw a part of a split that has nothing to do with its order"
     check_number(n or 0, 'limit', 0, whole=True)
     if not n or n>=len(rows): return rows
-    return rows.select(drawn_places(rows['id'], n))
+    ids = rows['id']
+    return rows.select(sorted(sorted(range(len(ids)), key=lambda i: id_order(ids[i]))[:n]))
 
 # %% ../../nbs/training/08_scores.ipynb #ed95b52e
 def _html(what, table):
