@@ -222,6 +222,20 @@ def test_one_claim_tells_its_whole_story(study):
     assert 'each seed:' in text and 'why this line:' in text and 'mothello.transfer/' in text and 'XLTNB_FRESH=1 xltnb run mothello.C7' in text
 
 
+def test_more_seeds_than_the_preset_plans_are_judged_where_they_are_asked_for(study):
+    few, more = (json.loads(xltnb(study, 'claims', 'mothello.C2', '--preset', 'laptop', '--json', *n)[0])[0] for n in ((), ('--seeds', '2')))
+    assert (few['n'], more['n']) == (5, 2)
+    assert {r['n'] for r in json.loads(xltnb(study, 'compare', 'mothello.C2', '--preset', 'laptop', '--json', '--seeds', '2')[0])} == {2}
+
+
+def test_a_second_checkout_is_named(study):
+    second = study[0]/'second'
+    for d in ('xltnb', 'nbs'): (second/d).mkdir(parents=True)
+    for f in ('settings.ini', 'pyproject.toml', 'xltnb/__init__.py'): (second/f).write_bytes((ROOT/f).read_bytes())
+    said = xltnb((second, study[1]), 'list')[1]
+    assert f'the code is that of {ROOT}, records and pages are those of {second}' in said and not xltnb(study, 'list')[1]
+
+
 def test_what_a_preset_does_not_have_is_not_left_to_do(study):
     text = xltnb(study, 'claims', 'baselines', '--preset', 'smoke', '--check', '--store', str(study[0]/'empty'))[0]
     assert 'not at smoke' in text and 'to run' not in text

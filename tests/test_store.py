@@ -93,7 +93,7 @@ def test_items_round_trip(xs):
 
 
 @given(st.lists(st.integers(-30000, 30000), min_size=1, max_size=50))
-def test_whole_items_are_exact(xs): assert unpack_items(pack_items(xs))==xs
+def test_whole_items_are_exact(xs): assert unpack_items(pack_items(xs)).tolist()==xs
 
 
 @settings(max_examples=40)

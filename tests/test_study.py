@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import nbformat
 import pytest
@@ -15,6 +16,7 @@ from xltnb.records.store import Store, open_store
 from xltnb.runs.experiments import has_part, jobs_for, papers
 from xltnb.runs.plan import best_plan, make_plan
 from xltnb.verdicts.claims import judge_plan
+from xltnb.verdicts.findings import story
 from xltnb.verdicts.pages import check_values, page_params
 from xltnb.verdicts.study import claims, compare, plan, study
 
@@ -52,7 +54,18 @@ def test_a_study_that_chose_its_preset_runs_nothing(tmp_path):
     assert s.plan.preset == 'laptop' and not ran.outcomes and 'the largest preset that the store has runs of' in repr(ran)
     fresh = study('mothello.tab1', store=Store(tmp_path, committed=False))
     assert (fresh.plan.preset, fresh.asked, len(fresh.plan.todo()) > 0) == ('smoke', False, True)
+    assert study('mothello.tab1', seeds=8).asked and study('mothello.tab1', jobs='align-*').asked
     assert plan('mothello.tab1', 'smoke', 2).seeds == 2 and len(plan('mothello.tab1', 'smoke', 2).jobs) > len(plan('mothello.tab1', 'smoke').jobs)
+
+
+def test_ones_own_runs_stand_beside_shipped_ones_of_the_same_preset(tmp_path):
+    "Who measured a shipped claim again is not shown the shipped verdict alone"
+    mine = Store(tmp_path, committed=False)
+    for r in (r for rs in make_plan('mothello.C7', 'laptop').records().values() for r in rs):
+        mine.put(replace(r, metrics={k: .5 if k.startswith('target') else v for k, v in r.metrics.items()}))
+    row = study('mothello.C7', store=Store(tmp_path)).told()[0]
+    assert row['verdict'] == 'held' and row['here'] == 'not settled at laptop, n 5' and f"here: {row['here']}" in story(row)
+    assert not study('mothello.C7', store=mine).told()[0]['here'] and not study('mothello.C7').told()[0]['here']
 
 
 def test_pages_with_parameters_were_found(): assert len(ASKED) >= 32

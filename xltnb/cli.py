@@ -13,9 +13,9 @@ import sys
 import argcomplete
 
 from .commands import built_papers
-from .core import XltError, nearest
-from .files import project_root
-from .terminal import COMMANDS, EXIT_CODES, Parser, call_with, exit_code, fill_parser
+from .core import XltError, check_name
+from .files import checkout, project_root
+from .terminal import COMMANDS, EXIT_CODES, Parser, call_with, complain, exit_code, fill_parser
 from .tools import DATA, SHELLS
 
 # %% ../nbs/08_cli.ipynb #ad16013d
@@ -105,10 +105,9 @@ def _call(argv):
     if name in ('-h','--help','help'): return root_parser(False).print_help() or 0
     if name in ('-V','--version'): return print(_version()) or 0
     if name not in COMMANDS and name in _offered(): _learn(name)
-    if name not in COMMANDS:
-        known = [*COMMANDS, *(n for n in _offered() if n not in COMMANDS)]
-        close = nearest(name, known)
-        raise XltError(f"unknown command {name!r};{f' did you mean {close!r}?' if close else ''} choose from: {', '.join(known)}")
+    if name not in COMMANDS: check_name(name, dict.fromkeys((*COMMANDS, *_offered())), 'command')
+    code,home = checkout(),project_root()
+    if code and code!=home: complain(f'the code is that of {code}, records and pages are those of {home}')
     return call_with(COMMANDS[name], command_parser(name), argv[1:])
 
 # %% ../nbs/08_cli.ipynb #213c18e1

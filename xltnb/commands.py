@@ -212,6 +212,7 @@ def cmd_claims(
     target:str='', # a paper, or one claim such as mothello.C7 for its whole story; default: all papers
     *,
     preset:str='', # preset whose runs are judged; default: the best that there are runs of, and what ran here beside it
+    seeds:int|None=None, # repeats per arm; default: the preset's. More than it plans are a look more, with a wider interval
     store:str='results', # folder of run records; a relative one lies in the checkout
     json:bool=False, # print JSON: the claim with its sentence, rule, seeds, checks and the keys of its records
     check:bool=False, # exit with 4 if a claim did not hold, with 3 if one is not run yet
@@ -219,7 +220,7 @@ def cmd_claims(
     "Judge the papers' claims by the runs in the store"
     from xltnb.verdicts.study import study
     _read_from(store)
-    studies = [study(p, preset, store=store) for p in _claimed_papers(target)]
+    studies = [study(p, preset, seeds, store) for p in _claimed_papers(target)]
     rows = [r for s in studies for r in s.told()]
     if json: show_rows(rows, True)
     elif '.' in target: _show_stories(rows, studies[0])
@@ -237,14 +238,15 @@ def cmd_compare(
     target:str, # a paper, or 'paper.tab1', 'paper.fig5'
     *,
     preset:str='smoke', # preset whose runs are compared
+    seeds:int|None=None, # repeats per arm; default: the preset's
     store:str='results', # folder of run records; a relative one lies in the checkout
     json:bool=False, # print JSON
     check:bool=False, # exit with 4 if a cell is off or has moved away from its pin, with 3 if one is not run yet
 ):
     "The paper's numbers beside ours, cell by cell"
     from xltnb.verdicts.compare import moved
-    from xltnb.verdicts.study import compare
-    rows = compare(target, preset, _read_from(store)).rows
+    from xltnb.verdicts.study import study
+    rows = study(target, preset, seeds, _read_from(store)).cells().rows
     show_rows(rows, json, ['cell', 'paper', 'source', 'pinned', 'now', 'n', 'low', 'high', 'verdict'])
     gone = [r['cell'] for r in rows if moved(r)]
     if check and gone: print(f'moved away from the pinned number: {", ".join(gone)}', file=sys.stderr)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['XltError', 'nearest', 'check_name', 'check_number', 'about', 'within', 'one_of', 'Config', 'from_dict', 'later',
-           'to_dict', 'plain', 'plain_hash', 'stable_hash', 'table_html', 'seed_for', 'seeded', 'upload', 'world',
-           'check_alone']
+           'to_dict', 'plain', 'plain_hash', 'stable_hash', 'table_html', 'grid_html', 'seed_for', 'seeded', 'upload',
+           'world', 'check_alone']
 
 # %% ../nbs/00_core.ipynb #3593b13d
 import hashlib
@@ -308,6 +308,14 @@ def table_html(
 )->str:
     "Write the HTML of a styled table, its ids a hash of its content"
     return styler.set_uuid(stable_hash(styler.data.to_csv(), 8)).to_html()
+
+def grid_html(
+    head, # names of the columns
+    rows, # of cells, as text that was escaped before
+)->str:
+    "Write a plain table"
+    line = lambda tag, row: f'<tr>{"".join(f"<{tag}>{x}</{tag}>" for x in row)}</tr>'
+    return f'<table><thead>{line("th", head)}</thead><tbody>{"".join(line("td", r) for r in rows)}</tbody></table>'
 
 # %% ../nbs/00_core.ipynb #bc709a2a
 def seed_for(

@@ -109,23 +109,13 @@ def cmd_leaderboard(
     runs = [r for rs in plan.records().values() for r in rs]
     there = sorted({(r.labels['scale'],r.labels['task']) for r in runs}, reverse=True)
     tables = [dict(scale=s, task=t) | line for s,t in there for line in board_table(runs, t, s).round(2).to_dict('records')]
-    if json:
-        show_rows(tables, True)
-        return report.exit_code if report else None
-    if not tables: print(_none_yet(show))
-    else: show_rows([{k: v for k,v in r.items() if k!='control'} for r in tables])
-    planned = comparisons(runs).query('n>0').round(3).to_dict('records') # at the frozen scale
-    if planned and not encoder and preset!='smoke': show_rows(planned)
+    if not tables and not json: print(_none_yet(show))
+    else: show_rows(tables if json else [{k: v for k,v in r.items() if k!='control'} for r in tables], json)
+    quiet = json or encoder or preset=='smoke'
+    if planned := not quiet and comparisons(runs).query('n>0').round(3).to_dict('records'): show_rows(planned) # at the frozen scale
     return report.exit_code if report else None
 
 # %% ../nbs/07_tools.ipynb #5d30373c
-def _score_plan(encoder, preset, tasks, methods, seeds, store):
-    "The jobs of a score; what is wrong with encoder, task or method ends here"
-    from xltnb.leaderboard.score import score_jobs
-    from xltnb.records.store import open_store
-    from xltnb.runs.plan import Plan
-    return Plan('score', preset, score_jobs(preset, encoder, tasks, methods, seeds), open_store(store))
-
 @command
 def cmd_score(
     encoder:str, # a folder that save_pretrained wrote, or e5-small for the packaged one; ':2' behind it keeps its two lowest layers
@@ -140,10 +130,12 @@ def cmd_score(
     json:bool=False, # print JSON, with every language
 ):
     "Score an encoder of yours in every task and language, beside the packaged one and chance"
-    from xltnb.leaderboard.score import check_encoder, encoder_tokenizer, score_table
+    from xltnb.leaderboard.score import check_encoder, encoder_tokenizer, score_jobs, score_table
+    from xltnb.records.store import open_store
+    from xltnb.runs.plan import Plan
     from xltnb.runs.run import run_plan
-    encoder = check_encoder(encoder)
-    plan = _score_plan(encoder, preset, task, method, seeds, store)
+    encoder = check_encoder(encoder) # what is wrong with it ends here, and with task or method in the next line
+    plan = Plan('score', preset, score_jobs(preset, encoder, task, method, seeds), open_store(store))
     report = None if show else run_plan(plan, minutes=minutes, engine='inline', show=not json)
     table = score_table(plan, encoder_tokenizer(encoder))
     if not table and not json: print(_none_yet(show))

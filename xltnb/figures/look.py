@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['INK', 'QUIET', 'GRID', 'COLOURS', 'COLUMN', 'REPORT_FIGURES', 'fit', 'headline', 'dress', 'named', 'panels', 'fade',
-           'apart', 'needed', 'shown', 'CaptionRenderer', 'grouped', 'by_arm', 'seeds_text', 'drawing', 'caption_of',
-           'seed_lines', 'each_arm', 'printed_points', 'pairs_matrix', 'pairs_fig', 'report_figures', 'paper_figures']
+           'apart', 'needed', 'shown', 'CaptionRenderer', 'by_arm', 'seeds_text', 'drawing', 'caption_of', 'seed_lines',
+           'each_arm', 'printed_points', 'pairs_matrix', 'pairs_fig', 'report_figures', 'paper_figures']
 
 # %% ../../nbs/figures/00_look.ipynb #8be23770
 import re
@@ -15,6 +15,7 @@ from functools import wraps
 import numpy as np
 import plotly.graph_objects as go
 import plotly.io as pio
+from fastcore.basics import groupby
 from IPython.display import Markdown, display
 from plotly.io.base_renderers import ExternalRenderer
 from plotly.subplots import make_subplots
@@ -198,23 +199,13 @@ pio.renderers['xltnb'],pio.renderers['xltnb_caption'] = StillRenderer(), Caption
 _names = str(pio.renderers.default or '').split('+')
 if 'plotly_mimetype' in _names: pio.renderers.default = '+'.join('xltnb+xltnb_caption' if n=='plotly_mimetype' else n for n in _names)
 
-# %% ../../nbs/figures/00_look.ipynb #257ec71e
-def grouped(
-    records:Iterable[Record], # any records
-    key, # function of a record
-)->dict: # key to its records
-    "Group records by `key(record)`, in order of first appearance"
-    out = {}
-    for r in records: out.setdefault(key(r),[]).append(r)
-    return out
-
 # %% ../../nbs/figures/00_look.ipynb #69863bad
 def by_arm(
     records:Iterable[Record], # any records
     start:str='', # only arms that start so
 )->dict[str,list[Record]]: # arm to its records, in order of first appearance
     "Group records by arm"
-    return grouped((r for r in records if r.arm.startswith(start)), lambda r: r.arm)
+    return groupby((r for r in records if r.arm.startswith(start)), 'arm')
 
 # %% ../../nbs/figures/00_look.ipynb #2106d171
 def seeds_text(

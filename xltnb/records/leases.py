@@ -13,7 +13,7 @@ import socket
 import time
 import warnings
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache
 from math import inf
 from pathlib import Path
 from threading import Event, Thread
@@ -22,7 +22,7 @@ from uuid import uuid4
 from fastcore.basics import patch
 
 from ..core import XltError
-from ..files import atomic_write, set_aside, sha256_of, write_new
+from ..files import atomic_write, set_aside, sha256_of, sha256_once, write_new
 
 # %% ../../nbs/records/04_leases.ipynb #6f18b6fa
 _STALE_S = 120. # seconds without a touch after which the lease of a process that cannot be asked for is free
@@ -198,19 +198,10 @@ def _files(home):
     "Map names to paths: of a file, or of the files in a folder"
     return {str(p.relative_to(home.parent)): p for p in sorted(home.rglob('*') if home.is_dir() else [home]) if p.is_file()}
 
-# %% ../../nbs/records/04_leases.ipynb #0e6badc7
-@lru_cache(2**12)
-def _hash_of(path, size, mtime_ns, inode): return sha256_of(path)
-
-def _hash(path):
-    "Hash a file (SHA-256), read once a process as long as it is not touched"
-    st = path.stat()
-    return _hash_of(path, st.st_size, st.st_mtime_ns, st.st_ino)
-
 # %% ../../nbs/records/04_leases.ipynb #8360d872
 def _write_seal(home, made):
     "Seal what was made for `home` and lies in `made`"
-    sums = {str(Path(home.name, *Path(k).parts[1:])): _hash(p) for k,p in _files(made).items()}
+    sums = {str(Path(home.name, *Path(k).parts[1:])): sha256_once(p) for k,p in _files(made).items()}
     atomic_write(_seal(home), json.dumps(sums, indent=1))
 
 def _damage(home):
@@ -219,7 +210,7 @@ def _damage(home):
     except FileNotFoundError: return f'{_seal(home).name} is missing'
     except (OSError, ValueError, TypeError): return f'{_seal(home).name} cannot be read'
     for name,sha in want.items():
-        try: found = _hash(home.parent/name)
+        try: found = sha256_once(home.parent/name)
         except OSError as e: return f'{name}: {e.strerror}'
         if found!=sha: return f'{name} was cut or changed'
     return ''

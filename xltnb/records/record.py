@@ -71,18 +71,14 @@ def _raw(d):
     return raw
 
 # %% ../../nbs/records/03_record.ipynb #6a582ac4
-def _unpacked(d):
-    "The numbers that were packed, as an array"
+def unpack_items(
+    d:dict, # what `pack_items` returned
+)->np.ndarray: # one number per item
+    "Unpack the numbers that were packed"
     u = np.frombuffer(_raw(d), '<u2')
     x = d['low'] + d['scale']*u
     x[u==65535] = nan
     return x
-
-def unpack_items(
-    d:dict, # what `pack_items` returned
-)->list[float]: # one number per item
-    "Unpack the numbers that were packed"
-    return _unpacked(d).tolist()
 
 # %% ../../nbs/records/03_record.ipynb #fe19b05e
 @dataclass(frozen=True)
@@ -100,7 +96,7 @@ class Packed(Sequence):
     @cached_property
     def numbers(self)->np.ndarray: # one per item
         "Unpack the items"
-        return _unpacked(self.row)
+        return unpack_items(self.row)
 
     def __len__(self): return self.row['n']
     def __getitem__(self, i): return self.numbers[i]
@@ -158,13 +154,6 @@ def _joined(self:Record, metric):
     rows = [self.items[l] for l in self.per_language if l!=self.source and l in self.items] if metric=='targets' else []
     return rows if sum(map(len, rows))==len(self.items.get(metric) or ()) else []
 
-# %% ../../nbs/records/03_record.ipynb #7cef9e0f
-def _record_text(
-    fields:dict, # plain data
-)->str: # JSON, one field a line
-    "The text of a record's file, from its fields"
-    return '{\n' + ',\n'.join(f'{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}' for k,v in fields.items()) + '\n}\n'
-
 # %% ../../nbs/records/03_record.ipynb #60c374f1
 _SEAL = ',\n"sha256": "' # begins the last line of a record's file: the hash of all above it
 
@@ -172,7 +161,7 @@ def _sealed_text(
     fields:dict, # plain data
 )->str: # JSON, one field a line
     "The text of a record's file; its last line is a hash of the others"
-    above = _record_text(fields).removesuffix('\n}\n')
+    above = '{\n' + ',\n'.join(f'{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}' for k,v in fields.items())
     return f'{above}{_SEAL}{sha256_of(above.encode())}"\n}}\n'
 
 def record_json(

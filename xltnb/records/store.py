@@ -297,10 +297,9 @@ def frame(
 def lease(
     self:Store,
     key:str, # a `RunKey.key`
-    beat_s:float=15., # seconds between heartbeats
 )->Lease: # use it with `with`; false when somebody else has it
     "Make an exclusive lease on a run, so that two plans at once share the work"
-    return Lease(self.path/'.claims'/f"{_check_part(key, 'key')}.lock", beat_s)
+    return Lease(self.path/'.claims'/f"{_check_part(key, 'key')}.lock")
 
 # %% ../../nbs/records/06_store.ipynb #18e38e0a
 @patch

@@ -17,7 +17,7 @@ from threading import Thread
 
 from .drive import drive, needs_of
 from .experiments import Job
-from .progress import JobProgress, Outcome
+from .progress import JobProgress, Outcome, seldom
 from .job import Finished, Setup, compute
 from .run import gpus, inline
 from ..records.published import find_papers
@@ -32,16 +32,6 @@ def leave_with_parent():
     "End this process when its parent ends, however that happens: a pool's workers would wait for ever"
     Thread(target=_die_with_parent, daemon=True).start()
 
-# %% ../../nbs/runs/06_local.ipynb #a8a4242a
-def _reporter(conn, every=0.3):
-    "A `report` that sends at most a few messages a second"
-    last = [0.]
-    def report(fraction, note=''):
-        if time.monotonic()-last[0]<every: return
-        last[0] = time.monotonic()
-        conn.send((float(fraction), str(note)))
-    return report
-
 # %% ../../nbs/runs/06_local.ipynb #2857ae6e
 def _worker(conn, setup):
     "Take jobs from the pipe until told to stop"
@@ -49,7 +39,7 @@ def _worker(conn, setup):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while (job := conn.recv()) is not None:
         out = io.StringIO()
-        with redirect_stdout(out), redirect_stderr(out): end = compute(job, setup, _reporter(conn), out)
+        with redirect_stdout(out), redirect_stderr(out): end = compute(job, setup, seldom(lambda *said: conn.send(said), .3), out)
         conn.send(end)
 
 # %% ../../nbs/runs/06_local.ipynb #d6c7d53e

@@ -16,7 +16,7 @@ from statistics import median
 
 from fastcore.basics import patch
 
-from ..core import XltError, nearest
+from ..core import XltError, grid_html, nearest
 from .experiments import Job, jobs_for, split_target
 from ..records.presets import PRESETS, Preset
 from ..records.record import NewerRecord, Record, processor, read_numbers
@@ -214,10 +214,8 @@ def __repr__(self:Plan):
 @patch
 def _repr_html_(self:Plan):
     "Show the plan in a notebook"
-    line = lambda r: f"<tr><td>{escape(r['arm'])}</td><td>{r['done']} of {r['runs']}</td><td>{_left(r)}</td></tr>"
-    rows = ''.join(map(line, _arm_rows(self)))
-    head = '<tr><th>arm</th><th>runs done</th><th>left</th></tr>'
-    return f'<table><thead>{head}</thead><tbody>{rows}</tbody></table><p>{escape(plan_line(self))}</p>'
+    rows = [(escape(r['arm']), f"{r['done']} of {r['runs']}", _left(r)) for r in _arm_rows(self)]
+    return f'{grid_html(("arm","runs done","left"), rows)}<p>{escape(plan_line(self))}</p>'
 
 # %% ../../nbs/runs/01_plan.ipynb #9d838a2e
 def pick_arms(

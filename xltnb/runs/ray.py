@@ -27,7 +27,7 @@ from ..records.record import provenance
 from .drive import WHERE, drive, needs_of
 from .experiments import Job, tidy
 from .local import worker_vars
-from .progress import JobProgress, Outcome
+from .progress import JobProgress, Outcome, seldom
 from .job import Finished, Setup, compute
 
 # %% ../../nbs/runs/07_ray.ipynb #21da0b08
@@ -79,11 +79,7 @@ def on_node(
     os.environ.setdefault('XLTNB_CACHE', str(Path.home()/'.cache'/'xltnb'))
     if papers := paper_roots()[1:]: os.environ['XLTNB_PAPERS'] = os.pathsep.join(map(str, papers)) # for a page in another folder
     board.tell.remote(job.key, 0., WHERE+socket.gethostname())
-    last, out = [0.], io.StringIO()
-    def report(fraction, note=''):
-        if time.monotonic()-last[0]<.5: return
-        last[0] = time.monotonic()
-        board.tell.remote(job.key, float(fraction), str(note))
+    report, out = seldom(lambda *said: board.tell.remote(job.key, *said), .5), io.StringIO()
     with redirect_stdout(out), redirect_stderr(out): fin = compute(job, replace(setup, deadline=time.time()+left), report, out)
     tidy(fin.lent) # the driver cannot: they are here
     return replace(fin, lent=[])

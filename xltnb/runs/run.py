@@ -19,6 +19,7 @@ from importlib import import_module
 from inspect import signature
 from math import inf
 from pathlib import Path
+from pkgutil import resolve_name
 from fastcore.basics import patch
 from ..core import XltError, check_name, check_number, world
 from ..files import cache_dir
@@ -78,8 +79,7 @@ def add_engine(
 # %% ../../nbs/runs/04_run.ipynb #d42f1a32
 def _engine(name):
     "The function of an engine, and the names of its options"
-    module,fn = ENGINES[name].split(':')
-    found = getattr(import_module(module), fn)
+    found = resolve_name(ENGINES[name])
     return found, list(signature(found).parameters)[4:]
 
 def get_engine(

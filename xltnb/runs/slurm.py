@@ -20,7 +20,7 @@ from ..files import atomic_write, one_line
 from ..names import needs
 from ..records.store import Store
 from .drive import needs_of
-from .experiments import Job, Needs
+from .experiments import Job, Needs, no_report
 from .local import child_env
 from .progress import JobProgress, Outcome
 from .job import Finished, Setup, compute, failure_file, keep, lease_job, why_failed
@@ -53,8 +53,6 @@ def minutes_of(
 _TRIES = 3 # of a job whose worker is lost
 _HELD = [] # the lease of what this worker is at
 
-def _silent(fraction, note=''): pass
-
 def _one(store, job, setup, lost):
     "Run one job of a list, if it is free: how it ended"
     if time.time()>=setup.deadline: return 'left'
@@ -65,7 +63,7 @@ def _one(store, job, setup, lost):
     n = lost.get(job.key, 0)+mine.losses
     with mine:
         if n>=_TRIES: fin = Finished('failed', f'its worker was lost {n} times')
-        else: fin = compute(job, setup, _silent)
+        else: fin = compute(job, setup, no_report)
         return keep(store, job, fin).status
 
 # %% ../../nbs/runs/08_slurm.ipynb #674f7377

@@ -106,11 +106,9 @@ def inline_spent(
 def efficiency(
     clock, # `local_spent`, `pull_spent` or `ray_spent`
     workers:int, # that sleep
-    seconds:float=1., # a job
-    each:int=10, # jobs a worker
 )->float: # of 1
     "Measure the share of the workers' time that jobs take"
-    return each*seconds/clock(workers, each*workers, seconds=seconds)
+    return 10/clock(workers, 10*workers, seconds=1.)
 
 @speed_figure('engines', 'one warm process, and jobs that only sleep', minutes=3)
 def speed_engines(

@@ -83,11 +83,10 @@ def timed(
 # %% ../../nbs/studies/04_speed.ipynb #83ca075f
 def matmul_rate(
     dtype:torch.dtype=torch.float32, # of the matrices
-    size:int=0, # rows; 0: 8192 on a GPU, 1024 on a CPU
 )->float: # FLOP/s
     "Measure the rate of a large matrix product: what arithmetic can reach here"
     device = best_device()
-    n = size or (8192 if device=='cuda' else 1024)
+    n = 8192 if device=='cuda' else 1024
     a = torch.randn(n,n,device=device,dtype=dtype)
     product = rate(lambda: a@a, 2*n**3)
     return median([product() for _ in range(6)][1:])

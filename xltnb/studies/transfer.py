@@ -29,10 +29,9 @@ def scores_of(
 # %% ../../nbs/studies/03_transfer.ipynb #668c3e14
 def ordered(
     scores:dict, # language -> one score a run
-    source:str='en', # drawn first
 )->list[str]:
-    "Sort languages by falling mean, the source first"
-    return sorted(scores, key=lambda l: (l!=source, -scores[l].mean()))
+    "Sort languages by falling mean, English first"
+    return sorted(scores, key=lambda l: (l!='en', -scores[l].mean()))
 
 # %% ../../nbs/studies/03_transfer.ipynb #787b1437
 def _dots(scores, langs, name, colour, symbol='circle'):

@@ -10,13 +10,12 @@ __all__ = ['PUBLISHED', 'PublishedData', 'published', 'folder_variable', 'data_f
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 import yaml
 
 from ..core import XltError, check_name, from_dict, stable_hash
-from ..files import hub_off, package_data, sha256_of, typed_path
+from ..files import hub_off, package_data, sha256_once, typed_path
 
 # %% ../../nbs/tasks/05_catalog.ipynb #3d2c95fc
 @dataclass(frozen=True)
@@ -122,14 +121,6 @@ def missing(
     return [f'{l} {s}: {names(l, s)}' for s in pub.need for l in pub.asked(langs)[paired:]
             if pub.needs(l, s) and not find_files(name, folder, l, s)]
 
-# %% ../../nbs/tasks/05_catalog.ipynb #1e087615
-@lru_cache(2**12)
-def _sha256(path, size, mtime_ns): return sha256_of(Path(path))
-
-def _print_of(path):
-    now = path.stat()
-    return _sha256(str(path), now.st_size, now.st_mtime_ns)
-
 # %% ../../nbs/tasks/05_catalog.ipynb #a18bd3b5
 def _files_read(pub, name, folder, langs):
     "Language, split and path of every file that a run reads; () where one is missing that it needs"
@@ -149,7 +140,7 @@ def data_print(
     with suppress(XltError, OSError): # what is wrong with a folder is told when a run reads it
         folder = data_folder(name)
         files = _files_read(pub, name, folder, tuple(langs)) if folder else ()
-        found = stable_hash([[l, s, _print_of(p)] for l,s,p in files]) if files else ''
+        found = stable_hash([[l, s, sha256_once(p)] for l,s,p in files]) if files else ''
         return '' if found in pub.shipped else found
     return ''
 

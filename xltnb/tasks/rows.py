@@ -98,9 +98,9 @@ def _is_answers(x):
 _STRING,_NAME = (lambda x: isinstance(x, str), 'a string'), (_is_label, 'a name or a whole number')
 _HOLDS = {**dict.fromkeys(('text','text2','en','question','context','slots'), _STRING),
     **dict.fromkeys(('label','lang','split','group'), _NAME),
-    'tokens': (lambda xs: _are(xs, str), 'a list of strings'),
+    'tokens': (lambda xs: _are(xs, str), 'a list of strings, which JSON lines hold and CSV does not'),
     'tags': (lambda xs: xs is None or isinstance(xs, list) and ({*map(type, xs)}<={str} or all(map(_is_label, xs))),
-             'a list of names or whole numbers'),
+             'a list of names or whole numbers, which JSON lines hold and CSV does not'),
     'answers': (_is_answers, 'as many strings in "text" as whole numbers in "answer_start"')}
 _NEED = dict(classify=('text',), pair=('text','text2'), tag=('tokens',), span=('question','context','answers'), retrieve=('text','en'))
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from fastcore.basics import patch
 
-from ..core import XltError, check_name, check_number, seed_for
+from ..core import XltError, check_name, check_number, grid_html, seed_for
 from ..files import check_once, one_line
 from .metrics import SCORERS, answer_score, micro_f1, same_length, span_counts
 
@@ -306,11 +306,9 @@ def __repr__(self:Task):
 @patch
 def _repr_html_(self:Task):
     head,body = _counts(self)
-    cells = lambda row,tag: '<tr>' + ''.join(f'<{tag}>{escape(str(x))}</{tag}>' for x in row) + '</tr>'
     notes = ''.join(f'<li>{escape(n)}</li>' for n in self.notes)
     title = f'<b>{escape(self.name)}</b>: {self.kind}, {self.metric}; {escape(", ".join(self.labels))} {escape(self.licence)}'
-    table = cells(head, 'th') + ''.join(cells(r, 'td') for r in body)
-    return f'<p>{title}</p><table>{table}</table>' + (f'<ul>{notes}</ul>' if notes else '')
+    return f'<p>{title}</p>{grid_html(head, [[escape(str(x)) for x in r] for r in body])}' + (f'<ul>{notes}</ul>' if notes else '')
 
 # %% ../../nbs/tasks/02_task.ipynb #09a6164f
 @patch

@@ -127,9 +127,11 @@ def story(
     named = {r.key: f'{r.experiment}/{r.key}.json  {r.arm}, seed {r.seed}' for r in records}
     put = lambda text, by='': fill(text, width, initial_indent=by, subsequent_indent=by+'  ', break_on_hyphens=False)
     head = [put(sentence(row)), put(f"place: {row['place']}"), put(f"the paper: {row['printed'] or '–'}")]
+    if row.get('here'): head.append(put(f"here: {row['here']}"))
     if row['note']: head.append(put(f"note: {row['note']}"))
     head += [put(f'looked at: {x}') for x in row['looked']]
     checks = ['\n'.join(put(l, '  ') if i else put(l) for i,l in enumerate(_check_story(c))) for c in row['checks']]
     files = [f'  {named.get(k, k)}' for k in row['keys']]
-    again = f"again from nothing: XLTNB_FRESH=1 xltnb run {row['claim']} --preset {row['preset']}"
+    again = put(f"again from nothing: XLTNB_FRESH=1 xltnb run {row['claim']} --preset {row['preset']}, then xltnb claims {row['claim']} shows "
+                'your runs beside these')
     return '\n\n'.join(['\n'.join(head), *checks, '\n'.join([f'{len(files)} records:', *files]), again])

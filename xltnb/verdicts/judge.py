@@ -203,20 +203,17 @@ def _left_out(check, jobs, found, runs, j):
 @cache
 def _planned_jobs(make, preset): return make(preset, None)
 
-def _looks(claim, check, plan):
-    "How often the runs of a check were looked at: once more for each look that the claim declares, and for seeds beyond the plan"
-    told = 1+len(claim.looks(plan.preset))
-    if not plan.seeds: return told
-    own = _planned_jobs(load_jobs(plan.target.partition('.')[0]), plan.preset)
-    return told+(planned_seeds(check, plan.jobs)>planned_seeds(check, own))
-
 def error_of(
     claim:Claim, # a claim
     check:Check, # one of its checks
     plan:Plan, # a preset's jobs
 )->float: # .05, shared by the looks at its runs
-    "Tell how often an interval may miss the truth"
-    return .05/_looks(claim, check, plan)
+    "Tell how often an interval may miss the truth: the claim declares looks, and seeds beyond the plan are one more"
+    looks = 1+len(claim.looks(plan.preset))
+    if plan.seeds:
+        own = _planned_jobs(load_jobs(plan.target.partition('.')[0]), plan.preset)
+        looks += planned_seeds(check, plan.jobs)>planned_seeds(check, own)
+    return .05/looks
 
 
 # %% ../../nbs/verdicts/01_judge.ipynb #1b37b1bd

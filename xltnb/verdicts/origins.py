@@ -8,6 +8,9 @@ __all__ = ['origins']
 # %% ../../nbs/verdicts/10_origins.ipynb #877c79d6
 from html import escape
 
+from fastcore.basics import groupby
+
+from ..core import grid_html
 from ..records.published import load_paper
 from ..records.record import Record
 from .findings import sentence
@@ -21,19 +24,11 @@ def _keys(
     runs:dict[str,Record], # key -> record
 )->str: # HTML
     "List records by arm, one link a seed"
-    arms = {}
-    for k in keys:
-        if k in runs: arms.setdefault(runs[k].arm, []).append((runs[k].seed, k))
-    link = lambda seed, key: f'<a href="#{key}" title="{key}">seed {seed}</a>'
-    lines = [f'<li><code>{escape(a)}</code>: {", ".join(link(*s) for s in sorted(found))}</li>' for a,found in arms.items()]
+    arms = groupby((runs[k] for k in keys if k in runs), 'arm')
+    link = lambda r: f'<a href="#{r.key}" title="{r.key}">seed {r.seed}</a>'
+    order = lambda rs: sorted(rs, key=lambda r: (r.seed, r.key))
+    lines = [f'<li><code>{escape(a)}</code>: {", ".join(map(link, order(rs)))}</li>' for a,rs in arms.items()]
     return f'<ul class="keys">{"".join(lines)}</ul>' if lines else '<p>no records yet</p>'
-
-# %% ../../nbs/verdicts/10_origins.ipynb #97832234
-def _grid(head, rows):
-    "A table in HTML; a cell is text that was escaped before"
-    cells = lambda tag, row: ''.join(f'<{tag}>{x}</{tag}>' for x in row)
-    body = ''.join(f'<tr>{cells("td", r)}</tr>' for r in rows)
-    return f'<table><thead><tr>{cells("th", head)}</tr></thead><tbody>{body}</tbody></table>'
 
 # %% ../../nbs/verdicts/10_origins.ipynb #bb3bb658
 def _shown_on(name): return f'<span data-shown="{name}"></span>' # the site writes there which pages link here
@@ -43,10 +38,9 @@ def _claim(row, runs):
     said = claim_values(row, [*runs.values()])
     checks = said['checks'] or dict(rows=[])
     line = lambda c: [f'<code>{escape(c[0])}</code>', escape(c[1]), escape(c[2]), escape(c[3]), escape(c[4]['verdict'])]
-    table = _grid(['effect', 'rule', 'value (95 % interval)', 'each seed', 'verdict'], map(line, checks['rows'])) if checks['rows'] else ''
-    arms = ', '.join(f'`{k}` is `{v}`' for k,v in said['arms'])
+    table = grid_html(['effect', 'rule', 'value (interval)', 'each seed', 'verdict'], map(line, checks['rows'])) if checks['rows'] else ''
     return '\n\n'.join(filter(None, [f"### {said['name']} {{#{said['name']}}}", escape(sentence(row)), _shown_on(row['claim']),
-        f"```sh\n{said['command']}\n```", arms, table, _keys(row['keys'], runs)]))
+        f"```sh\n{said['command']}\n```", table, _keys(row['keys'], runs)]))
 
 # %% ../../nbs/verdicts/10_origins.ipynb #56210f92
 def _item(paper, name, about, cells, runs, preset):
@@ -54,7 +48,7 @@ def _item(paper, name, about, cells, runs, preset):
     arms = load_paper(paper).arms(name, preset)
     keys = list(dict.fromkeys(k for c in cells for k in c['keys'])) or [k for k,r in runs.items() if r.arm in arms]
     links = lambda c: ' '.join(f'<a href="#{k}">{k}</a>' for k in c['keys'])
-    each = _grid(['cell', 'ours', 'records'], [[escape(c['cell']), number(c['now']), links(c)] for c in cells if c['keys']])
+    each = grid_html(['cell', 'ours', 'records'], [[escape(c['cell']), number(c['now']), links(c)] for c in cells if c['keys']])
     fold = f'<details class="cells"><summary>cell by cell</summary>{each}</details>' if keys else ''
     return '\n\n'.join(filter(None, [f'### {name} {{#{name}}}', escape(about), _shown_on(f'{paper}.{name}'),
         f'```sh\nxltnb run {paper}.{name} --preset {preset}\n```', _keys(keys, runs), fold]))
@@ -74,10 +68,9 @@ def origins(
 )->str: # Markdown with HTML in it
     "Write the page that says where each number of a paper comes from"
     paper,preset,runs = s.plan.target,s.plan.preset,{r.key: r for r in s.runs}
-    cells,tables = {},load_paper(paper).tables
-    for c in s.cells().rows: cells.setdefault(c['cell'].split('.')[1], []).append(c)
+    cells,tables = groupby(s.cells().rows, lambda c: c['cell'].split('.')[1]), load_paper(paper).tables
     items = [_item(paper, k, t.caption, cells.get(k, []), runs, preset) for k,t in tables.items()]
-    table = _grid(['record', 'arm', 'seed', 'made', 'seconds', 'again'], [_run(paper, preset, r) for r in runs.values()])
+    table = grid_html(['record', 'arm', 'seed', 'made', 'seconds', 'again'], [_run(paper, preset, r) for r in runs.values()])
     return '\n\n'.join([f'# {name or paper}, records',
         '> From a number to its runs: key, command and file behind each claim and each table',
         f'{len(runs)} runs of preset `{preset}`. A seed leads to its run at the end of the page, and the key there to the file. '

@@ -22,7 +22,7 @@ from uuid import uuid4
 
 from tqdm import tqdm
 
-from ..core import XltError, check_name, nearest, stable_hash
+from ..core import XltError, check_name, grid_html, nearest, stable_hash
 from ..files import atomic_write, own_path, package_data, project_root, typed_path
 from ..records.leases import alive
 from ..records.presets import PRESETS
@@ -67,12 +67,11 @@ def check_values(
 def near_names(
     name:str, # what was typed
     options, # the names that exist
-    many:int=5, # how many to offer
-)->list[str]: # the closest first
+)->list[str]: # five, the closest first
     "Find the names that somebody may have meant"
     parts = {o: [o, *o.split('_')] for o in options}
     like = {o: max(SequenceMatcher(None, name.lower(), p.lower()).ratio() for p in ps) for o,ps in parts.items()}
-    return sorted(like, key=lambda o: (-like[o], o))[:many]
+    return sorted(like, key=lambda o: (-like[o], o))[:5]
 
 def find_page(
     name:str|Path, # 'mothello_tab1', or a path
@@ -174,14 +173,13 @@ def execute_page(
     nb:Path, # a notebook
     tmp:Path, # the executed one
     params:dict, # its parameters
-    timeout:int|None=None, # seconds a cell may take
 )->str: # the error's text, or ''
     "Run a notebook; one that ends says what ran it, in its last cell and in its metadata"
     import papermill as pm
     by = provenance('cpu')
-    try: pm.execute_notebook(str(nb), str(tmp), parameters=params, progress_bar=False, execution_timeout=timeout,
+    try: pm.execute_notebook(str(nb), str(tmp), parameters=params, progress_bar=False,
                                cwd=str(Path(nb).parent), extra_arguments=['--IPKernelApp.log_level=CRITICAL'])
-    except Exception as e: return f'{type(e).__name__}: {str(e)[-2000:]}' # a time-out and a dead kernel are not papermill's own errors
+    except Exception as e: return f'{type(e).__name__}: {str(e)[-2000:]}' # a dead kernel is not papermill's own error
     _sign(tmp, params, by)
     return ''
 
@@ -204,7 +202,6 @@ def run_page(
     nb:str|Path, # a page: its name or its path
     params:dict|None=None, # other values for its parameters
     out:str|Path='results/pages', # folder for the executed page; see `own_path`
-    timeout:int|None=None, # seconds a cell may take
     force:bool=False, # run even if nothing has changed since the last run
 )->PageRun: # how it ended
     "Run a page with parameters: checked first, written whole, skipped when nothing changed"
@@ -218,7 +215,7 @@ def run_page(
     _clear_partial(dst.parent)
     state, start = page_state(nb, params, spec), time.monotonic()
     if not force and dst.exists() and _marked(mark)==state: return PageRun('cached', str(dst), params)
-    err = execute_page(nb, tmp, params, timeout)
+    err = execute_page(nb, tmp, params)
     final = dst.with_suffix('.failed.ipynb') if err else dst
     if not err: mark.unlink(missing_ok=True)
     if tmp.exists(): os.replace(tmp, final)
@@ -283,13 +280,11 @@ def write_index(
 )->Path: # its index.html
     "Write a page that links the executed notebooks of this folder, and says of each how it ended"
     folder = own_path(out, 'out')
-    cell = lambda x: f'<td>{x}</td>'
     link = lambda r: f'<a href="{escape(Path(r.out).name)}">{escape(Path(r.out).name)}</a>' if Path(r.out).parent==folder else escape(r.out)
     values = lambda r: escape(', '.join(f'{k}={v}' for k,v in r.params.items()))
     cells = lambda r: (link(r), r.status, values(r), r.seconds or '', escape(r.error[-300:]))
-    rows = ''.join(f'<tr>{"".join(map(cell, cells(r)))}</tr>' for r in runs)
-    head = ''.join(f'<th>{h}</th>' for h in ('page','how it ended','parameters','seconds','error'))
+    table = grid_html(('page','how it ended','parameters','seconds','error'), map(cells, runs))
     style = 'body{font-family:system-ui,sans-serif;margin:2em}td,th{text-align:left;padding:.2em .8em}'
     html = (f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Executed pages</title><style>{style}</style>'
-            f'<h1>Executed pages</h1><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></html>')
+            f'<h1>Executed pages</h1>{table}</html>')
     return atomic_write(folder/'index.html', html)

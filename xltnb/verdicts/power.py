@@ -6,10 +6,11 @@
 __all__ = ['plan_power', 'power_text', 'to_decide', 'decide_text']
 
 # %% ../../nbs/verdicts/04_power.ipynb #2d330146
-import re
 from functools import cache
 from math import isfinite, isnan, nan
 from statistics import median, stdev
+
+from fastcore.basics import groupby
 
 from ..records.presets import PRESETS
 from ..records.published import load_paper
@@ -19,7 +20,7 @@ from ..runs.plan import Plan
 from ..stats import crossed_half, items_se, t_half
 from .claims import judge_plan
 from .judge import drawn_jobs, error_of, item_pulls, paired_runs, planned_seeds
-from .words import OPEN, UNMEASURED, what_decides
+from .words import OPEN, UNMEASURED, spelled, what_decides
 
 # %% ../../nbs/verdicts/04_power.ipynb #16ffe7e3
 def _effects(check, runs):
@@ -33,10 +34,6 @@ def _earlier(check, plan, get, jobs_at):
     return next(((r,p) for r,p in tried if len(r)>1 and all(map(isfinite, _effects(check, r)))), ([], ''))
 
 # %% ../../nbs/verdicts/04_power.ipynb #0f4f2d59
-def _spelled(effect, arms):
-    "An effect with the names of its arms: 'cldr-rsda.targets - cldr-plain.targets'"
-    return re.sub(r'\b([A-Za-z_]\w*)\.', lambda m: f'{arms[m[1]]}.', effect)
-
 def _power_row(claim, check, plan, get, jobs_at):
     "Half-widths of one check: of all, of the seeds alone, of the items alone"
     runs,of = _earlier(check, plan, get, jobs_at)
@@ -47,7 +44,7 @@ def _power_row(claim, check, plan, get, jobs_at):
     level = 1-error_of(claim, check, plan)
     by_seeds,by_rows = float(crossed_half(sd, n, 0., level)) if n>1 else nan, float(t_half(items or nan, float('inf'), level))
     half = float(crossed_half(sd, n, items, level)) if n>1 and isfinite(sd) else nan if drawn else by_rows
-    return dict(claim=claim.id, effect=_spelled(check.effect, check.arms), rule=check.rule, margin=check.margin, half_width=half,
+    return dict(claim=claim.id, effect=spelled(check.effect, check.arms), rule=check.rule, margin=check.margin, half_width=half,
         seeds=n, sd=sd, by_seeds=by_seeds, rows=max(pulls, default=0), by_rows=by_rows, of=of)
 
 # %% ../../nbs/verdicts/04_power.ipynb #5ebf94d7
@@ -87,7 +84,7 @@ def _to_decide(row, check, plan):
     more = max(0, int(need)-check['n']) if sure else None
     arms = sorted(check['arms'].values())
     hours = more*_seed_cost(arms, plan)/3600 if sure else None
-    return dict(claim=row['claim'], effect=_spelled(check['effect'], check['arms']), n=check['n'],
+    return dict(claim=row['claim'], effect=spelled(check['effect'], check['arms']), n=check['n'],
         seeds=int(need) if sure else None, more=more, hours=hours, rows=rows if rows>=1 else None, arms=arms,
         says=what_decides(need, rows) or check['note'])
 
@@ -113,8 +110,7 @@ def decide_text(
 )->str: # one sentence
     "Say how many claims that are not settled seeds would settle, and what all of them cost together"
     if not rows: return f'{plan.target} at {plan.preset}: {_settled(plan)}'
-    by = {}
-    for r in rows: by.setdefault(r['claim'], []).append(r)
+    by = groupby(rows, lambda r: r['claim'])
     easy = {k: rs for k,rs in by.items() if all(r['seeds'] and not r['rows'] for r in rs)}
     more = {}
     for r in (r for rs in easy.values() for r in rs): more |= {a: max(r['more'], more.get(a,0)) for a in r['arms']}

@@ -12,6 +12,7 @@ from html import escape
 from pathlib import Path
 
 import plotly.io as pio
+from fastcore.basics import groupby
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
@@ -23,7 +24,7 @@ from ..still.still import IN_DARK_JS, alt_text, still
 from .figures import VERDICT_LOOK, claims_fig
 from .compare import compare_plan
 from .claims import judge_plan
-from .words import claimed, interval, number
+from .words import claimed, interval, number, spelled
 from ..records.presets import PRESETS
 from ..records.published import load_paper
 from ..records.record import Record
@@ -36,23 +37,17 @@ from ..runs.plan import Plan
 def _small(row):
     "Note and deciding effect of a claim, where there are any"
     note = [row['note']] if row.get('note') and row['note']!='not run' else []
-    return note+([row['checks'][0]['effect']] if row.get('checks') and row['n'] else [])
+    first = row['checks'][0] if row.get('checks') and row['n'] else None
+    return note+([spelled(first['effect'], first['arms'])] if first else [])
 
 # %% ../../nbs/verdicts/06_report.ipynb #62f0d685
 def _checks(checks):
     "Rule, effect and reason of every check"
-    head = ['effect','rule','#value (95 % interval)','#each seed','verdict','why this line']
+    head = ['effect','rule','#value (interval)','#each seed','verdict','why this line']
     seeds = lambda c: ', '.join(map(number, c['seeds'])) or '–'
     rule = lambda c: f"{c['rule']} {number(c['margin'], 2)}"
-    line = lambda c: [c['effect'], rule(c), interval(c, 'value'), seeds(c), dict(verdict=c['verdict']), c['why']]
+    line = lambda c: [spelled(c['effect'], c['arms']), rule(c), interval(c, 'value'), seeds(c), dict(verdict=c['verdict']), c['why']]
     return dict(head=head, rows=[line(c) for c in checks]) if checks else None
-
-# %% ../../nbs/verdicts/06_report.ipynb #f0988f25
-def _arms(row):
-    "Which arm each short name of the effects stands for"
-    paper,_,item = row['claim'].partition('.')
-    claim = load_paper(paper).claims.get(item)
-    return list({k: v for x in (claim.at(row['preset']) if claim else ()) for k,v in x.arms.items()}.items())
 
 # %% ../../nbs/verdicts/06_report.ipynb #f3ddae90
 def _files(keys, runs):
@@ -73,15 +68,8 @@ def claim_values(
     words = dict(name=name, added=row.get('rank')=='ours', small=_small(row), paper_prints=prints)
     between = '' if low=='–' else f'{low} to {high}'
     ours = dict(ours=number(row['effect']), between=between, claimed=claimed(row), n=row['n'], verdict=row['verdict'])
-    origin = dict(command=f"xltnb run {row['claim']} --preset {row['preset']}", arms=_arms(row), checks=_checks(row.get('checks')))
+    origin = dict(command=f"xltnb run {row['claim']} --preset {row['preset']}", checks=_checks(row.get('checks')))
     return dict(claim=row['claim'], text=row['text'], why=row.get('why',''), keys=_files(row['keys'], runs)) | words | ours | origin
-
-# %% ../../nbs/verdicts/06_report.ipynb #2952542a
-def _by_table(rows):
-    "Rows of `compare` by table"
-    out = {}
-    for r in rows: out.setdefault(r['cell'].split('.')[1], []).append(r)
-    return out
 
 # %% ../../nbs/verdicts/06_report.ipynb #c8394182
 def _table_values(
@@ -94,7 +82,7 @@ def _table_values(
     head,out = ['cell','#paper','source','#pinned','#ours (95 % interval)','#n','verdict'], []
     ours = lambda r: [number(r['pinned']), interval(r, 'now'), r['n'], dict(verdict=r['verdict'])]
     what = lambda r: [r['cell'].split('.', 2)[-1], r['paper'], r['source'], *ours(r)]
-    for k,rs in _by_table(rows).items():
+    for k,rs in groupby(rows, lambda r: r['cell'].split('.')[1]).items():
         about,ran = load_paper(paper).tables.get(k),[r for r in rs if r['n']]
         keys = list(dict.fromkeys(key for r in rs for key in r['keys']))
         each = [[r['cell'], dict(code=' '.join(r['keys']))] for r in rs if r['keys']]

@@ -26,12 +26,12 @@ from .power import plan_power
 class Study:
     "A paper, or one of its tables, figures or claims, at one preset"
     plan:Plan # its jobs, and the store of their records
-    asked:bool = True # was the preset named? A study that chose it by itself shows what there is
+    asked:bool = True # was a preset, seeds or arms named? A study that chose by itself shows what there is
 
     def run(self,
         **options, # of `run_plan`: workers, minutes, device, engine, show
     )->RunReport:
-        "Run what is missing; where no preset was named and records are there, nothing"
+        "Run what is missing; where no preset, seeds or arms were named and records are there, nothing"
         if not self.asked and self.plan.done(): return RunReport(self.plan, [], asked=False)
         smoke = dict(engine='inline') if self.plan.preset=='smoke' else {} # starting processes would take longer
         return run_plan(self.plan, **smoke|dict(show=bool(self.plan.todo()))|options)
@@ -93,10 +93,13 @@ def report(self:Study,
 def own(self:Study,
     preset:str='', # whose runs; default: the best that the store's own folder has
 )->Study|None:
-    "Find what stands beside this study: the user's own runs, None where there are none or they are of the same preset"
+    "Find what stands beside this study: the user's own runs, None where there are none or this study shows them"
     target,store = self.plan.target,self.plan.store
-    plan = make_plan(target, preset, store=store) if preset else own_plan(target, store)
-    return Study(plan, asked=False) if plan and plan.preset!=self.plan.preset else None
+    if preset not in ('', self.plan.preset): return Study(make_plan(target, preset, store=store), asked=False)
+    plan,shipped = own_plan(target, store), [Store(f, committed=False) for f in store.folders if f!=store.path]
+    if not plan or preset and plan.preset!=preset: return None
+    hidden = any(s.has(j.key) for s in shipped for j in plan.jobs if plan.store.has(j.key)) # a shipped record is read first
+    return Study(plan, asked=False) if hidden or plan.preset!=self.plan.preset else None
 
 @patch
 def told(self:Study,
@@ -129,7 +132,7 @@ def study(
     store = open_store(store)
     best = best_plan(target, store) if not preset else None
     if best and not seeds and jobs is None: return Study(best, asked=False)
-    return Study(make_plan(target, preset or best.preset, seeds or None, store, jobs), asked=bool(preset))
+    return Study(make_plan(target, preset or best.preset, seeds or None, store, jobs), asked=bool(preset or seeds or jobs is not None))
 
 # %% ../../nbs/verdicts/07_study.ipynb #c59458d5
 def plan(

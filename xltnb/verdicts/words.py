@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['HELD', 'SMALLER', 'FAILED', 'OPEN', 'UNMEASURED', 'VERDICTS', 'SIGNS', 'WORST', 'verdict', 'what_decides',
-           'join_notes', 'verdict_code', 'number', 'interval', 'claimed', 'amount', 'wanted']
+           'join_notes', 'verdict_code', 'number', 'interval', 'spelled', 'claimed', 'amount', 'wanted']
 
 # %% ../../nbs/verdicts/00_words.ipynb #f6f03a82
 from collections.abc import Iterable
+import re
 from math import ceil, isfinite
 
 from ..records.rules import claimed_range
@@ -79,6 +80,13 @@ def interval(
     "Write a number with its 95 % interval"
     if number(row['low'])=='–': return number(row[value])
     return f"{number(row[value])} ({number(row['low'])} to {number(row['high'])})"
+
+def spelled(
+    effect:str, # expression over arm.metric: 'r.targets - p.targets'
+    arms:dict[str,str], # short name in `effect` to arm
+)->str: # 'cldr-rsda.targets - cldr-plain.targets'
+    "Write an effect with the names of its arms"
+    return re.sub(r'\b([A-Za-z_]\w*)\.', lambda m: f'{arms[m[1]]}.', effect)
 
 # %% ../../nbs/verdicts/00_words.ipynb #d6a2db7f
 def claimed(

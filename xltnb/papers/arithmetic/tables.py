@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from fastcore.basics import groupby
 
-from ...figures.look import grouped
 from .experiments import arithmetic_jobs
 from .figures import ARM_NAMES, arm_gains, entities_of, family_level, family_of, real_of, relatedness_df
 from .tree import FamilyCfg, known_words
@@ -148,7 +148,7 @@ def family_presets_df(
     def row(p, jobs):
         sizes = {k: v for k,v in jobs[0].config.items() if k in _SET}
         return dict(preset=p, arm=jobs[0].arm, seeds=len(jobs), core_minutes=round(jobs[0].cost_s/60, 1)) | sizes
-    rows = [row(p, list(js)) for p in presets for js in grouped(arithmetic_jobs(p), lambda j: j.arm).values()]
+    rows = [row(p, list(js)) for p in presets for js in groupby(arithmetic_jobs(p), lambda j: j.arm).values()]
     return pd.DataFrame(rows).set_index(['preset','arm']).astype(object).fillna('').T
 
 # %% ../../../nbs/papers/arithmetic/13_tables.ipynb #f84bcc65

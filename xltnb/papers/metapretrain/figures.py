@@ -15,9 +15,10 @@ from statistics import mean
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from fastcore.basics import groupby
 
 from ...core import check_name
-from ...figures.look import INK, QUIET, drawing, dress, fade, grouped, needed, panels, report_figures, seed_lines
+from ...figures.look import INK, QUIET, drawing, dress, fade, needed, panels, report_figures, seed_lines
 from .arms import LAB_ARMS, META_ARMS, arm_cfg, tokens_read
 from .experiments import META_SCALES
 from ...records.record import Record
@@ -37,7 +38,7 @@ def of_study(
 )->dict: # arm -> its records, in the order of `META_ARMS`
     "Sort runs of one study by arm"
     check_name(study, STUDIES, 'study')
-    found = grouped((r for r in records if r.labels.get('study')==study), lambda r: r.labels['row'])
+    found = groupby((r for r in records if r.labels.get('study')==study), lambda r: r.labels['row'])
     order = [a for a in (LAB_ARMS if study=='lab' else found if study=='shape' else META_ARMS) if a in found]
     return {a: found[a] for a in order}
 

@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from IPython.display import display
+from fastcore.basics import groupby
 
-from ...figures.look import COLOURS, QUIET, drawing, dress, each_arm, fade, grouped, needed, panels, printed_points, seed_lines, shown
+from ...figures.look import COLOURS, QUIET, drawing, dress, each_arm, fade, needed, panels, printed_points, seed_lines, shown
 from ...records.record import Record
 
 # %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #8e0580da
@@ -40,7 +41,7 @@ def by_title(
     records:Iterable[Record], # runs with labels
 )->dict[str,list[Record]]: # arm's name for people to its runs
     "Group records by arm"
-    return grouped(records, arm_title)
+    return groupby(records, arm_title)
 
 # %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #b9858949
 _BOTH = {'within':'within the language', 'across':'across languages'}
@@ -64,12 +65,12 @@ def _diamonds(x, y, name, colour, show):
 def _pairs(records):
     "Records of two languages, by the second"
     pairs = [r for r in records if len(r.config['world']['kinds'])==2]
-    return grouped(pairs, lambda r: r.config['world']['kinds'][1])
+    return groupby(pairs, lambda r: r.config['world']['kinds'][1])
 
 # %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #89961551
 def _by_count(records, metric):
     "Anchor count to one value a seed"
-    by = grouped(records, lambda r: r.config['world']['anchors'])
+    by = groupby(records, lambda r: r.config['world']['anchors'])
     return {k:[r.metrics[metric] for r in by[k]] for k in sorted(by)}
 
 # %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #7aae7eb8

@@ -12,8 +12,9 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from fastcore.basics import groupby
 
-from ...figures.look import COLOURS, drawing, dress, each_arm, fade, grouped, needed, panels, report_figures, seed_lines
+from ...figures.look import COLOURS, drawing, dress, each_arm, fade, needed, panels, report_figures, seed_lines
 from .approaches import APPROACHES
 from ...records.published import load_paper
 from ...records.record import Record
@@ -37,7 +38,7 @@ def by_approach(
     records:Iterable[Record], # transfer runs, with the labels of their jobs
 )->dict[str,list[Record]]: # approach to its runs, in the paper's order
     "Group records by approach"
-    by = grouped(records, lambda r: r.labels['approach'])
+    by = groupby(records, lambda r: r.labels['approach'])
     return {a:by[a] for a in APPROACHES if a in by}
 
 # %% ../../../nbs/papers/mothello/08_finetuning_figures.ipynb #e6787cdd
@@ -125,7 +126,7 @@ def finetuning_changes(
 )->pd.DataFrame: # a row for each approach and rate
     "Say in points how far source and target move, and where the probe stands before"
     arms = {(a,lr): rs for a,of in by_approach(needed(records,'transfer')).items()
-        for lr,rs in grouped(of, lambda r: r.config['ft']['lr']).items()}
+        for lr,rs in groupby(of, lambda r: r.config['ft']['lr']).items()}
     named = {'source': 'source', 'target, own language': 'target', 'target, any language': 'any'}
     line = lambda a,lr,rs: dict(approach=a, rate=lr, seeds=len(rs)) | {k: _points(rs, c) for k,c in named.items()}
     probe = lambda rs: {'probe before': np.mean([r.metrics['probe_start'] for r in rs])}

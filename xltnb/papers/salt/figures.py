@@ -13,11 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from fastcore.basics import groupby
 
 from .experiments import ABLATIONS, salt_row, salt_studies
 from ...stats import mean_ci
 from ...studies.gains import by_task, gains, gains_fig, over, paired
-from ...figures.look import COLOURS, INK, drawing, dress, grouped, needed, report_figures
+from ...figures.look import COLOURS, INK, drawing, dress, needed, report_figures
 from ...records.record import Record
 
 # %% ../../../nbs/papers/salt/08_figures.ipynb #1a9d3e3c
@@ -200,7 +201,7 @@ def processors_df(
     found = []
     for name,rows in studies.items():
         seeds = {r.seed for r in rows.get('random', ())}
-        kinds = grouped([r for r in rows.get('salt', ()) if r.seed in seeds], lambda r: r.provenance.get('cpu', 'unknown').split('(')[0])
+        kinds = groupby([r for r in rows.get('salt', ()) if r.seed in seeds], lambda r: r.provenance.get('cpu', 'unknown').split('(')[0])
         both = {'both': [r for rs in kinds.values() for r in rs]} if len(kinds)>1 else {}
         found += [line(name, kind, rs, rows['random']) for kind,rs in (dict(sorted(kinds.items()))|both).items()]
     return pd.DataFrame(found, columns=['study','processor','gain','low','high','worlds']).set_index(['study','processor']).round(1)
