@@ -14,6 +14,7 @@ import pytest
 import yaml
 from xltnb.tasks import bench
 from xltnb.dev import build as bench_build
+from xltnb.dev import items as bench_items
 from xltnb.dev import parse as bench_parse
 from xltnb.dev import sources as bench_sources
 from xltnb.tasks import languages as scripts
@@ -98,12 +99,12 @@ def test_pair_labels_are_balanced():
 
 def test_topics_are_told_by_the_page_and_not_by_a_name():
     task = load_bench('lo_topic')
-    folders = list(bench_build._APPS)
+    folders = list(bench_items._APPS)
     for split, rows in task.data['en'].items():
         counts = Counter(rows['label'])
         assert len(counts) == 6 and max(counts.values()) < .2*len(rows), (split, counts)
         for i, text, y in zip(rows['id'], rows['text'], rows['label']):
-            assert i.split('/')[0] == folders[y] and bench_build._plain_sentence(text)
+            assert i.split('/')[0] == folders[y] and bench_items._plain_sentence(text)
             assert not any(name in text for name in ('Writer', 'Calc', 'Impress', 'Basic', 'Math')), text
 
 
@@ -111,8 +112,8 @@ def test_topics_are_told_by_the_page_and_not_by_a_name():
 def test_topics_lose_no_subword_of_the_pruned_encoder():
     task = load_bench('lo_topic', ['ja', 'km', 'hu'])
     texts = {f'{lang}-{split}-{i}': [t] for lang in task.languages for split in task.data[lang] for i, t in zip(task.rows(lang, split)['id'], task.rows(lang, split)['text'])}
-    assert bench_build.read_whole(texts) == set(texts)
-    assert bench_build.read_whole(dict(a=['ਪੰਜਾਬ ਦੇ ਕਿਸਾਨ'], b=['Save'])) == {'b'}
+    assert bench_items.read_whole(texts) == set(texts)
+    assert bench_items.read_whole(dict(a=['ਪੰਜਾਬ ਦੇ ਕਿਸਾਨ'], b=['Save'])) == {'b'}
 
 
 # -- nothing in two splits --
@@ -150,7 +151,7 @@ def test_slot_values_of_the_test_are_unseen():
 
 def test_training_text_holds_no_held_out_string():
     text = load_text().to_pandas()
-    text['key'] = text.text.map(bench_build.match_key)
+    text['key'] = text.text.map(bench_items.match_key)
     by_lang = text.groupby('lang').key.apply(set)
     assert len(by_lang) == 23 and not text.duplicated(['lang', 'key']).any(), 'a string twice in a language'
     for name in HELP:
@@ -238,7 +239,7 @@ def test_a_manifest_that_lists_nothing(text, tmp_path):
 def test_pins_and_their_licences():
     pins = bench_sources.read_pins()
     assert len(pins) == 3+23 and all(len(s.sha256) == 64 for s in pins.values())
-    assert {k for k in pins if k[:5] == 'help-'} == {f'help-{lang}' for lang in bench_build.TEXT_LANGS}
+    assert {k for k in pins if k[:5] == 'help-'} == {f'help-{lang}' for lang in bench_items.TEXT_LANGS}
     assert all(any(c.isdigit() for c in s.get) for s in pins.values()), 'a version a package'
 
 
@@ -280,7 +281,7 @@ def deb(files):
 def test_help_pages_from_a_package(tmp_path):
     html = '<p id="x">menu</p><div id="DisplayArea"><h2 id="hd1">A &amp; B</h2><p id="p1">See <a href="b">this\n page</a>.</p><p id="p2"><span class="switchinline"><span class="MAC">x</span></span></p>'
     (tmp_path/'a.deb').write_bytes(deb({'./usr/share/libreoffice/help/zh-CN/text/scalc/a.html': html, './usr/share/libreoffice/help/zh-CN/b.js': '1'}))
-    found = bench_build.read_help(tmp_path/'a.deb', 'zh')
+    found = bench_items.read_help(tmp_path/'a.deb', 'zh')
     assert {i: s.text for i, s in found.items()} == {'scalc/a.html#hd1': 'A & B', 'scalc/a.html#p1': 'See this page.'}
     assert found['scalc/a.html#hd1'].heading and found['scalc/a.html#p1'].page == 'scalc/a.html'
 
@@ -348,7 +349,7 @@ def test_values_of_lists():
 
 def test_first_seen_prefers_held_out_items():
     items = [('train', ['a', 'b'], 1), ('validation', ['b'], 2), ('test', ['c'], 3), ('test', ['c', 'd'], 4), ('train', ['e'], 5)]
-    assert bench_build.first_seen(items) == [2, 3, 5]
+    assert bench_items.first_seen(items) == [2, 3, 5]
 
 
 def test_text_leaves_out_what_was_held(monkeypatch):
@@ -359,14 +360,14 @@ def test_text_leaves_out_what_was_held(monkeypatch):
     tr, te = pages['train'], pages['test']
     en = segs({f'{tr}#1': long, f'{tr}#2': long+' 2', f'{tr}#3': long+' 3', f'{tr}#4': long, f'{te}#1': long+' 3', f'{te}#2': 'short'})
     de = segs({f'{tr}#1': 'ein Absatz', f'{tr}#2': 'Absatz zwei', f'{tr}#3': 'Absatz drei', f'{tr}#4': 'ein Absatz, anders', f'{te}#2': 'Absatz zwei'})
-    helps = {lang: {} for lang in bench_build.TEXT_LANGS} | dict(en=en, de=de)
-    rows = bench_build.text_rows(helps)['train']
+    helps = {lang: {} for lang in bench_items.TEXT_LANGS} | dict(en=en, de=de)
+    rows = bench_items.text_rows(helps)['train']
     assert [(r['lang'], r['id'], r['text']) for r in rows] == [('en', 0, long), ('en', 1, long+' 2'), ('de', 0, 'ein Absatz'), ('de', 0, 'ein Absatz, anders')]
 
 
 def test_a_table_is_written_the_same_twice(tmp_path):
     rows = [dict(id=str(i), lang='en' if i < 50 else 'de', text=f'row {i}', label=i % 8) for i in range(100)]
-    types = bench_build.column_types(('text',), bench_parse.GROUPS)
+    types = bench_items.column_types(('text',), bench_parse.GROUPS)
     a, b = (bench_build.write_table(rows, types, tmp_path/n).read_bytes() for n in 'ab')
     assert a == b
     assert json.loads(json.dumps(bench.describe(tmp_path/'a')))['rows'] == dict(en=50, de=50)
