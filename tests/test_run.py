@@ -267,12 +267,12 @@ def page(tmp_path, monkeypatch):
     write_paper(tmp_path/'papers', 'a')
     monkeypatch.setenv('XLTNB_PAPERS', str(tmp_path/'papers'))
     monkeypatch.setattr(mill, 'package_data', lambda: lib/'data')
-    monkeypatch.setattr(mill, 'execute_page', lambda nb, tmp, params, timeout: tmp.write_text('done', encoding='utf-8') and '')
+    monkeypatch.setattr(mill, 'execute_page', lambda nb, tmp, params: tmp.write_text('done', encoding='utf-8') and '')
     return lib, tmp_path/'store', lambda: mill.run_page(nb, dict(store=str(tmp_path/'store')), tmp_path/'pages').status
 
 
 def test_a_page_is_done_though_it_made_records(page, tmp_path, monkeypatch):
-    def made(nb, tmp, params, timeout):
+    def made(nb, tmp, params):
         Store(tmp_path/'store', committed=False).put(Record('slow.sum', 'k', {}, 0, {}, provenance=dict(cpu='x')))
         return tmp.write_text('done', encoding='utf-8') and ''
     monkeypatch.setattr(mill, 'execute_page', made)
@@ -289,7 +289,7 @@ def test_a_page_is_run_again_when_a_rule_or_a_pin_changes(page, tmp_path, what):
 
 def test_a_page_during_whose_run_something_changed_is_run_again(page, monkeypatch):
     lib, _, run = page
-    def change(nb, tmp, params, timeout):
+    def change(nb, tmp, params):
         tmp.write_text('done', encoding='utf-8')
         (lib/'a.py').write_text('1', encoding='utf-8')
         return ''

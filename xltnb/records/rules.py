@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from math import inf, isfinite, nan
 
+from fastcore.basics import patch
+
 from ..core import XltError, about, check_name, check_number, stable_hash
 from .presets import PRESETS
 
@@ -173,12 +175,6 @@ class Claim:
         _check_changes(self.formerly, self.changed)
         for says in (self.late, *(dict(enumerate(x)) for x in self.looked.values())): _check_changes({}, says)
 
-    def looks(self,
-        preset:str, # one of `PRESETS`
-    )->tuple: # of texts that begin with a day
-        "List what was decided after a look at a preset's runs: seeds that were added, a rule that was written"
-        return (*self.looked.get(preset, ()), *filter(None, [self.late.get(preset)]))
-
     def at(self,
         preset:str, # one of `PRESETS`
     )->tuple: # of `Check`
@@ -198,3 +194,11 @@ class Claim:
         "Collect the rules of runs that may be judged: today's, and those whose change is declared"
         before = stable_hash([c.hash for c in self.at(preset)]) # the statement of a smallest effect tells its own day
         return {self.hash_at(preset), before, *self.formerly.get(preset, ())}
+
+# %% ../../nbs/records/01_rules.ipynb #5d2b8e77
+@patch
+def looks(self:Claim,
+    preset:str, # one of `PRESETS`
+)->tuple: # of texts that begin with a day
+    "List what was decided after a look at a preset's runs: seeds that were added, a rule that was written"
+    return (*self.looked.get(preset, ()), *filter(None, [self.late.get(preset)]))

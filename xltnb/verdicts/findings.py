@@ -132,6 +132,6 @@ def story(
     head += [put(f'looked at: {x}') for x in row['looked']]
     checks = ['\n'.join(put(l, '  ') if i else put(l) for i,l in enumerate(_check_story(c))) for c in row['checks']]
     files = [f'  {named.get(k, k)}' for k in row['keys']]
-    again = put(f"again from nothing: XLTNB_FRESH=1 xltnb run {row['claim']} --preset {row['preset']}, then xltnb claims {row['claim']} shows "
-                'your runs beside these')
+    ask = f"{row['claim']} --preset {row['preset']}"
+    again = put(f"again from nothing: XLTNB_FRESH=1 xltnb run {ask}, then xltnb claims {row['claim']} shows your runs beside these")
     return '\n\n'.join(['\n'.join(head), *checks, '\n'.join([f'{len(files)} records:', *files]), again])
