@@ -295,3 +295,10 @@ def test_a_page_during_whose_run_something_changed_is_run_again(page, monkeypatc
         return ''
     monkeypatch.setattr(mill, 'execute_page', change)
     assert [run(), run(), run()]==['ok', 'ok', 'cached']
+
+
+def test_the_first_inline_run_computes_on_as_many_threads_as_later_ones():
+    "torch reads the number when it is loaded, which the first run does"
+    code = 'import os, sys; from xltnb.runs.run import _hold_threads; hold = _hold_threads(1)\nwith hold: import torch; inside = torch.get_num_threads()\nprint("torch" in sys.modules, inside, torch.get_num_threads(), os.environ["OMP_NUM_THREADS"])'
+    done = subprocess.run([sys.executable, '-c', code], env=os.environ | dict(OMP_NUM_THREADS='3'), capture_output=True, text=True)
+    assert done.stdout.split() == ['True', '1', '3', '3'], done.stderr
