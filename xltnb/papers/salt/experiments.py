@@ -9,7 +9,7 @@ __all__ = ['SALT_ROWS', 'SALT_CORE', 'OTHER_HEADS', 'ABLATIONS', 'CURVE', 'Froze
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #a332311a
 from dataclasses import dataclass, replace
 
-from ...core import Config, check_name, within
+from ...core import Config, check_name, later, within
 from ...records.presets import find_preset
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
 from ...studies.recipes import ENCODERS, LANGS, N, PAIR_RECIPE, PAWSX, PRINTED_RECIPE, PUBLIC_LANGS, XNLI, call
@@ -36,6 +36,7 @@ class SaltCfg(ZeroShotCfg):
     "Fine-tune with methods"
     mlm:str = 'e5-small-mlm' # a name that `load_mlm` knows: who proposes
     methods:tuple[str,...] = () # in words, the outermost first
+    seen:bool = later(False) # propose no subword that stands in test rows alone
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #dfd4c921
 @dataclass(frozen=True)
@@ -72,10 +73,11 @@ SALT_ROWS = dict(
     mask=_salted({}, kind='mask'),
     synonyms=(call('SynonymCopies', copies=N, originals=True, loose=False),),
     tlm=_salted({}),
+    long=_salted({}),
     oracle=(call('EmbedMixup'), call('OracleSwitch', copies=N)),
     classic=(call('EmbedMixup', kind='classic'), call('SelfSwitch', copies=N, kind='repeat')))
 SALT_CORE = ('plain', 'salt', 'random') # what the first verdict needs
-OTHER_HEADS = dict(tlm='e5-small-tlm') # rows that ask another model than the study's
+OTHER_HEADS = dict(tlm='e5-small-tlm', long='e5-small-long') # rows that ask another model than the study's
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #14f45d2a
 ABLATIONS = dict(
@@ -143,17 +145,27 @@ def _fine_study(task, train, limit, rows, seeds, cost, langs=LANGS, copies=2, **
     fine = FineCfg(**dict(epochs=2., batch=16) | (PAIR_RECIPE if task=='lo_pair' else {}))
     return SaltStudy('salt.finetune', SaltCfg(task, train, limit, langs, fine=fine, **more), rows, seeds, cost, copies)
 
+def _public_study(task, train, limit, seeds, cost, **fine):
+    "A published task, as its first runs had it"
+    cfg = SaltCfg(task, train, limit, PUBLIC_LANGS, fine=FineCfg(**dict(epochs=1., batch=16, warmup=.1) | fine))
+    return SaltStudy('salt.finetune', cfg, SALT_CORE, seeds, cost, 1, 'yes')
+
+def _again(study, seeds, cost, **cfg):
+    "What judges: no words of test rows, in float32, and with a head that read more"
+    return replace(study, cfg=replace(study.cfg, seen=True, **cfg), rows=(*SALT_CORE, 'long'), seeds=seeds, cost=cost, bf16='no')
+
 def _public_studies():
     "WikiANN and XNLI at a size for two cores"
-    def study(task, train, limit, seeds, cost, **fine):
-        cfg = SaltCfg(task, train, limit, PUBLIC_LANGS, fine=FineCfg(**dict(epochs=1., batch=16, warmup=.1) | fine))
-        return SaltStudy('salt.finetune', cfg, SALT_CORE, seeds, cost, 1, 'yes')
-    return dict(wikiann=study('wikiann_dev', 2500, 300, 6, 110.), xnli=study('xnli_dev', 0, 500, 4, 270., epochs=1.5, head_lr=1e-4))
+    wikiann,xnli = _public_study('wikiann_dev', 2500, 300, 6, 110.), _public_study('xnli_dev', 0, 500, 4, 270., epochs=1.5, head_lr=1e-4)
+    half = replace(xnli.cfg.fine, lr=5e-5, head_lr=5e-5)
+    return dict(wikiann=wikiann, xnli=xnli, wikiann_open=_again(wikiann, 10, 400.),
+                xnli_slow=_again(xnli, 14, 1200., fine=half, limit=350, turn=True))
 
 def _laptop_studies():
     "What judges, the frozen study first"
     tuned = dict(cldr=_fine_study('cldr_cat', 320, 0, SALT_CORE, 12, 200.), **_public_studies())
     return dict(**_frozen_studies(), **_world_studies(), **tuned)
+
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #d302f378
 _PAIRS = ('en','de','ru','zh','fi') # of the matrix

@@ -130,7 +130,7 @@ def run_salt(
     "Fine-tune on English and score every language"
     task,half = rows_of(cfg, seed), benchmarked(cfg.task)
     encoder,proposes = _encoder(cfg, task, ctx)
-    methods = salt_methods(cfg.methods, model=proposes, seen=False) # version 1 proposes whatever the pruned vocabulary holds
+    methods = salt_methods(cfg.methods, model=proposes, seen=cfg.seen)
     ft = _trained(task, cfg.fine, methods, encoder, seed, 'salt.finetune', cfg, ctx)
     ctx.report(.85, 'scoring')
     z = ft.zero_shot('test', limit=cfg.limit or None, half=half)
