@@ -19,6 +19,7 @@ from xltnb.verdicts import pages as mill
 from xltnb.core import XltError
 from xltnb.runs.experiments import EXPERIMENTS, Ctx, Paused, Result, experiment, make_job, tidy
 from xltnb.runs.job import Finished, Setup, _reset_peak, keep, run_job
+from xltnb.runs.plan import cores
 from xltnb.records.record import Record
 from xltnb.records.store import Store
 
@@ -295,6 +296,16 @@ def test_a_page_during_whose_run_something_changed_is_run_again(page, monkeypatc
         return ''
     monkeypatch.setattr(mill, 'execute_page', change)
     assert [run(), run(), run()]==['ok', 'ok', 'cached']
+
+
+@pytest.mark.skipif(cores() < 2, reason='one core binds nothing')
+@pytest.mark.parametrize('held', [True, False])
+def test_runs_are_not_bound_to_the_first_core(held):
+    "as OMP_PROC_BIND of a batch system would have it: several processes of one thread would share that core"
+    hold = 'from xltnb.runs.run import _hold_threads as hold' if held else 'from contextlib import nullcontext as hold'
+    code = f'import os; {hold}\nwith hold(1): import torch; torch.ones(300, 300)@torch.ones(300, 300)\nprint(len(os.sched_getaffinity(0)))'
+    done = subprocess.run([sys.executable, '-c', code], env=os.environ | dict(OMP_PROC_BIND='true'), capture_output=True, text=True)
+    assert int(done.stdout) == (cores() if held else 1), done.stderr
 
 
 def test_the_first_inline_run_computes_on_as_many_threads_as_later_ones():

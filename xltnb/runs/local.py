@@ -10,7 +10,7 @@ import io
 import os
 import signal
 import time
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from threading import Thread
@@ -19,7 +19,7 @@ from .drive import drive, needs_of
 from .experiments import Job
 from .progress import JobProgress, Outcome, seldom
 from .job import Finished, Setup, compute
-from .run import gpus, inline
+from .run import FREE_VARS, environment, gpus, inline
 from ..records.published import find_papers
 
 # %% ../../nbs/runs/06_local.ipynb #260453ac
@@ -50,23 +50,16 @@ _HEAP_VARS = dict(MALLOC_MMAP_THRESHOLD_=str(32*2**20), MALLOC_TRIM_THRESHOLD_=s
 def worker_vars(
     n:int, # threads
 )->dict[str,str]:
-    "List the variables that hold libraries to `n` threads, read when one is imported, and keep freed memory unless the user says otherwise"
-    return {k: str(n) for k in _THREAD_VARS} | {k: os.environ.get(k, v) for k,v in _HEAP_VARS.items()}
+    "List variables: `n` threads on any core, read when a library is imported; freed memory is kept unless the user says otherwise"
+    return {k: str(n) for k in _THREAD_VARS} | FREE_VARS | {k: os.environ.get(k, v) for k,v in _HEAP_VARS.items()}
 
-@contextmanager
 def child_env(
     threads:int, # of each process
     gpu:str='', # name of the only GPU that they see; '': what this process sees
 ): # context manager
     "Give the processes that a block starts `worker_vars`, and their GPU"
-    new = worker_vars(threads) | ({'CUDA_VISIBLE_DEVICES': gpu} if gpu else {})
-    old = {k: os.environ.get(k) for k in new}
-    os.environ.update(new)
-    try: yield
-    finally:
-        for k,v in old.items():
-            if v is None: del os.environ[k]
-            else: os.environ[k] = v
+    return environment(worker_vars(threads) | ({'CUDA_VISIBLE_DEVICES': gpu} if gpu else {}))
+
 
 # %% ../../nbs/runs/06_local.ipynb #969e90cc
 class Worker:

@@ -22,12 +22,14 @@ def _label(record:Record)->str:
     return f'<b>{name}</b>{half}<br>beside {beside}' if beside else f'<b>{name}</b>{half}'
 
 # %% ../../nbs/studies/05_speeds.ipynb #229687e6
+def _processor(record:Record)->str: return record.provenance['cpu' if record.metrics['device']=='cpu' else 'device']
+
 def _dots(records, names, key, label, colour, symbol='circle'):
     "Put a dot at a number of each record that tells it"
     told = [(n,r) for n,r in zip(names, records) if key in r.metrics]
     hover = '%{customdata[0]}: %{x:.2f}<br>%{customdata[1]}<extra></extra>'
     return go.Scatter(x=[r.metrics[key] for _,r in told], y=[n for n,_ in told], mode='markers', name=label, hovertemplate=hover,
-        marker=dict(color=colour, size=10, symbol=symbol), customdata=[(label, r.provenance['cpu']) for _,r in told])
+        marker=dict(color=colour, size=10, symbol=symbol), customdata=[(label, _processor(r)) for _,r in told])
 
 # %% ../../nbs/studies/05_speeds.ipynb #fe63b797
 @drawing('A dot right of the line is faster than its peer; what is left to gain is what is missing at the right')
@@ -43,8 +45,8 @@ def speeds_fig(
     fig.add_trace(_dots(rs, labels, 'half_ratio', 'bfloat16 on both sides', COLOURS['target'], 'diamond'), 1, 1)
     fig.add_trace(_dots(rs, labels, 'of_floor', 'of the bound', COLOURS['probe'], 'square'), 1, 2)
     fig.add_vline(x=1, line=dict(color=QUIET, width=1), col=1)
-    fig.update_xaxes(type='log', tickvals=[.5,1,2,5,10,20], col=1).update_xaxes(range=[0,1.05], tickformat='.0%', col=2)
+    fig.update_xaxes(type='log', tickvals=[.5,1,2,5,10,20,50], col=1).update_xaxes(range=[0,1.05], tickformat='.0%', col=2)
     fig.update_yaxes(showgrid=True, ticks='', tickfont=dict(size=11))
     ahead = sum(r.metrics['ratio']>1 for r in rs)
-    how = 'median ratio of turns in one run; measured on '+', '.join(sorted({r.provenance['cpu'] for r in rs}))
+    how = 'median ratio of turns in one run; measured on '+', '.join(sorted({_processor(r) for r in rs}))
     return dress(fig, f'{ahead} of {len(rs)} are faster than what they stand beside', how, 60+44*len(rs))
