@@ -53,14 +53,14 @@ def _css(svg):
     return 'text{font-family:system-ui,-apple-system,"Segoe UI",sans-serif}@media(prefers-color-scheme:dark){'+dark+'}'
 
 # %% ../../nbs/still/03_still.ipynb #011b0a8d
-def _at(ref, v, axes, box):
-    "Pixels of a position that is given in units of an axis, of its domain or of the paper"
+def _at(ref, v, axes, box, data=False):
+    "Pixels of a position on an axis, its domain or the paper; on a logarithmic axis a shape has `data`, an annotation their logarithm"
     left,top,right,bottom = box
     if ref=='paper x': return left+v*(right-left)
     if ref=='paper y': return bottom-v*(bottom-top)
     a = axes[ref.removesuffix(' domain')]
     if ref.endswith('domain'): return a.start+v*(a.end-a.start)
-    return float(a.px(a.units([v])[0] if isinstance(v, str) else v))
+    return float(a.px(a.units([v])[0] if isinstance(v, str) or data and not a.cats else v))
 
 # %% ../../nbs/still/03_still.ipynb #79a99db1
 def _ref(o, k):
@@ -70,8 +70,8 @@ def _ref(o, k):
 # %% ../../nbs/still/03_still.ipynb #d667a1cf
 def _shape(s, axes, box):
     "A line or a rectangle"
-    x0,x1 = (_at(_ref(s,'x'), s[k], axes, box) for k in ('x0','x1'))
-    y0,y1 = (_at(_ref(s,'y'), s[k], axes, box) for k in ('y0','y1'))
+    x0,x1 = (_at(_ref(s,'x'), s[k], axes, box, True) for k in ('x0','x1'))
+    y0,y1 = (_at(_ref(s,'y'), s[k], axes, box, True) for k in ('y0','y1'))
     line = s.get('line', {})
     stroke = f'stroke="{line.get("color", "#1f2933")}" stroke-width="{line.get("width", 2):g}"'
     if line.get('dash') in DASHES: stroke += f' stroke-dasharray="{DASHES[line["dash"]]}"'
