@@ -129,7 +129,8 @@ def run_salt(
 )->Result:
     "Fine-tune on English and score every language"
     task,half = rows_of(cfg, seed), benchmarked(cfg.task)
-    encoder,proposes = _encoder(cfg, task, ctx)
+    read = rows_of(replace(cfg, turn=False, limit=0), seed) if cfg.turn else task # one vocabulary: all seeds share what the head proposes
+    encoder,proposes = _encoder(cfg, read, ctx)
     methods = salt_methods(cfg.methods, model=proposes, seen=cfg.seen)
     ft = _trained(task, cfg.fine, methods, encoder, seed, 'salt.finetune', cfg, ctx)
     ctx.report(.85, 'scoring')
