@@ -3783,6 +3783,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                      'xltnb.studies.gains.over': ('studies/gains.html#over', 'xltnb/studies/gains.py'),
                                      'xltnb.studies.gains.paired': ('studies/gains.html#paired', 'xltnb/studies/gains.py'),
                                      'xltnb.studies.gains.planned': ('studies/gains.html#planned', 'xltnb/studies/gains.py'),
+                                     'xltnb.studies.gains.span_text': ('studies/gains.html#span_text', 'xltnb/studies/gains.py'),
                                      'xltnb.studies.gains.task_gains': ('studies/gains.html#task_gains', 'xltnb/studies/gains.py'),
                                      'xltnb.studies.gains.to_read': ('studies/gains.html#to_read', 'xltnb/studies/gains.py')},
             'xltnb.studies.recipes': { 'xltnb.studies.recipes.Call': ('studies/recipes.html#call', 'xltnb/studies/recipes.py'),

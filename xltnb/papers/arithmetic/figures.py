@@ -18,6 +18,7 @@ from ...figures.look import COLOURS, INK, QUIET, drawing, dress, fade, needed, p
 from ...records.published import load_paper
 from ...records.record import Record
 from ...stats import paired_diff
+from ...studies.gains import span_text
 
 # %% ../../../nbs/papers/arithmetic/12_figures.ipynb #91e2db37
 def family_of(
@@ -100,7 +101,7 @@ def _arms_title(t, base):
     if 'half' not in t.index: return f'Gains over the {ARM_NAMES[base]}'
     h = t.loc['half']
     said = 'gains' if h.low>0 else 'loses' if h.high<0 else 'does not surely change the score:'
-    return f'Half source, half related {said} {h.gain:+.1f} points' + (f' ({h.low:+.1f} to {h.high:+.1f})' if h.n>1 else ' (one seed)')
+    return f'Half source, half related {said} {h.gain:+.1f} points ({span_text(h.low, h.high, h.n)})'
 
 # %% ../../../nbs/papers/arithmetic/12_figures.ipynb #ba68c38b
 @drawing('A ring between the ends is a mixture that beats both adapters')

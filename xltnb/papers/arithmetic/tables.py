@@ -18,6 +18,7 @@ from .figures import ARM_NAMES, arm_gains, entities_of, family_level, family_of,
 from .tree import FamilyCfg, known_words
 from ...records.record import Record
 from ...stats import paired_diff
+from ...studies.gains import span_text
 from ...tasks.languages import distance, nearest_languages
 
 # %% ../../../nbs/papers/arithmetic/13_tables.ipynb #a5f6c4cc
@@ -154,8 +155,7 @@ def family_presets_df(
 # %% ../../../nbs/papers/arithmetic/13_tables.ipynb #f84bcc65
 def _gain_text(t, arm):
     "An arm with its gain and interval"
-    span = f'({t.low[arm]:+.1f} to {t.high[arm]:+.1f})' if t.n[arm]>1 else '(one world)'
-    return f'{ARM_NAMES[arm]} {t.gain[arm]:+.1f} {span}'
+    return f'{ARM_NAMES[arm]} {t.gain[arm]:+.1f} ({span_text(t.low[arm], t.high[arm], t.n[arm], "one world")})'
 
 def _beside(runs, other, name):
     "Where the sum lies beside another arm"
