@@ -104,11 +104,18 @@ def _settled(plan):
     if done==len(words): return 'all claims are settled'
     return f'{done} of {len(words)} claims are settled, the others have no runs to judge by'
 
+def _cheapest(easy, plan):
+    "How to settle the claim that costs least"
+    if not easy: return ''
+    claim = min(easy, key=lambda k: sum(r['hours'] for r in easy[k]))
+    given = f'{claim} --preset {plan.preset} --seeds {max(r["seeds"] for r in easy[claim])}'
+    return f'\nthe cheapest: xltnb run {given}\nthen:         xltnb claims {given}'
+
 def decide_text(
     rows:list[dict], # from `to_decide`
     plan:Plan, # the same plan
-)->str: # one sentence
-    "Say how many claims that are not settled seeds would settle, and what all of them cost together"
+)->str: # a sentence, and two commands where seeds would settle a claim
+    "Say how many claims that are not settled seeds would settle, what all of them cost together, and how the cheapest is run"
     if not rows: return f'{plan.target} at {plan.preset}: {_settled(plan)}'
     by = groupby(rows, lambda r: r['claim'])
     easy = {k: rs for k,rs in by.items() if all(r['seeds'] and not r['rows'] for r in rs)}
@@ -116,5 +123,5 @@ def decide_text(
     for r in (r for rs in easy.values() for r in rs): more |= {a: max(r['more'], more.get(a,0)) for a in r['arms']}
     hours = sum(n*_seed_cost([a], plan) for a,n in more.items())/3600
     seeds = f'seeds would settle {len(easy)} of them, in about {hours:.1f} {plan.dial.unit}-hours, arms shared'
-    rest = f'; {len(by)-len(easy)} need more test rows as well, or lie almost on the edge' if len(easy)<len(by) else ''
-    return f'{plan.target} at {plan.preset}: {len(by)} claims are not settled; {seeds}{rest}'
+    rest = f'; what holds back the other {len(by)-len(easy)} stands in their lines' if len(easy)<len(by) else ''
+    return f'{plan.target} at {plan.preset}: {len(by)} claims are not settled; {seeds}{rest}{_cheapest(easy, plan)}'
