@@ -228,6 +228,15 @@ def test_more_seeds_than_the_preset_plans_are_judged_where_they_are_asked_for(st
     assert {r['n'] for r in json.loads(xltnb(study, 'compare', 'mothello.C2', '--preset', 'laptop', '--json', '--seeds', '2')[0])} == {2}
 
 
+def test_a_report_shows_as_many_seeds_as_are_asked_for(study):
+    xltnb(study, 'run', 'quick', '--seeds', '3', '--store', 'three', '--workers', '1')
+    pages = [study[0]/f'three/{n}.html' for n in '23']
+    for p in pages: xltnb(study, 'report', 'quick', '--seeds', p.stem, '--store', 'three', '--out', str(p))
+    runs = [re.search(r'(\d+) of \d+ runs', p.read_text(encoding='utf-8'))[1] for p in pages]
+    assert runs == ['4', '6']
+    assert 'seeds must be 1 or more, not 0' in xltnb(study, 'report', 'quick', '--seeds', '0', code=2)[1]
+
+
 def test_a_second_checkout_is_named(study):
     second = study[0]/'second'
     for d in ('xltnb', 'nbs'): (second/d).mkdir(parents=True)

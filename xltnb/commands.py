@@ -258,11 +258,12 @@ def cmd_pin(
     target:str, # a paper, or 'paper.tab1', 'paper.C3'
     *,
     preset:str='smoke', # preset whose results are accepted
+    seeds:int|None=None, # repeats per arm; default: the preset's
     store:str='results', # folder of run records; a relative one lies in the checkout
 ):
     "Accept the present results as the ones to guard"
     from xltnb.verdicts.study import study
-    print(f'{study(target, preset, store=store).pin()} numbers pinned')
+    print(f'{study(target, preset, seeds, store).pin()} numbers pinned')
 
 # %% ../nbs/06_commands.ipynb #faf563ee
 @command
@@ -289,13 +290,14 @@ def cmd_report(
     paper:str='', # a paper; default: all
     *,
     preset:str='smoke', # preset whose runs are shown
+    seeds:int|None=None, # repeats per arm; default: the preset's
     store:str='results', # folder of run records; a relative one lies in the checkout
     out:str='', # the HTML file; default: report-<preset>.html in the store
 ):
     "Write one HTML file with claims, figures and the run behind each number"
     from xltnb.verdicts.report import report
     out = _report_file(preset, store, out)
-    print(f'report: {report(_claimed_papers(paper), preset, _read_from(store), out)}')
+    print(f'report: {report(_claimed_papers(paper), preset, _read_from(store), out, seeds)}')
 
 def _report_file(preset, store, out):
     "Where a report goes; said before anything runs if it cannot"

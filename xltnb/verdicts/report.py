@@ -31,7 +31,7 @@ from ..records.record import Record
 from ..records.store import Store, open_store
 from ..runs.experiments import has_part, load_jobs
 from ..runs.experiments import papers as known_papers
-from ..runs.plan import Plan
+from ..runs.plan import make_plan
 
 # %% ../../nbs/verdicts/06_report.ipynb #6e875662
 def _small(row):
@@ -198,18 +198,18 @@ def _paper_values(
     paper:str, # name of a paper
     preset:str, # whose runs are shown
     store:Store, # run records
+    seeds:int|None, # repeats; None: the preset's
 )->dict: # what the template shows of it
     "Everything about one paper"
     top = dict(paper=paper, **_cited(paper))
     if not has_part(paper, 'experiments'): return dict(top, planned=True)
-    jobs = load_jobs(paper)(preset, None)
-    plan = Plan(paper, preset, jobs, store)
+    plan = make_plan(paper, preset, seeds, store)
     runs,rows = [r for rs in plan.records().values() for r in rs], judge_plan(plan).rows
-    state = dict(planned=False, done=len(runs), jobs=len(jobs), machine=machine(runs), tally=tally(rows))
+    state = dict(planned=False, seeds=seeds, done=len(runs), jobs=len(plan.jobs), machine=machine(runs), tally=tally(rows))
     tables = _table_values(paper, preset, compare_plan(plan).rows, runs)
     more = dict(printed=plan.dial.printed, tables=tables, facts=_facts(runs) if runs else [], runs=[_run_row(r) for r in runs])
     judged = dict(claims=[claim_values(r, runs) for r in rows])
-    return top | state | more | judged | _figure_values(paper, rows, runs) | _changes(paper, jobs)
+    return top | state | more | judged | _figure_values(paper, rows, runs) | _changes(paper, plan.jobs)
 
 # %% ../../nbs/verdicts/06_report.ipynb #66a6c0fd
 def _page_html(
@@ -229,6 +229,7 @@ def report(
     preset:str='smoke', # whose runs are shown
     store:str|Store='results', # folder of run records
     out:str|Path='', # the HTML file; default: report-<preset>.html in the store
+    seeds:int|None=None, # repeats per arm; None: the preset's
 )->Path: # the file
     "Write the report; everything in it comes from the store"
     papers = [papers] if isinstance(papers, str) else list(papers)
@@ -238,4 +239,4 @@ def report(
         raise XltError(f'{" and ".join(papers)} is planned: there are no experiments to report yet, and no file was written')
     store = open_store(store)
     out = typed_path(out, 'out') if out else store.path/f'report-{preset}.html'
-    return atomic_write(out, _page_html([_paper_values(p, preset, store) for p in papers], preset))
+    return atomic_write(out, _page_html([_paper_values(p, preset, store, seeds) for p in papers], preset))

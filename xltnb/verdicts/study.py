@@ -87,7 +87,7 @@ def report(self:Study,
 )->Path:
     "Write one HTML file with claims, figures and the run behind each number of the paper"
     write = import_module('xltnb.verdicts.report').report
-    return write(self.plan.target.partition('.')[0], self.plan.preset, self.plan.store, out)
+    return write(self.plan.target.partition('.')[0], self.plan.preset, self.plan.store, out, self.plan.seeds)
 
 @patch
 def own(self:Study,
