@@ -689,3 +689,23 @@ def test_a_store_that_is_not_there_is_not_packed(tmp_path):
     from xltnb.commands import cmd_pack
     with pytest.raises(XltError, match='there is no store at'): cmd_pack(str(tmp_path/'none'))
     assert not (tmp_path/'none').exists()
+
+
+def test_a_record_that_cannot_be_read_stays_as_it_is(tmp_path, monkeypatch):
+    "of another user in one store, or on a disk that has a bad moment: it is no damaged one"
+    s, record = Store(tmp_path, committed=False), Record('toy.sum', 'k1', {}, 0, dict(sum=1.))
+    file = s.put(record)
+    before, real = file.read_bytes(), type(file).read_bytes
+    def refuse(self): raise PermissionError(13, 'Permission denied')
+    monkeypatch.setattr('xltnb.records.store._fault', lambda f: XltError('unreadable'))
+    monkeypatch.setattr(type(file), 'read_bytes', refuse)
+    with pytest.raises(XltError, match='cannot be read .Permission denied. and stays'): s.put(record)
+    monkeypatch.setattr(type(file), 'read_bytes', real)
+    assert file.read_bytes() == before and [p.name for p in file.parent.iterdir()] == [file.name]
+
+
+def test_the_lease_of_a_process_that_is_hidden_is_kept(tmp_path, monkeypatch):
+    "as /proc with hidepid hides those of other users"
+    with Lease(tmp_path/'job.lock').take():
+        monkeypatch.setattr('xltnb.records.leases._stat', lambda pid: [])
+        assert Lease(tmp_path/'job.lock').busy

@@ -38,6 +38,7 @@ from xltnb.papers.robust.methods import ADV, RSRP, FreeADV
 from xltnb.papers.robust.views import EAR, Consistency, PreparedViews
 from xltnb.papers.salt.mixup import EmbedMixup
 from xltnb.papers.salt.proposals import propose
+from xltnb.training.arguments import arguments
 from xltnb.training.frozen import frozen_study
 from xltnb.training.methods import Method
 from xltnb.training.mlm import Frame, MLMCfg, hide, masked_loss
@@ -261,3 +262,10 @@ def test_proposals(gpu):
         def convert_ids_to_tokens(self, ids): return [f'▁word{chr(97+i//26)}{chr(97+i%26)}' for i in ids]
     found = propose(masked_net().to('cuda'), Words(), [np.arange(5, 9), np.arange(20, 26)], np.arange(60) > 40, k=3, batch=2)
     assert len(found) == 10 and found.ids.min() > 40
+
+
+def test_one_process_trains_on_one_gpu(gpu, tmp_path, monkeypatch):
+    "The library would split each batch over all that it sees, and multiply it: another run under the same key"
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 4)
+    args = arguments(FineCfg(batch=16), 100, 0, tmp_path)
+    assert (args.n_gpu, args.train_batch_size) == (1, 16)

@@ -16,7 +16,7 @@ from conftest import ROOT, write_paper
 
 from xltnb.files import atomic_write
 from xltnb.verdicts import pages as mill
-from xltnb.core import XltError
+from xltnb.core import XltError, world
 from xltnb.runs.experiments import EXPERIMENTS, Ctx, Paused, Result, experiment, make_job, tidy
 from xltnb.runs.job import Finished, Setup, _reset_peak, keep, run_job
 from xltnb.runs.plan import cores
@@ -306,6 +306,27 @@ def test_runs_are_not_bound_to_the_first_core(held):
     code = f'import os; {hold}\nwith hold(1): import torch; torch.ones(300, 300)@torch.ones(300, 300)\nprint(len(os.sched_getaffinity(0)))'
     done = subprocess.run([sys.executable, '-c', code], env=os.environ | dict(OMP_PROC_BIND='true'), capture_output=True, text=True)
     assert int(done.stdout) == (cores() if held else 1), done.stderr
+
+
+@pytest.mark.skipif(cores() < 2, reason='one core binds nothing')
+def test_a_command_is_not_bound_to_the_first_core():
+    "not even one that loads torch to ask for a GPU, nor a process that it starts"
+    ask = 'import os; print(len(os.sched_getaffinity(0)), flush=True)'
+    code = f'import subprocess, sys; from xltnb.cli import main\ntry: main(["--version"])\nexcept SystemExit: pass\nimport torch; {ask}; subprocess.run([sys.executable, "-c", {ask!r}])'
+    done = subprocess.run([sys.executable, '-c', code], env=os.environ | dict(OMP_PROC_BIND='true'), capture_output=True, text=True)
+    assert done.stdout.split()[1:] == [str(cores())]*2, done.stderr
+
+
+def test_a_share_of_a_slurm_task_is_kept(monkeypatch):
+    monkeypatch.setenv('SLURM_CPUS_PER_TASK', '1')
+    assert cores() == 1
+    monkeypatch.setenv('SLURM_CPUS_PER_TASK', 'all')
+    assert cores() >= 1
+
+
+def test_words_of_torchrun_that_are_no_numbers(monkeypatch):
+    monkeypatch.setenv('WORLD_SIZE', 'x')
+    with pytest.raises(XltError, match="WORLD_SIZE is 'x', not a number"): world()
 
 
 def test_the_first_inline_run_computes_on_as_many_threads_as_later_ones():

@@ -13,7 +13,7 @@ import sys
 import argcomplete
 
 from .commands import built_papers
-from .core import XltError, check_name
+from .core import FREE_VARS, XltError, check_name
 from .files import checkout, project_root
 from .terminal import COMMANDS, EXIT_CODES, Parser, call_with, complain, exit_code, fill_parser
 from .tools import DATA, SHELLS
@@ -116,6 +116,7 @@ def main(
 ): # exits
     "Run the command line: exit code 2 and one clear line for what the user can mend"
     if '_ARGCOMPLETE' in os.environ: argcomplete.autocomplete(root_parser()) # the shell asks; this exits
+    os.environ.update(FREE_VARS) # before torch is loaded
     raise SystemExit(exit_code(lambda: _call(sys.argv[1:] if argv is None else argv)))
 
 # %% ../nbs/08_cli.ipynb #3079a065

@@ -89,7 +89,8 @@ def _is_stale(lock):
     pid, start = owner.get('pid'), owner.get('start')
     if not owner: return True
     if _far(owner): return _untouched(lock, touched) > (_WATCH_S if time.time()-touched>_STALE_S else _STALE_S)
-    return not alive(pid) or bool(start and start!=''.join(_stat(pid)[19:20]))
+    seen = ''.join(_stat(pid)[19:20]) # '' where processes of others are hidden
+    return not alive(pid) or bool(start and seen and start!=seen)
 
 # %% ../../nbs/records/04_leases.ipynb #1d6990ce
 def _touch(lock, token):

@@ -140,7 +140,10 @@ def _make_room(f):
     for old in f.parent.glob(f'.{f.name}.*.tmp'): old.unlink(missing_ok=True)
     fault = _fault(f) if f.is_file() else None
     if isinstance(fault, NewerRecord): raise fault
-    if fault: f.rename(f.with_name(f'.damaged-{f.name}'))
+    if not fault: return
+    try: f.read_bytes()
+    except OSError as e: raise XltError(f'{f} cannot be read ({e.strerror}) and stays: make it readable, or choose another store') from e
+    f.rename(f.with_name(f'.damaged-{f.name}'))
 
 @patch
 def put(

@@ -24,8 +24,10 @@ from ..records.store import Store, open_store
 
 # %% ../../nbs/runs/01_plan.ipynb #af38511f
 def cores()->int: # 1 or more
-    "Count the cores that this process may use: its affinity, and the container's quota where one is set"
+    "Count the cores that this process may use: its affinity, its share of a SLURM task, and the container's quota where one is set"
     n = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    share = os.environ.get('SLURM_CPUS_PER_TASK', '')
+    if share.isdecimal() and int(share): n = min(n, int(share))
     try: quota,period = Path('/sys/fs/cgroup/cpu.max').read_text(encoding='utf-8').split()
     except (OSError, ValueError): return n
     return n if quota=='max' else max(1, min(n, int(quota)//int(period)))

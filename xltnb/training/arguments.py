@@ -66,7 +66,9 @@ def arguments(
         weight_decay=cfg.decay, max_grad_norm=cfg.clip, bf16=gpu if cfg.bf16=='auto' else cfg.bf16=='yes',
         dataloader_pin_memory=gpu, accelerator_config=dict(non_blocking=gpu), remove_unused_columns=False, label_names=['labels'],
         logging_steps=max(1, updates//50), logging_nan_inf_filter=False, report_to='none', disable_tqdm=True)
-    return TrainingArguments(**own | _looks(cfg, updates) | kwargs)
+    args = TrainingArguments(**own | _looks(cfg, updates) | kwargs)
+    args._n_gpu = min(args.n_gpu, 1) # with several, the library would split and multiply the batch: another run under the same key
+    return args
 
 # %% ../../nbs/training/05_arguments.ipynb #f4c4b2da
 def shared_out(
