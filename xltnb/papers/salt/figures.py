@@ -24,7 +24,8 @@ from ...records.record import Record
 # %% ../../../nbs/papers/salt/08_figures.ipynb #1a9d3e3c
 STUDY_NAMES = dict(frozen_cldr='emoji names, frozen features', frozen_intent='intents, frozen features', cldr='emoji names, fine-tuning',
               intent='intents, fine-tuning', world='invented worlds', bare='worlds without common words',
-              wikiann='WikiANN, fine-tuning', xnli='XNLI, fine-tuning') # study -> for people
+              wikiann='WikiANN, fine-tuning', xnli='XNLI, fine-tuning',
+              xnli_slow='XNLI, fine-tuning, half the rate') # study -> for people
 
 # %% ../../../nbs/papers/salt/08_figures.ipynb #3c74d7b7
 def by_study(
