@@ -20,6 +20,7 @@ from xltnb.core import XltError, world
 from xltnb.runs.experiments import EXPERIMENTS, Ctx, Paused, Result, experiment, make_job, tidy
 from xltnb.runs.job import Finished, Setup, _reset_peak, keep, run_job
 from xltnb.runs.plan import cores
+from xltnb.runs.run import gpus
 from xltnb.records.record import Record
 from xltnb.records.store import Store
 
@@ -315,6 +316,14 @@ def test_a_command_is_not_bound_to_the_first_core():
     code = f'import subprocess, sys; from xltnb.cli import main\ntry: main(["--version"])\nexcept SystemExit: pass\nimport torch; {ask}; subprocess.run([sys.executable, "-c", {ask!r}])'
     done = subprocess.run([sys.executable, '-c', code], env=os.environ | dict(OMP_PROC_BIND='true'), capture_output=True, text=True)
     assert done.stdout.split()[1:] == [str(cores())]*2, done.stderr
+
+
+def test_a_gpu_that_is_not_there_gets_no_worker(monkeypatch):
+    "CUDA stops at the first name that it does not know"
+    import torch
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0,5')
+    assert gpus() == ['0']
 
 
 def test_a_share_of_a_slurm_task_is_kept(monkeypatch):
