@@ -16,9 +16,10 @@ from test_mlm import net as masked_net
 from test_trainer import WORDS, net, tokenizer, toy_task
 from transformers import BertConfig, BertModel, TrainerCallback
 
-from xltnb.core import XltError, upload
+from xltnb.core import XltError
 from xltnb.invented.encoder import neighbours
 from xltnb.invented.world import Invented
+from xltnb.machine import upload
 from xltnb.models.adapters import Adapter, BottleneckCfg
 from xltnb.models.alignment import alignment, retrieval_hits
 from xltnb.models.heads import add_head

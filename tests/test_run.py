@@ -16,11 +16,10 @@ from conftest import ROOT, write_paper
 
 from xltnb.files import atomic_write
 from xltnb.verdicts import pages as mill
-from xltnb.core import XltError, world
+from xltnb.core import XltError
 from xltnb.runs.experiments import EXPERIMENTS, Ctx, Paused, Result, experiment, make_job, tidy
 from xltnb.runs.job import Finished, Setup, _reset_peak, keep, run_job
-from xltnb.runs.plan import cores
-from xltnb.runs.run import gpus
+from xltnb.machine import cores, gpus, world
 from xltnb.records.record import Record
 from xltnb.records.store import Store
 

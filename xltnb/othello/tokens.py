@@ -9,7 +9,8 @@ __all__ = ['Encoder', 'inputs_targets']
 import torch
 from torch import Tensor
 
-from ..core import check_number, upload
+from ..core import check_number
+from ..machine import upload
 from .lexicon import Lexicon
 from .rules import NONE
 

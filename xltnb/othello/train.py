@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
 
-from ..core import XltError, check_alone, check_name, check_number, plain, seed_for, seeded, stable_hash, to_dict, upload
+from ..core import XltError, check_name, check_number, plain, seed_for, seeded, stable_hash, to_dict
+from ..machine import check_alone, upload
 from ..records.checkpoints import Checkpoint, from_tensors, read_state, to_tensors, write_state
 from .gpt import GPT
 from .settings import GPTCfg

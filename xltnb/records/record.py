@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['LONG', 'RunKey', 'pack_items', 'unpack_items', 'MeanOf', 'Packed', 'Record', 'record_json', 'record_text',
-           'NewerRecord', 'read_record', 'short_fields', 'read_numbers', 'processor', 'provenance']
+           'NewerRecord', 'read_record', 'short_fields', 'read_numbers', 'provenance']
 
 # %% ../../nbs/records/03_record.ipynb #f539fcd9
 import base64
 import json
 import os
 import platform
-import re
 import stat
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from fastcore.basics import patch
 
 from ..core import XltError, check_number, plain, plain_hash, stable_hash
 from ..files import checkout, sha256_of
+from ..machine import processor
 
 # %% ../../nbs/records/03_record.ipynb #dcee745d
 @dataclass(frozen=True)
@@ -301,14 +301,6 @@ def _versions():
         try: out[p] = version(p)
         except PackageNotFoundError: pass
     return out
-
-# %% ../../nbs/records/03_record.ipynb #b33f1ad9
-@lru_cache
-def processor()->str:
-    "Name of the processor"
-    info = Path('/proc/cpuinfo')
-    names = re.findall(r'model name\s*:\s*(.+)', info.read_text(encoding='utf-8')) if info.exists() else []
-    return names[0] if names else platform.processor() or platform.machine()
 
 # %% ../../nbs/records/03_record.ipynb #032d1c13
 def _device(kind):

@@ -15,12 +15,12 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from threading import Thread
 
-from ..core import FREE_VARS
+from ..machine import FREE_VARS, environment, gpus
 from .drive import drive, needs_of
 from .experiments import Job
 from .progress import JobProgress, Outcome, seldom
 from .job import Finished, Setup, compute
-from .run import environment, gpus, inline
+from .run import inline
 from ..records.published import find_papers
 
 # %% ../../nbs/runs/06_local.ipynb #260453ac

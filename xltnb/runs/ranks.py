@@ -10,7 +10,8 @@ import time
 from dataclasses import replace
 from importlib import import_module
 
-from ..core import XltError, world
+from ..core import XltError
+from ..machine import world
 from .experiments import EXPERIMENTS, Job, load_jobs
 from .progress import JobProgress, Outcome
 from .job import Setup, compute, keep, lease_job

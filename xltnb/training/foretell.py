@@ -19,8 +19,8 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from ..core import XltError, check_number
+from ..machine import cores
 from ..models.heads import evaluating, max_positions
-from ..runs.plan import cores
 from ..tasks.task import Task
 from .features import make_features
 from .settings import FineCfg, pays_bf16

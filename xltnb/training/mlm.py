@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ..tasks.bench import TEXT_FILE, read_table
-from ..core import Config, XltError, one_of, seed_for, stable_hash, upload, within
+from ..core import Config, XltError, one_of, seed_for, stable_hash, within
 from ..files import atomic_write, cache_dir, sha256_of
+from ..machine import upload
 from ..models.pruning import engine
 from ..records.leases import built_once
 

@@ -18,8 +18,9 @@ from fastcore.basics import patch
 from torch import nn
 from transformers import AutoModelForMaskedLM
 
-from ..core import XltError, check_alone, check_number, seed_for, seeded, stable_hash, to_dict
+from ..core import XltError, check_number, seed_for, seeded, stable_hash, to_dict
 from ..files import sha256_of, typed_path
+from ..machine import check_alone
 from ..records.checkpoints import Checkpoint, from_tensors, to_tensors
 from ..models.encoders import load_encoder, load_tokenizer
 from .mlm import Batch, Corpus, Frame, MLMCfg, batches, bench_corpus, draw_order, draw_rivals

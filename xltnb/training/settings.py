@@ -16,7 +16,7 @@ from pathlib import Path
 from ..core import Config, XltError, check_number, later, one_of, stable_hash, within
 from ..files import atomic_write, cache_dir, json_of, read_text
 from ..records.leases import built_once
-from ..records.record import processor
+from ..machine import processor
 
 # %% ../../nbs/training/04_settings.ipynb #5bd39e98
 FREEZE = ('embeddings', 'none', 'body')

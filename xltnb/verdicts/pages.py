@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from ..core import XltError, check_name, grid_html, nearest, stable_hash
 from ..files import atomic_write, own_path, package_data, project_root, typed_path
+from ..machine import cores
 from ..records.leases import alive
 from ..records.presets import PRESETS
 from ..records.published import find_papers
@@ -31,7 +32,6 @@ from ..records.record import provenance
 from ..records.store import Store
 from ..runs.experiments import check_seeds
 from ..runs.local import leave_with_parent
-from ..runs.plan import cores
 from ..names import needs
 from .compare import pins
 

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from ...core import Config, XltError, seed_for, upload, within
+from ...core import Config, XltError, seed_for, within
+from ...machine import upload
 from ...models.adapters import Adapter, BottleneckCfg
 from ...models.attaching import attach
 from ...models.heads import add_head, evaluating

@@ -19,7 +19,8 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 
-from ...core import XltError, check_alone, seed_for, stable_hash, to_dict
+from ...core import XltError, seed_for, stable_hash, to_dict
+from ...machine import check_alone
 from .arms import MetaCfg, rows_read, text_print, vocab_print
 from .carry import carry, check_tied, common_rows, meta_model, neighbour_space
 from .corpus import load_vocab, meta_corpus
