@@ -17,6 +17,8 @@ from conftest import ROOT, write_paper
 from xltnb.files import atomic_write
 from xltnb.verdicts import pages as mill
 from xltnb.core import XltError
+from xltnb.records import leases
+from xltnb.runs import slurm
 from xltnb.runs.experiments import EXPERIMENTS, Ctx, Paused, Result, experiment, make_job, tidy
 from xltnb.runs.job import Finished, Setup, _reset_peak, keep, run_job
 from xltnb.machine import cores, gpus, world
@@ -330,6 +332,20 @@ def test_a_share_of_a_slurm_task_is_kept(monkeypatch):
     assert cores() == 1
     monkeypatch.setenv('SLURM_CPUS_PER_TASK', 'all')
     assert cores() >= 1
+
+
+@pytest.mark.parametrize('silent_s,end', [(200, 'done'), (0, 'busy')])
+def test_a_worker_of_a_queue_waits_for_a_lock_that_nobody_touches(tmp_path, monkeypatch, silent_s, end):
+    "It was killed, and the queue started it again on another node, from which its former process cannot be asked for"
+    monkeypatch.setattr(slurm, '_LOOK_S', .1)
+    monkeypatch.setattr(leases, '_WATCH_S', .5)
+    monkeypatch.setitem(EXPERIMENTS, 'queued.sum', None)
+    experiment('queued.sum')(lambda cfg, seed, ctx: Result(metrics={'sum': 1.}))
+    setup, job = Setup(tmp_path/'store', committed=False, cache=tmp_path), make_job('sum', 'queued.sum', {}, 0)
+    lock = setup.open().lease(job.key).lock
+    atomic_write(lock, json.dumps(dict(pid=1, host='another node', token='x')))
+    os.utime(lock, (time.time()-silent_s,)*2)
+    assert slurm.pull([job], setup, {}) == {job.key: end}
 
 
 def test_words_of_torchrun_that_are_no_numbers(monkeypatch):

@@ -67,18 +67,31 @@ def _one(store, job, setup, lost):
         return keep(store, job, fin).status
 
 # %% ../../nbs/runs/08_slurm.ipynb #674f7377
+_SILENT_S = 45. # without a touch after which the owner of a lock may be gone: three heartbeats
+_LOOKS,_LOOK_S = 30, 5. # as long as it takes until such a lock is free
+
+def _silent(store, out):
+    "Tell whether the owner of a job that is taken has gone silent"
+    return any(end=='busy' and store.lease(key).silent_s()>_SILENT_S for key,end in out.items())
+
 def pull(
     jobs:list[Job], # in order
     setup:Setup, # where and how
     lost:dict, # key -> how often a worker was lost at it before
 )->dict[str,str]: # key -> done, there, busy, paused, failed or left
-    "Run what is free on a list, until nothing is"
-    store, out = setup.open(), {}
-    while True:
+    "Run what is free on a list, until nothing is; where an owner has gone silent its job is waited for"
+    store, out, looks = setup.open(), {}, 0
+    while looks<_LOOKS:
         free = [j for j in jobs if out.get(j.key, 'busy')=='busy']
         new = {j.key: _one(store, j, setup, lost) for j in free}
         out |= new
-        if not {'done','failed'} & {*new.values()}: return out
+        if {'done','failed'} & {*new.values()}: looks = 0
+        elif not _silent(store, out): break
+        else:
+            looks += 1
+            time.sleep(_LOOK_S)
+    return out
+
 
 # %% ../../nbs/runs/08_slurm.ipynb #2a81a542
 @dataclass
