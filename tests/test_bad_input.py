@@ -314,8 +314,8 @@ def test_a_home_is_expanded_where_code_reads_and_writes(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('args, says', [
-    (('plan', 'mothello', '--jobs', ','), "',' names no arm"), (('plan', 'mothello', '--jobs='), 'names no arm'), (('plan', 'mothello', '--seeds=2147483648'), 'at most 10000'),
-    (('run', 'mothello', '--minutes', 'NaN', '--store', '{tmp}/s'), 'more than 0 and finite, not nan'), (('run', 'mothello', '--minutes', 'inf', '--store', '{tmp}/s'), 'finite, not inf'),
+    (('plan', 'mothello', '--jobs', ','), "',' names no arm"), (('plan', 'mothello', '--jobs='), 'names no arm'), (('plan', 'mothello', '--seeds=2147483648'), 'seeds is 2147483648: give an integer from 1 to 10000'),
+    (('run', 'mothello', '--minutes', 'NaN', '--store', '{tmp}/s'), 'minutes is nan: give a number above 0'), (('run', 'mothello', '--minutes', 'inf', '--store', '{tmp}/s'), 'minutes is inf: give a number above 0'),
     (('page', '{tmp}/broken.ipynb'), 'is no notebook'), (('page', '{tmp}/empty.ipynb'), 'is no notebook'), (('page', '{tmp}/none.ipynb'), 'no notebook at'),
     (('page', '~nouser/a.ipynb'), 'name another one'), (('page', 'mothello_fig8', '--out', '{tmp}/broken.ipynb/x'), 'name another one'),
     (('report', 'mothello', '--store', '{tmp}/s', '--out', '{tmp}/broken.ipynb/x.html'), 'name another one'), (('report', 'mothello', '--store', '{tmp}/s', '--out', '{tmp}/folder'), 'a folder')])

@@ -60,10 +60,10 @@ def alone(study, *args):
     ('run quick --presets smoke', 'did you mean --preset?'),
     ('run quick --jobs sum-1', "no arm matches 'sum-1'; did you mean 'sum-10'?"),
     ('run quick --engine lokal', "unknown engine 'lokal'; did you mean 'local'?"),
-    ('run quick --seeds 0', 'seeds must be 1 or more, not 0'),
+    ('run quick --seeds 0', 'seeds is 0: give an integer from 1 to 10000'),
     ('run quick --seeds two', "invalid int value: 'two'"),
-    ('run quick --workers 0', 'workers must be 1 or more, not 0'),
-    ('run quick --minutes -1', 'minutes must be more than 0'),
+    ('run quick --workers 0', 'workers is 0: give an integer at least 1'),
+    ('run quick --minutes -1', 'minutes is -1.0: give a number above 0'),
     ('run quick --device gpu', "unknown device 'gpu'"),
     ('plan mothello.tab99', 'unknown table, figure or claim of mothello'),
     ('claims motello', "did you mean 'mothello'?"),
@@ -234,7 +234,7 @@ def test_a_report_shows_as_many_seeds_as_are_asked_for(study):
     for p in pages: xltnb(study, 'report', 'quick', '--seeds', p.stem, '--store', 'three', '--out', str(p))
     runs = [re.search(r'(\d+) of \d+ runs', p.read_text(encoding='utf-8'))[1] for p in pages]
     assert runs == ['4', '6']
-    assert 'seeds must be 1 or more, not 0' in xltnb(study, 'report', 'quick', '--seeds', '0', code=2)[1]
+    assert 'seeds is 0: give an integer from 1 to 10000' in xltnb(study, 'report', 'quick', '--seeds', '0', code=2)[1]
 
 
 def test_a_second_checkout_is_named(study):

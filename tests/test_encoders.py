@@ -441,3 +441,27 @@ def test_what_a_reader_of_vectors_cannot_read_is_named():
     with pytest.raises(XltError, match='MT5Model has a decoder too'): sentence_vectors(both, bare, ['a'])
     bare.pad_token = None
     with pytest.raises(XltError, match='no padding token'): sentence_vectors(BertModel(BertConfig(**SIZE)), bare, ['a'])
+
+
+def test_an_encoder_of_the_library_is_pruned_to_a_text(tmp_path):
+    "To the subwords of a text, where its tokenizer is unigram; never silently not at all"
+    torch.manual_seed(0)
+    BertModel(BertConfig(**SIZE)).save_pretrained(tmp_path)
+    toy_tokenizer().save_pretrained(tmp_path)
+    net, tok = load_encoder(str(tmp_path))
+    small, stok = load_encoder(str(tmp_path), pruned=['a ac'])
+    assert len(stok) < len(tok) and small.config.vocab_size == len(stok) == len(load_tokenizer(str(tmp_path), ['a ac']))
+    a, b = (n(**t('a ac', return_tensors='pt')).last_hidden_state for n, t in ((net, tok), (small, stok)))
+    assert torch.allclose(a, b)
+    with pytest.warns(UserWarning, match='pruned from the vocabulary'): stok('b')
+    for wrong in (42, True, ('benchmark', ['a'])):
+        with pytest.raises(XltError, match='names no text'): load_encoder(str(tmp_path), pruned=wrong)
+    with pytest.raises(XltError, match='leave pruned out'): load_tokenizer('e5-small-mlm', ['a'])
+
+
+def test_characters_that_no_vocabulary_has_do_not_load_it(monkeypatch):
+    "The whole tokenizer takes seconds to make"
+    tok = load_tokenizer(pruned='benchmark')
+    monkeypatch.setattr(tok, 'whole', lambda: pytest.fail('asked'))
+    assert tok.unk_token_id in tok('a ꔀ b')['input_ids']
+    assert 'ꔀ' not in tok.letters() and 'a' in tok.letters()

@@ -105,6 +105,17 @@ def test_rows_are_read_once(task, reader):
     assert fresh.read == 0 and before > 0  # another process finds the vectors in the cache folder
 
 
+def test_equal_rows_are_tokenised_once(task, reader, monkeypatch):
+    "A second draw asks for the rows of its own draw alone, also where the task was loaded again"
+    frozen_study(task, (), 0, CFG, reader)
+    again = replace(task, data={l: DatasetDict({s: make_rows([{k: r[k] for k in ('id', 'text', 'label')} for r in rows], 'classify', task.labels)
+                                                for s, rows in d.items()}) for l, d in task.data.items()})
+    asked, tokenise = [], Reader.features
+    monkeypatch.setattr(Reader, 'features', lambda self, rows, *a: asked.append(len(rows)) or tokenise(self, rows, *a))
+    frozen_study(again, (), 1, CFG, reader)
+    assert asked == [CFG.train]
+
+
 def test_a_shared_reader_cuts_rows_as_each_study_says(task, reader):
     rows = task.rows('en', 'train')
     before = list(reader.features(rows, 'classify')['length'])

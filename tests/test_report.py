@@ -15,7 +15,6 @@ from xltnb.records.rules import names_in
 from xltnb.records.record import Record
 from xltnb.records.store import Store
 from xltnb.runs.plan import Plan
-from xltnb.verdicts.figures import claims_markdown
 from xltnb.verdicts.claims import judge_plan
 
 EVIL = '<script>document.title="broken"</script>'
@@ -98,13 +97,6 @@ def test_names_are_checked_before_anything_is_written(tmp_path):
     with pytest.raises(XltError, match='did you mean'): reports.report('mothelo', 'smoke', tmp_path, tmp_path/'r.html')
     with pytest.raises(XltError, match='did you mean'): reports.report('mothello', 'lapto', tmp_path, tmp_path/'r.html')
     assert not (tmp_path/'r.html').exists()
-
-
-def test_markdown_keeps_its_columns():
-    row = dict(claim='p.C1', text='a|b\nc', verdict='held', effect=.1, low=.05, high=.2, n=3)
-    last = claims_markdown([row]).split('\n')[-1]
-    assert last == r'| p.C1 | ✓ held | 0.100 (0.050 to 0.200) | – | 3 | a\|b c | – |'
-    assert r'| 0.100 (0.050 to 0.200) | > 0.04 | 3 | a\|b c | 0.97 |' in claims_markdown([{**row, 'printed': '0.97', 'rule': 'above', 'margin': .04}])
 
 
 def test_what_a_preset_changes_is_listed(full, empty):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['checkout', 'project_root', 'typed_path', 'own_path', 'cache_dir', 'hub_off', 'package_data', 'sha256_of',
-           'sha256_once', 'read_xz', 'out_file', 'out_folder', 'atomic_write', 'write_new', 'set_aside', 'one_line',
-           'plain_file', 'read_text', 'check_once', 'json_of', 'read_yaml']
+           'sha256_once', 'check_sha256', 'read_xz', 'out_file', 'out_folder', 'atomic_write', 'write_new', 'set_aside',
+           'one_line', 'plain_file', 'read_text', 'check_once', 'json_of', 'read_yaml']
 
 # %% ../nbs/01_files.ipynb #f1les004
 import errno
@@ -105,6 +105,15 @@ def sha256_once(
     "Compute the SHA-256 of a file, once a process as long as it is not touched"
     st = path.stat()
     return _sha256_of(path, st.st_size, st.st_mtime_ns, st.st_ino)
+
+# %% ../nbs/01_files.ipynb #11626b09
+def check_sha256(
+    path:Path, # a file
+    sha256:str, # that it should have
+    remedy:str, # where it has another
+):
+    "Raise `XltError` for another file than the one that is meant"
+    if (found := sha256_of(path))!=sha256: raise XltError(f'{path} has SHA-256 {found[:12]}…, expected {sha256[:12]}…: {remedy}')
 
 # %% ../nbs/01_files.ipynb #d0634aed
 def read_xz(
@@ -232,12 +241,13 @@ def write_new(
 # %% ../nbs/01_files.ipynb #1bcbee27
 def set_aside(
     path:Path, # a file or a folder
+    mark:str='damaged-', # before its name
 )->Path: # where it lies now
     "Rename what is damaged, for whoever wants to look at it"
-    aside = path.with_name(f'damaged-{path.name}')
+    aside = path.with_name(f'{mark}{path.name}')
     for i in range(2, 1000):
         if not aside.exists(): break
-        aside = path.with_name(f'damaged-{i}-{path.name}')
+        aside = path.with_name(f'{mark}{i}-{path.name}')
     return path.rename(aside)
 
 # %% ../nbs/01_files.ipynb #8ee8f782

@@ -7,7 +7,7 @@ __all__ = ['MLM_FILE', 'TLM_FILE', 'is_packaged', 'load_tokenizer', 'load_encode
 
 # %% ../../nbs/models/05_encoders.ipynb #7fa4d71d
 from dataclasses import is_dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,10 +17,10 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, BertForMaskedLM, PreTrainedTokenizerFast
 
 from ..core import XltError, check_number, seeded, stable_hash
-from ..files import json_of, read_text, sha256_of
+from ..files import check_sha256, json_of, read_text, sha256_of
 from .q4 import dequantise, encoder_file, has_pieces, is_q4, read_q4
 from .subwords import MODELS_DIR, tokenizer_of
-from .pruning import PrunedTokenizer, benchmark_ids, prune_tokenizer, wanted_ids
+from .pruning import PrunedTokenizer, benchmark_ids, prune_tokenizer, prune_vocab, wanted_ids
 from .bert import add_differences, embedding_rows, read_bert
 from .folders import cached_model, check_reads, hf_folder, hf_model, hf_tokenizer, loading, quiet
 
@@ -67,11 +67,19 @@ def _home(name, pruned):
 @lru_cache(1)
 def _whole_tokenizer(path, stamp): return tokenizer_of(read_q4(path))
 
-def _all_subwords():
-    "The tokenizer with all subwords, kept once it was asked for; None where it is not installed"
+@lru_cache(1)
+def _all_letters(path, stamp): return frozenset().union(*read_q4(path).pieces)
+
+def _installed(make):
+    "What is made of the packaged encoder's file, kept once it was asked for; None where it is not installed"
     try: path = encoder_file()
     except XltError: return None
-    return _whole_tokenizer(path, str(_stamp(path)))
+    return make(path, str(_stamp(path)))
+
+def _warning(tok):
+    "Have a tokenizer warn of text that it lacks subwords for"
+    tok.whole,tok.letters = partial(_installed, _whole_tokenizer), partial(_installed, _all_letters)
+    return tok
 
 # %% ../../nbs/models/05_encoders.ipynb #07760c20
 def _own_tokenizer(folder):
@@ -85,8 +93,7 @@ def _tokenizer_at(home):
     "The tokenizer of a folder; it warns of text that it cannot read, if it lacks subwords of the packaged encoder"
     if not isinstance(home, Path): return hf_tokenizer(home)
     tok = _own_tokenizer(home)
-    if len(tok)<200_000: tok.whole = _all_subwords
-    return tok
+    return _warning(tok) if len(tok)<200_000 else tok
 
 # %% ../../nbs/models/05_encoders.ipynb #f489860f
 def _pruned_tokenizer(name, pruned):
@@ -94,10 +101,14 @@ def _pruned_tokenizer(name, pruned):
     file = read_q4(encoder_file(name))
     tok = tokenizer_of(file)
     keep = wanted_ids(pruned, file, tok)
-    return file, keep, prune_tokenizer(tok, keep.tolist(), _all_subwords)
+    return file, keep, _warning(prune_tokenizer(tok, keep.tolist()))
 
 # %% ../../nbs/models/05_encoders.ipynb #ba39b66f
 def _plainly(pruned): return pruned is None or pruned is False or isinstance(pruned, str) and pruned=='benchmark'
+
+def _check_whole(name, home):
+    "Refuse to prune an encoder that the package pruned to the benchmark"
+    if isinstance(home, Path): raise XltError(f'{name} has the subwords of the benchmark alone: leave pruned out, or prune e5-small')
 
 def load_tokenizer(
     name:str='e5-small', # as in `load_encoder`
@@ -105,7 +116,11 @@ def load_tokenizer(
 )->PreTrainedTokenizerFast:
     "Load the tokenizer alone"
     if is_packaged(str(name)) and not _plainly(pruned): return _pruned_tokenizer(str(name), pruned)[2]
-    return _tokenizer_at(_home(str(name), bool(pruned)))
+    home = _home(str(name), bool(pruned))
+    tok = _tokenizer_at(home)
+    if _plainly(pruned): return tok
+    _check_whole(name, home)
+    return prune_tokenizer(tok, wanted_ids(pruned, None, tok).tolist(), lambda: tok)
 
 # %% ../../nbs/models/05_encoders.ipynb #f7add0be
 def _random(config, seed, **kw):
@@ -128,7 +143,7 @@ def _noted(model, name):
 # %% ../../nbs/models/05_encoders.ipynb #a5a41c4f
 def load_encoder(
     name:str='e5-small', # 'e5-small', 'e5-small-mlm', 'e5-small-tlm', a file of four-bit weights, a Hugging Face folder or hub name
-    pruned=None, # None: all subwords; 'benchmark', a task, a list of texts, or a tuple of these: only theirs (packaged encoder)
+    pruned=None, # None: all subwords; a task, a list of texts, or a tuple: only theirs (unigram); 'benchmark': its own (packaged encoder)
     random:bool=False, # fresh random weights of the same shape: the control of every transfer claim
     seed:int=0, # draws the random weights
 )->tuple: # the encoder, without a head, and its tokenizer
@@ -144,7 +159,9 @@ def load_encoder(
     model,lost = (_random_of(home, seed, **own), []) if random else hf_model(AutoModel, home, **own)
     if lost: raise XltError(f'{name} lacks weights for {", ".join(lost[:3])} ({len(lost)} in all): is this a whole encoder?')
     if not isinstance(home, Path): check_reads(model.eval(), tok, name)
-    return _noted(model, str(name)), tok
+    if _plainly(pruned): return _noted(model, str(name)), tok
+    _check_whole(name, home)
+    return prune_vocab(model, tok, wanted_ids(pruned, None, tok))
 
 # %% ../../nbs/models/05_encoders.ipynb #86ad03b0
 def first_layers(
@@ -181,8 +198,7 @@ def _check_shipped(path):
     if not record.is_file(): return
     try: want = json_of(read_text(record), record)['sha256']
     except (ValueError, KeyError, TypeError) as e: raise XltError(f'{record} is damaged ({e}): install the package again') from e
-    if (found := sha256_of(path))!=want:
-        raise XltError(f'{path} has SHA-256 {found[:12]}…, its record names {want[:12]}…: the file is damaged, install the package again')
+    check_sha256(path, want, 'install the package again')
 
 # %% ../../nbs/models/05_encoders.ipynb #4ea77720
 def _mlm_folder(path):

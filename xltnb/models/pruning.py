@@ -78,13 +78,14 @@ def benchmark_ids(
 # %% ../../nbs/models/02_pruning.ipynb #5ce2a282
 def wanted_ids(
     pruned, # 'benchmark', a task, strings, a function of the whole tokenizer that says so, or a tuple of these
-    file:Q4File, # an encoder's file
+    file:Q4File|None, # the packaged encoder's; no other knows the benchmark's subwords
     tokenizer:PreTrainedTokenizerFast|None=None, # with all subwords; only 'benchmark' does without
 )->np.ndarray: # ids to keep, ascending
     "List the ids of the subwords that `pruned` names"
-    if isinstance(pruned, str) and pruned=='benchmark': return benchmark_ids(file)
-    if isinstance(pruned, str|bool):
-        raise XltError(f"pruned={pruned!r} names no text: give 'benchmark', a task, a list of texts, or None for all subwords")
+    if isinstance(pruned, str) and pruned=='benchmark' and file: return benchmark_ids(file)
+    if isinstance(pruned, str|int|float):
+        some = "'benchmark', a task" if file else 'a task'
+        raise XltError(f'pruned={pruned!r} names no text: give {some}, a list of texts, or None for all subwords')
     if isinstance(pruned, tuple): return np.unique(np.concatenate([wanted_ids(p, file, tokenizer) for p in pruned]))
     if callable(pruned): return np.flatnonzero(pruned(tokenizer))
     return np.flatnonzero(task_subwords(tokenizer, pruned) if isinstance(pruned, Task) else choose_subwords(tokenizer,
@@ -102,6 +103,11 @@ def fraction_lost(
     found = [t for e in made for t,i in zip(e.tokens, e.ids) if i!=whole.unk_token_id] # an unknown token is told as it stands in the text
     return sum(map(lacks, found))/max(1, len(found))
 
+def _unread(small, texts):
+    "Characters of some texts that stand under an unknown token"
+    made = engine(small).encode_batch(list(texts), add_special_tokens=False)
+    return {c for e in made for t,i in zip(e.tokens, e.ids) if i==small.unk_token_id for c in t}
+
 def _fraction_unread(small, texts):
     "Fraction of a text's characters, spaces left out, that stand under an unknown token"
     made = engine(small).encode_batch(list(texts), add_special_tokens=False)
@@ -113,6 +119,7 @@ def _fraction_unread(small, texts):
 class PrunedTokenizer(PreTrainedTokenizerFast):
     "A tokenizer with fewer subwords, which warns of text that it cannot read and the whole vocabulary can"
     whole:Callable|None = None # called for the tokenizer with all subwords; without it nothing is compared
+    letters:Callable|None = None # called for the characters of all subwords, which are faster to look at
 
     def _encode_plus(self, text, text_pair=None, *args, **kwargs):
         out = super()._encode_plus(text, text_pair, *args, **kwargs)
@@ -120,6 +127,8 @@ class PrunedTokenizer(PreTrainedTokenizerFast):
         return out
 
     def _warn(self, texts):
+        known = self.letters and self.letters()
+        if known and not _unread(self, texts) & known: return
         whole = self.whole()
         if whole and not (lost := fraction_lost(self, whole, texts)): return
         some = f'{lost:.0%} of the subwords of this text were' if whole else 'Subwords of this text may have been'
@@ -213,5 +222,5 @@ def prune_vocab(
 )->tuple: # the smaller model and tokenizer; the given ones stay as they are
     "Leave out all subwords but `keep_ids`; raises `XltError` if a special token is not among them"
     keep = np.unique(np.asarray(keep_ids))
-    small = prune_tokenizer(tokenizer, keep.tolist())
+    small = prune_tokenizer(tokenizer, keep.tolist(), lambda: tokenizer)
     return _prune_model(model, keep), small

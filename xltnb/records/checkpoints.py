@@ -62,7 +62,7 @@ def write_state(
     try:
         if keep and path.exists(): path.replace(before(path))
         atomic_write(path, data)
-    except OSError as e: raise XltError(f'could not write {path}: {e}; free some space and run the same command again') from e
+    except (OSError, XltError) as e: raise XltError(f'{e}, and run the same command again: it goes on from the last checkpoint') from e
 
 # %% ../../nbs/records/07_checkpoints.ipynb #4052c30c
 class Damaged(XltError):

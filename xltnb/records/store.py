@@ -21,7 +21,7 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from ..core import XltError
-from ..files import atomic_write, own_path, project_root, write_new
+from ..files import atomic_write, own_path, project_root, set_aside, write_new
 from .leases import Lease
 from .pack import PACK, Pack, PackedRow, open_pack, pack_bytes, packable, packed_keys
 from .record import NewerRecord, Record, read_numbers, read_record, record_json, record_text
@@ -86,10 +86,11 @@ def _places(self:Store, experiment=None, keys=None):
     return {k: [*_at(look, k)] for s in there for k in s} # a pack's in the order of its rows
 
 @patch
-def _places_of(self:Store, key):
+def _places_of(self:Store, key, experiment='*'):
     "Where the record of one key stands, as it is now; no folder is listed for it"
-    files = [f for h in self._homes() for f in (h/f'{_check_part(key, "key")}.json',) if f.exists()]
-    return files + [PackedRow(h/PACK, key) for h in self._homes() if key in packed_keys(h/PACK)]
+    homes = self._homes(experiment)
+    files = [f for h in homes for f in (h/f'{_check_part(key, "key")}.json',) if f.exists()]
+    return files + [PackedRow(h/PACK, key) for h in homes if key in packed_keys(h/PACK)]
 
 # %% ../../nbs/records/06_store.ipynb #9fed6857
 def _check_part(name, what):
@@ -143,7 +144,7 @@ def _make_room(f):
     if not fault: return
     try: f.read_bytes()
     except OSError as e: raise XltError(f'{f} cannot be read ({e.strerror}) and stays: make it readable, or choose another store') from e
-    f.rename(f.with_name(f'.damaged-{f.name}'))
+    set_aside(f, '.damaged-')
 
 @patch
 def put(
@@ -160,9 +161,10 @@ def put(
 def has(
     self:Store,
     key:str, # a `RunKey.key`
+    experiment:str='*', # in whose folders to look
 )->bool: # whether the run is done
     "Tell whether a record with this key exists and can be read"
-    return any(not _fault(f) for f in self._places_of(key))
+    return any(not _fault(f) for f in self._places_of(key, experiment))
 
 # %% ../../nbs/records/06_store.ipynb #777dbd12
 @patch
@@ -246,11 +248,11 @@ def put_first(
     text:str, # of the record, from `record_json`
 )->bool: # whether it was the first
     "Write the text of a record unless a whole one is there"
-    if self.has(key): return False
+    if self.has(key, experiment): return False
     f = self.file(experiment, key)
     _make_room(f)
     if write_new(f, text): return True
-    if self.has(key): return False
+    if self.has(key, experiment): return False
     atomic_write(f, text) # what was there is broken, or another process made room
     return True
 

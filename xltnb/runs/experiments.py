@@ -282,8 +282,7 @@ def check_seeds(
     seeds:int, # repeats that were asked for
 )->int: # the same
     "Raise `XltError` for a number of repeats that nobody means"
-    if 1<=check_number(seeds, 'seeds', whole=True)<=10_000: return seeds
-    raise XltError(f'seeds must be {"1 or more" if seeds<1 else "at most 10000"}, not {seeds}')
+    return check_number(seeds, 'seeds', 1, 10_000, whole=True)
 
 # %% ../../nbs/runs/00_experiments.ipynb #bc54579f
 def jobs_for(

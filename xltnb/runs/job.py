@@ -172,7 +172,7 @@ def keep(
 )->Outcome: # how it ended
     "Put what came back into the store, then remove the checkpoints; where the record is there already, the first stays"
     out = lambda status, note='': Outcome(job, status, fin.wall_s, note)
-    if fin.status!='done' and store.has(job.key): return out('there') # by another process that took our lease over
+    if fin.status!='done' and store.has(job.key, job.experiment): return out('there') # by another process that took our lease over
     if fin.status=='failed': return out('failed', _failed(store, job, fin))
     if fin.status!='done': return out(fin.status, fin.note)
     try: store.put_first(job.experiment, job.key, fin.record)
@@ -188,10 +188,10 @@ def lease_job(
     job:Job, # what to run
 )->Lease|Outcome: # a lease that is ours, or how the job ended without us
     "Lease a job that nobody has done and nobody is at"
-    if store.has(job.key): return Outcome(job, 'there')
+    if store.has(job.key, job.experiment): return Outcome(job, 'there')
     try: mine = store.lease(job.key).take()
     except XltError as e: return Outcome(job, 'failed', note=str(e))
-    there = store.has(job.key)
+    there = store.has(job.key, job.experiment)
     if mine and not there: return mine
     mine.release()
     return Outcome(job, 'there' if there else 'busy')

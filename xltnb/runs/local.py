@@ -163,5 +163,6 @@ def local(
     progress:JobProgress, # told of everything
 )->list[Outcome]: # one for each job
     "Run jobs in worker processes; with one worker, or jobs defined in a notebook, in this process"
-    if workers==1 or any(j.paper not in find_papers() for j in jobs): return inline(jobs, setup, workers, progress)
+    known = find_papers()
+    if workers==1 or any(j.paper not in known for j in jobs): return inline(jobs, setup, workers, progress)
     return drive(jobs, setup, progress, LocalPool(setup, min(workers, len(jobs))))

@@ -246,7 +246,7 @@ def best_plan(
     "Find the plan whose records are most worth looking at"
     store,(paper,_) = open_store(store), split_target(target)
     left,own,best = store.keys(), store.keys(f'{paper}.*'), None
-    for preset in ('smoke','laptop','gpu','paper'): # what a machine of its own can run
+    for preset in PRESETS:
         jobs = jobs_for(target, preset)
         mine = {j.key for j in jobs}
         if best is None or any(map(store.has, mine & left)): best = Plan(target, preset, jobs, store)

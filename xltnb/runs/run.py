@@ -177,9 +177,8 @@ def _default_device()->str: # 'cuda' or 'cpu'
 # %% ../../nbs/runs/04_run.ipynb #90134bc0
 def _check_options(workers, minutes, device, plan, far=False):
     "Refuse wrong numbers and names"
-    if workers is not None and check_number(workers, 'workers', whole=True)<1: raise XltError(f'workers must be 1 or more, not {workers}')
-    if minutes is not None and not (isinstance(minutes, (int,float)) and 0<minutes<inf):
-        raise XltError(f'minutes must be more than 0 and finite, not {minutes!r:.80}')
+    if workers is not None: check_number(workers, 'workers', 1, whole=True)
+    if minutes is not None: check_number(minutes, 'minutes', 0, above=True)
     if device: check_name(device, ('cpu','cuda'), 'device')
     if far: return # its machines have GPUs of their own
     if device=='cuda' and _default_device()!='cuda':

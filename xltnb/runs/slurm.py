@@ -47,7 +47,8 @@ def minutes_of(
     if not said: raise XltError(f'time {str(text)!r:.40} is no time limit: write it as 90, 24:00:00 or 2-12:00')
     days,parts = said[1], [int(p) for p in said[2].split(':')]
     h,m,s = (parts+[0,0])[:3] if days or len(parts)==3 else [0, *(parts+[0])[:2]]
-    return max(1, int(days or 0)*1440+h*60+m+(s>0))
+    if n := int(days or 0)*1440+h*60+m+(s>0): return n
+    raise XltError(f'time {str(text)!r:.40} sets no limit: give minutes, or leave it out for a day')
 
 # %% ../../nbs/runs/08_slurm.ipynb #bc415644
 _TRIES = 3 # of a job whose worker is lost

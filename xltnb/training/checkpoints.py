@@ -9,7 +9,6 @@ __all__ = ['MINUTES', 'looks', 'checkpoints', 'whole', 'last_whole', 'claim', 's
 # %% ../../nbs/training/06_checkpoints.ipynb #084d8ddf
 import json
 import math
-import os
 import re
 import time
 import warnings
@@ -29,6 +28,7 @@ from transformers import TrainerCallback, TrainerState
 
 from ..core import XltError, plain, to_dict
 from ..files import atomic_write, set_aside
+from ..machine import world
 from ..records.checkpoints import Damaged, check_run, read_seal, write_seal
 from ..records.leases import Lease
 from ..tasks.task import Task
@@ -115,7 +115,7 @@ def identity(
     layout = {f'model.{k}': v for k,v in model.config.to_dict().items() if type(v) in (int, float, bool)}
     told = {k: _told(v) for k,v in more.items() if k!='use_cpu'}
     return plain(dict(task=task.name, seed=seed, methods=[_told(m) for m in methods],
-                      processes=int(os.environ.get('WORLD_SIZE', 1)), arguments=told)
+                      processes=world()[1], arguments=told)
                  | {f'FineCfg.{k}': v for k,v in to_dict(cfg).items()} | {'starting weights': weights, 'training rows': rows} | layout)
 
 # %% ../../nbs/training/06_checkpoints.ipynb #e6cff39c

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..core import XltError
-from ..models.encoders import load_encoder
+from ..models.encoders import is_packaged, load_encoder
 from ..models.heads import add_head
 from ..models.pruning import task_subwords
 from ..tasks.task import Task
@@ -48,7 +48,7 @@ def finetune(
     methods:Sequence[Method]=(), # the outermost first
     encoder:str|Path|tuple='e5-small', # a name or folder that `load_encoder` knows, or what it returned: an encoder and its tokenizer
     seed:int=0, # of the run: head, rows' order, dropout, methods
-    pruned=True, # subwords of a packaged encoder: True: those that this run reads; False: all; else as in `load_encoder`
+    pruned=None, # subwords kept: True: those that this run reads, as None for a packaged encoder; False: all; else as in `load_encoder`
     fast:bool=True, # 'auto' is bfloat16 where that is faster; experiments pass False, their keys name the arithmetic
     progress:bool|None=None, # an estimate and a bar; default: unless `report` is told
     **kwargs, # more of `Finetuner`
@@ -58,6 +58,7 @@ def finetune(
     if not isinstance(cfg, FineCfg): raise XltError(f'cfg is {cfg!r:.40}: write the settings as FineCfg(steps=100)')
     check_more(kwargs)
     if fast: cfg = resolved(cfg, torch.cuda.is_available() and not kwargs.get('use_cpu'))
+    if pruned is None: pruned = isinstance(encoder, (str,Path)) and is_packaged(str(encoder))
     if pruned is True: pruned = lambda tok: subwords_read(task, tok, check_methods(methods), seed, cfg.max_len)
     net,tok = load_encoder(encoder, pruned or None) if isinstance(encoder, (str,Path)) else encoder
     model = add_head(net, task.kind, task.labels, seed=seed)

@@ -61,7 +61,8 @@ class Reader:
         tokens:int=4096, # padded subwords a batch may hold
     ):
         self.net,self.tokenizer,self.tokens = net, tokenizer, tokens
-        self.home,self.weights,self._known,self.read = Path(cache or cache_dir())/'frozen', model_hash(net)[:16], {}, 0
+        self.home,self.weights = Path(cache or cache_dir())/'frozen', model_hash(net)[:16]
+        self._known,self._splits,self.read = {}, {}, 0
 
     def features(self,
         rows:Dataset, # of a task
@@ -74,7 +75,11 @@ class Reader:
         return make_features(rows, kind, self.tokenizer, max_len)
 
 # %% ../../nbs/training/13_frozen.ipynb #c9b3e107
-def _name(row): return np.asarray(row['input_ids'], np.int32).tobytes()+bytes(row.get('token_type_ids', ()))
+def _names(feats):
+    "Name rows by their ids"
+    cols = feats.with_format(None)[:]
+    return [np.asarray(ids, np.int32).tobytes()+bytes(types) for ids,types in
+            zip(cols['input_ids'], cols.get('token_type_ids') or [()]*len(feats))]
 
 @torch.no_grad()
 def _read(reader, feats):
@@ -93,7 +98,7 @@ def vectors(
     feats:Dataset, # rows of token ids
 )->np.ndarray: # float32 [N,D]
     "Compute the vectors of rows; only rows that the reader has not seen are read"
-    names = [_name(r) for r in feats.with_format(None)]
+    names = _names(feats)
     new = {n: i for i,n in enumerate(names) if n not in reader._known}
     if new: reader._known |= dict(zip(new, _read(reader, feats.select(list(new.values())))))
     return np.stack([reader._known[n] for n in names])
@@ -101,7 +106,7 @@ def vectors(
 # %% ../../nbs/training/13_frozen.ipynb #b18e9c92
 def _kept_vectors(reader, feats):
     "Vectors of rows, an artefact of the cache folder: another process that asks for the same rows reads none of them"
-    names = [_name(r) for r in feats.with_format(None)]
+    names = _names(feats)
     key = stable_hash([2, reader.weights, sha256(b'|'.join(names)).hexdigest()])
     make = lambda path: atomic_write(path, arrays_bytes(dict(x=vectors(reader, feats))))
     x = load_file(built_once(reader.home/f'{key}.safetensors', make))['x']
@@ -115,8 +120,11 @@ def split_vectors(
     split:str, # 'train', 'validation' or 'test'
     max_len:int=128, # subwords a row may have
 )->np.ndarray: # float32 [N,D]
-    "Compute the vectors of a whole split"
-    return _kept_vectors(reader, reader.features(task.rows(lang, split), task.kind, max_len))
+    "Compute the vectors of a whole split; a reader tokenises equal rows once"
+    rows = task.rows(lang, split)
+    known,key = reader._splits, (rows._fingerprint, max_len) # what `datasets` hashes of the rows
+    if key not in known: known[key] = _kept_vectors(reader, reader.features(rows, task.kind, max_len))
+    return known[key]
 
 # %% ../../nbs/training/13_frozen.ipynb #65ee19c9
 class _End:

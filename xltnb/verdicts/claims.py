@@ -116,7 +116,7 @@ class Claims:
     )->'Claims':
         "Keep some claims"
         by = {r['claim'].partition('.')[2]: r for r in self.rows}
-        return Claims([r for k,r in by.items() if any(k==i if i in by else k.startswith(i) for i in ids)])
+        return Claims([r for k,r in by.items() if any(k==i or k.rstrip('0123456789')==i for i in ids)])
 
     def __repr__(self):
         words = [r['verdict'] for r in self.rows]

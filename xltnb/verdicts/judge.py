@@ -44,10 +44,10 @@ class Judged:
 _AGAIN = 'run them again (XLTNB_FRESH=1 leaves the committed records aside)'
 
 # %% ../../nbs/verdicts/01_judge.ipynb #848aed33
-def _scores(check, runs):
+def _scores(effect, runs):
     "Scores of items, {(arm, metric): an array [S,I] a language}, and why there are none"
     if any(r.config.get('turn') for x in runs for r in x.values()): return None, '' # other items each seed: their chance is in the seeds
-    found = {(a,m): [r[a].item_parts(m) for r in runs] for a,m in sorted(names_in(check.effect))}
+    found = {(a,m): [r[a].item_parts(m) for r in runs] for a,m in sorted(names_in(effect))}
     sizes = [{None if x is None else tuple(map(len, x)) for x in xs} for xs in found.values()]
     if any(len(s)>1 for s in sizes): return None, 'not all runs hold the same items: they do not count in the interval'
     if {None} in sizes: return None, ''
@@ -55,15 +55,15 @@ def _scores(check, runs):
 
 # %% ../../nbs/verdicts/01_judge.ipynb #06ff7561
 def item_pulls(
-    check:Check, # effect and rule
+    effect:str, # 'a.targets - b.targets'
     runs:list, # per seed: short arm name to `Record`
 )->tuple[dict,str]: # number of items -> pulls [S,I] from the mean of the seed; and why there are none
     "Compute how far each test item pulls the effect of each seed"
-    items,why = _scores(check, runs)
+    items,why = _scores(effect, runs)
     if not items: return {}, why
     apart = {k: [_from_mean(x) for x in parts] for k,parts in items.items()}
     means,out = {k: np.mean([mean for mean,_ in parts], 0) for k,parts in apart.items()}, {}
-    at = lambda k,step: np.asarray(evaluate(check.effect, lambda a,m: means[a,m]+step*((a,m)==k)))
+    at = lambda k,step: np.asarray(evaluate(effect, lambda a,m: means[a,m]+step*((a,m)==k)))
     for k,parts in apart.items():
         slope = np.atleast_1d(at(k, 1e-4)-at(k, -1e-4))/2e-4/len(parts)
         for _,x in parts: out[x.shape[-1]] = out.get(x.shape[-1], 0) + slope[:,None]*x
@@ -99,7 +99,7 @@ def judge(
     try: xs = [evaluate(check.effect, lambda a,m,r=r: r[a].metrics[m]) for r in runs]
     except KeyError as e: return Judged(UNMEASURED, note=f'the runs have no metric {e}; {_AGAIN}')
     if not all(map(math.isfinite, xs)): return Judged(OPEN, n=len(xs), seeds=tuple(xs), note='a run has no number for this effect')
-    pulls,note = item_pulls(check, runs) if fixed or len(runs)>1 else ({}, '')
+    pulls,note = item_pulls(check.effect, runs) if fixed or len(runs)>1 else ({}, '')
     items = items_se(pulls.values())
     effect,low,high = crossed_ci(xs, items, level)
     v = verdict(low, high, math.inf if fixed else len(xs), check.rule, check.margin, smallest)

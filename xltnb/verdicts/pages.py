@@ -22,7 +22,7 @@ from uuid import uuid4
 
 from tqdm import tqdm
 
-from ..core import XltError, check_name, grid_html, nearest, stable_hash
+from ..core import XltError, check_name, grid_html, stable_hash
 from ..files import atomic_write, own_path, package_data, project_root, typed_path
 from ..machine import cores
 from ..records.leases import alive
@@ -56,10 +56,7 @@ def check_values(
 ):
     "Check names, types and values of parameters; the first that is wrong is an error with the remedy"
     for name,val in given.items():
-        if name not in kinds:
-            close = nearest(name, kinds)
-            hint = f' did you mean {close!r}?' if close else ''
-            raise XltError(f"unknown parameter {name!r:.120};{hint} the page has: {', '.join(kinds)}")
+        check_name(name, kinds, 'parameter')
         if not _type_ok(val, kinds[name]): raise XltError(f'parameter {name} must be {kinds[name]}, not {type(val).__name__} {val!r:.120}')
         _check_value(name, val)
 

@@ -39,7 +39,7 @@ def _power_row(claim, check, plan, get, jobs_at):
     runs,of = _earlier(check, plan, get, jobs_at)
     n,drawn = planned_seeds(check, plan.jobs), drawn_jobs(check, plan.jobs)
     sd = stdev(_effects(check, runs)) if runs and drawn else nan
-    pulls = item_pulls(check, runs)[0] if runs else {}
+    pulls = item_pulls(check.effect, runs)[0] if runs else {}
     items = items_se(pulls.values())
     level = 1-error_of(claim, check, plan)
     by_seeds,by_rows = float(crossed_half(sd, n, 0., level)) if n>1 else nan, float(t_half(items or nan, float('inf'), level))

@@ -8,6 +8,7 @@ __all__ = ['claim_values', 'changed', 'machine', 'tally', 'report']
 # %% ../../nbs/verdicts/06_report.ipynb #f7c8b1cf
 import time
 from base64 import b64encode
+from collections import Counter
 from html import escape
 from pathlib import Path
 
@@ -149,8 +150,8 @@ def _changes(paper, jobs):
 # %% ../../nbs/verdicts/06_report.ipynb #e2040b0c
 def _all(runs, get):
     "Different values of a fact, commonest first, as text"
-    xs = [str(v) for r in runs if (v := get(r.provenance)) is not None]
-    return ', '.join(sorted(set(xs), key=lambda x: -xs.count(x))) or 'unknown'
+    found = Counter(str(v) for r in runs if (v := get(r.provenance)) is not None)
+    return ', '.join(v for v,_ in found.most_common()) or 'unknown'
 
 # %% ../../nbs/verdicts/06_report.ipynb #e310a507
 def machine(
