@@ -9,7 +9,7 @@ import anywidget
 import pytest
 import torch
 from conftest import LIB, MODULES
-from datasets import Features
+from datasets import Dataset, Features
 from transformers import Trainer, TrainerCallback
 
 import xltnb.training.trainer  # the methods of `Finetuner` are patched in
@@ -19,6 +19,7 @@ from xltnb.training.method_trainer import MethodTrainer
 THERE = {  # name -> is it still there?
     '_is_accelerate_prepared': lambda: '._is_accelerate_prepared = True' in inspect.getsource(accelerate.accelerator),
     '_actions': lambda: isinstance(argparse.ArgumentParser()._actions, list),
+    '_fingerprint': lambda: len({Dataset.from_dict({'a': [1, 2]})._fingerprint for _ in range(2)} | {Dataset.from_dict({'a': [1, 3]})._fingerprint}) == 2,
     '_empty': lambda: inspect._empty is inspect.Parameter.empty,
     '_repr_mimebundle_': lambda: callable(anywidget.AnyWidget._repr_mimebundle_),
     '_standard_gamma': lambda: torch._standard_gamma(torch.ones(2), generator=torch.Generator()).shape == (2,),
