@@ -709,3 +709,41 @@ def test_the_lease_of_a_process_that_is_hidden_is_kept(tmp_path, monkeypatch):
     with Lease(tmp_path/'job.lock').take():
         monkeypatch.setattr('xltnb.records.leases._stat', lambda pid: [])
         assert Lease(tmp_path/'job.lock').busy
+
+
+def wrong_calls():
+    "Calls with one wrong word or number each, and what the answer has to name"
+    import torch
+
+    from xltnb.invented.world import invented
+    from xltnb.leaderboard.rows import board_words
+    from xltnb.leaderboard.table import comparisons
+    from xltnb.othello.lexicon import decode_game, encode_game, make_lexicon, relabel
+    from xltnb.papers.baselines.experiments import baseline_cfg
+    from xltnb.papers.mothello.boards import board_fig
+    from xltnb.papers.mothello.demo import load_demo
+    from xltnb.papers.mothello.explorer import probe_board
+    from xltnb.papers.mothello.training import even_steps
+    from xltnb.papers.robust.methods import ascent, noise, project
+    from xltnb.papers.salt.switching import SelfSwitch
+    x, lex, demo, world = torch.ones(1, 2, 4), make_lexicon(n=4), load_demo('naive'), invented('tiny')
+    lang = next(iter(world.words))
+    states = demo.states(random_game(demo))
+    return [(lambda: project(x, .5, 'l1'), "'l1'.*l2, linf"), (lambda: ascent(x, 'l1'), "'l1'.*l2, linf"),
+            (lambda: noise((1, 2, 4), 'foo', torch.Generator()), "'foo'.*gaussian"), (lambda: SelfSwitch(context='duel'), "'duel'.*did you mean 'dual'"),
+            (lambda: board_words('salt', 'finetun'), "'finetun'.*did you mean 'finetune'"), (lambda: comparisons([], 'frozn'), "'frozn'.*did you mean 'frozen'"),
+            (lambda: relabel(lex, 9, 0), 'lang is 9'), (lambda: relabel(lex, 1, 8), 'symmetry is 8'), (lambda: encode_game(lex, [0], 5), 'lang is 5'),
+            (lambda: decode_game(lex, [1], 5), 'lang is 5'), (lambda: demo.states(random_game(demo), 5), 'lang is 5'), (lambda: even_steps(100, 1), 'count is 1'),
+            (lambda: probe_board(demo, states, 0, layer=9), 'layer is 9'), (lambda: probe_board(demo, states, 0, symmetry=9), 'symmetry is 9'),
+            (lambda: board_fig({}, 4), 'no boards'), (lambda: baseline_cfg('foo', 'smoke'), "unknown task 'foo'"),
+            (lambda: world.gloss('foo', lang), "'foo' is no word"), (lambda: world.gloss('foo', 'zz'), "'zz'"), (lambda: world.write(None, 'zz'), "'zz'")]
+
+
+def random_game(demo):
+    from xltnb.othello.games import random_games
+    return random_games(1, demo.n, seed=0)[0]
+
+
+def test_a_wrong_word_or_number_of_a_call_is_named():
+    for call, said in wrong_calls():
+        with pytest.raises(XltError, match=said): call()

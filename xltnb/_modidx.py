@@ -399,6 +399,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                         'xltnb.invented.grammar.Grammar.write': ( 'invented/grammar.html#grammar.write',
                                                                                   'xltnb/invented/grammar.py'),
                                         'xltnb.invented.grammar.Thing': ('invented/grammar.html#thing', 'xltnb/invented/grammar.py'),
+                                        'xltnb.invented.grammar._numbers': ('invented/grammar.html#_numbers', 'xltnb/invented/grammar.py'),
                                         'xltnb.invented.grammar._roles': ('invented/grammar.html#_roles', 'xltnb/invented/grammar.py'),
                                         'xltnb.invented.grammar._things': ('invented/grammar.html#_things', 'xltnb/invented/grammar.py'),
                                         'xltnb.invented.grammar.mapped': ('invented/grammar.html#mapped', 'xltnb/invented/grammar.py')},

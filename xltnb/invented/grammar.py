@@ -96,13 +96,13 @@ def write(self:Grammar,
     lang:str, # language to write it in
 )->str:
     "Write a sentence as text"
-    f,s = self.f,sentence
+    f,s,words = self.f,sentence,self.words[check_name(lang, self.words, 'invented language')]
     one,two = (s.obj,s.subj) if s.passive else (s.subj,s.obj)
     verb = [*((f['not'],) if s.negated else ()), *((f['be'],) if s.passive else ()), s.verb]
     rest = _things(self, two, (f['by'],) if s.passive else ()) if two else []
     how = [*((s.adverb,) if s.adverb>=0 else ()), *((f['on'],s.day) if s.day>=0 else ())]
     parts = [_things(self, one), verb, rest, how] if self.order[lang]=='SVO' else [_things(self, one), rest, how, verb]
-    return ' '.join(self.words[lang][i] for part in parts for i in part)
+    return ' '.join(words[i] for part in parts for i in part)
 
 # %% ../../nbs/invented/01_grammar.ipynb #3cbea760
 def _roles(world, numbers):
@@ -120,16 +120,20 @@ def _roles(world, numbers):
     return res
 
 # %% ../../nbs/invented/01_grammar.ipynb #544819fa
+def _numbers(world, text, lang):
+    "Numbers of the words of a text"
+    numbers = world.numbers[check_name(lang, world.words, 'invented language')]
+    unknown = [w for w in text.split(' ') if w not in numbers]
+    if unknown: raise XltError(f'{unknown[0]!r} is no word of {lang}')
+    return [numbers[w] for w in text.split(' ')]
+
 @patch
 def read(self:Grammar,
     text:str, # a sentence
     lang:str, # its language
 )->Clause: # in word numbers
     "Read a sentence back from its text; raises `XltError` for an unknown word and for what is no sentence"
-    numbers = self.numbers[check_name(lang, self.words, 'invented language')]
-    unknown = [w for w in text.split(' ') if w not in numbers]
-    if unknown: raise XltError(f'{unknown[0]!r} is no word of {lang}')
-    r = _roles(self, [numbers[w] for w in text.split(' ')])
+    r = _roles(self, _numbers(self, text, lang))
     passive = 'be' in r['marks']
     try: subj,obj = (r['agent'], r['things'][0]) if passive else (r['things'][0], (r['things']+[None])[1])
     except IndexError: subj = obj = None
@@ -175,7 +179,7 @@ def gloss(self:Grammar,
     def one(i):
         c = self.concepts[self.of[i]]
         return c.label + ('abcdefghij'[c.words.index(i)] if len(c.words)>1 else '')
-    return ' '.join(one(self.numbers[lang][w]) for w in text.split(' '))
+    return ' '.join(map(one, _numbers(self, text, lang)))
 
 # %% ../../nbs/invented/01_grammar.ipynb #014751e2
 @patch

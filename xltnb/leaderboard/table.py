@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..core import XltError
+from ..core import XltError, check_name
 from ..studies.by_name import benchmarked
 from ..studies.gains import by_task, compared, gains, gains_fig, gains_text, paired
 from .board import BOARD_METHODS
-from .rows import BOARD_CONTROLS, BOARD_PLANNED, board_words
+from .rows import BOARD_CONTROLS, BOARD_PLANNED, BOARD_SCALES, board_words
 from ..studies.recipes import read_call
 from ..records.record import Record
 from ..stats import holm
@@ -75,7 +75,7 @@ def comparisons(
     scale:str='frozen', # 'frozen' or 'finetune'
 )->pd.DataFrame: # points, p and Holm's p; comparisons without runs have n = 0 and no numbers
     "Judge the comparisons that were named before the runs, corrected for their number"
-    rows,found = by_task(runs, scale), []
+    rows,found = by_task(runs, check_name(scale, BOARD_SCALES, 'scale')), []
     for task,a,b in BOARD_PLANNED:
         x = compared(rows.get(task, {}).get(a, ()), rows.get(task, {}).get(b, ()))
         value = dict.fromkeys(('gain','low','high','p'), np.nan)

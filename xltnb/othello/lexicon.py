@@ -147,6 +147,7 @@ def encode_game(
     lang:int, # language to write it in
 )->list: # token ids
     "Write one game in one language; raises `XltError` for a square without a word"
+    check_number(lang, 'lang', 0, len(lex.kinds)-1, whole=True)
     res = []
     for sq in (int(s) for s in game if s!=NONE):
         if not (0<=sq<lex.n**2 and lex.words[lang][sq]): raise XltError(f'square {sq} has no word: the start squares are never played')
@@ -160,6 +161,7 @@ def decode_game(
     lang:int, # language they are written in
 )->list: # squares
     "Read a game back; raises `XltError` at the first token that fits no word of the language"
+    check_number(lang, 'lang', 0, len(lex.kinds)-1, whole=True)
     words = lex.inputs.square_of(lang)
     heads = {w[:k] for w in words for k in range(1,len(w))}
     res,part = [],()
@@ -179,6 +181,8 @@ def relabel(
     symmetry:int, # row of `symmetries`
 )->Lexicon:
     "Relabel language `lang`: it calls a square what it used to call its image"
+    check_number(lang, 'lang', 0, len(lex.kinds)-1, whole=True)
+    check_number(symmetry, 'symmetry', 0, len(symmetries(lex.n))-1, whole=True)
     words = list(lex.words)
     words[lang] = tuple(words[lang][image] for image in symmetries(lex.n)[symmetry])
     return replace(lex, words=tuple(words))

@@ -52,12 +52,16 @@ def draw_symbol(
 )->str: # SVG
     "Draw one marker"
     kind = str(kind or 'circle')
+    polygon = lambda *corners: 'M'+'L'.join(f'{num(x+a*r)} {num(y+b*r)}' for a,b in corners)+'z'
     shapes = {'square':f'M{num(x-r)} {num(y-r)}h{num(2*r)}v{num(2*r)}h{num(-2*r)}z',
         'x':f'M{num(x-r)} {num(y-r)}l{num(2*r)} {num(2*r)}m0 {num(-2*r)}l{num(-2*r)} {num(2*r)}',
         'diamond':f'M{num(x)} {num(y-1.3*r)}l{num(1.3*r)} {num(1.3*r)}l{num(-1.3*r)} {num(1.3*r)}l{num(-1.3*r)} {num(-1.3*r)}z',
         'triangle':f'M{num(x)} {num(y-1.2*r)}l{num(1.1*r)} {num(2*r)}h{num(-2.2*r)}z', 'line':f'M{num(x)} {num(y-1.4*r)}v{num(2.8*r)}',
+        'triangle-down':polygon((0,1.2), (1.1,-.8), (-1.1,-.8)),
+        'hexagon':polygon(*((1.1*np.sin(k*np.pi/3), 1.1*np.cos(k*np.pi/3)) for k in range(6))),
+        'cross':polygon(*((p*a, p*b) for p in (1,-1) for a,b in ((1.2,-.4), (1.2,.4), (.4,.4), (.4,1.2), (-.4,1.2), (-.4,.4)))),
         'star':'M'+'L'.join(f'{num(x+q*r*np.sin(k*np.pi/5))} {num(y-q*r*np.cos(k*np.pi/5))}' for k,q in enumerate((1.4,.55)*5))+'z'}
-    form = kind.split('-')[0]
+    form = 'triangle-down' if kind.startswith('triangle-down') else kind.split('-')[0]
     body = f'<circle cx="{num(x)}" cy="{num(y)}" r="{num(r)}"' if form=='circle' else f'<path d="{shapes.get(form, shapes["square"])}"'
     line = f'fill="{colour}"' # below: with an edge it is a disc, which stays black or white
     if edge: line = f'style="fill:{colour}" stroke="{edge[0]}" stroke-width="{edge[1]}"'

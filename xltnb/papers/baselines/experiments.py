@@ -8,7 +8,7 @@ __all__ = ['BaselineCfg', 'RetrieveCfg', 'baseline_cfg', 'baseline_jobs']
 # %% ../../../nbs/papers/baselines/00_experiments.ipynb #6fab4365
 from dataclasses import dataclass, replace
 
-from ...core import Config, within
+from ...core import Config, check_name, within
 from ...records.presets import find_preset
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
 from ...studies.recipes import PAIR_RECIPE
@@ -54,7 +54,7 @@ def baseline_cfg(
     random:bool=False, # the control: random weights
 )->BaselineCfg:
     "Describe the run of one task at one preset"
-    n,epochs,_ = _TRAINED[task]
+    n,epochs,_ = _TRAINED[check_name(task, _TRAINED, 'task')]
     own = _RECIPE.get(task, {}) | (dict(epochs=_CONTROL[task], warmup=.2, freeze='none') if random else {})
     fine = FineCfg(**dict(epochs=epochs) | own | dict(bf16=find_preset(preset).bf16))
     if preset=='smoke':

@@ -64,10 +64,10 @@ def board_fig(
     for name,b in boards.items():
         if np.size(b) in (n*n,3*n*n): continue
         raise XltError(f'board {name!r} has {np.size(b)} values; {n}×{n} squares need {n*n} classes or {3*n*n} probabilities')
-    count = len(boards)
-    side = _side(max(1, count))
+    if not (count := len(boards)): raise XltError('no boards to draw: give a title and a board')
+    side = _side(count)
     names = [wrapped(k, 13, side+28) for k in boards]
-    fig = panels(names, False, .06/max(1,count))
+    fig = panels(names, False, .06/count)
     for c,b in enumerate(boards.values(),1):
         for t in _board_traces(b, n, last, side): fig.add_trace(t, 1, c)
         _ruled(fig, n, c)

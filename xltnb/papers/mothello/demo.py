@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...core import XltError, check_name, from_dict, seed_for, to_dict
+from ...core import XltError, check_name, check_number, from_dict, seed_for, to_dict
 from ...files import atomic_write, cache_dir
 from ...records.checkpoints import read_state, write_state
 from .experiments import SCALES, AlignCfg, align_arms
@@ -106,19 +106,18 @@ def make_demo(
     name:str, # 'naive' or 'anchors'
     seed:int=0, # repeat to ship
     out:Path|None=None, # folder to write to; None: the package's
-    preset:str='laptop', # scale of the model
     model_file:Path|None=None, # another model of that shape; None: the one the run left in the cache
 )->Path: # the file written
-    "Build a shipped file from a finished run; raises `XltError` if the run is not finished"
+    "Build a shipped file from a finished run at `laptop`; raises `XltError` if the run is not finished"
     arm = ARMS[check_name(name,ARMS,'demo')]
-    cfg = align_arms(SCALES[check_name(preset,SCALES,'preset')])[arm].cfg
+    cfg = align_arms(SCALES['laptop'])[arm].cfg
     key = _model_key(cfg, seed)
     src = Path(model_file or cache_dir()/'models'/f'{key}.safetensors')
-    if not src.exists(): raise XltError(f'{src} is missing: run `xltnb run mothello.tab1 --preset {preset}` first, which trains {arm}')
+    if not src.exists(): raise XltError(f'{src} is missing: run `xltnb run mothello.tab1 --preset laptop` first, which trains {arm}')
     model,lex,meta = _model_of(cfg.world, seed, src)
     probes,accuracy = _measured(model, lex, cfg, seed)
     curves = meta.get('curves', meta)
-    training = dict(arm=arm, preset=preset, lm=to_dict(cfg.lm)) if src.stem==key else {}
+    training = dict(arm=arm, preset='laptop', lm=to_dict(cfg.lm)) if src.stem==key else {}
     training |= dict(key=src.stem, tokens=curves['tokens'][-1], loss=curves['loss'][-1])
     about = dict(name=name, world=to_dict(cfg.world), seed=seed, layers=cfg.world.layers, accuracy=accuracy)
     about |= dict(probe_games=cfg.probe_games, test_games=cfg.test_games, training=training)
@@ -190,6 +189,7 @@ def game_states(
     lang:int=0, # language to tell it in
 )->States: # after every move but the last
     "Run one forward pass and one pass of all probes"
+    check_number(lang, 'lang', 0, len(demo.languages)-1, whole=True)
     game,S,words = np.asarray(game,np.uint8), demo.n**2, demo.lex.words[lang]
     r = replay(game[None], demo.n)
     T = int(r.length[0])-1

@@ -10,6 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 from fastcore.basics import patch
 
+from ...core import check_number
 from .demo import ARMS, Demo, States, load_demo
 from ...figures.explorer import Explorer, W, paper_widget, side_by_side
 from ...figures.look import COLUMN, INK, QUIET, headline
@@ -30,6 +31,8 @@ def probe_board(
     swapped:bool=False, # exchange its black and white
 )->np.ndarray: # float [S,3]
     "Give the probability of white, empty and black for every square, as the probe predicts it"
+    for what,x,n in ('layer',layer,len(s.probes)), ('probe',probe,len(demo.languages)), ('move',move,len(s.moves)), ('symmetry',symmetry,8):
+        check_number(x, what, 0, n-1, whole=True)
     p = s.probes[layer,probe,move][symmetries(demo.n)[symmetry]]
     return p[:,::-1] if swapped else p
 

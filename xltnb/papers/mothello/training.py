@@ -10,7 +10,7 @@ from dataclasses import replace
 from math import inf
 from pathlib import Path
 
-from ...core import XltError, seed_for, stable_hash, to_dict
+from ...core import XltError, check_number, seed_for, stable_hash, to_dict
 from ...othello.probes import align
 from ...othello.settings import LMCfg
 from ...othello.train import Trained, load_checkpoint, model_for, save_checkpoint, train
@@ -77,6 +77,7 @@ def even_steps(
     count:int, # how many
 )->tuple:
     "Space `count` steps evenly, the first and the last included (the paper's 21: every 0.2 of four epochs)"
+    check_number(count, 'count', 2, whole=True)
     return tuple(sorted({round(i*steps/(count-1)) for i in range(count)}))
 
 # %% ../../../nbs/papers/mothello/03_training.ipynb #203de8b6

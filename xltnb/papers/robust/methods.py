@@ -50,13 +50,15 @@ def reach(
     return (step.words if site=='word' else step.real)[...,None]
 
 # %% ../../../nbs/papers/robust/00_methods.ipynb #9a610206
+_NORMS = ('l2', 'linf')
+
 def project(
     delta:Tensor, # [B,T,D]
     eps, # radius
     norm:str='l2', # 'l2' or 'linf'
 )->Tensor: # [B,T,D]
     "Move each token's displacement to the nearest point of its ball"
-    if norm=='linf': return delta.clamp(-eps, eps)
+    if check_name(norm, _NORMS, 'norm')=='linf': return delta.clamp(-eps, eps)
     return delta * (eps/delta.norm(dim=-1, keepdim=True).clamp_min(1e-12)).clamp_max(1)
 
 # %% ../../../nbs/papers/robust/00_methods.ipynb #040fe10d
@@ -65,11 +67,9 @@ def ascent(
     norm:str='l2', # 'l2' or 'linf'
 )->Tensor: # [B,T,D]
     "Find the steepest direction of length 1 for each token"
-    return grad.sign() if norm=='linf' else grad/grad.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    return grad.sign() if check_name(norm, _NORMS, 'norm')=='linf' else grad/grad.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
 # %% ../../../nbs/papers/robust/00_methods.ipynb #4a0bfc64
-_NORMS = ('l2', 'linf')
-
 class ADV(Method):
     "Adversarial training: descend the loss at the worst displacement that K ascent steps find"
     def __init__(self,
@@ -191,7 +191,7 @@ def noise(
     g:torch.Generator, # where the draws come from
 )->Tensor: # [B,T,D] mean square norm 1 a token
     "Draw one random displacement a token"
-    if kind=='uniform': return (torch.rand(shape, generator=g, device=g.device)*2-1)*math.sqrt(3/shape[-1])
+    if check_name(kind, NOISES, 'noise')=='uniform': return (torch.rand(shape, generator=g, device=g.device)*2-1)*math.sqrt(3/shape[-1])
     x = torch.randn(shape, generator=g, device=g.device)
     return ascent(x) if kind=='sphere' else x/math.sqrt(shape[-1])
 

@@ -25,7 +25,7 @@ from ...models.encoders import load_tokenizer
 from ...models.pruning import PrunedTokenizer, engine
 from ...records.leases import built_once
 from ...tasks.bench import BENCH, BENCH_DIR, TEXT_FILE, load_bench, read_table
-from .proposals import Proposals, english_ids, english_like, english_pieces, kept_proposals
+from .proposals import CONTEXTS, Proposals, english_ids, english_like, english_pieces, kept_proposals
 from .proposals import proposable, word_pieces
 from ...studies.by_name import proposer_of
 from ...tasks.languages import script
@@ -74,7 +74,7 @@ class SelfSwitch(Method):
         copies:int=3, # switched versions of each row
         originals:float=1., # originals beside each switched version; 0: none
         rows:bool=True, # False: switched versions only in the column `switched_ids`, for mixing
-        context:str='dual', # what the head sees: 'dual', 'masked' or 'unmasked'
+        context:str='dual', # what the head sees: one of `CONTEXTS`
         temperature:float=1., # of the draw; math.inf: uniform
         trust:float=1e-4, # least sum of a word's proposals
         scripts:tuple=(), # scripts that may be proposed; (): all
@@ -87,6 +87,7 @@ class SelfSwitch(Method):
         pool:int=0, # draw a row's copies from this many versions of it, whatever the seed: states of versions can be kept; 0: new ones
     ):
         check_number(rate, 'rate of SelfSwitch', 0, 1)
+        check_name(context, CONTEXTS, 'context of SelfSwitch')
         for n,v in dict(k=k, copies=copies).items(): check_number(v, f'{n} of SelfSwitch', 1, whole=True)
         for n,v in dict(originals=originals, trust=trust).items(): check_number(v, f'{n} of SelfSwitch', 0)
         if not temperature>0: raise XltError(f'temperature of SelfSwitch is {temperature!r}: give a number above 0, or math.inf')
