@@ -268,6 +268,7 @@ def test_the_text_of_every_figure_stands_free_and_every_mark_is_seen(browser, st
         page.goto((tmp_path/f'{name}.html').as_uri())
         for theme in ('light', 'dark'):
             page.emulate_media(color_scheme=theme)
+            page.evaluate("dark => document.documentElement.classList.toggle('quarto-dark', dark)", theme == 'dark')  # what the site sets, and live figures watch
             for width in widths:
                 page.set_viewport_size(dict(width=width, height=900))
                 page.wait_for_function(ready)
