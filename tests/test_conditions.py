@@ -45,11 +45,12 @@ def test_under(name):
 
 
 # files that share processes, stores and registered studies, in an order of their own each time; without those tests whose every step
-# is a command in a folder of its own or a look at a finished page, which no order reaches
+# is a process of its own or a look at a finished page, which no order reaches
 FAIR = '''test_store.py test_run.py test_methods.py test_report.py test_cli.py'''.split()
 APART = '''test_kill_9_and_again test_two_at_once_share_the_work test_a_failure_does_not_stop_the_others test_a_job_of_a_killed_worker_is_tried_again
 test_minutes_pause_and_resume test_ctrl_c_is_quiet test_jobs_of_a_killed_parent_end test_gpu_preset_without_a_gpu_is_refused
-test_full_report_in_a_browser test_on_paper_the_origins_are_unfolded test_on_a_phone_the_verdict_is_in_sight'''.split()
+test_runs_are_not_bound_to_the_first_core test_a_command_is_not_bound_to_the_first_core test_the_first_inline_run_computes_on_as_many_threads_as_later_ones
+test_full_report_in_a_browser test_empty_report_in_a_browser test_on_paper_the_origins_are_unfolded test_on_a_phone_the_verdict_is_in_sight'''.split()
 
 
 def test_what_stands_apart_is_there():
