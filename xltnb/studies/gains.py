@@ -61,8 +61,9 @@ def compared(
     "Compare two rows by seeds and test items"
     d,by = paired(runs, base, metric), {r.seed: r for r in base}
     pairs = [dict(a=r, b=by[r.seed]) for r in sorted(runs, key=lambda r: r.seed) if r.seed in by]
+    if not pairs: return None
     pulls,_ = item_pulls(f'a.{metric} - b.{metric}', pairs)
-    return crossed_diff(d, 100*items_se(pulls.values())) if len(d) else None
+    return crossed_diff(d, 100*items_se(pulls.values()))
 
 # %% ../../nbs/studies/02_gains.ipynb #c2cd053b
 def gains(
