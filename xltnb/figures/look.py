@@ -9,7 +9,7 @@ __all__ = ['INK', 'QUIET', 'GRID', 'COLOURS', 'COLUMN', 'REPORT_FIGURES', 'fit',
 
 # %% ../../nbs/figures/00_look.ipynb #8be23770
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 
 import numpy as np
@@ -113,7 +113,7 @@ def dress(
     title:str, # what it shows
     sub:str='', # one line more
     height:int=380, # pixels, where titles take a line each and there is no legend
-    runs:Iterable=(), # records that are drawn; the caption counts their seeds
+    runs:Iterable|Mapping=(), # records that are drawn, or name -> records; the caption counts their seeds
     lines:int=1, # of the title that there is room for, at least
     **layout, # more of plotly's layout
 )->go.Figure: # the same
@@ -121,6 +121,7 @@ def dress(
     title,sub = (re.sub(r'(?<![\w.-])-(?=[.\d])', '−', t) for t in (title,sub)) # a minus is no hyphen
     text = dict(text=title, subtitle=dict(text=sub, font=dict(size=12.5, color=QUIET)))
     fig.update_layout(template='xltnb', height=height, title=text, **layout)
+    if isinstance(runs, Mapping): runs = [r for rs in runs.values() for r in rs]
     if runs := list(runs): fig.update_layout(meta=dict(seeds=seeds_text(runs)))
     return fit(fig, lines)
 

@@ -174,7 +174,7 @@ def gains_fig(
         fig.add_vline(x=0, line=dict(color=INK, width=1), row=1, col=c)
     fig.update_yaxes(autorange='reversed', type='category').update_xaxes(title=f'points over {base}')
     return dress(fig, title or named(name, _gains_title(t, base)), f'paired by seed against {base}; bar: 95 % interval',
-        170+34*t.row.nunique(), runs=[r for a in t.row.unique() for r in arms[a]])
+        170+34*t.row.nunique(), runs={a: arms[a] for a in t.row.unique()})
 
 # %% ../../nbs/studies/02_gains.ipynb #d1e0212d
 def _gains_title(t, base):

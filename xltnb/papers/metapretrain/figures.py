@@ -99,8 +99,7 @@ def curves_fig(
     needed(found, 'arms with curves')
     fig = draw_dev(panels(CURVES.values(), False, .07), found, CURVES, dev_curve)
     sub = 'development text; dashed: the second phase begins; thin lines are seeds'
-    return dress(fig, _curves_title(found), sub, 400,
-        runs=[r for rs in found.values() for r in rs])
+    return dress(fig, _curves_title(found), sub, 400, found)
 
 # %% ../../../nbs/papers/metapretrain/08_figures.ipynb #1917153d
 def _curves_title(found):
@@ -143,8 +142,7 @@ def abilities_fig(
         if m=='retrieval': fig.add_vline(lexical, line=dict(color=INK, width=1, dash='dot'), row=1, col=c)
     fig.update_yaxes(type='category', autorange='reversed', showgrid=False)
     sub = 'test text; the untrained model has no bar for loss; dotted: lexical retrieval, which needs no model'
-    return dress(fig, title or _arms_title(found), sub, 150+34*len(found),
-        runs=[r for rs in found.values() for r in rs])
+    return dress(fig, title or _arms_title(found), sub, 150+34*len(found), found)
 
 # %% ../../../nbs/papers/metapretrain/08_figures.ipynb #59bd09b5
 def _arms_title(found):
@@ -185,8 +183,7 @@ def alignment_fig(
     if measure in ('raw','centred'): _controls(fig, next(iter(found.values()))[0])
     fig.update_xaxes(title='depth (0: embeddings, 1: last layer)' if study=='shape' else 'layer (0: embeddings)')
     fig.update_yaxes(title=measure)
-    return dress(fig, _layers_title(found, measure), 'mean over languages of held-out sentence pairs', 420,
-        runs=[r for rs in found.values() for r in rs])
+    return dress(fig, _layers_title(found, measure), 'mean over languages of held-out sentence pairs', 420, found)
 
 # %% ../../../nbs/papers/metapretrain/08_figures.ipynb #9d2dac4b
 SHAPES = dict(shape='e5-small, for sentences', **{'shape-mlm': 'e5-small with a masked-word head', 'shape-random': 'random weights'})
@@ -225,8 +222,7 @@ def lab_fig(
     at = {a: np.mean([r.metrics['words'] for r in rs]) for a,rs in found.items()}
     title = 'Words translated: '+', '.join(f'{a} {v:.1%}' for a,v in at.items())
     sub = f'{len(next(iter(found.values())))} seeds an arm, trained side by side; chance {some.metrics["chance"]:.1%}'
-    return dress(fig, title, sub, 400,
-        runs=[r for rs in found.values() for r in rs])
+    return dress(fig, title, sub, 400, found)
 
 # %% ../../../nbs/papers/metapretrain/08_figures.ipynb #1b6faa36
 @report_figures('metapretrain')

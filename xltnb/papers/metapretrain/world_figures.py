@@ -80,8 +80,8 @@ def world_fig(
         fig.update_yaxes(tickvals=list(range(len(mine))), ticktext=mine, range=[len(mine)-.4,-.6], showgrid=False, row=1, col=c)
         fig.add_vline(0, line=dict(color=INK, width=1), row=1, col=c)
     fig.update_xaxes(title='gain')
-    return dress(fig, _gains_title(df), 'right of the line one language first is better; intervals over worlds', 520, legend=dict(y=-.2),
-        runs=[r for b in _BUDGETS for rs in of_study(records, b).values() for r in rs])
+    return dress(fig, _gains_title(df), 'right of the line one language first is better; intervals over worlds', 520,
+                 [r for r in records if r.labels.get('study') in _BUDGETS], legend=dict(y=-.2))
 
 # %% ../../../nbs/papers/metapretrain/12_world_figures.ipynb #c5cde54f
 def _dev_loss(r, of):
@@ -110,7 +110,7 @@ def world_curves_fig(
     fig = draw_dev(panels(('loss on the source','loss on the others'), True, .05), found, ('source','others'), _dev_loss, told)
     fig.update_yaxes(title='nats a token', col=1)
     sub = 'on the others from when they are read; dashed: the second phase begins; thin lines are worlds'
-    return dress(fig, _plateau_title(found), sub, 400, legend=dict(y=-.3), runs=[r for rs in found.values() for r in rs])
+    return dress(fig, _plateau_title(found), sub, 400, found, legend=dict(y=-.3))
 
 # %% ../../../nbs/papers/metapretrain/12_world_figures.ipynb #0bea0728
 def world_table(

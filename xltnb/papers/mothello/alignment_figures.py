@@ -139,8 +139,7 @@ def anchors_fig(
     for c,rs in enumerate(pairs.values(),1): _anchors_panel(fig, c, rs, printed)
     fig.update_yaxes(title=ACCURACY, col=1)
     how = 'a probe trained on language 0, applied to itself and to the other language; a dot is a seed'
-    return dress(fig, _anchors_title(pairs), how,
-        runs=[r for rs in pairs.values() for r in rs])
+    return dress(fig, _anchors_title(pairs), how, runs=pairs)
 
 # %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #12dc601e
 def _by_layer(records, metric):
@@ -205,8 +204,7 @@ def layers_fig(
     for c,rs in enumerate(arms.values(),1): _layers_panel(fig, c, rs, printed.get(rs[0].arm,{}))
     fig.update_yaxes(title=ACCURACY, col=1)
     title = 'Best layer to read the board: '+each_arm(arms, lambda rs: _best_layer(rs,'within'), str)
-    return dress(fig, title, 'layer 0 is the embedding; thin lines are seeds, thick ones their mean',
-        runs=[r for rs in arms.values() for r in rs])
+    return dress(fig, title, 'layer 0 is the embedding; thin lines are seeds, thick ones their mean', runs=arms)
 
 # %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #ebf201b5
 def _probe_panel(fig, c, records):
@@ -236,8 +234,7 @@ def probe_curve_fig(
     for c,rs in enumerate(arms.values(),1): _probe_panel(fig, c, rs)
     fig.update_yaxes(title=ACCURACY, col=1)
     how = "a fresh probe at each point, on fewer games than the record's own; thin lines are seeds, thick ones their mean"
-    return dress(fig, 'Across languages: '+each_arm(arms, _last_evaluation, str), how,
-        runs=[r for rs in arms.values() for r in rs])
+    return dress(fig, 'Across languages: '+each_arm(arms, _last_evaluation, str), how, runs=arms)
 
 # %% ../../../nbs/papers/mothello/06_alignment_figures.ipynb #a26bd6ff
 def scores_by_seed(

@@ -56,8 +56,7 @@ def matrix_fig(
     fig.update_yaxes(type='category', autorange='reversed', showgrid=False).update_yaxes(title='language of the probe', col=1)
     plain,best = (np.asarray(got[k])[~np.eye(len(order),dtype=bool)].mean() for k in keys)
     title = f'{len(order)} languages: {plain:.2f} between two as they are, {best:.2f} under the best symmetry'
-    return dress(fig, title, f'probe accuracy (fraction of squares), seed {record.seed}', 460,
-        runs=[record])
+    return dress(fig, title, f'probe accuracy (fraction of squares), seed {record.seed}', 460, [record])
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #fdf8d770
 _BANDS = {'0.91 and above': (.91,1), '0.84 to 0.90': (.84,.90), '0.70 to 0.83': (.70,.83), 'below 0.70': (0,.69)}
@@ -123,8 +122,7 @@ def symmetry_fig(
         add_levels(fig, c, [_SYMMETRY_NAMES[0],'control'], rs, c==1, upright=True)
     fig.update_xaxes(title='probe accuracy').update_yaxes(autorange='reversed', type='category')
     how = 'the probe of language 0 on the other language, scored against the rotated or reflected board'
-    return dress(fig, _symmetry_title(arms), how, 380,
-        runs=[r for _,rs in arms.values() for r in rs])
+    return dress(fig, _symmetry_title(arms), how, 380, {title: rs for title,(_,rs) in arms.items()})
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #e5dfc6ef
 def _late(record):
@@ -196,8 +194,7 @@ def intervention_fig(
     fig.update_xaxes(rangemode='tozero', title='errors left').update_yaxes(autorange='reversed', type='category')
     change = lambda rs: f"{np.mean([x-1 for x in _left(rs,_ways(rs[0])[1][0])]):+.0%}".replace('-','−')
     title = 'Errors after editing through the other probe: '+each_arm(arms, change, str)
-    return dress(fig, title, 'wrong moves after the edit, as a fraction of those without one; dotted: no edit', 320,
-        runs=[r for rs in arms.values() for r in rs])
+    return dress(fig, title, 'wrong moves after the edit, as a fraction of those without one; dotted: no edit', 320, arms)
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #8f7941dd
 _PROBES = dict(edit='black and white, one hidden layer', linear='mine and yours, linear')

@@ -107,8 +107,7 @@ def transfer_fig(
     who = 'The other languages move on average' if any(_targets(rs[0]) for rs in arms.values()) else 'The other language moves'
     title = f'{who} '+each_arm(arms, lambda rs: _moved(rs,lax), str)+' points'
     side = 'either side' if lax else 'the side to move'
-    return dress(fig, title, f'while one is finetuned; legal for {side}; thin lines are seeds, thick ones their mean', 420,
-        runs=[r for rs in arms.values() for r in rs])
+    return dress(fig, title, f'while one is finetuned; legal for {side}; thin lines are seeds, thick ones their mean', 420, arms)
 
 # %% ../../../nbs/papers/mothello/08_finetuning_figures.ipynb #d0eb4392
 def _points(records, column):
@@ -165,8 +164,7 @@ def wrong_language_fig(
         for k in _ANSWERS: fig.add_trace(_area(x, fractions[k], k, c==1),1,c)
     fig.update_xaxes(title='finetuning (4: all of it)').update_yaxes(title='fraction of target prompts', col=1).update_yaxes(range=[0,1])
     title = 'In the wrong language at the end: '+', '.join(f'{v:.0%} ({k})' for k,v in end.items())
-    return dress(fig, title, 'prompted in a target language, mean over seeds',
-        runs=[r for rs in arms.values() for r in rs])
+    return dress(fig, title, 'prompted in a target language, mean over seeds', runs=arms)
 
 # %% ../../../nbs/papers/mothello/08_finetuning_figures.ipynb #731dfb30
 @report_figures('mothello')

@@ -45,8 +45,8 @@ def radius_fig(
     same = [r.metrics['radius']==r.metrics['oracle_radius'] for rs in runs.values() for r in rs if 'oracle_radius' in r.metrics]
     said = f'The source takes the radius that is best for the others in {sum(same)} of {len(same)} runs'
     if not same: said = 'The radius, chosen on the source'
-    return dress(fig, said, 'thin: one seed; thick: mean; marks: what was taken; radius in shares of the mean norm', 190+230*rows,
-        runs=[r for rs in runs.values() for r in rs])
+    return dress(fig, said, 'thin: one seed; thick: mean; marks: what was taken; radius in shares of the mean norm',
+                 190+230*rows, runs)
 
 # %% ../../../nbs/papers/robust/06_figures.ipynb #851b6e53
 def _grid_traces(rs, side, name, colour, show):
@@ -126,8 +126,7 @@ def distance_fig(
     slopes = mean_ci(np.array([np.polyfit(far, x, 1)[0] for x in d]))
     fig.update_xaxes(title='distance from the source').update_yaxes(title='points gained')
     said = f'{slopes[0]:+.1f} points a unit of distance, interval {slopes[1]:+.1f} to {slopes[2]:+.1f}'
-    return dress(fig, said, 'large: mean of the seeds; small: one seed', 420,
-        runs=runs)
+    return dress(fig, said, 'large: mean of the seeds; small: one seed', 420, runs)
 
 # %% ../../../nbs/papers/robust/06_figures.ipynb #72c3b805
 _SPAN = (-.03,.65),(-.08,1.08) # of the axes
@@ -161,8 +160,7 @@ def regions_fig(
     said = f'Attacks break a text {of("breaks"):.2f} away; translations lie {of("translation"):.2f} away'
     said += f', and {of("kept"):.0%} are read rightly'
     near = f'{of("inside"):.0%} of the translations are nearer than the attack that breaks their text'
-    return dress(fig, said, f'{near}; means over {of("texts"):.0f} texts, {len(runs)} draws', 440,
-        runs=runs)
+    return dress(fig, said, f'{near}; means over {of("texts"):.0f} texts, {len(runs)} draws', 440, runs)
 
 # %% ../../../nbs/papers/robust/06_figures.ipynb #1628c1c2
 @report_figures('robust')

@@ -79,8 +79,7 @@ def scales_fig(
     fig.update_yaxes(tickvals=list(range(len(order))), ticktext=order, range=[len(order)-.5,-.5], showgrid=False)
     fig.update_xaxes(title='points gained in the languages without labels')
     return dress(fig, _scales_title(t), 'mean and 95 % interval, paired by seed; seeds are draws of rows, fine-tunings or worlds',
-                 190+46*len(order),
-        runs=[r for rows in studies.values() for r in rows.get('salt', ())])
+                 190+46*len(order), runs={s: rows.get('salt', ()) for s,rows in studies.items()})
 
 def _scales_title(t):
     "Count where the interval lies above zero"
@@ -154,8 +153,7 @@ def curve_fig(
     half = reached(t)
     title = 'gain over the fraction of right substitutes'
     if half==half: title = f'half of the way from random words to the true ones takes {100*half:.0f} % right'
-    return dress(fig, title, 'invented worlds, each with a model of its own; mean and 95 % interval over worlds', 420,
-        runs=[r for rs in rows.values() for r in rs])
+    return dress(fig, title, 'invented worlds, each with a model of its own; mean and 95 % interval over worlds', 420, rows)
 
 # %% ../../../nbs/papers/salt/08_figures.ipynb #1295ba9e
 def switched_df(
