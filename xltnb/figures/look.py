@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['INK', 'QUIET', 'GRID', 'COLOURS', 'COLUMN', 'REPORT_FIGURES', 'fit', 'headline', 'dress', 'named', 'panels', 'fade',
            'apart', 'needed', 'shown', 'CaptionRenderer', 'by_arm', 'seeds_text', 'drawing', 'caption_of', 'seed_lines',
-           'each_arm', 'printed_points', 'pairs_matrix', 'pairs_fig', 'report_figures', 'paper_figures']
+           'whiskers', 'each_arm', 'printed_points', 'pairs_matrix', 'pairs_fig', 'report_figures', 'paper_figures']
 
 # %% ../../nbs/figures/00_look.ipynb #8be23770
 import re
@@ -260,6 +260,17 @@ def seed_lines(
             showlegend=False, hoverinfo='skip')
     yield go.Scatter(x=x, y=np.mean(rows,axis=0), mode='lines+markers', marker=dict(size=5), name=name, legendgroup=name,
         showlegend=show, line=dict(color=colour, width=2.5, **line), hovertemplate='%{y:.3f}')
+
+# %% ../../nbs/figures/00_look.ipynb #5c1e9a07
+def whiskers(
+    x, # numbers, or one column of a table
+    low, # lower ends
+    high, # upper ends
+    colour:str, # '#rrggbb'
+    **more, # of plotly's error bars, such as thickness=2
+)->dict: # `error_x` or `error_y` of a trace
+    "Give numbers the bars of their intervals"
+    return dict(type='data', symmetric=False, array=np.subtract(high, x), arrayminus=np.subtract(x, low), color=colour, **more)
 
 # %% ../../nbs/figures/00_look.ipynb #e57c682c
 def each_arm(

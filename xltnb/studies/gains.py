@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..core import XltError
-from ..figures.look import COLOURS, INK, drawing, dress, fade, named
+from ..figures.look import COLOURS, INK, drawing, dress, fade, named, whiskers
 from ..records.record import Record
 from ..stats import Diff, crossed_diff, holm, items_se
 from ..verdicts.claims import Claims
@@ -167,8 +167,7 @@ def gains_fig(
     for c,m in enumerate(metrics, 1):
         for row in t.row.unique(): fig.add_trace(_dots(arms[row], arms[base], row, m), 1, c)
         at = t[t.metric==m]
-        span = dict(type='data', symmetric=False, color=_SHOWN[m][1], thickness=2)
-        span |= dict(array=at.high-at.gain, arrayminus=at.gain-at.low)
+        span = whiskers(at.gain, at.low, at.high, _SHOWN[m][1], thickness=2)
         fig.add_trace(go.Scatter(x=at.gain, y=at.row, mode='markers', error_x=span, showlegend=False,
             marker=dict(symbol='line-ns-open', size=14, color=_SHOWN[m][1]), hovertemplate='%{y} %{x:+.2f}<extra></extra>'), 1, c)
         fig.add_vline(x=0, line=dict(color=INK, width=1), row=1, col=c)

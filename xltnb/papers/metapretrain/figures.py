@@ -18,7 +18,7 @@ import plotly.graph_objects as go
 from fastcore.basics import groupby
 
 from ...core import check_name
-from ...figures.look import INK, QUIET, drawing, dress, fade, needed, panels, report_figures, seed_lines
+from ...figures.look import INK, QUIET, drawing, dress, fade, needed, panels, report_figures, seed_lines, whiskers
 from .arms import LAB_ARMS, META_ARMS, arm_cfg, tokens_read
 from .experiments import META_SCALES
 from ...records.record import Record
@@ -117,7 +117,7 @@ def _points(fig, a, rs, metric, c):
     ys = [r.metrics[metric] for r in rs]
     m,lo,hi = mean_ci(ys) if len(ys)>1 else (ys[0],ys[0],ys[0])
     colour,told = ARM_COLOURS[a], lambda who: dict(showlegend=False, mode='markers', hovertemplate='%{x:.3f}<extra>'+who+'</extra>')
-    half = dict(type='data', symmetric=False, array=[hi-m], arrayminus=[m-lo], color=colour)
+    half = whiskers([m], [lo], [hi], colour)
     fig.add_trace(go.Scatter(x=[m], y=[a], error_x=half, marker=dict(color=colour, size=10, symbol='diamond'), **told(a)), 1, c)
     fig.add_trace(go.Scatter(x=ys, y=[a]*len(ys), marker=dict(color=fade(colour,.4), size=6), **told('one seed')), 1, c)
 

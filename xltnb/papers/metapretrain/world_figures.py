@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ...figures.look import INK, drawing, dress, needed, panels, report_figures
+from ...figures.look import INK, drawing, dress, needed, panels, report_figures, whiskers
 from .arms import META_ARMS
 from .figures import ARM_COLOURS, boundary, draw_dev, of_study, rates_df
 from ...records.record import Record
@@ -49,7 +49,7 @@ def _gain_trace(rows, names, place, show):
     "Draw the gains of one budget over one baseline"
     symbol,name = _LOOKS[rows['budget'].iloc[0], rows['over'].iloc[0]]
     colour = ARM_COLOURS[rows['over'].iloc[0]]
-    half = dict(type='data', symmetric=False, array=rows['high']-rows['gain'], arrayminus=rows['gain']-rows['low'], color=colour)
+    half = whiskers(rows['gain'], rows['low'], rows['high'], colour)
     return go.Scatter(x=rows['gain'], y=[names.index(m)+place for m in rows['measure']], error_x=half, mode='markers', name=name,
         marker=dict(color=colour, symbol=symbol, size=9), legendgroup=name, showlegend=show,
         hovertemplate='%{x:.3f}<extra>'+name+'</extra>')

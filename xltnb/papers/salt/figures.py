@@ -18,7 +18,7 @@ from fastcore.basics import groupby
 from .experiments import ABLATIONS, salt_row, salt_studies
 from ...stats import mean_ci
 from ...studies.gains import by_task, gains, gains_fig, over, paired, span_text
-from ...figures.look import COLOURS, INK, drawing, dress, needed, report_figures
+from ...figures.look import COLOURS, INK, drawing, dress, needed, report_figures, whiskers
 from ...records.record import Record
 
 # %% ../../../nbs/papers/salt/08_figures.ipynb #1a9d3e3c
@@ -71,7 +71,7 @@ def scales_fig(
     for base,name,colour,shift in _BASES:
         at = t[t.base==base]
         order = list(dict.fromkeys(t.task))
-        span = dict(type='data', symmetric=False, color=colour, array=at.high-at.gain, arrayminus=at.gain-at.low)
+        span = whiskers(at.gain, at.low, at.high, colour)
         y = [order.index(n)-shift for n in at.task]
         fig.add_trace(go.Scatter(x=at.gain, y=y, mode='markers', name=name, error_x=span, customdata=at.n,
                                  marker=dict(size=9, color=colour), hovertemplate='%{x:+.2f}, n = %{customdata}<extra>'+name+'</extra>'))
@@ -143,7 +143,7 @@ def curve_fig(
     t,fig = curve_df(rows), go.Figure()
     for name,part,colour,mode in (('oracle mixed with noise', t.drop('salt', errors='ignore'), COLOURS['target'], 'lines+markers'),
                                   ('SALT', t.loc[t.index=='salt'], COLOURS['probe'], 'markers')):
-        span = dict(type='data', symmetric=False, array=part.high-part.gain, arrayminus=part.gain-part.low)
+        span = whiskers(part.gain, part.low, part.high, colour)
         fig.add_trace(go.Scatter(x=100*part.right, y=part.gain, mode=mode, name=name, error_y=span, customdata=part.n,
                                  marker=dict(size=10, color=colour),
                                  hovertemplate='%{x:.0f} % right: %{y:+.1f}, n = %{customdata}<extra></extra>'))
