@@ -125,7 +125,7 @@ def _points(fig, a, rs, metric, c):
 _ARM_METRICS = dict(loss_en='loss in English', loss_others='loss in the others', probe_G='probe in English (F1)',
     retrieval='retrieval (P@1)')
 
-@drawing('A loss is better lower, the rest higher; claims compare arms seed by seed, which tells more than two bars')
+@drawing('A loss is better lower, the rest higher; claims compare arms seed by seed, which can separate arms whose intervals overlap')
 def abilities_fig(
     records:Iterable[Record], # runs of the paper
     metrics:dict=_ARM_METRICS, # metric -> its name
@@ -141,7 +141,7 @@ def abilities_fig(
             if not (a=='UNTRAINED' and m.startswith('loss')): _points(fig, a, rs, m, c)
         if m=='retrieval': fig.add_vline(lexical, line=dict(color=INK, width=1, dash='dot'), row=1, col=c)
     fig.update_yaxes(type='category', autorange='reversed', showgrid=False)
-    sub = 'test text; the untrained model has no bar for loss; dotted: lexical retrieval, which needs no model'
+    sub = 'test text; the untrained model has no mark for loss; dotted: lexical retrieval, which needs no model'
     return dress(fig, title or _arms_title(found), sub, 150+34*len(found), found)
 
 # %% ../../../nbs/papers/metapretrain/08_figures.ipynb #59bd09b5

@@ -23,7 +23,7 @@ WORLD_MEASURES = dict(loss_source='loss, source', loss_targets='loss, others', c
     class_targets='class of new nouns, others', kind_targets='kind of word, others', zero_shot='both tasks, others', gap='transfer gap',
     words='words translated', retrieval='retrieval, centred', raw='retrieval, raw')
 _LESS = 'loss_source', 'loss_targets', 'gap' # measures of which less is better
-_BUDGETS = dict(world='first budget', twice='twice the tokens')
+_BUDGETS = 'world','twice' # twice: with twice the tokens
 
 # %% ../../../nbs/papers/metapretrain/12_world_figures.ipynb #a8def045
 def world_gains(
@@ -57,15 +57,15 @@ def _gain_trace(rows, names, place, show):
 # %% ../../../nbs/papers/metapretrain/12_world_figures.ipynb #7d3d4635
 def _gains_title(df):
     "On how many measures does one language first gain, budget by budget?"
-    gained = {k: str((g.low>0).sum()) for k,g in df.groupby(['budget','over'])}
-    budgets = [b for b in _BUDGETS if (df.budget==b).any()]
-    told = lambda over: ' and '.join(gained.get((b,over), '–') for b in budgets)
-    alike = f", on {told('JOINT_EN')} where exposure is alike" if (df.over=='JOINT_EN').any() else ''
-    where = ', '.join(_BUDGETS[b] for b in budgets)
-    return f"One language first gains on {told('JOINT')} of {df.measure.nunique()} measures ({where}){alike}"
+    counts = {k: int((g.low>0).sum()) for k,g in df.groupby(['budget','over'])}
+    (joint,alike),*twice = [[counts.get((b,o), '–') for o in ('JOINT','JOINT_EN')] for b in _BUDGETS if (df.budget==b).any()]
+    exposed = f"; with equal exposure to each language {'also '*(alike==joint)}on {alike}"*(alike!='–')
+    more = ''.join(f'. With twice the tokens: {a} and {b}' for a,b in twice)
+    return f"One language first beats joint training on {joint} of {df.measure.nunique()} measures{exposed}{more}"
 
 # %% ../../../nbs/papers/metapretrain/12_world_figures.ipynb #7cd9e5a6
-@drawing('Open points right of the line are gains of order, filled points alone may be gains of exposure')
+@drawing('Filled: as many tokens in all. Open: as many of each language. '
+    'Only open points right of the line show that the order helps')
 def world_fig(
     records:Iterable[Record], # runs of the paper
 )->go.Figure:

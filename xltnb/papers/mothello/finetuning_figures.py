@@ -48,6 +48,8 @@ def _curve(record, column):
     if column!='any' or 'any' in curves: return curves[column]
     return [a+b for a,b in zip(curves['target'], curves['wrong_language'])]
 
+_TIME = 'quarters of the finetuning'
+
 def _epochs(records, column):
     "Epochs, and one row of values a seed"
     return records[0].curves['finetune']['epoch'], [_curve(r,column) for r in records]
@@ -88,7 +90,8 @@ def _moved(records, lax):
     return f'{100*x:+.0f}'.replace('-','−')
 
 # %% ../../../nbs/papers/mothello/08_finetuning_figures.ipynb #724d4a01
-@drawing('Orange that rises with blue is transfer, orange that falls is forgetting')
+@drawing('Orange that rises with blue is transfer. Where orange falls and the pink dashed line does not, '
+    'the model answers rightly in another language')
 def transfer_fig(
     records:Iterable[Record], # transfer runs, with the labels of their jobs
     printed:dict|None=None, # `printed_curves()` to draw the paper's beside ours
@@ -102,7 +105,7 @@ def transfer_fig(
         _curves_panel(fig, c, rs, lax, c==1)
         for k,(x,y) in (printed or {}).get(rs[0].arm,{}).items():
             if (k0 := k.split('_')[0]) in COLOURS: fig.add_trace(_dashed(x, y, COLOURS[k0], c==1 and k=='source'),1,c)
-    fig.update_xaxes(title='quarters of the finetuning').update_yaxes(range=[0,1.02])
+    fig.update_xaxes(title=_TIME).update_yaxes(range=[0,1.02])
     fig.update_yaxes(title='legal moves, probe: fraction right', col=1)
     who = 'The other languages move on average' if any(_targets(rs[0]) for rs in arms.values()) else 'The other language moves'
     title = f'{who} '+each_arm(arms, lambda rs: _moved(rs,lax), str)+' points'
@@ -162,7 +165,7 @@ def wrong_language_fig(
         x,fractions = _answers(rs)
         end[arm] = fractions['wrong_language'][-1]
         for k in _ANSWERS: fig.add_trace(_area(x, fractions[k], k, c==1),1,c)
-    fig.update_xaxes(title='finetuning (4: all of it)').update_yaxes(title='fraction of target prompts', col=1).update_yaxes(range=[0,1])
+    fig.update_xaxes(title=_TIME).update_yaxes(title='fraction of target prompts', col=1).update_yaxes(range=[0,1])
     title = 'In the wrong language at the end: '+', '.join(f'{v:.0%} ({k})' for k,v in end.items())
     return dress(fig, title, 'prompted in a target language, mean over seeds', runs=arms)
 

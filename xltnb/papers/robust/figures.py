@@ -45,7 +45,7 @@ def radius_fig(
     same = [r.metrics['radius']==r.metrics['oracle_radius'] for rs in runs.values() for r in rs if 'oracle_radius' in r.metrics]
     said = f'The source takes the radius that is best for the others in {sum(same)} of {len(same)} runs'
     if not same: said = 'The radius, chosen on the source'
-    return dress(fig, said, 'thin: one seed; thick: mean; marks: what was taken; radius in shares of the mean norm',
+    return dress(fig, said, 'thin: one seed; thick: mean; marks: what was taken; radius as a fraction of the mean embedding norm',
                  190+230*rows, runs)
 
 # %% ../../../nbs/papers/robust/06_figures.ipynb #851b6e53
