@@ -4,26 +4,20 @@
 
 # %% auto #0
 __all__ = ['ARM_COLOURS', 'STUDIES', 'CURVES', 'SHAPES', 'of_study', 'dev_curve', 'boundary', 'draw_dev', 'curves_fig',
-           'abilities_fig', 'arms_table', 'alignment_fig', 'lab_fig', 'metapretrain_figures', 'abilities_df',
-           'tokens_df', 'speed_df', 'shapes_df', 'meta_presets_df', 'meta_processors_df', 'rates_df', 'widths_df',
-           'fared_markdown', 'equal_markdown', 'retrieval_markdown']
+           'abilities_fig', 'alignment_fig', 'lab_fig', 'metapretrain_figures']
 
 # %% ../../../nbs/papers/metapretrain/08_figures.ipynb #218d84e8
 from collections.abc import Callable, Iterable, Mapping
-from statistics import mean
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 from fastcore.basics import groupby
 
 from ...core import check_name
 from ...figures.look import INK, QUIET, drawing, dress, fade, needed, panels, report_figures, seed_lines, whiskers
-from .arms import LAB_ARMS, META_ARMS, arm_cfg, tokens_read
-from .experiments import META_SCALES
+from .arms import LAB_ARMS, META_ARMS
 from ...records.record import Record
-from ...stats import mean_ci, t_half
-from ...verdicts.words import claimed, interval
+from ...stats import mean_ci
 
 # %% ../../../nbs/papers/metapretrain/08_figures.ipynb #323f0286
 ARM_COLOURS = dict(META='#D55E00', JOINT='#0072B2', JOINT_EN='#56B4E9', XPHASE='#009E73', body='#CC79A7',
@@ -151,27 +145,15 @@ def _arms_title(found):
     at,lex = (np.mean([r.metrics[k] for r in found[best]]) for k in ('retrieval','lexical'))
     return f'Retrieval is best in {best} ({at:.2f}); lexical retrieval finds {lex:.2f}'
 
-# %% ../../../nbs/papers/metapretrain/08_figures.ipynb #5ef07a2d
-def arms_table(
-    records:Iterable[Record], # runs of the paper
-    metrics:tuple=('loss_en','loss_others','probe_G','probe_X','probe_gap','probe_rate','retrieval','lexical','chance'), # columns
-)->pd.DataFrame: # one row an arm
-    "Average each arm's measures over seeds"
-    found = of_study(records, 'arms')
-    read = lambda rs: dict(seeds=len(rs), tokens=f"{rs[0].metrics['tokens']/1e6:.2f} M")
-    row = lambda rs: read(rs) | {m: float(np.mean([r.metrics[m] for r in rs])) for m in metrics}
-    return pd.DataFrame({a: row(rs) for a,rs in found.items()}).T
-
 # %% ../../../nbs/papers/metapretrain/08_figures.ipynb #0fcd1987
 @drawing('A line above both controls aligns more than shared words do')
 def alignment_fig(
     records:Iterable[Record], # runs of the paper
     study:str='arms', # or 'shape'
     measure:str='centred', # 'raw', 'centred', 'margin' or 'cka'
-    only:tuple=(), # arms to draw; (): all
 )->go.Figure:
     "Draw a measure by layer; 0 is the embeddings; lexical retrieval and chance beside it"
-    found = {a: rs for a,rs in of_study(records,study).items() if 'layers' in rs[0].curves and (not only or a in only)}
+    found = {a: rs for a,rs in of_study(records,study).items() if 'layers' in rs[0].curves}
     needed(found, f'{study} with layers')
     fig = panels([''])
     for i,(a,rs) in enumerate(found.items()):
@@ -206,10 +188,9 @@ _LAB_CURVES = dict(loss_en='loss in English', words='word translation (P@1)', re
 @drawing('Both copies are one language in other symbols, so perfect alignment is possible')
 def lab_fig(
     records:Iterable[Record], # runs of the paper
-    only:tuple=(), # arms to draw; (): all
 )->go.Figure:
     "Draw English and its shifted copy: loss and alignment over training, a thin line a seed"
-    found = {a: rs for a,rs in of_study(records,'lab').items() if not only or a in only}
+    found = of_study(records, 'lab')
     needed(found, 'the laboratory')
     fig = panels(_LAB_CURVES.values(), False, .07)
     for c,name in enumerate(_LAB_CURVES, 1):
@@ -233,138 +214,3 @@ def metapretrain_figures(
     return [('Both abilities', lambda: curves_fig(runs)), ('Arms', lambda: abilities_fig(runs)),
         ('Alignment by layer', lambda: alignment_fig(runs)),
         ('Laboratory', lambda: lab_fig(runs)), ('Packaged encoders', lambda: alignment_fig(runs,'shape'))]
-
-# %% ../../../nbs/papers/metapretrain/08_figures.ipynb #2a65809f
-def abilities_df(
-    records:Iterable[Record], # runs of the paper
-)->pd.DataFrame: # one row an arm, a column a measure and language
-    "Average each measure over seeds, language by language"
-    measures = ('loss','retrieval','lexical','probe')
-    def row(rs):
-        have = rs[0].per_language
-        return {f'{k} {l}': np.mean([r.per_language[l][k] for r in rs]) for k in measures for l in have if k in have[l]}
-    found = needed(of_study(records, 'arms').items(), 'arms')
-    return pd.DataFrame({a: row(rs) for a,rs in found}).T.round(3)
-
-# %% ../../../nbs/papers/metapretrain/08_figures.ipynb #bc9fb5b3
-def tokens_df(
-    records:Iterable[Record], # runs of the paper
-)->pd.DataFrame: # one row an arm, a column a stream
-    "List the tokens that each arm read, as counted while training"
-    found = needed(of_study(records, 'arms').items(), 'arms')
-    return pd.DataFrame({a: rs[0].provenance['tokens'] for a,rs in found}).T.fillna(0).astype(int)
-
-# %% ../../../nbs/papers/metapretrain/08_figures.ipynb #12096134
-def _needed_tokens(r, goal):
-    "Million tokens until the loss elsewhere reaches `goal`, from the boundary; NaN where it never does"
-    start = boundary([r]) or 0
-    at = [t-start for t,y in zip(r.curves['dev']['tokens'], dev_curve(r,'loss_others')) if t>start and y<=goal]
-    return at[0]/1e6 if at else float('nan')
-
-def speed_df(
-    records:Iterable[Record], # runs of the paper
-    arms:tuple=('META','JOINT','XPHASE','body'), # rows
-)->pd.DataFrame: # one row an arm: million_tokens, seeds
-    "Average the tokens that each arm needs to be as good elsewhere as the second phase alone"
-    found = of_study(records, 'arms')
-    goal = np.mean([dev_curve(r,'loss_others')[-1] for r in needed(found.get('XPHASE',()), 'XPHASE')])
-    rows = {a: [_needed_tokens(r, goal) for r in rs] for a,rs in found.items() if a in arms and rs[0].curves.get('dev')}
-    return pd.DataFrame({a: dict(million_tokens=np.mean(v), seeds=len(v)) for a,v in rows.items()}).T.round(2)
-
-# %% ../../../nbs/papers/metapretrain/08_figures.ipynb #4392a9ef
-def shapes_df(
-    records:Iterable[Record], # runs of the paper
-)->pd.DataFrame: # one row an encoder
-    "List where packaged encoders align best"
-    columns,found = ('layers','best_layer','depth','embeddings','retrieval','last','lexical','chance'), of_study(records, 'shape')
-    rows = needed([r for a in ('shape','shape-mlm') for r in found.get(a, ())], 'packaged encoders')
-    return pd.DataFrame({r.arm: {k: r.metrics[k] for k in columns} for r in rows}).T.round(3)
-
-# %% ../../../nbs/papers/metapretrain/08_figures.ipynb #0a0d4817
-def meta_presets_df()->pd.DataFrame: # one row a preset
-    "List what each preset trains"
-    def row(s):
-        net,read = s.size.net, tokens_read(arm_cfg('META', s.size))
-        return dict(layers=net.layers, width=net.width, block=net.block, vocabulary=net.vocab, languages=len(s.size.langs),
-                    tokens=f'{sum(read.values())/1e6:,.2f} M', rates=', '.join(f'{a} {x:g}' for a,x in s.size.lr.items()),
-                    seeds=s.seeds, arms=len(s.arms))
-    return pd.DataFrame({p: row(s) for p,s in META_SCALES.items()}).T
-
-# %% ../../../nbs/papers/metapretrain/08_figures.ipynb #83877f39
-def meta_processors_df(
-    records:Iterable[Record], # runs of the paper
-)->pd.DataFrame: # one row an arm, a column a seed
-    "List the processor of each run"
-    found = needed(of_study(records, 'arms').items(), 'arms')
-    return pd.DataFrame({a: {r.seed: r.provenance['cpu'].split('(')[0] for r in rs} for a,rs in found}).T
-
-# %% ../../../nbs/papers/metapretrain/08_figures.ipynb #f644142a
-def _search_df(
-    records:Iterable[Record], # runs of the paper
-    study:str='search', # of `STUDIES`: 'search' or 'search-…'
-)->pd.DataFrame: # one row a run: arm, rate, seed, dev_loss, source_loss
-    "Table the runs that chose a learning rate, by development loss in nats at their end"
-    found = needed((r for rs in of_study(records, study).values() for r in rs), 'the search of a learning rate')
-    ends = [[v[-1] for k,v in r.curves['dev'].items() if k.startswith('loss_')] for r in found] # the source first
-    return pd.DataFrame([dict(arm=r.labels['row'], rate=r.labels['lr'], seed=r.seed, dev_loss=mean(e), source_loss=e[0])
-                         for r,e in zip(found, ends)])
-
-def rates_df(
-    records:Iterable[Record], # runs of the paper
-    study:str='search', # of `STUDIES`: 'search', or in invented worlds 'search-world' or 'search-twice'
-)->pd.DataFrame: # rate by arm
-    "Average the development loss over languages and over the seeds of a search; raises `XltError` without runs"
-    return _search_df(records, study).pivot_table('dev_loss', 'rate', 'arm').round(3)
-
-# %% ../../../nbs/papers/metapretrain/08_figures.ipynb #979a1977
-def widths_df(
-    records:Iterable[Record], # runs of the paper
-    seeds:tuple=(3,4,5), # numbers of seeds to ask about
-)->pd.DataFrame: # one row a number of seeds, in nats
-    "Say how wide an interval `n` seeds would give, by the search's own seeds"
-    runs,best = _search_df(records), rates_df(records).idxmin()
-    end = {a: runs[(runs.arm==a) & (runs.rate==best[a])].set_index('seed').source_loss for a in ('META','JOINT')}
-    sd = float((end['JOINT']-end['META']).std())
-    return pd.Series({n: t_half(sd/n**.5, n-1) for n in seeds}, name='half-width (nats)').rename_axis('seeds').round(3).to_frame()
-
-# %% ../../../nbs/papers/metapretrain/08_figures.ipynb #8cd0f286
-def fared_markdown(
-    rows:list[dict], # rows of `claims`
-    *names:str, # of claims: 'R1'
-)->str: # a Markdown list
-    "Say how some claims fared"
-    told = lambda r: f"{interval(r)}, claimed {claimed(r)}" if r['n'] else r['note']
-    line = lambda n,r: f"* {n}, “{r['text']}”: **{r['verdict']}** at `{r['preset']}` ({told(r)})"
-    return '\n'.join(line(n, r) for n in names for r in rows if r['claim']==f'metapretrain.{n}')
-
-# %% ../../../nbs/papers/metapretrain/08_figures.ipynb #1ee6931a
-def _against(found, metric):
-    "META's mean paired difference to JOINT_EN: a word, and the word with its interval"
-    a,b = ({r.seed: r.metrics[metric] for r in found[k]} for k in ('META','JOINT_EN'))
-    x,low,high = mean_ci([a[s]-b[s] for s in sorted(a.keys()&b.keys())])
-    word = 'higher' if low>0 else 'lower' if high<0 else 'not told apart'
-    return word, f'{word} ({x:+.3f}, {low:+.3f} to {high:+.3f})'.replace('-','−')
-
-def equal_markdown(
-    records:Iterable[Record], # runs of the paper
-)->str: # one or two sentences
-    "Compare `META` with `JOINT_EN`, which reads the same tokens of each language at once"
-    found = of_study(records, 'arms')
-    needed(found.get('JOINT_EN',()), 'JOINT_EN')
-    (word,loss),(_,retrieved) = _against(found, 'loss_en'), _against(found, 'retrieval')
-    more = ' So what R1 finds is the gain of more English, not of English first.' if word=='higher' else ''
-    return (f"**Against `JOINT_EN`**, which reads the same tokens of each language at once, META's English loss is {loss}, "
-            f"its retrieval {retrieved}.{more}")
-
-# %% ../../../nbs/papers/metapretrain/08_figures.ipynb #cc296da4
-def retrieval_markdown(
-    records:Iterable[Record], # runs of the paper
-)->str: # a sentence and a list
-    "Set the retrieval of every arm beside the untrained model and the lexical control"
-    found = of_study(records, 'arms')
-    at = {a: np.mean([r.metrics['retrieval'] for r in rs]) for a,rs in found.items()}
-    some = needed(found.values(), 'arms')[0][0].metrics
-    more = sum(x>at['UNTRAINED'] for x in at.values()) if 'UNTRAINED' in at else 0
-    head = f'**{more} of {len(at)-1} trained arms retrieve more than the untrained model.**\n\n' if 'UNTRAINED' in at else ''
-    lines = [f'* `{a}`, {META_ARMS[a]}: retrieval {x:.3f}' for a,x in at.items()]
-    return head+'\n'.join([*lines, f"* lexical retrieval {some['lexical']:.3f}, chance {some['chance']:.3f}"])

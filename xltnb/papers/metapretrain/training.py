@@ -151,13 +151,12 @@ def probe(
 # %% ../../../nbs/papers/metapretrain/07_training.ipynb #e4ede105
 def abilities(
     score:dict, # language -> score, the source first
-    chance:float=0., # of a blind guess
 )->dict: # G, X, gap, relative, rate, average
     "Compute generalization and transfer of one probe"
     (_,g),*rest = score.items()
     x = mean(v for _,v in rest)
     ratio = lambda a,b: a/b if b>0 else float('nan')
-    return dict(G=g, X=x, gap=g-x, relative=ratio(g-x,g), rate=ratio(x-chance,g-chance), average=mean(score.values()))
+    return dict(G=g, X=x, gap=g-x, relative=ratio(g-x,g), rate=ratio(x,g), average=mean(score.values()))
 
 # %% ../../../nbs/papers/metapretrain/07_training.ipynb #eb52d041
 class Look:
