@@ -13,7 +13,7 @@ from statistics import mean, median
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainingArguments
+from transformers import DataCollatorWithPadding, Trainer
 from transformers.utils import logging
 
 from ...tasks.bench import load_bench
@@ -21,7 +21,7 @@ from ...models.encoders import load_encoder
 from ...models.heads import add_head
 from ...training.features import make_features
 from ...training.settings import FineCfg
-from ...studies.speed import alternate, best_device, figure, matmul_rate, rate, speed_figure, timed
+from ...studies.speed import alternate, best_device, figure, matmul_rate, rate, speed_figure, stock_trainer, timed
 from ...stats import mean_ci
 from ...tasks.task import Task
 from ...training.trainer import Finetuner
@@ -44,13 +44,8 @@ def _plain_trainer(
     rows = task.rows(task.source, 'train')
     made = tokenizer(list(rows['text']), list(rows['text2']), truncation=True, max_length=128, padding='max_length')
     data = [dict(input_ids=i, attention_mask=a, labels=y) for i,a,y in zip(made['input_ids'], made['attention_mask'], rows['label'])]
-    gpu = best_device()=='cuda'
-    quiet = dict(save_strategy='no', logging_strategy='no', report_to=[], disable_tqdm=True)
-    args = TrainingArguments(folder, per_device_train_batch_size=batch, max_steps=steps, learning_rate=lr, warmup_steps=round(warmup*steps),
-                             seed=seed, bf16=gpu if half is None else half, use_cpu=not gpu, dataloader_pin_memory=False, **quiet)
-    trainer = Trainer(model.requires_grad_(True), args, train_dataset=data)
-    trainer.remove_callback(PrinterCallback)
-    return trainer
+    return stock_trainer(model.requires_grad_(True), folder, data, half=half, per_device_train_batch_size=batch, max_steps=steps,
+                         learning_rate=lr, warmup_steps=round(warmup*steps), seed=seed)
 
 # %% ../../../nbs/papers/baselines/03_finetune_speed.ipynb #c8b31937
 def _forward_backward_flops(
@@ -187,10 +182,7 @@ def _stock_answers(
     "Answer rows as the stock trainer does"
     given = [list(rows[c]) for c in ('text','text2') if c in rows.column_names]
     made = Dataset.from_dict(dict(tokenizer(*given, truncation=True, max_length=128)))
-    args = TrainingArguments(folder, per_device_eval_batch_size=batch, report_to=[], disable_tqdm=True, use_cpu=best_device()=='cpu',
-                             bf16=half, dataloader_pin_memory=False)
-    trainer = Trainer(model, args, data_collator=DataCollatorWithPadding(tokenizer))
-    trainer.remove_callback(PrinterCallback)
+    trainer = stock_trainer(model, folder, collate=DataCollatorWithPadding(tokenizer), half=half, per_device_eval_batch_size=batch)
     return trainer.predict(made).predictions.argmax(-1).tolist()
 
 # %% ../../../nbs/papers/baselines/03_finetune_speed.ipynb #3ca99603

@@ -12,12 +12,12 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from transformers import DataCollatorForLanguageModeling, PrinterCallback, Trainer, TrainingArguments
+from transformers import DataCollatorForLanguageModeling
 from transformers.utils import logging
 
 from ...training.mlm import Corpus, MLMCfg, batches, bench_corpus
 from ...training.mlm_run import MLMRun, mlm_model
-from ...studies.speed import alternate, best_device, figure, matmul_rate, speed_figure, sync, timed
+from ...studies.speed import alternate, best_device, figure, matmul_rate, speed_figure, stock_trainer, sync, timed
 
 # %% ../../../nbs/papers/baselines/02_speed.ipynb #b6d5490e
 def _ours_mlm(
@@ -47,15 +47,11 @@ def _peer_mlm(
     "Time the stock trainer on sentences padded to 128"
     rows = [[tokenizer.cls_token_id, *corpus[i][:cfg.block-2].tolist(), tokenizer.sep_token_id] for i in order[:cfg.batch*(steps+1)]]
     data = [tokenizer.pad(dict(input_ids=r), padding='max_length', max_length=cfg.block) for r in rows]
-    gpu = best_device()=='cuda'
+    collate = DataCollatorForLanguageModeling(tokenizer, mlm_probability=cfg.mask)
     with tempfile.TemporaryDirectory() as d:
-        quiet = dict(save_strategy='no', logging_strategy='no', report_to=[], disable_tqdm=True)
-        args = TrainingArguments(d, per_device_train_batch_size=cfg.batch, max_steps=steps+1, optim='adamw_torch_fused', bf16=gpu,
-                                 use_cpu=not gpu, dataloader_pin_memory=False, train_sampling_strategy='sequential', **quiet)
-        collate = DataCollatorForLanguageModeling(tokenizer, mlm_probability=cfg.mask)
-        trainer = Trainer(model, args, train_dataset=data, data_collator=collate)
-        trainer.remove_callback(PrinterCallback)
-        return timed(trainer, sum(map(len, rows[cfg.batch:]))/steps)
+        peer = stock_trainer(model, d, data, collate, per_device_train_batch_size=cfg.batch, max_steps=steps+1,
+                             train_sampling_strategy='sequential')
+        return timed(peer, sum(map(len, rows[cfg.batch:]))/steps)
 
 # %% ../../../nbs/papers/baselines/02_speed.ipynb #37418140
 @speed_figure('mlm', 'the stock collator and Trainer', 3)

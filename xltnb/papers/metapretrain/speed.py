@@ -10,14 +10,14 @@ import tempfile
 
 import numpy as np
 import torch
-from transformers import DataCollatorForLanguageModeling, PrinterCallback, Trainer, TrainingArguments
+from transformers import DataCollatorForLanguageModeling
 from transformers.utils import logging
 
 from .arms import MetaCfg, Size, arm_cfg
 from .carry import meta_model
 from .corpus import load_vocab, meta_corpus, split_of
 from .phases import Pretraining
-from ...studies.speed import alternate, best_device, figure, matmul_rate, rate, speed_figure, timed
+from ...studies.speed import alternate, best_device, figure, matmul_rate, rate, speed_figure, stock_trainer, timed
 
 # %% ../../../nbs/papers/metapretrain/10_speed.ipynb #b423adad
 def ours(
@@ -47,15 +47,11 @@ def stock(
     "Time the library's collator and trainer"
     tok = load_vocab(cfg.net.vocab)
     rows = _sentences(cfg, langs, cfg.batch*(steps+1))
-    gpu = best_device()=='cuda'
+    model,collate = meta_model(cfg.net, len(tok), tok.pad_token_id), DataCollatorForLanguageModeling(tok, mlm_probability=cfg.mask)
     with tempfile.TemporaryDirectory() as d:
-        quiet = dict(save_strategy='no', logging_strategy='no', report_to=[], disable_tqdm=True)
-        args = TrainingArguments(d, per_device_train_batch_size=cfg.batch, max_steps=steps+1, optim='adamw_torch_fused', learning_rate=1e-3,
-            bf16=gpu, use_cpu=not gpu, dataloader_pin_memory=False, train_sampling_strategy='sequential', **quiet)
-        model = meta_model(cfg.net, len(tok), tok.pad_token_id)
-        trainer = Trainer(model, args, train_dataset=rows, data_collator=DataCollatorForLanguageModeling(tok, mlm_probability=cfg.mask))
-        trainer.remove_callback(PrinterCallback)
-        return timed(trainer, sum(len(r['input_ids']) for r in rows[cfg.batch:])/steps)
+        peer = stock_trainer(model, d, rows, collate, per_device_train_batch_size=cfg.batch, max_steps=steps+1, learning_rate=1e-3,
+            train_sampling_strategy='sequential')
+        return timed(peer, sum(len(r['input_ids']) for r in rows[cfg.batch:])/steps)
 
 # %% ../../../nbs/papers/metapretrain/10_speed.ipynb #85454a84
 def _flops_a_token(

@@ -14,7 +14,6 @@ from statistics import median
 import numpy as np
 import torch
 from numba import uint64
-from transformers import Trainer, TrainingArguments
 
 from ...core import XltError
 from ...othello.rules import NONE
@@ -26,7 +25,7 @@ from ...othello.lexicon import Lexicon, make_lexicon
 from ...othello.replays import game_set
 from ...othello.train import Games, model_for, train
 from ...othello.settings import LMCfg
-from ...studies.speed import alternate, best_device, figure, matmul_rate, rate, speed_figure, timed
+from ...studies.speed import alternate, best_device, figure, matmul_rate, rate, speed_figure, stock_trainer, timed
 from ...training.settings import multiplies_bf16
 
 # %% ../../../nbs/papers/mothello/10_speed.ipynb #a58bdf49
@@ -71,20 +70,14 @@ def _peer_model(cfg:GPTCfg):
     return GPT2LMHeadModel(GPT2Config(**size, activation_function='gelu', resid_pdrop=0, embd_pdrop=0, attn_pdrop=0,
         tie_word_embeddings=False, use_cache=False, bos_token_id=None, eos_token_id=None))
 
-# %% ../../../nbs/papers/mothello/10_speed.ipynb #9910fa08
-def _peer_settings(folder:str, batch:int, steps:int, half:bool):
-    "The stock trainer's settings: fused AdamW, nothing saved, nothing logged"
-    quiet = dict(save_strategy='no', logging_strategy='no', report_to=[], disable_tqdm=True)
-    return TrainingArguments(folder, per_device_train_batch_size=batch, max_steps=steps, optim='adamw_torch_fused',
-        bf16=half, use_cpu=best_device()=='cpu', dataloader_pin_memory=False, **quiet)
-
 # %% ../../../nbs/papers/mothello/10_speed.ipynb #6352b7f4
 def _peer_train(cfg:GPTCfg, tokens:torch.Tensor, batch:int, steps:int, half:bool, skip:int=3)->float:
     "Target tokens a second of the stock trainer, start-up left out"
     rows = [dict(input_ids=t, labels=t.masked_fill(t==0, -100)) for t in tokens]
     targets = (tokens[:,1:]>0).sum().item()/len(tokens) # a game
     with tempfile.TemporaryDirectory() as d:
-        return timed(Trainer(_peer_model(cfg), _peer_settings(d,batch,skip+steps,half), train_dataset=rows), batch*targets, skip)
+        peer = stock_trainer(_peer_model(cfg), d, rows, half=half, per_device_train_batch_size=batch, max_steps=skip+steps)
+        return timed(peer, batch*targets, skip)
 
 # %% ../../../nbs/papers/mothello/10_speed.ipynb #4691da19
 def _encoded_games(lex, count:int)->torch.Tensor: # [count,T]
