@@ -59,7 +59,7 @@ def _gains_title(df):
     counts = {k: int((g.low>0).sum()) for k,g in df.groupby(['budget','over'])}
     (joint,alike),*twice = [[counts.get((b,o), '–') for o in ('JOINT','JOINT_EN')] for b in _BUDGETS if (df.budget==b).any()]
     exposed = f"; with equal exposure to each language {'also '*(alike==joint)}on {alike}"*(alike!='–')
-    more = ''.join(f'. With twice the tokens: {a} and {b}' for a,b in twice)
+    more = ''.join(f'. With twice the tokens: {a}'+f' and {b}'*(b!='–') for a,b in twice)
     return f"One language first beats joint training on {joint} of {df.measure.nunique()} measures{exposed}{more}"
 
 # %% ../../../nbs/papers/metapretrain/12_world_figures.ipynb #7cd9e5a6
