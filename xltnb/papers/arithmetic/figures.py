@@ -97,11 +97,12 @@ def arms_fig(
 
 # %% ../../../nbs/papers/arithmetic/12_figures.ipynb #b044e205
 def _arms_title(t, base):
-    "What the figure says of one half"
+    "What the figure says of one half, and of its control"
     if 'half' not in t.index: return f'Gains over the {ARM_NAMES[base]}'
     h = t.loc['half']
     said = 'gains' if h.low>0 else 'loses' if h.high<0 else 'does not surely change the score:'
-    return f'Half source, half related {said} {h.gain:+.1f} points ({span_text(h.low, h.high, h.n)})'
+    beside = f'; half source, half start {t.gain["shrunk"]:+.1f}' if 'shrunk' in t.index else ''
+    return f'Half source, half related {said} {h.gain:+.1f} points ({span_text(h.low, h.high, h.n)}){beside}'
 
 # %% ../../../nbs/papers/arithmetic/12_figures.ipynb #ba68c38b
 @drawing('A ring between the ends is a mixture that beats both adapters')

@@ -6,20 +6,14 @@
 __all__ = ['real_text', 'real_rows', 'real_task', 'run_real']
 
 # %% ../../../nbs/papers/arithmetic/17_real.ipynb #12d14441
-import time
-from pathlib import Path
-
 import numpy as np
 
 from ...core import XltError, seed_for
-from ...models.adapters import Adapter, BottleneckCfg
 from ...models.encoders import first_layers, load_mlm
 from .experiments import RealCfg
-from .merges import merge
-from .pipeline import TaskCfg, answers, held_out_accuracy, held_part, right, train_language, train_task
-from .training import rounded
+from .pipeline import Ground, TaskCfg, answers, columns_of, held_part, right, rounded, train_task
 from .vectors import language_vector, similarity
-from ...runs.experiments import EXPERIMENTS, Ctx, Result, paused_unless
+from ...runs.experiments import EXPERIMENTS, Ctx, Result
 from ...tasks.bench import load_bench
 from ...tasks.task import Task
 from ...training.mlm import Corpus, MLMCfg, bench_corpus
@@ -63,59 +57,37 @@ def real_task(
     return task
 
 # %% ../../../nbs/papers/arithmetic/17_real.ipynb #2b5f19ae
-def _real_adapters(
-    cfg:RealCfg, # encoder, languages, tokens
-    ctx:Ctx, # deadline, progress
-    out:Path, # folder of checkpoints
-)->tuple: # model, tokenizer, language -> adapter
-    "Train the English adapter and the partner's on help pages; raises `Paused` at the deadline"
+def _real_ground(cfg, ctx, out):
+    "An encoder with the English adapter and the partner's, which read help pages; raises `Paused` at the deadline"
     model,tok = load_mlm(cfg.encoder)
     first_layers(model.to(ctx.device).base_model, cfg.layers)
-    how = dict(block=128, batch=16, mask=.15, dual=0., warmup=.05, bf16='yes' if pays_bf16(ctx.device) else 'no')
+    ground = Ground(cfg=cfg, model=model, tok=tok, bf16=pays_bf16(ctx.device))
+    how = dict(block=128, batch=16, mask=.15, dual=0., warmup=.05, bf16='yes' if ground.bf16 else 'no')
     mlm = MLMCfg(cfg.encoder, cfg.tokens, lr=cfg.lr, head_lr=cfg.lr, **how)
-    langs = {l: Adapter(l, BottleneckCfg(reduction=cfg.reduction), model) for l in ('en', cfg.partner)}
-    for i,(l,a) in enumerate(langs.items()):
-        ctx.report(.1+.25*i, f'adapter {l}')
-        paused_unless(train_language(a, model, tok, real_text(tok, l), mlm, out/l, lambda run: time.time()>ctx.deadline))
-    return model.eval(), tok, langs
-
-# %% ../../../nbs/papers/arithmetic/17_real.ipynb #44617e29
-def _go_or_no_go(
-    model, # encoder with a head for masked words
-    tok, # its tokenizer
-    langs:dict, # language -> adapter, English first
-    held:int, # held-out sentences
-)->dict: # columns: language, none, en, own; 'own' is NaN where there is no adapter
-    "Held-out words guessed with no adapter, the English one, and the language's own"
-    rows = []
-    for l in langs:
-        text = real_text(tok, l, held)
-        score = lambda *stack: held_out_accuracy(model, tok, text, *stack, mask=.15, block=64)
-        rows.append(dict(language=l, none=score(), en=score(langs['en']), own=score(langs[l])))
-    return {k: [r[k] for r in rows] for k in rows[0]}
+    for i,l in enumerate(('en', cfg.partner)): ground.learn(l, real_text(tok, l), mlm, ctx, out, .1+.25*i)
+    model.eval()
+    return ground
 
 # %% ../../../nbs/papers/arithmetic/17_real.ipynb #d7abbc57
-def _real_scores(tagger, langs, rows, pad, partner, bf16):
+def _real_scores(ground, rows):
     "Right answers in one language with each way to find an adapter"
-    (model,task),(ids,labels) = tagger, rows
-    en,other = langs['en'], langs[partner]
-    start = Adapter('start', en.cfg, en.backbone).requires_grad_(False)
-    half = lambda x: merge(en, x, weight=.5)
-    ways = dict(source=en, related=other, half=half(other), most=merge(en, other, weight=.8), shrunk=half(start), none=None)
-    score = lambda a: right(answers(model, ids, pad, *([a] if a is not None else []), task, bf16=bf16), labels).mean()
+    (model,task),(ids,labels),put,p = ground.tagger, rows, ground.mixed, ground.cfg.partner
+    ways = dict(source=put('en'), related=put(p), half=put('en', p), most=put('en', p, weight=.8), shrunk=put('en', 'start'), none=None)
+    score = lambda a: right(answers(model, ids, ground.tok.pad_token_id, a, task, bf16=ground.bf16), labels).mean()
     return {k: float(score(a)) for k,a in ways.items()}
 
 # %% ../../../nbs/papers/arithmetic/17_real.ipynb #6892c1ac
-def _real_record(found, guess, langs, read):
+def _real_record(ground, found, guess):
     "A record: means over the task's seeds, and what each seed scored"
-    scores = {l: {k: [x[k] for x in xs] for k in xs[0]} for l,xs in found.items()}
+    pair,scores = guess['language'], {l: columns_of(xs) for l,xs in found.items()}
     means = {l: {k: float(np.mean(v)) for k,v in d.items()} for l,d in scores.items()}
     metrics = {f'{l}_{k}': v for l,d in means.items() for k,v in d.items()}
-    metrics |= {f'guess_{l}_{k}': guess[k][i] for i,l in enumerate(guess['language']) for k in ('none','en','own')}
+    metrics |= {f'guess_{l}_{k}': guess[k][i] for i,l in enumerate(pair) for k in ('none','en','own')}
     columns = {f'{l} {k}': v for l,d in scores.items() for k,v in d.items()}
-    cosine = similarity(*(language_vector(a) for a in langs.values())).table.cosine
+    cosine = similarity(*(language_vector(ground.langs[l]) for l in pair)).table.cosine
     layers = dict(part=list(cosine.index), cosine=[float(x) for x in cosine])
-    curves = rounded(dict(guess=guess, task=dict(seed=list(range(len(found['en']))))|columns, layers=layers))
+    curves = rounded(dict(guess=guess, task=dict(seed=list(range(ground.cfg.seeds)))|columns, layers=layers))
+    read = {l: len(real_text(ground.tok, l)) for l in pair}
     return Result(metrics, curves=curves, per_language=rounded(means), source='en', provenance=dict(sentences=read))
 
 # %% ../../../nbs/papers/arithmetic/17_real.ipynb #aad40f5d
@@ -125,16 +97,17 @@ def run_real(
     ctx:Ctx, # cache, deadline, progress
 )->Result:
     "Decide go or no-go for adapters of real languages, then run a task; raises `Paused` at the deadline"
-    task,asked,bf16 = real_task(cfg), ('en', cfg.partner, *cfg.targets), pays_bf16(ctx.device)
+    task,asked = real_task(cfg), ('en', cfg.partner, *cfg.targets)
     with ctx.scratch('arithmetic.real', EXPERIMENTS['arithmetic.real'].version, cfg, seed) as out:
-        model,tok,langs = _real_adapters(cfg, ctx, out)
+        ground = _real_ground(cfg, ctx, out)
     ctx.report(.6, 'held-out words')
-    guess = _go_or_no_go(model, tok, langs, cfg.held)
+    tok,base = ground.tok, ground.model.base_model
+    guess = ground.guessed(lambda l: real_text(tok, l, cfg.held), asked[:2], mask=.15, block=64)
     test = {l: real_rows(task, tok, l, 'test', cfg.limit) for l in asked}
-    train,how = real_rows(task, tok, 'en', 'train', cfg.rows), TaskCfg(cfg.epochs, 16, 2e-3, cfg.reduction_task, bf16)
+    train,how = real_rows(task, tok, 'en', 'train', cfg.rows), TaskCfg(cfg.epochs, 16, 2e-3, cfg.reduction_task, ground.bf16)
     found = {l: [] for l in asked}
     for s in range(cfg.seeds):
         ctx.report(.7+.3*s/cfg.seeds, f'task adapter {s}')
-        tagger = train_task(model.base_model, task.kind, task.labels, train, tok.pad_token_id, langs['en'], how, s)
-        for l in asked: found[l].append(_real_scores(tagger, langs, test[l], tok.pad_token_id, cfg.partner, bf16))
-    return _real_record(found, guess, langs, {l: len(real_text(tok, l)) for l in langs})
+        ground.tagger = train_task(base, task.kind, task.labels, train, tok.pad_token_id, ground.langs['en'], how, s)
+        for l in asked: found[l].append(_real_scores(ground, test[l]))
+    return _real_record(ground, found, guess)

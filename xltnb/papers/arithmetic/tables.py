@@ -77,7 +77,11 @@ _ENTITY_ARMS = ('none','source','related','random','own','half','half_random','s
 
 def _told(x):
     "A difference of points with its interval, where it has one"
-    return f'{x.effect:+.1f}'+(f' ({x.low:+.1f} to {x.high:+.1f})' if np.isfinite(x.low) else '')
+    return (f'{x.effect:+.1f}' + (f' ({span_text(x.low, x.high, x.n)})' if np.isfinite(x.low) else '')).replace('-','−')
+
+def _over(runs, a, b):
+    "What one arm gains over another"
+    return _told(paired_diff([100*r.metrics[a] for r in runs], [100*r.metrics[b] for r in runs]))
 
 def entities_df(
     runs:Sequence[Record], # of the paper
@@ -85,10 +89,9 @@ def entities_df(
     "Table entity F1 by adapter and language, in points"
     runs = entities_of(runs)
     targets = [l for l in runs[0].per_language if l!=runs[0].source]
-    gain = lambda a, b: _told(paired_diff([100*r.metrics[a] for r in runs], [100*r.metrics[b] for r in runs]))
     def row(a):
         f1 = {t: round(100*np.mean([r.per_language[t][a] for r in runs]), 1) for t in targets}
-        gains = {f'over the {ARM_NAMES[b]}': '' if a==b else gain(a, b) for b in ('source','own')}
+        gains = {f'over the {ARM_NAMES[b]}': '' if a==b else _over(runs, a, b) for b in ('source','own')}
         return f1 | dict(mean=round(100*np.mean([r.metrics[a] for r in runs]), 1)) | gains
     return pd.DataFrame({ARM_NAMES[a]: row(a) for a in _ENTITY_ARMS}).T.rename_axis('language adapter in place')
 
@@ -113,10 +116,9 @@ def entities_markdown(
     "Say what WikiANN shows, and whether its precondition is met in each language"
     runs = entities_of(runs)
     own = own_above_source(runs)['own − English']
-    gain = lambda a, b: _told(paired_diff([100*r.metrics[a] for r in runs], [100*r.metrics[b] for r in runs]))
     return (f"**In {len(runs)} seed{'s'*(len(runs)>1)}**, in points of F1: "
-            f"half English and half related minus English {gain('half', 'source')}; "
-            f"own and related with λ tuned minus own {gain('own_tuned', 'own')}. "
+            f"half English and half related minus English {_over(runs, 'half', 'source')}; "
+            f"own and related with λ tuned minus own {_over(runs, 'own_tuned', 'own')}. "
             f"Own minus English: {'; '.join(f'{l} {x}' for l,x in own.items())}.")
 
 # %% ../../../nbs/papers/arithmetic/13_tables.ipynb #a62866e3
@@ -153,15 +155,15 @@ def family_presets_df(
     return pd.DataFrame(rows).set_index(['preset','arm']).astype(object).fillna('').T
 
 # %% ../../../nbs/papers/arithmetic/13_tables.ipynb #f84bcc65
-def _gain_text(t, arm):
-    "An arm with its gain and interval"
-    return f'{ARM_NAMES[arm]} {t.gain[arm]:+.1f} ({span_text(t.low[arm], t.high[arm], t.n[arm], "one world")})'
+def _span(x): return span_text(x.low, x.high, x.n, 'one world').replace('-','−')
+
+def _points(x): return f'{x.gain:+.1f}'.replace('-','−')
 
 def _beside(runs, other, name):
     "Where the sum lies beside another arm"
     x = arm_gains(runs, other, ['half']).loc['half']
     word = 'above' if x.low>0 else 'below' if x.high<0 else 'not told apart from'
-    return f'{word} {name} ({x.gain:+.1f}, {x.low:+.1f} to {x.high:+.1f})'
+    return f'{word} {name} ({_points(x)}, {_span(x)})'
 
 # %% ../../../nbs/papers/arithmetic/13_tables.ipynb #0e533d72
 def family_markdown(
@@ -169,7 +171,8 @@ def family_markdown(
 )->str: # three sentences
     "Say what the worlds show: gains over the source's adapter, and the sum beside three controls"
     t,n = arm_gains(runs, 'source'), len(family_of(runs))
-    arms = '; '.join(_gain_text(t, a) for a in ('half','related','half_random','shrunk','none','own') if a in t.index)
+    rows = t.loc[[a for a in ('half','related','half_random','shrunk','none','own') if a in t.index]]
+    arms = '; '.join(f'{ARM_NAMES[a]} {_points(x)} ({_span(x)})' for a,x in rows.iterrows())
     names = dict(related='the related adapter alone', half_random='the sum with an unrelated one', none='no language adapter at all')
     sums = [_beside(runs, k, name) for k,name in names.items() if k in t.index]
     level = f'{100*family_level():.3g} % intervals'
