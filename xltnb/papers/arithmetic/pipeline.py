@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -224,7 +225,7 @@ def entropy_mixture(
 @dataclass(kw_only=True)
 class Ground:
     "One encoder with language adapters and a task adapter; everything is frozen"
-    cfg:Config # what is trained; its `reduction` is that of the language adapters
+    cfg:Any # settings of the study: `targets`, `related`, `steps`, and `reduction` of the language adapters
     model:PreTrainedModel # encoder with its head for masked words
     tok:PreTrainedTokenizerFast # of the encoder
     source:str = 'en' # language of the task's training rows
@@ -280,8 +281,8 @@ def lines(self:Ground,
     own:bool=False, # λ is the weight of the target's own adapter, not of the source's
 )->dict: # columns: weight, and the scores of each target
     "Score every target along the line to its relative's adapter"
-    cfg,a = self.cfg, self.langs
-    line = lambda t: sweep(*self.tagger, a[t if own else self.source], a[cfg.related(t)], partial(score, t), cfg.steps)
+    cfg,a,(model,task) = self.cfg, self.langs, self.tagger
+    line = lambda t: sweep(model, task, a[t if own else self.source], a[cfg.related(t)], partial(score, t), cfg.steps)
     return dict(weight=[i/cfg.steps for i in range(cfg.steps+1)]) | {t: [x for _,x in line(t)] for t in cfg.targets}
 
 # %% ../../../nbs/papers/arithmetic/10_pipeline.ipynb #0208468b
