@@ -12,7 +12,7 @@ TELLING = '''test_cli.py::test_a_narrow_table_keeps_its_first_columns test_cli.p
 test_cli.py::test_the_best_runs_come_first_and_ours_beside test_sixth_paper.py::test_list test_sixth_paper.py::test_its_command
 test_store.py::test_committed_records_come_first test_store.py::test_hash_ignores_order_and_container test_light.py::test_a_job_still_finds_its_function
 test_light.py::test_a_folder_of_our_name_hides_nothing test_mothello.py::test_keys_of_shipped_records_are_those_of_jobs test_encoders.py::test_a_missing_package_is_named
-test_published.py::test_a_file_for_every_paper test_requirements.py test_report.py::test_markdown_keeps_its_columns'''.split()
+test_published.py::test_a_file_for_every_paper test_requirements.py'''.split()
 # variables, and an order that has nothing to do with them: one process tests both
 CONDITIONS = {
     "a user's variables": (dict(XLTNB_FRESH='1', XLTNB_PAPERS='/nope', XLTNB_ENCODER='/nope', XLTNB_CACHE='/dev/null/x', XLTNB_HOME='/dev/null/y', HF_HUB_OFFLINE='0', COLUMNS='40', FORCE_COLOR='1', TERM='xterm'), ''),
