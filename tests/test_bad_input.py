@@ -22,6 +22,7 @@ from xltnb.records.store import Store
 from xltnb.runs.experiments import EXPERIMENTS, PRESET_JOBS, experiment, Result, load_jobs, make_job, preset_jobs
 from xltnb.runs.plan import make_plan
 from xltnb.runs.run import run_plan
+from xltnb.runs.status import status_line, status_rows
 
 
 def a_record(i=0, **kw):
@@ -126,6 +127,9 @@ def test_a_broken_record_counts_as_missing_and_is_made_again(study, store):
     same = lambda d: {k: v for k, v in d.items() if k not in ('provenance', 'sha256')}
     assert {f: same(json.loads(f.read_text(encoding='utf-8'))) for f in whole} == {f: same(d) for f, d in whole.items()}
     assert (f.parent/f'.damaged-{f.name}').stat().st_size == 200, 'what was broken is still there'
+    f.write_bytes(f.read_bytes()[:100])
+    run_plan(make_plan(study, store=store), show=False)
+    assert {p.stat().st_size for p in f.parent.glob('.damaged-*')} == {100, 200}, 'and so is what broke before'
 
 
 def of_a_newer_version(f):
@@ -146,6 +150,7 @@ def test_a_record_of_a_newer_version_stays_as_it_is(study, store, capsys):
         assert str(f) in str(e.value) and 'delete' not in str(e.value)
     plan = make_plan(study, store=store)
     assert sorted(plan.df.status) == ['done', 'done', 'newer'] and not plan.todo() and not plan.broken()
+    assert sorted(r['state'] for r in status_rows(plan)) == ['done', 'done', 'newer'] and '2 done, 1 newer' in status_line(plan, status_rows(plan))
     assert str(plan).splitlines()[-1].startswith('bad_input at smoke: 2 of 3 runs are done; 1 record is of a newer version of xltnb and stays as it is: update xltnb to read it')
     rep = run_plan(plan, show=False)
     assert rep.outcomes == [] and f.read_bytes() == newer and sorted(store.path.glob('*/*.json')) == [f, *others] and not list(f.parent.glob('.damaged-*'))
