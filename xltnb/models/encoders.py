@@ -154,13 +154,13 @@ def load_encoder(
         model = read_bert(file, keep)
         return _noted(_random(model.config, seed, **own) if random else model, str(name)), tok
     home = _home(str(name), bool(pruned))
+    if not _plainly(pruned): _check_whole(name, home)
     tok = _tokenizer_at(home)
     if not isinstance(home, Path): own = {}
     model,lost = (_random_of(home, seed, **own), []) if random else hf_model(AutoModel, home, **own)
     if lost: raise XltError(f'{name} lacks weights for {", ".join(lost[:3])} ({len(lost)} in all): is this a whole encoder?')
     if not isinstance(home, Path): check_reads(model.eval(), tok, name)
     if _plainly(pruned): return _noted(model, str(name)), tok
-    _check_whole(name, home)
     return prune_vocab(model, tok, wanted_ids(pruned, None, tok))
 
 # %% ../../nbs/models/05_encoders.ipynb #86ad03b0

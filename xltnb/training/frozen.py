@@ -122,7 +122,7 @@ def split_vectors(
 )->np.ndarray: # float32 [N,D]
     "Compute the vectors of a whole split; a reader tokenises equal rows once"
     rows = task.rows(lang, split)
-    known,key = reader._splits, (rows._fingerprint, max_len) # what `datasets` hashes of the rows
+    known,key = reader._splits, (rows._fingerprint, task.kind, max_len) # what `datasets` hashes of the rows
     if key not in known: known[key] = _kept_vectors(reader, reader.features(rows, task.kind, max_len))
     return known[key]
 

@@ -98,7 +98,8 @@ def own(self:Study,
     if preset not in ('', self.plan.preset): return Study(make_plan(target, preset, store=store), asked=False)
     plan,shipped = own_plan(target, store), [Store(f, committed=False) for f in store.folders if f!=store.path]
     if not plan or preset and plan.preset!=preset: return None
-    hidden = any(s.whole(plan.done()) for s in shipped) # a shipped record is read first
+    done = plan.done()
+    hidden = any(s.whole(done) for s in shipped) # a shipped record is read first
     return Study(plan, asked=False) if hidden or plan.preset!=self.plan.preset else None
 
 @patch
