@@ -213,13 +213,12 @@ class Config:
             if good is not val: object.__setattr__(self, f.name, good)
 
 def _checked(cls, f, val):
-    "Check the value of a field, and give a tuple for a list; an integer in place of a float stays one, since keys tell 1 from 1.0"
+    "Check a field's value and give its declared type: a tuple for a list, and 3.0 for 3 where a float is meant: they have one key"
     tp,where = _hints(cls)[f.name], f'{cls.__name__}.{f.name}'
     if 'options' in f.metadata: _check_options(val, f.metadata['options'], where)
     elif 'bounds' in f.metadata or _leaves(tp) <= {int, float, types.NoneType}:
         _check_bounds(val, tp, f.metadata.get('bounds', ()), where)
-    typed = _convert(val, tp, where)
-    return val if typed==val else typed
+    return _convert(val, tp, where)
 
 @cache
 def _good_defaults(cls):

@@ -124,7 +124,7 @@ def _with_means(z):
 
 # %% ../../nbs/studies/01_recipes.ipynb #e8c3698b
 PAIR_RECIPE = dict(lr=5e-5, warmup=.3, max_len=64) # of `lo_pair`, in the words of `FineCfg`
-INVENTED_RECIPE = dict(epochs=10, batch=16, lr=7e-4, head_lr=7e-4, warmup=.1) # of 4,000 pairs in invented languages
+INVENTED_RECIPE = dict(epochs=10., batch=16, lr=7e-4, head_lr=7e-4, warmup=.1) # of 4,000 pairs in invented languages
 
 # %% ../../nbs/studies/01_recipes.ipynb #72b798f2
 LANGS = ('en','de','es','ru','zh','ar','hi','tr','sw') # near and far from English, evenly
