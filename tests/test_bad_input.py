@@ -17,7 +17,7 @@ from xltnb.core import XltError, from_dict
 from xltnb.files import atomic_write, cache_dir
 from xltnb.records.leases import Lease
 from xltnb.records.published import read_published
-from xltnb.records.record import Record, RunKey, read_numbers, read_record, record_json
+from xltnb.records.record import Record, RunKey, _sealed_text, read_numbers, read_record, record_json
 from xltnb.records.store import Store
 from xltnb.runs.experiments import EXPERIMENTS, PRESET_JOBS, experiment, Result, load_jobs, make_job, preset_jobs
 from xltnb.runs.plan import make_plan
@@ -40,16 +40,20 @@ def packed(n, data): return dict(n=n, low=0., scale=1., u16=base64.b64encode(zli
 BROKEN = dict(
     another_config=dict(config={'i': 1}), another_seed=dict(seed=1), another_key=dict(key='0'*16), version_99=dict(version=99), text_version=dict(version='1'),
     words=dict(metrics={'acc': '0.5'}), truth=dict(metrics={'acc': True}), infinite=dict(metrics={'acc': 1e999}), a_list=dict(metrics=[1]), nowhere=dict(provenance={}),
-    no_place=dict(provenance=None), items_gone=dict(items={'acc': packed(3, b'\0\0')}), a_bomb=dict(items={'acc': packed(1, bytes(10**8))}),
-    a_large_bomb=dict(items={'acc': packed(5*10**8, bytes(10**6))}), negative=dict(items={'acc': packed(-1, b'')}), endless=dict(items={'acc': packed(1, b'\0\0') | dict(scale=1e999)}),
+    no_place=dict(provenance=None), a_large_bomb=dict(items={'acc': packed(5*10**8, bytes(10**6))}), negative=dict(items={'acc': packed(-1, b'')}),
     many=dict(items={f'm{i}': packed(2**21, bytes(2**22)) for i in range(3)}))
+
+
+def seal_again(f, **changes):
+    "Change a record's file, and give it the hash of what it is now"
+    fields = json.loads(f.read_text(encoding='utf-8')) | changes
+    f.write_text(_sealed_text({k: v for k, v in fields.items() if k != 'sha256'}), encoding='utf-8')
 
 
 @pytest.mark.parametrize('what', BROKEN)
 def test_a_record_is_what_its_name_says(store, what):
     f = store.put(a_record())
-    fields = {k: v for k, v in json.loads(f.read_text(encoding='utf-8')).items() if k != 'sha256'} | BROKEN[what]  # as if there were no hash
-    f.write_text(json.dumps(fields), encoding='utf-8')
+    seal_again(f, **BROKEN[what])
     for read in (lambda: read_record(f), lambda: store.get(f.stem)):
         with pytest.raises(XltError, match='delete the file and run again') as e: read()
         assert str(f) in str(e.value)
@@ -58,6 +62,16 @@ def test_a_record_is_what_its_name_says(store, what):
     with pytest.warns(UserWarning, match='broken record'): assert store.records() == []
     if 'items' not in BROKEN[what]:
         with pytest.warns(UserWarning, match='broken record'): assert store.frame().empty
+
+
+ITEMS = dict(gone=packed(3, b'\0\0'), a_bomb=packed(1, bytes(10**8)), endless=packed(1, b'\0\0') | dict(scale=1e999), words=dict(n=1, low=0., scale=1., u16='é'))
+
+
+@pytest.mark.parametrize('what', ITEMS)
+def test_items_that_nobody_packed_are_refused_when_they_are_asked_for(store, what):
+    f = store.put(a_record())
+    seal_again(f, items={'acc': ITEMS[what]})
+    with pytest.raises(XltError, match='the items of a record are damaged'): read_record(f).item_parts('acc')
 
 
 @pytest.mark.filterwarnings('ignore:broken record')
@@ -134,10 +148,7 @@ def test_a_broken_record_counts_as_missing_and_is_made_again(study, store):
 
 def of_a_newer_version(f):
     "Write a record as a later version might: whole, sealed, with a field that this one does not know"
-    from xltnb.records.record import _sealed_text
-    d = json.loads(f.read_text(encoding='utf-8'))
-    del d['sha256']
-    f.write_text(_sealed_text(dict(d, energy_kwh=1.5, notes={})), encoding='utf-8')
+    seal_again(f, energy_kwh=1.5, notes={})
     return f.read_bytes()
 
 

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from xltnb import files
 from xltnb.records import leases, store
 from xltnb.core import XltError, from_dict, plain, seed_for, stable_hash, to_dict
-from xltnb.files import atomic_write, write_new
+from xltnb.files import atomic_write, sha256_of, write_new
 from xltnb.records.leases import Lease, built_once
 from xltnb.records.pack import PACK, pack_bytes
-from xltnb.records.record import MeanOf, Record, RunKey, _sealed_text, pack_items, read_record, record_json, unpack_items
+from xltnb.records.record import _SEAL, MeanOf, Record, RunKey, _sealed_text, pack_items, read_record, record_json, unpack_items
 from xltnb.records.store import Store
 
 settings.register_profile('calm', deadline=None) # a busy machine is no failure
@@ -423,7 +423,8 @@ def test_a_pack_reads_as_its_files(empty):
 def test_a_pack_takes_new_records_in_and_leaves_what_it_cannot_keep(empty):
     texts = packed(empty, 5)
     new, odd, bad, newer = (empty.put(a_record(i)) for i in (10, 11, 12, 13))
-    odd.write_text(json.dumps({k: v for k, v in json.loads(odd.read_text(encoding='utf-8')).items() if k != 'sha256'}, indent=1), encoding='utf-8')
+    above = json.dumps({k: v for k, v in json.loads(odd.read_text(encoding='utf-8')).items() if k != 'sha256'}, indent=1).removesuffix('\n}')
+    odd.write_text(f'{above}{_SEAL}{sha256_of(above.encode())}"\n}}\n', encoding='utf-8')  # formatted by hand
     bad.write_text('cut', encoding='utf-8')
     empty.put(Record(**vars(empty.get(next(iter(texts))))))  # one that the pack has, as a file again
     [row] = empty.pack()

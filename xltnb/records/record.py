@@ -74,8 +74,9 @@ def _raw(d):
 def unpack_items(
     d:dict, # what `pack_items` returned
 )->np.ndarray: # one number per item
-    "Unpack the numbers that were packed"
-    u = np.frombuffer(_raw(d), '<u2')
+    "Unpack the numbers that were packed; raises `XltError` for what `pack_items` does not write"
+    try: u = np.frombuffer(_raw(d), '<u2')
+    except (ValueError, KeyError, TypeError, zlib.error) as e: raise XltError(f'the items of a record are damaged: {e}') from e
     x = d['low'] + d['scale']*u
     x[u==65535] = nan
     return x
@@ -109,14 +110,10 @@ def _pack(row):
     if isinstance(row, Packed): return row.row
     return dict(mean_of=list(row.rows)) if isinstance(row, MeanOf) else pack_items(row)
 
-def _unpack(rows, sealed):
+def _unpack(rows):
     "Rows of items, after a look at how many there are"
     check_number(sum(d['n'] for d in rows.values() if 'mean_of' not in d), 'the number of items', 0, _MOST, whole=True)
-    def read(d):
-        if 'mean_of' in d: return MeanOf(tuple(d['mean_of']))
-        if not sealed: _raw(d) # looked at once: nothing says that it is what was written
-        return Packed(d)
-    return {k: read(d) for k,d in rows.items()}
+    return {k: MeanOf(tuple(d['mean_of'])) if 'mean_of' in d else Packed(d) for k,d in rows.items()}
 
 # %% ../../nbs/records/03_record.ipynb #c932c483
 @dataclass
@@ -145,14 +142,8 @@ def item_parts(
 )->list[np.ndarray]|None: # the metric is the mean of their means; None if no items were kept
     "Return the scores of a metric's items, an array a language where it is a mean over languages"
     row = self.items.get(metric)
-    rows = [self.items.get(r) for r in row.rows] if isinstance(row, MeanOf) else self._joined(metric) or [row]
+    rows = [self.items.get(r) for r in row.rows] if isinstance(row, MeanOf) else [row]
     return None if any(r is None for r in rows) else [r.numbers if isinstance(r, Packed) else np.asarray(r, float) for r in rows]
-
-@patch
-def _joined(self:Record, metric):
-    "Rows of the languages that an older record also keeps one after the other, in one row"
-    rows = [self.items[l] for l in self.per_language if l!=self.source and l in self.items] if metric=='targets' else []
-    return rows if sum(map(len, rows))==len(self.items.get(metric) or ()) else []
 
 # %% ../../nbs/records/03_record.ipynb #60c374f1
 _SEAL = ',\n"sha256": "' # begins the last line of a record's file: the hash of all above it
@@ -171,16 +162,6 @@ def record_json(
     fields = {k: v for k,v in vars(rec).items() if k!='items' and (k!='inputs' or v)}
     return _sealed_text(plain(fields) | {'items': {k: _pack(v) for k,v in rec.items.items()}})
 
-# %% ../../nbs/records/03_record.ipynb #dbf0dc71
-def _keys_of(d):
-    "Keys that fields read from JSON stand for: that of the config, and where a speed figure has none, that of its time and device"
-    who = {k: d[k] for k in ('experiment','version','seed')} | dict(inputs=d.get('inputs', {}))
-    of = lambda config: plain_hash(who | dict(config=config))
-    yield of(d['config'])
-    if not d['config'] and _measured(d): yield of(dict(started=d['provenance']['started'], device=d['metrics']['device']))
-
-def _measured(d): return d['experiment'].startswith('speed.')
-
 # %% ../../nbs/records/03_record.ipynb #0df24dee
 _TYPES = dict(experiment=str, key=str, seed=int, version=int, arm=str, source=str) # the others are mappings
 
@@ -193,11 +174,12 @@ def _check_fields(d, path):
     if 'source' not in d: raise ValueError('it names no source language')
     if not d.get('provenance'): raise ValueError('it does not say where and with what it ran')
     for k,v in d['metrics'].items():
-        if v is None or type(v) in (int, float) and isfinite(v) or _measured(d) and isinstance(v, str): continue
+        if v is None or type(v) in (int, float) and isfinite(v) or d['experiment'].startswith('speed.') and isinstance(v, str): continue
         raise ValueError(f'metric {k} must be a number, not {v!r:.60}')
     if (path.stem, path.parent.name)!=(d['key'], d['experiment']):
         raise ValueError(f"it is the record {d['experiment']}/{d['key']} under another name")
-    if d['key'] not in _keys_of(d): raise ValueError('its key is not that of its experiment, version, config and seed')
+    who = {k: d[k] for k in ('experiment','version','config','seed')} | dict(inputs=d.get('inputs', {}))
+    if d['key']!=plain_hash(who): raise ValueError('its key is not that of its experiment, version, config and seed')
 
 # %% ../../nbs/records/03_record.ipynb #46aba703
 _BYTES = 2**26 # of a record's file: 2,000 times as many as ours have
@@ -214,11 +196,11 @@ def record_text(
     return _check_seal(text.replace('\r\n', '\n') if '\r' in text else text)
 
 def _check_seal(text):
-    "The text of a record; raises `ValueError` if it is not what was written. Some committed records have no hash"
+    "The text of a record; raises `ValueError` if it is not what was written"
     if '\0' in text: raise ValueError('it holds zeros: a disk has lost a part of it')
     above,_,seal = text.rpartition(_SEAL)
-    sealed,right = '"sha256": ' in text[-90:], f'{sha256_of(above.encode())}"\n}}\n'
-    if sealed and seal!=right: raise ValueError('its content was changed by hand, or damaged')
+    if not above: raise ValueError('its last line, a hash of all above it, is missing')
+    if seal!=f'{sha256_of(above.encode())}"\n}}\n': raise ValueError('its content was changed by hand, or damaged')
     return text
 
 # %% ../../nbs/records/03_record.ipynb #e67b4be7
@@ -239,11 +221,10 @@ def read_record(
     path = Path(path) if isinstance(path, str) else path
     try:
         d = json.loads(record_text(path))
-        sealed = 'sha256' in d
-        d.pop('sha256', None)
-        if sealed: _check_age(d, path)
+        del d['sha256']
+        _check_age(d, path)
         numbers = {k: nan if v is None else v for k,v in d['metrics'].items()}
-        rec = Record(**d | dict(items=_unpack(d.get('items', {}), sealed), metrics=numbers))
+        rec = Record(**d | dict(items=_unpack(d.get('items', {})), metrics=numbers))
         _check_fields(d, path)
     except (FileNotFoundError, NewerRecord): raise
     except _BROKEN as e: raise XltError(f"broken record {path}: {type(e).__name__} {e}; {_remedy(path)}") from e
@@ -262,7 +243,6 @@ def short_fields(
     text:str, # of a record
 )->dict: # its fields by name, without items, curves and scores per language
     "Parse the short fields of a record's text; the lines of the long ones are not looked at"
-    if not text.endswith('\n}\n'): raise ValueError('it was cut')
     lines = [l.removesuffix(',') for l in text.split('\n')[1:-2]]
     d = json.loads('{' + ','.join([l for l in lines if not l.startswith(_STARTS)]) + '}')
     d.pop('sha256', None)
