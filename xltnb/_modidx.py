@@ -3098,6 +3098,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                           'xltnb/papers/salt/switching.py'),
                                              'xltnb.papers.salt.switching._scored': ( 'papers/salt/switching.html#_scored',
                                                                                       'xltnb/papers/salt/switching.py'),
+                                             'xltnb.papers.salt.switching._shuffled': ( 'papers/salt/switching.html#_shuffled',
+                                                                                        'xltnb/papers/salt/switching.py'),
                                              'xltnb.papers.salt.switching.drawn_proposals': ( 'papers/salt/switching.html#drawn_proposals',
                                                                                               'xltnb/papers/salt/switching.py'),
                                              'xltnb.papers.salt.switching.sentences_of': ( 'papers/salt/switching.html#sentences_of',

@@ -68,6 +68,7 @@ SALT_ROWS = dict(
     switch=_salted(),
     mix=(call('EmbedMixup', kind='soft'), call('SelfProposals', trust=1e-4)),
     random=_salted({}, kind='random'),
+    shuffled=_salted({}, kind='shuffled'),
     repeat=_salted({}, kind='repeat'),
     english=_salted({}, kind='english'),
     mask=_salted({}, kind='mask'),
@@ -117,7 +118,7 @@ class SaltStudy:
     first:int = 0 # the first seed
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #1bd15c3e
-_CONTROLS = ('repeat','english','mask','synonyms')
+_CONTROLS = ('repeat','shuffled','english','mask','synonyms')
 _PARTS = ('switch','mix')
 _ALL_ABLATIONS = tuple(r for g in ABLATIONS.values() for r in g)
 

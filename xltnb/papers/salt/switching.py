@@ -56,13 +56,23 @@ def drawn_proposals(
     return p.ids[some, (score+rng.gumbel(size=score.shape)).argmax(1)] if len(some) else np.zeros(0, np.int32)
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #be41ca37
-SWITCHES = ('self', 'random', 'english', 'mask', 'repeat')
+SWITCHES = ('self', 'random', 'shuffled', 'english', 'mask', 'repeat')
 
 def _controlled(kind, drawn, before, pools, pieces, mask, rng):
     "What a control puts in the place of the drawn proposals"
     if kind=='mask': return np.full(len(drawn), mask)
     if kind=='repeat': return before
     return np.array([rng.choice(pools[script(pieces[i])]) for i in drawn], np.int64) if kind=='random' else drawn
+
+def _shuffled(before, after, pieces, rng):
+    "The rows of a copy, each substitute at another's place: permuted within its script"
+    a,b = (np.concatenate(rows) for rows in (before, after))
+    at = np.flatnonzero(a!=b)
+    scripts = np.array([script(pieces[i]) for i in b[at]])
+    for s in np.unique(scripts):
+        here = at[scripts==s]
+        b[here] = rng.permutation(b[here])
+    return [r.tolist() for r in np.split(b, np.cumsum([len(r) for r in before])[:-1])]
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #230625f3
 class SelfSwitch(Method):
@@ -196,7 +206,9 @@ def versions(self:SelfSwitch,
     pools = pd.Series(may).groupby([script(pieces[i]) for i in may]).apply(np.array).to_dict()
     before = list(data['input_ids'])
     def version(i, j): return self._version(before[i], where[i], p, sure, pools, pieces, tok, self._axes(before[i], ctx.seed, j, i))
-    return [[version(i, j) for i in range(len(before))] for j in range(self.copies)]
+    made = [[version(i, j) for i in range(len(before))] for j in range(self.copies)]
+    if self.kind!='shuffled': return made
+    return [_shuffled(before, rows, pieces, np.random.default_rng(seed_for('SelfSwitch shuffled', ctx.seed, j))) for j,rows in enumerate(made)]
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #5d5a2f57
 @patch
