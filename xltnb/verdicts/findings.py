@@ -69,10 +69,10 @@ def _named(row):
     return ': '.join(filter(None, [f"{row['text']} ({row['claim'].partition('.')[2]}{smaller}{why})", found_text(row)]))
 
 def _list_of(group, rows):
-    "One of the three lists: the paper's claims by name, our own questions by number"
-    mine = [r for r in rows if r['verdict'] in _GROUPS[group]]
-    theirs,ours = [r for r in mine if r['rank']!='ours'], sum(r['rank']=='ours' for r in mine)
-    items = [*map(_named, theirs), *[f"{ours} of our own questions"]*bool(ours)]
+    "One of the three lists: the paper's claims by name, our own questions by number where there are others"
+    mine,own = [r for r in rows if r['verdict'] in _GROUPS[group]], all(r['rank']=='ours' for r in rows)
+    told = [r for r in mine if own or r['rank']!='ours']
+    items = [*map(_named, told), *[f"{len(mine)-len(told)} of our own questions"]*(len(told)<len(mine))]
     return f'- **{group}**' + (''.join(f'\n    - {x}' for x in items) or ': nothing')
 
 def findings_markdown(

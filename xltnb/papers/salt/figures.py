@@ -85,7 +85,7 @@ def _scales_title(t):
     "Count where the interval lies above zero"
     sure = lambda base: (int((t[t.base==base].low>0).sum()), int((t.base==base).sum()))
     (a,n),(b,m) = sure('plain'),sure('random')
-    return f'SALT is surely above plain training in {a} of {n} studies, above random words in {b}' + f' of {m}'*(m!=n)
+    return f'The interval of SALT lies above plain training in {a} of {n} studies, above random words in {b}' + f' of {m}'*(m!=n)
 
 # %% ../../../nbs/papers/salt/08_figures.ipynb #069e4d05
 def languages_df(
