@@ -90,8 +90,8 @@ def test_rows_that_wait_for_a_gpu_take_a_step(row, tmp_path, few):
 
 def test_the_paper_looks_words_up_as_released():
     words = {j.arm: j.config['methods'] for j in rows.robust_jobs('paper', 1)}
-    assert words['pawsx-rsda'] == words['pawsx-english'] == ['RSDA(copies=10)'] and words['xnli-random'] == ['RSDA(copies=3, random=True)']
-    assert words['xnli-lookup'] == ['RSDA(copies=3, lower=True, punct=True)']
+    assert words['pawsx-released'] == words['pawsx-english'] == ['RSDA(copies=10)'] and words['xnli-random_released'] == ['RSDA(copies=3, random=True)']
+    assert words['xnli-rsda'] == ['RSDA(copies=3, lower=True, punct=True)']
 
 
 @pytest.mark.parametrize('preset', ['smoke', 'laptop', 'gpu', 'paper'])

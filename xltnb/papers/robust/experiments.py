@@ -61,7 +61,6 @@ class Row:
     grid:tuple[float,...] = () # radii to choose from
     cost:float = 1. # in plain trainings
     epochs:float = 0. # over the rows; 0: as the study says
-    loose:bool = False # look words up in lower case and without punctuation even where the study looks them up as they stand
     average:bool = False # keep the mean of several checkpoints
     synonyms:str = '' # source of synonyms; '': the study's
 
@@ -86,7 +85,6 @@ ROWS = dict(
     once=Row(cost=.4, epochs=1.),
     released=Row((_RSDA.without(*_LOOSE),)),
     random_released=Row((call('RSDA', copies=N, random=True),)),
-    lookup=Row((_RSDA,), loose=True),
     originals=Row((call('RSDA', copies=N, **_LOOSE, originals=True),)),
     online=Row((call('OnlineSynonyms', views=N, **_LOOSE),)), # `PreparedViews`, under the name that its records hold
     consistency=Row((call('Consistency', views=N, **_LOOSE),), cost=1.9),
@@ -98,8 +96,8 @@ ROWS = dict(
     average=Row(cost=1.1, average=True),
     shared=Row((call('RSDA', copies=N, **_LOOSE, shared=True),)),
     matched=Row((call('Repeat', copies=N),)),
-    english=Row((_RSDA,), synonyms='english'),
-    exact_random=Row((call('RSDA', copies=N, random=True),)),
+    english=Row((_RSDA.without(*_LOOSE),), synonyms='english'),
+    exact_random=Row((call('RSDA', copies=N, random=True),)), # `random_released`, under the name that its records hold
     rsrp_fixed=Row((call('RSRP', rho=.3),), cost=1.1),
     adv_fixed=Row((call('ADV', rho=.01),), cost=1.8))
 CORE = ('plain','rsda','random','rsrp','adv') # the paper's methods and their controls
@@ -112,16 +110,14 @@ def row_cfg(
     row:str, # one of `ROWS`
     copies:int, # N
     passes:float=1., # over the N-fold file
-    exact:bool=False, # look words up as they stand, except in a row that is `loose`
 )->RobustCfg:
     "Change plain training into a row"
     r = ROWS[check_name(row, ROWS, 'row')]
-    calls = [c.without(*_LOOSE) if exact and not r.loose else c for c in r.methods]
     epochs = r.epochs or (passes if r.has('copies', N) else cfg.fine.epochs)
     if r.has('originals', True): epochs *= copies/(copies+1)
     fine = replace(cfg.fine, epochs=epochs)
     if r.average: fine = replace(fine, looks=copies, select='average')
-    words = tuple(str(c.filled(N=copies)) for c in calls)
+    words = tuple(str(c.filled(N=copies)) for c in r.methods)
     return replace(cfg, methods=words, grid=r.grid, fine=fine, synonyms=r.synonyms or cfg.synonyms)
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #be2333e0
@@ -134,7 +130,6 @@ class RobustStudy:
     seeds:int # repeats
     plain_s:float # core-seconds of one plain run
     passes:float = 1. # over the N-fold file of RS-DA
-    exact:bool = False # look words up as the released code does
     worlds:bool = False # each repeat in an invented world of its own, with an encoder of its own
     bf16:str = '' # arithmetic of its training; '': the preset's
     more:dict[str,int] = field(default_factory=dict) # row -> repeats, where `seeds` would not decide a verdict
@@ -157,7 +152,7 @@ def _public_studies():
     cfg = RobustCfg('xnli_dev', 0, 500, PUBLIC_LANGS, matrix=_XNLI_PAIRS, matrix_items=150, fine=fine)
     half = replace(cfg, limit=350, matrix_items=250, fine=replace(fine, lr=5e-5, head_lr=5e-5), turn=True)
     more = dict.fromkeys(PUBLIC, 4) | dict(plain=12, released=12, rsrp_fixed=10)
-    return dict(xnli=RobustStudy(cfg, 3, PUBLIC, 4, 270., bf16='yes', more=more),
+    return dict(xnli_dev=RobustStudy(cfg, 3, PUBLIC, 4, 270., bf16='yes', more=more),
                 xnli_slow=RobustStudy(half, 3, tuple(_SLOW), 14, 420., bf16='no', more=_SLOW))
 
 
@@ -175,11 +170,12 @@ def _mechanism(plain_s, test):
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #91de32c3
 def _printed_studies():
     "PAWS-X and XNLI with both encoders, by the released recipe"
-    rows = ('plain','matched','rsda','random','english','rsrp','adv','lookup')
+    rows = ('plain','matched','released','random_released','english','rsrp','adv','rsda')
+    repeats = dict(matched=5, released=5, random_released=5, rsda=3)
     def study(task, langs, encoder, n, passes, cost):
         cfg = RobustCfg(task, 0, 0, langs, encoder, synonyms='counterfitted', matrix=langs, matrix_items=10**6,
                         fine=FineCfg(epochs=5., **PRINTED_RECIPE))
-        return RobustStudy(cfg, n, rows, 5, cost, passes, exact=True)
+        return RobustStudy(cfg, n, rows, 5, cost, passes, more=repeats)
     tasks = ('pawsx', PAWSX, 10, 3., 200.), ('xnli', XNLI, 3, 1., 1300.)
     return {t+s: study(t, langs, enc, *more) for t,langs,*more in tasks for s,enc in ENCODERS}
 
@@ -230,7 +226,7 @@ def _inputs(cfg):
 
 def _row_jobs(name, study, row, preset, seeds):
     "All repeats of a row"
-    cfg = row_cfg(study.cfg, row, study.copies, study.passes, study.exact)
+    cfg = row_cfg(study.cfg, row, study.copies, study.passes)
     cfg = replace(cfg, fine=replace(cfg.fine, bf16=study.bf16 or find_preset(preset).bf16))
     if preset=='smoke': cfg = replace(cfg, grid=cfg.grid[:2])
     epochs = study.passes*study.copies/study.cfg.fine.epochs if ROWS[row].has('copies', N) else 1

@@ -208,7 +208,8 @@ def versions(self:SelfSwitch,
     def version(i, j): return self._version(before[i], where[i], p, sure, pools, pieces, tok, self._axes(before[i], ctx.seed, j, i))
     made = [[version(i, j) for i in range(len(before))] for j in range(self.copies)]
     if self.kind!='shuffled': return made
-    return [_shuffled(before, rows, pieces, np.random.default_rng(seed_for('SelfSwitch shuffled', ctx.seed, j))) for j,rows in enumerate(made)]
+    draws = [np.random.default_rng(seed_for('SelfSwitch shuffled', ctx.seed, j)) for j in range(self.copies)]
+    return [_shuffled(before, rows, pieces, rng) for rows,rng in zip(made, draws)]
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #5d5a2f57
 @patch
