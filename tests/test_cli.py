@@ -228,6 +228,12 @@ def test_more_seeds_than_the_preset_plans_are_judged_where_they_are_asked_for(st
     assert {r['n'] for r in json.loads(xltnb(study, 'compare', 'mothello.C2', '--preset', 'laptop', '--json', '--seeds', '2')[0])} == {2}
 
 
+def test_fewer_seeds_than_the_preset_plans_settle_nothing(study):
+    [row] = json.loads(xltnb(study, 'claims', 'mothello.C2', '--preset', 'laptop', '--json', '--seeds', '3')[0])
+    assert (row['n'], row['planned'], row['verdict']) == (3, 5, 'not settled') and 'held alone, but all planned seeds judge' in row['note']
+    assert row['need_seeds'] == 5
+
+
 def test_a_report_shows_as_many_seeds_as_are_asked_for(study):
     xltnb(study, 'run', 'quick', '--seeds', '3', '--store', 'three', '--workers', '1')
     pages = [study[0]/f'three/{n}.html' for n in '23']

@@ -4765,6 +4765,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                       'xltnb.verdicts.judge._left_out': ('verdicts/judge.html#_left_out', 'xltnb/verdicts/judge.py'),
                                       'xltnb.verdicts.judge._looked': ('verdicts/judge.html#_looked', 'xltnb/verdicts/judge.py'),
                                       'xltnb.verdicts.judge._needs': ('verdicts/judge.html#_needs', 'xltnb/verdicts/judge.py'),
+                                      'xltnb.verdicts.judge._own_seeds': ('verdicts/judge.html#_own_seeds', 'xltnb/verdicts/judge.py'),
                                       'xltnb.verdicts.judge._planned_jobs': ( 'verdicts/judge.html#_planned_jobs',
                                                                               'xltnb/verdicts/judge.py'),
                                       'xltnb.verdicts.judge._said': ('verdicts/judge.html#_said', 'xltnb/verdicts/judge.py'),

@@ -188,20 +188,29 @@ def _needs(j, check, count, smallest=0., error=.05):
     ways = [*_ways(j, check, count, smallest)]
     seeds = lambda error: min(seeds_to_decide(j.seeds, e, j.items, 1-error/n) for e,n in ways)
     need,again = seeds(error), .05/(round(.05/error)+1)
+    if need<=j.n<j.planned: need = j.planned # enough, but all that are planned judge
     rows = min(rows_to_decide(j.effect, j.items, e, 1-error/n) for e,n in ways)
     return replace(j, need_seeds=need if need<=j.planned else seeds(again), need_rows=rows)
 
 # %% ../../nbs/verdicts/01_judge.ipynb #54c025b6
-def _left_out(check, jobs, found, runs, j):
-    "A verdict with notes on runs that are missing or were left out"
-    j = replace(j, planned=planned_seeds(check, jobs))
+@cache
+def _planned_jobs(make, preset): return make(preset, None)
+
+def _own_seeds(check, plan):
+    "Count the seeds that the preset itself plans, whatever number was asked for"
+    if not plan.seeds: return planned_seeds(check, plan.jobs)
+    return planned_seeds(check, _planned_jobs(load_jobs(plan.target.partition('.')[0]), plan.preset))
+
+def _left_out(check, plan, found, runs, j):
+    "A verdict with notes on runs that are missing or were left out; seeds that somebody chose out of those planned settle nothing"
+    asked,own = planned_seeds(check, plan.jobs), _own_seeds(check, plan)
+    j = replace(j, planned=max(asked, own))
+    if asked<own and j.verdict not in (OPEN, UNMEASURED):
+        j = replace(j, verdict=OPEN, alone=j.verdict, note=join_notes(f'{j.verdict} alone, but all planned seeds judge', j.note))
     if 0<len(found)<j.planned: j = replace(j, note=join_notes(f'{len(runs)} of {j.planned} planned seeds', j.note))
     if not (odd := len(found)-len(runs)): return j
     said = f'{odd} of {len(found)} seeds left out, their arms saw different data, trained weights or arithmetic; {_AGAIN}'
     return replace(j, note=join_notes(said, runs and j.note))
-
-@cache
-def _planned_jobs(make, preset): return make(preset, None)
 
 def error_of(
     claim:Claim, # a claim
@@ -209,11 +218,7 @@ def error_of(
     plan:Plan, # a preset's jobs
 )->float: # .05, shared by the looks at its runs
     "Tell how often an interval may miss the truth: the claim declares looks, and seeds beyond the plan are one more"
-    looks = 1+len(claim.looks(plan.preset))
-    if plan.seeds:
-        own = _planned_jobs(load_jobs(plan.target.partition('.')[0]), plan.preset)
-        looks += planned_seeds(check, plan.jobs)>planned_seeds(check, own)
-    return .05/looks
+    return .05/(1+len(claim.looks(plan.preset))+(planned_seeds(check, plan.jobs)>_own_seeds(check, plan)))
 
 
 # %% ../../nbs/verdicts/01_judge.ipynb #1b37b1bd
@@ -227,7 +232,7 @@ def _judge_check(claim, check, plan, get):
     found,error = paired_runs(check, plan.jobs, get), error_of(claim, check, plan)
     runs,count = [r for r in found if _same_data(r)], len(claim.at(plan.preset))
     fixed,stood = not drawn_jobs(check, plan.jobs), _stood(claim, plan.preset, runs)
-    j = _left_out(check, plan.jobs, found, runs, _among(count, check, runs, fixed, claim.smallest, error))
+    j = _left_out(check, plan, found, runs, _among(count, check, runs, fixed, claim.smallest, error))
     if error<.05: j = replace(j, note=join_notes(_looked(error), j.note))
     if _stale(claim, plan.preset, stood): j = replace(j, verdict=UNMEASURED, note=f'the rule was changed after these runs; {_AGAIN}')
     return _needs(j, check, count, claim.smallest, error)

@@ -145,9 +145,9 @@ def page_state(
     code = [stable_hash(f.read_text(encoding='utf-8')) for f in files]
     store = Store(params.get('store', spec.get('store', {}).get('default', 'results').strip('\'"')))
     about = Path(nb).parent.name if Path(nb).parent.name in papers else '*'
-    keys = sorted(store.keys(f'{about}.*')) # other papers' records change nothing
+    seals = {k: text[-70:] for k,text in store.texts(f'{about}.*').items()} # other papers' records change nothing
     named = {k: v for k,v in os.environ.items() if k.startswith('XLTNB_') and k!='XLTNB_CACHE'}
-    return [stable_hash([Path(nb).read_text(encoding='utf-8'), params, code]), stable_hash([keys, pins(store), named])]
+    return [stable_hash([Path(nb).read_text(encoding='utf-8'), params, code]), stable_hash([seals, pins(store), named])]
 
 # %% ../../nbs/verdicts/08_pages.ipynb #65804cfa
 def _marked(mark):
