@@ -212,6 +212,19 @@ def test_figures_follow_the_records():
     assert relatedness_df(runs[:1]).gain.tolist() == pytest.approx([10, 0, 20, 10])
 
 
+def test_every_arm_and_pair_has_an_ink_of_its_own():
+    "Two bars of one colour cannot be told apart; each task seed is a dot"
+    from xltnb.papers.arithmetic.figures import real_fig, vectors_fig
+    arms, langs, pairs = ('source', 'half', 'related', 'shrunk', 'none'), ('en', 'es'), [('s', 'b1'), ('s', 'c1'), ('b1', 'b2'), ('c1', 'c2'), ('b1', 'c1')]
+    task = dict(seed=[0, 1, 2]) | {f'{l} {a}': [.3, .4, .5] for l in langs for a in arms}
+    real = Record('arithmetic.real', 'r', {}, 0, {}, curves=dict(task=task), per_language={l: dict.fromkeys(arms, .4) for l in langs}, arm='real-es')
+    layers = dict(zip(('a', 'b', 'part', 'cosine'), (*zip(*pairs), ['all']*len(pairs), [.1]*len(pairs)), strict=True))
+    family = Record('arithmetic.family', 'f', {}, 0, {}, curves=dict(layers=layers), arm='family')
+    dots, means = real_fig([real]).data[::2], real_fig([real]).data[1::2]
+    assert all(len(t.y) == len(langs)*3 for t in dots)
+    for shown in (means, vectors_fig([family]).data): assert len({t.marker.color for t in shown}) == len(shown) == 5
+
+
 def sentences(lang, n, seed):
     "Sentences of one language in the layout of XTREME's files"
     from random import Random

@@ -14,7 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ...core import XltError
-from ...figures.look import COLOURS, INK, QUIET, drawing, dress, fade, needed, panels, report_figures, seed_lines
+from ...figures.look import COLOURS, INK, INKS, QUIET, drawing, dress, fade, needed, panels, report_figures, seed_lines
 from ...records.published import load_paper
 from ...records.record import Record
 from ...stats import paired_diff
@@ -192,7 +192,7 @@ def vectors_fig(
     "Draw the cosine of two language vectors, part by part"
     df = pd.concat([pd.DataFrame(r.curves['layers']).assign(seed=r.seed) for r in family_of(runs)])
     fig = go.Figure()
-    for (a,b),colour in zip(pairs, COLOURS.values()):
+    for (a,b),colour in zip(pairs, INKS):
         d = df[(df.a==a) & (df.b==b)].groupby('part', sort=False).cosine.mean()
         if len(d): fig.add_trace(go.Bar(x=list(d.index), y=d.values, name=f'{a} and {b}', marker_color=colour))
     fig.update_yaxes(title='cosine')
@@ -200,7 +200,7 @@ def vectors_fig(
         runs=family_of(runs))
 
 # %% ../../../nbs/papers/arithmetic/12_figures.ipynb #51faada9
-@drawing('Compare half with the first bar of the same language')
+@drawing('Compare the diamond of half with the first diamond of the same language')
 def real_fig(
     runs:Sequence[Record], # of the paper
     arms:Sequence[str]=('source','half','related','shrunk','none'), # arms shown
@@ -208,13 +208,18 @@ def real_fig(
     "Draw right intents by language and arm, a dot a task seed"
     run = real_of(runs)
     langs,names = list(run.per_language), ARM_NAMES | dict(source='English adapter', half='half English', shrunk='half English, half start')
-    fig = go.Figure()
-    for a,colour in zip(arms, COLOURS.values()):
-        fig.add_trace(go.Bar(x=langs, y=[100*run.per_language[l][a] for l in langs], name=names[a], marker_color=colour, offsetgroup=a))
-    fig.update_yaxes(title='right intents, %')
-    n = len(run.curves['task']['seed'])
-    return dress(fig, 'Intents of spoken commands, by adapter', f'one adapter seed, mean of {n} task seed{"s"*(n>1)}: descriptive', 380,
-        runs=[run])
+    fig,task = go.Figure(), run.curves['task']
+    for k,(a,colour) in enumerate(zip(arms, INKS)):
+        at = [i+.15*(k-(len(arms)-1)/2) for i in range(len(langs))] # side by side at the language
+        dots = [(x, 100*v) for x,l in zip(at, langs) for v in task[f'{l} {a}']]
+        tell = dict(mode='markers', hovertemplate='%{y:.1f}<extra>'+names[a]+'</extra>', legendgroup=a)
+        fig.add_trace(go.Scatter(x=[x for x,_ in dots], y=[y for _,y in dots], showlegend=False,
+                                 marker=dict(size=6, color=fade(colour, .4)), **tell))
+        fig.add_trace(go.Scatter(x=at, y=[100*run.per_language[l][a] for l in langs], name=names[a],
+                                 marker=dict(size=10, symbol='diamond-open', color=colour), **tell))
+    fig.update_xaxes(tickvals=list(range(len(langs))), ticktext=langs, showgrid=False, showline=True).update_yaxes(title='right intents, %')
+    fig.update_layout(meta=dict(seeds=f"One adapter seed, {len(task['seed'])} of the task"))
+    return dress(fig, 'Intents of spoken commands, by adapter', 'diamond: mean of the task seeds; one adapter seed: descriptive', 380)
 
 # %% ../../../nbs/papers/arithmetic/12_figures.ipynb #4d08610b
 @report_figures('arithmetic')
