@@ -194,6 +194,23 @@ def test_a_still_picture_holds_what_the_figure_holds():
     assert all(t in still(log) for t in ('>0.01<', '>0.1<', '>1<'))
 
 
+@pytest.mark.parametrize('flat', [False, True])
+def test_bars_of_one_panel_stand_side_by_side(flat):
+    "As plotly draws them: those that share a place part it, panel by panel; a trace alone in its panel keeps its width"
+    import re
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+    from xltnb.still.still import still
+    fig, where = make_subplots(1, 2), ('y', 'height') if flat else ('x', 'width')
+    for col, values, colour in ((1, [.5, .6], '#111111'), (2, [.2, .3], '#222222'), (2, [.2, .4], '#333333')):
+        places = dict(x=values, y=['a', 'b'], orientation='h') if flat else dict(x=['a', 'b'], y=values)
+        fig.add_trace(go.Bar(marker_color=colour, **places), 1, col)
+    bars = re.findall(rf'<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)" fill="(#\w+)"', still(fig))
+    at = {colour: (float(x if where[0] == 'x' else y), float(w if where[1] == 'width' else h)) for x, y, w, h, colour in bars[::2]}
+    alone, (left, wide), right = (at[c] for c in ('#111111', '#222222', '#333333'))
+    assert right[1] == pytest.approx(wide) and alone[1] == pytest.approx(2*wide, abs=.2) and abs(right[0]-left) == pytest.approx(wide, abs=.2)
+
+
 # In a browser: what a reader meets at three widths, in both themes. A text may touch no other text and no edge; a mark may not fade into its ground
 LOOKED_AT = r'''() => {
   const rgb = c => { const m = c.match(/[\d.]+/g) || [0, 0, 0, 0]; return [+m[0], +m[1], +m[2], m[3] === undefined ? 1 : +m[3]] }

@@ -3713,6 +3713,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                       'xltnb/still/still.py'),
                                    'xltnb.still.still._at': ('still/still.html#_at', 'xltnb/still/still.py'),
                                    'xltnb.still.still._bar_labels': ('still/still.html#_bar_labels', 'xltnb/still/still.py'),
+                                   'xltnb.still.still._beside': ('still/still.html#_beside', 'xltnb/still/still.py'),
                                    'xltnb.still.still._colorbar': ('still/still.html#_colorbar', 'xltnb/still/still.py'),
                                    'xltnb.still.still._css': ('still/still.html#_css', 'xltnb/still/still.py'),
                                    'xltnb.still.still._entries': ('still/still.html#_entries', 'xltnb/still/still.py'),

@@ -207,17 +207,22 @@ def _panel_titles(layout, axes):
     return notes, deep
 
 # %% ../../nbs/still/03_still.ipynb #7fd46f18
+def _beside(t, traces):
+    "The place of a bar trace among those of its own panel, and how many stand side by side: one where no two share a place"
+    panel = lambda s: (s['type'], s.get('xaxis') or 'x', s.get('yaxis') or 'y', s.get('orientation') or 'v')
+    kin = [s for s in traces if panel(s)==panel(t)]
+    names = [s.get('offsetgroup') or str(i) for i,s in enumerate(kin)]
+    groups,at = list(dict.fromkeys(names)), [str(v) for s in kin for v in stored_values(s.get('y' if s.get('orientation')=='h' else 'x'))]
+    if len(set(at))==len(at): return 0, 1
+    return groups.index(names[next(i for i,s in enumerate(kin) if s is t)]), len(groups)
+
 def _traces(traces, colours, axes):
     "Heatmaps first, then the others in their order"
     out,stacks = [],{}
-    groups = list(dict.fromkeys(t.get('offsetgroup') or str(i) for i,t in enumerate(traces) if t['type']=='bar'))
-    for i,(t,c) in enumerate(zip(traces, colours)):
+    for t,c in zip(traces, colours):
         x,y = axes[t.get('xaxis', 'x')],axes[t.get('yaxis', 'y')]
         if t['type']=='heatmap': out += draw_heatmap(t, x, y)
-        elif t['type']=='bar':
-            k = groups.index(t.get('offsetgroup') or str(i))
-            apart = len({str(s.get('x')) for s in traces if s['type']=='bar'})<len(groups) and len({s.get('xaxis','x') for s in traces})==1
-            out += draw_bars(t, x, y, c, k if apart else 0, len(groups) if apart else 1)
+        elif t['type']=='bar': out += draw_bars(t, x, y, c, *_beside(t, traces))
         else: out += draw_scatter(t, x, y, c, stacks)
     return out
 
