@@ -194,6 +194,15 @@ def test_a_still_picture_holds_what_the_figure_holds():
     assert all(t in still(log) for t in ('>0.01<', '>0.1<', '>1<'))
 
 
+def test_a_hidden_axis_leaves_nothing_in_a_still():
+    import plotly.graph_objects as go
+    from xltnb.still.still import still
+    fig = go.Figure(go.Heatmap(z=[[1, 2, 3]], showscale=False)).update_xaxes(title='a title')
+    shown, hidden = still(fig), still(fig.update_xaxes(visible=False))
+    assert '>2.0<' in shown and '>a title<' in shown and '>2.0<' not in hidden and '>a title<' not in hidden
+    assert hidden.count('<path') < shown.count('<path') and '>0.0<' in hidden  # no line and no grid; the other axis stays
+
+
 @pytest.mark.parametrize('flat', [False, True])
 def test_bars_of_one_panel_stand_side_by_side(flat):
     "As plotly draws them: those that share a place part it, panel by panel; a trace alone in its panel keeps its width"

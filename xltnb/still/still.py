@@ -227,6 +227,8 @@ def _traces(traces, colours, axes):
     return out
 
 # %% ../../nbs/still/03_still.ipynb #9e671d16
+_HIDDEN = dict(tickvals=[], showgrid=False, showline=False, title={}) # of an axis that is not visible
+
 def _prepared(fig):
     "Layout over its template, traces that can be drawn, a colour for each, and axes with their ranges"
     full = json.loads(pio.to_json(fig, validate=False))
@@ -234,7 +236,9 @@ def _prepared(fig):
     base = layout.get('template', {}).get('layout', {})
     layout = _under({k:v for k,v in base.items() if k not in ('xaxis','yaxis')}, layout)
     for k in ('xaxis','yaxis'): layout.setdefault(k, {})
-    for k in [k for k in layout if re.fullmatch(r'[xy]axis\d*', k)]: layout[k] = _under(base.get(k[:5], {}), layout[k])
+    for k in [k for k in layout if re.fullmatch(r'[xy]axis\d*', k)]:
+        layout[k] = _under(base.get(k[:5], {}), layout[k])
+        if layout[k].get('visible') is False: layout[k] |= _HIDDEN
     traces = [t | dict(type=t.get('type', 'scatter')) for t in full.get('data', ()) if t.get('visible', True) is True]
     way = layout.get('colorway') or ['#0072B2','#D55E00','#009E73','#CC79A7','#616e7c','#E69F00','#56B4E9']
     axes = find_axes(layout, traces)
