@@ -101,7 +101,7 @@ def blank(self:PhasesExplorer)->go.Figure: # with a line an arm and panel
     "Draw three panels: English loss, retrieval, and a measure by layer"
     f = panels([CURVES['loss_en'], CURVES['retrieval'], 'by layer'], False, .08)
     for t,c in self.traces(): f.add_trace(t, 1, c)
-    f.update_xaxes(title='million tokens', col=1).update_xaxes(title='million tokens', col=2).update_xaxes(title='layer', col=3)
+    f.update_xaxes(title='million tokens', col=1).update_xaxes(title='million tokens', col=2).update_xaxes(title='layer', dtick=1, col=3)
     return dress(f, '', _HOW, 360, lines=2)
 
 # %% ../../../nbs/papers/metapretrain/09_explorer.ipynb #673e1c96

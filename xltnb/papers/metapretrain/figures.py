@@ -163,7 +163,8 @@ def alignment_fig(
         colour = ARM_COLOURS.get(a) or ('#0072B2','#D55E00',QUIET)[i%3]
         for t in seed_lines(x, rows, SHAPES.get(a,a), colour, True): fig.add_trace(t, 1, 1)
     if measure in ('raw','centred'): _controls(fig, next(iter(found.values()))[0])
-    fig.update_xaxes(title='depth (0: embeddings, 1: last layer)' if study=='shape' else 'layer (0: embeddings)')
+    place = dict(title='depth (0: embeddings, 1: last layer)') if study=='shape' else dict(title='layer (0: embeddings)', dtick=1)
+    fig.update_xaxes(**place)
     fig.update_yaxes(title=measure)
     return dress(fig, _layers_title(found, measure), 'mean over languages of held-out sentence pairs', 420, found)
 
