@@ -7,6 +7,7 @@ __all__ = ['RegionExplorer']
 
 # %% ../../../nbs/papers/robust/07_explorer.ipynb #0df1e1bb
 from functools import cache
+from textwrap import shorten
 
 import numpy as np
 import plotly.graph_objects as go
@@ -87,7 +88,7 @@ def view(self:RegionExplorer)->tuple[list[dict],dict]: # of each trace, of the l
     lost = '' if attack.answer[-1]==around.label else ', and the answer is lost'
     title = f'An attack of {rho:g} moves the sentence by {attack.moved[-1]:.2f}{lost}; '
     title += f'translations lie {others.moved.min():.2f} to {others.moved.max():.2f} away'
-    sub = f'{ok.sum()} of {len(ok)} translations are read as {_task().labels[around.label]}: {around.text[:60]}'
+    sub = f'{ok.sum()} of {len(ok)} translations are read as {_task().labels[around.label]}: {shorten(around.text, 110, placeholder=" …")}'
     return data, headline(title, sub)
 
 # %% ../../../nbs/papers/robust/07_explorer.ipynb #cb7b5b27
@@ -102,7 +103,7 @@ def blank(self:RegionExplorer)->go.Figure: # with every trace
     fig = go.Figure([_trace(name, colour, mode, **marker) for name,colour,mode,marker in looks])
     fig.update_xaxes(range=_SPAN[0], title='how far the vector of the sentence moved (its length is 1)')
     fig.update_yaxes(range=_SPAN[1], title='probability of the right category')
-    return dress(fig, '', ' ', height=430, lines=2)
+    return dress(fig, '', ' <br> ', height=430, lines=2)
 
 # %% ../../../nbs/papers/robust/07_explorer.ipynb #a90b3c19
 @patch
