@@ -76,7 +76,7 @@ def _blank(corners):
 @paper_widget('arithmetic')
 class LambdaExplorer(Explorer):
     "A world of related languages: λ, the triangle, the languages"
-    see = 'A bright point inside the triangle is a mixture that beats every corner'
+    see = 'A bright point inside the triangle is a mixture that scores higher than every corner in this world'
     rows = ('world','target'), ('lam','share')
 
     def __init__(self,

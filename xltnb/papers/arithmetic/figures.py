@@ -105,7 +105,7 @@ def _arms_title(t, base):
     return f'Half source, half related {said} {h.gain:+.1f} points ({span_text(h.low, h.high, h.n)}){beside}'
 
 # %% ../../../nbs/papers/arithmetic/12_figures.ipynb #ba68c38b
-@drawing('A ring between the ends is a mixture that beats both adapters')
+@drawing('The ring is the best point of the mean curve on test sentences; claims 6 and 7 test the weights that validation chose')
 def lambda_fig(
     runs:Sequence[Record], # of the paper
     which:str='zero_shot', # 'zero_shot': source and related; 'enhancement': own and related
