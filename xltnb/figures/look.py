@@ -323,7 +323,7 @@ def pairs_fig(
                                colorbar=dict(thickness=12), **look))
     fig.update_xaxes(title='language of sentence 2', type='category', showgrid=False, constrain='domain')
     fig.update_yaxes(title='language of sentence 1', type='category', autorange='reversed', showgrid=False)
-    n,sign,minus = len(records), '+' if baseline else '', ' minus the other row' if baseline else ''
+    n,sign,minus = len(records), '+' if baseline else '', ' minus the other arm' if baseline else ''
     head = named(name, f'one language {same:{sign}.2f}, two languages {cross:{sign}.2f}')
     return dress(fig, head, f'accuracy{minus}, mean of {n} run{"s"*(n>1)}', 120+44*len(langs), records)
 

@@ -63,7 +63,7 @@ def row_code(
     row:str, # a name of the table
     scale:str='frozen', # 'frozen' or 'finetune'
 )->str: # markdown
-    "Write down the methods of a row, and the code of each"
+    "Write down the methods of an arm, and the code of each"
     words = board_words(row, scale)
     classes = dict.fromkeys(BOARD_METHODS[read_call(w).name] for w in words)
     title = f'**{row}**: ' + (' + '.join(f'`{w}`' for w in words) or 'no method')

@@ -39,22 +39,22 @@ def by_study(
 
 # %% ../../../nbs/papers/salt/08_figures.ipynb #f1f16fd2
 def salt_gains_fig(
-    rows:Mapping[str,Sequence[Record]], # row -> its runs
-    base:str='plain', # row that is subtracted
+    rows:Mapping[str,Sequence[Record]], # arm -> its runs
+    base:str='plain', # arm that is subtracted
     name:str='', # of the study
 )->go.Figure:
-    "Draw the points that every row gains over `base`; raises `XltError` where no row has a seed in common with it"
+    "Draw the points that every arm gains over `base`; raises `XltError` where no arm has a seed in common with it"
     return gains_fig(rows, base, title=_gains_title(gains(rows, base), base, name))
 
 # %% ../../../nbs/papers/salt/08_figures.ipynb #ae575984
 def _gains_title(t, base, name):
-    "What the figure says of SALT, or of the best row where SALT is the base or missing"
+    "What the figure says of SALT, or of the best arm where SALT is the base or missing"
     if t.empty: return ''
     at = t[t.metric=='targets'].set_index('row')
     row = 'salt' if 'salt' in at.index else at.gain.idxmax()
     x = at.loc[row]
-    sure = 'above' if x.low>0 else 'below' if x.high<0 else 'not surely apart from'
-    return f'{name+": " if name else ""}{row} is {sure} {base}, {x.gain:+.1f} points ({span_text(x.low, x.high, x.n)})'
+    told = 'above' if x.low>0 else 'below' if x.high<0 else 'not told apart from'
+    return f'{name+": " if name else ""}{row} is {told} {base}, {x.gain:+.1f} points ({span_text(x.low, x.high, x.n)})'
 
 # %% ../../../nbs/papers/salt/08_figures.ipynb #c4d4c615
 _BASES = (('plain', 'over plain training', COLOURS['target'], .13),
@@ -83,9 +83,9 @@ def scales_fig(
 
 def _scales_title(t):
     "Count where the interval lies above zero"
-    sure = lambda base: (int((t[t.base==base].low>0).sum()), int((t.base==base).sum()))
-    (a,n),(b,m) = sure('plain'),sure('random')
-    return f'The interval of SALT lies above plain training in {a} of {n} studies, above random words in {b}' + f' of {m}'*(m!=n)
+    above = lambda base: (int((t[t.base==base].low>0).sum()), int((t.base==base).sum()))
+    (a,n),(b,m) = above('plain'),above('random')
+    return f'SALT lies above plain training with its whole interval in {a} of {n} studies, above random words in {b}' + f' of {m}'*(m!=n)
 
 # %% ../../../nbs/papers/salt/08_figures.ipynb #069e4d05
 def languages_df(
