@@ -2178,6 +2178,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                                                    'xltnb/papers/metapretrain/world_figures.py'),
                                                          'xltnb.papers.metapretrain.world_figures._plateau_title': ( 'papers/metapretrain/world_figures.html#_plateau_title',
                                                                                                                      'xltnb/papers/metapretrain/world_figures.py'),
+                                                         'xltnb.papers.metapretrain.world_figures._worse': ( 'papers/metapretrain/world_figures.html#_worse',
+                                                                                                             'xltnb/papers/metapretrain/world_figures.py'),
                                                          'xltnb.papers.metapretrain.world_figures.world_curves_fig': ( 'papers/metapretrain/world_figures.html#world_curves_fig',
                                                                                                                        'xltnb/papers/metapretrain/world_figures.py'),
                                                          'xltnb.papers.metapretrain.world_figures.world_fig': ( 'papers/metapretrain/world_figures.html#world_fig',

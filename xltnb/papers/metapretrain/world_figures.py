@@ -54,13 +54,18 @@ def _gain_trace(rows, names, place, show):
         hovertemplate='%{x:.3f}<extra>'+name+'</extra>')
 
 # %% ../../../nbs/papers/metapretrain/12_world_figures.ipynb #7d3d4635
+def _worse(df, budget):
+    "Name the measures on which one language first is worse than a baseline, its whole interval left of the line; count more than two"
+    names = [n.replace(', ', ' (')+')'*(', ' in n) for n in df[(df.budget==budget) & (df.high<0)].measure.unique()]
+    return f'; worse on {len(names)}' if len(names)>2 else '; worse on '*bool(names)+' and '.join(names)
+
 def _gains_title(df):
-    "On how many measures does one language first gain, budget by budget?"
+    "On how many measures does one language first gain, and on which does it lose, budget by budget?"
     counts = {k: int((g.low>0).sum()) for k,g in df.groupby(['budget','over'])}
     (joint,alike),*twice = [[counts.get((b,o), '–') for o in ('JOINT','JOINT_EN')] for b in _BUDGETS if (df.budget==b).any()]
     exposed = f"; with equal exposure to each language {'also '*(alike==joint)}on {alike}"*(alike!='–')
-    more = ''.join(f'. With twice the tokens: {a}'+f' and {b}'*(b!='–') for a,b in twice)
-    return f"One language first beats joint training on {joint} of {df.measure.nunique()} measures{exposed}{more}"
+    more = ''.join(f'. With twice the tokens: {a}'+f' and {b}'*(b!='–')+_worse(df, 'twice') for a,b in twice)
+    return f"One language first beats joint training on {joint} of {df.measure.nunique()} measures{exposed}{_worse(df, 'world')}{more}"
 
 # %% ../../../nbs/papers/metapretrain/12_world_figures.ipynb #7cd9e5a6
 @drawing('Filled: as many tokens in all. Open: as many of each language. '
