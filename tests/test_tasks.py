@@ -584,6 +584,22 @@ def test_columns_that_cannot_be_are_told(tmp_path, columns, says):
     assert '\n' not in str(e.value)
 
 
+def test_labels_keep_the_order_of_a_class_label(tmp_path):
+    from datasets import ClassLabel, Dataset, Features, List, Value
+    texts = Features(dict(text=Value('string'), label=ClassLabel(names=['pos', 'neg', 'none'])))
+    rows = Dataset.from_list([dict(text=f'{i}', label=i % 2) for i in range(4)], features=texts)
+    rows.to_parquet(tmp_path/'a.parquet')
+    for given in (rows, tmp_path/'a.parquet'):
+        task = own_task('own', 'classify', dict(en=dict(train=given)))
+        assert task.labels == ('pos', 'neg') and list(task.rows('en', 'train')['label']) == [0, 1, 0, 1]
+    named = rows.rename_columns(dict(label='mood'))
+    assert own_task('own', 'classify', dict(en=dict(train=named)), columns=dict(label='mood')).labels == ('pos', 'neg')
+    assert own_task('own', 'classify', dict(en=dict(train=rows)), ('neg', 'pos')).labels == ('neg', 'pos')
+    assert own_task('own', 'classify', dict(en=dict(train=list(rows.to_pandas().replace(dict(label={0: 'pos', 1: 'neg'})).to_dict('records'))))).labels == ('neg', 'pos')
+    tagged = Features(dict(tokens=List(Value('string')), tags=List(ClassLabel(names=['B-PER', 'I-PER', 'O', 'B-LOC']))))
+    assert own_task('own', 'tag', dict(en=dict(train=Dataset.from_list([dict(tokens=['a', 'b', 'c'], tags=[0, 2, 3])], features=tagged)))).labels == ('B-PER', 'I-PER', 'O', 'B-LOC', 'I-LOC')
+
+
 def test_labels_that_differ_one_class_ten_rows_and_an_empty_language(tmp_path):
     from test_trainer import net, tokenizer
     from xltnb.training.settings import FineCfg

@@ -460,6 +460,37 @@ def test_scores_of_what_cannot_be_meant(tmp_path):
     with pytest.raises(XltError, match='max_len is 3'): zero_shot(model, tokenizer(), task, max_len=3)
     assert list(zero_shot(model, tokenizer(), task, langs='de').scores)==['de']
 
+def test_a_head_from_elsewhere_is_read_by_its_names(tmp_path):
+    "A classifier whose labels stand in another order scores as it is; to train it further, the task has to take its order"
+    task = toy_task(24); model, turned = (add_head(net(), 'classify', ls, seed=0) for ls in (task.labels, ('c','a','b')))
+    turned.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        for p, q in zip(turned.classifier.parameters(), model.classifier.parameters()): p.copy_(q[[2,0,1]])
+    assert zero_shot(turned, tokenizer(), task).scores==zero_shot(model, tokenizer(), task).scores
+    with pytest.raises(XltError, match=r"in another order: name them as it does, labels=\('c', 'a', 'b'\)"): Finetuner(turned, task, FineCfg(steps=1), (), tokenizer(), out=tmp_path, use_cpu=True)
+    with pytest.raises(XltError, match='the head has 4 classes and toy 3 labels'): zero_shot(add_head(net(), 'classify', [*'abcd'], seed=0), tokenizer(), task)
+
+def test_entities_that_touch_in_a_source_without_spaces(monkeypatch):
+    "A model that saw them touch is believed; one that learned from English opens an entity at each character, so there a B- goes on"
+    from xltnb.tasks.own import own_task
+    names = ('O','B-PER','I-PER'); row = lambda text, *tags: dict(tokens=[*text], tags=[*tags])
+    zh = [row('王明李华来了', 'B-PER','I-PER','B-PER','I-PER','O','O'), row('来王明', 'O','B-PER','I-PER')]
+    en = [dict(tokens=['w1','w2'], tags=['B-PER','O'])]
+    tok = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({c: i for i,c in enumerate(['<pad>','<unk>',*'王明李华来了'])}, unk_token='<unk>')), pad_token='<pad>', unk_token='<unk>')
+    tok.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split('', 'isolated')
+    model = add_head(net(), 'tag', names, seed=0)
+    def score(source, **data):
+        task = own_task('ner', 'tag', data, labels=names, source=source)
+        gold = iter([ts for l in task.languages for ts in task.rows(l)['tags']])
+        def right(feats):
+            for f in feats:
+                yield (logits := np.zeros((f['length'], 3)))
+                logits[f['heads'], next(gold)] = 1
+        monkeypatch.setattr('xltnb.training.scores.logits_of', lambda m, feats, *a, **kw: [*right(feats)])
+        return zero_shot(model, tok, task).scores['zh']['f1']
+    assert score('zh', zh=dict(test=zh))==1.
+    assert score('en', en=dict(test=en), zh=dict(test=zh))<1.
+
 def test_a_pair_of_languages_keeps_the_rows_order():
     task = toy_task(24, 'pair'); model = add_head(net(), 'pair', task.labels, seed=0)
     one, two = zero_shot(model, tokenizer(), task, limit=10), generalized(model, tokenizer(), task, limit=10)

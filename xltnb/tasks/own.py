@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, Features
 
 from ..core import XltError, check_name
 from ..files import check_once, json_of, one_line, plain_file, typed_path
@@ -286,10 +286,20 @@ def _check_labels(name, kind, raw, files):
     for l,s in ((l, s) for l,splits in raw.items() for s in splits):
         check_labelled(raw[l][s], kind, f'{name}, {l}, {s}' + (f' ({files[l,s]})' if (l,s) in files else ''))
 
-def _labels_read(name, kind, raw, source):
-    "The labels of the source's training rows; raises `XltError` naming the source if it has none"
-    try: return labels_of(raw[source].get('train', []), kind)
+def _declared(given, kind, columns):
+    "Names of labels in the order of the ids that a `Dataset` or a .parquet file gives them; none where it gives none"
+    if isinstance(given, (str,Path)) and ending_of(given)=='.parquet': feats = Features.from_arrow_schema(pq.read_schema(given))
+    else: feats = getattr(given, 'features', {})
+    key = 'tags' if kind=='tag' else 'label'
+    named = [f for n,f in feats.items() if (n==columns[key] if key in columns else OUR_NAMES.get(n)==key)]
+    return [n.strip() for f in named for n in getattr(getattr(f, 'feature', f), 'names', ())]
+
+def _labels_read(name, kind, raw, source, given, columns):
+    "The labels of the source's training rows, in the order of its ClassLabel; raises `XltError` naming the source if it has none"
+    try: found = labels_of(raw[source].get('train', []), kind)
     except XltError as e: raise XltError(f"{name}, {source}: {e}, labels=('no', 'yes')") from e
+    order = {l: i for i,l in reversed([*enumerate(_declared(given, kind, columns) if found else ())])}
+    return tuple(sorted(found, key=lambda l: order.get(l, len(order))))
 
 def _check_known(raw, kind, labels, told):
     "Raise `XltError` for a class or tag that no training row has, where the labels are those of the training rows"
@@ -343,7 +353,7 @@ def own_task(
     name:str, # what to call it
     kind:str, # one of `tasks.task.KINDS`
     data:dict|str|Path, # language -> split -> rows: a file, `Dataset`, pandas table or list of dicts; or a folder, as `find_own` reads it
-    labels:tuple=(), # class or tag names in the order of their ids; () to take those of the source's training rows
+    labels:tuple=(), # class or tag names in the order of their ids; (): those of the source's training rows, as its ClassLabel orders them
     source:str='en', # language to train on
     licence:str='', # SPDX name of the licence of the data
     columns:Mapping=NO_NAMES, # our name -> yours, {'text': 'review'}; or its place in a file without a line of names, {'text': 0}
@@ -359,10 +369,9 @@ def own_task(
     raw = {l: {s: _mended(rows, kind, labels, f'{name}, {l}, {s}', mended) for s,rows in splits.items()} for l,splits in raw.items()}
     _check_labels(name, kind, raw, files)
     odd = check_data(name, kind, raw, source, files)
-    read = labels or _labels_read(name, kind, raw, source)
+    read = labels or _labels_read(name, kind, raw, source, data[source].get('train'), columns)
     _check_known(raw, kind, read, '' if labels else f'{name}: labels are those of the training rows in {source}; ')
     mended += _odd_labels(read)
     if mended: warnings.warn('; '.join(mended), stacklevel=2)
     tables = {l: DatasetDict({s: typed_rows(r, kind, read, f'{name}, {l}, {s}') for s,r in splits.items()}) for l,splits in raw.items()}
     return Task(name, kind, tables, read, source=source, licence=licence, notes=(*mended, *odd))
-

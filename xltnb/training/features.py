@@ -221,12 +221,16 @@ def _best_span(start, end, spans, longest=30):
     return float(score[a,b]), int(spans[ctx[a],0]), int(spans[ctx[b],1])
 
 # %% ../../nbs/training/00_features.ipynb #f055a75c
-def _continued(tags, words, names):
-    "In text without spaces, a `B-` right behind the same entity goes on with it"
+def _continued(tags, words, names, joined):
+    "In text without spaces, a `B-` right behind the same entity goes on with it; `joined` tells for each word whether that is so there"
     inside = {i: names.index('I'+n[1:]) for i,n in enumerate(names) if n[:2] in ('B','B-') and 'I'+n[1:] in names}
     for i,glue in enumerate(glued(words)):
-        if glue and tags[i-1] in (tags[i], inside.get(tags[i])): tags[i] = inside.get(tags[i], tags[i])
+        if glue and joined[i] and tags[i-1] in (tags[i], inside.get(tags[i])): tags[i] = inside.get(tags[i], tags[i])
     return tags
+
+def _joined(heads, spaced):
+    "Which words a model cannot tell from the one before, or has learned to open an entity at"
+    return [spaced or a==b for a,b in zip((-1, *heads), heads)]
 
 # %% ../../nbs/training/00_features.ipynb #71fad561
 def decode(
@@ -234,6 +238,7 @@ def decode(
     feats:Dataset, # the features
     rows:Dataset, # the rows they were made of
     kind:str, # of the task
+    spaced:bool=True, # did the model learn to tag words that have spaces between them?
 )->list: # a class number, a list of tag numbers, or an answer's text, one a row
     "Decode logits into predictions, in the order of the rows"
     if kind in ('classify','pair'): return [int(l.argmax()) for l in logits]
@@ -241,7 +246,7 @@ def decode(
         names = getattr(getattr(rows.features.get('tags'), 'feature', None), 'names', [])
         cut = names.index('O') if 'O' in names else -1 # of a word behind the cut; -1 is never right
         tags = [[int(l[h].argmax()) if h>=0 else cut for h in hs] for l,hs in zip(logits, feats['heads'])]
-        return [_continued(ts, words, names) for ts,words in zip(tags, rows['tokens'])]
+        return [_continued(ts, ws, names, _joined(hs, spaced)) for ts,ws,hs in zip(tags, rows['tokens'], feats['heads'])]
     best = {}
     for (s,e),spans,r in zip(logits, feats['spans'], feats['row']): best[r] = max(best.get(r, (-np.inf,0,0)), _best_span(s, e, spans))
     return [c[best[r][1]:best[r][2]].strip() for r,c in enumerate(rows['context'])]

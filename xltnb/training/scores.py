@@ -22,9 +22,10 @@ from torch import nn
 from ..core import XltError, check_name, check_number, table_html
 from ..files import json_of, package_data, read_text
 from ..models.heads import evaluating
-from ..tasks.task import Task, id_order
+from ..models.subwords import glued
+from ..tasks.task import SPLITS, Task, id_order
 from .features import by_length, decode, make_features, pad_batch
-from .foretell import bar, check_len, check_positions
+from .foretell import bar, check_head, check_len, check_positions, label_order
 
 # %% ../../nbs/training/08_scores.ipynb #4352c204
 def _cut(y, b, n):
@@ -54,6 +55,11 @@ def logits_of(
     return out
 
 # %% ../../nbs/training/08_scores.ipynb #1e5041ea
+def _names_in(rows):
+    "Names of the classes or tags of rows, in the order of their ids"
+    found = rows.features.get('label') or rows.features.get('tags')
+    return getattr(getattr(found, 'feature', found), 'names', ())
+
 def predict(
     model:nn.Module, # an encoder with a head
     tokenizer, # its tokenizer
@@ -61,12 +67,14 @@ def predict(
     kind:str, # of the task
     max_len:int=128, # subwords
     told:Callable=lambda n: None, # told(features that are done), batch by batch
+    spaced:bool=True, # did the model learn to tag words that have spaces between them?
 )->list: # a class number, a list of tag numbers, or an answer, one a row
-    "Predict what each row is, in their order"
+    "Predict what each row is, in their order; a head whose `id2label` names the rows' labels in another order is read by name"
     check_len(max_len, tokenizer, kind)
     labelled = [c for c in ('label','tags','answers') if c in rows.column_names]
     feats = make_features(rows.remove_columns(labelled), kind, tokenizer, max_len)
-    return decode(logits_of(model, feats, tokenizer, told=told), feats, rows, kind)
+    logits,order = logits_of(model, feats, tokenizer, told=told), label_order(model, _names_in(rows))
+    return decode([l[...,order] for l in logits] if order else logits, feats, rows, kind, spaced)
 
 # %% ../../nbs/training/08_scores.ipynb #aa30c96e
 def main_metric(
@@ -150,6 +158,13 @@ def table(self:Transfer)->pd.DataFrame:
 # %% ../../nbs/training/08_scores.ipynb #514b9665
 def _langs(langs): return (langs,) if isinstance(langs, str) else tuple(langs or ())
 
+def _spaced(task):
+    "Does the source write spaces between the words that are tagged?"
+    if task.kind!='tag': return True
+    words = next((task.data[task.source][s][:200]['tokens'] for s in SPLITS if s in task.data[task.source]), [])
+    gaps = [g for ws in words for g in glued(ws)[1:]]
+    return 2*sum(gaps)<=len(gaps)
+
 def zero_shot(
     model:nn.Module, # an encoder with a head
     tokenizer, # its tokenizer
@@ -160,14 +175,15 @@ def zero_shot(
     max_len:int=128, # subwords
     progress:bool=False, # a bar on the error stream
 )->Transfer: # scores by language
-    "Score the model in every language"
+    "Score the model in every language; raises `XltError` for a head with more or fewer classes than the task"
     check_name(split, {s: 0 for d in task.data.values() for s in d}, f'split of {task.name}')
+    check_head(model, task, order=False)
     langs = _langs(langs) or [l for l in task.languages if split in task.data[l]]
     parts = {l: spread(task.rows(l, split), limit) for l in langs}
-    scores,items,beside = {},{},{}
+    scores,items,beside,spaced = {},{},{},_spaced(task)
     with bar(sum(map(len, parts.values())), f'Scoring {task.name}', progress) as told:
         for lang,rows in parts.items():
-            pred = predict(model, tokenizer, rows, task.kind, max_len, told=told.update)
+            pred = predict(model, tokenizer, rows, task.kind, max_len, told.update, spaced)
             scores[lang],items[lang] = task.score(pred, rows, lang), task.item_scores(pred, rows, lang)
     if task.kind in ('classify','pair'):
         beside = dict(chance=1/len(task.labels), majority={l: max(Counter(r['label']).values())/len(r) for l,r in parts.items()})
