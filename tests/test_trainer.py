@@ -253,6 +253,25 @@ def test_a_folder_belongs_to_one_run(tmp_path):
     with pytest.raises(XltError, match='unknown run'): run_of(tmp_path, looks=1)
     run_of(tmp_path/'no checkpoints'); run_of(tmp_path/'no checkpoints', seed=1)
 
+def test_an_own_method_that_was_edited_is_another_run(tmp_path):
+    "Another lambda, another body of the class, another helper, a setting with an underscore: none goes on from the model of the one before"
+    def made(body, helper='loss*1.', k=1., fn=lambda loss: loss):
+        space = dict(Method=Method, replace=replace, __name__='mine')
+        exec(f"""def helper(loss): return {helper}
+class Mine(Method):
+    def __init__(self, fn, k): self.fn,self._k,self._steps = fn, k, 0
+    def loss(self, step, rest):
+        self._steps += 1
+        out = rest(step)
+        return replace(out, loss={body})""", space)
+        return space['Mine'](fn, k)
+    run_of(tmp_path, looks=1, methods=[made('out.loss')])
+    same = made('out.loss'); same._steps = 7
+    run_of(tmp_path, looks=1, methods=[same]) # goes on: it is the same one
+    run_of(tmp_path/'b', looks=1, methods=[made('helper(out.loss)')])
+    for folder,other in ((tmp_path, made('-out.loss')), (tmp_path, made('out.loss', k=2.)), (tmp_path, made('out.loss', fn=lambda loss: -loss)), (tmp_path/'b', made('helper(out.loss)', 'loss*2.'))):
+        with pytest.raises(XltError, match='code of Mine is'): run_of(folder, looks=1, methods=[other])
+
 HARMS = dict(cut=lambda f: f.write_bytes(f.read_bytes()[:40]), list=lambda f: f.write_text('[]', encoding='utf-8'), null=lambda f: f.write_text('null', encoding='utf-8'), empty=lambda f: f.write_text('{}', encoding='utf-8'),
              bytes=lambda f: f.write_bytes(b'\xff\xfe'+f.read_bytes()), gone=lambda f: f.unlink())
 
