@@ -11,6 +11,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from xltnb.cli import main
 from xltnb.core import XltError
 from xltnb.leaderboard.score import check_encoder, encoder_tokenizer, score_jobs, score_table, unknown_subwords
+from xltnb.models.encoders import load_encoder
 from xltnb.papers.baselines.experiments import baseline_jobs
 from xltnb.records.store import Store, open_store
 from xltnb.runs.plan import Plan
@@ -60,6 +61,17 @@ def test_few_positions(capsys, encoder, tmp_path):
     assert {j.config['fine']['max_len'] for j in score_jobs('smoke', str(few), ['cldr_cat'], ['RSRP(rho=0.1)'])} == {20}
     assert {j.config['fine']['max_len'] for j in score_jobs('smoke', str(encoder), ['cldr_cat'])} == {128}
     assert ('cldr_cat', 'plain') in numbers(capsys, few, tmp_path/'store', '--task', 'cldr_cat')
+
+
+def test_sentences_of_another_encoder_get_no_prefix(encoder, tmp_path):
+    "'query: ' is how the packaged one was trained; its runs keep their keys"
+    from xltnb import retrieve
+    said = lambda name, **kw: {j.config.get('prefix', 'query: ') for j in score_jobs('smoke', name, ['lo_ret'], **kw)}
+    assert said(str(encoder)) == {''} and said(str(encoder), prefix='passage: ') == {'passage: '}
+    assert said('e5-small') == said('e5-small:2') == {'query: '} and 'prefix' not in score_jobs('smoke', tasks=['lo_ret'])[0].config
+    task, (net, tok) = load_bench('lo_ret', ('en', 'de')), load_encoder(str(encoder))
+    found = {p: retrieve(net, tok, task, 60, p).scores for p in (None, '', 'query: ')}
+    assert found[None] == found[''] != found['query: ']
 
 
 def test_two_stores_hold_the_same_numbers(capsys, encoder, tmp_path):

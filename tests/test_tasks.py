@@ -585,7 +585,7 @@ def test_columns_that_cannot_be_are_told(tmp_path, columns, says):
 
 
 def test_labels_keep_the_order_of_a_class_label(tmp_path):
-    from datasets import ClassLabel, Dataset, Features, List, Value
+    from datasets import List
     texts = Features(dict(text=Value('string'), label=ClassLabel(names=['pos', 'neg', 'none'])))
     rows = Dataset.from_list([dict(text=f'{i}', label=i % 2) for i in range(4)], features=texts)
     rows.to_parquet(tmp_path/'a.parquet')
@@ -598,6 +598,17 @@ def test_labels_keep_the_order_of_a_class_label(tmp_path):
     assert own_task('own', 'classify', dict(en=dict(train=list(rows.to_pandas().replace(dict(label={0: 'pos', 1: 'neg'})).to_dict('records'))))).labels == ('neg', 'pos')
     tagged = Features(dict(tokens=List(Value('string')), tags=List(ClassLabel(names=['B-PER', 'I-PER', 'O', 'B-LOC']))))
     assert own_task('own', 'tag', dict(en=dict(train=Dataset.from_list([dict(tokens=['a', 'b', 'c'], tags=[0, 2, 3])], features=tagged)))).labels == ('B-PER', 'I-PER', 'O', 'B-LOC', 'I-LOC')
+
+
+@pytest.mark.parametrize('tags, told', [('B-PER I-PER O', False), ('b-per i-per o', True), ('PER PER O', True), ('B_PER I_PER O', True), ('PER-B PER-I O', True), ('B I O', False), ('NOUN VERB X', False)])
+def test_tags_that_look_like_entities_and_are_none(tags, told):
+    with warnings.catch_warnings(action='ignore'): task = own_task('own', 'tag', dict(en=dict(train=[dict(tokens=['a', 'b', 'c'], tags=tags.split())])))
+    assert any('scored word by word: write O, B-PER' in n for n in task.notes) == told
+
+
+def test_a_sentence_with_a_twin_is_noted():
+    rows = lambda *xs: dict(test=[dict(text=x) for x in xs])
+    with pytest.warns(UserWarning, match='1 of 3 texts of en, test stand there before: a neighbour of the same text'): own_task('own', 'retrieve', dict(en=rows('a b', 'a b', 'c'), de=rows('x', 'y', 'z')))
 
 
 def test_labels_that_differ_one_class_ten_rows_and_an_empty_language(tmp_path):

@@ -589,6 +589,15 @@ def test_questions_are_foretold(tmp_path, capsys):
     assert run.fit().done and '1 updates of 8 rows' in capsys.readouterr().err
 
 
+def test_rows_that_are_cut_are_foretold(tmp_path, capsys):
+    fit(tmp_path/'a', FineCfg(steps=1, batch=8, max_len=8), progress=True)
+    fit(tmp_path/'b', FineCfg(steps=1, batch=8, max_len=64), progress=True)
+    cut, whole = (l for l in capsys.readouterr().err.splitlines() if 'updates of' in l)
+    assert '% of the rows reach max_len=8: what they have behind it is not read' in cut and 'reach' not in whole
+
+def test_a_source_alone_has_no_mean_of_others():
+    assert repr(zero_shot(add_head(net(), 'classify', toy_task().labels, seed=0), tokenizer(), toy_task(24), langs='en')).count('nan')==0
+
 def test_a_user_sees_how_it_goes(tmp_path, capsys, monkeypatch):
     "An estimate, a note on idle cores, a table with names; nothing is said where it was not asked for"
     monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: {0, 1, 2})

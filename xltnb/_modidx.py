@@ -4047,6 +4047,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                  'xltnb.tasks.own._separated': ('tasks/own.html#_separated', 'xltnb/tasks/own.py'),
                                  'xltnb.tasks.own._spelling': ('tasks/own.html#_spelling', 'xltnb/tasks/own.py'),
                                  'xltnb.tasks.own._table_rows': ('tasks/own.html#_table_rows', 'xltnb/tasks/own.py'),
+                                 'xltnb.tasks.own._twins': ('tasks/own.html#_twins', 'xltnb/tasks/own.py'),
                                  'xltnb.tasks.own._with_answers': ('tasks/own.html#_with_answers', 'xltnb/tasks/own.py'),
                                  'xltnb.tasks.own.find_own': ('tasks/own.html#find_own', 'xltnb/tasks/own.py'),
                                  'xltnb.tasks.own.own_task': ('tasks/own.html#own_task', 'xltnb/tasks/own.py'),

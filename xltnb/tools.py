@@ -122,6 +122,7 @@ def cmd_score(
     *,
     task:list=[], # only this task, again for each; default: all that ship
     method:list=[], # one more row, such as 'RSDA(copies=3)' or mine.py:MyMethod, again for each; a file is executed
+    prefix:str='', # put before each sentence that is retrieved, 'query: ' for a multilingual E5; default: nothing
     preset:str='smoke', # smoke | laptop | gpu
     seeds:int|None=None, # repeats per task; default: the preset's
     store:str='results', # folder of run records; a relative one lies in the checkout
@@ -135,7 +136,7 @@ def cmd_score(
     from xltnb.runs.plan import Plan
     from xltnb.runs.run import run_plan
     encoder = check_encoder(encoder) # what is wrong with it ends here, and with task or method in the next line
-    plan = Plan('score', preset, score_jobs(preset, encoder, task, method, seeds), open_store(store))
+    plan = Plan('score', preset, score_jobs(preset, encoder, task, method, seeds, prefix), open_store(store))
     report = None if show else run_plan(plan, minutes=minutes, engine='inline', show=not json)
     table = score_table(plan, encoder_tokenizer(encoder))
     if not table and not json: print(_none_yet(show))

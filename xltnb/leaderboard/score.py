@@ -102,10 +102,11 @@ def _plain(preset, tasks, seeds):
     for t in tasks: check_name(t, dict.fromkeys(j.labels['task'] for j in jobs), 'task')
     return [j for j in jobs if (j.labels['task'] in tasks if tasks else not j.waits)]
 
-def _with_encoder(job, encoder, made, size, most):
-    "The same run of another encoder, its rows cut where the positions of that one end"
+def _with_encoder(job, encoder, made, size, most, prefix):
+    "The same run of another encoder, its rows cut where the positions of that one end, its sentences behind its own prefix"
     cfg = replace(from_dict(EXPERIMENTS[job.experiment].cfg, job.config), encoder=encoder)
     if hasattr(cfg, 'fine') and cfg.fine.max_len>most: cfg = replace(cfg, fine=replace(cfg.fine, max_len=most))
+    if hasattr(cfg, 'prefix'): cfg = replace(cfg, prefix=prefix)
     return make_job(job.arm, job.experiment, cfg, job.seed, job.cost_s*size, made, **job.labels)
 
 # %% ../../nbs/leaderboard/03_score.ipynb #b9b12c81
@@ -163,13 +164,14 @@ def score_jobs(
     tasks:Sequence[str]=(), # only these; (): all that ship
     methods:Sequence[str]=(), # one row each: 'RSDA(copies=3)', 'ADV(rho=0.1) + RSDA(copies=1)', 'mine.py:MyMethod'
     seeds:int|None=None, # repeats; None: the preset's own
+    prefix:str='', # put before each sentence that is retrieved; '': 'query: ' for the packaged encoder, nothing for another
 )->list[Job]: # plain rows first
     "List every run of a score; raises `XltError` for an unknown task, method or preset"
     jobs,(home,_) = _plain(preset, tasks, seeds), layers_cut(encoder)
     made = dict(encoder=found) if encoder!='e5-small' and (found := folder_print(encoder)) else {}
     if encoder!='e5-small':
         most = max_positions(load_encoder(home, 'benchmark')[0])
-        jobs = [_with_encoder(j, encoder, made, _size(home), most) for j in jobs]
+        jobs = [_with_encoder(j, encoder, made, _size(home), most, prefix or 'query: '*is_packaged(home)) for j in jobs]
     told = jobs if tasks else [j for j in jobs if j.experiment=='baselines.finetune'] # nobody expects a method where nothing is trained
     mlm = 'e5-small-mlm' if encoder=='e5-small' else home
     return jobs + [j for text in methods for j in _method_jobs(text, told, encoder, made, mlm)]

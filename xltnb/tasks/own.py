@@ -319,11 +319,19 @@ def _spelling(label):
     seen = ''.join(c for c in unicodedata.normalize('NFKC', label) if unicodedata.category(c)!='Cf')
     return ' '.join(seen.casefold().split())
 
-def _odd_labels(labels): # yields findings
+_LIKE_ENTITIES = re.compile('o|[bieslu][-_].+|.+[-_][bieslu]', re.I)
+
+def _odd_labels(labels, kind): # yields findings
     seen = {}
     for x in labels:
         if (a := seen.setdefault(_spelling(x), x))!=x: yield f'the labels {a!r} and {x!r} count as two: write them alike if they are one'
     if {'-','entailment'} <= {*labels}: yield "the label '-' counts as a class: SNLI writes it where annotators disagree, leave it out"
+    if kind=='tag' and not any(l[:2]=='B-' for l in labels) and {*labels}-{*'BIO'} and any(map(_LIKE_ENTITIES.fullmatch, labels)):
+        yield 'the tags look like entities, and are scored word by word: write O, B-PER, I-PER for the F1 of whole entities'
+
+def _twins(rows, where): # yields findings
+    n = len(rows)-len({r['text'] for r in rows})
+    if n: yield f'{n} of {len(rows)} texts of {where} stand there before: a neighbour of the same text under another id counts as a miss'
 
 # %% ../../nbs/tasks/12_own.ipynb #0ee4ab2b
 def _names_in_order(labels):
@@ -371,7 +379,8 @@ def own_task(
     odd = check_data(name, kind, raw, source, files)
     read = labels or _labels_read(name, kind, raw, source, data[source].get('train'), columns)
     _check_known(raw, kind, read, '' if labels else f'{name}: labels are those of the training rows in {source}; ')
-    mended += _odd_labels(read)
+    mended += _odd_labels(read, kind)
+    for s,rows in raw[source].items() if kind=='retrieve' else (): mended += _twins(rows, f'{source}, {s}')
     if mended: warnings.warn('; '.join(mended), stacklevel=2)
     tables = {l: DatasetDict({s: typed_rows(r, kind, read, f'{name}, {l}, {s}') for s,r in splits.items()}) for l,splits in raw.items()}
     return Task(name, kind, tables, read, source=source, licence=licence, notes=(*mended, *odd))

@@ -119,6 +119,7 @@ def foretold(
     rows:int, # of an update
     seconds:float, # that all updates take
     last:Path|None=None, # checkpoint from which the run goes on
+    cut:float=0., # fraction of the rows that reach the length at which they are cut
 )->str: # one line
     "Say what is to come, and advise more epochs where a small task gets few updates and nobody asked for their number"
     slow = '' if pays_bf16(args.device.type) else " (slow on this processor: bf16='auto' is not)"
@@ -126,8 +127,9 @@ def foretold(
     about = f'about {seconds/60:.0f} minutes' if seconds>90 else f'about {max(1, seconds):.0f} s'
     gone = f', going on from {last.name}' if last else ''
     more = f'So few may not suffice: FineCfg(epochs={math.ceil(200*cfg.epochs/args.max_steps)}) makes 200. '
+    ends = f'{cut:.0%} of the rows reach max_len={cfg.max_len}: what they have behind it is not read. ' if cut>=.005 else ''
     advice = '' if cfg.steps or args.max_steps>=100 else more
-    return f'Fine-tuning on {name}: {args.max_steps} updates of {rows} rows in {way}, {about}{gone}. {advice}{idle_cores()}'.rstrip()
+    return f'Fine-tuning on {name}: {args.max_steps} updates of {rows} rows in {way}, {about}{gone}. {ends}{advice}{idle_cores()}'.rstrip()
 
 # %% ../../nbs/training/07_foretell.ipynb #5c083ad6
 def bar(

@@ -132,6 +132,7 @@ class Transfer:
     def __repr__(self):
         head = f'{self.task}, {self.metric}:'
         if self.source not in self.scores: return f'{head} mean {self.targets:.3f}'
+        if len(self.scores)==1: return f'{head} {self.source} {self.main(self.source):.3f}'
         return f'{head} {self.source} {self.main(self.source):.3f}, mean of {len(self.scores)-1} others {self.targets:.3f}'
 
     def __str__(self): return f'{self!r}\n{self.table.to_string(float_format="{:.3f}".format, na_rep="")}'

@@ -226,7 +226,9 @@ def _fit(self:Finetuner, folder):
     "`fit`, in a folder that is ours alone"
     a = self.args
     with a.main_process_first(local=False): last = claim(folder, self.identity, a.should_save)
-    if self.progress: print(foretold(self.task.name, self.cfg, a, self.rows, self.estimate(), last), file=sys.stderr)
+    if self.progress:
+        cut = 0. if self.task.kind=='span' else float(np.mean(np.array(self.train_dataset['length'])>=self.cfg.max_len))
+        print(foretold(self.task.name, self.cfg, a, self.rows, self.estimate(), last, cut), file=sys.stderr)
     try: self._train_from(last)
     except (OSError, RuntimeError, SafetensorError, XltError) as e: self._without_room(folder, e)
     unprepared(self.model) # scored alike, whether it was trained here or loaded

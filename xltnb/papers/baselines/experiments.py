@@ -8,7 +8,7 @@ __all__ = ['BaselineCfg', 'RetrieveCfg', 'baseline_cfg', 'baseline_jobs']
 # %% ../../../nbs/papers/baselines/00_experiments.ipynb #6fab4365
 from dataclasses import dataclass, replace
 
-from ...core import Config, check_name, within
+from ...core import Config, check_name, later, within
 from ...records.presets import find_preset
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
 from ...studies.recipes import PAIR_RECIPE
@@ -31,6 +31,7 @@ class RetrieveCfg(Config):
     langs:tuple[str,...] = () # (): all
     encoder:str = 'e5-small' # a name that `load_encoder` knows
     random:bool = False # the control: random weights
+    prefix:str = later('query: ') # put before each sentence, as in the training of the packaged encoder
 
 # %% ../../../nbs/papers/baselines/00_experiments.ipynb #0144de82
 experiment('baselines.finetune', version=3, cfg=BaselineCfg, waits=lambda cfg: lacks(cfg.task), inputs=task_inputs, ranks=True,

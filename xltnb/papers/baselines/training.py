@@ -71,10 +71,12 @@ def retrieve(
     model, # encoder
     tokenizer, # its tokenizer
     task:Task, # retrieval
-    limit:int, # candidates
+    limit:int=0, # candidates; 0: all
+    prefix:str|None=None, # put before each sentence; None: 'query: ' for the packaged encoder, which was trained so, '' for another
 )->Transfer: # accuracy@1 by language
     "Find the nearest neighbour by cosine, from each language into the source"
-    vec = cache(lambda texts: sentence_vectors(model, tokenizer, texts))
+    if prefix is None: prefix = 'query: ' if hasattr(model.config, 'drawn_vocab') else ''
+    vec = cache(lambda texts: sentence_vectors(model, tokenizer, texts, prefix))
     score,items = {},{}
     for lang in task.targets:
         rows,pool = (spread(r, limit) for r in task.aligned(lang))
@@ -92,5 +94,5 @@ def run_retrieve(
     "Score retrieval without training"
     task = load_bench(cfg.task, cfg.langs or None)
     encoder,tok = encoder_of(cfg.encoder, cfg.random, seed)
-    z = retrieve(encoder.to(ctx.device), tok, task, cfg.limit)
+    z = retrieve(encoder.to(ctx.device), tok, task, cfg.limit, cfg.prefix)
     return Result(**transfer_fields(z), provenance=dict(data=task.fingerprint()))
