@@ -3,6 +3,7 @@ import copy
 import json
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -482,6 +483,33 @@ def test_no_merge_replaces_its_base_or_its_recipe(folder, three):
     kept = save_adapter(three[0], folder/'one'/'adapter.safetensors')
     with pytest.raises(XltError, match='would replace'): merge_(str(kept), en, hub=True, out=str(folder/'one'))
     assert all(p.read_bytes() == b for p, b in was.items())
+
+
+@pytest.mark.parametrize('dry', [False, True])
+def test_a_merge_replaces_nothing_that_it_could_not_have_written(folder, three, dry):
+    "A text, a model's weights, a folder of peft; what an earlier merge wrote gives way"
+    es, en = (str(folder/f'{n}.safetensors') for n in ('es', 'en'))
+    (folder/'notes.txt').write_text('mine', encoding='utf-8'), peft_folder(folder, 'lora', 3, 6, 1), peft_folder(folder, 'other', 3, 6, 2)
+    before = {p: p.read_bytes() for p in folder.rglob('*') if p.is_file()}
+    for out, words in ((folder/'notes.txt', 'is no adapter, and a merge replaces nothing else'), (folder/'lora'/'adapter_model.safetensors', 'is no adapter, and a merge')):
+        with pytest.raises(XltError, match=words): merge_(es, en, out=str(out), dry_run=dry)
+    with pytest.raises(XltError, match='lora is not empty: give the name of a new folder .in AdapterHub'): merge_(es, en, hub=True, out=str(folder/'lora'), dry_run=dry)
+    with pytest.raises(XltError, match='a peft adapter is a folder, with its r and alpha: give a name without .safetensors'):
+        merge_(str(folder/'lora'), str(folder/'other'), base='zero', out=str(folder/'m.safetensors'), dry_run=dry)
+    with pytest.raises(XltError, match="unknown dtype 'float64'"): merge_(es, en, out=str(folder/'m.safetensors'), dtype='float64', dry_run=dry)
+    assert {p: p.read_bytes() for p in folder.rglob('*') if p.is_file()} == before
+    (folder/'empty').mkdir()
+    for _ in range(2):
+        for kw in (dict(out=str(folder/'m.safetensors')), dict(out=str(folder/'empty'), hub=True)): merge_(es, en, **kw)
+
+
+def test_loras_of_two_models_are_told(folder):
+    for n, base in (('x', 'bert-a'), ('y', 'bert-b'), ('z', 'bert-a')):
+        peft_folder(folder, n, 3, 6, 1)
+        at = folder/n/'adapter_config.json'
+        at.write_text(json.dumps(json.loads(at.read_text(encoding='utf-8')) | dict(base_model_name_or_path=base)), encoding='utf-8')
+    with pytest.warns(UserWarning, match='x stands on bert-a and y on bert-b: merge them only if'): merge_(str(folder/'x'), str(folder/'y'), base='zero', dry_run=True)
+    with warnings.catch_warnings(action='error', category=UserWarning): merge_(str(folder/'x'), str(folder/'z'), base='zero', dry_run=True)
 
 
 def test_a_merged_adapter_knows_its_start(folder, three):

@@ -7,6 +7,7 @@ __all__ = ['PART', 'TensorSource', 'cuts', 'check_same']
 
 # %% ../../nbs/models/14_sources.ipynb #9b82e4be
 import math
+import warnings
 from pathlib import Path
 
 import torch
@@ -19,7 +20,6 @@ from .adapterhub import from_hub
 from .adapter_files import read_header
 from .adapters import Adapter, check_alike
 from .tensors import FLOATS, TensorFile, all_finite, hash_tensors
-
 
 # %% ../../nbs/models/14_sources.ipynb #38d42a3b
 def _shards(folder):
@@ -187,3 +187,6 @@ def check_same(
             raise XltError(f'{first.name} is {first.what} and {s.name} is {s.what}: only inputs of one kind can be merged')
         if s.adapter: check_alike(first.adapter, s.adapter, ranks)
         _check_models(first, s, ranks)
+        on = [x.peft.get('base_model_name_or_path') for x in (first, s) if x.peft]
+        if len({*on})>1:
+            warnings.warn(f'{first.name} stands on {on[0]} and {s.name} on {on[1]}: merge them only if these are one model', stacklevel=3)

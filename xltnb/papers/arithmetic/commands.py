@@ -9,10 +9,10 @@ __all__ = ['merge_']
 import math
 from pathlib import Path
 
-from ...core import XltError, from_dict
+from ...core import XltError, check_name, from_dict
 from .merges import plan_merge, two_weights
 from .methods import MergeCfg
-from .recipes import check_out, explain, open_recipe, own_out, plan_recipe, write_merge
+from .recipes import DTYPES, check_out, explain, open_recipe, own_out, plan_recipe, write_merge
 from ...models.sources import TensorSource
 
 # %% ../../../nbs/papers/arithmetic/06_commands.ipynb #56d9357b
@@ -54,6 +54,7 @@ def _dry(plan, dtype, old):
 # %% ../../../nbs/papers/arithmetic/06_commands.ipynb #700d6e05
 def _do(plan, out, layout, dtype, keep, dry):
     "Rehearse or write a merge"
+    check_name(dtype, DTYPES, 'dtype')
     if out: check_out(plan, out, layout, keep)
     old = out if out and Path(out).exists() else ''
     if dry: return print(*_dry(plan, dtype, old), sep='\n')
