@@ -2,6 +2,7 @@
 import ast
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -37,7 +38,7 @@ from xltnb.training.settings import SCHEDULE, FineCfg
 from xltnb.training.arguments import arguments
 from xltnb.tasks.bench import load_bench
 from xltnb.tasks.task import Task, make_rows
-from xltnb.training.finetune import subwords_read
+from xltnb.training.finetune import finetune, subwords_read
 from xltnb.training.trainer import Finetuner
 from xltnb.training.scores import generalized, logits_of, predict, spread, zero_shot
 from xltnb.training.views import view
@@ -431,6 +432,27 @@ def test_what_a_setting_decides_is_not_passed_by(tmp_path, key, name):
     task = toy_task(24); head = add_head(net(), task.kind, task.labels, seed=0)
     with pytest.raises(XltError, match=f'{key}=1 .*{name}'): Finetuner(head, task, FineCfg(steps=1), (), tokenizer(), use_cpu=True, out=tmp_path, **{key: 1})
     assert Finetuner(head, task, FineCfg(steps=1), (), tokenizer(), use_cpu=True, out=tmp_path, logging_steps=7).args.logging_steps==7
+
+@pytest.mark.parametrize('given, says', [(dict(encoders=1), 'did you mean encoder?'), (dict(epoch=1), r'did you mean cfg=FineCfg(epochs=...)?'), (dict(loging_steps=1), 'did you mean logging_steps?'), (dict(zzz=1), 'settings stand in FineCfg'),
+    (dict(callbacks=TrainerCallback()), 'give a list of callbacks')])
+def test_a_name_that_no_argument_has_is_told(tmp_path, given, says):
+    for call in (lambda **kw: finetune(toy_task(24), FineCfg(steps=1), encoder=(net(), tokenizer()), **kw), lambda **kw: fit(tmp_path, FineCfg(steps=1), **kw)):
+        with pytest.raises(XltError, match=re.escape(says)): call(**given)
+
+def test_callbacks_of_the_library_are_called(tmp_path):
+    class Count(TrainerCallback):
+        steps = 0
+        def on_step_end(self, args, state, control, **kw): self.steps += 1
+    one = Count()
+    finetune(toy_task(24), FineCfg(steps=3, batch=8), encoder=(net(), tokenizer()), callbacks=[one], progress=False)
+    assert one.steps==3
+
+@pytest.mark.parametrize('given, says', [(lambda: net(), 'encoder is BertModel: give'), (lambda: (tokenizer(), net()), 'and BertModel: give a name'), (lambda: (), 'encoder is empty'), (lambda: (net(),), 'encoder is BertModel')])
+def test_an_encoder_is_a_name_or_a_pair(given, says):
+    with pytest.raises(XltError, match=says): finetune(toy_task(24), FineCfg(steps=1), encoder=given())
+
+def test_nothing_is_trained_for_retrieval():
+    with pytest.raises(XltError, match='lo_ret trains nothing: xltnb.retrieve.model, tokenizer, task. scores it'): finetune(load_bench('lo_ret', ['en', 'de']), FineCfg(steps=1))
 
 def test_a_tokenizer_without_padding(tmp_path):
     tok,task = tokenizer(), toy_task(24); tok.pad_token = None

@@ -7,13 +7,13 @@ __all__ = ['check_more', 'arguments', 'shared_out']
 
 # %% ../../nbs/training/05_arguments.ipynb #2a987717
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
 from transformers import TrainingArguments
 
-from ..core import XltError
+from ..core import XltError, nearest
 from ..machine import world
 from .settings import FineCfg
 
@@ -27,16 +27,28 @@ _DECIDED = dict( # by which setting, or argument of `Finetuner`
     keep=('save_total_limit',), out=('output_dir',), seed=('seed','data_seed'))
 _ADAMW = 'optim', 'optim_args', 'optim_target_modules', 'adam_beta1', 'adam_beta2', 'adam_epsilon'
 
+_OWN = 'out', 'keep', 'report', 'deadline', 'callbacks' # of `Finetuner`
+_KNOWN = {*_OWN, *(f.name for f in fields(TrainingArguments) if f.init)}
+_NEAR = {n: n for n in ('encoder','methods','seed','pruned','fast','progress','tokenizer', *_KNOWN)}
+_NEAR |= {n: f'cfg=FineCfg({n}=...)' for n in FineCfg.__dataclass_fields__}
+
+def _unknown(k):
+    "What to say of a name that no argument has"
+    close = nearest(k, _NEAR)
+    remedy = f'did you mean {_NEAR[close]}?' if close else 'settings stand in FineCfg, all others in `Finetuner` and TrainingArguments'
+    return XltError(f'{k} is no argument of `finetune`, `Finetuner` or TrainingArguments: {remedy}')
+
 def check_more(
     more:dict, # further `TrainingArguments`
 ):
-    "Raise `XltError` for arguments that a setting decides, and for those that nothing would heed"
+    "Raise `XltError` for arguments that a setting decides, for those that nothing would heed, and for unknown ones"
     of = lambda name: f'{"FineCfg" if name in FineCfg.__dataclass_fields__ else "Finetuner"}({name}=...)'
     own = {k: of(name) for name,ks in _DECIDED.items() for k in ks}
     for k,v in more.items():
         if k in own: raise XltError(f'{k}={v!r} is decided by {own[k]}: set it there')
         if k in FineCfg.__dataclass_fields__: raise XltError(f'{k}={v!r} is a setting: write {of(k)}')
         if k in _ADAMW: raise XltError(f'{k}={v!r} would go unheeded: the optimizer is AdamW, with lr, head_lr and decay of FineCfg')
+        if k not in _KNOWN: raise _unknown(k)
 
 # %% ../../nbs/training/05_arguments.ipynb #43a4ce6e
 def _looks(cfg, updates):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..core import XltError
 from ..models.encoders import is_packaged, load_encoder
@@ -42,6 +43,14 @@ def subwords_read(
     return keep
 
 # %% ../../nbs/training/10_finetune.ipynb #4df24e84
+def _loaded(encoder, pruned):
+    "An encoder and its tokenizer; raises `XltError` for anything but a name, a folder, or the two in this order"
+    if isinstance(encoder, (str,Path)): return load_encoder(encoder, pruned or None)
+    pair = encoder if isinstance(encoder, (tuple,list)) else [encoder]
+    if len(pair)==2 and isinstance(pair[0], nn.Module) and hasattr(pair[1], 'pad_token_id'): return pair
+    raise XltError(f'encoder is {" and ".join(type(x).__name__ for x in pair) or "empty"}: give a name or a folder, or a model and its '
+                   'tokenizer as `load_encoder` returned them, encoder=(model, tokenizer)')
+
 def finetune(
     task:Task, # rows, kind, languages
     cfg:FineCfg=FineCfg(), # settings
@@ -56,11 +65,12 @@ def finetune(
     "Load an encoder, add the task's head, train; raises `XltError` for a name in the place of a task, and other settings than a `FineCfg`"
     if not isinstance(task, Task): raise XltError(f"task is {task!r:.40}: give load_task('cldr_cat'), or own_task(...) of your own rows")
     if not isinstance(cfg, FineCfg): raise XltError(f'cfg is {cfg!r:.40}: write the settings as FineCfg(steps=100)')
+    if task.kind=='retrieve': raise XltError(f'{task.name} trains nothing: xltnb.retrieve(model, tokenizer, task) scores it')
     check_more(kwargs)
     if fast: cfg = resolved(cfg, torch.cuda.is_available() and not kwargs.get('use_cpu'))
     if pruned is None: pruned = isinstance(encoder, (str,Path)) and is_packaged(str(encoder))
     if pruned is True: pruned = lambda tok: subwords_read(task, tok, check_methods(methods), seed, cfg.max_len)
-    net,tok = load_encoder(encoder, pruned or None) if isinstance(encoder, (str,Path)) else encoder
+    net,tok = _loaded(encoder, pruned)
     model = add_head(net, task.kind, task.labels, seed=seed)
     if progress is None: progress = 'report' not in kwargs
     return Finetuner(model, task, cfg, methods, tok, seed, progress=progress, **kwargs).fit()

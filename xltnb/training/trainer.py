@@ -81,18 +81,21 @@ class Finetuner(MethodTrainer):
         report:Callable=lambda share: None, # report(fraction of the updates that are made), with `out`
         deadline:float=math.inf, # `time.time()` at which to save in `out` and stop, not `done`
         progress:bool=False, # an estimate before it starts, a bar while it trains and scores
+        callbacks:Sequence=(), # of the library, such as EarlyStoppingCallback(3)
         **kwargs, # more of `TrainingArguments`, such as use_cpu=True, but none that `FineCfg` decides
     ):
+        if not isinstance(callbacks, (list,tuple)): raise XltError(f'callbacks is {callbacks!r:.60}: give a list of callbacks')
         self.task,self.cfg,self.keep,self.out = task, cfg, keep, out
         self.between,self.progress = Between(report, deadline), progress
         feats = self._checked(model, tokenizer, methods := check_methods(methods), seed, kwargs)
         for k in ('pad_token_id','bos_token_id','eos_token_id'): setattr(model.config, k, getattr(tokenizer, k))
-        self.identity = identity(cfg, task, seed, methods, model, feats, kwargs)
+        beside = dict(callbacks=[getattr(c, '__name__', type(c).__name__) for c in callbacks]) if callbacks else {}
+        self.identity = identity(cfg, task, seed, methods, model, feats, kwargs | beside)
         where = (out, 'out') if out else (cache_dir()/'finetune'/stable_hash(self.identity), 'cache folder')
         folder = out_folder(*where, checkpoint_size(model) if out or cfg.looks else 0)
         args = arguments(cfg, len(feats), seed, folder, **kwargs)
         super().__init__(frozen(unprepared(model), cfg.freeze), args, train_dataset=feats, methods=methods, prepared=True,
-                         processing_class=tokenizer, eval_dataset=feats if cfg.looks else None, data_collator=None)
+                         processing_class=tokenizer, eval_dataset=feats if cfg.looks else None, data_collator=None, callbacks=[*callbacks])
         self.remove_callback(PrinterCallback)
         self.add_callback(Bar(self.rows, f'Fine-tuning on {task.name}', progress))
         self.add_callback(Keeping(self.identity, self.between, None if keep else dict(last=1, best=2, average=None)[cfg.select]))
