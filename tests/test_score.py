@@ -53,11 +53,17 @@ def numbers(capsys, encoder, store, *more):
     return {(r['task'], r['method']): r for r in json.loads(out)}
 
 
-def test_few_positions(capsys, encoder, tmp_path):
+@pytest.fixture(scope='module')
+def few(tmp_path_factory):
+    "A folder with an encoder that has 20 positions"
+    folder, tok = tmp_path_factory.mktemp('score')/'few', letters()
+    BertModel(BertConfig(vocab_size=len(tok), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, max_position_embeddings=20)).save_pretrained(folder)
+    tok.save_pretrained(folder)
+    return folder
+
+
+def test_few_positions(capsys, encoder, few, tmp_path):
     "Rows are cut where the positions of an encoder end, in training as in scoring"
-    few, tok = tmp_path/'few', letters()
-    BertModel(BertConfig(vocab_size=len(tok), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, max_position_embeddings=20)).save_pretrained(few)
-    tok.save_pretrained(few)
     assert {j.config['fine']['max_len'] for j in score_jobs('smoke', str(few), ['cldr_cat'], ['RSRP(rho=0.1)'])} == {20}
     assert {j.config['fine']['max_len'] for j in score_jobs('smoke', str(encoder), ['cldr_cat'])} == {128}
     assert ('cldr_cat', 'plain') in numbers(capsys, few, tmp_path/'store', '--task', 'cldr_cat')
@@ -133,6 +139,9 @@ def spoilt(folder, how):
         (folder/'tokenizer_config.json').write_text(json.dumps({k: v for k, v in config.items() if k != 'pad_token'}), encoding='utf-8')
     elif how == 'empty':
         for p in folder.iterdir(): p.unlink()
+    elif how == 'width':
+        config = json.loads((folder/'config.json').read_text(encoding='utf-8')) | dict(hidden_size=64)
+        (folder/'config.json').write_text(json.dumps(config), encoding='utf-8')
     else:
         config = json.loads((folder/'config.json').read_text(encoding='utf-8')) | dict(model_type=how)
         (folder/'config.json').write_text(json.dumps(config), encoding='utf-8')
@@ -140,12 +149,26 @@ def spoilt(folder, how):
 
 @pytest.mark.parametrize('how, says', [
     ('tokenizer', 'holds no tokenizer'), ('no padding', 'has no padding token: set tokenizer.pad_token'), ('pickle', r'as a pickle \(pytorch_model.bin\)'), ('empty', 'holds no config.json'),
-    ('gpt2', 'holds a gpt2 model, which is not read'), ('t5', 'holds a t5 model, which is not read'), ('vit', 'holds a vit model')])
+    ('gpt2', 'holds a gpt2 model, which is not read'), ('t5', 'holds a t5 model, which is not read'), ('vit', 'holds a vit model'),
+    ('width', r'embeddings.LayerNorm.bias has the shape \[32\], its config.json asks for \[64\]')])
 def test_what_is_no_encoder_is_told(encoder, tmp_path, how, says):
+    "By the command as by `load_encoder`"
     shutil.copytree(encoder, tmp_path/'tiny')
     spoilt(tmp_path/'tiny', how)
-    with pytest.raises(XltError, match=says) as e: check_encoder(str(tmp_path/'tiny'))
-    assert '\n' not in str(e.value)
+    for load in (check_encoder, *[load_encoder]*(how != 'no padding')):
+        with pytest.raises(XltError, match=says) as e: load(str(tmp_path/'tiny'))
+        assert '\n' not in str(e.value)
+
+
+def test_a_table_for_an_encoder_with_few_positions_and_no_head(capsys, few, monkeypatch, tmp_path):
+    "Rows are cut where its positions end; what is left out has a remedy"
+    plans = []
+    monkeypatch.setattr('xltnb.runs.run.run_plan', lambda plan, **kw: plans.append(plan))
+    code, out, err = xltnb(capsys, 'leaderboard', '--encoder', few, '--store', tmp_path/'s')
+    assert not code and {j.config[k]['max_len'] for j in plans[0].jobs for k in ('fine', 'frozen')} == {20}, err
+    assert 'the rows of SALT are left out' in err and 'give a checkpoint with its own head for masked words' in err
+    lost = err[err.index('it lacks ')+9:err.index(')')].split(', ')
+    assert lost == sorted(lost)
 
 
 @pytest.mark.parametrize('args, says', [

@@ -73,15 +73,19 @@ def _proposes(encoder):
     from xltnb.models.encoders import load_mlm
     check_encoder(encoder) # what is none ends here
     try: return bool(load_mlm(encoder))
-    except XltError as e: print(f'the rows of SALT are left out: {e}', file=sys.stderr)
+    except XltError as e:
+        remedy = 'to have them, give a checkpoint with its own head for masked words, as AutoModelForMaskedLM saves it'
+        print(f'the rows of SALT are left out: {str(e).partition(": ")[0]}; {remedy}', file=sys.stderr)
     return False
 
 def _board_plan(preset, seeds, methods, encoder, rows, scale, store):
     "The jobs of the table"
     from xltnb.leaderboard.rows import board_jobs
+    from xltnb.leaderboard.score import encoder_positions
     from xltnb.records.store import open_store
     from xltnb.runs.plan import Plan
-    jobs = board_jobs(preset, seeds, methods, encoder, not encoder or _proposes(encoder), [r for r in rows.split(',') if r])
+    own = dict(mlm=_proposes(encoder), most=encoder_positions(encoder)) if encoder else {}
+    jobs = board_jobs(preset, seeds, methods, encoder, rows=[r for r in rows.split(',') if r], **own)
     return Plan('leaderboard', preset, [j for j in jobs if scale in ('', j.labels['scale'])], open_store(store))
 
 def _none_yet(show): return f'no runs yet{": the same command without --show makes them" if show else ""}'

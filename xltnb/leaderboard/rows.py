@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 
 from ..core import Config, XltError, check_name, one_of, stable_hash, within
@@ -209,6 +210,11 @@ def _own_rows(methods):
     return own
 
 # %% ../../nbs/leaderboard/00_rows.ipynb #84678a2e
+def _cut(cfg, most):
+    "The same row, for an encoder with few positions"
+    part = lambda c: replace(c, max_len=int(most)) if c.max_len>most else c
+    return replace(cfg, frozen=part(cfg.frozen), fine=part(cfg.fine))
+
 def board_jobs(
     preset:str, # smoke, laptop or gpu
     seeds:int|None=None, # repeats; None: the preset's own
@@ -216,6 +222,7 @@ def board_jobs(
     encoder:str='', # a user's encoder in place of the packaged one
     mlm:bool=True, # has that encoder a head for masked words? without one the arms of SALT are left out
     rows:Sequence[str]=(), # only these arms, and `plain`; (): the preset's
+    most:float=inf, # subwords that the encoder has positions for: longer rows are cut there
 )->list[Job]: # draw by draw, the frozen scale first
     "List every arm of every study, and the user's methods as further arms of each"
     studies = board_studies(preset)
@@ -225,7 +232,7 @@ def board_jobs(
         raise XltError(f'{encoder} is no folder and no file of an encoder: give the folder that save_pretrained wrote')
     own,made,found = _own_rows(methods), _encoder_print(encoder), []
     for k,(cfg,names,n,cost) in enumerate(studies):
-        if encoder: cfg = replace(cfg, encoder=encoder, mlm=encoder if mlm else cfg.mlm)
+        if encoder: cfg = _cut(replace(cfg, encoder=encoder, mlm=encoder if mlm else cfg.mlm), most)
         asked = [r for r in dict.fromkeys(('plain', *rows)) if r in names or r in BOARD_ROWS] if rows else names
         words = {r: board_words(r, cfg.scale) for r in asked}
         if encoder and not mlm: words = {r: w for r,w in words.items() if not any('Self' in m for m in w)}

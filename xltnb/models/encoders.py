@@ -58,10 +58,10 @@ def _shipped(name):
 
 def _is_mlm(name): return _shipped(name) is not None or is_q4(name) and not has_pieces(name)
 
-def _home(name, pruned):
+def _home(name, pruned, model=True):
     "A folder that the library can open, or a hub name"
     if _is_mlm(name): return _mlm_folder(_shipped(name) or Path(name))
-    return _packaged(encoder_file(name), pruned) if is_packaged(name) else hf_folder(name)
+    return _packaged(encoder_file(name), pruned) if is_packaged(name) else hf_folder(name, model)
 
 # %% ../../nbs/models/05_encoders.ipynb #1da77493
 @lru_cache(1)
@@ -116,7 +116,7 @@ def load_tokenizer(
 )->PreTrainedTokenizerFast:
     "Load the tokenizer alone"
     if is_packaged(str(name)) and not _plainly(pruned): return _pruned_tokenizer(str(name), pruned)[2]
-    home = _home(str(name), bool(pruned))
+    home = _home(str(name), bool(pruned), model=False)
     tok = _tokenizer_at(home)
     if _plainly(pruned): return tok
     _check_whole(name, home)

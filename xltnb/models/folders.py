@@ -16,6 +16,9 @@ import torch
 from safetensors.torch import save_model
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSES
+from transformers.models.auto.modeling_auto import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES as TAGS
 from transformers.utils import logging as hf_logging
 
 from ..core import XltError
@@ -90,15 +93,34 @@ def _check_settings(folder):
     with loading(f'could not load {folder}', ': look at its config.json'): AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 # %% ../../nbs/models/04_folders.ipynb #29e4e951
+def _check_kind(home):
+    "Raise `XltError` for a model that is no encoder of text; damaged settings are left to `_check_settings`"
+    found = json_of(read_text(home/'config.json'), home/'config.json')
+    if not isinstance(found, dict) or 'model_type' not in found: return
+    kind = str(found['model_type'])
+    if found.get('is_decoder') or found.get('is_encoder_decoder') or any(kind not in known for known in (MASKED, CLASSES, TAGS)):
+        raise XltError(f'{home} holds a {kind} model, which is not read: give an encoder of text, such as a BERT, RoBERTa or XLM-R')
+
+def _check_weights(home):
+    "Raise `XltError` for weights that are pickles"
+    pickles = sorted(p.name for p in home.iterdir() if p.suffix in ('.bin','.pt','.pth','.ckpt','.pkl'))
+    if pickles and not any(home.glob('*.safetensors')):
+        raise XltError(f'{home} holds its weights as a pickle ({pickles[0]}), which is not read: save it again, as model.safetensors')
+
 def hf_folder(
     name:str, # a folder or a hub name
+    model:bool=True, # is its model read? False: its tokenizer alone
 )->str: # as the library takes it
-    "Check a folder or hub name before the library sees it; raises `XltError` for a folder without settings, or while the hub is off"
+    """Check a folder or hub name before the library sees it. Raises `XltError` for a folder without settings, for a model that is no
+    encoder of text, for weights that are a pickle, and while the hub is off"""
     path = typed_path(name, 'encoder')
     if path.is_dir():
         if not (path/'config.json').is_file():
             there = ', '.join(sorted(p.name for p in path.iterdir())[:4]) or 'nothing'
             raise XltError(f'{path} holds no config.json: give the folder that save_pretrained wrote (it has {there} in it)')
+        if model:
+            _check_kind(path)
+            _check_weights(path)
         _check_settings(path)
         return str(path)
     if path.is_file(): raise XltError(f'{path} is a file, but not of four-bit weights: give the folder around it')
@@ -115,12 +137,14 @@ def hf_model(
 )->tuple[PreTrainedModel,list[str]]: # a model, and the weights that it lacks
     """Load a model of the library from safetensors alone, in float32; without a pooler where the file has none.
     Raises `XltError` if it cannot"""
-    safe = dict(use_safetensors=True, trust_remote_code=False, dtype=torch.float32)
+    safe = dict(use_safetensors=True, ignore_mismatched_sizes=True, trust_remote_code=False, dtype=torch.float32)
     with loading(f'could not load {name}', '; it needs config.json, model.safetensors and tokenizer files'):
         model,info = auto.from_pretrained(name, output_loading_info=True, **safe, **kw)
+    for k,there,here in sorted(map(tuple, info['mismatched_keys'])): # the library would draw them
+        raise XltError(f'{name}: {k} has the shape {[*there]}, its config.json asks for {[*here]}: copy settings and weights of one model')
     drawn = [k for k in info['missing_keys'] if 'pooler' in k]
     if drawn: model.pooler = None # the library has drawn one from the global generator, and nobody trained it
-    return model, [k for k in info['missing_keys'] if k not in drawn]
+    return model, sorted(k for k in info['missing_keys'] if k not in drawn)
 
 # %% ../../nbs/models/04_folders.ipynb #2967eca6
 _TOKENIZERS = {'tokenizer.json','vocab.txt','vocab.json','sentencepiece.bpe.model','spiece.model','spm.model'}
