@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from xltnb.core import XltError
-from xltnb.models.alignment import cka, lexical_hits, margin, measures, retrieval_hits
+from xltnb.models.alignment import alignment, cka, lexical_hits, margin, measures, retrieval_hits
 from xltnb.models.word_alignment import aer, sinkhorn_links
 
 
@@ -77,3 +77,11 @@ def test_lexical_retrieval_needs_common_subwords():
     from xltnb.papers.metapretrain.corpus import load_vocab
     tok = load_vocab('shared4k')
     assert lexical_hits(tok, ['LaTeX 17', 'Basic 42'], ['LaTeX 17 (de)', 'Basic 42 (de)']).tolist() == [1, 1]
+
+
+def test_two_pairs_and_no_prefix_are_refused():
+    from test_trainer import net, tokenizer
+    model, tok, texts = net(), tokenizer(), ['w1 w2', 'w3', 'w4 w5 w6']
+    with pytest.raises(XltError, match='2 given, and CKA is 1 for any two: give three'): alignment(model, tok, texts[:2], dict(de=texts[:2]))
+    with pytest.raises(XltError, match="prefix is None: give a string, '' for none"): alignment(model, tok, texts, dict(de=texts), prefix=None)
+    assert alignment(model, tok, texts, dict(de=texts)).pairs == 3

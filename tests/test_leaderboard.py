@@ -61,7 +61,7 @@ def test_what_no_study_has_is_refused(more, says):
 
 
 def test_one_name_for_two_methods_is_refused(mine):
-    with pytest.raises(XltError, match='two methods are called'): board_jobs('smoke', methods=[f'{mine}:Mine(size=1.)', f'{mine}:Mine(size=2.)'])
+    with pytest.raises(XltError, match='two methods are called'): board_jobs('smoke', methods=[f'{mine}:Mine(size=1.)', f'{mine}:Mine(size=1.0)'])
 
 
 def test_a_file_that_changed_after_planning_is_refused(mine, tmp_path):
@@ -198,8 +198,25 @@ def test_a_store_without_runs_says_so(command, tmp_path, capsys):
     assert (end.value.code, capsys.readouterr().out.strip()) == (0, 'no runs yet: the same command without --show makes them')
 
 
+def test_rows_of_a_user_are_named_by_their_calls(tmp_path):
+    "Methods of the package too; one class with two settings gives two rows"
+    (tmp_path/'m.py').write_text('from xltnb.training.methods import Method\nclass Half(Method):\n    def __init__(self, k=1.): self.k = k\n', encoding='utf-8')
+    own = f'{tmp_path}/m.py:Half'
+    rows = lambda *methods: {j.labels['row']: j.config['methods'] for j in board_jobs('smoke', methods=methods, rows=['plain']) if j.labels['scale'] == 'finetune' and j.labels['row'] != 'plain'}
+    assert rows(own) == {'Half': [f'{own}()']} and rows(f'{own}(k=2.)') == {'Half': [f'{own}(k=2.0)']}
+    assert rows(own, f'{own}(k=2.)') == {'Half()': [f'{own}()'], 'Half(k=2.0)': [f'{own}(k=2.0)']}
+    assert rows('ADV(rho=.1)') == {'ADV(rho=0.1)': ['ADV(rho=0.1)']}
+    assert rows(f'ADV(rho=.1) + {own}') == {'ADV(rho=0.1) + Half': ['ADV(rho=0.1)', f'{own}()']}
+    with pytest.raises(XltError, match='two methods are called'): board_jobs('smoke', methods=[own, own])
+
+
+def test_a_wrong_name_of_a_method_ends_the_table_at_once(tmp_path, capsys):
+    with pytest.raises(SystemExit) as end: main(['leaderboard', '--method', 'ADVV(rho=.1)', '--store', str(tmp_path)])
+    assert end.value.code == 2 and "did you mean 'ADV'" in capsys.readouterr().err
+
+
 def test_a_chain_is_split_between_its_methods(tmp_path):
-    from xltnb.leaderboard.score import _read_methods
+    from xltnb.leaderboard.score import read_methods
     (tmp_path/'m.py').write_text('from xltnb.training.methods import Method\nclass M(Method):\n    def __init__(self, rho=(1+2)): self.rho = rho\n', encoding='utf-8')
     for text in (f'{tmp_path}/m.py:M + RSDA(copies=1)', f'{tmp_path}/m.py:M(rho=0.5)+RSDA(copies=1)'):
-        assert [w.rpartition(':')[2].partition('(')[0] for w in _read_methods(text)[0]] == ['M', 'RSDA']
+        assert [w.rpartition(':')[2].partition('(')[0] for w in read_methods(text)[0]] == ['M', 'RSDA']

@@ -444,9 +444,36 @@ def test_the_number_of_a_repeated_id_is_no_other_id():
 
 
 def test_a_split_of_another_name_is_told(tmp_path):
-    for n in ('train-en', 'dev-en', 'readme-en', 'test-de'): (tmp_path/f'{n}.csv').write_text('text,label\na,b\n', encoding='utf-8')
-    with pytest.warns(UserWarning, match='dev-en.csv is left out: splits are called train, validation, test'): found = find_own(tmp_path)
+    for n in ('train-en', 'devel-en', 'readme-en', 'test-de'): (tmp_path/f'{n}.csv').write_text('text,label\na,b\n', encoding='utf-8')
+    with pytest.warns(UserWarning, match='devel-en.csv is left out: splits are called train, validation, test, dev'): found = find_own(tmp_path)
     assert {l: [*s] for l, s in found.items()} == dict(en=['train'], de=['test'])
+
+
+@pytest.mark.parametrize('name', ['dev', 'valid', 'val', 'DEV'])
+def test_dev_is_validation(tmp_path, name):
+    rows = [dict(text=f'{i}', label='ab'[i % 2]) for i in range(4)]
+    for n in ('train-en', f'{name}-en'): (tmp_path/f'{n}.csv').write_text(f'text,label\n{n},b\n{n} too,c\n', encoding='utf-8')
+    assert {*find_own(tmp_path)['en']} == {*own_task('t', 'classify', tmp_path).data['en']} == {'train', 'validation'}
+    if name.islower():
+        assert len(own_task('t', 'classify', dict(en={'train': rows, name: rows[:1]})).rows('en', 'validation')) == 1
+        with pytest.raises(XltError, match='are one split: keep one'): own_task('t', 'classify', dict(en={'train': rows, 'validation': rows, name: rows}))
+    (tmp_path/'validation-en.csv').write_text('text,label\na,b\n', encoding='utf-8')
+    with pytest.raises(XltError, match='are both validation in en'): find_own(tmp_path)
+
+
+def test_capitals_in_names_of_columns(tmp_path):
+    "Unless another column has the name, or the user names the column"
+    rows = [dict(Text=f'{i}', LABEL='ab'[i % 2], Note=1) for i in range(4)]
+    (tmp_path/'a.csv').write_text('Text;LABEL;Note\n'+''.join(f'{i};{"ab"[i % 2]};1\n' for i in range(4)), encoding='utf-8')
+    (tmp_path/'a.jsonl').write_text('\n'.join(map(json.dumps, rows)), encoding='utf-8')
+    table = Dataset.from_list(rows).cast_column('LABEL', ClassLabel(names=['b', 'a']))
+    table.to_parquet(tmp_path/'a.parquet')
+    for given in (tmp_path/'a.csv', tmp_path/'a.jsonl', tmp_path/'a.parquet', table, table.to_pandas().assign(LABEL=[*'abab']), rows):
+        train = own_task('t', 'classify', dict(en=dict(train=given))).rows('en', 'train')
+        assert train['text'][:] == [*'0123'] and [train.features['label'].int2str(i) for i in train['label']] == [*'abab']
+    both = [r | dict(text='x'+r['Text']) for r in rows]
+    assert own_task('t', 'classify', dict(en=dict(train=both))).rows('en', 'train')['text'][0] == 'x0'
+    assert own_task('t', 'classify', dict(en=dict(train=rows)), columns=dict(text='Text')).rows('en', 'train')['text'][0] == '0'
 
 
 @pytest.mark.parametrize('given,says', [

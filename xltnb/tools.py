@@ -81,9 +81,11 @@ def _proposes(encoder):
 def _board_plan(preset, seeds, methods, encoder, rows, scale, store):
     "The jobs of the table"
     from xltnb.leaderboard.rows import board_jobs
-    from xltnb.leaderboard.score import encoder_positions
+    from xltnb.leaderboard.score import encoder_positions, read_methods
     from xltnb.records.store import open_store
     from xltnb.runs.plan import Plan
+    for m in methods:
+        if '.py:' not in m: read_methods(m) # a wrong name ends here
     own = dict(mlm=_proposes(encoder), most=encoder_positions(encoder)) if encoder else {}
     jobs = board_jobs(preset, seeds, methods, encoder, rows=[r for r in rows.split(',') if r], **own)
     return Plan('leaderboard', preset, [j for j in jobs if scale in ('', j.labels['scale'])], open_store(store))
@@ -93,7 +95,7 @@ def _none_yet(show): return f'no runs yet{": the same command without --show mak
 @command
 def cmd_leaderboard(
     *,
-    method:list=[], # a method of yours, FILE.py:CLASS or FILE.py:CLASS(rho=0.1), again for each; the file is executed
+    method:list=[], # one more row, FILE.py:CLASS(rho=0.1), which is executed, or 'ADV(rho=0.1)', again for each
     encoder:str='', # an encoder of yours, a folder that save_pretrained wrote; default: the packaged one
     rows:str='', # only these rows, such as plain,salt,words; default: all
     scale:str='', # frozen | finetune; default: both

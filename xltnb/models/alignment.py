@@ -35,6 +35,7 @@ def layer_vectors(
     "Average the hidden states of each text at each layer, texts of like length together"
     if not len(check_texts(texts)): raise XltError('no texts to align: check the language and the split')
     check_number(max_len, 'max_len', tokenizer.num_special_tokens_to_add()+1, whole=True)
+    if not isinstance(prefix, str): raise XltError(f"prefix is {prefix!r:.40}: give a string, '' for none")
     net = model.base_model
     rows = tokenizer([prefix+t for t in texts], truncation=True, max_length=min(max_len, max_positions(model)))['input_ids']
     out = [None]*len(rows)
@@ -169,7 +170,7 @@ class LayerAlignment:
 # %% ../../nbs/models/12_alignment.ipynb #885fb759
 def _check_pairs(texts, translations):
     "Raise `XltError` where sentences and translations are not pairs"
-    if len(check_texts(texts))<2: raise XltError(f'sentences: {len(texts)} given, and an alignment tells two or more from each other')
+    if len(check_texts(texts))<3: raise XltError(f'sentences: {len(texts)} given, and CKA is 1 for any two: give three or more')
     if not isinstance(translations, Mapping) or not translations:
         raise XltError(f"translations: {translations!r:.60} names no language: give lists by language, such as {{'de': [...]}}")
     for l,ts in translations.items():
