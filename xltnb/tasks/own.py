@@ -301,6 +301,7 @@ def _check_labels(name, kind, raw, files):
     for l,s in ((l, s) for l,splits in raw.items() for s in splits):
         check_labelled(raw[l][s], kind, f'{name}, {l}, {s}' + (f' ({files[l,s]})' if (l,s) in files else ''))
 
+# %% ../../nbs/tasks/12_own.ipynb #a1e8f658
 def _declared(given, kind, columns):
     "Names of labels in the order of the ids that a `Dataset` or a .parquet file gives them; none where it gives none"
     if isinstance(given, (str,Path)) and ending_of(given)=='.parquet': feats = Features.from_arrow_schema(pq.read_schema(given))
