@@ -96,8 +96,9 @@ def test_two_stores_hold_the_same_numbers(capsys, encoder, tmp_path):
     assert row['languages']['zh']['unknown'] > 90 > 20 > row['languages']['en']['unknown']
     found = one['lo_ret', 'plain']
     assert found['chance'] == 6.25 and found['low'] <= found['others'] <= found['high'] and found['english'] is None
-    code, out, _ = xltnb(capsys, 'score', encoder, *tasks, '--store', tmp_path/'a', '--show')
+    code, out, err = xltnb(capsys, 'score', encoder, *tasks, '--store', tmp_path/'a', '--show')
     assert not code and 'cldr_cat' in out and 'languages' not in out
+    assert 'the packaged encoder has no runs there: xltnb score e5-small --preset smoke --store' in err
 
 
 def test_a_method_stands_beside_plain_training(capsys, encoder, tmp_path):

@@ -611,6 +611,16 @@ def test_columns_that_cannot_be_are_told(tmp_path, columns, says):
     assert '\n' not in str(e.value)
 
 
+def test_class_numbers_in_files_of_strings(tmp_path):
+    "A CSV says '1' where JSON says 1: both are the second of the labels that are named"
+    (tmp_path/'a.csv').write_text('text,label\na,0\nb,1\n', encoding='utf-8')
+    (tmp_path/'a.jsonl').write_text('{"text": "a", "label": 0}\n{"text": "b", "label": 1}\n', encoding='utf-8')
+    read = lambda f, labels: list(own_task('t', 'classify', dict(en=dict(train=tmp_path/f)), labels).rows('en', 'train')['label'])
+    for f in ('a.csv', 'a.jsonl'): assert read(f, ('neg', 'pos')) == [0, 1]
+    assert read('a.csv', ('1', '0')) == [1, 0] and read('a.csv', ('neg', '1', '0')) == [2, 1]
+    with pytest.raises(XltError, match='label of a classify task'): read('a.csv', ('neg',))
+
+
 def test_labels_keep_the_order_of_a_class_label(tmp_path):
     from datasets import List
     texts = Features(dict(text=Value('string'), label=ClassLabel(names=['pos', 'neg', 'none'])))

@@ -147,6 +147,8 @@ def cmd_score(
     table = score_table(plan, encoder_tokenizer(encoder))
     if not table and not json: print(_none_yet(show))
     else: show_rows(table if json else [_short(r) for r in table], json)
+    if table and not json and all(r['packaged']!=r['packaged'] for r in table if r['method']=='plain'):
+        print(f'the packaged encoder has no runs there: xltnb score e5-small --preset {preset} --store {store} makes them', file=sys.stderr)
     if report and report.exit_code==1: print(report, file=sys.stderr)
     return report.exit_code if report else None
 

@@ -177,8 +177,9 @@ def numbers_named(
     key = 'tags' if kind=='tag' else 'label'
     if kind not in ('classify','pair','tag'): return rows
     numbers = all(map(_WHOLE.fullmatch, labels))
+    bare = labels and not numbers # in a file whose values are all strings, too
     def name(x):
-        if isinstance(x, str): return x.strip()
+        if isinstance(x, str): return int(x) if bare and x.strip() not in labels and _WHOLE.fullmatch(x.strip()) else x.strip()
         if isinstance(x, float): x = None if x!=x else int(x) # pandas writes a column with gaps so
         return x if x is None or not numbers else str(x)
     return [{**r, key: [*map(name, r[key])] if kind=='tag' else name(r[key])} if r.get(key) is not None else r for r in rows]
