@@ -626,7 +626,7 @@ def test_labels_keep_the_order_of_a_class_label(tmp_path):
     texts = Features(dict(text=Value('string'), label=ClassLabel(names=['pos', 'neg', 'none'])))
     rows = Dataset.from_list([dict(text=f'{i}', label=i % 2) for i in range(4)], features=texts)
     rows.to_parquet(tmp_path/'a.parquet')
-    for given in (rows, tmp_path/'a.parquet'):
+    for given in (rows, tmp_path/'a.parquet', str(tmp_path/'a.parquet')):
         task = own_task('own', 'classify', dict(en=dict(train=given)))
         assert task.labels == ('pos', 'neg') and list(task.rows('en', 'train')['label']) == [0, 1, 0, 1]
     named = rows.rename_columns(dict(label='mood'))

@@ -304,8 +304,9 @@ def _check_labels(name, kind, raw, files):
 # %% ../../nbs/tasks/12_own.ipynb #a1e8f658
 def _declared(given, kind, columns):
     "Names of labels in the order of the ids that a `Dataset` or a .parquet file gives them; none where it gives none"
-    if isinstance(given, (str,Path)) and ending_of(given)=='.parquet': feats = Features.from_arrow_schema(pq.read_schema(given))
-    else: feats = getattr(given, 'features', {})
+    path = typed_path(given, 'file') if isinstance(given, (str,Path)) else None
+    parquet = path is not None and ending_of(path)=='.parquet'
+    feats = Features.from_arrow_schema(pq.read_schema(path)) if parquet else getattr(given, 'features', {})
     key = 'tags' if kind=='tag' else 'label'
     said = _our_spelling(feats, columns)
     named = [f for n,f in feats.items() if (n==columns[key] if key in columns else OUR_NAMES.get(said.get(n, n))==key)]
