@@ -2,12 +2,15 @@
 import base64
 import copy
 import dataclasses
+import errno
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, configs, write_paper
@@ -16,10 +19,12 @@ from xltnb.cli import main
 from xltnb.core import XltError, from_dict
 from xltnb.files import atomic_write, cache_dir
 from xltnb.records.leases import Lease
+from xltnb.records.pack import PACK, _keys, _numbers, _opened
 from xltnb.records.published import read_published
-from xltnb.records.record import Record, RunKey, _sealed_text, read_numbers, read_record, record_json
-from xltnb.records.store import Store
+from xltnb.records.record import Record, RunKey, Unreadable, _sealed_text, read_numbers, read_record, record_json
+from xltnb.records.store import Store, _fault_of
 from xltnb.runs.experiments import EXPERIMENTS, PRESET_JOBS, experiment, Result, load_jobs, make_job, preset_jobs
+from xltnb.runs.job import lease_job
 from xltnb.runs.plan import make_plan
 from xltnb.runs.run import run_plan
 from xltnb.runs.status import status_line, status_rows
@@ -164,6 +169,7 @@ def test_a_record_of_a_newer_version_stays_as_it_is(study, store, capsys):
     assert sorted(r['state'] for r in status_rows(plan)) == ['done', 'done', 'newer'] and '2 done, 1 newer' in status_line(plan, status_rows(plan))
     assert str(plan).splitlines()[-1].startswith('bad_input at smoke: 2 of 3 runs are done; 1 record is of a newer version of xltnb and stays as it is: update xltnb to read it')
     rep = run_plan(plan, show=False)
+    assert rep.exit_code == 3 and '2 were there, 1 of a newer version' in str(rep), 'what an update alone will read is left to do'
     assert rep.outcomes == [] and f.read_bytes() == newer and sorted(store.path.glob('*/*.json')) == [f, *others] and not list(f.parent.glob('.damaged-*'))
     with pytest.raises(XltError, match='newer version'): store.put(dataclasses.replace(read_record(others[0]), key=f.stem))
     assert f.read_bytes() == newer
@@ -711,13 +717,106 @@ def test_a_record_that_cannot_be_read_stays_as_it_is(tmp_path, monkeypatch):
     "of another user in one store, or on a disk that has a bad moment: it is no damaged one"
     s, record = Store(tmp_path, committed=False), Record('toy.sum', 'k1', {}, 0, dict(sum=1.))
     file = s.put(record)
-    before, real = file.read_bytes(), type(file).read_bytes
-    def refuse(self): raise PermissionError(13, 'Permission denied')
-    monkeypatch.setattr('xltnb.records.store._fault', lambda f: XltError('unreadable'))
-    monkeypatch.setattr(type(file), 'read_bytes', refuse)
-    with pytest.raises(XltError, match='cannot be read .Permission denied. and stays'): s.put(record)
-    monkeypatch.setattr(type(file), 'read_bytes', real)
+    before = file.read_bytes()
+    with monkeypatch.context() as m:
+        refuse(m, file)
+        with pytest.raises(Unreadable, match='cannot be read .Permission denied.: make it readable'): s.put(record)
     assert file.read_bytes() == before and [p.name for p in file.parent.iterdir()] == [file.name]
+
+
+def refuse(monkeypatch, path, number=errno.EACCES, when='open'):
+    "The system refuses a file, when it is opened or when it is read"
+    error, whole, opened = OSError(number, os.strerror(number), str(path)), Path.read_bytes, open
+
+    def read(self):
+        if self == path: raise error
+        return whole(self)
+
+    class Bad(io.FileIO):
+        def readinto(self, *a): raise error
+        read = readall = readinto
+
+    def opens(file, *args):
+        if Path(file) != path: return opened(file, *args)
+        if when == 'open': raise error
+        return Bad(file)
+    monkeypatch.setattr(Path, 'read_bytes', read)
+    monkeypatch.setattr('xltnb.records.pack.open', opens, raising=False)
+    for cached in (_fault_of, _opened, _keys, _numbers): cached.cache_clear()
+
+
+REFUSED = dict(another_user=errno.EACCES, a_bad_disk=errno.EIO, a_stale_folder=errno.ESTALE)
+
+
+@pytest.mark.parametrize('why', REFUSED)
+def test_a_run_whose_record_nobody_lets_us_read_is_not_made_again(study, store, monkeypatch, why):
+    run_plan(make_plan(study, store=store), show=False)
+    f, *others = sorted(store.path.glob('*/*.json'))
+    with monkeypatch.context() as m:
+        refuse(m, f, REFUSED[why])
+        plan = make_plan(study, store=store)
+        assert sorted(plan.df.status) == ['done', 'done', 'unreadable'] and not plan.todo() and not plan.broken() and not plan.newer()
+        told = str(plan).splitlines()[-1]
+        assert f'2 of 3 runs are done; 1 record cannot be opened and stays as it is: {f} cannot be read ({os.strerror(REFUSED[why])}): make it readable (chmod' in told
+        assert 'delete' not in told and [r['why'] for r in status_rows(plan) if r['state'] == 'unreadable'] == [told.split('stays as it is: ')[1]]
+        rep = run_plan(plan, show=False)
+        assert rep.outcomes == [] and rep.exit_code == 3 and '2 were there, 1 cannot be read' in str(rep)
+        job = next(j for j in plan.jobs if j.key == f.stem)
+        out = lease_job(store, job)
+        assert out.status == 'failed' and 'make it readable' in out.note and not store.busy(job.key), 'told before it is computed'
+        with pytest.warns(UserWarning, match='make it readable'): assert len(store.records()) == 2
+        others[0].unlink()  # what is missing beside it is made
+        assert [o.status for o in run_plan(make_plan(study, store=store), show=False).outcomes] == ['done']
+    assert 'all 3 runs are done' in str(make_plan(study, store=store)), 'it is asked for again, not remembered'
+
+
+@pytest.mark.filterwarnings('ignore:.*until then its records count as missing')
+@pytest.mark.parametrize('when', ['open', 'read'])
+@pytest.mark.parametrize('why', REFUSED)
+def test_a_pack_that_nobody_lets_us_read_is_not_called_damaged(study, store, monkeypatch, why, when):
+    run_plan(make_plan(study, store=store), show=False)
+    store.pack()
+    pack = store.path/'bad_input.sum'/PACK
+    with monkeypatch.context() as m:
+        refuse(m, pack, REFUSED[why], when)
+        plan = make_plan(study, store=store)
+        assert [*plan.df.status] == ['unreadable']*3 and not plan.todo()
+        told = str(plan).splitlines()[-1]
+        assert f'3 records cannot be opened and stay as they are: {pack} cannot be read ({os.strerror(REFUSED[why])}): make it readable' in told and 'remove' not in told
+        rep = run_plan(plan, show=False)
+        assert rep.outcomes == [] and rep.exit_code == 3 and [p.name for p in pack.parent.iterdir()] == [PACK]
+        assert 'make it readable' in lease_job(store, plan.jobs[0]).note
+        (pack.parent/'0.json').write_text('{', encoding='utf-8')
+        for change in (store.unpack, store.pack):
+            with pytest.raises(Unreadable, match='make it readable'): change()
+    (pack.parent/'0.json').unlink()
+    assert 'all 3 runs are done' in str(make_plan(study, store=store))
+
+
+def test_a_folder_that_nobody_lets_us_read_is_told_and_its_runs_are_not_made_again(study, store, monkeypatch):
+    run_plan(make_plan(study, store=store), show=False)
+    folder, listed, scanned = store.path/'bad_input.sum', os.listdir, os.scandir
+    def refusing(real):
+        def ask(path):
+            if Path(path) == folder: raise PermissionError(errno.EACCES, 'Permission denied')
+            return real(path)
+        return ask
+    monkeypatch.setattr('xltnb.records.store.os.listdir', refusing(listed))
+    monkeypatch.setattr('xltnb.records.store.os.scandir', refusing(scanned))
+    monkeypatch.setattr('xltnb.records.store._LISTED', {})
+    with pytest.warns(UserWarning, match='bad_input.sum cannot be read .Permission denied.'): plan = make_plan(study, store=store); states = plan.states()
+    assert {s for s, _ in states.values()} == {'unreadable'}
+    with pytest.warns(UserWarning, match='count as missing'): assert run_plan(plan, show=False).outcomes == []
+
+
+def test_a_pack_is_read_where_its_path_cannot_be_spelled(study, store, tmp_path):
+    "as in a locale that knows ASCII alone"
+    run_plan(make_plan(study, store=store), show=False)
+    store.pack()
+    os.rename(store.path, tmp_path/'stör')
+    code = f'from xltnb.records.store import Store\ns = Store({ascii(str(tmp_path))}+"/st"+b"\\xc3\\xb6".decode("ascii", "surrogateescape")+"r", committed=False)\nprint(len(s.records()), len(s.frame()))'
+    done = subprocess.run([sys.executable, '-W', 'error', '-c', code], env=os.environ | dict(LC_ALL='C', PYTHONUTF8='0'), capture_output=True, encoding='utf-8')
+    assert done.stdout.split() == ['3', '3'], done.stderr
 
 
 def test_the_lease_of_a_process_that_is_hidden_is_kept(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ __all__ = ['PACK', 'packable', 'pack_bytes', 'Pack', 'open_pack', 'PackedRow', '
 import io
 import warnings
 from collections.abc import Iterable, KeysView
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -16,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 
 from ..core import XltError
-from .record import LONG, short_fields
+from .record import LONG, KeptRecord, Unreadable, readable, short_fields
 
 # %% ../../nbs/records/05_pack.ipynb #b9201c63
 _STARTS = {f'"{k}": ': k for k in LONG}
@@ -72,14 +73,21 @@ class Pack:
     ):
         self.path, self.pq = Path(path), import_module('pyarrow.parquet')
         try: self.at = {k: i for i,k in enumerate(self._column('key'))}
+        except KeptRecord: raise
         except (OSError, ValueError, KeyError) as e:
             raise XltError(f'{path} is no pack, or damaged ({e!s:.120}): copy it again, or remove it') from e
         self._group = lru_cache(16)(self._read)
 
-    def _column(self, name): return self.pq.read_table(self.path, columns=[name]).column(name).to_pylist()
+    @contextmanager
+    def _file(self):
+        "The pack, opened here: pyarrow cannot spell every path, and calls damaged what the system refuses"
+        with readable(self.path), open(self.path, 'rb') as f: yield f
+
+    def _column(self, name):
+        with self._file() as f: return self.pq.read_table(f, columns=[name]).column(name).to_pylist()
 
     def _read(self, i):
-        with self.pq.ParquetFile(self.path) as f: return f.read_row_group(i, columns=['text', *LONG]).to_pylist()
+        with self._file() as f: return self.pq.ParquetFile(f).read_row_group(i, columns=['text', *LONG]).to_pylist()
 
     def text(self,
         key:str, # of a record
@@ -91,7 +99,8 @@ class Pack:
     def numbers(self)->dict[str,dict]: # key -> fields by name, without the long ones
         "Read the short fields of all records"
         texts = self._column('text')
-        if _seal(texts).encode()!=(self.pq.read_schema(self.path).metadata or {}).get(b'sha256'):
+        with self._file() as f: told = self.pq.read_schema(f).metadata or {}
+        if _seal(texts).encode()!=told.get(b'sha256'):
             raise XltError(f'{self.path} was changed by hand, or damaged: copy it again, or remove it')
         return dict(zip(self.at, map(short_fields, texts)))
 
@@ -105,7 +114,7 @@ def open_pack(
     path:Path, # a pack
 )->Pack:
     "Open a pack, once for each state of its file"
-    now = path.stat()
+    with readable(path): now = path.stat()
     return _opened(path, now.st_mtime_ns, now.st_size)
 
 @dataclass(frozen=True)
@@ -137,19 +146,24 @@ class PackedRow:
 @lru_cache(1)
 def _numbers(path, mtime_ns, size):
     try: return open_pack(path).numbers()
+    except KeptRecord: raise # asked again the next time
     except (ValueError, OSError): return None # `read_record` looks at each row then
 
 # %% ../../nbs/records/05_pack.ipynb #1b24e125
 @lru_cache(64)
 def _keys(path, mtime_ns, size):
     try: return _opened(path, mtime_ns, size).at.keys()
+    except KeptRecord: raise # asked again the next time
     except XltError as e: warnings.warn(f'{e}; until then its records count as missing', stacklevel=4)
     return {}.keys()
 
 def packed_keys(
     path:Path, # where a pack may be
-)->KeysView[str]: # keys of its records, in the order of its rows; none where there is no pack, or a damaged one
+)->KeysView[str]: # keys of its records, in the order of its rows; none where there is no pack, or one that cannot be read
     "List the records of a pack"
-    try: now = path.stat()
-    except OSError: return {}.keys()
-    return _keys(path, now.st_mtime_ns, now.st_size)
+    try:
+        with readable(path): now = path.stat()
+        return _keys(path, now.st_mtime_ns, now.st_size)
+    except (FileNotFoundError, NotADirectoryError): pass
+    except Unreadable as e: warnings.warn(f'{e}; until then its records count as missing', stacklevel=4)
+    return {}.keys()

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LONG', 'RunKey', 'pack_items', 'unpack_items', 'MeanOf', 'Packed', 'Record', 'record_json', 'record_text',
-           'NewerRecord', 'read_record', 'short_fields', 'read_numbers', 'provenance']
+           'KeptRecord', 'NewerRecord', 'Unreadable', 'readable', 'read_record', 'short_fields', 'read_numbers',
+           'provenance']
 
 # %% ../../nbs/records/03_record.ipynb #f539fcd9
 import base64
@@ -17,6 +18,7 @@ import sys
 import time
 import zlib
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -204,8 +206,11 @@ def _check_seal(text):
     return text
 
 # %% ../../nbs/records/03_record.ipynb #e67b4be7
-class NewerRecord(XltError):
-    "Raised for a whole record that a newer version of xltnb wrote: it is neither read nor replaced"
+class KeptRecord(XltError):
+    "Raised for what is neither read now nor replaced: `NewerRecord`, `Unreadable`"
+
+class NewerRecord(KeptRecord):
+    "Raised for a whole record that a newer version of xltnb wrote"
 
 def _check_age(d, path):
     "Raise `NewerRecord` for fields that this version does not know, in a record that is whole and lies in its place"
@@ -213,20 +218,36 @@ def _check_age(d, path):
     if new and (path.stem, path.parent.name)==(d.get('key'), d.get('experiment')):
         raise NewerRecord(f'{path}: a newer version of xltnb wrote it (with {", ".join(new):.60}): update xltnb, or name another store')
 
+# %% ../../nbs/records/03_record.ipynb #157078f9
+class Unreadable(KeptRecord):
+    "Raised for a record, a pack or a folder that the system does not let us read now: nobody knows whether it is whole"
+
+@contextmanager
+def readable(
+    path, # a file or folder that is read inside the block
+):
+    "Raise `Unreadable` where the system refuses a file that is there; what a library says of its content has no number, and is raised as it is"
+    try: yield
+    except (FileNotFoundError, NotADirectoryError): raise
+    except OSError as e:
+        if not e.errno: raise
+        why = f'{path} cannot be read ({e.strerror or os.strerror(e.errno)})'
+        raise Unreadable(f'{why}: make it readable (chmod, or its owner), or name another store') from e
+
 # %% ../../nbs/records/03_record.ipynb #3015bd51
 def read_record(
     path:Path, # a record's file: `<experiment>/<key>.json`, or its `PackedRow`
 )->Record: # the run
-    "Read one record, or say which file is broken and what to do"
+    "Read one record, or say which file is broken, or out of reach, and what to do"
     path = Path(path) if isinstance(path, str) else path
     try:
-        d = json.loads(record_text(path))
+        with readable(path): d = json.loads(record_text(path))
         del d['sha256']
         _check_age(d, path)
         numbers = {k: nan if v is None else v for k,v in d['metrics'].items()}
         rec = Record(**d | dict(items=_unpack(d.get('items', {})), metrics=numbers))
         _check_fields(d, path)
-    except (FileNotFoundError, NewerRecord): raise
+    except (FileNotFoundError, KeptRecord): raise
     except _BROKEN as e: raise XltError(f"broken record {path}: {type(e).__name__} {e}; {_remedy(path)}") from e
     return rec
 

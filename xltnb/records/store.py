@@ -24,7 +24,7 @@ from ..core import XltError
 from ..files import atomic_write, own_path, project_root, set_aside, write_new
 from .leases import Lease
 from .pack import PACK, Pack, PackedRow, open_pack, pack_bytes, packable, packed_keys
-from .record import NewerRecord, Record, read_numbers, read_record, record_json, record_text
+from .record import KeptRecord, NewerRecord, Record, Unreadable, read_numbers, read_record, readable, record_json, record_text
 
 # %% ../../nbs/records/06_store.ipynb #8f2c8698
 class Store:
@@ -49,15 +49,18 @@ _SETTLED = 2e9 # nanoseconds after which a folder's time of change can be truste
 
 def _names(folder):
     "What lies in a folder, but for hidden things; nothing where it is no folder, or has vanished"
-    try: return [n for n in os.listdir(folder) if n[0]!='.']
+    try:
+        with readable(folder): return [n for n in os.listdir(folder) if n[0]!='.']
     except (FileNotFoundError, NotADirectoryError): return []
 
 def _keys_of(home):
-    "Keys of the record files in the folder of an experiment"
-    try: now = home.stat().st_mtime_ns
-    except OSError: return frozenset()
-    if (old := _LISTED.get(home)) and old[0]==now: return old[1]
-    keys = frozenset(n[:-5] for n in _names(home) if n.endswith('.json'))
+    "Keys of the record files in the folder of an experiment; none, with a warning, where the system does not let us look"
+    try:
+        with readable(home): now = home.stat().st_mtime_ns
+        if (old := _LISTED.get(home)) and old[0]==now: return old[1]
+        keys = frozenset(n[:-5] for n in _names(home) if n.endswith('.json'))
+    except (FileNotFoundError, NotADirectoryError): return frozenset()
+    except Unreadable as e: return warnings.warn(f'{e}; until then its records count as missing', stacklevel=4) or frozenset()
     if time.time_ns()-now>_SETTLED: _LISTED[home] = now, keys
     return keys
 
@@ -85,11 +88,17 @@ def _places(self:Store, experiment=None, keys=None):
     there = (s if keys is None else s&keys for _,*both in look for s in both)
     return {k: [*_at(look, k)] for s in there for k in s} # a pack's in the order of its rows
 
+def _stands(f):
+    "Whether a file is there, as far as the system tells"
+    try: return bool(f.stat())
+    except (FileNotFoundError, NotADirectoryError): return False
+    except OSError: return True
+
 @patch
 def _places_of(self:Store, key, experiment='*'):
     "Where the record of one key stands, as it is now; no folder is listed for it"
     homes = self._homes(experiment)
-    files = [f for h in homes for f in (h/f'{_check_part(key, "key")}.json',) if f.exists()]
+    files = [f for h in homes for f in (h/f'{_check_part(key, "key")}.json',) if _stands(f)]
     return files + [PackedRow(h/PACK, key) for h in homes if key in packed_keys(h/PACK)]
 
 # %% ../../nbs/records/06_store.ipynb #9fed6857
@@ -112,13 +121,16 @@ def file(
 @lru_cache(2**16)
 def _fault_of(path, mtime_ns, size):
     try: read_record(path)
+    except Unreadable: raise # asked again the next time
     except (XltError, FileNotFoundError) as e: return e.with_traceback(None)
 
 def _fault(path):
     "Why a record's file cannot be read, None if it can"
-    try: now = path.stat()
+    try:
+        with readable(path): now = path.stat()
+        return _fault_of(path, now.st_mtime_ns, now.st_size)
+    except Unreadable as e: return e.with_traceback(None)
     except OSError as e: return XltError(f'{path}: {e.strerror}')
-    return _fault_of(path, now.st_mtime_ns, now.st_size)
 
 # %% ../../nbs/records/06_store.ipynb #07c83cce
 def _first_whole(paths, read=None):
@@ -137,14 +149,12 @@ def _or_warn(find):
 
 # %% ../../nbs/records/06_store.ipynb #9de89800
 def _make_room(f):
-    "Remove what killed processes left beside a record's file, and keep a broken one as `.damaged-...`; one of a newer version stays"
+    """Remove what killed processes left beside a record's file, and keep a broken one as `.damaged-...`.
+    One of a newer version stays, and one that nobody lets us read"""
     for old in f.parent.glob(f'.{f.name}.*.tmp'): old.unlink(missing_ok=True)
-    fault = _fault(f) if f.is_file() else None
-    if isinstance(fault, NewerRecord): raise fault
-    if not fault: return
-    try: f.read_bytes()
-    except OSError as e: raise XltError(f'{f} cannot be read ({e.strerror}) and stays: make it readable, or choose another store') from e
-    set_aside(f, '.damaged-')
+    fault = _fault(f) if _stands(f) else None
+    if isinstance(fault, KeptRecord): raise fault
+    if fault and f.is_file(): set_aside(f, '.damaged-')
 
 @patch
 def put(
@@ -218,10 +228,35 @@ def whole(
 def faults(
     self:Store,
     keys, # `RunKey.key`s
-)->dict: # key -> what is wrong and what to do, a `NewerRecord` where an update will read it
+)->dict: # key -> what is wrong and what to do, a `KeptRecord` where nothing is to be made in its place
     "Find those of `keys` that have files but none that can be read"
     found = {k: [_fault(f) for f in fs] for k,fs in self._places(keys=set(keys)).items()}
-    return {k: next((e for e in fs if isinstance(e, NewerRecord)), fs[0]) for k,fs in found.items() if all(fs)}
+    return {k: next((e for e in fs if isinstance(e, KeptRecord)), fs[0]) for k,fs in found.items() if all(fs)}
+
+# %% ../../nbs/records/06_store.ipynb #47487775
+@patch
+def closed(
+    self:Store,
+    experiment:str, # registered name
+)->Unreadable|None: # None where it can be read, and where nothing is there
+    "Say why nobody can tell which runs of an experiment are done: the system does not let us read its folder, or its pack"
+    for home in self._homes(experiment):
+        try:
+            with readable(home): os.scandir(home).close()
+            if _stands(home/PACK): open_pack(home/PACK)
+        except Unreadable as e: return e
+        except (OSError, XltError): pass # gone, or damaged
+    return None
+
+@patch
+def hindrance(
+    self:Store,
+    key:str, # a `RunKey.key`
+    experiment:str, # registered name
+)->XltError|None: # None where the run can be made
+    "Say why a run that is not done must not be made: its record is of a newer version, or nobody lets us read it"
+    kept = (e for e in map(_fault, self._places_of(key, experiment)) if isinstance(e, KeptRecord))
+    return self.closed(experiment) or next(kept, None)
 
 # %% ../../nbs/records/06_store.ipynb #9a693489
 @patch
@@ -321,7 +356,9 @@ def _whole_rows(home):
     if not (home/PACK).exists(): return []
     rows = [PackedRow(home/PACK, k) for k in open_pack(home/PACK).at]
     for row in rows:
-        if (fault := _fault(row)) and not isinstance(fault, NewerRecord):
+        fault = _fault(row)
+        if isinstance(fault, Unreadable): raise fault
+        if fault and not isinstance(fault, NewerRecord):
             raise XltError(f'{home/PACK}: row {row.stem} is damaged ({fault}): copy the pack again')
     return rows
 
@@ -361,7 +398,7 @@ def _packing(store, home):
 @patch
 def pack(self:Store)->list[dict]: # experiment, records, files_mb, pack_mb: one for each experiment that had files
     """Put the records of the store's own folder into one file an experiment; they are read from there as before.
-    Raises `XltError` for a pack that is damaged, which stays"""
+    A pack that is copied over another replaces it: `unpack` both stores before they are merged. Raises `XltError` for a pack that is damaged, which stays"""
     out = []
     for home in (self.path/e for e in sorted(_names(self.path)) if _keys_of(self.path/e)):
         with _packing(self, home): out.append(_pack_home(home))
@@ -372,7 +409,8 @@ def _unpack_home(home):
     rows = _whole_rows(home)
     for row in rows:
         f = home/f'{row.stem}.json'
-        if _fault(f): f.write_text(record_text(row), encoding='utf-8', newline='\n')
+        if isinstance(fault := _fault(f), KeptRecord): raise fault
+        if fault: f.write_text(record_text(row), encoding='utf-8', newline='\n')
     if rows and hasattr(os, 'sync'): os.sync() # a file that is cut by a kill has its row until then
     if rows: (home/PACK).unlink()
     return len(rows)

@@ -187,8 +187,9 @@ def lease_job(
     store:Store, # where the records are
     job:Job, # what to run
 )->Lease|Outcome: # a lease that is ours, or how the job ended without us
-    "Lease a job that nobody has done and nobody is at"
+    "Lease a job that nobody has done and nobody is at, and whose record can be kept"
     if store.has(job.key, job.experiment): return Outcome(job, 'there')
+    if why := store.hindrance(job.key, job.experiment): return Outcome(job, 'failed', note=str(why))
     try: mine = store.lease(job.key).take()
     except XltError as e: return Outcome(job, 'failed', note=str(e))
     there = store.has(job.key, job.experiment)

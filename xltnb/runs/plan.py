@@ -19,7 +19,7 @@ from ..core import XltError, grid_html, nearest
 from ..machine import cores, processor
 from .experiments import Job, jobs_for, split_target
 from ..records.presets import PRESETS, Preset
-from ..records.record import NewerRecord, Record, read_numbers
+from ..records.record import KeptRecord, NewerRecord, Record, Unreadable, read_numbers
 from ..records.store import Store, open_store
 
 # %% ../../nbs/runs/01_plan.ipynb #a7a69df3
@@ -47,7 +47,7 @@ def _pace(jobs, store):
     "Seconds that a run took for each expected one, by arm, from finished runs on a processor of this name"
     get,here,found = store.getter(read_numbers), processor(), {}
     for j in jobs:
-        at = get(j.key)['provenance']
+        at = (get(j.key) or {}).get('provenance', {}) # it may be out of reach meanwhile
         mine = at.get('device')=='cpu' and at.get('cpu')==here
         if mine and j.cost_s and at.get('wall_s'): found.setdefault(j.arm, []).append(at['wall_s']/j.cost_s)
     return {arm: median(r) for arm,r in found.items() if len(r)>=_TOLD}
@@ -71,18 +71,37 @@ class Plan:
         "Find the keys of this plan whose records the store holds now, and can read"
         return self.store.whole({j.key for j in self.jobs})
 
+    def faults(self)->dict[str,XltError]: # key -> what is wrong and what to do
+        "Find the runs of this plan that are not done, and in whose place something stands that cannot be read"
+        done, closed = self.done(), {e: self.store.closed(e) for e in {j.experiment for j in self.jobs}}
+        shut = {j.key: e for j in self.jobs if (e := closed[j.experiment]) and j.key not in done}
+        return shut | self.store.faults({j.key for j in self.jobs})
+
     def broken(self)->dict[str,str]: # key -> what is wrong
-        "Find the records of this plan that cannot be read: they count as missing"
-        return {k: str(e) for k,e in self.store.faults({j.key for j in self.jobs}).items() if not isinstance(e, NewerRecord)}
+        "Find the damaged records of this plan: they count as missing"
+        return {k: str(e) for k,e in self.faults().items() if not isinstance(e, KeptRecord)}
 
     def newer(self)->set[str]: # keys
         "Find the records of this plan that a newer version of xltnb wrote: they are neither read nor run again"
-        return {k for k,e in self.store.faults({j.key for j in self.jobs}).items() if isinstance(e, NewerRecord)}
+        return {k for k,e in self.faults().items() if isinstance(e, NewerRecord)}
+
+    def unreadable(self)->dict[str,str]: # key -> what the system refuses, and what to do
+        "Find the runs of this plan that may be done, where nobody lets us look: they are not run again"
+        return {k: str(e) for k,e in self.faults().items() if isinstance(e, Unreadable)}
+
+    def states(self)->dict[str,tuple[str,str]]: # key -> done | newer | unreadable | waits | broken | to do, and why
+        "Tell how each run stands by its record alone"
+        done, faults = self.done(), self.faults()
+        def state(j, e):
+            if j.key in done: return 'done', ''
+            if isinstance(e, KeptRecord): return 'newer' if isinstance(e, NewerRecord) else 'unreadable', str(e)
+            return ('waits', f'{j.waits} names no data') if j.waits else ('broken', str(e)) if e else ('to do', '')
+        return {j.key: state(j, faults.get(j.key)) for j in self.jobs}
 
     def left(self)->list[Job]: # each key once, in order
         "List the jobs that the store lacks now"
         seen = self.done()
-        if any(j.key not in seen for j in self.jobs): seen |= self.newer()
+        if any(j.key not in seen for j in self.jobs): seen |= {k for k,e in self.faults().items() if isinstance(e, KeptRecord)}
         return [j for j in self.jobs if not (j.key in seen or seen.add(j.key))]
 
     def todo(self)->list[Job]: # each key once, in order, with their cost on this machine
@@ -133,10 +152,8 @@ def wall_s(
 def df(self:Plan): # a pandas DataFrame: arm, seed, key, status, cost_s
     "List the plan as a table, one row a job"
     import pandas as pd
-    done, newer, broken = self.done(), self.newer(), self.broken()
-    status = lambda j: ('done' if j.key in done else 'newer' if j.key in newer else 'waits' if j.waits else
-                        'broken' if j.key in broken else 'todo')
-    row = lambda j: (j.arm, j.seed, j.key, status(j), self.here(j).cost_s)
+    states = self.states()
+    row = lambda j: (j.arm, j.seed, j.key, states[j.key][0], self.here(j).cost_s)
     return pd.DataFrame([row(j) for j in self.jobs], columns=['arm','seed','key','status','cost_s'])
 
 # %% ../../nbs/runs/01_plan.ipynb #994768ea
@@ -162,10 +179,16 @@ def _waiting(plan):
 
 # %% ../../nbs/runs/01_plan.ipynb #471f6d65
 def _damage(plan):
-    "Say how many records cannot be read, and what is wrong with the first"
+    "Say how many records are damaged, and what is wrong with the first"
     faults = sorted(plan.broken().values())
     n = len(faults)
     return f'; {n} record{"s"*(n>1)} cannot be read and count{"s"*(n==1)} as missing: {faults[0]}' if n else ''
+
+def _refused(plan):
+    "Say how many records nobody lets us read, and which is the first"
+    faults = sorted(plan.unreadable().values())
+    stay = 'stays as it is' if len(faults)==1 else 'stay as they are'
+    return f'; {len(faults)} record{"s"*(len(faults)>1)} cannot be opened and {stay}: {faults[0]}' if faults else ''
 
 def _age(plan):
     "Say how many records are of a newer version"
@@ -183,7 +206,7 @@ def plan_line(
     todo, u = plan.todo(), plan.dial.unit
     n = len({j.key for j in plan.jobs})
     if not n: return f'{plan.target} has no runs at {plan.preset}: it is measured at a larger preset'
-    wait = _waiting(plan) + _damage(plan) + _age(plan)
+    wait = _waiting(plan) + _damage(plan) + _refused(plan) + _age(plan)
     if not todo: return f'{plan.target} at {plan.preset}: {f"{len(plan.done())} of" if wait else "all"} {n} runs are done{wait}'
     workers = workers or (cores() if u=='core' else 1)
     wall,spent = duration(wall_s(todo, workers)), sum(j.cost_s for j in todo)

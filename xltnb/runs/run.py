@@ -108,10 +108,11 @@ class RunReport:
 
     def count(self)->dict[str,int]: # status -> jobs
         "Count the jobs that ended in each way"
-        waits = sum(bool(j.waits) for j in self.plan.left())
-        before = len({j.key for j in self.plan.jobs})-len(self.outcomes)-waits
-        left = 0 if self.asked else len(self.plan.todo())
-        n = {k: v for k,v in dict(there=before-left, waits=waits, left=left).items() if v}
+        ran, plan = {o.job.key for o in self.outcomes}, self.plan
+        n = dict(waits=sum(bool(j.waits) for j in plan.left()), left=0 if self.asked else len(plan.todo()),
+                 newer=len(plan.newer()-ran), unreadable=len(plan.unreadable().keys()-ran))
+        there = len({j.key for j in plan.jobs})-len(self.outcomes)-sum(n.values())
+        n = {k: v for k,v in (dict(there=there) | n).items() if v}
         for o in self.outcomes: n[o.status] = n.get(o.status, 0)+1
         return n
 
@@ -119,11 +120,11 @@ class RunReport:
     def exit_code(self)->int: # 0 all done, 1 a job failed, 3 something is left
         "Choose what a command should exit with"
         n = self.count()
-        return 1 if n.get('failed') else 3 if any(n.get(s) for s in (*_GOES_ON,'waits')) else 0
+        return 1 if n.get('failed') else 3 if any(n.get(s) for s in (*_GOES_ON,'waits','newer','unreadable')) else 0
 
 # %% ../../nbs/runs/04_run.ipynb #8e16017f
 WORDS = dict(done='ran', there='were there', failed='failed', paused='paused at a checkpoint', left='not started', busy='at work elsewhere',
-    queued='queued', waits='wait for data')
+    queued='queued', waits='wait for data', newer='of a newer version of xltnb', unreadable='cannot be read')
 
 @patch
 def __repr__(self:RunReport):

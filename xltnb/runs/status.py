@@ -31,21 +31,19 @@ def _running(store, job):
     return dict(state='running' if lease.busy() and not why else 'lost', where=where, since=_since(who.get('since')), why=why)
 
 # %% ../../nbs/runs/09_status.ipynb #ddfec753
-STATES = 'done', 'newer', 'running', 'queued', 'to do', 'waits', 'lost', 'failed'
+STATES = 'done', 'newer', 'unreadable', 'running', 'queued', 'to do', 'broken', 'waits', 'lost', 'failed'
 
 def status_rows(
     plan:Plan, # from `make_plan`
-)->list[dict]: # arm, seed, state, where, since, why: one for each run
+)->list[dict]: # arm, seed, key, state, where, since, why: one for each run
     "Tell how each run of a plan stands"
-    done, newer, broken = plan.done(), plan.newer(), plan.broken()
-    queued = {k for c in crews(plan.store).values() for k in c['keys']}
+    states, queued = plan.states(), {k for c in crews(plan.store).values() for k in c['keys']}
     def state(j):
-        if j.key in done: return dict(state='done')
-        if j.key in newer: return dict(state='newer', why='a newer version of xltnb wrote its record: update, to read it')
-        to_do = dict(state='queued' if j.key in queued else 'to do', why=broken.get(j.key, ''))
-        idle = dict(state='waits', why=f'{j.waits} names no data') if j.waits else to_do
-        why = why_failed(plan.store, j.key)
-        return _running(plan.store, j) or (idle if why is None else dict(state='failed', why=why))
+        word,why = states[j.key]
+        if word in ('done','newer','unreadable'): return dict(state=word, why=why)
+        if word!='waits' and j.key in queued: word = 'queued'
+        failed = why_failed(plan.store, j.key)
+        return _running(plan.store, j) or (dict(state=word, why=why) if failed is None else dict(state='failed', why=failed))
     row = lambda j: dict(arm=j.arm, seed=j.seed, key=j.key) | dict(state='', where='', since='', why='') | state(j)
     return [row(j) for j in {j.key: j for j in plan.jobs}.values()]
 
