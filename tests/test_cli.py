@@ -88,11 +88,23 @@ def test_nothing_was_started(study): assert not (study[0]/'none').exists()
 def test_plan_run_plan(study):
     store = ['--store', str(study[0]/'store')]
     rows = json.loads(xltnb(study, 'plan', 'quick', '--json', *store)[0])
-    assert len(rows)==4 and {'arm', 'seed', 'key', 'status', 'cost_s'}<=set(rows[0]) and {r['status'] for r in rows}=={'todo'}
+    assert len(rows)==4 and {'arm', 'seed', 'key', 'status', 'cost_s'}<=set(rows[0]) and {r['status'] for r in rows}=={'to do'}
     assert '4 ran' in xltnb(study, 'run', 'quick', *store)[0]
     assert {r['status'] for r in json.loads(xltnb(study, 'plan', 'quick', '--json', *store)[0])}=={'done'}
     assert 'all 4 runs are done' in xltnb(study, 'run', 'quick', *store)[0]
     assert {f.stem for f in (study[0]/'store'/'quick.sum').glob('*.json')}=={r['key'] for r in rows}
+
+
+def test_plan_and_status_use_the_same_words(study, tmp_path):
+    store = ['--store', str(tmp_path/'store')]
+    xltnb(study, 'run', 'quick', *store)
+    cut, gone, *_ = sorted((tmp_path/'store'/'quick.sum').glob('*.json'))
+    cut.write_bytes(cut.read_bytes()[:99])
+    gone.unlink()
+    said = {what: {(r['target'], r['preset'], r['key'], r['arm'], r['seed'], r['state']) for r in json.loads(xltnb(study, what, 'quick', '--json', *store)[0])} for what in ('plan', 'status')}
+    assert said['plan']==said['status'] and sorted(row[-1] for row in said['plan'])==['broken', 'done', 'done', 'to do']
+    out = xltnb(study, 'status', 'quick', *store)[0]
+    assert 'quick at smoke: 2 done, 1 to do, 1 broken' in out and f'broken record {cut}'[:60] in out
 
 
 def test_jobs_and_seeds(study):

@@ -110,8 +110,12 @@ def cmd_plan(
     if decide:
         rows = [r for p in plans for r in _show_decide(p, json)]
         if json: show_rows(rows, True)
-    elif json: show_rows([r for p in plans for r in p.df.to_dict('records')], True)
+    elif json: show_rows([dict(target=p.target, preset=p.preset) | r for p in plans for r in _plan_rows(p)], True)
     else: print('\n\n'.join([_with_power(p) if target else str(p) for p in plans]))
+
+def _plan_rows(plan):
+    "The runs of a plan, in the words of `xltnb status`; `status` is `state` under its older name"
+    return [r | dict(state=r['status']) for r in plan.df.to_dict('records')]
 
 def _with_power(plan):
     "A plan, and the half-width that its seeds and test rows give each check"
@@ -164,7 +168,7 @@ def cmd_run(
 
 # %% ../nbs/07_commands.ipynb #6a3ae86a
 def _status(plans, as_json):
-    "Runs that are not done, a line for each, and their number"
+    "Runs that are neither done nor simply to do, a line for each, and how many there are of each state"
     from xltnb.runs.status import status_line, status_rows
     found = [(p, status_rows(p)) for p in plans]
     if as_json: return show_rows([dict(target=p.target, preset=p.preset) | r for p,rows in found for r in rows], True)
@@ -274,7 +278,8 @@ def cmd_pack(
     undo:bool=False, # give every record its file again
     json:bool=False, # print JSON
 ):
-    "Put the records of a store into one parquet file an experiment; every command reads them as before"
+    """Put the records of a store into one parquet file an experiment; every command reads them as before.
+    To merge two stores, give both their files again first (--undo): a pack that is copied over another replaces it"""
     from xltnb.records.store import Store
     from xltnb.runs.run import check_store
     found = Store(store, committed=False)
