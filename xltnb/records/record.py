@@ -226,7 +226,7 @@ class Unreadable(KeptRecord):
 def readable(
     path, # a file or folder that is read inside the block
 ):
-    "Raise `Unreadable` where the system refuses a file that is there; what a library says of its content has no number, and is raised as it is"
+    "Raise `Unreadable` where the system refuses what is there; what a library says of a file's content has no number, and stays as it is"
     try: yield
     except (FileNotFoundError, NotADirectoryError): raise
     except OSError as e:

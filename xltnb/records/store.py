@@ -398,7 +398,7 @@ def _packing(store, home):
 @patch
 def pack(self:Store)->list[dict]: # experiment, records, files_mb, pack_mb: one for each experiment that had files
     """Put the records of the store's own folder into one file an experiment; they are read from there as before.
-    A pack that is copied over another replaces it: `unpack` both stores before they are merged. Raises `XltError` for a pack that is damaged, which stays"""
+    Raises `XltError` for a pack that is damaged, which stays. One that is copied over another replaces it: `unpack` what is to be merged"""
     out = []
     for home in (self.path/e for e in sorted(_names(self.path)) if _keys_of(self.path/e)):
         with _packing(self, home): out.append(_pack_home(home))

@@ -71,33 +71,6 @@ class Plan:
         "Find the keys of this plan whose records the store holds now, and can read"
         return self.store.whole({j.key for j in self.jobs})
 
-    def faults(self)->dict[str,XltError]: # key -> what is wrong and what to do
-        "Find the runs of this plan that are not done, and in whose place something stands that cannot be read"
-        done, closed = self.done(), {e: self.store.closed(e) for e in {j.experiment for j in self.jobs}}
-        shut = {j.key: e for j in self.jobs if (e := closed[j.experiment]) and j.key not in done}
-        return shut | self.store.faults({j.key for j in self.jobs})
-
-    def broken(self)->dict[str,str]: # key -> what is wrong
-        "Find the damaged records of this plan: they count as missing"
-        return {k: str(e) for k,e in self.faults().items() if not isinstance(e, KeptRecord)}
-
-    def newer(self)->set[str]: # keys
-        "Find the records of this plan that a newer version of xltnb wrote: they are neither read nor run again"
-        return {k for k,e in self.faults().items() if isinstance(e, NewerRecord)}
-
-    def unreadable(self)->dict[str,str]: # key -> what the system refuses, and what to do
-        "Find the runs of this plan that may be done, where nobody lets us look: they are not run again"
-        return {k: str(e) for k,e in self.faults().items() if isinstance(e, Unreadable)}
-
-    def states(self)->dict[str,tuple[str,str]]: # key -> done | newer | unreadable | waits | broken | to do, and why
-        "Tell how each run stands by its record alone"
-        done, faults = self.done(), self.faults()
-        def state(j, e):
-            if j.key in done: return 'done', ''
-            if isinstance(e, KeptRecord): return 'newer' if isinstance(e, NewerRecord) else 'unreadable', str(e)
-            return ('waits', f'{j.waits} names no data') if j.waits else ('broken', str(e)) if e else ('to do', '')
-        return {j.key: state(j, faults.get(j.key)) for j in self.jobs}
-
     def left(self)->list[Job]: # each key once, in order
         "List the jobs that the store lacks now"
         seen = self.done()
@@ -121,6 +94,39 @@ class Plan:
         done = self.done()
         left = {j.arm for j in self.jobs if j.key not in done}
         return _pace([j for j in self.jobs if j.arm in left and j.key in done], self.store) if self.dial.unit=='core' else {}
+
+# %% ../../nbs/runs/01_plan.ipynb #0660d030
+@patch
+def faults(self:Plan)->dict[str,XltError]: # key -> what is wrong and what to do
+    "Find the runs of this plan that are not done, and in whose place something stands that cannot be read"
+    done, closed = self.done(), {e: self.store.closed(e) for e in {j.experiment for j in self.jobs}}
+    shut = {j.key: e for j in self.jobs if (e := closed[j.experiment]) and j.key not in done}
+    return shut | self.store.faults({j.key for j in self.jobs})
+
+@patch
+def broken(self:Plan)->dict[str,str]: # key -> what is wrong
+    "Find the damaged records of this plan: they count as missing"
+    return {k: str(e) for k,e in self.faults().items() if not isinstance(e, KeptRecord)}
+
+@patch
+def newer(self:Plan)->set[str]: # keys
+    "Find the records of this plan that a newer version of xltnb wrote: they are neither read nor run again"
+    return {k for k,e in self.faults().items() if isinstance(e, NewerRecord)}
+
+@patch
+def unreadable(self:Plan)->dict[str,str]: # key -> what the system refuses, and what to do
+    "Find the runs of this plan that may be done, where nobody lets us look: they are not run again"
+    return {k: str(e) for k,e in self.faults().items() if isinstance(e, Unreadable)}
+
+@patch
+def states(self:Plan)->dict[str,tuple[str,str]]: # key -> done | newer | unreadable | waits | broken | to do, and why
+    "Tell how each run stands by its record alone"
+    done, faults = self.done(), self.faults()
+    def state(j, e):
+        if j.key in done: return 'done', ''
+        if isinstance(e, KeptRecord): return 'newer' if isinstance(e, NewerRecord) else 'unreadable', str(e)
+        return ('waits', f'{j.waits} names no data') if j.waits else ('broken', str(e)) if e else ('to do', '')
+    return {j.key: state(j, faults.get(j.key)) for j in self.jobs}
 
 # %% ../../nbs/runs/01_plan.ipynb #6902deb6
 @patch
