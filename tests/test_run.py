@@ -21,6 +21,10 @@ from xltnb.records import leases
 from xltnb.runs import slurm
 from xltnb.runs.experiments import EXPERIMENTS, Ctx, Paused, Result, experiment, make_job, tidy
 from xltnb.runs.job import Finished, Setup, _reset_peak, keep, run_job
+from xltnb.runs.local import LocalPool
+from xltnb.runs.plan import make_plan
+from xltnb.runs.run import run_plan
+from xltnb.verdicts.study import study as study_of
 from xltnb.machine import cores, gpus, world
 from xltnb.records.record import Record
 from xltnb.records.store import Store
@@ -304,7 +308,7 @@ def test_a_page_during_whose_run_something_changed_is_run_again(page, monkeypatc
 @pytest.mark.parametrize('held', [True, False])
 def test_runs_are_not_bound_to_the_first_core(held):
     "as OMP_PROC_BIND of a batch system would have it: several processes of one thread would share that core"
-    hold = 'from xltnb.runs.run import _hold_threads as hold' if held else 'from contextlib import nullcontext as hold'
+    hold = 'from xltnb.runs.run import hold_threads as hold' if held else 'from contextlib import nullcontext as hold'
     code = f'import os; {hold}\nwith hold(1): import torch; torch.ones(300, 300)@torch.ones(300, 300)\nprint(len(os.sched_getaffinity(0)))'
     done = subprocess.run([sys.executable, '-c', code], env=os.environ | dict(OMP_PROC_BIND='true'), capture_output=True, text=True)
     assert int(done.stdout) == (cores() if held else 1), done.stderr
@@ -355,6 +359,87 @@ def test_words_of_torchrun_that_are_no_numbers(monkeypatch):
 
 def test_the_first_inline_run_computes_on_as_many_threads_as_later_ones():
     "torch reads the number when it is loaded, which the first run does"
-    code = 'import os, sys; from xltnb.runs.run import _hold_threads; hold = _hold_threads(1)\nwith hold: import torch; inside = torch.get_num_threads()\nprint("torch" in sys.modules, inside, torch.get_num_threads(), os.environ["OMP_NUM_THREADS"])'
+    code = 'import os, sys; from xltnb.runs.run import hold_threads; hold = hold_threads(1)\nwith hold: import torch; inside = torch.get_num_threads()\nprint("torch" in sys.modules, inside, torch.get_num_threads(), os.environ["OMP_NUM_THREADS"])'
     done = subprocess.run([sys.executable, '-c', code], env=os.environ | dict(OMP_NUM_THREADS='3'), capture_output=True, text=True)
     assert done.stdout.split() == ['True', '1', '3', '3'], done.stderr
+
+
+# Jobs that say when they ran and on how many threads; how many cores and how much memory they need stands in their config
+WIDE = '''
+import os, time
+from xltnb.runs.experiments import Needs, Result, experiment, make_job, preset_jobs
+
+@experiment('wide.nap', needs=lambda cfg: Needs(cfg['cores'], 0, cfg['gb']))
+def nap(cfg, seed, ctx):
+    import torch
+    begin = time.time()
+    time.sleep(.4)
+    return Result(metrics=dict(begin=begin, end=time.time()), provenance=dict(threads=torch.get_num_threads(), said=os.environ['OMP_NUM_THREADS']))
+
+@preset_jobs('wide')
+def jobs(preset, seeds=None):
+    asked = dict(smoke=[(1, 0.), (2, 0.), (1, 0.), (2, 0.)], laptop=[(1, .6), (1, .6), (1, .2)], gpu=[(1, 0.), (4096, 0.)], paper=[(1, 0.), (1, 1e6)])[preset]
+    return [make_job(f'{i}-{n}-cores', 'wide.nap', dict(cores=n, gb=gb), i, cost_s=9.) for i, (n, gb) in enumerate(asked)]
+'''
+
+
+@pytest.fixture
+def wide(tmp_path, monkeypatch):
+    "`go(preset, **options)` runs jobs that need more than one core, or memory; their records, in order"
+    write_paper(tmp_path/'papers', 'wide', experiments=WIDE)
+    for k, v in dict(XLTNB_PAPERS=tmp_path/'papers', XLTNB_CACHE=tmp_path/'cache').items(): monkeypatch.setenv(k, str(v))
+    def go(preset, **options):
+        store = Store(tmp_path/'store', committed=False)
+        report = run_plan(make_plan('wide', preset, store=store), show=False, device='cpu', **options)
+        assert {o.status for o in report.outcomes} == {'done'}, report
+        return sorted(store.records(), key=lambda r: r.seed)
+    return go
+
+
+def overlap(a, b): return a.metrics['begin'] < b.metrics['end'] and b.metrics['begin'] < a.metrics['end']
+
+
+@pytest.mark.parametrize('how', [dict(workers=2), dict(engine='inline')], ids=str)
+def test_a_job_computes_on_the_cores_that_it_needs(wide, monkeypatch, how):
+    for at in ('run', 'local'): monkeypatch.setattr(f'xltnb.runs.{at}.cores', lambda: 2)
+    runs = wide('smoke', **how)
+    assert [(r.provenance['threads'], r.provenance['said']) for r in runs] == [(1, '1'), (2, '2'), (1, '1'), (2, '2')]
+    assert not any(overlap(r, other) for r in (runs[1], runs[3]) for other in runs if other is not r), 'two cores are all there are'
+
+
+def test_jobs_side_by_side_have_the_memory_that_they_need(wide, monkeypatch):
+    monkeypatch.setattr('xltnb.runs.local.memory_gb', lambda: 1.)
+    first, second, third = make_plan('wide', 'laptop').jobs  # of .6, .6 and .2 GB
+    pool = LocalPool(Setup(''), 3)
+    assert pool.room(first)
+    pool.busy = dict(one=SimpleNamespace(job=first))
+    assert not pool.room(second) and pool.room(third)
+
+
+@pytest.mark.parametrize('preset, needs', [('gpu', '4096 cores'), ('paper', '1 core, 1e.06 GB of memory')])
+@pytest.mark.parametrize('how', [dict(workers=2), dict(engine='inline')], ids=str)
+def test_what_this_machine_can_never_hold_is_refused_before_anything_runs(wide, tmp_path, preset, needs, how):
+    with pytest.raises(XltError, match=f'cores needs {needs}, and this machine has {cores()} core.*engine ray or slurm'): wide(preset, **how)
+    assert not list((tmp_path/'store').glob('*/*.json')) and not list((tmp_path/'store'/'.claims').iterdir())
+
+
+@pytest.mark.parametrize('engine', ['inline', 'ranks'])
+def test_workers_of_an_engine_that_has_one_are_refused(wide, engine):
+    with pytest.raises(XltError, match=f"workers is 8, and engine '{engine}' runs one job after another: leave workers out"): wide('smoke', engine=engine, workers=8)
+
+
+def test_workers_that_are_asked_for_are_not_passed_over_at_smoke(wide, monkeypatch):
+    asked = []
+    monkeypatch.setattr('xltnb.verdicts.study.run_plan', lambda plan, **options: asked.append(options))
+    s = study_of('wide', 'smoke')
+    for options in ({}, dict(workers=2), dict(workers=2, engine='ray')): s.run(**options)
+    assert [(o.get('engine'), o.get('workers')) for o in asked] == [('inline', None), (None, 2), ('ray', 2)]
+
+
+@pytest.mark.parametrize('how, said', [(dict(engine='inline'), 'about 36 s with 1 worker'), (dict(workers=2), 'with 2 workers'),
+                                       (dict(engine='ray', address='127.0.0.1:9'), 'core-hours, with as many workers as the cluster holds'),
+                                       (dict(engine='ray', workers=8, address='127.0.0.1:9'), 'about 9 s with 8 workers')], ids=str)
+def test_an_estimate_says_who_will_be_at_it(wide, tmp_path, capsys, monkeypatch, how, said):
+    monkeypatch.setattr('xltnb.runs.run._rounds', lambda *a: [])
+    run_plan(make_plan('wide', 'smoke', store=Store(tmp_path/'store', committed=False)), device='cpu', **how)
+    assert said in capsys.readouterr().out

@@ -17,7 +17,7 @@ from pathlib import Path
 from .tasks.catalog import catalog_state
 from .core import XltError
 from .files import cache_dir, own_path
-from .machine import cores
+from .machine import cores, memory_gb
 from .models.q4 import encoder_file
 from .names import from_checkout, how_to_get
 
@@ -75,15 +75,10 @@ def _free_gb(path):
     while not path.exists(): path = path.parent
     return shutil.disk_usage(path).free/2**30
 
-# %% ../nbs/06_doctor.ipynb #f7bf6fb9
-def _memory_gb():
-    "Memory of this machine (POSIX)"
-    return os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')/2**30 if hasattr(os, 'sysconf') else None
-
 # %% ../nbs/06_doctor.ipynb #8bf2bf99
 def _machine(store):
     "Cores, memory, disk, GPU"
-    mem, disk = _memory_gb(), min(_free_gb(own_path(store)), _free_gb(cache_dir()))
+    mem, disk = memory_gb(), min(_free_gb(own_path(store)), _free_gb(cache_dir()))
     less = 'close other programs or use fewer --workers (each takes about 0.5 GB)'
     return [_row('python', sys.version.split()[0], 'use Python 3.11, 3.12 or 3.13', good=(3,11)<=sys.version_info[:2]<(3,14)),
             _row('cores', cores(), needed=False),

@@ -30,7 +30,7 @@ from ..records.record import RunKey
 @dataclass(frozen=True)
 class Needs:
     "What one job takes of a machine while it runs"
-    cpus:int = 1 # cores
+    cpus:int = 1 # cores, and threads of the job where it runs on the CPU
     gpus:int = 0 # where the jobs run on GPUs: 0 stands for one
     memory_gb:float = 0. # 0: not asked for
 

@@ -34,7 +34,6 @@ class Setup:
     cache:str = '' # folder of checkpoints; '': the project's
     device:str = 'cpu' # 'cpu' or 'cuda'
     deadline:float = inf # `time.time()` after which nothing new starts
-    threads:int = 1 # of each worker, on the CPU
     rank:int = 0 # number of this process among those that share each run
     ranks:int = 1 # processes that do
     facts:dict = field(default_factory=dict) # for the records of other machines: what this one alone knows, such as the commit

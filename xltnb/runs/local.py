@@ -11,17 +11,17 @@ import os
 import signal
 import time
 from contextlib import redirect_stderr, redirect_stdout, suppress
+from math import inf
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from threading import Thread
 
-from ..machine import FREE_VARS, environment, gpus
+from ..machine import FREE_VARS, cores, environment, gpus, memory_gb
 from .drive import drive, needs_of
 from .experiments import Job
 from .progress import JobProgress, Outcome, seldom
 from .job import Finished, Setup, compute
-from .run import inline
-from ..records.published import find_papers
+from .run import inline, runs_here, too_big
 
 # %% ../../nbs/runs/06_local.ipynb #260453ac
 def _die_with_parent():
@@ -69,11 +69,12 @@ class Worker:
         self,
         setup:Setup, # where and how
         gpu:str='', # name of the only GPU that it sees; '': it sees what this process sees
+        threads:int=1, # of the jobs that it runs
     ):
-        ctx, self.job, self.gpu = get_context('spawn'), None, gpu
+        ctx, self.job, self.gpu, self.threads = get_context('spawn'), None, gpu, threads
         self.conn, theirs = ctx.Pipe()
         self.proc = ctx.Process(target=_worker, args=(theirs, setup))
-        with child_env(setup.threads, gpu): self.proc.start()
+        with child_env(threads, gpu): self.proc.start()
         theirs.close()
 
     def give(
@@ -107,6 +108,12 @@ class Worker:
         self.proc.join()
         self.conn.close()
 
+# %% ../../nbs/runs/06_local.ipynb #cb65bf17
+def _holds(jobs, workers):
+    "Tell whether this machine has cores and memory for jobs side by side; where there are more workers than cores, they share them"
+    needs = [j.needs for j in jobs]
+    return sum(n.cpus for n in needs)<=max(cores(), workers) and sum(n.memory_gb for n in needs)<=(memory_gb() or inf)
+
 # %% ../../nbs/runs/06_local.ipynb #fa07dbfe
 class LocalPool:
     "Worker processes of this machine, started when there is work for them"
@@ -122,12 +129,24 @@ class LocalPool:
     def slots(self): return self.workers
     def refuses(self, job):
         n = needs_of(job, self.setup).gpus
-        return f'{job.arm} needs {n} GPUs, and a worker of this machine sees one: take --engine inline, ray or slurm' if n>1 else ''
+        if n>1: return f'{job.arm} needs {n} GPUs, and a worker of this machine sees one: take --engine inline, ray or slurm'
+        return too_big(job)
+
+    def room(self, job): return not self.busy or _holds([job, *(w.job for w in self.busy.values())], self.workers)
 
     def start(self, job):
-        w = self.idle.pop() if self.idle else Worker(self.setup, self.gpus.pop(0))
-        self.busy[job.key] = w
+        w = self.busy[job.key] = self._worker(job.needs.cpus)
         w.give(job)
+
+    def _worker(self, threads):
+        "An idle worker that computes on so many threads, else a new one; a process keeps the number it was started with"
+        if same := [w for w in self.idle if w.threads==threads]:
+            self.idle.remove(same[-1])
+            return same[-1]
+        if not self.gpus: # no place is left for one more
+            self.gpus.append((other := self.idle.pop(0)).gpu)
+            other.leave()
+        return Worker(self.setup, self.gpus.pop(0), threads)
 
     def ended(self, timeout):
         if not self.busy: time.sleep(timeout)
@@ -163,6 +182,5 @@ def local(
     progress:JobProgress, # told of everything
 )->list[Outcome]: # one for each job
     "Run jobs in worker processes; with one worker, or jobs defined in a notebook, in this process"
-    known = find_papers()
-    if workers==1 or any(j.paper not in known for j in jobs): return inline(jobs, setup, workers, progress)
+    if workers==1 or runs_here(jobs): return inline(jobs, setup, workers, progress)
     return drive(jobs, setup, progress, LocalPool(setup, min(workers, len(jobs))))

@@ -207,6 +207,7 @@ def _age(plan):
 def plan_line(
     plan:Plan, # the plan
     workers:int|None=None, # side by side; default: the cores, or one GPU
+    crew:str='', # who does it, where nobody knows how many workers there will be
 )->str: # one sentence
     "Say what is left and what it costs"
     todo, u = plan.todo(), plan.dial.unit
@@ -217,8 +218,8 @@ def plan_line(
     workers = workers or (cores() if u=='core' else 1)
     wall,spent = duration(wall_s(todo, workers)), sum(j.cost_s for j in todo)
     hours = f'{spent/3600:.2f}' if spent>=36 else 'under 0.01'
-    return (f'{plan.target} at {plan.preset}: {len(todo)} of {n} runs to do, {hours} {u}-hours, '
-            f'{"" if wall.startswith("under") else "about "}{wall} with {workers} worker{"s"*(workers>1)}{wait}')
+    who = crew or f'{"" if wall.startswith("under") else "about "}{wall} with {workers} worker{"s"*(workers>1)}'
+    return f'{plan.target} at {plan.preset}: {len(todo)} of {n} runs to do, {hours} {u}-hours, {"with "*bool(crew)}{who}{wait}'
 
 # %% ../../nbs/runs/01_plan.ipynb #6180a3fa
 def _left(row): return duration(row['left_s']) if row['done']<row['runs'] else ''

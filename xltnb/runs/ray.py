@@ -33,12 +33,10 @@ from .job import Finished, Setup, compute
 # %% ../../nbs/runs/07_ray.ipynb #21da0b08
 _KEPT = 'XLTNB_HOME', 'XLTNB_PAPERS', 'XLTNB_FRESH' # variables that mean something on this machine alone
 
-def sent_vars(
-    threads:int, # of each job
-)->dict[str,str]:
-    "List the variables that a job gets"
+def sent_vars()->dict[str,str]:
+    "List the variables that a job gets: of one thread, unless it needs more cores"
     ours = {k: v for k,v in os.environ.items() if k.startswith(('XLTNB_','HF_')) or k=='TOKENIZERS_PARALLELISM'}
-    return {k: v for k,v in ours.items() if k not in _KEPT and 'TOKEN' not in k.removeprefix('TOKENIZERS')} | worker_vars(threads)
+    return {k: v for k,v in ours.items() if k not in _KEPT and 'TOKEN' not in k.removeprefix('TOKENIZERS')} | worker_vars(1)
 
 # %% ../../nbs/runs/07_ray.ipynb #d8569650
 def facts_here()->dict: # commit, dirty
@@ -47,12 +45,12 @@ def facts_here()->dict: # commit, dirty
 
 # %% ../../nbs/runs/07_ray.ipynb #ed5ea4d7
 @contextmanager
-def _shipped(threads):
+def _shipped():
     "Describe what the machines get: the package, folders of papers outside it, variables"
     with TemporaryDirectory() as tmp:
         names = [f'papers-{i}' for i,_ in enumerate(paper_roots()[1:])]
         for n,p in zip(names, paper_roots()[1:]): shutil.copytree(p, Path(tmp)/n, ignore=shutil.ignore_patterns('__pycache__'))
-        env = sent_vars(threads) | ({'XLTNB_PAPERS': os.pathsep.join(names)} if names else {})
+        env = sent_vars() | ({'XLTNB_PAPERS': os.pathsep.join(names)} if names else {})
         papers = dict(working_dir=tmp) if names else {}
         yield dict(env_vars=env, py_modules=[str(package_data().parent)], excludes=['__pycache__/']) | papers
 
@@ -104,11 +102,11 @@ def _same_signals():
         with suppress(ValueError): # not the main thread
             for s,f in old.items(): signal.signal(s, f)
 
-def _join(address, threads):
+def _join(address):
     "Import Ray and join the cluster"
     _reach(address)
     with needs('cluster'): ray = import_module('ray')
-    with _same_signals(), _shipped(threads) as env:
+    with _same_signals(), _shipped() as env:
         try: ray.init(address=address, runtime_env=env, log_to_driver=False, logging_level='ERROR')
         except Exception as e: raise XltError(f'could not join the Ray cluster at {address}: {type(e).__name__}: {e}') from e
     return ray
@@ -130,7 +128,7 @@ class RayPool:
         address:str, # 'HOST:6379'
         workers:int=0, # jobs at once, at most; 0: what the cluster holds
     ):
-        self.ray, self.setup, self.address, self.workers, self.live = _join(address, setup.threads), setup, address, workers, {}
+        self.ray, self.setup, self.address, self.workers, self.live = _join(address), setup, address, workers, {}
         here = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=True)
         lasting = dict(num_cpus=0, max_restarts=-1, max_task_retries=-1)
         self.board = self.ray.remote(**lasting)(Board).options(scheduling_strategy=here).remote(setup.deadline)
@@ -153,9 +151,12 @@ class RayPool:
         have = '; '.join(map(_in_words, self.nodes())) or 'none'
         return f'no machine of the Ray cluster at {self.address} can hold {job.arm}: it needs {need}, the machines have: {have}'
 
+    def room(self, job): return True # Ray has it wait for a machine
+
     def start(self, job):
         need = needs_of(job, self.setup)
         how = dict(num_cpus=need.cpus, num_gpus=need.gpus, name=job.arm, memory=int(need.memory_gb*2**30) or None)
+        if need.cpus>1: how['runtime_env'] = dict(env_vars=worker_vars(need.cpus)) # in a process of its own
         self.live[self.task.options(**how).remote(job, self.setup, self.board)] = job.key
 
     def ended(self, timeout):

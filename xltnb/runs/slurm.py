@@ -19,10 +19,11 @@ from ..core import XltError
 from ..files import atomic_write, one_line
 from ..names import needs
 from ..records.store import Store
-from .drive import needs_of
+from .drive import TRIES, needs_of
 from .experiments import Job, Needs, no_report
 from .local import child_env
 from .progress import JobProgress, Outcome
+from .run import hold_threads
 from .job import Finished, Setup, compute, failure_file, keep, lease_job, why_failed
 
 # %% ../../nbs/runs/08_slurm.ipynb #dd4289f9
@@ -51,7 +52,6 @@ def minutes_of(
     raise XltError(f'time {str(text)!r:.40} sets no limit: give minutes, or leave it out for a day')
 
 # %% ../../nbs/runs/08_slurm.ipynb #bc415644
-_TRIES = 3 # of a job whose worker is lost
 _HELD = [] # the lease of what this worker is at
 
 def _one(store, job, setup, lost):
@@ -63,8 +63,9 @@ def _one(store, job, setup, lost):
     _HELD[:] = [mine]
     n = lost.get(job.key, 0)+mine.losses
     with mine:
-        if n>=_TRIES: fin = Finished('failed', f'its worker was lost {n} times')
-        else: fin = compute(job, setup, no_report)
+        if n>=TRIES: fin = Finished('failed', f'its worker was lost {n} times')
+        else:
+            with hold_threads(job.needs.cpus): fin = compute(job, setup, no_report)
         return keep(store, job, fin).status
 
 # %% ../../nbs/runs/08_slurm.ipynb #674f7377
@@ -160,7 +161,7 @@ def _submit(jobs, setup, workers, options, lost):
         additional_parameters=dict(requeue=True) | {k: v for k,v in options.items() if k!='time'})
     worker = Puller(jobs, setup, minutes, lost)
     try:
-        with child_env(setup.threads): array = slurm.map_array(worker, range(workers))[0].job_id.partition('_')[0]
+        with child_env(need.cpus): array = slurm.map_array(worker, range(workers))[0].job_id.partition('_')[0]
     except Exception as e: raise XltError(f'sbatch refused the workers: {one_line(e, 300)}') from e
     atomic_write(_crews(store), json.dumps({a: c['keys'] for a,c in crews(store).items()} | {array: [j.key for j in jobs]}))
     return array
@@ -242,7 +243,7 @@ def slurm_engine(
     if not workers: raise XltError('how many workers? SLURM does not say what is yours: give --workers N')
     w = Watch(jobs, setup, progress)
     for j in jobs: failure_file(w.store, j.key).unlink(missing_ok=True) # this command tries again
-    for _ in range(_TRIES+1):
+    for _ in range(TRIES+1):
         arrays = _turn(w, workers, options)
         if no_wait: return w.end('queued')
         try: _wait(w, arrays)

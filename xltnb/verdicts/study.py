@@ -33,7 +33,7 @@ class Study:
     )->RunReport:
         "Run what is missing; where no preset, seeds or arms were named and records are there, nothing"
         if not self.asked and self.plan.done(): return RunReport(self.plan, [], asked=False)
-        smoke = dict(engine='inline') if self.plan.preset=='smoke' else {} # starting processes would take longer
+        smoke = dict(engine='inline') if self.plan.preset=='smoke' and not options.get('workers') else {} # processes take longer to start
         return run_plan(self.plan, **smoke|dict(show=bool(self.plan.todo()))|options)
 
     @property
