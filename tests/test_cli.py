@@ -82,6 +82,11 @@ def test_a_process_of_its_own(study):
     assert done.returncode==2 and 'did you mean --preset?' in done.stderr and not done.stdout and 'Traceback' not in done.stderr
 
 
+@pytest.mark.parametrize('command', ['plan', 'run', 'status', 'claims', 'compare', 'pin', 'report'])
+def test_no_repeats_are_refused_by_every_command(study, command):
+    assert 'seeds is 0: give an integer from 1 to 10000' in xltnb(study, command, 'quick', '--seeds', '0', '--store', str(study[0]/'none'), code=2)[1]
+
+
 def test_nothing_was_started(study): assert not (study[0]/'none').exists()
 
 

@@ -28,6 +28,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                 'xltnb.commands._show_stories': ('commands.html#_show_stories', 'xltnb/commands.py'),
                                 'xltnb.commands._status': ('commands.html#_status', 'xltnb/commands.py'),
                                 'xltnb.commands._studies': ('commands.html#_studies', 'xltnb/commands.py'),
+                                'xltnb.commands._study': ('commands.html#_study', 'xltnb/commands.py'),
                                 'xltnb.commands._targets': ('commands.html#_targets', 'xltnb/commands.py'),
                                 'xltnb.commands._together': ('commands.html#_together', 'xltnb/commands.py'),
                                 'xltnb.commands._with_power': ('commands.html#_with_power', 'xltnb/commands.py'),

@@ -26,13 +26,17 @@ def _targets(target):
     "The target, or all papers that have experiments"
     return [target] if target else built_papers()
 
-def _studies(target, preset, seeds, store, jobs=None):
-    "A study of each target; a pattern has to match an arm of one of them"
+def _study(target, preset, seeds, store):
+    "A study; no repeats are refused, since 0 stands for the preset's own on a page alone"
     from xltnb.runs.experiments import check_seeds
-    from xltnb.runs.plan import pick_arms
     from xltnb.verdicts.study import study
     if seeds is not None: check_seeds(seeds)
-    studies = [study(t, preset, seeds, store) for t in _targets(target)]
+    return study(target, preset, seeds, store)
+
+def _studies(target, preset, seeds, store, jobs=None):
+    "A study of each target; a pattern has to match an arm of one of them"
+    from xltnb.runs.plan import pick_arms
+    studies = [_study(t, preset, seeds, store) for t in _targets(target)]
     if jobs is None or not any(s.plan.jobs for s in studies): return studies
     kept = {id(j) for j in pick_arms([j for s in studies for j in s.plan.jobs], jobs)}
     for s in studies: s.plan.jobs = [j for j in s.plan.jobs if id(j) in kept]
@@ -223,9 +227,8 @@ def cmd_claims(
     check:bool=False, # exit with 4 if a claim did not hold, with 3 if one is not run yet
 ):
     "Judge the papers' claims by the runs in the store"
-    from xltnb.verdicts.study import study
     _read_from(store)
-    studies = [study(p, preset, seeds, store) for p in _claimed_papers(target)]
+    studies = [_study(p, preset, seeds, store) for p in _claimed_papers(target)]
     rows = [r for s in studies for r in s.told()]
     if json: show_rows(rows, True)
     elif '.' in target: _show_stories(rows, studies[0])
@@ -250,8 +253,7 @@ def cmd_compare(
 ):
     "The paper's numbers beside ours, cell by cell"
     from xltnb.verdicts.compare import moved
-    from xltnb.verdicts.study import study
-    rows = study(target, preset, seeds, _read_from(store)).cells().rows
+    rows = _study(target, preset, seeds, _read_from(store)).cells().rows
     show_rows(rows, json, ['cell', 'paper', 'source', 'pinned', 'now', 'n', 'low', 'high', 'verdict'])
     gone = [r['cell'] for r in rows if moved(r)]
     if check and gone: print(f'moved away from the pinned number: {", ".join(gone)}', file=sys.stderr)
@@ -267,8 +269,7 @@ def cmd_pin(
     store:str='results', # folder of run records; a relative one lies in the checkout
 ):
     "Accept the present results as the ones to guard"
-    from xltnb.verdicts.study import study
-    print(f'{study(target, preset, seeds, store).pin()} numbers pinned')
+    print(f'{_study(target, preset, seeds, store).pin()} numbers pinned')
 
 # %% ../nbs/07_commands.ipynb #faf563ee
 @command
