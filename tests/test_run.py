@@ -65,11 +65,11 @@ def study(tmp_path):
     return tmp_path, {**os.environ, 'XLTNB_PAPERS': str(tmp_path/'papers'), 'XLTNB_CACHE': str(tmp_path/'cache')}
 
 
-def start(study, *args, store='store'):
+def start(study, *args, store='store', **how):
     "A command in a process of its own"
     tmp, env = study
     return subprocess.Popen([sys.executable, '-m', 'xltnb.cli', 'run', 'slow', '--store', str(tmp/store), *args], cwd=ROOT, env=env, encoding='utf-8', stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # also where the tests run in the background
+                            stderr=subprocess.STDOUT, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **how)  # also where the tests run in the background
 
 
 def finish(proc, code=0):
@@ -173,6 +173,22 @@ def test_ctrl_c_is_quiet(study, sent):
     assert 'the same command goes on' in out and 'Traceback' not in out
     finish(start(study, '--workers', '2', '--seeds', '9'))
     assert len(numbers(study))==18
+
+
+@pytest.mark.parametrize('engine', ['local', 'inline'])
+@pytest.mark.parametrize('all_hear', [False, True], ids=['command', 'terminal'])
+def test_ctrl_c_twice_leaves_no_lock_and_no_traceback(study, engine, all_hear):
+    "as an impatient user presses it; a terminal tells every process of the command"
+    for wait in (0., .7):  # while workers load their modules, and while they compute
+        p = start(study, '--engine', engine, '--seeds', '9', *(['--workers', '2'] if engine == 'local' else []), start_new_session=True)
+        wait_for(lambda: list((study[0]/'store'/'.claims').glob('*.lock')))
+        time.sleep(wait)
+        for _ in range(2):
+            (os.killpg if all_hear else os.kill)(p.pid, signal.SIGINT)
+            time.sleep(.015)
+        out = finish(p, code=130)
+        assert 'the same command goes on' in out and 'Traceback' not in out and 'Interrupt' not in out, out
+        assert not list((study[0]/'store'/'.claims').glob('*.lock'))
 
 
 def test_jobs_of_a_killed_parent_end(study):

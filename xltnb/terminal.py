@@ -8,6 +8,7 @@ __all__ = ['COMMANDS', 'EXIT_CODES', 'command', 'Parser', 'fill_parser', 'call_w
 
 # %% ../nbs/03_terminal.ipynb #term0003
 import argparse
+import atexit
 import codecs
 import inspect
 import io
@@ -153,6 +154,10 @@ def _hear_signals():
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGINT)==signal.SIG_DFL: signal.signal(signal.SIGINT, signal.default_int_handler)
 
+def _deaf():
+    "A process that is ending is told so no more"
+    for s in (signal.SIGINT, signal.SIGTERM): signal.signal(s, signal.SIG_IGN)
+
 # %% ../nbs/03_terminal.ipynb #fbd4888c
 def complain(
     e, # what is wrong
@@ -177,7 +182,9 @@ def exit_code(
     if current_thread() is main_thread(): _hear_signals()
     try: return run()
     except XltError as e: return complain(e)
-    except KeyboardInterrupt: return 130
+    except KeyboardInterrupt:
+        atexit.register(_deaf)
+        return 130
     except BrokenPipeError: return _quiet()
     except OSError as e: return complain(f'{e.filename or "a file"}: {e.strerror or e}; name another file or folder')
 

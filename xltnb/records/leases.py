@@ -23,6 +23,7 @@ from fastcore.basics import patch
 
 from ..core import XltError
 from ..files import atomic_write, set_aside, sha256_of, sha256_once, write_new
+from ..machine import undisturbed
 
 # %% ../../nbs/records/04_leases.ipynb #6f18b6fa
 _STALE_S = 120. # seconds without a touch after which the lease of a process that cannot be asked for is free
@@ -157,10 +158,11 @@ class Lease:
     def release(self):
         "Give the lease back"
         self._stop.set()
-        if self.held and self._mine():
-            self._tidy()
-            self.lock.unlink(missing_ok=True)
-        self.held = False
+        with undisturbed():
+            if self.held and self._mine():
+                self._tidy()
+                self.lock.unlink(missing_ok=True)
+            self.held = False
 
 # %% ../../nbs/records/04_leases.ipynb #437be50c
 @patch

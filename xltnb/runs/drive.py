@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from ..core import XltError
+from ..machine import undisturbed
 from .experiments import Job, Needs
 from .progress import JobProgress, Outcome
 from .job import Finished, Setup, keep, lease_job
@@ -75,9 +76,10 @@ class Driver:
     ):
         "Lease a job and give it to the pool"
         if why := self.pool.refuses(job): return self.end(Outcome(job, 'failed', note=why))
-        mine = lease_job(self.store, job)
-        if isinstance(mine, Outcome): return self.end(mine)
-        self.running[job.key] = job,mine
+        with undisturbed(): # what is leased is known to whoever gives it back
+            mine = lease_job(self.store, job)
+            if isinstance(mine, Outcome): return self.end(mine)
+            self.running[job.key] = job,mine
         self.progress.update(job, self.progress.frac.get(job.key, 0.), 'starts')
         self.pool.start(job)
 
@@ -120,6 +122,13 @@ def _tell(d, key, fraction, note):
 WHERE = 'on ' # begins the report that names a job's machine
 
 # %% ../../nbs/runs/05_drive.ipynb #053805cb
+def _let_go(d):
+    "Stop what runs, give its leases back, and let the workers go"
+    for key,(_,mine) in d.running.items():
+        with suppress(Exception): d.pool.stop(key) # the pool itself may be gone
+        mine.release()
+    d.pool.close()
+
 def drive(
     jobs:list[Job], # in order
     setup:Setup, # where and how
@@ -137,8 +146,5 @@ def drive(
             for told in pool.news(): _tell(d, *told)
             progress.draw()
     finally:
-        for key,(_,mine) in d.running.items():
-            with suppress(Exception): pool.stop(key) # the pool itself may be gone
-            mine.release()
-        pool.close()
+        with undisturbed(): _let_go(d)
     return d.out

@@ -18,6 +18,7 @@ from math import inf
 from pathlib import Path
 from ..core import XltError
 from ..files import atomic_write, cache_dir, one_line
+from ..machine import undisturbed
 from .experiments import Ctx, Job, Paused, call_job, tidy
 from ..records.published import find_papers, rule_hashes
 from ..records.leases import Lease
@@ -203,7 +204,9 @@ def run_job(
     report:Callable, # report(fraction, note)
 )->Outcome: # how it ended; the record is in the store if it is 'done'
     "Run one job here, unless it is done or somebody is at it"
-    store = setup.open()
-    mine = lease_job(store, job)
-    if isinstance(mine, Outcome): return mine
-    with mine: return keep(store, job, compute(job, setup, report))
+    store, mine = setup.open(), None
+    try:
+        with undisturbed(): mine = lease_job(store, job)
+        return mine if isinstance(mine, Outcome) else keep(store, job, compute(job, setup, report))
+    finally:
+        if isinstance(mine, Lease): mine.release()

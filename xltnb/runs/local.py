@@ -10,13 +10,13 @@ import io
 import os
 import signal
 import time
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from math import inf
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import wait
 from threading import Thread
 
-from ..machine import FREE_VARS, cores, environment, gpus, memory_gb
+from ..machine import FREE_VARS, cores, environment, gpus, memory_gb, undisturbed
 from .drive import drive, needs_of
 from .experiments import Job
 from .progress import JobProgress, Outcome, seldom
@@ -38,10 +38,12 @@ def _worker(conn, setup):
     "Take jobs from the pipe until told to stop"
     leave_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    while (job := conn.recv()) is not None:
-        out = io.StringIO()
-        with redirect_stdout(out), redirect_stderr(out): end = compute(job, setup, seldom(lambda *said: conn.send(said), .3), out)
-        conn.send(end)
+    if hasattr(signal, 'pthread_sigmask'): signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    with suppress(EOFError, OSError): # whoever gave the jobs has gone
+        while (job := conn.recv()) is not None:
+            out = io.StringIO()
+            with redirect_stdout(out), redirect_stderr(out): end = compute(job, setup, seldom(lambda *said: conn.send(said), .3), out)
+            conn.send(end)
 
 # %% ../../nbs/runs/06_local.ipynb #d6c7d53e
 _THREAD_VARS = 'OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'NUMBA_NUM_THREADS'
@@ -62,6 +64,17 @@ def child_env(
     return environment(worker_vars(threads) | ({'CUDA_VISIBLE_DEVICES': gpu} if gpu else {}))
 
 
+# %% ../../nbs/runs/06_local.ipynb #db4fbc4d
+@contextmanager
+def _deaf_from_birth():
+    "A process that is started inside the block does not hear Ctrl-C until it says so; we hear it when the block is done"
+    if not hasattr(signal, 'pthread_sigmask'): return (yield)
+    resource_tracker.ensure_running() # its start would let the signal through again
+    with undisturbed():
+        old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try: yield
+        finally: signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
 # %% ../../nbs/runs/06_local.ipynb #969e90cc
 class Worker:
     "A worker process and the pipe to it"
@@ -74,7 +87,7 @@ class Worker:
         ctx, self.job, self.gpu, self.threads = get_context('spawn'), None, gpu, threads
         self.conn, theirs = ctx.Pipe()
         self.proc = ctx.Process(target=_worker, args=(theirs, setup))
-        with child_env(threads, gpu): self.proc.start()
+        with child_env(threads, gpu), _deaf_from_birth(): self.proc.start()
         theirs.close()
 
     def give(

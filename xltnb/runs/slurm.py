@@ -17,6 +17,7 @@ from importlib import import_module
 
 from ..core import XltError
 from ..files import atomic_write, one_line
+from ..machine import undisturbed
 from ..names import needs
 from ..records.store import Store
 from .drive import TRIES, needs_of
@@ -248,7 +249,7 @@ def slurm_engine(
         if no_wait: return w.end('queued')
         try: _wait(w, arrays)
         except KeyboardInterrupt:
-            subprocess.run(['scancel', *w.arrays], check=False)
+            with undisturbed(): subprocess.run(['scancel', *w.arrays], check=False, start_new_session=True)
             raise
         if not w.look() or time.time()>=setup.deadline: break
     return w.end('left')
