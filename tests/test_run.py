@@ -2,6 +2,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -124,6 +125,19 @@ def test_two_at_once_share_the_work(study):
     assert len(numbers(study))==6, outs
     assert set(steps(study).values())=={1} and sum(steps(study).values())==60, 'some step was done twice'
     assert not list((study[0]/'store'/'.claims').glob('*.lock'))
+
+
+def test_who_is_at_a_run_that_is_waited_for_is_named_once(study):
+    log = study[0]/'said'
+    plan = subprocess.run([sys.executable, '-m', 'xltnb.cli', 'plan', 'slow', '--json', '--store', str(study[0]/'store')], cwd=ROOT, env=study[1], capture_output=True, check=True)
+    first = json.loads(plan.stdout)[0]['key']
+    with Store(study[0]/'store', committed=False).lease(first) as mine:
+        assert mine
+        with log.open('w') as out: p = subprocess.Popen([sys.executable, '-m', 'xltnb.cli', 'run', 'slow', '--store', str(study[0]/'store'), '--engine', 'inline'], cwd=ROOT, env=study[1], stdout=out)
+        wait_for(lambda: 'waits for' in log.read_text(encoding='utf-8'))
+        time.sleep(1.5)
+    assert p.wait(timeout=60)==0
+    assert log.read_text(encoding='utf-8').count(f'waits for process {os.getpid()} on {socket.gethostname()}, which is at sum-1 seed 0')==1 and len(numbers(study))==4
 
 
 def test_a_failure_does_not_stop_the_others(study):

@@ -29,7 +29,7 @@ from ..records.published import find_papers
 from .experiments import Job, Needs, experiment
 from .plan import Plan, duration, pick_arms, plan_line
 from ..records.store import Store, open_store
-from .progress import Outcome, JobProgress
+from .progress import WAITS, Outcome, JobProgress
 from .job import Setup, run_job
 
 # %% ../../nbs/runs/04_run.ipynb #c778677a
@@ -188,9 +188,20 @@ def _workers(jobs, device, engine='local'):
     return max(1, _fit(jobs))
 
 # %% ../../nbs/runs/04_run.ipynb #6bfade38
-def _wait(jobs, store, deadline):
+def _held_up(jobs, store):
+    "Who is at the jobs that are waited for, and a line for each process"
+    at = {}
+    for j in jobs: at.setdefault(store.lease(j.key).owner(), []).append(f'{j.arm} seed {j.seed}')
+    for who,runs in at.items():
+        more = f' and {len(runs)-3} more' if len(runs)>3 else ''
+        yield who, f'{WAITS}{who}, which is at {", ".join(runs[:3])}{more}'
+
+def _wait(jobs, store, deadline, progress):
     "Wait until one of the jobs that others run has ended one way or the other"
-    while time.time()<deadline and all(store.busy(j.key) and not store.has(j.key) for j in jobs): time.sleep(0.5)
+    for who,line in _held_up(jobs, store): progress.say(line, who)
+    while time.time()<deadline and all(store.busy(j.key) and not store.has(j.key) for j in jobs):
+        progress.draw()
+        time.sleep(0.5)
 
 # %% ../../nbs/runs/04_run.ipynb #9a273015
 def _rounds(jobs, engine, setup, workers, progress):
@@ -200,7 +211,7 @@ def _rounds(jobs, engine, setup, workers, progress):
         outs = engine(jobs, setup, workers, progress)
         out |= {o.job.key: o for o in outs}
         jobs = [o.job for o in outs if o.status=='busy']
-        if jobs: _wait(jobs, store, setup.deadline)
+        if jobs: _wait(jobs, store, setup.deadline, progress)
         if time.time()>=setup.deadline: break
         arrived = [Outcome(j, 'there') for j in jobs if store.has(j.key)]
         for o in arrived: progress.end(o)
