@@ -707,6 +707,17 @@ def test_a_users_file_in_another_encoding_and_a_folder_that_is_none(tmp_path):
     with pytest.raises(XltError, match='is a file: give the folder'): own_task('mine', 'classify', tmp_path/'x.csv')
 
 
+def test_pinning_in_a_store_that_is_read_only_names_another_one(capsys, tmp_path, monkeypatch):
+    store, may = tmp_path/'store', os.access
+    store.mkdir()
+    monkeypatch.setattr(os, 'access', lambda path, mode: may(path, mode) and not (Path(path) == store and mode == os.W_OK))
+    err = said(capsys, 'pin', 'mothello.C2', '--preset', 'laptop', '--store', str(store))
+    assert f'cannot write to {store}; choose another folder with --store' in err and 'no run' not in err
+    def refuse(path, *a, **kw): raise PermissionError(errno.EACCES, 'Permission denied')
+    monkeypatch.setattr(Path, 'mkdir', refuse)
+    assert f'cannot write to the store {store}: Permission denied; choose another folder' in said(capsys, 'pin', 'mothello.C2', '--preset', 'laptop', '--store', str(store))
+
+
 def test_a_store_that_is_not_there_is_not_packed(tmp_path):
     from xltnb.commands import cmd_pack
     with pytest.raises(XltError, match='there is no store at'): cmd_pack(str(tmp_path/'none'))

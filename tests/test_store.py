@@ -146,6 +146,14 @@ def test_committed_records_come_first(tmp_path, monkeypatch):
     assert Store('results').get(a_record().key).metrics=={'acc': 2.}, 'asked for, the committed ones stand aside'
 
 
+@pytest.mark.parametrize('word, fresh', [('1', True), ('yes', True), ('true', True), ('', False), ('0', False), ('false', False), ('No', False), ('maybe', None)])
+def test_a_word_that_says_off_is_off(tmp_path, monkeypatch, word, fresh):
+    monkeypatch.setenv('XLTNB_FRESH', word)
+    if fresh is None:
+        with pytest.raises(XltError, match="XLTNB_FRESH is 'maybe': 1 switches it on, 0 or nothing"): Store(tmp_path)
+    else: assert (len(Store(tmp_path).folders) == 1) == fresh
+
+
 def full_disk(fd, data):
     "Writes three bytes, then the disk is full"
     if len(data)<4: raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -349,6 +349,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                              'xltnb.files.set_aside': ('files.html#set_aside', 'xltnb/files.py'),
                              'xltnb.files.sha256_of': ('files.html#sha256_of', 'xltnb/files.py'),
                              'xltnb.files.sha256_once': ('files.html#sha256_once', 'xltnb/files.py'),
+                             'xltnb.files.switched_on': ('files.html#switched_on', 'xltnb/files.py'),
                              'xltnb.files.typed_path': ('files.html#typed_path', 'xltnb/files.py'),
                              'xltnb.files.write_new': ('files.html#write_new', 'xltnb/files.py')},
             'xltnb.invented.encoder': { 'xltnb.invented.encoder.InventedEncoderCfg': ( 'invented/encoder.html#inventedencodercfg',

@@ -21,7 +21,7 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from ..core import XltError
-from ..files import atomic_write, own_path, project_root, set_aside, write_new
+from ..files import atomic_write, own_path, project_root, set_aside, switched_on, write_new
 from .leases import Lease
 from .pack import PACK, Pack, PackedRow, open_pack, pack_bytes, packable, packed_keys
 from .record import KeptRecord, NewerRecord, Record, Unreadable, read_numbers, read_record, readable, record_json, record_text
@@ -34,7 +34,7 @@ class Store:
         path:str|Path='results', # folder to write to; see `own_path`
         committed:bool=True, # also read `nbs/results`, unless the environment sets XLTNB_FRESH
     ):
-        committed = committed and os.environ.get('XLTNB_FRESH','0') in ('','0')
+        committed = committed and not switched_on('XLTNB_FRESH')
         self.path = own_path(path, 'store').resolve()
         if self.path.exists() and not self.path.is_dir(): raise XltError(f'store {self.path} is a file; name a folder')
         shipped = project_root()/'nbs'/'results'

@@ -18,6 +18,7 @@ from ..records.published import Printed, load_paper
 from ..records.store import Store
 from ..runs.experiments import split_target
 from ..runs.plan import Plan
+from ..runs.run import check_store
 from ..stats import mean_ci
 from .claims import judge_plan, numbers_html
 from .words import UNMEASURED, VERDICTS, verdict
@@ -143,6 +144,7 @@ def pin_plan(
     to_run = f'{plan.target} --preset {plan.preset}'
     if not new: raise XltError(f'nothing to pin: {plan.target} has no runs at {plan.preset} in {plan.store.path}; '
                               f'run `xltnb run {to_run}` first, with the same --store')
+    check_store(plan.store, ['.'])
     file = plan.store.path/'pins.json'
     with plan.store.lease(file.name) as mine:
         if not mine: raise XltError(f'{mine.owner()} writes {file} now: nothing was pinned, so run `xltnb pin {to_run}` again')
