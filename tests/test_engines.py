@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -203,6 +204,28 @@ def test_pages_are_made_on_ray(study, cluster): pages_are_made(study, '--engine'
 
 # ---- SLURM
 
+def test_one_of_two_that_look_at_once_puts_workers_into_the_queue(study, monkeypatch):
+    "The other one waits, and finds them there"
+    from threading import Thread
+    from xltnb.runs import experiments, slurm
+    from xltnb.runs.job import Setup
+    from xltnb.runs.progress import JobProgress
+    for k, v in study[1].items(): monkeypatch.setenv(k, v)
+    jobs, queue = experiments.jobs_for('far', 'gpu'), {}
+    def submit(jobs, setup, workers, options, lost):
+        time.sleep(.3)  # as sbatch takes it
+        queue[str(len(queue)+1)] = [('PENDING', '')]*workers
+        slurm.atomic_write(slurm._crews(setup.open()), json.dumps({a: [j.key for j in jobs] for a in queue}))
+        return max(queue)
+    monkeypatch.setattr(slurm, '_submit', submit)
+    monkeypatch.setattr(slurm, '_squeue', lambda: dict(queue))
+    watches = [slurm.Watch(jobs, Setup(str(study[0]/'store'), committed=False), JobProgress(jobs, show=False)) for _ in range(2)]
+    arrays, threads = [], [Thread(target=lambda w=w: arrays.append(slurm._turn(w, 2, {}))) for w in watches]
+    for t in threads: t.start()
+    for t in threads: t.join()
+    assert arrays == [{'1'}, {'1'}] and [*queue] == ['1'] and sum(bool(w.arrays) for w in watches) == 1
+
+
 CONF = '''
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -290,6 +313,26 @@ def test_slurms_workers_need_no_command(study, slurm):
     assert len(json.loads((study[0]/'store'/'.slurm'/'crews.json').read_text(encoding='utf-8'))) == 1
     assert set(started(study).values()) == {1}
     same_as_inline(study, 'gpu')
+
+
+def test_two_commands_given_at_once_put_one_crew_into_the_queue(study, slurm):
+    both = [on_slurm(study, '--preset', 'gpu', '--device', 'cpu') for _ in range(2)]
+    wait_for((study[0]/'store'/'.slurm'/'crews.json').exists)
+    for p in both: finish(p)
+    assert len(json.loads((study[0]/'store'/'.slurm'/'crews.json').read_text(encoding='utf-8'))) == 1
+    assert set(started(study).values()) == {1} and len(records(study)) == 8
+
+
+@pytest.mark.parametrize('sent, go_on', [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGKILL, True)])
+def test_what_ends_the_command_of_slurm_ends_its_workers_unless_it_leaves_no_time(study, slurm, sent, go_on):
+    cmd = on_slurm(study, '--preset', 'laptop')
+    wait_for(lambda: len(records(study)) >= 1)
+    cmd.send_signal(sent)
+    cmd.communicate(timeout=60)
+    queue = lambda: subprocess.run(['squeue', '-h', '--me'], capture_output=True, text=True).stdout
+    if go_on: wait_for(lambda: len(records(study)) == 12)
+    wait_for(lambda: not queue())
+    assert (len(records(study)) == 12) == go_on
 
 
 def test_pages_are_made_by_slurm(study, slurm): pages_are_made(study, '--engine', 'slurm', '--workers', '2', '--slurm', 'partition=main time=30')

@@ -3680,6 +3680,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                   'xltnb.runs.slurm.Watch.take_up': ('runs/slurm.html#watch.take_up', 'xltnb/runs/slurm.py'),
                                   'xltnb.runs.slurm._crews': ('runs/slurm.html#_crews', 'xltnb/runs/slurm.py'),
                                   'xltnb.runs.slurm._one': ('runs/slurm.html#_one', 'xltnb/runs/slurm.py'),
+                                  'xltnb.runs.slurm._own_turn': ('runs/slurm.html#_own_turn', 'xltnb/runs/slurm.py'),
                                   'xltnb.runs.slurm._silent': ('runs/slurm.html#_silent', 'xltnb/runs/slurm.py'),
                                   'xltnb.runs.slurm._squeue': ('runs/slurm.html#_squeue', 'xltnb/runs/slurm.py'),
                                   'xltnb.runs.slurm._submit': ('runs/slurm.html#_submit', 'xltnb/runs/slurm.py'),

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 
@@ -23,7 +24,7 @@ from ..records.store import Store
 from .drive import TRIES, needs_of
 from .experiments import Job, Needs, no_report
 from .local import child_env
-from .progress import JobProgress, Outcome
+from .progress import WAITS, JobProgress, Outcome
 from .run import hold_threads
 from .job import Finished, Setup, compute, failure_file, keep, lease_job, why_failed
 
@@ -221,12 +222,22 @@ def _wait(w, arrays, every=2.):
     w.look()
 
 # %% ../../nbs/runs/08_slurm.ipynb #bd215b13
+@contextmanager
+def _own_turn(w):
+    "The right to put workers into the queue for a store"
+    mine = w.store.lease('crews.json')
+    while not mine.take():
+        w.progress.say(f'{WAITS}{mine.owner()}, which puts workers into the queue')
+        time.sleep(.2)
+    with mine: yield
+
 def _turn(w, workers, options):
     "Put workers into the queue for what is free, unless some are there for it; the arrays to watch"
-    todo, there = w.look(), crews(w.store)
-    served = {k for c in there.values() for k in c['keys']}
-    free = w.take_up([j for j in todo if j.key not in served])
-    if free: w.arrays.add(_submit(free, w.setup, min(workers, len(free)), options, w.lost))
+    with _own_turn(w):
+        todo, there = w.look(), crews(w.store)
+        served = {k for c in there.values() for k in c['keys']}
+        free = w.take_up([j for j in todo if j.key not in served])
+        if free: w.arrays.add(_submit(free, w.setup, min(workers, len(free)), options, w.lost))
     return {*there} | w.arrays
 
 # %% ../../nbs/runs/08_slurm.ipynb #22beb832
@@ -249,7 +260,8 @@ def slurm_engine(
         if no_wait: return w.end('queued')
         try: _wait(w, arrays)
         except KeyboardInterrupt:
-            with undisturbed(): subprocess.run(['scancel', *w.arrays], check=False, start_new_session=True)
+            with undisturbed():
+                if w.arrays: subprocess.run(['scancel', *w.arrays], check=False, start_new_session=True)
             raise
         if not w.look() or time.time()>=setup.deadline: break
     return w.end('left')
