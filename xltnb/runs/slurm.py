@@ -237,7 +237,8 @@ def _turn(w, workers, options):
         todo, there = w.look(), crews(w.store)
         served = {k for c in there.values() for k in c['keys']}
         free = w.take_up([j for j in todo if j.key not in served])
-        if free: w.arrays.add(_submit(free, w.setup, min(workers, len(free)), options, w.lost))
+        with undisturbed(): # what is in the queue is known to whoever cancels it
+            if free: w.arrays.add(_submit(free, w.setup, min(workers, len(free)), options, w.lost))
     return {*there} | w.arrays
 
 # %% ../../nbs/runs/08_slurm.ipynb #22beb832
@@ -256,9 +257,10 @@ def slurm_engine(
     w = Watch(jobs, setup, progress)
     for j in jobs: failure_file(w.store, j.key).unlink(missing_ok=True) # this command tries again
     for _ in range(TRIES+1):
-        arrays = _turn(w, workers, options)
-        if no_wait: return w.end('queued')
-        try: _wait(w, arrays)
+        try:
+            arrays = _turn(w, workers, options)
+            if no_wait: return w.end('queued')
+            _wait(w, arrays)
         except KeyboardInterrupt:
             with undisturbed():
                 if w.arrays: subprocess.run(['scancel', *w.arrays], check=False, start_new_session=True)
