@@ -62,7 +62,8 @@ def start(study, *args, store='store'):
     "A command in a process of its own"
     tmp, env = study
     return subprocess.Popen([sys.executable, '-m', 'xltnb.cli', 'run', 'far', '--store', str(tmp/store), *args], cwd=ROOT, env=env, encoding='utf-8',
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # also where the tests run in the background
 
 
 def finish(proc, *codes):
