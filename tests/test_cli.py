@@ -109,7 +109,7 @@ def test_plan_and_status_use_the_same_words(study, tmp_path):
     said = {what: {(r['target'], r['preset'], r['key'], r['arm'], r['seed'], r['state']) for r in json.loads(xltnb(study, what, 'quick', '--json', *store)[0])} for what in ('plan', 'status')}
     assert said['plan']==said['status'] and sorted(row[-1] for row in said['plan'])==['broken', 'done', 'done', 'to do']
     out = xltnb(study, 'status', 'quick', *store)[0]
-    assert 'quick at smoke: 2 done, 1 to do, 1 broken' in out and f'broken record {cut}'[:60] in out
+    assert 'quick at smoke: 2 done, 1 to do, 1 broken' in out and 'broken record' in out and 'delete the file and run again' in ' '.join(out.split())
 
 
 def test_jobs_and_seeds(study):
@@ -283,3 +283,11 @@ def test_a_cut_record_of_ones_own_counts_as_missing(study):
         told[name], _ = xltnb(study, name, *more, '--store', str(f.parents[1]))
     assert 'held' in told['claims'] and 'cannot be read and counts as missing' in told['plan']
     assert [str(f) in r['why'] for r in json.loads(told['status']) if r['key'] == job.key] == [True]
+
+
+def test_a_reason_goes_on_in_the_next_line(capsys):
+    from xltnb.terminal import show_rows
+    why = 'the record /a/long/way/to/a/file.json is broken, because its last line is missing: delete the file and run again, or copy it from where it came from'
+    show_rows([dict(arm='a-plain', seed=0, why=why)])
+    lines = [l.rstrip() for l in capsys.readouterr().out.splitlines()]
+    assert len(lines) > 2 and max(map(len, lines)) <= 120 and ' '.join(' '.join(lines[1:]).split()) == f'a-plain 0 {why}'

@@ -193,6 +193,7 @@ _VERDICT_STYLES = {'held': 'green', 'held, smaller': 'blue', 'not settled': 'yel
     'ok': 'green', 'off': 'red', 'missing': 'red'} # others are grey
 
 _WORDS = 'verdict', 'here', 'state' # columns that a table is read for: coloured, and never cut
+_REASONS = 'why', 'says' # columns of sentences: they go on in the next line
 
 _CONTROL = dict.fromkeys([*range(32), *range(127, 160)], ' ') # what a terminal would obey
 
@@ -222,7 +223,9 @@ def _text_table(
     cells = [[_cell(r.get(c), c) for c in cols] for r in rows]
     t = Table(box=None, pad_edge=False, padding=(0,2,0,0), header_style='bold')
     need = {c: max([len(c), *(len(row[i]) for row in cells)]) for i,c in enumerate(cols)}
-    for c,w in _widths(need, wide).items(): t.add_column(Text(c), no_wrap=True, overflow='ellipsis', width=w)
+    for c,w in _widths(need, wide).items():
+        long = c in _REASONS
+        t.add_column(Text(c), no_wrap=not long, overflow='fold' if long else 'ellipsis', width=w)
     for row in cells: t.add_row(*row)
     return t
 
