@@ -104,21 +104,6 @@ def faults(self:Plan)->dict[str,XltError]: # key -> what is wrong and what to do
     return shut | self.store.faults({j.key for j in self.jobs})
 
 @patch
-def broken(self:Plan)->dict[str,str]: # key -> what is wrong
-    "Find the damaged records of this plan: they count as missing"
-    return {k: str(e) for k,e in self.faults().items() if not isinstance(e, KeptRecord)}
-
-@patch
-def newer(self:Plan)->set[str]: # keys
-    "Find the records of this plan that a newer version of xltnb wrote: they are neither read nor run again"
-    return {k for k,e in self.faults().items() if isinstance(e, NewerRecord)}
-
-@patch
-def unreadable(self:Plan)->dict[str,str]: # key -> what the system refuses, and what to do
-    "Find the runs of this plan that may be done, where nobody lets us look: they are not run again"
-    return {k: str(e) for k,e in self.faults().items() if isinstance(e, Unreadable)}
-
-@patch
 def states(self:Plan)->dict[str,tuple[str,str]]: # key -> done | newer | unreadable | waits | broken | to do, and why
     "Tell how each run stands by its record alone"
     done, faults = self.done(), self.faults()
@@ -184,21 +169,21 @@ def _waiting(plan):
     return f'; {len(jobs)} ({cost}) wait for data: set {names} to where they are, or HF_HUB_OFFLINE=0 to fetch them' if jobs else ''
 
 # %% ../../nbs/runs/01_plan.ipynb #471f6d65
-def _damage(plan):
+def _damage(faults):
     "Say how many records are damaged, and what is wrong with the first"
-    faults = sorted(plan.broken().values())
-    n = len(faults)
-    return f'; {n} record{"s"*(n>1)} cannot be read and count{"s"*(n==1)} as missing: {faults[0]}' if n else ''
+    found = sorted(str(e) for e in faults if not isinstance(e, KeptRecord))
+    n = len(found)
+    return f'; {n} record{"s"*(n>1)} cannot be read and count{"s"*(n==1)} as missing: {found[0]}' if n else ''
 
-def _refused(plan):
+def _refused(faults):
     "Say how many records nobody lets us read, and which is the first"
-    faults = sorted(plan.unreadable().values())
-    stay = 'stays as it is' if len(faults)==1 else 'stay as they are'
-    return f'; {len(faults)} record{"s"*(len(faults)>1)} cannot be opened and {stay}: {faults[0]}' if faults else ''
+    found = sorted(str(e) for e in faults if isinstance(e, Unreadable))
+    stay = 'stays as it is' if len(found)==1 else 'stay as they are'
+    return f'; {len(found)} record{"s"*(len(found)>1)} cannot be opened and {stay}: {found[0]}' if found else ''
 
-def _age(plan):
+def _age(faults):
     "Say how many records are of a newer version"
-    if n := len(plan.newer()):
+    if n := sum(isinstance(e, NewerRecord) for e in faults):
         are,stay,them = ('are','stay as they are','them') if n>1 else ('is','stays as it is','it')
         return f'; {n} record{"s"*(n>1)} {are} of a newer version of xltnb and {stay}: update xltnb to read {them}'
     return ''
@@ -213,7 +198,8 @@ def plan_line(
     todo, u = plan.todo(), plan.dial.unit
     n = len({j.key for j in plan.jobs})
     if not n: return f'{plan.target} has no runs at {plan.preset}: it is measured at a larger preset'
-    wait = _waiting(plan) + _damage(plan) + _refused(plan) + _age(plan)
+    faults = plan.faults().values()
+    wait = _waiting(plan) + _damage(faults) + _refused(faults) + _age(faults)
     if not todo: return f'{plan.target} at {plan.preset}: {f"{len(plan.done())} of" if wait else "all"} {n} runs are done{wait}'
     workers = workers or (cores() if u=='core' else 1)
     wall,spent = duration(wall_s(todo, workers)), sum(j.cost_s for j in todo)

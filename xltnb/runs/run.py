@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -131,10 +132,11 @@ class RunReport:
 
     def count(self)->dict[str,int]: # status -> jobs
         "Count the jobs that ended in each way"
-        ran, plan = {o.job.key for o in self.outcomes}, self.plan
-        n = dict(waits=sum(bool(j.waits) for j in plan.left()), left=0 if self.asked else len(plan.todo()),
-                 newer=len(plan.newer()-ran), unreadable=len(plan.unreadable().keys()-ran))
-        there = len({j.key for j in plan.jobs})-len(self.outcomes)-sum(n.values())
+        ran, states = {o.job.key for o in self.outcomes}, self.plan.states()
+        at = Counter(word for k,(word,_) in states.items() if k not in ran)
+        left = 0 if self.asked else at['to do']+at['broken']
+        n = dict(waits=at['waits'], left=left, newer=at['newer'], unreadable=at['unreadable'])
+        there = len(states)-len(self.outcomes)-sum(n.values())
         n = {k: v for k,v in (dict(there=there) | n).items() if v}
         for o in self.outcomes: n[o.status] = n.get(o.status, 0)+1
         return n
