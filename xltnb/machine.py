@@ -100,8 +100,9 @@ def undisturbed():
     "Ctrl-C and SIGTERM wait until the block is done; a thread never gets them"
     if current_thread() is not main_thread(): return (yield)
     came = []
-    old = {s: signal.signal(s, lambda number, _: came.append(number)) for s in _ENDS}
+    ours = [s for s in _ENDS if signal.getsignal(s) is not None] # what another language handles stays with it
+    old = {s: signal.signal(s, lambda number, _: came.append(number)) for s in ours}
     try: yield
     finally:
-        for s,handler in old.items(): signal.signal(s, handler or signal.SIG_DFL)
+        for s,handler in old.items(): signal.signal(s, handler)
         for s in dict.fromkeys(came): signal.raise_signal(s)
