@@ -317,7 +317,8 @@ def test_a_home_is_expanded_where_code_reads_and_writes(tmp_path, monkeypatch):
     from xltnb.models.sources import TensorSource
     from xltnb.tasks.catalog import data_folder
     from xltnb.tasks.formats import stream_texts
-    from xltnb.tasks.own import find_own, own_task
+    from xltnb.tasks.own import own_task
+    from xltnb.tasks.own_files import find_own
     monkeypatch.setenv('HOME', str(tmp_path))
     for lang in ('en','de'): atomic_write(f'~/mine/test-{lang}.csv', 'text,label\n' + ''.join(f'{lang} {i},{i%2}\n' for i in range(4)))
     found = find_own('~/mine')
@@ -468,7 +469,7 @@ def test_our_warnings_on_a_command_line_are_one_line():
 
 
 def test_a_file_without_a_header_says_what_its_first_line_was_taken_for(tmp_path):
-    from xltnb.tasks.own import read_own
+    from xltnb.tasks.own_files import read_own
     (tmp_path/'a.tsv').write_text('kittens sleep\tgood\ncats run\tbad\n', encoding='utf-8')
     with pytest.raises(XltError, match=r'first line is taken for the names of columns, and none is known: kittens sleep \| good; write a line of names'):
         read_own(tmp_path/'a.tsv')
@@ -477,13 +478,13 @@ def test_a_file_without_a_header_says_what_its_first_line_was_taken_for(tmp_path
 @pytest.mark.parametrize('name,text', [('train-en.csv', 'text,label\nhello, world,pos\nbye,neg\n'), ('train-en.tsv', 'text\tlabel\nhello\tpos\t\n')])
 def test_rows_longer_than_their_header_are_refused(tmp_path, name, text):
     "pandas would read them shifted by a column"
-    from xltnb.tasks.own import read_own
+    from xltnb.tasks.own_files import read_own
     (tmp_path/name).write_text(text, encoding='utf-8')
     with pytest.raises(XltError, match='more fields than the header has names'): read_own(tmp_path/name)
 
 
 def test_a_pattern_of_files_names_language_and_split(tmp_path):
-    from xltnb.tasks.own import find_own
+    from xltnb.tasks.own_files import find_own
     (tmp_path/'de').mkdir(), (tmp_path/'de'/'train-de.csv').write_text('text,label\na,b\n', encoding='utf-8')
     assert find_own(tmp_path, '{lang}/{split}-{lang}.csv') == {'de': {'train': tmp_path/'de'/'train-de.csv'}}
     with pytest.raises(XltError, match='has no {split}'): find_own(tmp_path, '{lang}.csv')
@@ -700,7 +701,8 @@ def test_a_blank_label_of_a_users_file(tmp_path, train, test, says):
 
 
 def test_a_users_file_in_another_encoding_and_a_folder_that_is_none(tmp_path):
-    from xltnb.tasks.own import own_task, read_own
+    from xltnb.tasks.own import own_task
+    from xltnb.tasks.own_files import read_own
     (tmp_path/'x.csv').write_bytes('text,label\nschön,good\n'.encode('latin-1'))
     with pytest.raises(XltError, match='not UTF-8.*save it as UTF-8'): read_own(tmp_path/'x.csv')
     with pytest.raises(XltError, match='nowhere is missing'): own_task('mine', 'classify', tmp_path/'nowhere')

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from xltnb.core import XltError
 from xltnb.tasks.metrics import answer_score, answer_words, micro_f1, random_spans, span_counts, spans
-from xltnb.tasks.own import find_own, own_task, read_own
+from xltnb.tasks.own import own_task
+from xltnb.tasks.own_files import find_own, read_own
 from xltnb.tasks.task import Task, make_rows
 
 TAGS = ('O', 'B-A', 'I-A', 'B-B', 'I-B', 'B-A-C', 'I-A-C', 'I-é', 'B-人')

@@ -27,6 +27,7 @@ from .mlm import Batch, Corpus, Frame, MLMCfg, batches, bench_corpus, draw_order
 from .mlm import language_shares, masked_loss, mlm_head
 from ..models.heads import max_positions
 from ..models.tensors import fingerprint
+from .settings import fast_attention
 
 # %% ../../nbs/training/12_mlm_run.ipynb #cb532f1c
 def _with_head(encoder, seed):
@@ -181,7 +182,7 @@ def update(self:MLMRun, batch:Batch)->tuple:
     for g in self.opt.param_groups: g['lr'] = g['peak']*schedule(self.progress, self.cfg.warmup)
     rng = np.random.default_rng(seed_for('mlm-rivals', self.cfg.seed, self.at.updates))
     rivals = draw_rivals(self.ranked, self.cfg.often, batch.target, rng) if self.cfg.often else None
-    loss,share = masked_loss(self.model, batch, rivals, bf16=self.bf16, half=self.half)
+    with fast_attention(self.model, self.bf16): loss,share = masked_loss(self.model, batch, rivals, bf16=self.bf16, half=self.half)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(self.trained().values(), self.cfg.clip)
     loss,share,norm = torch.stack([loss.detach(), share, norm]).tolist() # the one wait for the device

@@ -36,7 +36,7 @@ from .foretell import Bar, check_head, check_len, check_positions, check_splits,
 from .method_trainer import MethodTrainer, prepared
 from .methods import Method, check_methods
 from .scores import Matrix, Transfer, generalized as score_pairs, zero_shot as score_languages
-from .settings import FineCfg, pays_bf16
+from .settings import FineCfg, fast_attention, pays_bf16
 
 # %% ../../nbs/training/09_trainer.ipynb #cc1d90bd
 def unprepared(
@@ -153,12 +153,7 @@ def save_model(self:Finetuner, *args, **kwargs): # as for `Trainer`
 @patch
 def train(self:Finetuner, *args, **kwargs): # as for `Trainer`
     "Train as `MethodTrainer` does, with the attention that is fastest in this arithmetic"
-    model,half = self.model, self.args.bf16 and self.args.device.type=='cpu'
-    change = half and getattr(model.config, '_attn_implementation', None)=='sdpa' and hasattr(model, 'set_attn_implementation')
-    if change: model.set_attn_implementation('eager')
-    try: return super(Finetuner, self).train(*args, **kwargs)
-    finally:
-        if change: model.set_attn_implementation('sdpa')
+    with fast_attention(self.model, self.args.bf16): return super(Finetuner, self).train(*args, **kwargs)
 
 # %% ../../nbs/training/09_trainer.ipynb #f9ed30fb
 @patch
