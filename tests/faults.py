@@ -26,7 +26,7 @@ from zlib import crc32
 import torch
 from xltnb.core import seed_for
 from xltnb.records.checkpoints import newest_state, write_state
-from xltnb.records.leases import built_once
+from xltnb.records.built import built_once
 from xltnb.records.record import RunKey
 from xltnb.runs.experiments import Paused, Result, experiment, make_job, preset_jobs
 

@@ -8,7 +8,8 @@ import pytest
 from xltnb.core import XltError, stable_hash, to_dict
 from xltnb.othello.settings import GPTCfg
 from xltnb.records import leases
-from xltnb.records.leases import Lease, built_once
+from xltnb.records.built import built_once
+from xltnb.records.leases import Lease
 from xltnb.runs.experiments import Ctx, Paused, tidy
 
 

@@ -20,7 +20,8 @@ from xltnb import files
 from xltnb.records import leases, store
 from xltnb.core import XltError, from_dict, plain, seed_for, stable_hash, to_dict
 from xltnb.files import atomic_write, sha256_of, write_new
-from xltnb.records.leases import Lease, built_once
+from xltnb.records.built import built_once
+from xltnb.records.leases import Lease
 from xltnb.records.pack import PACK, pack_bytes
 from xltnb.records.record import _SEAL, MeanOf, Record, RunKey, _sealed_text, pack_items, read_record, record_json, unpack_items
 from xltnb.records.store import Store
@@ -337,7 +338,7 @@ def test_who_saw_a_dead_owner_does_not_take_it_from_the_living_one_that_came_bet
             atomic_write(lock, living._text())
         return found
     monkeypatch.setattr(leases, '_is_stale', seen_too_early)
-    assert not Lease(lock).take() and living._mine()
+    assert not Lease(lock).take() and living.ours()
 
 
 def test_whoever_comes_second_may_find_its_draft_tidied_away(tmp_path, monkeypatch):
@@ -513,7 +514,7 @@ def test_a_getter_reads_each_record_once(empty, monkeypatch):
 BUILD = '''
 import os, sys, time
 from pathlib import Path
-from xltnb.records.leases import built_once
+from xltnb.records.built import built_once
 home, log = Path(sys.argv[1]), Path(sys.argv[2])
 def make(path):
     path.mkdir()

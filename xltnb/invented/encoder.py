@@ -27,7 +27,7 @@ from .world import Invented
 from .words import INVENTED_VERSIONS, NEAR_TO_FAR, InventedCfg
 from ..training.mlm import Frame, MLMCfg, hide, masked_loss, tokenise
 from ..training.mlm_run import MLMRun
-from ..records.leases import built_once
+from ..records.built import built_once
 
 # %% ../../nbs/invented/04_encoder.ipynb #7fc6943d
 @dataclass(frozen=True)

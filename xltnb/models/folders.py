@@ -23,7 +23,7 @@ from transformers.utils import logging as hf_logging
 
 from ..core import XltError
 from ..files import cache_dir, hub_off, json_of, one_line, read_text, typed_path
-from ..records.leases import built_once
+from ..records.built import built_once
 
 # %% ../../nbs/models/04_folders.ipynb #a07f41be
 @contextmanager

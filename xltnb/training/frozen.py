@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ..core import XltError, stable_hash
 from ..files import atomic_write, cache_dir
 from ..models.encoders import load_encoder, model_hash
-from ..records.leases import built_once
+from ..records.built import built_once
 from ..tasks.task import Task
 from .features import by_length, make_features, pad_batch
 from .methods import Method, Out, Step, chain, check_methods, run_model

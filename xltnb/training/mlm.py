@@ -22,7 +22,7 @@ from ..core import Config, XltError, one_of, seed_for, stable_hash, within
 from ..files import atomic_write, cache_dir, sha256_of
 from ..machine import upload
 from ..models.pruning import engine
-from ..records.leases import built_once
+from ..records.built import built_once
 
 # %% ../../nbs/training/11_mlm.ipynb #f2ebb9fe
 @dataclass(frozen=True)

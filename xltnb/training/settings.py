@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..core import Config, XltError, check_number, later, one_of, stable_hash, within
 from ..files import atomic_write, cache_dir, json_of, read_text
-from ..records.leases import built_once
+from ..records.built import built_once
 from ..machine import processor
 
 # %% ../../nbs/training/04_settings.ipynb #5bd39e98

@@ -27,7 +27,7 @@ from .experiments import ShapeCfg
 from .phases import Pretraining
 from .shifted import train_lab
 from ...records.checkpoints import Checkpoint
-from ...records.leases import built_once
+from ...records.built import built_once
 from ...studies.by_name import encoder_of
 from ...runs.experiments import EXPERIMENTS, Ctx, Paused, Result, paused_unless
 from ...tasks.bench import load_bench

@@ -19,7 +19,7 @@ from .experiments import AlignCfg, TransferCfg
 from .measures import alignment_items, chosen_edits, intervene, measure_alignment, measure_while_finetuning
 from .measures import probe_and_test_games, transfer_metrics, wide_probe
 from ...records.checkpoints import before
-from ...records.leases import built_once
+from ...records.built import built_once
 from ...runs.experiments import EXPERIMENTS, Ctx, Result, paused_unless
 
 # %% ../../../nbs/papers/mothello/03_training.ipynb #83df4e7a

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from ...core import XltError, check_name, check_number, stable_hash
 from ...files import atomic_write, cache_dir
 from ...models.encoders import model_hash
-from ...records.leases import built_once
+from ...records.built import built_once
 from ...tasks.languages import UNSPACED, letter_script, script, scripts_of
 from ...training.settings import pays_bf16
 from ...models.heads import max_positions

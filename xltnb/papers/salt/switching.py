@@ -23,7 +23,7 @@ from ...core import XltError, check_name, check_number, seed_for, stable_hash
 from ...files import atomic_write, cache_dir, sha256_of
 from ...models.encoders import load_tokenizer
 from ...models.pruning import PrunedTokenizer, engine
-from ...records.leases import built_once
+from ...records.built import built_once
 from ...tasks.bench import BENCH, BENCH_DIR, TEXT_FILE, load_bench, read_table
 from .proposals import CONTEXTS, Proposals, english_ids, english_like, english_pieces, kept_proposals
 from .proposals import proposable, word_pieces
