@@ -148,11 +148,6 @@ class Lease:
         "Remove drafts of the lock that killed processes left; who holds the lease may, since a draft that lives has lost"
         for old in self.lock.parent.glob(f'.{self.lock.name}.*.tmp'): old.unlink(missing_ok=True)
 
-    def ours(self)->bool:
-        "Tell whether the lock still names us; one that cannot be read is ours while our heart beats, since nobody can take it"
-        owner = _owner(self.lock)
-        return owner.get('token')==self.token or owner.get('host')=='?'
-
     def release(self):
         "Give the lease back"
         self._stop.set()
@@ -163,6 +158,12 @@ class Lease:
             self.held = False
 
 # %% ../../nbs/records/04_leases.ipynb #437be50c
+@patch
+def ours(self:Lease)->bool:
+    "Tell whether the lock still names us; one that cannot be read is ours while our heart beats, since nobody can take it"
+    owner = _owner(self.lock)
+    return owner.get('token')==self.token or owner.get('host')=='?'
+
 @patch
 def busy(self:Lease)->bool:
     "Tell whether a living process holds it"
