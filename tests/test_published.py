@@ -339,3 +339,10 @@ def test_cells_that_nobody_read_or_ran_are_one_line():
     html = re.sub(r'<style.*?</style>| (id|class)="[^"]*"', '', both._repr_html_(), flags=re.S)
     assert all(c in html for c in ('c1', 'c3', '2 cells of the table could not be read')) and 'c2' not in html
     assert compare.Comparison([lost])._table().startswith('<p>1 cells') and compare.Comparison([])._table() == ''
+
+
+@pytest.mark.parametrize('paper', find_papers())
+def test_every_check_says_what_it_measures(paper):
+    "A number in a list of claims is of something; and where a check stands for several tasks, of which"
+    checks = [(k, c) for k, claim in load_paper(paper).claims.items() for c in claim.checks if {'laptop', 'gpu'} & {*c.presets}]
+    assert not [(k, c.effect) for k, c in checks if 'laptop' in c.presets and not c.what or '{}' in c.what]

@@ -4822,6 +4822,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                  'xltnb/verdicts/findings.py'),
                                          'xltnb.verdicts.findings.headlines': ( 'verdicts/findings.html#headlines',
                                                                                 'xltnb/verdicts/findings.py'),
+                                         'xltnb.verdicts.findings.no_effect': ( 'verdicts/findings.html#no_effect',
+                                                                                'xltnb/verdicts/findings.py'),
                                          'xltnb.verdicts.findings.seeds_of': ( 'verdicts/findings.html#seeds_of',
                                                                                'xltnb/verdicts/findings.py'),
                                          'xltnb.verdicts.findings.sentence': ( 'verdicts/findings.html#sentence',

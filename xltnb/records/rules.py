@@ -103,7 +103,7 @@ class Check:
         "Write the check once for each word"
         def of(word):
             arms = {k: a.replace('{}', word) for k,a in self.arms.items()}
-            return replace(self, each=(), arms=arms, effect=self.effect.replace('{}', word))
+            return replace(self, each=(), arms=arms, effect=self.effect.replace('{}', word), what=self.what.replace('{}', word))
         return [*map(of, self.each)] or [self]
 
     @cached_property
