@@ -16,7 +16,7 @@ from ..records.store import uncollected
 from ..runs.experiments import split_target
 from ..runs.plan import Plan
 from .judge import Judged, judge_claim
-from .words import OPEN, UNMEASURED, WORST, join_notes, what_decides
+from .words import OPEN, UNMEASURED, WORST, amount, join_notes, wanted, what_decides
 
 # %% ../../nbs/verdicts/02_claims.ipynb #04327ccd
 def _check_row(check, j):
@@ -125,7 +125,8 @@ class Claims:
     def _repr_html_(self):
         "The table, with the notes folded below it"
         words = [f"{r['verdict']}{'*'*bool(r.get('changed'))}" for r in self.rows] # an asterisk: the rule was changed, and a note says why
-        df = self.df.assign(verdict=words)[['claim','verdict','effect','low','high','n','text']]
+        found = dict(verdict=words, effect=[*map(amount, self.rows)], claimed=[*map(wanted, self.rows)])
+        df = self.df.assign(**found)[['claim','verdict','effect','claimed','n','text']]
         notes = ''.join(f"<li><b>{escape(str(r['claim']))}</b>: {escape(r['note'])}</li>" for r in self.rows if r.get('note'))
         folded = f'<details><summary>Notes: what is missing, what was changed (*) and why</summary><ul>{notes}</ul></details>'
         return numbers_html(df) + folded*bool(notes)
