@@ -34,7 +34,9 @@ def finding(
     row:dict, # of `Claims.rows`
 )->str: # 'legal moves of the other language +14 points (10 to 17)', '' where nothing was measured
     "Say what was measured and how much of it was found"
-    return f"{row.get('what', '')} {amount(row)}".lstrip()*bool(amount(row))
+    what = row.get('what', '')
+    comma = ','*bool(what and row.get('unit')!='points') # a bare number does not stand behind a word
+    return f'{what}{comma} {amount(row)}'.lstrip()*bool(amount(row))
 
 def beside(
     row:dict, # of `Claims.rows`

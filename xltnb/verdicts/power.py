@@ -9,16 +9,16 @@ __all__ = ['plan_power', 'power_text', 'to_decide', 'decide_text']
 from functools import cache
 from math import isfinite, isnan, nan
 from statistics import median, stdev
+from textwrap import fill
 
 from fastcore.basics import groupby
 
 from ..records.presets import PRESETS
-from ..records.published import load_paper
 from ..records.rules import evaluate
 from ..runs.experiments import jobs_for
 from ..runs.plan import Plan
 from ..stats import crossed_half, items_se, t_half
-from .claims import judge_plan
+from .claims import claims_of, judge_plan
 from .judge import drawn_jobs, error_of, item_pulls, paired_runs, planned_seeds
 from .words import OPEN, UNMEASURED, spelled, what_decides
 
@@ -44,32 +44,38 @@ def _power_row(claim, check, plan, get, jobs_at):
     level = 1-error_of(claim, check, plan)
     by_seeds,by_rows = float(crossed_half(sd, n, 0., level)) if n>1 else nan, float(t_half(items or nan, float('inf'), level))
     half = float(crossed_half(sd, n, items, level)) if n>1 and isfinite(sd) else nan if drawn else by_rows
-    return dict(claim=claim.id, effect=spelled(check.effect, check.arms), rule=check.rule, margin=check.margin, half_width=half,
+    return dict(claim=claim.id, what=check.what, effect=spelled(check.effect, check.arms), unit=claim.unit, rule=check.rule, margin=check.margin, half_width=half,
         seeds=n, sd=sd, by_seeds=by_seeds, rows=max(pulls, default=0), by_rows=by_rows, of=of)
 
 # %% ../../nbs/verdicts/04_power.ipynb #5ebf94d7
 def plan_power(
     plan:Plan, # from `make_plan`
-)->list[dict]: # one a check: claim, effect, rule, margin, half_width, seeds, sd, by_seeds, rows, by_rows, of
+)->list[dict]: # one a check: claim, what, effect, unit, rule, margin, half_width, seeds, sd, by_seeds, rows, by_rows, of
     "Estimate the half-width that a plan's seeds and test rows will give each check whose arms it runs"
     paper = plan.target.partition('.')[0]
     get,arms,jobs_at = plan.store.getter(), {j.arm for j in plan.jobs}, cache(lambda preset: jobs_for(paper, preset))
-    found = [(claim,c) for claim in load_paper(paper).claims.values() for c in claim.at(plan.preset)]
+    found = [(claim,c) for claim in claims_of(plan) for c in claim.at(plan.preset)]
     return [_power_row(claim, c, plan, get, jobs_at) for claim,c in found if set(c.arms.values())<=arms]
 
 # %% ../../nbs/verdicts/04_power.ipynb #a7ba6b73
+def _width(x, row):
+    "A half-width in the unit of its claim"
+    return f"±{100*x:.1f} points" if row['unit']=='points' else f'±{x:.3f}'
+
 def power_text(
     rows:list[dict], # from `plan_power`
-)->str: # one line a check
+    width:int=80, # of the terminal
+)->str: # two lines a check: what it measures, and how narrow its interval will be
     "Say what a plan will show, for a terminal"
     def line(r):
         none = 'one seed gives no interval' if r['seeds']==1 else 'no earlier records say how wide'
-        if isnan(r['half_width']): return f"  {r['claim']:<14} {none}  {r['effect']}"
-        seeds = f"{r['seeds']} seeds ±{r['by_seeds']:.3f}" if isfinite(r['by_seeds']) else ''
-        items = f"{r['rows']} test rows ±{r['by_rows']:.3f}" if isfinite(r['by_rows']) else ''
-        told = f" (spread at {r['of']})"
-        return f"  {r['claim']:<14} ±{r['half_width']:.3f}: {', '.join(filter(None, (seeds,items)))}{told}  {r['effect']}"
-    return '\n'.join(map(line, rows))
+        seeds = f"{r['seeds']} seeds {_width(r['by_seeds'], r)}"*isfinite(r['by_seeds'])
+        items = f"{r['rows']} test rows {_width(r['by_rows'], r)}"*isfinite(r['by_rows'])
+        parts = f" from {' and '.join(filter(None, (seeds, items)))}"*bool(seeds and items)
+        return none if isnan(r['half_width']) else f"{_width(r['half_width'], r)}{parts}, by the spread at {r['of']}"
+    if rows and all(r['seeds']==1 for r in rows): return '  one seed gives none: ask for more, --seeds 3, or for a larger preset'
+    told = lambda r: f"  {r['claim'].partition('.')[2]:<5} {r['what'] or r['effect']}: {line(r)}"
+    return '\n'.join(fill(told(r), width, subsequent_indent=' '*8, break_on_hyphens=False) for r in rows)
 
 # %% ../../nbs/verdicts/04_power.ipynb #398049ac
 def _seed_cost(arms, plan):
@@ -124,4 +130,5 @@ def decide_text(
     hours = sum(n*_seed_cost([a], plan) for a,n in more.items())/3600
     seeds = f'seeds would settle {len(easy)} of them, in about {hours:.1f} {plan.dial.unit}-hours, arms shared'
     rest = f'; what holds back the other {len(by)-len(easy)} stands in their lines' if len(easy)<len(by) else ''
-    return f'{plan.target} at {plan.preset}: {len(by)} claims are not settled; {seeds}{rest}{_cheapest(easy, plan)}'
+    left = f"{len(by)} claim{' is' if len(by)==1 else 's are'}"
+    return f'{plan.target} at {plan.preset}: {left} not settled; {seeds}{rest}{_cheapest(easy, plan)}'
