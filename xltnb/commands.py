@@ -126,7 +126,8 @@ def _with_power(plan):
     from xltnb.records.published import find_papers
     from xltnb.verdicts.power import plan_power, power_text
     rows = plan_power(plan) if plan.target.partition('.')[0] in find_papers() else []
-    return f'{plan}\n\nHalf-widths of the intervals, from earlier records:\n{power_text(rows, min(120, terminal_width()))}' if rows else str(plan)
+    told = power_text(rows, min(120, terminal_width()))
+    return f'{plan}\n\nHalf-widths of the intervals, from earlier records:\n{told}' if rows else str(plan)
 
 # %% ../nbs/07_commands.ipynb #719a49a0
 def _together(studies):

@@ -42,9 +42,10 @@ def beside(
     row:dict, # of `Claims.rows`
 )->str: # 'SALT minus plain −1.8 points (−3.4 to −0.2)', '' where the claim held or has one check alone
     "Say what the other checks found that a claim of the paper without a *held* rests on"
-    others = [] if row['rank']=='ours' else [c | dict(effect=c['value'], unit=row.get('unit')) for c in row.get('checks', ())[1:] if c.get('what')]
+    if row['rank']=='ours' or row['verdict'] not in (FAILED, OPEN): return ''
+    others = [c | dict(effect=c['value'], unit=row.get('unit')) for c in row.get('checks', ())[1:] if c.get('what')]
     seeds = lambda c: f', {seeds_of(c)}'*(c['n']!=row['n'])
-    return '; '.join(finding(c)+seeds(c) for c in others if row['verdict'] in (FAILED, OPEN) and amount(c))
+    return '; '.join(finding(c)+seeds(c) for c in others if amount(c))
 
 def no_effect(
     row:dict, # of `Claims.rows`

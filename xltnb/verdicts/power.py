@@ -44,7 +44,8 @@ def _power_row(claim, check, plan, get, jobs_at):
     level = 1-error_of(claim, check, plan)
     by_seeds,by_rows = float(crossed_half(sd, n, 0., level)) if n>1 else nan, float(t_half(items or nan, float('inf'), level))
     half = float(crossed_half(sd, n, items, level)) if n>1 and isfinite(sd) else nan if drawn else by_rows
-    return dict(claim=claim.id, what=check.what, effect=spelled(check.effect, check.arms), unit=claim.unit, rule=check.rule, margin=check.margin, half_width=half,
+    said = dict(claim=claim.id, what=check.what, effect=spelled(check.effect, check.arms), unit=claim.unit)
+    return said | dict(rule=check.rule, margin=check.margin, half_width=half,
         seeds=n, sd=sd, by_seeds=by_seeds, rows=max(pulls, default=0), by_rows=by_rows, of=of)
 
 # %% ../../nbs/verdicts/04_power.ipynb #5ebf94d7
