@@ -86,7 +86,7 @@ def environment(
     try: yield
     finally:
         for k,v in old.items():
-            if v is None: del os.environ[k]
+            if v is None: os.environ.pop(k, None) # the block may have unset it
             else: os.environ[k] = v
 
 # %% ../nbs/05_machine.ipynb #464dfbf5

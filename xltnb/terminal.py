@@ -190,9 +190,9 @@ def exit_code(
 
 # %% ../nbs/03_terminal.ipynb #9908302c
 _VERDICT_STYLES = {'held': 'green', 'held, smaller': 'blue', 'not settled': 'yellow', 'did not hold': 'red',
-    'ok': 'green', 'off': 'red', 'missing': 'red'} # others are grey
+    'ok': 'green', 'missing': 'red'} # verdicts of claims and cells, states of `xltnb doctor`; others are grey
 
-_WORDS = 'verdict', 'here', 'state' # columns that a table is read for: coloured, and never cut
+_WORDS = 'verdict', 'state' # columns that a table is read for: coloured, and never cut
 _REASONS = 'why', 'says' # columns of sentences: they go on in the next line
 
 _CONTROL = dict.fromkeys([*range(32), *range(127, 160)], ' ') # what a terminal would obey

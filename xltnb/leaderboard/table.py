@@ -93,7 +93,7 @@ def leaderboard_fig(
     "Draw the gain of every method over plain training, best first, one dot a draw"
     runs = list(runs)
     order = [r for r in board_table(runs, task, scale).method if r!='plain']
-    return gains_fig(by_task(runs, scale)[task], rows=('plain', *order))
+    return gains_fig(by_task(runs, scale)[task], rows=order)
 
 # %% ../../nbs/leaderboard/02_table.ipynb #475265cb
 BENCHMARKS = dict(wikiann='WikiANN (F1)', xnli='XNLI', xnli_slow='XNLI, half the rate') # task of a study -> column

@@ -103,7 +103,11 @@ class Packed(Sequence):
 
     def __len__(self): return self.row['n']
     def __getitem__(self, i): return self.numbers[i]
-    def __eq__(self, other): return len(self)==len(other) and np.array_equal(self.numbers, np.asarray(other, float), equal_nan=True)
+
+    def __eq__(self, other):
+        if not isinstance(other, Sequence|np.ndarray) or isinstance(other, str): return NotImplemented
+        return len(self)==len(other) and np.array_equal(self.numbers, np.asarray(other, float), equal_nan=True)
+
     def __repr__(self): return f'{len(self)} packed items'
     def __array__(self, dtype=None, copy=None): return np.array(self.numbers, dtype, copy=copy)
 

@@ -305,11 +305,11 @@ def still(
 def pack_trace(
     trace:dict, # as it is stored
 )->dict: # with lists of numbers as base64
-    "Store the places of a trace in few bytes"
-    out = dict(trace)
+    "Store the places of a trace in few bytes; whole numbers that 32 bits would round stay as they are"
+    out,fits = dict(trace), lambda u: isinstance(u, float) or isinstance(u, int) and not isinstance(u, bool) and abs(u)<=2**24
     for k in ('x','y','z'):
         v = out.get(k)
-        if not isinstance(v, list|tuple) or len(v)<4 or not all(isinstance(u, int|float) for u in v): continue
+        if not isinstance(v, list|tuple) or len(v)<4 or not all(map(fits, v)): continue
         out[k] = dict(dtype='f4', bdata=base64.b64encode(np.array(v, 'f4').tobytes()).decode())
     return out
 

@@ -160,7 +160,7 @@ def gains_fig(
     name:str='', # of the data, before the default title
 )->go.Figure:
     "Draw the points that each arm gains over the one that the axis names; raises `XltError` when no arm has a seed in common with it"
-    if rows: arms = {r: arms[r] for r in rows if r in arms}
+    if rows: arms = {r: arms[r] for r in dict.fromkeys((base, *rows)) if r in arms}
     t = gains(arms, base, metrics)
     if t.empty: raise XltError(f'no arm has a seed in common with {base!r}: run both, as `xltnb plan` lists them')
     fig = make_subplots(1, len(metrics), shared_yaxes=True, horizontal_spacing=.04, subplot_titles=[_SHOWN[m][0] for m in metrics])
