@@ -9,11 +9,12 @@ import pytest
 from xltnb.cli import main
 from xltnb.core import XltError, from_dict
 from xltnb.leaderboard import board
-from xltnb.leaderboard.board import BOARD_METHODS, board_methods, load_own, run_board
-from xltnb.leaderboard.rows import BOARD_CONTROLS, BOARD_PLANNED, BOARD_ROWS, TRAINED_ROWS, BoardCfg, board_jobs, board_studies, own_call
+from xltnb.leaderboard.board import BOARD_METHODS, board_methods, run_board
+from xltnb.leaderboard.own import load_own, own_call
+from xltnb.leaderboard.rows import BOARD_CONTROLS, BOARD_PLANNED, BOARD_ROWS, TRAINED_ROWS, BoardCfg, board_jobs, board_studies
 from xltnb.leaderboard.table import board_table, comparisons
 from xltnb.records.record import Record
-from xltnb.runs.experiments import Ctx
+from xltnb.runs.experiments import Ctx, call_job
 from xltnb.studies.recipes import make_methods
 from xltnb.stats import holm
 from xltnb.training.methods import Method
@@ -67,7 +68,7 @@ def test_one_name_for_two_methods_is_refused(mine):
 def test_a_file_that_changed_after_planning_is_refused(mine, tmp_path):
     job = [j for j in board_jobs('smoke', methods=[f'{mine}:Mine']) if j.labels['row'] == 'Mine'][0]
     mine.write_text(MINE+'# another\n', encoding='utf-8')
-    with pytest.raises(XltError, match='changed after the run was planned'): run_board(from_dict(BoardCfg, job.config), 0, Ctx(tmp_path, inputs=job.inputs))
+    with pytest.raises(XltError, match="the method of this run is not what it was planned with"): call_job(job, Ctx(tmp_path, inputs=job.inputs))
 
 
 def test_a_file_with_dataclasses_is_imported_and_a_broken_one_is_named(tmp_path):
@@ -220,3 +221,18 @@ def test_a_chain_is_split_between_its_methods(tmp_path):
     (tmp_path/'m.py').write_text('from xltnb.training.methods import Method\nclass M(Method):\n    def __init__(self, rho=(1+2)): self.rho = rho\n', encoding='utf-8')
     for text in (f'{tmp_path}/m.py:M + RSDA(copies=1)', f'{tmp_path}/m.py:M(rho=0.5)+RSDA(copies=1)'):
         assert [w.rpartition(':')[2].partition('(')[0] for w in read_methods(text)[0]] == ['M', 'RSDA']
+
+
+def test_a_users_encoder_is_known_by_its_files_however_many_layers_are_kept(tmp_path, monkeypatch):
+    (tmp_path/'enc').mkdir()
+    (tmp_path/'enc'/'config.json').write_text('{}', encoding='utf-8')
+    made = lambda encoder: {j.inputs.get('encoder') for j in board_jobs('smoke', encoder=encoder, mlm=False)}
+    before, = made(f'{tmp_path}/enc')
+    assert before and made(f'{tmp_path}/enc:1') == {before}
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'e5-small').mkdir()
+    (tmp_path/'e5-small'/'notes.txt').write_text('mine', encoding='utf-8')
+    assert made('e5-small') == {None}, 'a folder of that name is not the packaged encoder'
+    job = board_jobs('smoke', encoder=f'{tmp_path}/enc', mlm=False)[0]
+    (tmp_path/'enc'/'config.json').write_text('{"a": 1}', encoding='utf-8')
+    with pytest.raises(XltError, match='the encoder of this run is not what it was planned with'): call_job(job, Ctx(tmp_path, inputs=job.inputs))
