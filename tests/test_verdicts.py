@@ -15,7 +15,7 @@ from xltnb.records.rules import Check, Claim, range_edges
 from xltnb.records.store import Store
 from xltnb.runs.experiments import PRESET_JOBS, Job
 from xltnb.runs.plan import Plan, make_plan
-from xltnb.stats import crossed_ci, mean_ci, rows_to_decide, seeds_to_decide
+from xltnb.stats import mean_ci, rows_to_decide, seeds_to_decide
 from xltnb.verdicts import judge
 from xltnb.verdicts.compare import _cell_verdict, compare_plan
 from xltnb.verdicts.claims import _claim_row, _stated, judge_plan
@@ -50,7 +50,7 @@ def test_a_softer_verdict_has_a_reason(rows):
     for row in rows:
         for c in row['checks']:
             if not c['alone'] or 'the precondition' in c['note']: continue
-            wide = crossed_ci(c['seeds'], c['items'], 1-(1-c['level'])/len(row['checks']))[1:]
+            wide = mean_ci(c['seeds'], c['items'], 1-(1-c['level'])/len(row['checks']))[1:]
             assert word(*wide, c['rule'], c['margin']) == 'not settled' or max(map(abs, wide)) > row['smallest'] > 0
             assert f"{c['alone']} alone, but not as one of {len(row['checks'])} checks" in row['note']
 
@@ -64,9 +64,9 @@ def test_what_is_unclear_says_what_would_decide(rows):
 
 def test_a_seed_without_a_number_says_nothing():
     from math import isnan, nan
-    from xltnb.stats import crossed_diff, detectable, paired_diff, seeds_to_decide
+    from xltnb.stats import detectable, mean_diff, seeds_to_decide
     xs = [nan, 1., 2.]
-    assert all(map(isnan, (paired_diff(xs, [0]*3).low, crossed_diff(xs).low, detectable(xs), seeds_to_decide(xs, [0.]))))
+    assert all(map(isnan, (mean_diff(xs).low, detectable(xs), seeds_to_decide(xs, [0.]))))
 
 
 PLANTED = [ # rule, margin, low, high, seeds, word
@@ -275,8 +275,8 @@ def test_so_many_seeds_decide_and_one_fewer_does_not(rule, margin, level):
         z = [math.cos(math.pi*(i+.5)/n) for i in range(n)] # any n numbers of mean zero
         sd = math.sqrt(sum(v*v for v in z)/(n-1))
         return [sum(xs)/3+v/sd*math.sqrt(sum((x-sum(xs)/3)**2 for x in xs)/2) for v in z]
-    assert n > 3 and verdict(*mean_ci(alike(n), level)[1:], n, rule, margin) == 'held'
-    assert verdict(*mean_ci(alike(n-1), level)[1:], n-1, rule, margin) == 'not settled'
+    assert n > 3 and verdict(*mean_ci(alike(n), level=level)[1:], n, rule, margin) == 'held'
+    assert verdict(*mean_ci(alike(n-1), level=level)[1:], n-1, rule, margin) == 'not settled'
 
 
 def as_many(xs, n):

@@ -18,7 +18,7 @@ from plotly.subplots import make_subplots
 from ..core import XltError
 from ..figures.look import COLOURS, INK, drawing, dress, fade, named, whiskers
 from ..records.record import Record
-from ..stats import Diff, crossed_diff, holm, items_se
+from ..stats import Diff, holm, items_se, mean_diff
 from ..verdicts.claims import Claims
 from ..verdicts.judge import item_pulls
 
@@ -63,7 +63,7 @@ def compared(
     pairs = [dict(a=r, b=by[r.seed]) for r in sorted(runs, key=lambda r: r.seed) if r.seed in by]
     if not pairs: return None
     pulls,_ = item_pulls(f'a.{metric} - b.{metric}', pairs)
-    return crossed_diff(d, 100*items_se(pulls.values()))
+    return mean_diff(d, 100*items_se(pulls.values()))
 
 # %% ../../nbs/studies/02_gains.ipynb #c2cd053b
 def gains(

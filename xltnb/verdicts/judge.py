@@ -17,7 +17,7 @@ from ..records.published import whole_claim
 from ..records.rules import Check, Claim, claimed_range, evaluate, names_in, range_edges
 from ..runs.experiments import Job, load_jobs
 from ..runs.plan import Plan
-from ..stats import crossed_ci, detectable, items_se, rows_to_decide, seeds_to_decide
+from ..stats import detectable, items_se, mean_ci, rows_to_decide, seeds_to_decide
 from .words import FAILED, HELD, OPEN, SMALLER, UNMEASURED, WORST, join_notes, verdict
 
 # %% ../../nbs/verdicts/01_judge.ipynb #10897cb6
@@ -101,7 +101,7 @@ def judge(
     if not all(map(math.isfinite, xs)): return Judged(OPEN, n=len(xs), seeds=tuple(xs), note='a run has no number for this effect')
     pulls,note = item_pulls(check.effect, runs) if fixed or len(runs)>1 else ({}, '')
     items = items_se(pulls.values())
-    effect,low,high = crossed_ci(xs, items, level)
+    effect,low,high = mean_ci(xs, items, level)
     v = verdict(low, high, math.inf if fixed else len(xs), check.rule, check.margin, smallest)
     keys = tuple(sorted({r.key for x in runs for r in x.values()}))
     note = join_notes(_said(v, xs, low, high, check, smallest, fixed), note)
@@ -171,7 +171,7 @@ def _among(count, check, runs, fixed=False, smallest=0., error=.05):
     "A check as one of `count`: it excludes the claimed range only where an interval widened for their number does so too"
     j = judge(check, runs, 1-error, fixed, smallest)
     if j.verdict not in _EXCLUDED: return j
-    _,low,high = crossed_ci(j.seeds, j.items, 1-error/count)
+    _,low,high = mean_ci(j.seeds, j.items, 1-error/count)
     if verdict(low, high, math.inf if fixed else j.n, check.rule, check.margin, smallest) in _EXCLUDED: return j
     return replace(j, verdict=OPEN, alone=j.verdict, note=join_notes(f'{j.verdict} alone, but not as one of {count} checks', j.note))
 

@@ -17,7 +17,7 @@ from ...core import XltError
 from ...figures.look import COLOURS, INK, INKS, QUIET, drawing, dress, fade, needed, panels, report_figures, seed_lines
 from ...records.published import load_paper
 from ...records.record import Record
-from ...stats import paired_diff
+from ...stats import mean_diff
 from ...studies.gains import span_text
 
 # %% ../../../nbs/papers/arithmetic/12_figures.ipynb #91e2db37
@@ -63,7 +63,7 @@ def arm_gains(
     "Average scores, and paired gains over another arm"
     runs,level,rows = family_of(runs), family_level(), []
     for a in arms or [k for k in ARM_NAMES if k in runs[0].metrics]:
-        x = paired_diff([100*r.metrics[a] for r in runs], [100*r.metrics[base] for r in runs], level)
+        x = mean_diff([100*(r.metrics[a]-r.metrics[base]) for r in runs], level=level)
         rows.append(dict(arm=a, score=100*np.mean([r.metrics[a] for r in runs]), gain=x.effect, low=x.low, high=x.high, n=x.n))
     return pd.DataFrame(rows).set_index('arm')
 

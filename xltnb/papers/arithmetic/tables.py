@@ -17,7 +17,7 @@ from .experiments import arithmetic_jobs
 from .figures import ARM_NAMES, arm_gains, entities_of, family_level, family_of, real_of, relatedness_df
 from .tree import FamilyCfg, known_words
 from ...records.record import Record
-from ...stats import paired_diff
+from ...stats import mean_diff
 from ...studies.gains import span_text
 from ...tasks.languages import distance, nearest_languages
 
@@ -81,7 +81,7 @@ def _told(x):
 
 def _over(runs, a, b):
     "What one arm gains over another"
-    return _told(paired_diff([100*r.metrics[a] for r in runs], [100*r.metrics[b] for r in runs]))
+    return _told(mean_diff([100*(r.metrics[a]-r.metrics[b]) for r in runs]))
 
 def entities_df(
     runs:Sequence[Record], # of the paper
@@ -105,7 +105,8 @@ def own_above_source(
     words = pd.concat([pd.DataFrame(r.curves['masked']) for r in runs]).groupby('language').mean().mul(100).round(1)
     def row(t):
         own,en = ([100*r.per_language[t][k] for r in runs] for k in ('own','source'))
-        f1 = {'F1, own': round(np.mean(own), 1), 'F1, English': round(np.mean(en), 1), 'own − English': _told(paired_diff(own, en))}
+        f1 = {'F1, own': round(np.mean(own), 1), 'F1, English': round(np.mean(en), 1)}
+        f1['own − English'] = _told(mean_diff(np.subtract(own, en)))
         return f1 | {'seeds': len(own), 'words, own': words.own[t], 'words, English': words.en[t], 'words, none': words.none[t]}
     return pd.DataFrame({t: row(t) for t in runs[0].per_language if t!=runs[0].source}).T.rename_axis('language')
 
