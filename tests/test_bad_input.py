@@ -140,7 +140,7 @@ def test_a_broken_record_counts_as_missing_and_is_made_again(study, store):
     f.write_bytes(f.read_bytes()[:200])
     plan = make_plan(study, store=store)
     assert '1 of 3 runs to do' in str(plan) and '1 record cannot be read and counts as missing' in str(plan) and str(f) in str(plan)
-    assert sorted(plan.df.status) == ['broken', 'done', 'done']
+    assert sorted(plan.df.state) == ['broken', 'done', 'done']
     rep = run_plan(plan, show=False)
     assert rep.exit_code == 0 and [o.status for o in rep.outcomes] == ['done'] and 'all 3 runs are done' in str(make_plan(study, store=store))
     same = lambda d: {k: v for k, v in d.items() if k not in ('provenance', 'sha256')}
@@ -165,7 +165,7 @@ def test_a_record_of_a_newer_version_stays_as_it_is(study, store, capsys):
         with pytest.raises(XltError, match='newer version of xltnb wrote it .*energy_kwh.*update xltnb') as e: read(f)
         assert str(f) in str(e.value) and 'delete' not in str(e.value)
     plan = make_plan(study, store=store)
-    assert sorted(plan.df.status) == ['done', 'done', 'newer'] and not plan.todo()
+    assert sorted(plan.df.state) == ['done', 'done', 'newer'] and not plan.todo()
     assert sorted(r['state'] for r in status_rows(plan)) == ['done', 'done', 'newer'] and '2 done, 1 newer' in status_line(plan, status_rows(plan))
     assert str(plan).splitlines()[-1].startswith('bad_input at smoke: 2 of 3 runs are done; 1 record is of a newer version of xltnb and stays as it is: update xltnb to read it')
     rep = run_plan(plan, show=False)
@@ -187,7 +187,7 @@ def test_a_newer_record_that_was_changed_or_renamed_is_broken(study, store):
     with pytest.raises(XltError, match='delete the file and run again'): read_record(other)
     other.unlink()
     f.write_bytes(newer.replace(b'1.5', b'2.5'))
-    assert sorted(make_plan(study, store=store).df.status) == ['broken', 'done', 'done']
+    assert sorted(make_plan(study, store=store).df.state) == ['broken', 'done', 'done']
 
 
 def test_a_whole_record_stands_in_for_a_broken_committed_one(tmp_path, monkeypatch):
@@ -768,7 +768,7 @@ def test_a_run_whose_record_nobody_lets_us_read_is_not_made_again(study, store, 
     with monkeypatch.context() as m:
         refuse(m, f, REFUSED[why])
         plan = make_plan(study, store=store)
-        assert sorted(plan.df.status) == ['done', 'done', 'unreadable'] and not plan.todo()
+        assert sorted(plan.df.state) == ['done', 'done', 'unreadable'] and not plan.todo()
         told = str(plan).splitlines()[-1]
         assert f'2 of 3 runs are done; 1 record cannot be opened and stays as it is: {f} cannot be read ({os.strerror(REFUSED[why])}): make it readable (chmod' in told
         assert 'delete' not in told and [r['why'] for r in status_rows(plan) if r['state'] == 'unreadable'] == [told.split('stays as it is: ')[1]]
@@ -793,7 +793,7 @@ def test_a_pack_that_nobody_lets_us_read_is_not_called_damaged(study, store, mon
     with monkeypatch.context() as m:
         refuse(m, pack, REFUSED[why], when)
         plan = make_plan(study, store=store)
-        assert [*plan.df.status] == ['unreadable']*3 and not plan.todo()
+        assert [*plan.df.state] == ['unreadable']*3 and not plan.todo()
         told = str(plan).splitlines()[-1]
         assert f'3 records cannot be opened and stay as they are: {pack} cannot be read ({os.strerror(REFUSED[why])}): make it readable' in told and 'remove' not in told
         rep = run_plan(plan, show=False)

@@ -93,9 +93,9 @@ def test_nothing_was_started(study): assert not (study[0]/'none').exists()
 def test_plan_run_plan(study):
     store = ['--store', str(study[0]/'store')]
     rows = json.loads(xltnb(study, 'plan', 'quick', '--json', *store)[0])
-    assert len(rows)==4 and {'arm', 'seed', 'key', 'status', 'cost_s'}<=set(rows[0]) and {r['status'] for r in rows}=={'to do'}
+    assert len(rows)==4 and {'arm', 'seed', 'key', 'state', 'cost_s'}<=set(rows[0]) and {r['state'] for r in rows}=={'to do'}
     assert '4 ran' in xltnb(study, 'run', 'quick', *store)[0]
-    assert {r['status'] for r in json.loads(xltnb(study, 'plan', 'quick', '--json', *store)[0])}=={'done'}
+    assert {r['state'] for r in json.loads(xltnb(study, 'plan', 'quick', '--json', *store)[0])}=={'done'}
     assert 'all 4 runs are done' in xltnb(study, 'run', 'quick', *store)[0]
     assert {f.stem for f in (study[0]/'store'/'quick.sum').glob('*.json')}=={r['key'] for r in rows}
 

@@ -244,7 +244,7 @@ def test_runs_without_their_data_wait_and_say_for_what(tmp_path, monkeypatch):
     report = run_plan(plan('baselines.B8', 'laptop'), show=False)
     assert report.exit_code == 3 and report.count() == dict(waits=5) and '5 wait for data (' in repr(report)
     assert not plan('robust').todo() and 'wait for data: set XLTNB_PAWSX and XLTNB_XNLI' in plan_line(plan('robust'))
-    assert {s for a, s in plan('baselines', 'laptop').df[['arm', 'status']].values if a == 'xquad'} == {'waits'}
+    assert {s for a, s in plan('baselines', 'laptop').df[['arm', 'state']].values if a == 'xquad'} == {'waits'}
     monkeypatch.setenv('XLTNB_XNLI', str(tmp_path))
     there = plan('robust')
     assert {j.arm.split('-')[0] for j in there.todo()} == {'xnli', 'xnli_xlmr'} and {j.waits for j in there.jobs} == {'', 'XLTNB_PAWSX'}

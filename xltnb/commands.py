@@ -38,8 +38,8 @@ def _studies(target, preset, seeds, store, jobs=None):
     from xltnb.runs.plan import pick_arms
     studies = [_study(t, preset, seeds, store) for t in _targets(target)]
     if jobs is None or not any(s.plan.jobs for s in studies): return studies
-    kept = {id(j) for j in pick_arms([j for s in studies for j in s.plan.jobs], jobs)}
-    for s in studies: s.plan.jobs = [j for j in s.plan.jobs if id(j) in kept]
+    kept = {j.arm for j in pick_arms([j for s in studies for j in s.plan.jobs], jobs)}
+    for s in studies: s.plan.jobs = [j for j in s.plan.jobs if j.arm in kept]
     return [s for s in studies if s.plan.jobs]
 
 def _read_from(store):
@@ -114,12 +114,8 @@ def cmd_plan(
     if decide:
         rows = [r for p in plans for r in _show_decide(p, json)]
         if json: show_rows(rows, True)
-    elif json: show_rows([dict(target=p.target, preset=p.preset) | r for p in plans for r in _plan_rows(p)], True)
+    elif json: show_rows([dict(target=p.target, preset=p.preset) | r for p in plans for r in p.df.to_dict('records')], True)
     else: print('\n\n'.join([_with_power(p) if target else str(p) for p in plans]))
-
-def _plan_rows(plan):
-    "The runs of a plan, in the words of `xltnb status`; `status` is `state` under its older name"
-    return [r | dict(state=r['status']) for r in plan.df.to_dict('records')]
 
 def _with_power(plan):
     "A plan, and the half-width that its seeds and test rows give each check"

@@ -238,7 +238,7 @@ def from_dict(
     for k in d:
         with about(k): check_name(k, names, f'key of {cls.__name__}')
     if need := [n for n in _needed(cls) if n not in d]: raise XltError(f"{cls.__name__} needs a value for: {', '.join(need)}")
-    if issubclass(cls, Config): cls(**d) # its errors name the range
+    if issubclass(cls, Config): return cls(**d) # which converts and checks by itself
     return cls(**{k: _item(k, v, _hints(cls)[k], f'{cls.__name__}.{k}') for k,v in d.items()})
 
 # %% ../nbs/00_core.ipynb #647f79c1

@@ -140,12 +140,12 @@ def wall_s(
 
 # %% ../../nbs/runs/01_plan.ipynb #65e9d126
 @patch(as_prop=True)
-def df(self:Plan): # a pandas DataFrame: arm, seed, key, status, cost_s
+def df(self:Plan): # a pandas DataFrame: arm, seed, key, state, cost_s
     "List the plan as a table, one row a job"
     import pandas as pd
     states = self.states()
     row = lambda j: (j.arm, j.seed, j.key, states[j.key][0], self.here(j).cost_s)
-    return pd.DataFrame([row(j) for j in self.jobs], columns=['arm','seed','key','status','cost_s'])
+    return pd.DataFrame([row(j) for j in self.jobs], columns=['arm','seed','key','state','cost_s'])
 
 # %% ../../nbs/runs/01_plan.ipynb #994768ea
 def _arm_rows(
