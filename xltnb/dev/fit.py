@@ -67,41 +67,50 @@ _TABLE = re.compile(r'<table\b.*?</table>', re.S)
 _ROW = re.compile(r'(<tr\b)([^>]*>)(.*?)</tr>', re.S)
 _CELL = re.compile(r'<(t[hd])\b([^>]*)>(.*?)</\1>', re.S)
 
-def _said(html): return re.sub(r'\s+', ' ', unescape(_TAG.sub('', html))).strip()
-def _span(attrs, kind): return int((re.search(rf'{kind}span="?(\d+)', attrs) or (0, 1))[1])
-def _quoted(text): return text.replace('&', '&amp;').replace('"', '&quot;')
+def _text(html): return re.sub(r'\s+', ' ', unescape(_TAG.sub('', html))).strip()
+def _spanned(attrs, kind): return int((re.search(rf'{kind}span="?(\d+)', attrs) or (0, 1))[1])
+def _for_quotes(text): return text.replace('&', '&amp;').replace('"', '&quot;')
 
 # %% ../../nbs/dev/09_fit.ipynb #081ecb6e
 def _heads(
     top:str, # HTML of a table's head
 )->list[str]: # the head of each column
     "Read the heads of a table; what stands above several columns belongs to each"
-    rows = [[t for _,attrs,text in _CELL.findall(row[2]) for t in [_said(text)]*_span(attrs, 'col')] for row in _ROW.findall(top)]
+    rows = [[t for _,attrs,text in _CELL.findall(row[2]) for t in [_text(text)]*_spanned(attrs, 'col')] for row in _ROW.findall(top)]
     wide = max(map(len, rows), default=0)
     return [' '.join(dict.fromkeys(r[i] for r in rows if len(r)==wide and r[i])) for i in range(wide)]
 
 # %% ../../nbs/dev/09_fit.ipynb #41c0d983
+def _columns(cells, above):
+    "Column of each cell of a row; `above`, column -> (rows left, what was said), is brought up to the row below"
+    taken,found,at = set(above), [], 0
+    for c in taken:
+        left,said = above.pop(c)
+        if left>1: above[c] = left-1, said
+    for m in cells:
+        while at in taken: at += 1
+        if (n := _spanned(m[2], 'row'))>1: above[at] = n-1, _text(m[3])
+        found.append(at)
+        at += _spanned(m[2], 'col')
+    return found
+
+def _cell(m, head):
+    "A cell with its label, and one element beside the label, or none"
+    label = f' data-label="{_for_quotes(head)}"' if head else ''
+    said = f'<div>{breakable(m[3])}</div>'*bool(m[3].strip())
+    return f'<{m[1]}{m[2]}{label}>{said}</{m[1]}>'
+
 def _labelled(
     rows:str, # HTML of a table's rows
     heads:list[str], # the head of each column
 )->str: # the same, each cell with its label, each row with what an earlier row said for it
     "Write the head of its column into each cell"
-    above = {} # column -> (rows left, what was said)
+    above,head = {}, dict(enumerate(heads))
     def row(m):
-        at,over = -1, [f'{heads[c]}: {t}'.strip(': ') for c,(_,t) in sorted(above.items()) if c<len(heads)]
-        taken = set(above)
-        for c in taken: above[c] = (above[c][0]-1, above[c][1])
-        for c in [c for c in taken if not above[c][0]]: del above[c]
-        def cell(m):
-            nonlocal at
-            at = next(i for i in range(at+1, at+99) if i not in taken)
-            if (n := _span(m[2], 'row'))>1: above[at] = (n-1, _said(m[3]))
-            label = f' data-label="{_quoted(heads[at])}"' if at<len(heads) and heads[at] else ''
-            at += _span(m[2], 'col')-1
-            said = f'<div>{breakable(m[3])}</div>'*bool(m[3].strip()) # one element beside the label, or none
-            return f'<{m[1]}{m[2]}{label}>{said}</{m[1]}>'
-        of = f' data-of="{_quoted(", ".join(over))}"' if over else ''
-        return f'{m[1]}{of}{m[2]}{_CELL.sub(cell, m[3])}</tr>'
+        over = [f'{heads[c]}: {t}'.strip(': ') for c,(_,t) in sorted(above.items()) if c<len(heads)]
+        at = iter(_columns(_CELL.finditer(m[3]), above))
+        of = f' data-of="{_for_quotes(", ".join(over))}"' if over else ''
+        return f'{m[1]}{of}{m[2]}{_CELL.sub(lambda c: _cell(c, head.get(next(at), "")), m[3])}</tr>'
     return _ROW.sub(row, rows)
 
 # %% ../../nbs/dev/09_fit.ipynb #d7e9af09

@@ -110,9 +110,11 @@ def _tag_rows(
     "Make the rows of `lo_tag`"
     fits = lambda s: s.spans and 20<=len(s.text)<=300 and sum(b-a for a,b,_ in s.spans)<0.8*len(s.text)
     same = lambda i, s: all(i in helps[l] and _kinds_of(helps[l][i])==_kinds_of(s) for l in _TAG_LANGS)
-    items = [(sp:=hash_split(s.page), [helps[l][i].text for l in (_TAG_LANGS if sp!='train' else ['en'])], i)
-             for i,s in helps['en'].items() if fits(s) and (hash_split(s.page)=='train' or same(i, s))]
-    res = {s: [] for s in SPLITS}
+    items,res = [], {s: [] for s in SPLITS}
+    for i,s in helps['en'].items():
+        split = hash_split(s.page)
+        if not fits(s) or split!='train' and not same(i, s): continue
+        items.append((split, [helps[l][i].text for l in (['en'] if split=='train' else _TAG_LANGS)], i))
     ids = first_seen(items)
     for lang in _TAG_LANGS:
         for i in ids:
@@ -170,14 +172,13 @@ def _pair_rows(
 # %% ../../nbs/dev/02_items.ipynb #c600569e
 def _ret_rows(
     helps:dict, # translated segments
-    sizes:dict=dict(validation=500, test=1000), # items to keep
 )->dict: # split -> rows
     "Make the rows of `lo_ret`, the same items in fifteen languages"
     fits = lambda i, s: hash_split(s.page)!='train' and 30<=len(s.text)<=250 and all(i in helps[l] for l in _HELP_LANGS)
     items = [(hash_split(s.page), [helps[l][i].text for l in _HELP_LANGS], i) for i,s in helps['en'].items() if fits(i, s)]
     ids = sorted(first_seen(items), key=partial(_digest, 'ret'))
     res = {}
-    for split,n in sizes.items():
+    for split,n in dict(validation=500, test=1000).items():
         chosen = sorted([i for i in ids if hash_split(i.split('#')[0])==split][:n])
         res[split] = [dict(id=i, lang=l, text=helps[l][i].text) for l in _HELP_LANGS for i in chosen]
     return res
@@ -223,10 +224,11 @@ def _topic_texts(
     return {i: [helps[l][i].text for l in langs(s)] for i,s in helps['en'].items() if fits(s) and all(i in helps[l] for l in langs(s))}
 
 # %% ../../nbs/dev/02_items.ipynb #0906ebdb
+_PARAGRAPHS = dict(train=200, validation=30, test=90) # of an application
+
 def _topic_rows(
     helps:dict, # translated segments
     readable:Callable=read_whole, # items -> ids of those that the encoder reads
-    sizes:dict=dict(train=200, validation=30, test=90), # paragraphs of an application
 )->dict: # split -> rows
     "Make the rows of `lo_topic`: train in English, the same validation and test items in fifteen languages"
     texts,split_of = _topic_texts(helps),lambda i: hash_split(i.split('#')[0])
@@ -236,7 +238,7 @@ def _topic_rows(
     for i in sorted(ids, key=partial(_digest, 'topic')):
         at = split_of(i),i.split('/')[0]
         taken[at] += 1
-        if taken[at]<=sizes[at[0]]: chosen.add(i)
+        if taken[at]<=_PARAGRAPHS[at[0]]: chosen.add(i)
     res,label = {s: [] for s in SPLITS},{f: n for n,f in enumerate(_APPS)}
     for n,lang in enumerate(_HELP_LANGS):
         for i in (i for i in ids if i in chosen and n<len(texts[i])):
@@ -247,13 +249,12 @@ def _topic_rows(
 def text_rows(
     helps:dict, # translated segments of fifteen languages and eight relatives
     held:set=frozenset(), # strings of other tasks' validation and test
-    least:int=20, # English characters
 )->dict: # {'train': rows}
     "Make the rows of the training text: no string twice in a language, none of a held-out page"
     held_out = lambda segs: {match_key(s.text) for s in segs.values() if hash_split(s.page)!='train'}
     out = {l: held_out(segs) | set(map(match_key, held)) for l,segs in helps.items()}
     number,res = {},[]
-    long = ((i, s) for i,s in helps['en'].items() if hash_split(s.page)=='train' and len(s.text)>=least)
+    long = ((i, s) for i,s in helps['en'].items() if hash_split(s.page)=='train' and len(s.text)>=20) # English characters
     english = {i: s.text for i,s in long if match_key(s.text) not in out['en']}
     for t in english.values(): number.setdefault(match_key(t), len(number))
     for lang in TEXT_LANGS:

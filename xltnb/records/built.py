@@ -70,7 +70,7 @@ def _build(home, make, whole):
     finally: _remove(tmp)
 
 # %% ../../nbs/records/09_built.ipynb #34611adc
-def _clear(home):
+def _set_aside_damaged(home):
     "Set aside what is damaged, and say what is wrong with it"
     if not home.exists(): return
     warnings.warn(f'{home} is damaged ({_damage(home)}): it is now {set_aside(home).name}, and is made again', stacklevel=4)
@@ -92,7 +92,7 @@ def built_once(
         with Lease(home.parent/'.claims'/f'{home.name}.lock') as mine:
             if mine and not _standing(home):
                 try:
-                    _clear(home)
+                    _set_aside_damaged(home)
                     if not _build(home, make, whole): return None
                 except Exception:
                     if mine.ours(): raise # else another process has taken over, and its work is waited for

@@ -35,11 +35,11 @@ def _with_header(raw, meta):
     return b''.join((len(text).to_bytes(8, 'little'), text, data))
 
 # %% ../../nbs/records/07_checkpoints.ipynb #ddadae77
-def _clear(path, seconds=600):
+def _remove_drafts(path):
     "Remove what killed processes left beside a file; one that is being written now is younger"
     for tmp in path.parent.glob(f'.{path.name}.*.tmp'):
         with suppress(FileNotFoundError):
-            if time.time()-tmp.stat().st_mtime>seconds: tmp.unlink()
+            if time.time()-tmp.stat().st_mtime>600: tmp.unlink()
 
 # %% ../../nbs/records/07_checkpoints.ipynb #607a12f5
 def before(
@@ -57,7 +57,7 @@ def write_state(
     "Write a checkpoint, whole or not at all; raises `XltError` if there is no room for it"
     from safetensors.torch import save
     path = Path(path)
-    _clear(path)
+    _remove_drafts(path)
     data = _with_header(save({k: v.detach().contiguous() for k,v in tensors.items()}), meta)
     try:
         if keep and path.exists(): path.replace(before(path))

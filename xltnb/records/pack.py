@@ -45,7 +45,7 @@ def packable(
 # %% ../../nbs/records/05_pack.ipynb #71fd8da6
 _GROUP = 256 # rows that are read together
 
-def _seal(texts):
+def _columns_hash(texts):
     "Hash of the short columns of a pack"
     h = sha256()
     for t in texts: h.update(t.encode()+b'\0')
@@ -60,7 +60,7 @@ def pack_bytes(
     rows = [_apart(t) | named(short_fields(t)) for t in texts]
     rows.sort(key=lambda r: (r['seed'], r['arm'], r['key']))
     columns = [('seed', 'int64'), *((k, 'string') for k in ('key', 'arm', 'text', *LONG))]
-    table = pa.Table.from_pylist(rows, pa.schema(columns)).replace_schema_metadata({'sha256': _seal(r['text'] for r in rows)})
+    table = pa.Table.from_pylist(rows, pa.schema(columns)).replace_schema_metadata({'sha256': _columns_hash(r['text'] for r in rows)})
     how = dict(row_group_size=_GROUP, compression='zstd', compression_level=9, use_dictionary=['arm'])
     pq.write_table(table, out := io.BytesIO(), **how)
     return out.getvalue()
@@ -100,7 +100,7 @@ class Pack:
         "Read the short fields of all records"
         texts = self._column('text')
         with self._file() as f: told = self.pq.read_schema(f).metadata or {}
-        if _seal(texts).encode()!=told.get(b'sha256'):
+        if _columns_hash(texts).encode()!=told.get(b'sha256'):
             raise XltError(f'{self.path} was changed by hand, or damaged: copy it again, or remove it')
         return dict(zip(self.at, map(short_fields, texts)))
 

@@ -85,8 +85,8 @@ def _at(look, key):
 def _places(self:Store, experiment=None, keys=None):
     "Where records stand, by key"
     look = self._look(experiment or '*')
-    there = (s if keys is None else s&keys for _,*both in look for s in both)
-    return {k: [*_at(look, k)] for s in there for k in s} # a pack's in the order of its rows
+    there = (k for _,files,packed in look for s in (files, packed) for k in s) # a pack's in the order of its rows
+    return {k: [*_at(look, k)] for k in there if keys is None or k in keys}
 
 def _stands(f):
     "Whether a file is there, as far as the system tells"

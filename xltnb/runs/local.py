@@ -17,7 +17,7 @@ from multiprocessing.connection import wait
 from threading import Thread
 
 from ..machine import FREE_VARS, cores, environment, gpus, memory_gb, undisturbed
-from .drive import drive, needs_of
+from .drive import drive, needs_on
 from .experiments import Job
 from .progress import JobProgress, Outcome, seldom
 from .job import Finished, Setup, compute
@@ -141,7 +141,7 @@ class LocalPool:
 
     def slots(self): return self.workers
     def refuses(self, job):
-        n = needs_of(job, self.setup).gpus
+        n = needs_on(job.needs, self.setup.device).gpus
         if n>1: return f'{job.arm} needs {n} GPUs, and a worker of this machine sees one: take --engine inline, ray or slurm'
         return too_big(job)
 

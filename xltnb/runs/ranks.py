@@ -36,10 +36,11 @@ def _said(x):
 # %% ../../nbs/runs/10_ranks.ipynb #c24b6763
 def _share(job, setup, progress):
     "Compute one job in all processes; the first one leases it, and keeps its record"
-    late = time.time()>=setup.deadline
-    mine = None if late or setup.rank else lease_job(setup.open(), job)
-    over = Outcome(job, 'left') if late else mine if isinstance(mine, Outcome) else None
-    if over := _said(over): return replace(over, status='left') if over.status=='busy' else over
+    mine = over = None
+    if time.time()>=setup.deadline: over = Outcome(job, 'left')
+    elif not setup.rank: mine = lease_job(setup.open(), job)
+    over = _said(mine if isinstance(mine, Outcome) else over)
+    if over: return replace(over, status='left') if over.status=='busy' else over
     try:
         fin = compute(job, setup, lambda f, note='': progress.update(job, f, note))
         out = keep(setup.open(), job, fin) if not setup.rank else None

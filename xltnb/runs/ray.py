@@ -24,8 +24,8 @@ from ..files import package_data
 from ..names import needs
 from ..records.published import paper_roots
 from ..records.record import provenance
-from .drive import WHERE, drive, needs_of
-from .experiments import Job, tidy
+from .drive import WHERE, drive, needs_on
+from .experiments import Job, Needs, tidy
 from .local import worker_vars
 from .progress import JobProgress, Outcome, seldom
 from .job import Finished, Setup, compute
@@ -133,7 +133,7 @@ class RayPool:
         lasting = dict(num_cpus=0, max_restarts=-1, max_task_retries=-1)
         self.board = self.ray.remote(**lasting)(Board).options(scheduling_strategy=here).remote(setup.deadline)
         self.task = self.ray.remote(max_retries=0, retry_exceptions=False)(on_node)
-        self._asked, self._nodes, self.small = -1e9, [], needs_of(Job('','','',0,{},0), setup)
+        self._asked, self._nodes, self.small = -1e9, [], needs_on(Needs(), setup.device)
 
     def nodes(self)->list[dict]: # resources of each
         "List the living machines, asked at most every two seconds"
@@ -146,7 +146,7 @@ class RayPool:
         return self.workers or n+(n+3)//4 # a few wait there, so that no machine does
 
     def refuses(self, job):
-        need = needs_of(job, self.setup)
+        need = needs_on(job.needs, self.setup.device)
         if any(_holds(r, need) for r in self.nodes()): return ''
         have = '; '.join(map(_in_words, self.nodes())) or 'none'
         return f'no machine of the Ray cluster at {self.address} can hold {job.arm}: it needs {need}, the machines have: {have}'
@@ -154,7 +154,7 @@ class RayPool:
     def room(self, job): return True # Ray has it wait for a machine
 
     def start(self, job):
-        need = needs_of(job, self.setup)
+        need = needs_on(job.needs, self.setup.device)
         how = dict(num_cpus=need.cpus, num_gpus=need.gpus, name=job.arm, memory=int(need.memory_gb*2**30) or None)
         if need.cpus>1: how['runtime_env'] = dict(env_vars=worker_vars(need.cpus)) # in a process of its own
         self.live[self.task.options(**how).remote(job, self.setup, self.board)] = job.key

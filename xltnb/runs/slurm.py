@@ -21,7 +21,7 @@ from ..files import atomic_write, one_line
 from ..machine import undisturbed
 from ..names import needs
 from ..records.store import Store
-from .drive import TRIES, needs_of
+from .drive import TRIES, needs_on
 from .experiments import Job, Needs, no_report
 from .local import child_env
 from .progress import WAITS, JobProgress, Outcome
@@ -156,7 +156,7 @@ def _submit(jobs, setup, workers, options, lost):
     "Put workers into the queue; their number there"
     minutes, store = minutes_of(options.get('time', _MINUTES)), setup.open()
     with needs('cluster'): slurm = import_module('submitit').SlurmExecutor(store.path/'.slurm'/'%j', max_num_timeout=10_000)
-    all_needs = [needs_of(j, setup) for j in jobs]
+    all_needs = [needs_on(j.needs, setup.device) for j in jobs]
     need = Needs(*(max(getattr(n, k) for n in all_needs) for k in ('cpus','gpus','memory_gb')))
     slurm.update_parameters(job_name='xltnb', time=minutes, cpus_per_task=need.cpus, ntasks_per_node=1, gpus_per_node=need.gpus or None,
         mem=f'{need.memory_gb*1024:.0f}MB' if need.memory_gb else None, array_parallelism=workers,

@@ -111,14 +111,11 @@ def efficiency(
     return 10/clock(workers, 10*workers, seconds=1.)
 
 @speed_figure('engines', 'one warm process, and jobs that only sleep', minutes=3)
-def speed_engines(
-    n:int=40, # jobs that compute
-    rounds:int=4000, # of hashing in each: some fifth of a second
-    turns:int=3, # pairs of turns
-)->dict:
+def speed_engines()->dict:
     "Measure what engines cost: two workers beside one process, pull beside local, Ray's time a job, and efficiency of sleeping workers"
-    ours,peer,ratio = alternate(lambda: n/local_spent(2, n, rounds=rounds), lambda: n/inline_spent(n, rounds=rounds), turns)
-    local,pulled = (clock(2, 40, seconds=.2) for clock in (local_spent, pull_spent))
+    n,rounds = 40, 4000 # jobs that compute, and hashes in each: some fifth of a second
+    ours,peer,ratio = alternate(lambda: n/local_spent(2, n, rounds=rounds), lambda: n/inline_spent(n, rounds=rounds), 3)
+    local,pulled = (clock(2, n, seconds=.2) for clock in (local_spent, pull_spent))
     more = {f'{name}_{w}': efficiency(clock, w) for name,clock in dict(local=local_spent, ray=ray_spent).items() for w in (2, 8)}
     more |= dict(pull_over_local=pulled/local, ray_ms=10*ray_spent(2, 100))
     return figure('engines', 'jobs/s', ours, peer, ratio, 2*peer, **more)

@@ -50,13 +50,13 @@ def rate(
     amount:float, # how much of it, in any unit
 ): # callable without arguments
     "Make a callable that times `work()` and returns `amount` a second"
-    def timed():
+    def once():
         sync()
         begin = time.perf_counter()
         work()
         sync()
         return amount/(time.perf_counter()-begin)
-    return timed
+    return once
 
 # %% ../../nbs/studies/04_speed.ipynb #b3e07f52
 def stock_trainer(
