@@ -118,13 +118,12 @@ def finish(
 def build_docs(
     root:Path|None=None, # the checkout; found when None
     out:Path|None=None, # folder of the site; `_docs` of the checkout when None
-    pages:list[Path]|None=None, # only these notebooks; all when None
 )->Path: # folder of the site
     "Build the site"
     root = Path(root or project_root()).resolve()
     out = Path(out or root/'_docs').resolve()
     with tempfile.TemporaryDirectory(prefix='_proc_', dir=out.parent) as tmp:
-        known = stage(root, Path(tmp), pages)
+        known = stage(root, Path(tmp))
         site = _lay_out(Path(tmp))
         finish(site, known)
         shutil.rmtree(out, ignore_errors=True)
@@ -132,16 +131,13 @@ def build_docs(
     return out
 
 # %% ../../nbs/dev/12_docs.ipynb #2ec13ee2
-def publish(
-    root:Path|None=None, # the checkout; found when None
-    out:Path|None=None, # folder of the site; `_docs` of the checkout when None
-)->Path: # front door of the site
+def publish()->Path: # front door of the site
     "Write README.md, its pictures and those of the start page, and build the site"
-    write_readme(root)
-    write_finding(root=root)
-    write_film(root=root)
-    write_pictures(root and Path(root)/'nbs')
-    site = build_docs(root, out)
+    write_readme()
+    write_finding()
+    write_film()
+    write_pictures()
+    site = build_docs()
     dead = dead_links(site)
     if dead: raise XltError('the site was built, and these links on it are dead:\n'+'\n'.join(dead))
     return site/'index.html'

@@ -81,20 +81,17 @@ def papers_markdown()->str: # a Markdown table; its links start in `nbs/`
 
 # %% ../../nbs/dev/08_readme.ipynb #6c52ecc9
 def write_finding(
-    paper:str='mothello', # whose records
-    name:str='transfer', # of a figure that it registers for its report
     root:Path|None=None, # the checkout; found when None
 )->Path: # the file
     "Draw the picture of the front page"
     out = Path(root or project_root())/'nbs'/'finding.svg'
-    out.write_text(still(study(paper).fig(name)), encoding='utf-8')
+    out.write_text(still(study('mothello').fig('transfer')), encoding='utf-8')
     return out
 
 def write_film(
-    paper:str='mothello', # whose explorer has a `film`
     root:Path|None=None, # the checkout; found when None
 )->Path: # the file
     "Draw the film of the front page"
     out = Path(root or project_root())/'nbs'/'film.svg'
-    out.write_text(load_part(paper, 'explorer')[0].film(), encoding='utf-8')
+    out.write_text(load_part('mothello', 'explorer')[0].film(), encoding='utf-8')
     return out

@@ -42,11 +42,9 @@ class Source:
         return [*tool.split(), self.get]
 
 # %% ../../nbs/dev/00_sources.ipynb #157c0ff9
-def read_pins(
-    path:Path=_PINS, # the pinned list
-)->dict: # key -> `Source`
+def read_pins()->dict: # key -> `Source`
     "Read the pinned packages; raises `XltError` for an unknown registry"
-    sources = [from_dict(Source, d) for d in yaml.safe_load(Path(path).read_text(encoding='utf-8'))]
+    sources = [from_dict(Source, d) for d in yaml.safe_load(_PINS.read_text(encoding='utf-8'))]
     for s in sources: check_name(s.registry, ('npm','pypi','debian'), f'registry of {s.key}')
     return {s.key: s for s in sources}
 

@@ -289,8 +289,8 @@ def each_arm(
 
 # %% ../../nbs/figures/00_look.ipynb #cf573050
 def printed_points(
-    paper:str='mothello', # which paper
-    table:str='T1', # which table
+    paper:str, # which paper
+    table:str, # which table
 )->dict[str,dict]: # arm to metric to value, as fractions
     "Read the numbers of a published table, by the arm that measures them"
     out = {}

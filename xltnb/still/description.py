@@ -29,11 +29,12 @@ def _told(trace, few=12):
     said = ', '.join(points) if len(points)<=few else f'{len(points)} points, from {points[0]} to {points[-1]}'
     return f'{name}: {said}' if name else said
 
+_MOST = 500 # letters
+
 def tell_figure(
     fig:dict, # a figure as JupyterLab stores it: `data`, `layout`
-    most:int=500, # letters
 )->str: # 'title. trace: x y, x y. ...'
-    "Say in words what a figure shows"
+    "Say in at most 500 letters what a figure shows"
     values = [s for s in map(_told, fig.get('data') or ()) if s]
     text = ' '.join(filter(None, [alt_text(fig.get('layout') or {}), '. '.join(values)])) or 'figure'
-    return text if len(text)<=most else text[:most].rpartition(' ')[0]+' …'
+    return text if len(text)<=_MOST else text[:_MOST].rpartition(' ')[0]+' …'

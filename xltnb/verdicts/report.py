@@ -226,7 +226,7 @@ def _page_html(
 
 # %% ../../nbs/verdicts/06_report.ipynb #34703130
 def report(
-    papers:str|list[str]='mothello', # which papers
+    papers:str|list[str], # which papers
     preset:str='smoke', # whose runs are shown
     store:str|Store='results', # folder of run records
     out:str|Path='', # the HTML file; default: report-<preset>.html in the store

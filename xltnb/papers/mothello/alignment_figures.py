@@ -130,12 +130,12 @@ def _anchors_panel(fig, c, records, printed):
 @drawing('Orange meets blue where a probe reads one board in both languages')
 def anchors_fig(
     records:Iterable[Record], # alignment runs of language pairs
-    printed:dict|None=None, # `printed_points()`; the default; {} draws none
+    printed:dict|None=None, # `printed_points('mothello', 'T1')`; the default; {} draws none
 )->go.Figure:
     "Draw probe accuracy within and across languages by number of anchors, a panel for each pair"
     pairs = _pairs(needed(records,'language pairs'))
     fig = panels(f'atomic + {p}' for p in needed(pairs,'language pairs'))
-    if printed is None: printed = printed_points()
+    if printed is None: printed = printed_points('mothello', 'T1')
     for c,rs in enumerate(pairs.values(),1): _anchors_panel(fig, c, rs, printed)
     fig.update_yaxes(title=ACCURACY, col=1)
     how = 'a probe trained on language 0, applied to itself and to the other language; a dot is a seed'
@@ -200,7 +200,7 @@ def layers_fig(
 )->go.Figure:
     "Draw probe accuracy by layer, a panel for each arm; the paper's beside it where the models are as deep"
     arms = by_title(r for r in needed(records,'layers') if 'within_L0' in r.metrics)
-    fig,printed = panels(needed(arms,'all layers')), printed_points(table='T2')
+    fig,printed = panels(needed(arms,'all layers')), printed_points('mothello', 'T2')
     for c,rs in enumerate(arms.values(),1): _layers_panel(fig, c, rs, printed.get(rs[0].arm,{}))
     fig.update_yaxes(title=ACCURACY, col=1)
     title = 'Best layer to read the board: '+each_arm(arms, lambda rs: _best_layer(rs,'within'), str)
