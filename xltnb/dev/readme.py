@@ -35,11 +35,9 @@ def readme(
     return '<!-- generated from nbs/index.ipynb by `make docs` -->\n\n' + re.sub(r'\n{3,}', '\n\n', body).strip() + '\n'
 
 # %% ../../nbs/dev/08_readme.ipynb #6f105279
-def write_readme(
-    root:Path|None=None, # the checkout; found when None
-)->Path: # the file
+def write_readme()->Path: # the file
     "Write README.md from the front page"
-    root = Path(root or project_root())
+    root = project_root()
     out = root/'README.md'
     text = readme(root/'nbs'/'index.ipynb')
     if not out.exists() or out.read_text(encoding='utf-8')!=text: out.write_text(text, encoding='utf-8')
@@ -80,18 +78,14 @@ def papers_markdown()->str: # a Markdown table; its links start in `nbs/`
     return '\n'.join(['| paper | asked here | found here | |', '|---|---|---|---|', *(l for p in walks for l in _lines(p))])
 
 # %% ../../nbs/dev/08_readme.ipynb #6c52ecc9
-def write_finding(
-    root:Path|None=None, # the checkout; found when None
-)->Path: # the file
+def write_finding()->Path: # the file
     "Draw the picture of the front page"
-    out = Path(root or project_root())/'nbs'/'finding.svg'
+    out = project_root()/'nbs'/'finding.svg'
     out.write_text(still(study('mothello').fig('transfer')), encoding='utf-8')
     return out
 
-def write_film(
-    root:Path|None=None, # the checkout; found when None
-)->Path: # the file
+def write_film()->Path: # the file
     "Draw the film of the front page"
-    out = Path(root or project_root())/'nbs'/'film.svg'
+    out = project_root()/'nbs'/'film.svg'
     out.write_text(load_part('mothello', 'explorer')[0].film(), encoding='utf-8')
     return out
