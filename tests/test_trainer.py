@@ -102,7 +102,7 @@ def test_rows_of_every_split_are_measured_before_training(tmp_path):
     "The longest row stands in another language; training, which never reads it, would have gone through"
     task = toy_task(); long = make_rows([dict(id='0', text=' '.join(WORDS[:60]+WORDS[:20]), text2='', label=0)], 'classify', task.labels)
     task = replace(task, data=task.data | dict(de=DatasetDict(test=long)))
-    with pytest.raises(XltError, match='a row of de, test, has 82 pieces and the encoder positions for 64: set max_len=64'): fit(tmp_path, FineCfg(steps=1), task=task)
+    with pytest.raises(XltError, match='a row of de, test, has 82 subwords and the encoder positions for 64: set max_len=64'): fit(tmp_path, FineCfg(steps=1), task=task)
     assert fit(tmp_path, FineCfg(steps=1, batch=8, max_len=64), task=task).zero_shot().scores.keys()=={'en','de'}
 
 @pytest.mark.parametrize('layout', ['bert','xlmr','deberta'])
@@ -539,7 +539,7 @@ def test_a_pair_of_languages_keeps_the_rows_order():
 
 def test_a_question_too_long():
     row = dict(question=[' '.join(WORDS[:25])], context=[' '.join(WORDS)], answers=[dict(text=['w1'], answer_start=[3])])
-    with pytest.raises(XltError, match='question of 25 pieces'): span_features(Dataset.from_dict(row), tokenizer(), 30)
+    with pytest.raises(XltError, match='question of 25 subwords'): span_features(Dataset.from_dict(row), tokenizer(), 30)
 
 def test_questions_with_token_types_and_without_answers():
     "Windows say which piece is of the question; unlabelled questions are predicted; an answer without a place is in no window"

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ..core import XltError, check_name, check_number
-from .heads import check_texts, evaluating, max_positions, padded_batches
+from .heads import check_texts, evaluating, masked_mean, max_positions, padded_batches
 
 # %% ../../nbs/models/12_alignment.ipynb #71869654
 @torch.inference_mode()
@@ -52,8 +52,7 @@ def _means(net, tokenizer, x, specials):
         inner = keep_B_T & ~torch.isin(x['input_ids'], torch.tensor(tokenizer.all_special_ids, device=net.device))
         keep_B_T = torch.where(inner.any(1, keepdim=True), inner, keep_B_T)
     hid = net(**x, output_hidden_states=True).hidden_states
-    w_B_T_1 = keep_B_T[...,None].float()
-    return torch.stack([(h.float()*w_B_T_1).sum(1)/w_B_T_1.sum(1) for h in hid], 1).cpu()
+    return torch.stack([masked_mean(h, keep_B_T) for h in hid], 1).cpu()
 
 # %% ../../nbs/models/12_alignment.ipynb #adb0a35f
 def unit(

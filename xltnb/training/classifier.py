@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from ..core import XltError
 from ..files import package_data, sha256_of
 from ..models.encoders import load_encoder
+from ..models.heads import masked_mean
 from .methods import Step, embedded
 
 # %% ../../nbs/training/14_classifier.ipynb #1fb614aa
@@ -38,8 +39,7 @@ class Classifier(nn.Module):
 
     def forward(self, attention_mask, labels=None, **x):
         hid_B_T_D = self.base_model(attention_mask=attention_mask, **x).last_hidden_state
-        keep_B_T_1 = attention_mask[...,None]
-        v_B_D = nn.functional.normalize((hid_B_T_D*keep_B_T_1).sum(1)/keep_B_T_1.sum(1), dim=-1)
+        v_B_D = nn.functional.normalize(masked_mean(hid_B_T_D, attention_mask), dim=-1)
         logits = self.head(v_B_D)
         return dict(logits=logits, vectors=v_B_D, loss=None if labels is None else nn.functional.cross_entropy(logits, labels))
 

@@ -28,7 +28,7 @@ def text_features(
     rows:Dataset, # columns text, label; text2 too for pairs
     tokenizer, # a fast tokenizer
     max_len:int=128, # subwords, specials included
-)->dict: # columns input_ids, labels
+)->dict: # columns input_ids, labels where there are any, token_type_ids where the encoder reads them
     "Encode a sentence, or two joined by separators, cut at `max_len` from the longer one"
     texts = [list(rows[c]) for c in ('text','text2') if c in rows.column_names]
     enc = tokenizer(*texts, truncation='longest_first', max_length=max_len)
@@ -71,16 +71,16 @@ def span_features(
 # %% ../../nbs/training/00_features.ipynb #a5bc09b1
 def _check_room(rows, tokenizer, max_len, stride):
     "Raise `XltError` for a question so long that the windows of its context could not move on"
-    pieces = lambda texts: [len(i) for i in tokenizer(texts, add_special_tokens=False)['input_ids']]
+    sizes = lambda texts: [len(i) for i in tokenizer(texts, add_special_tokens=False)['input_ids']]
     room = max_len-tokenizer.num_special_tokens_to_add(pair=True)
-    for i,n in enumerate(pieces(list(rows['question']))):
-        if room-n<=stride and pieces([rows[i]['context']])[0]>room-n:
-            raise XltError(f'a question of {n} pieces leaves too little of max_len={max_len} to its context: raise max_len or shorten '
+    for i,n in enumerate(sizes(list(rows['question']))):
+        if room-n<=stride and sizes([rows[i]['context']])[0]>room-n:
+            raise XltError(f'a question of {n} subwords leaves too little of max_len={max_len} to its context: raise max_len or shorten '
                            f'{rows[i]["question"]!r:.60}')
 
 # %% ../../nbs/training/00_features.ipynb #3e20599e
 def _window_label(spans, answer):
-    "Pieces in which the first answer starts and ends, or (0, 0) where the window or the whole context lacks it"
+    "Subwords in which the first answer starts and ends, or (0, 0) where the window or the whole context lacks it"
     if not answer['text'] or answer['answer_start'][0]<0: return 0,0
     a = answer['answer_start'][0]
     b = a+len(answer['text'][0])
@@ -102,6 +102,12 @@ def make_features(
     return Dataset.from_dict(out | dict(length=[len(i) for i in out['input_ids']]))
 
 # %% ../../nbs/training/00_features.ipynb #633b394f
+def _stacked(rows, fill):
+    "Numbers as they stand; lists padded to the longest of them"
+    if not isinstance(rows[0], Sequence): return torch.tensor(rows)
+    wide = max(map(len, rows))
+    return torch.tensor([[*r, *[fill]*(wide-len(r))] for r in rows])
+
 def pad_batch(
     features:Sequence[dict], # rows of features
     tokenizer, # whose padding id is used
@@ -109,12 +115,10 @@ def pad_batch(
 )->dict[str,Tensor]: # [B,T] token columns, [B] labels of sentences, [B,own length] further columns
     "Pad a batch to its own longest row; columns that neither the model nor a method reads are left out"
     fill = lambda k: tokenizer.pad_token_id if k.endswith('_ids') and k!='token_type_ids' else -100 if k=='labels' else 0
-    widest = lambda k: max(len(f[k]) for f in features)
-    stack = lambda k: torch.tensor([[*f[k], *[fill(k)]*(widest(k)-len(f[k]))] if isinstance(f[k], Sequence) else f[k] for f in features])
     known = 'token_type_ids', 'labels', 'start_positions', 'end_positions', *columns
     names = ['input_ids', *[k for k in known if k in features[0]]]
     lengths = torch.tensor([len(f['input_ids']) for f in features])
-    return {k: stack(k) for k in names} | dict(attention_mask=(torch.arange(int(lengths.max()))<lengths[:,None]).long())
+    return {k: _stacked([f[k] for f in features], fill(k)) for k in names} | dict(attention_mask=(torch.arange(int(lengths.max()))<lengths[:,None]).long())
 
 # %% ../../nbs/training/00_features.ipynb #477b93e7
 def by_length(

@@ -68,7 +68,7 @@ def check_positions(
 ):
     "Raise `XltError` for rows longer than the encoder has positions for"
     if (longest := max(feats['length']))>(most := max_positions(model)):
-        raise XltError(f'a row{where} has {longest} pieces and the encoder positions for {most}: set max_len={most} or less')
+        raise XltError(f'a row{where} has {longest} subwords and the encoder positions for {most}: set max_len={most} or less')
 
 def check_splits(
     model:nn.Module, # an encoder, with or without a head

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ..core import XltError, stable_hash
 from ..files import atomic_write, cache_dir
 from ..models.encoders import load_encoder, model_hash
+from ..models.heads import masked_mean
 from ..records.built import built_once
 from ..tasks.task import Task
 from .features import by_length, make_features, pad_batch
@@ -39,8 +40,7 @@ def mean_pooled(
 )->tuple[Tensor,object]: # [B,D] float32, and the encoder's own output
     "Average the final hidden states of each row"
     out = run_model(replace(step, inputs={k: v for k,v in step.inputs.items() if k!='labels'})).raw
-    keep_B_T_1 = step.real[...,None]
-    return (out.last_hidden_state.float()*keep_B_T_1).sum(1)/keep_B_T_1.sum(1), out
+    return masked_mean(out.last_hidden_state, step.real), out
 
 # %% ../../nbs/training/13_frozen.ipynb #6e69bd08
 def frozen_encoder(

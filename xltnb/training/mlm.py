@@ -156,7 +156,7 @@ class Frame:
         if lost: raise XltError(f'this tokenizer has no {lost[0]} token: masked words need one')
         most = -1 if corpus is None else int(corpus.ids.max(initial=-1))
         if most>=len(tok):
-            raise XltError(f'the text has piece {most}, but the tokenizer ends at {len(tok)-1}: tokenise the text with this tokenizer')
+            raise XltError(f'the text has subword {most}, but the tokenizer ends at {len(tok)-1}: tokenise the text with this tokenizer')
         return cls(ids['cls'], ids['sep'], ids['pad'], ids['mask'], len(tok))
 
 # %% ../../nbs/training/11_mlm.ipynb #b19843a3

@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...core import XltError, seed_for
-from ...models.alignment import measures, unit
+from ...models.alignment import measures, retrieval_hits
+from ...models.heads import masked_mean
 from .arms import LabCfg
 from .corpus import load_vocab, meta_corpus, split_of
 from ...records.checkpoints import Checkpoint, from_tensors
@@ -165,9 +166,7 @@ def word_translation(
 )->float: # in [0,1]; chance is one over the subwords of a language
     "Measure P@1 between embeddings and those of their twins, mean of both directions"
     n = (len(emb_V_D)-SPECIAL)//2
-    sim = unit(emb_V_D[SPECIAL:SPECIAL+n], True)@unit(emb_V_D[SPECIAL+n:], True).T
-    here = torch.arange(n)
-    return float(((sim.argmax(1)==here).float().mean()+(sim.argmax(0)==here).float().mean())/2)
+    return float(retrieval_hits(emb_V_D[SPECIAL:SPECIAL+n], emb_V_D[SPECIAL+n:], True).mean())
 
 # %% ../../../nbs/papers/metapretrain/05_shifted.ipynb #737ab842
 def _held(cfg, V):
@@ -182,8 +181,7 @@ def _vectors(w, rows, keep, cfg, copy):
     "Mean states of sentences, a [S,N,D] a layer"
     S,(N,T) = len(w['emb']), rows.shape
     hid = _stack_states(w, rows.expand(S,-1,-1), cfg, torch.full((S,N), copy), keep)
-    k = keep.float()[None,...,None]
-    return [(h.view(S,N,T,-1)*k).sum(2)/k.sum(2) for h in hid]
+    return [masked_mean(h.view(S,N,T,-1), keep) for h in hid]
 
 # %% ../../../nbs/papers/metapretrain/05_shifted.ipynb #ec07a0c0
 def _held_loss(w, rows, keep, cfg, copy):
