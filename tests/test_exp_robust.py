@@ -25,6 +25,7 @@ from xltnb.runs.run import run_plan
 from xltnb.tasks.synonyms import load_synonyms
 from xltnb.studies.by_name import encoder_of
 from xltnb.studies.recipes import Call, make_methods, read_call
+from xltnb.training.scores import Transfer
 from xltnb.training.trainer import Finetuner
 from xltnb.training.views import symmetric_kl
 
@@ -170,6 +171,15 @@ def test_a_search_keeps_the_model_it_chose(tmp_path, few):
     same = ('source', 'targets', 'dev', 'slope')
     assert {k: res.metrics[k] for k in same} == {k: alone.metrics[k] for k in same}
     assert res.items == alone.items and res.curves['grid']['radius'] == [.1, .3]
+
+
+def test_half_of_one_row_is_one():
+    "0 rows would be all of them"
+    asked, z = [], Transfer('t', 'en', 'accuracy', dict(en=dict(accuracy=1.)), dict(en=[1.]))
+    task = SimpleNamespace(source='en', targets=('de',), data=dict(de=dict(validation=[])))
+    ft = SimpleNamespace(task=task, zero_shot=lambda split, langs, limit=0: asked.append(limit) or z)
+    for n in (1, 2, 5, 0): exp._dev_scores(ft, SimpleNamespace(limit=n))
+    assert asked == [0, 1, 0, 1, 0, 3, 0, 0]
 
 
 def test_a_search_does_without_dev_rows_in_other_languages(tmp_path, monkeypatch, few):

@@ -14,7 +14,7 @@ from test_mlm import Tok as MaskedTok
 from test_mlm import corpus
 from test_mlm import net as masked_net
 from test_trainer import WORDS, net, tokenizer, toy_task
-from transformers import BertConfig, BertModel, TrainerCallback
+from transformers import BertConfig, BertForMaskedLM, BertModel, TrainerCallback
 
 from xltnb.core import XltError
 from xltnb.invented.encoder import neighbours
@@ -215,6 +215,19 @@ def test_a_task_adapter(gpu):
     x, y, head = torch.from_numpy(ids), torch.from_numpy(labels), add_head(masked_net().bert, 'classify', ('a', 'b', 'c')).to('cuda')
     one, four = (gpu.waits_of(lambda: _fit(head, x, y, 1, TaskCfg(n, 8), 0)) for n in (1, 4))
     assert sum((four-one).values()) <= 3*4, 'four updates a pass'
+
+
+def test_adapters_are_timed_on_the_device_that_the_figure_names(gpu, monkeypatch):
+    from xltnb.papers.arithmetic import speed
+    seen, sizes = [], dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, max_position_embeddings=128)
+    said = lambda trainer, n: seen.append((trainer.model.device.type, trainer.args.use_cpu)) or 1.
+    asked = lambda model, *args, real=speed.answers: seen.append(model.device.type) or real(model, *args)
+    small = dict(load_mlm=lambda: (BertForMaskedLM(BertConfig(vocab_size=60, **sizes)), MaskedTok()), load_encoder=lambda *names: (net(), tokenizer()), load_bench=lambda *names: toy_task(),
+                 bench_corpus=lambda *args: corpus(), DataCollatorForLanguageModeling=lambda *args, **kw: None, matmul_rate=lambda dtype=None: 1e12, merge_ms=lambda: 1.,
+                 alternate=lambda ours, peer, n: (ours(), peer(), 1.), timed=said, answers=asked)
+    for k, f in small.items(): monkeypatch.setattr(speed, k, f)
+    assert speed.speed_adapter_train(1, 2, 1, 1)['device'] == 'cuda' and seen == [('cuda', False)]
+    assert speed.speed_merge_sweep(1, 20, 3, 1)['same_score'] and {*seen[1:]} == {'cuda'}
 
 
 # meta-pretraining

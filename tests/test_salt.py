@@ -258,8 +258,8 @@ def test_every_row_can_be_made(mlm):
     from xltnb.papers.salt.training import salt_methods
     from xltnb.papers.salt.worlds import world_cfg, world_of
     for row in SALT_ROWS:
-        for frozen in (False, True):
-            made = salt_methods(row_words(row, 2, frozen), model=mlm, world=world_of(world_cfg(0)))
+        for experiment in ('salt.finetune', 'salt.frozen', 'salt.world'):
+            made = salt_methods(row_words(row, 2, experiment), model=mlm, world=world_of(world_cfg(0)))
             assert len(made)==len(SALT_ROWS[row]), row
 
 

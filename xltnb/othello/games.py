@@ -14,8 +14,7 @@ from numba import njit, types, uint64
 from numba.extending import intrinsic
 
 from ..core import XltError, check_number, stable_hash
-from .rules import Geometry, geometry, opening_position
-from .rules import NONE
+from .rules import NONE, Geometry, geometry, opening_position
 
 # %% ../../nbs/othello/01_games.ipynb #e5cb766c
 _GOLD, _M1, _M2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB

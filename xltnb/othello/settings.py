@@ -49,10 +49,10 @@ def flops_per_token(
 class LMCfg(Config):
     "Everything that changes what training computes, apart from the model's shape and the languages"
     steps:int = within(1000, 0) # updates
-    batch:int = within(256, 1) # games an update
-    lr:float = within(3e-3, 0) # peak learning rate
+    batch:int = within(256, 1) # games an update; the paper's 1024
+    lr:float = within(3e-3, 0) # peak learning rate; the paper's 5e-4
     schedule:str = one_of('cosine', ('cosine','as_coded')) # of the learning rate; 'as_coded': the original's, full at its first step
-    warmup:int = within(100, 0) # updates of linear warm-up; may exceed `steps`, as in the original's finetuning
+    warmup:int = within(100, 0) # updates of linear warm-up; the paper's are five epochs', more than `steps` in its finetuning
     decay:float = within(.1, 0) # weight decay of linear weights
     clip:float = within(1., 0, above=True) # largest gradient norm
     unique:int = within(0, 0) # size of the corpus; 0: a game is never seen twice

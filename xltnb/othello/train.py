@@ -19,13 +19,12 @@ from torch import Tensor
 
 from ..core import XltError, check_name, check_number, plain, seed_for, seeded, stable_hash, to_dict
 from ..machine import check_alone, upload
-from ..records.checkpoints import Checkpoint, from_tensors, read_state, to_tensors, write_state
-from .gpt import GPT
-from .settings import GPTCfg
-from .tokens import Encoder, inputs_targets
-from .lexicon import Lexicon
 from .games import random_games, random_games_torch
-from .settings import LMCfg
+from .gpt import GPT
+from .lexicon import Lexicon
+from .settings import GPTCfg, LMCfg
+from .tokens import Encoder, inputs_targets
+from ..records.checkpoints import Checkpoint, from_tensors, read_state, to_tensors, write_state
 
 # %% ../../nbs/othello/07_train.ipynb #5bb38c6f
 def lr_at(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LONG', 'RunKey', 'pack_items', 'unpack_items', 'MeanOf', 'Packed', 'Record', 'record_json', 'record_text',
-           'KeptRecord', 'NewerRecord', 'Unreadable', 'readable', 'read_record', 'short_fields', 'read_numbers',
-           'provenance']
+           'KeptRecord', 'NewerRecord', 'Unreadable', 'readable', 'read_record', 'columns_of', 'short_fields',
+           'read_numbers', 'provenance']
 
 # %% ../../nbs/records/03_record.ipynb #f539fcd9
 import base64
@@ -259,6 +259,14 @@ _BROKEN = ValueError, TypeError, KeyError, AttributeError, OSError, OverflowErro
 
 def _remedy(path): return 'delete the file and run again' if isinstance(path, Path) else 'run again'
 
+
+# %% ../../nbs/records/03_record.ipynb #f4dc573a
+def columns_of(
+    rows:Sequence[dict], # with the same keys
+    *keys:str, # which of them; none: those of the first row
+)->dict: # key -> list
+    "Turn rows into columns"
+    return {k: [r[k] for r in rows] for k in keys or (rows[0] if rows else ())}
 
 # %% ../../nbs/records/03_record.ipynb #c278ec80
 LONG = 'items', 'curves', 'per_language' # fields that make most of a file

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['invented_world', 'is_invented', 'world_seed', 'benchmarked', 'task_of', 'rows_of', 'layers_cut', 'encoder_of',
-           'trained_weights', 'reader_of', 'proposer_of', 'fine_tuned', 'slope']
+           'trained_weights', 'reader_of', 'proposer_of', 'fine_tuned', 'scored', 'trained_facts', 'slope']
 
 # %% ../../nbs/studies/00_by_name.ipynb #1b023fc3
 from dataclasses import replace
@@ -29,7 +29,7 @@ from ..tasks.languages import distance
 from ..runs.experiments import Ctx, paused_unless
 from ..training.frozen import Reader, frozen_encoder
 from ..training.methods import Method
-from ..training.scores import Transfer
+from ..training.scores import Matrix, Transfer
 from ..training.settings import FineCfg, ZeroShotCfg
 from ..training.finetune import finetune
 from ..training.trainer import Finetuner
@@ -181,6 +181,22 @@ def fine_tuned(
     "Train the model of a run; raises `Paused` at the deadline"
     return paused_unless(finetune(task, fine, methods, encoder, seed, out=out, fast=False, use_cpu=ctx.device=='cpu',
                                   report=ctx.part(start, end, note), deadline=ctx.deadline))
+
+# %% ../../nbs/studies/00_by_name.ipynb #fe23e2d1
+def scored(
+    ft:Finetuner, # trained
+    cfg:ZeroShotCfg, # rows a language, and the pairs of languages
+    half:bool=False, # on a processor where bfloat16 pays, score in it
+)->tuple[Transfer,Matrix|None]: # test scores by language, and by pair of languages where the configuration names any
+    "Score the model of a run on the test rows"
+    pairs = ft.generalized(cfg.matrix, cfg.matrix_items, half=half) if cfg.matrix else None
+    return ft.zero_shot('test', limit=cfg.limit, half=half), pairs
+
+def trained_facts(
+    ft:Finetuner, # trained
+)->dict: # the hash of its rows, updates, seconds
+    "Say what a record keeps of a training"
+    return dict(data=ft.task.fingerprint(), updates=ft.state.global_step, train_s=ft.state.log_history[-1].get('train_runtime'))
 
 # %% ../../nbs/studies/00_by_name.ipynb #b5c78eb8
 def slope(

@@ -20,7 +20,7 @@ from .formats import (
     read_bucc, read_conllu, read_jsonl, read_pairs, read_parallel, read_parquet, read_squad, read_tagged,
     stream_texts, tag_slots)
 from .rows import check_data, check_rows, labels_of, mend_answers, plain_rows, row_name, typed_rows
-from .task import SPLITS, Task, id_order
+from .task import SPLITS, Task, drawn_order
 
 # %% ../../nbs/tasks/07_hub.ipynb #8dc5e19b
 _NO_LABEL = (None, '', '-', '-1', '_')
@@ -159,7 +159,7 @@ class _Loader:
         "Number the rows, and draw those that are asked for; training rows are for `Task.take` to draw from"
         if not self.limit or split=='train': return rows
         rows = [{**r, 'id': str(r.get('id', i))} for i,r in enumerate(rows)]
-        kept = sorted(range(len(rows)), key=lambda i: id_order(rows[i]['id']))[:self.limit]
+        kept = drawn_order([r['id'] for r in rows])[:self.limit]
         return [rows[i] for i in sorted(kept)]
     @property
     def notes(self):

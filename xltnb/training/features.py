@@ -118,7 +118,8 @@ def pad_batch(
     known = 'token_type_ids', 'labels', 'start_positions', 'end_positions', *columns
     names = ['input_ids', *[k for k in known if k in features[0]]]
     lengths = torch.tensor([len(f['input_ids']) for f in features])
-    return {k: _stacked([f[k] for f in features], fill(k)) for k in names} | dict(attention_mask=(torch.arange(int(lengths.max()))<lengths[:,None]).long())
+    real = (torch.arange(int(lengths.max()))<lengths[:,None]).long()
+    return {k: _stacked([f[k] for f in features], fill(k)) for k in names} | dict(attention_mask=real)
 
 # %% ../../nbs/training/00_features.ipynb #477b93e7
 def by_length(

@@ -21,12 +21,12 @@ from transformers import AutoModelForMaskedLM
 from ..core import XltError, check_number, seed_for, seeded, stable_hash, to_dict
 from ..files import sha256_of, typed_path
 from ..machine import check_alone
-from ..records.checkpoints import Checkpoint, from_tensors, to_tensors
 from ..models.encoders import load_encoder, load_tokenizer
-from .mlm import Batch, Corpus, Frame, MLMCfg, batches, bench_corpus, draw_order, draw_rivals
-from .mlm import language_shares, masked_loss, mlm_head
 from ..models.heads import max_positions
 from ..models.tensors import fingerprint
+from ..records.checkpoints import Checkpoint, from_tensors, to_tensors
+from .mlm import Batch, Corpus, Frame, MLMCfg, batches, bench_corpus, draw_order, draw_rivals, language_shares, masked_loss
+from .mlm import mlm_head
 from .settings import fast_attention
 
 # %% ../../nbs/training/12_mlm_run.ipynb #cb532f1c

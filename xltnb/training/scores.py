@@ -23,7 +23,7 @@ from ..core import XltError, check_name, check_number, table_html
 from ..files import json_of, package_data, read_text
 from ..models.heads import evaluating
 from ..models.subwords import glued
-from ..tasks.task import SPLITS, Task, id_order
+from ..tasks.task import SPLITS, Task, drawn_order, id_order
 from .features import by_length, decode, make_features, pad_batch
 from .foretell import bar, check_head, check_len, check_positions, label_order
 
@@ -91,8 +91,7 @@ def spread(
     "Draw a part of a split that has nothing to do with its order"
     check_number(n or 0, 'limit', 0, whole=True)
     if not n or n>=len(rows): return rows
-    ids = rows['id']
-    return rows.select(sorted(sorted(range(len(ids)), key=lambda i: id_order(ids[i]))[:n]))
+    return rows.select(sorted(drawn_order(list(rows['id']))[:n]))
 
 # %% ../../nbs/training/08_scores.ipynb #ed95b52e
 def _html(what, table):

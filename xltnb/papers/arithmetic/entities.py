@@ -29,7 +29,7 @@ from ...tasks.catalog import data_folder, find_files, folder_variable
 from ...tasks.formats import read_tagged
 from ...tasks.hub import load_task
 from ...tasks.metrics import micro_f1
-from ...tasks.task import Task, id_order
+from ...tasks.task import Task, drawn_order
 from ...training.features import decode, make_features
 from ...training.mlm import MLMCfg, mlm_head, tokenise
 from ...training.scores import logits_of
@@ -58,7 +58,8 @@ def unseen_rows(
     ids,new = rows['id'], {}
     for i,words in enumerate(rows['tokens']):
         if tuple(words) not in seen: new.setdefault(tuple(words), i)
-    order = sorted(new.values(), key=lambda i: id_order(ids[i]))
+    firsts = [*new.values()]
+    order = [firsts[k] for k in drawn_order([ids[i] for i in firsts])]
     if sum(sizes)>len(order):
         raise XltError(f'{sum(sizes)} sentences wanted, {len(order)} of {len(rows)} are not in training: ask for fewer')
     ends = np.cumsum((0, *sizes))

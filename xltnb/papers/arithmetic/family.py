@@ -14,7 +14,7 @@ from fastcore.basics import patch
 
 from ...core import check_name, seed_for, stable_hash
 from ...invented.grammar import Clause
-from ...invented.world import Invented
+from ...invented.world import Invented, level_tokenizer
 from .tree import FamilyCfg, family_words
 from ...training.mlm import Corpus, tokenise
 
@@ -45,22 +45,13 @@ def syllables(
     return re.findall(_SYLLABLE, '▁'+text.replace(' ', '▁'))
 
 # %% ../../../nbs/papers/arithmetic/09_family.ipynb #cc383d5e
-_SPECIAL = dict(pad_token='[PAD]', unk_token='[UNK]', cls_token='[CLS]', sep_token='[SEP]', mask_token='[MASK]')
-
 @patch
 def tokenizer(self:Family):
     "Make a `PreTrainedTokenizerFast` whose subwords are the syllables of all languages"
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-    found = dict.fromkeys(x for ws in self.words.values() for w in ws for x in syllables(w))
-    vocab = {w: i for i,w in enumerate([*_SPECIAL.values(), *found])}
-    tok = Tokenizer(models.WordLevel(vocab, unk_token='[UNK]'))
-    cut = pre_tokenizers.Split(Regex(_SYLLABLE), 'isolated')
-    tok.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), cut])
-    ends = [(t, vocab[t]) for t in ('[CLS]','[SEP]')]
-    tok.post_processor = processors.TemplateProcessing(single='[CLS] $A [SEP]', special_tokens=ends)
-    return PreTrainedTokenizerFast(tokenizer_object=tok, model_max_length=64,
-                                   model_input_names=['input_ids','token_type_ids','attention_mask'], **_SPECIAL)
+    from tokenizers import Regex
+    from tokenizers.pre_tokenizers import Metaspace, Sequence, Split
+    found = (x for ws in self.words.values() for w in ws for x in syllables(w))
+    return level_tokenizer(found, Sequence([Metaspace(), Split(Regex(_SYLLABLE), 'isolated')]))
 
 # %% ../../../nbs/papers/arithmetic/09_family.ipynb #427560fc
 @patch

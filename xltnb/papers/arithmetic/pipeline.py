@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['train_language', 'held_part', 'answering', 'held_out_accuracy', 'TaskCfg', 'train_task', 'answers', 'right', 'sweep',
-           'entropy_mixture', 'Ground', 'columns_of', 'rounded']
+           'entropy_mixture', 'Ground', 'rounded']
 
 # %% ../../../nbs/papers/arithmetic/10_pipeline.ipynb #fdd76ed5
 from collections.abc import Callable, Sequence
@@ -27,6 +27,7 @@ from ...models.attaching import attach
 from ...models.heads import add_head, evaluating
 from .merges import merge
 from .weights import Dial, best_weights
+from ...records.record import columns_of
 from ...runs.experiments import Ctx, paused_unless
 from ...training.mlm import Corpus, Frame, MLMCfg, batches, masked_loss
 from ...training.mlm_run import MLMRun
@@ -299,12 +300,6 @@ def tuned(self:Ground,
     return {t: {'own_'*own+k: count(t, put(t, w)) for k,w in ws.items()} for t,ws in lam.items()}, curve
 
 # %% ../../../nbs/papers/arithmetic/10_pipeline.ipynb #c12779ea
-def columns_of(
-    rows:Sequence[dict], # with the same keys, at least one
-)->dict: # key -> list
-    "Turn rows into columns, as a record keeps them"
-    return {k: [r[k] for r in rows] for k in rows[0]}
-
 def rounded(
     x, # numbers in lists and dicts
 ): # the same

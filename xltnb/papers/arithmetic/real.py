@@ -11,8 +11,9 @@ import numpy as np
 from ...core import XltError, seed_for
 from ...models.encoders import first_layers, load_mlm
 from .experiments import RealCfg
-from .pipeline import Ground, TaskCfg, answers, columns_of, held_part, right, rounded, train_task
+from .pipeline import Ground, TaskCfg, answers, held_part, right, rounded, train_task
 from .vectors import language_vector, similarity
+from ...records.record import columns_of
 from ...runs.experiments import EXPERIMENTS, Ctx, Result
 from ...tasks.bench import load_bench
 from ...tasks.task import Task

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from transformers import DataCollatorForLanguageModeling, PrinterCallback, Trainer, TrainingArguments
+from transformers import DataCollatorForLanguageModeling
 from transformers.utils import logging
 
 from ...core import XltError
@@ -30,9 +30,9 @@ from .merges import merge
 from .pipeline import answers, right
 from ...models.sources import cuts
 from .weights import Dial
-from ...studies.speed import alternate, figure, matmul_rate, rate, speed_figure, timed
+from ...studies.speed import alternate, best_device, figure, masked_rate, matmul_rate, rate, speed_figure, stock_trainer, timed
 from ...tasks.bench import load_bench
-from ...training.mlm import MLMCfg, batches, bench_corpus, pack
+from ...training.mlm import MLMCfg, bench_corpus, pack
 from ...training.mlm_run import MLMRun
 from ...training.settings import pays_bf16
 
@@ -69,7 +69,7 @@ def speed_merge_sweep(
     logging.set_verbosity_error()
     net,tok = load_encoder('e5-small', 'benchmark')
     task = load_bench('ha_intent', ['en'])
-    model = add_head(first_layers(net, layers), task.kind, task.labels, seed=0).eval()
+    model = add_head(first_layers(net, layers), task.kind, task.labels, seed=0).eval().to(best_device())
     some = task.rows('en', 'train').select(range(rows))
     ids = tok([f'query: {t}' for t in some['text']], padding=True, return_tensors='np')['input_ids']
     labels = torch.tensor(some['label']).numpy()
@@ -87,28 +87,15 @@ def speed_merge_sweep(
     x,y,r = alternate(rate(ours, values), rate(peer, values), rounds)
     return figure('merge-sweep', 'evaluations/s', x, y, r, y, cost=1/r, same_score=same, merge_ms=merge_ms(), rows=rows)
 
-# %% ../../../nbs/papers/arithmetic/15_speed.ipynb #dbb45512
-def _ours(run, steps):
-    "Tokens a second of our updates"
-    todo = [b for b in batches(run.corpus, run.order[:2048], run.cfg, run.frame, ('speed',)) if len(b.ids)==run.cfg.batch][:steps+1]
-    run.model.train()
-    run.update(todo[0])
-    t = time.perf_counter()
-    for b in todo[1:]: run.update(b)
-    return sum(b.ids.numel() for b in todo[1:])/(time.perf_counter()-t)
-
 # %% ../../../nbs/papers/arithmetic/15_speed.ipynb #18cfce7c
 def _peer(run, steps):
     "Tokens a second of the library's trainer on the same packed rows"
     rows = pack([run.corpus[i] for i in run.order[:2048]], run.frame, run.cfg.block)[:run.cfg.batch*(steps+1)]
     data = [dict(input_ids=r.tolist(), attention_mask=[1]*len(r)) for r in rows]
+    collate = DataCollatorForLanguageModeling(run.tok, mlm_probability=run.cfg.mask)
     with tempfile.TemporaryDirectory() as d:
-        quiet = dict(save_strategy='no', logging_strategy='no', report_to=[], disable_tqdm=True)
-        args = TrainingArguments(d, per_device_train_batch_size=run.cfg.batch, max_steps=steps+1, optim='adamw_torch_fused', bf16=run.bf16,
-                                 use_cpu=True, dataloader_pin_memory=False, train_sampling_strategy='sequential', **quiet)
-        collate = DataCollatorForLanguageModeling(run.tok, mlm_probability=run.cfg.mask)
-        trainer = Trainer(run.model, args, train_dataset=data, data_collator=collate)
-        trainer.remove_callback(PrinterCallback)
+        trainer = stock_trainer(run.model, d, data, collate, half=run.bf16, per_device_train_batch_size=run.cfg.batch, max_steps=steps+1,
+                                train_sampling_strategy='sequential')
         return timed(trainer, run.cfg.batch*run.cfg.block)
 
 # %% ../../../nbs/papers/arithmetic/15_speed.ipynb #0a35ca0d
@@ -134,12 +121,12 @@ def speed_adapter_train(
     "Count tokens a second of a language adapter's training, ours and the stock recipe's"
     logging.set_verbosity_error()
     model,tok = load_mlm()
-    first_layers(model.base_model, layers)
-    adapter,bf16 = Adapter('es', BottleneckCfg(), model), pays_bf16('cpu')
+    first_layers(model.to(best_device()).base_model, layers)
+    adapter,bf16 = Adapter('es', BottleneckCfg(), model), pays_bf16(best_device())
     cfg = MLMCfg(batch=batch, mask=.15, dual=0., tokens=200_000, lr=1e-4, head_lr=1e-4, bf16='yes' if bf16 else 'no')
     with tempfile.TemporaryDirectory() as d, attach(model, adapter, train=adapter):
         run = MLMRun(cfg, d, bench_corpus(tok, ('es',)), (model,tok), half_out=True)
-        ours,peer,ratio = alternate(lambda: _ours(run, steps), lambda: _peer(run, steps), rounds)
+        ours,peer,ratio = alternate(lambda: masked_rate(run, steps), lambda: _peer(run, steps), rounds)
     floor = matmul_rate(torch.bfloat16 if bf16 else torch.float32)/_adapter_flops(model, adapter, cfg.mask)
     return figure('adapter-train', 'tokens/s', ours, peer, ratio, floor, bf16=bf16, adapter=sum(p.numel() for p in adapter.parameters()))
 

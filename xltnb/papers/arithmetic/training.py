@@ -14,17 +14,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import BertConfig, BertForMaskedLM
 
-from ...core import seeded
+from ...invented.encoder import small_mlm
 from ...models.adapters import Adapter
 from ...models.encoders import model_hash
 from .experiments import FamilyRunCfg
 from .family import Family, tags_of
-from .pipeline import Ground, TaskCfg, answering, answers, columns_of, entropy_mixture, right, rounded, train_task
+from .pipeline import Ground, TaskCfg, answering, answers, entropy_mixture, right, rounded, train_task
 from .tree import known_words
 from .vectors import language_vector, similarity
 from .weights import Dial, best_weights
+from ...records.record import columns_of
 from ...runs.experiments import EXPERIMENTS, Ctx, Result, paused_unless
 from ...training.mlm import MLMCfg
 from ...training.mlm_run import MLMRun
@@ -44,15 +44,6 @@ def _mlm(tokens, lr, seed):
     how = dict(block=32, batch=32, mask=.2, dual=0., alpha=1., warmup=.05, bf16='no')
     return MLMCfg(encoder='family', tokens=tokens, lr=lr, head_lr=lr, seed=seed, **how)
 
-# %% ../../../nbs/papers/arithmetic/11_training.ipynb #55a11a17
-def _fresh(cfg, tok, seed):
-    "A small encoder with random weights"
-    sizes = dict(hidden_size=cfg.width, num_hidden_layers=cfg.layers, num_attention_heads=4, intermediate_size=4*cfg.width)
-    still = dict(hidden_dropout_prob=0., attention_probs_dropout_prob=0.)
-    config = BertConfig(vocab_size=len(tok), pad_token_id=tok.pad_token_id, max_position_embeddings=64, **sizes, **still)
-    with seeded('family encoder', seed):
-        return BertForMaskedLM(config)
-
 # %% ../../../nbs/papers/arithmetic/11_training.ipynb #491b4df5
 def pretrained(
     cfg:FamilyRunCfg, # sizes
@@ -63,7 +54,7 @@ def pretrained(
     "Train the encoder on a mixture that leaves the targets out; raises `Paused` at the deadline"
     world = Family(cfg.family(seed))
     tok = world.tokenizer()
-    model = _fresh(cfg, tok, seed).to(ctx.device)
+    model = small_mlm(tok, cfg.width, cfg.layers, 4, 'family encoder', seed).to(ctx.device)
     sizes = {l: round(cfg.sentences*(1 if l==cfg.source else cfg.share)) for l in cfg.known}
     run = MLMRun(_mlm(cfg.tokens, cfg.lr, seed), out/'encoder', world.ids_of(sizes, tok, seed), (model,tok), sentences=4096)
     def look(run):

@@ -48,11 +48,9 @@ def _plain_trainer(
                          learning_rate=lr, warmup_steps=round(warmup*steps), seed=seed)
 
 # %% ../../../nbs/papers/baselines/03_finetune_speed.ipynb #c8b31937
-def _forward_backward_flops(
-    model, # an encoder with a head
-)->float: # FLOP a token
-    "Six for each weight outside the embeddings: two forward, four backward"
-    return 6*sum(p.numel() for n,p in model.named_parameters() if 'embeddings' not in n)
+def _body_weights(model):
+    "Number of weights outside the embeddings: a token costs two FLOP for each on the way forward, and four on the way back"
+    return sum(p.numel() for n,p in model.named_parameters() if 'embeddings' not in n)
 
 # %% ../../../nbs/papers/baselines/03_finetune_speed.ipynb #36326c16
 def _subwords_a_row(
@@ -71,7 +69,7 @@ def _step_floor(
 )->float: # rows a second
     "What the model's arithmetic allows on real subwords, at the rate of a large matrix product"
     dtype = torch.bfloat16 if best_device()=='cuda' else torch.float32
-    return matmul_rate(dtype)/_forward_backward_flops(model)/subwords
+    return matmul_rate(dtype)/(6*_body_weights(model))/subwords
 
 # %% ../../../nbs/papers/baselines/03_finetune_speed.ipynb #5ac12457
 def _headed(
@@ -165,9 +163,8 @@ def speed_score(
         facts |= {f'{name}_{k}': float(x.mean()) for k,x in seen.items()}
         spent,n = spent+(s, t), n+len(y)
     half,full = n/spent
-    weights = sum(p.numel() for k,p in model.named_parameters() if 'embeddings' not in k)
     subwords = np.mean([len(x) for x in tok(list(task.rows('en')['text']))['input_ids']])
-    floor = matmul_rate(torch.bfloat16)/(2*weights*subwords)
+    floor = matmul_rate(torch.bfloat16)/(2*_body_weights(model)*subwords)
     return figure('score', 'rows/s', half, full, half/full, floor, **facts, scored=n, updates=updates)
 
 # %% ../../../nbs/papers/baselines/03_finetune_speed.ipynb #5850fc86
@@ -209,7 +206,7 @@ def speed_stock(
         _,b8,r8 = alternate(paced(ours), paced(stock, 8), 1)
         half,peer_half,rh = alternate(paced(ours, True), paced(stock, 32, True), 1)
         answers = np.array([ours(), ours(True), stock(32)])
-    weights = sum(p.numel() for k,p in model.named_parameters() if 'embeddings' not in k)
     same = (answers[:2]==answers[2]).mean(1)
-    return figure('score-stock', 'subwords/s', a, b, r, matmul_rate(torch.float32)/(2*weights), peer_8=b8, ratio_8=r8, half=half,
+    floor = matmul_rate(torch.float32)/(2*_body_weights(model))
+    return figure('score-stock', 'subwords/s', a, b, r, floor, peer_8=b8, ratio_8=r8, half=half,
                   peer_half=peer_half, half_ratio=rh, same=float(same[0]), same_half=float(same[1]), rows=len(answers[0]))

@@ -7,7 +7,6 @@ __all__ = ['speed_mlm']
 
 # %% ../../../nbs/papers/baselines/02_speed.ipynb #f5977b14
 import tempfile
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -15,25 +14,9 @@ import torch
 from transformers import DataCollatorForLanguageModeling
 from transformers.utils import logging
 
-from ...training.mlm import Corpus, MLMCfg, batches, bench_corpus
+from ...training.mlm import Corpus, MLMCfg, bench_corpus
 from ...training.mlm_run import MLMRun, mlm_model
-from ...studies.speed import alternate, best_device, figure, matmul_rate, speed_figure, stock_trainer, sync, timed
-
-# %% ../../../nbs/papers/baselines/02_speed.ipynb #b6d5490e
-def _ours_mlm(
-    run:MLMRun, # model, text and settings
-    steps:int, # timed updates, after one that is not
-)->float: # tokens a second
-    "Time our updates"
-    todo = [b for b in batches(run.corpus, run.order[:2048], run.cfg, run.frame, ('speed',)) if b.kind=='plain'][:steps+1]
-    tokens = sum(b.ids.numel() for b in todo[1:])
-    run.model.train()
-    run.update(todo[0])
-    sync()
-    t = time.perf_counter()
-    for b in todo[1:]: run.update(b)
-    sync()
-    return tokens/(time.perf_counter()-t)
+from ...studies.speed import alternate, best_device, figure, masked_rate, matmul_rate, speed_figure, stock_trainer, timed
 
 # %% ../../../nbs/papers/baselines/02_speed.ipynb #452ef288
 def _peer_mlm(
@@ -69,8 +52,8 @@ def speed_mlm(
     with tempfile.TemporaryDirectory() as d:
         few = replace(cfg, often=12288)
         run,fast,half = (MLMRun(c, d, corpus, (model,tok)) for c in (cfg, few, replace(few, bf16='yes')))
-        ours,peer,ratio = alternate(lambda: _ours_mlm(run, steps), lambda: _peer_mlm(model, tok, corpus, run.order, cfg, steps), rounds)
-        rivals,bf16 = _ours_mlm(fast, steps), _ours_mlm(half, steps)
+        ours,peer,ratio = alternate(lambda: masked_rate(run, steps), lambda: _peer_mlm(model, tok, corpus, run.order, cfg, steps), rounds)
+        rivals,bf16 = masked_rate(fast, steps), masked_rate(half, steps)
     body,head = (sum(p.numel() for n,p in model.named_parameters() if part in n) for part in ('encoder.','transform'))
     out = model.get_output_embeddings().weight.numel()
     flops = 6*body + cfg.mask*(6*head+4*out)

@@ -11,7 +11,7 @@ from statistics import mean
 
 from ...models.heads import sentence_vectors
 from .experiments import BaselineCfg, RetrieveCfg
-from ...studies.by_name import encoder_of, fine_tuned, rows_of
+from ...studies.by_name import encoder_of, fine_tuned, rows_of, scored, trained_facts
 from ...runs.experiments import EXPERIMENTS, Ctx, Result
 from ...studies.recipes import transfer_fields
 from ...tasks.bench import load_bench
@@ -60,11 +60,9 @@ def run_baseline(
     if ctx.rank: return Result({}) # the first process scores
     ctx.report(.7, 'scoring')
     dev = ft.zero_shot('validation', [task.source], cfg.limit).main(task.source)
-    pairs = ft.generalized(cfg.matrix, cfg.matrix_items) if cfg.matrix else None
-    facts = dict(data=task.fingerprint(), train_s=ft.state.log_history[-1].get('train_runtime'))
-    fields = transfer_fields(ft.zero_shot('test', limit=cfg.limit), pairs, dev=dev)
+    fields = transfer_fields(*scored(ft, cfg), dev=dev)
     if task.kind=='span': fields = beside_control(fields, span_control(task, cfg.limit, seed), task.source)
-    return Result(**fields, provenance=facts)
+    return Result(**fields, provenance=trained_facts(ft))
 
 # %% ../../../nbs/papers/baselines/01_training.ipynb #78a59ffa
 def retrieve(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['held_loss', 'retrieval_by_layer', 'word_vectors', 'fit_linear', 'probe', 'abilities', 'Look', 'known', 'held_losses',
-           'measure', 'curve_columns', 'run_meta', 'run_lab', 'run_shape']
+           'measure', 'run_meta', 'run_lab', 'run_shape']
 
 # %% ../../../nbs/papers/metapretrain/07_training.ipynb #f0c7c2b7
 import json
@@ -26,10 +26,11 @@ from .corpus import load_vocab, meta_corpus, split_of
 from .experiments import ShapeCfg
 from .phases import Pretraining
 from .shifted import train_lab
-from ...records.checkpoints import Checkpoint
 from ...records.built import built_once
-from ...studies.by_name import encoder_of
+from ...records.checkpoints import Checkpoint
+from ...records.record import columns_of
 from ...runs.experiments import EXPERIMENTS, Ctx, Paused, Result, paused_unless
+from ...studies.by_name import encoder_of
 from ...tasks.bench import load_bench
 from ...training.mlm import Corpus, Frame, hide, masked_loss, pack
 
@@ -234,13 +235,6 @@ def measure(
     items = {f'retrieval_{l}': h.tolist() for l,h in hits.items()}
     return metrics, per, items, dict(layers=dict(layer=list(range(len(layers['raw']))), **layers))
 
-# %% ../../../nbs/papers/metapretrain/07_training.ipynb #fd9888ae
-def curve_columns(
-    curve:list, # of dicts, one a look
-)->dict: # name -> list
-    "Turn looks into columns"
-    return {k: [c[k] for c in curve] for k in curve[0]} if curve else {}
-
 # %% ../../../nbs/papers/metapretrain/07_training.ipynb #cb38b52f
 def run_meta(
     cfg:MetaCfg, # what to read, train and measure
@@ -254,7 +248,7 @@ def run_meta(
         run = Pretraining(cfg, seed, folder, Look(cfg, langs), ctx.device, ctx.cache/'metapretrain'/f'first-{version}')
         paused_unless(run.run(ctx.part(0., .85, 'pretraining'), ctx.deadline))
     ctx.report(.85, 'measuring')
-    curves,facts = dict(dev=curve_columns(run.at.curve)), dict(tokens=run.at.tokens, rows=run.at.rows, train_s=run.at.seconds,
+    curves,facts = dict(dev=columns_of(run.at.curve)), dict(tokens=run.at.tokens, rows=run.at.rows, train_s=run.at.seconds,
                                                              trained=run.at.first)
     if cfg.measure=='dev':
         last = {k: v for k,v in run.at.curve[-1].items() if k.startswith('loss_')}
@@ -280,7 +274,7 @@ def run_lab(
         file = built_once(ctx.cache/'metapretrain'/'lab'/f'{stable_hash(made)}.json', make, deadline=ctx.deadline)
     if file is None: raise Paused('stopped at a checkpoint; the same command goes on from there')
     told,i = json.loads(file.read_text(encoding='utf-8')), seeds.index(seed)
-    looks = curve_columns([dict(update=n)|{k: ms[i][k] for k in ('loss_en','loss_copy','words','retrieval')} for n,ms in told['curve']])
+    looks = columns_of([dict(update=n)|{k: ms[i][k] for k in ('loss_en','loss_copy','words','retrieval')} for n,ms in told['curve']])
     chance = 1/(len(load_vocab(cfg.vocab))-5)
     return Result(told['metrics'][i]|dict(chance=chance), dict(looks=looks), provenance=dict(stack=list(seeds), tokens_s=told['tokens_s']))
 

@@ -19,7 +19,8 @@ from ...models.alignment import layer_vectors, lexical_hits, retrieval_hits
 from .arms import MetaCfg
 from .corpus import load_vocab, meta_world
 from .phases import Pretraining
-from .training import Look, curve_columns, fit_linear, held_losses, retrieval_by_layer, word_vectors
+from .training import Look, fit_linear, held_losses, retrieval_by_layer, word_vectors
+from ...records.record import columns_of
 from ...runs.experiments import EXPERIMENTS, Ctx, Result, paused_unless
 
 # %% ../../../nbs/papers/metapretrain/11_worlds.ipynb #8f6787a9
@@ -178,4 +179,4 @@ def run_invented(
     per,layers = _measured(run.model.cpu(), tok, world, held_losses(run.model, mine, world.languages, tok))
     facts = dict(tokens=run.at.tokens, rows=run.at.rows, train_s=run.at.seconds, world=world.key)
     metrics = _summary(per) | layers | dict(tokens=sum(run.at.tokens.values()))
-    return Result(metrics, dict(dev=curve_columns(run.at.curve)), per, provenance=facts, source=world.languages[0])
+    return Result(metrics, dict(dev=columns_of(run.at.curve)), per, provenance=facts, source=world.languages[0])

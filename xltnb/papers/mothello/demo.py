@@ -17,21 +17,20 @@ from torch import Tensor
 
 from ...core import XltError, check_name, check_number, from_dict, seed_for, to_dict
 from ...files import atomic_write, cache_dir
-from ...records.checkpoints import read_state, write_state
-from .experiments import SCALES, AlignCfg, align_arms
-from .training import probe_steps
-from ...othello.gpt import GPT
-from ...othello.tokens import Encoder
-from ...othello.lexicon import Lexicon, relabel
-from ...othello.legality import legality
-from ...othello.train import load_checkpoint, model_for
-from .approaches import WorldCfg, lexicon_of
-from .training import pretrain_key
-from .measures import probe_and_test_games
 from ...othello.games import board_classes, random_games, replay, unpack
+from ...othello.gpt import GPT
+from ...othello.legality import legality
+from ...othello.lexicon import Lexicon, relabel
+from ...othello.probes import Probes, align, board_accuracy, control_relabellings, move_states, read_boards
 from ...othello.replays import game_set
 from ...othello.rules import SYMMETRIES
-from ...othello.probes import Probes, align, board_accuracy, control_relabellings, move_states, read_boards
+from ...othello.tokens import Encoder
+from ...othello.train import load_checkpoint, model_for
+from .approaches import WorldCfg, lexicon_of
+from .experiments import SCALES, AlignCfg, align_arms
+from .measures import probe_and_test_games
+from .training import pretrain_key, probe_steps
+from ...records.checkpoints import read_state, write_state
 
 # %% ../../../nbs/papers/mothello/04_demo.ipynb #fcde8bb5
 def _to_bytes(

@@ -16,15 +16,14 @@ import torch
 from numba import uint64
 
 from ...core import XltError
-from ...othello.rules import NONE
 from ...othello.games import compiled, random_games
-from ...othello.settings import GPTCfg, flops_per_token
 from ...othello.legality import greedy_nodes, greedy_nodes_slow
-from ...othello.tokens import Encoder
 from ...othello.lexicon import Lexicon, make_lexicon
 from ...othello.replays import game_set
+from ...othello.rules import NONE
+from ...othello.settings import GPTCfg, LMCfg, flops_per_token
+from ...othello.tokens import Encoder
 from ...othello.train import Games, model_for, train
-from ...othello.settings import LMCfg
 from ...studies.speed import alternate, best_device, figure, matmul_rate, rate, speed_figure, stock_trainer, timed
 from ...training.settings import multiplies_bf16
 

@@ -20,6 +20,7 @@ from .measures import alignment_items, chosen_edits, intervene, measure_alignmen
 from .measures import probe_and_test_games, transfer_metrics, wide_probe
 from ...records.checkpoints import before
 from ...records.built import built_once
+from ...records.record import columns_of
 from ...runs.experiments import EXPERIMENTS, Ctx, Result, paused_unless
 
 # %% ../../../nbs/papers/mothello/03_training.ipynb #83df4e7a
@@ -111,7 +112,7 @@ def _probe_while_training(cfg, seed, device):
 def _align_curves(run):
     "Loss, and the evaluations during training"
     points = run.curves['measured']
-    probe = {k:[r[k] for r in points] for k in ('tokens','within','across','across_sym')}
+    probe = columns_of(points, 'tokens', 'within', 'across', 'across_sym')
     return dict(train=_train_curves(run)) | (dict(probe=probe) if points else {})
 
 # %% ../../../nbs/papers/mothello/03_training.ipynb #4ee12826
@@ -155,6 +156,6 @@ def run_transfer(
     with ctx.scratch('mothello.transfer', EXPERIMENTS['mothello.transfer'].version, cfg, seed) as folder:
         done = paused_unless(finetune_source(run, cfg.ft, seed, folder, 'finetuning', measure=measure, **when))
     rows = done.curves['measured']
-    curves = dict(finetune={k:[r[k] for r in rows] for k in rows[0]}, pretrain=_train_curves(run))
+    curves = dict(finetune=columns_of(rows), pretrain=_train_curves(run))
     return Result(metrics=transfer_metrics(rows), curves=curves, items={},
         per_language=_ends(run.lex,rows[-1]), provenance=_provenance(run))

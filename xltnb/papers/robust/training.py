@@ -20,8 +20,8 @@ from .regions import Around, survey
 from ...training.classifier import load_classifier
 from .experiments import AroundCfg, RobustCfg, RobustFrozenCfg
 from .views import EAR, Consistency, PreparedViews
-from ...studies.by_name import (benchmarked, encoder_of, fine_tuned, invented_world, is_invented, reader_of, rows_of, slope, task_of,
-    trained_weights, world_seed)
+from ...studies.by_name import benchmarked, encoder_of, fine_tuned, invented_world, is_invented, reader_of, rows_of, scored, slope
+from ...studies.by_name import task_of, trained_facts, trained_weights, world_seed
 from ...runs.experiments import EXPERIMENTS, Ctx, Result
 from ...studies.recipes import make_methods, read_call, transfer_fields
 from ...tasks.bench import load_bench
@@ -80,7 +80,7 @@ def _dev_scores(ft, cfg):
     "Every row of the source's dev split, and half as many rows of the others' as their test takes, of those that have one"
     own,langs = ft.zero_shot('validation', [ft.task.source]), [l for l in ft.task.targets if 'validation' in ft.task.data[l]]
     if not langs: return own
-    others = ft.zero_shot('validation', langs, cfg.limit//2)
+    others = ft.zero_shot('validation', langs, -(-cfg.limit//2))
     return replace(own, scores=own.scores|others.scores, items=own.items|others.items)
 
 # %% ../../../nbs/papers/robust/05_training.ipynb #ef9b1a2f
@@ -110,19 +110,17 @@ def run_robust(
     ctx:Ctx, # cache, device, progress
 )->Result:
     "Fine-tune, choosing a radius where there is a grid, and score every language"
-    task,half = rows_of(cfg, seed), benchmarked(cfg.task)
+    task = rows_of(cfg, seed)
     with ctx.scratch('robust.finetune', EXPERIMENTS['robust.finetune'].version, cfg, seed) as out:
         ft,facts,grid = _search(cfg, task, seed, ctx, out) if cfg.grid else (trained(cfg, task, seed, ctx, out), {}, None)
     ctx.report(.85, 'scoring')
-    z = ft.zero_shot('test', limit=cfg.limit, half=half)
-    pairs = ft.generalized(cfg.matrix, cfg.matrix_items, half=half) if cfg.matrix else None
+    z,pairs = scored(ft, cfg, benchmarked(cfg.task))
     avg,dev = float(np.mean([z.main(l) for l in z.scores])), {}
     if 'validation' in task.data[task.source]: dev = dict(dev=ft.zero_shot('validation', [task.source]).main(task.source))
     for m in ft.methods: facts |= m.facts()
     res = Result(**transfer_fields(z, pairs, source=z.main(z.source), avg=avg, **dev, slope=slope(z, cfg.task), **facts))
     if grid: res.curves['grid'] = grid
-    res.provenance |= dict(data=task.fingerprint(), trained=trained_weights(cfg.encoder, ctx.cache), updates=ft.state.global_step,
-                           train_s=ft.state.log_history[-1].get('train_runtime'))
+    res.provenance |= trained_facts(ft) | dict(trained=trained_weights(cfg.encoder, ctx.cache))
     return res
 
 # %% ../../../nbs/papers/robust/05_training.ipynb #frz1code2

@@ -93,10 +93,12 @@ SALT_ROWS |= CURVE | {row: methods for group in ABLATIONS.values() for row,metho
 def row_words(
     row:str, # one of `SALT_ROWS`
     copies:int, # N
-    frozen:bool=False, # for the frozen study: mixing at the last hidden states, versions from a pool
+    experiment:str='salt.finetune', # 'salt.frozen' mixes last hidden states, with versions from a pool; 'salt.world' mixes every word
 )->tuple[str,...]: # methods in words
     "Write a row's methods down; raises `XltError` for an unknown row"
+    frozen = experiment=='salt.frozen'
     def word(c):
+        if experiment=='salt.world': c = c.without('trust')
         args = dict(c.args)
         if frozen and c.name=='EmbedMixup' and args.get('kind','pair')=='pair': return str(call('VectorMixup', **args))
         if frozen and c.name=='SelfSwitch' and args.get('kind')!='repeat': args['pool'] = 2*copies
@@ -211,9 +213,7 @@ def salt_row(
     preset:str='laptop', # decides the arithmetic
 ): # of the study's configuration
     "Change a study's plain training into a row with as many updates"
-    cfg = replace(study.cfg, methods=row_words(row, study.copies, study.experiment=='salt.frozen'))
-    if study.experiment=='salt.world': # its records mix every word
-        cfg = replace(cfg, methods=tuple(m.replace('trust=0.0001', '') for m in cfg.methods))
+    cfg = replace(study.cfg, methods=row_words(row, study.copies, study.experiment))
     if row in OTHER_HEADS: cfg = replace(cfg, mlm=OTHER_HEADS[row])
     if study.experiment=='salt.frozen': return cfg
     fine = replace(cfg.fine, epochs=cfg.fine.epochs*2*study.copies/_views(row, study.copies))

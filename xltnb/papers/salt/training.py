@@ -20,7 +20,8 @@ from .mixup import EmbedMixup, VectorMixup
 from .switching import SelfProposals, SelfSwitch, switch_log
 from .proposals import word_pieces
 from .worlds import OracleSwitch, right_proposals, subject_task, world_cfg, world_model, world_of
-from ...studies.by_name import benchmarked, encoder_of, fine_tuned, proposer_of, reader_of, rows_of, slope, task_of
+from ...studies.by_name import benchmarked, encoder_of, fine_tuned, proposer_of, reader_of, rows_of, scored, slope, task_of
+from ...studies.by_name import trained_facts
 from ...runs.experiments import EXPERIMENTS, Ctx, Paused, Result
 from ...studies.recipes import make_methods, transfer_fields
 from ...tasks.replacing import replace_words
@@ -128,17 +129,16 @@ def run_salt(
     ctx:Ctx, # cache, device, progress
 )->Result:
     "Fine-tune on English and score every language"
-    task,half = rows_of(cfg, seed), benchmarked(cfg.task)
+    task = rows_of(cfg, seed)
     read = rows_of(replace(cfg, turn=False, limit=0), seed) if cfg.turn else task # one vocabulary: all seeds share what the head proposes
     encoder,proposes = _encoder(cfg, read, ctx)
     methods = salt_methods(cfg.methods, model=proposes, seen=cfg.seen)
     ft = _trained(task, cfg.fine, methods, encoder, seed, 'salt.finetune', cfg, ctx)
     ctx.report(.85, 'scoring')
-    z = ft.zero_shot('test', limit=cfg.limit or None, half=half)
-    pairs = ft.generalized(cfg.matrix, cfg.matrix_items, half=half) if cfg.matrix else None
+    z,pairs = scored(ft, cfg, benchmarked(cfg.task))
     near = dict(retrieval=_retrieval(ft.model, encoder[1], task, cfg.limit or 150)) if task.kind in ('classify','pair') else {}
     res = Result(**transfer_fields(z, pairs, source=z.main(z.source), slope=slope(z, cfg.task), **near))
-    res.provenance |= dict(data=task.fingerprint(), updates=ft.state.global_step, train_s=ft.state.log_history[-1].get('train_runtime'))
+    res.provenance |= trained_facts(ft)
     return res
 
 # %% ../../../nbs/papers/salt/07_training.ipynb #6419db35
@@ -163,5 +163,5 @@ def run_world(
     right = _precision(*proposes, world, texts) if any(type(m) is SelfSwitch for m in methods) else {}
     near = _retrieval(ft.model, proposes[1], task)
     res = Result(**transfer_fields(z, source=z.main(source), retrieval=near, **right))
-    res.provenance |= dict(data=task.fingerprint(), trained=weights_of(at, ctx.cache), updates=ft.state.global_step)
+    res.provenance |= trained_facts(ft) | dict(trained=weights_of(at, ctx.cache))
     return res
