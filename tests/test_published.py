@@ -244,6 +244,7 @@ def judged(tmp_path):
     (lambda r: r.provenance.pop('rules'), 3, 'held', ''),
     (lambda r: r.provenance.pop('data'), 3, 'held', ''),
     (lambda r: r.items.pop('avg') if r.seed else None, 3, 'held', 'not all runs hold the same items'),
+    (lambda r: r.items.update(avg=[*SCORES, math.nan]) if r.arm == 'y' else None, 3, 'held', 'not all runs hold the same items'),
     (lambda r: r.items.clear(), 3, 'held', ''),
     (lambda r: r.provenance.update(data=r.arm) if r.seed == 1 else None, 2, 'not settled', '1 of 3 seeds left out, their arms saw different data'),
     (lambda r: r.provenance.update(data=r.arm), 0, 'not measured', '3 of 3 seeds left out'),
@@ -252,7 +253,7 @@ def judged(tmp_path):
     (lambda r: r.provenance.update(trained={f'first phase of {r.arm}': r.arm}), 3, 'held', ''),
     (lambda r: r.provenance.update(arithmetic='torch.bfloat16' if r.arm == 'y' else 'bfloat16'), 3, 'held', ''),
     (lambda r: r.provenance.update(arithmetic='float32' if r.arm == 'y' else 'bfloat16') if r.seed else None, 1, 'not settled', '2 of 3 seeds left out'),
-], ids=['all', 'rule-after', 'rule-before-the-last-arm', 'rule-after-a-seed', 'other-rule-of-an-arm', 'no-rules', 'no-data', 'some-items', 'no-items', 'data-of-a-seed', 'data',
+], ids=['all', 'rule-after', 'rule-before-the-last-arm', 'rule-after-a-seed', 'other-rule-of-an-arm', 'no-rules', 'no-data', 'some-items', 'items-of-an-arm', 'no-items', 'data-of-a-seed', 'data',
         'other-weights', 'weights-of-a-seed', 'other-artefacts', 'arithmetic-in-two-words', 'arithmetic'])
 def test_what_judging_leaves_out_is_said(judged, change, n, verdict, says):
     j = judged(change)

@@ -537,6 +537,31 @@ def test_a_pair_of_languages_keeps_the_rows_order():
     one, two = zero_shot(model, tokenizer(), task, limit=10), generalized(model, tokenizer(), task, limit=10)
     assert [h.tolist() for h in (two.hits[0,0], two.hits[1,1])]==[one.items[l] for l in ('en','de')]
 
+def test_items_of_all_languages_stand_under_the_source_s_ids():
+    "A language that lacks an item has no number there; its own order and its own limit make no difference; ids that are not shared tell nothing"
+    task = toy_task(); model, tok = add_head(net(), 'classify', task.labels, seed=0), tokenizer()
+    few = task.rows('de').select([k for k in range(23, -1, -1) if k!=5])
+    lacking = replace(task, data=task.data | dict(de=DatasetDict(test=few)))
+    whole, z = zero_shot(model, tok, task), zero_shot(model, tok, lacking)
+    assert z.items['en']==whole.items['en'] and np.isnan(z.items['de'][5]) and len(z.items['de'])==24
+    assert [x for i, x in enumerate(z.items['de']) if i!=5]==[x for i, x in enumerate(whole.items['de']) if i!=5]
+    assert np.nanmean(z.items['de'])==pytest.approx(z.main('de'))
+    drawn = {l: spread(lacking.rows(l), 8)['id'] for l in ('en','de')}; z = zero_shot(model, tok, lacking, limit=8)
+    order = [i for i in lacking.rows('en')['id'] if i in {*drawn['en'], *drawn['de']}]
+    for l, ids in drawn.items(): assert [i for i, x in zip(order, z.items[l]) if x==x]==sorted(ids, key=order.index)
+    own = few.map(lambda r: dict(id='de'+r['id']))
+    assert len(zero_shot(model, tok, replace(task, data=task.data | dict(de=DatasetDict(test=own)))).items['de'])==23
+
+def test_maps_are_read_in_training_alone(tmp_path):
+    "Attention by plain products, which a method asked for, ends with the training"
+    from xltnb.papers.robust.views import EAR
+    task = toy_task(); model = add_head(net(), 'classify', task.labels, seed=0); seen = []
+    class Sees(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs): seen.append(model.config._attn_implementation)
+    ear = EAR({w: [WORDS[0]] for w in WORDS}, 1, push=0, layer=1)
+    t = Finetuner(model, task, FineCfg(steps=2, batch=8, bf16='no'), [ear], tokenizer(), out=tmp_path, use_cpu=True, callbacks=[Sees()]).fit()
+    assert (seen, t.model.config._attn_implementation)==(['eager','eager'], 'sdpa')
+
 def test_a_question_too_long():
     row = dict(question=[' '.join(WORDS[:25])], context=[' '.join(WORDS)], answers=[dict(text=['w1'], answer_start=[3])])
     with pytest.raises(XltError, match='question of 25 subwords'): span_features(Dataset.from_dict(row), tokenizer(), 30)

@@ -28,10 +28,10 @@ from ..models.heads import masked_mean
 from ..records.built import built_once
 from ..tasks.task import Task
 from .features import by_length, make_features, pad_batch
-from .methods import Method, Out, Step, chain, check_methods, run_model
+from .methods import Method, Out, Step, chain, check_methods, columns_read, run_model
 from .foretell import check_positions
 from .method_trainer import prepared
-from .scores import Transfer, main_metric
+from .scores import Transfer, by_id, main_metric
 from .settings import FrozenCfg, pays_bf16
 
 # %% ../../nbs/training/13_frozen.ipynb #8930b112
@@ -178,14 +178,16 @@ def displaced_points(
     readings:int=1, # times each row is read
 )->FrozenPoints:
     "Compute one point for each pass that the chain makes, with new draws at each reading; the method's loss weighs them"
-    end,special,columns = _End(head), tuple(reader.tokenizer.all_special_ids), tuple(dict.fromkeys(c for m in methods for c in m.columns))
-    run,rows,n,weight = chain(methods, end), list(feats.with_format(None)), 0, []
-    for again in range(readings):
-        for at in by_length(feats['length'], reader.tokens):
-            batch = {k: v.to(reader.net.device) for k,v in pad_batch([rows[i] for i in at], reader.tokenizer, columns).items()}
-            extras = {c: batch.pop(c) for c in columns}
-            out = run(Step(reader.net, batch, extras, special=special, axes=(seed, again, n:=n+1, 0)))
-            weight += end.weights(out.loss)
+    end,weight = _End(head), []
+    run,columns = chain(methods, end), columns_read(methods)
+    special = tuple(reader.tokenizer.all_special_ids)
+    rows = list(feats.with_format(None))
+    batches = [(again, at) for again in range(readings) for at in by_length(feats['length'], reader.tokens)]
+    for n,(again,at) in enumerate(batches, 1):
+        batch = {k: v.to(reader.net.device) for k,v in pad_batch([rows[i] for i in at], reader.tokenizer, columns).items()}
+        extras = {c: batch.pop(c) for c in columns}
+        out = run(Step(reader.net, batch, extras, special=special, axes=(seed, again, n, 0)))
+        weight += end.weights(out.loss)
     reader.read += sum(len(y) for _,y in end.kept)
     if not end.kept: raise XltError('no pass was left without a gradient: this method learns inside the update and needs fine-tuning')
     x,y = (np.concatenate(z) for z in zip(*end.kept))
@@ -272,16 +274,12 @@ def _drawn_points(reader, task, methods, cfg, seed, fit):
 
 # %% ../../nbs/training/13_frozen.ipynb #364b9a1b
 def _scores(reader, task, head, langs, max_len):
-    "Scores of all test rows by language; item scores follow the source's ids where all languages share them"
-    scores,items,ids = {}, {}, list(task.rows(task.source, 'test')['id'])
-    parts = {l: task.rows(l, 'test') for l in langs}
-    shared = all(set(r['id'])<=set(ids) for r in parts.values())
+    "Scores of all test rows by language"
+    scores,items,parts = {}, {}, {l: task.rows(l, 'test') for l in langs}
     for lang,rows in parts.items():
         pred = head.predict(split_vectors(reader, task, lang, 'test', max_len)).tolist()
         scores[lang],items[lang] = task.score(pred, rows, lang), task.item_scores(pred, rows, lang)
-        if shared:
-            hit = dict(zip(rows['id'], items[lang]))
-            items[lang] = [float(hit.get(i, math.nan)) for i in ids]
+    items = by_id(items, parts, list(task.rows(task.source, 'test')['id']))
     return Transfer(task.name, task.source, main_metric(task), scores, items)
 
 # %% ../../nbs/training/13_frozen.ipynb #e95a9f8c

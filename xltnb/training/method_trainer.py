@@ -18,9 +18,10 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..core import XltError
+from ..models.heads import attention
 from ..tasks.task import Task
 from .features import make_features
-from .methods import Method, Replay, Step, chain, check_methods
+from .methods import Method, Replay, Step, chain, check_methods, columns_read
 
 # %% ../../nbs/training/02_method_trainer.ipynb #eea04c71
 @dataclass(frozen=True)
@@ -92,7 +93,6 @@ class MethodTrainer(Trainer):
                            'rows = method.prepare(rows, Prepare(task, tokenizer, seed)), and pass prepared=True')
         super().__init__(*args, **kwargs)
         self.add_callback(_Remember(self.methods))
-        if any(m.maps for m in self.methods) and hasattr(self.model, 'set_attn_implementation'): self.model.set_attn_implementation('eager')
         self.model_accepts_loss_kwargs = False
         if self.methods and self.label_smoother is not None:
             raise XltError('label smoothing replaces the loss that methods work on: set label_smoothing_factor=0')
@@ -109,7 +109,7 @@ class MethodTrainer(Trainer):
     @property
     def columns(self)->tuple[str,...]:
         "List the columns of the features that the methods read"
-        return tuple(dict.fromkeys(c for m in self.methods for c in m.columns))
+        return columns_read(self.methods)
 
     def _plain(self, inputs): return {k: v for k,v in inputs.items() if k not in self.columns}
 
@@ -155,14 +155,15 @@ def train(self:MethodTrainer,
     resume_from_checkpoint:str|bool|None=None, # folder to go on from; True: the newest of `output_dir`
     *args, **kwargs, # as for `Trainer`
 ):
-    "Train as the library does; methods get back what they knew"
+    "Train as the library does; methods get back what they knew, and those that read attention maps get them"
     a = self.args
     folder = get_last_checkpoint(a.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
     file = Path(folder or a.output_dir)/_STATE
     state = load_file(file, str(a.device)) if folder and file.exists() else {}
     for i,m in enumerate(self.methods if folder else ()):
         m.load({k.split('.', 1)[1]: v for k,v in state.items() if k.split('.', 1)[0]==str(i)})
-    return super(MethodTrainer, self).train(resume_from_checkpoint, *args, **kwargs)
+    with attention(self.model, 'eager' if any(m.maps for m in self.methods) else ''):
+        return super(MethodTrainer, self).train(resume_from_checkpoint, *args, **kwargs)
 
 # %% ../../nbs/training/02_method_trainer.ipynb #6e0668a7
 @patch

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Step', 'word_table', 'embedded', 'plus', 'draws', 'Out', 'positions', 'last_layer', 'added_last', 'run_model',
-           'Replay', 'Method', 'chain', 'check_methods']
+           'Replay', 'Method', 'chain', 'check_methods', 'columns_read']
 
 # %% ../../nbs/training/01_methods.ipynb #ef2748b9
 from collections.abc import Callable, Iterable, Sequence
@@ -23,7 +23,7 @@ class Step:
     "One forward pass to be: a batch, and what methods have added to it"
     model:nn.Module # the model in training, as the trainer wraps it
     inputs:dict # tensors that its forward takes, `labels` among them
-    extras:dict = field(default_factory=dict) # further columns that methods declared, padded to [B,T]
+    extras:dict = field(default_factory=dict) # further columns that methods declared, [B, own length]
     emb:Tensor|None = None # [B,T,D] word embeddings plus what was added; None until somebody asks
     last:Tensor|None = None # [B,T,D] added to the encoder's final hidden states; None: nothing
     special:tuple[int,...] = () # token ids that stand for no word: padding, separators, mask
@@ -93,7 +93,7 @@ def draws(
 class Out:
     "What comes back up the chain"
     loss:Tensor|None # scalar, mean over the batch; None without labels, outside training
-    logits:Tensor # [B,C], or [B,T,C] for tagging
+    logits:Tensor|None # [B,C], or [B,T,C] for tagging; None for spans, whose two are in `raw`
     raw:object = None # the model's own output, for whoever asked for attentions or hidden states
 
 # %% ../../nbs/training/01_methods.ipynb #f99c494a
@@ -250,3 +250,9 @@ def check_methods(
             if c in writes: raise XltError(f'{writes[c]} and {type(m).__name__} would both write the column {c!r}: keep one of them')
             writes[c] = type(m).__name__
     return methods
+
+def columns_read(
+    methods:Sequence[Method], # of one training
+)->tuple[str,...]: # each once
+    "List the columns of the features that methods read"
+    return tuple(dict.fromkeys(c for m in methods for c in m.columns))

@@ -22,12 +22,11 @@ from ..core import XltError, check_number, seed_for, seeded, stable_hash, to_dic
 from ..files import sha256_of, typed_path
 from ..machine import check_alone
 from ..models.encoders import load_encoder, load_tokenizer
-from ..models.heads import max_positions
+from ..models.heads import fast_attention, max_positions
 from ..models.tensors import fingerprint
 from ..records.checkpoints import Checkpoint, from_tensors, to_tensors
 from .mlm import Batch, Corpus, Frame, MLMCfg, batches, bench_corpus, draw_order, draw_rivals, language_shares, masked_loss
 from .mlm import mlm_head
-from .settings import fast_attention
 
 # %% ../../nbs/training/12_mlm_run.ipynb #cb532f1c
 def _with_head(encoder, seed):

@@ -28,6 +28,7 @@ from transformers import PrinterCallback, TrainerState
 from ..core import XltError, stable_hash
 from ..files import cache_dir, one_line, out_folder
 from ..models.folders import quiet
+from ..models.heads import fast_attention
 from ..tasks.task import Task
 from .arguments import arguments, check_more
 from .checkpoints import Between, Keeping, alone, chosen_weights, claim, identity, looks
@@ -36,7 +37,7 @@ from .foretell import Bar, check_head, check_len, check_positions, check_splits,
 from .method_trainer import MethodTrainer, prepared
 from .methods import Method, check_methods
 from .scores import Matrix, Transfer, generalized as score_pairs, zero_shot as score_languages
-from .settings import FineCfg, fast_attention, pays_bf16
+from .settings import FineCfg, pays_bf16
 
 # %% ../../nbs/training/09_trainer.ipynb #cc1d90bd
 def unprepared(
@@ -67,6 +68,8 @@ def check_finite(
     if bad: raise XltError(f'training diverged: {bad[0]} is not finite; lower lr and head_lr, or clip gradients (clip=1)')
 
 # %% ../../nbs/training/09_trainer.ipynb #8e7dd41f
+_KEPT = dict(last=1, best=2, average=None) # looks that stay
+
 class Finetuner(MethodTrainer):
     "Fine-tune a model on a task's source language, and score it in every other"
     def __init__(self,
@@ -87,22 +90,24 @@ class Finetuner(MethodTrainer):
         if not isinstance(callbacks, (list,tuple)): raise XltError(f'callbacks is {callbacks!r:.60}: give a list of callbacks')
         self.task,self.cfg,self.keep,self.out = task, cfg, keep, out
         self.between,self.progress = Between(report, deadline), progress
-        feats = self._checked(model, tokenizer, methods := check_methods(methods), seed, kwargs)
+        methods = check_methods(methods)
+        feats = self._features(model, tokenizer, methods, seed, kwargs)
         for k in ('pad_token_id','bos_token_id','eos_token_id'): setattr(model.config, k, getattr(tokenizer, k))
         beside = dict(callbacks=[getattr(c, '__name__', type(c).__name__) for c in callbacks]) if callbacks else {}
         self.identity = identity(cfg, task, seed, methods, model, feats, kwargs | beside)
         where = (out, 'out') if out else (cache_dir()/'finetune'/stable_hash(self.identity), 'cache folder')
         folder = out_folder(*where, checkpoint_size(model) if out or cfg.looks else 0)
         args = arguments(cfg, len(feats), seed, folder, **kwargs)
-        super().__init__(frozen(unprepared(model), cfg.freeze), args, train_dataset=feats, methods=methods, prepared=True,
+        model = frozen(unprepared(model), cfg.freeze)
+        super().__init__(model, args, train_dataset=feats, methods=methods, prepared=True,
                          processing_class=tokenizer, eval_dataset=feats if cfg.looks else None, data_collator=None, callbacks=[*callbacks])
         self.remove_callback(PrinterCallback)
         self.add_callback(Bar(self.rows, f'Fine-tuning on {task.name}', progress))
-        self.add_callback(Keeping(self.identity, self.between, None if keep else dict(last=1, best=2, average=None)[cfg.select]))
+        self.add_callback(Keeping(self.identity, self.between, None if keep else _KEPT[cfg.select]))
         if out: self.add_callback(self.between)
         self.data_collator = partial(pad_batch, tokenizer=tokenizer, columns=self.columns)
 
-    def _checked(self, model, tokenizer, methods, seed, more):
+    def _features(self, model, tokenizer, methods, seed, more):
         "The features, once everything fits together"
         check_more(more)
         if tokenizer is None: raise XltError('Finetuner needs tokenizer=..., the one that `load_encoder` returned beside the model')

@@ -94,10 +94,12 @@ def _drawn(known_C_D, n, seed):
     return known_C_D.mean(0)+(z.double()@torch.linalg.cholesky(cov).T).float()
 
 # %% ../../../nbs/papers/metapretrain/02_carry.ipynb #867012d7
+_SHARP = 10. # ours: likeness is multiplied by it before `sparsemax`
+
 def _mixed(known_C_D, known, missing, space_V_K):
     "Rows as sparse mixtures of known rows, by likeness in the auxiliary space"
     sim = space_V_K[missing]@space_V_K[known].T
-    w = np.stack([sparsemax(10*s) for s in sim])
+    w = np.stack([sparsemax(_SHARP*s) for s in sim])
     return torch.from_numpy(w).float()@known_C_D
 
 # %% ../../../nbs/papers/metapretrain/02_carry.ipynb #e452539f

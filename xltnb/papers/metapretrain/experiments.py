@@ -114,10 +114,12 @@ def _arm_jobs(s, names, seeds):
     return [job(a, arm_cfg(a,s.size), i) for i in range(seeds) for a in names]
 
 # %% ../../../nbs/papers/metapretrain/06_experiments.ipynb #26933aed
+_LAB_TOKENS_S = 1.7e4 # of one core, all seeds together: the laboratory knows no GPU
+
 def _lab_jobs(s, seeds):
     "Arms of the laboratory; the first job of an arm trains all of its seeds"
     cfg = lambda a: replace(s.lab, arm=a, stack=seeds)
-    cost = s.lab.steps*s.lab.batch*s.lab.block/s.tokens_s
+    cost = s.lab.steps*s.lab.batch*s.lab.block/_LAB_TOKENS_S
     return [make_job(f'lab-{a}', 'metapretrain.lab', cfg(a), i, cost, study='lab', row=a) for i in range(seeds) for a in LAB_ARMS]
 
 # %% ../../../nbs/papers/metapretrain/06_experiments.ipynb #49c6964b

@@ -261,7 +261,7 @@ def run_meta(
 def run_lab(
     cfg:LabCfg, # the arm
     seed:int, # one of the stack
-    ctx:Ctx, # cache, device, progress, deadline
+    ctx:Ctx, # cache, progress, deadline
 )->Result:
     "Train one seed of an arm; whoever comes first trains all seeds of the stack"
     seeds = tuple(seed//cfg.stack*cfg.stack+i for i in range(cfg.stack))

@@ -69,7 +69,7 @@ class PreparedViews(Viewed):
 class Consistency(Viewed):
     "RS-DA with a price on answering a row and its view differently"
     def __init__(self,
-        table:Synonyms, # word -> synonyms
+        table:Synonyms|dict, # word -> synonyms
         views:int=4, # changed readings of each row
         weight:float=1., # λ
         **lookup, # `lower`, `punct`
@@ -103,7 +103,7 @@ class EAR(Viewed):
     "Two streams with an embedding-push and an attention-pull"
     maps = True
     def __init__(self,
-        table:Synonyms, # word -> synonyms
+        table:Synonyms|dict, # word -> synonyms
         views:int=4, # changed readings of each row
         push:float=.1, # α, reward for distant mean embeddings; 0 where word embeddings are frozen
         pull:float=1., # β, price of different attention
