@@ -76,7 +76,7 @@ def test_two_stores_that_share_a_cache_take_turns(tmp_path):
     "Fine-tuning's own folder: the second driver waits for the first, finds what it trained, and the folder goes once both have measured"
     ctx, seen = Ctx(cache=tmp_path), []
     def job(i):
-        with ctx.scratch('demo', 1, GPTCfg(), 0) as folder:
+        with ctx.scratch('demo', GPTCfg(), 0) as folder:
             seen.append(('in', i, folder.exists()))
             folder.mkdir(parents=True, exist_ok=True)
             time.sleep(.3)
@@ -92,7 +92,7 @@ def test_two_stores_that_share_a_cache_take_turns(tmp_path):
 def test_who_waits_too_long_is_paused(tmp_path):
     ctx = Ctx(cache=tmp_path, deadline=time.time()+.3)
     with Lease(tmp_path/'demo'/'.claims'/f"{stable_hash([1, to_dict(GPTCfg()), 0])}.lock"), pytest.raises(Paused, match='is at the same run for another store'):
-        with ctx.scratch('demo', 1, GPTCfg(), 0): pytest.fail('it is taken')
+        with ctx.scratch('demo', GPTCfg(), 0): pytest.fail('it is taken')
 
 
 def test_a_job_whose_lock_cannot_be_written_fails_alone(tmp_path, monkeypatch):

@@ -28,7 +28,7 @@ class Cfg(Config):
 @experiment('toy.finetune', cfg=Cfg, ranks=True)
 def toy_run(cfg, seed, ctx):
     task = toy_task(91)
-    with ctx.scratch('toy.finetune', 1, cfg, seed) as out:
+    with ctx.scratch('toy.finetune', cfg, seed) as out:
         fine = shared_out(cfg.fine, ctx.ranks)
         ft = Finetuner(add_head(net(), task.kind, task.labels, seed=seed), task, fine, [], tokenizer(), seed, out=out, use_cpu=True).fit()
     probs = np.concatenate([torch.tensor(l).softmax(-1).numpy() for l in logits_of(ft.model, make_features(task.rows('de').remove_columns('label'), 'classify', tokenizer()), tokenizer())])

@@ -237,7 +237,7 @@ def test_gpu_preset_without_a_gpu_is_refused(study):
 
 def test_a_scratch_folder_has_one_user_and_goes_once_all_is_measured(tmp_path):
     ctx = lambda **kw: Ctx(tmp_path, **kw)
-    lend = lambda c: c.scratch('slow.sum', 1, make_dataclass('Cfg', ['n'])(1), 0)
+    lend = lambda c: c.scratch('slow.sum', make_dataclass('Cfg', ['n'])(1), 0)
     first = ctx()
     with lend(first) as out:
         out.mkdir(parents=True)
@@ -256,7 +256,7 @@ def trained(tmp_path):
     seeds = []
     @experiment('full.train')
     def train(cfg, seed, ctx):
-        with ctx.scratch('full.train', 1, cfg, seed) as folder:
+        with ctx.scratch('full.train', cfg, seed) as folder:
             if not folder.exists():
                 time.sleep(.05)
                 seeds.append(seed)

@@ -17,7 +17,7 @@ from ..papers.robust.training import METHODS as ROBUST
 from ..papers.salt.mixup import EmbedMixup, VectorMixup
 from ..papers.salt.switching import SelfSwitch
 from ..studies.by_name import encoder_of, fine_tuned, proposer_of, reader_of, task_of
-from ..runs.experiments import EXPERIMENTS, Ctx, Result
+from ..runs.experiments import Ctx, Result
 from ..studies.recipes import make_methods, read_call, transfer_fields
 from ..tasks.synonyms import load_synonyms
 from ..training.frozen import frozen_study, split_vectors
@@ -55,7 +55,7 @@ def _finetuned(cfg, task, methods, seed, ctx):
     "Scores, facts and processor seconds of fine-tuning"
     few = task.some(cfg.train, seed)
     encoder,start = encoder_of(cfg.encoder, cache=ctx.cache, task=few), time.process_time()
-    with ctx.scratch('leaderboard.run', EXPERIMENTS['leaderboard.run'].version, cfg, seed) as out:
+    with ctx.scratch('leaderboard.run', cfg, seed) as out:
         ft = fine_tuned(few, cfg.fine, methods, encoder, seed, ctx, out)
     seconds = time.process_time()-start
     ctx.report(.8, 'scoring')

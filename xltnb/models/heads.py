@@ -18,6 +18,7 @@ from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClas
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ..core import XltError, check_name, check_number, seeded
+from .pruning import PREFIX
 
 # %% ../../nbs/models/06_heads.ipynb #da4c55f0
 _HEADS = dict(classify=AutoModelForSequenceClassification, pair=AutoModelForSequenceClassification,
@@ -159,7 +160,7 @@ def sentence_vectors(
     model:PreTrainedModel, # an encoder, with or without a head
     tokenizer:PreTrainedTokenizerFast, # its tokenizer
     texts:Sequence[str], # in any order
-    prefix:str='query: ', # put before each text; '' for encoders that were trained without
+    prefix:str=PREFIX, # put before each text; '' for encoders that were trained without
     batch:int=64, # texts at a time
     max_len:int=512, # subwords a text may have
 )->Tensor: # [N,D], unit length, in the order of `texts`

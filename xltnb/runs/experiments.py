@@ -83,6 +83,22 @@ def no_report(
 ):
     "Ignore progress"
 
+# %% ../../nbs/runs/00_experiments.ipynb #bc8fcd6a
+@dataclass(frozen=True)
+class _Experiment:
+    "A registered function"
+    name:str # 'paper.what'
+    version:int # raised when its results change
+    cfg:type # the dataclass of its config
+    fn:Callable # fn(cfg, seed, ctx) -> Result
+    fixed:Callable # fixed(cfg) -> does the seed decide nothing?
+    waits:Callable # waits(cfg) -> environment variable that has to name its data first, or ''
+    needs:Callable # needs(cfg) -> what a job takes of a machine
+    inputs:Callable # inputs(cfg) -> fingerprints of what a user brings, '' for what is packaged or published
+    ranks:bool = False # may several processes share one run?
+
+EXPERIMENTS = {} # name -> what is registered
+
 # %% ../../nbs/runs/00_experiments.ipynb #1a8dd701
 def _lease_of(folder): return Lease(folder.parent/'.claims'/f'{folder.name}.lock')
 
@@ -123,12 +139,13 @@ class Ctx:
 
     @contextmanager
     def scratch(self,
-        experiment:str, # its name
-        version:int, # its version: what an older one left is not gone on with
+        experiment:str, # its name; what an older version of it left is not gone on with
         cfg, # of the run
         seed:int, # of the run
     ): # a folder
         "Lend a folder for a run's checkpoints, one run's at a time: it stays until the run's record is kept"
+        known = EXPERIMENTS.get(experiment)
+        version = known.version if known else 1
         folder = self.cache/experiment/stable_hash([version, plain(cfg), seed, *[self.inputs]*bool(self.inputs)])
         if self.rank: return (yield folder) # the first process has taken it
         with self._turn(_lease_of(folder)):
@@ -154,23 +171,7 @@ def paused_unless(
     if not run.done: raise Paused('stopped at a checkpoint; the same command goes on from there')
     return run
 
-# %% ../../nbs/runs/00_experiments.ipynb #bc8fcd6a
-@dataclass(frozen=True)
-class _Experiment:
-    "A registered function"
-    name:str # 'paper.what'
-    version:int # raised when its results change
-    cfg:type # the dataclass of its config
-    fn:Callable # fn(cfg, seed, ctx) -> Result
-    fixed:Callable # fixed(cfg) -> does the seed decide nothing?
-    waits:Callable # waits(cfg) -> environment variable that has to name its data first, or ''
-    needs:Callable # needs(cfg) -> what a job takes of a machine
-    inputs:Callable # inputs(cfg) -> fingerprints of what a user brings, '' for what is packaged or published
-    ranks:bool = False # may several processes share one run?
-
 # %% ../../nbs/runs/00_experiments.ipynb #a0323a74
-EXPERIMENTS = {}
-
 def experiment(
     name:str, # 'paper.what'
     version:int=1, # raise it when the same config gives other results

@@ -214,14 +214,16 @@ def shared_loader(
     return prepare_data_loader(loader, device, 1, 0, put_on_device=True, non_blocking=own.get('pin_memory', False))
 
 # %% ../../nbs/training/00_features.ipynb #7a79caea
-def _best_span(start, end, spans, longest=30):
+_LONGEST = 30 # subwords of an answer
+
+def _best_span(start, end, spans):
     "The best-scoring span inside one window's context: score, first and last character + 1"
     spans = np.asarray(spans)
     ctx = np.flatnonzero(spans[:,0]>=0)
     if not len(ctx): return -np.inf, 0, 0
     score = start[ctx][:,None]+end[ctx][None]
     i = np.arange(len(ctx))
-    score[(i[None]<i[:,None]) | (i[None]-i[:,None]>=longest)] = -np.inf
+    score[(i[None]<i[:,None]) | (i[None]-i[:,None]>=_LONGEST)] = -np.inf
     a,b = np.unravel_index(score.argmax(), score.shape)
     return float(score[a,b]), int(spans[ctx[a],0]), int(spans[ctx[b],1])
 

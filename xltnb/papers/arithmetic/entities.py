@@ -24,7 +24,7 @@ from ...models.subwords import join_words
 from .experiments import EntityCfg
 from .pipeline import Ground, TaskCfg, answering, held_part, rounded, train_task
 from ...records.record import MeanOf
-from ...runs.experiments import EXPERIMENTS, Ctx, Paused, Result
+from ...runs.experiments import Ctx, Paused, Result
 from ...tasks.catalog import data_folder, find_files, folder_variable
 from ...tasks.formats import read_tagged
 from ...tasks.hub import load_task
@@ -209,7 +209,7 @@ def run_entities(
     "Train adapters and a task, and score every arm in every target; raises `Paused` at the deadline"
     begun = time.monotonic()
     ground = open_ground(cfg, ctx.device)
-    with ctx.scratch('arithmetic.entities', EXPERIMENTS['arithmetic.entities'].version, cfg, seed) as out:
+    with ctx.scratch('arithmetic.entities', cfg, seed) as out:
         add_entity_adapters(ground, seed, ctx, out)
     trained = time.monotonic()
     ctx.report(.8, 'scoring')

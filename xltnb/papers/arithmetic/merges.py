@@ -64,26 +64,37 @@ def _whose(sources):
     return [f'{p}/{prints[:i].count(p)}' if p in prints[:i] else p for i,p in enumerate(prints)]
 
 # %% ../../../nbs/papers/arithmetic/03_merges.ipynb #5857b67f
-def _thinning(merge):
-    "The first step of a method: for a tensor's name, a function of the input's number, a place in the tensor and the difference there"
-    cfg,kind,sources = merge.cfg, MERGES[merge.cfg.method].thin, merge.sources
-    whose = _whose(sources) if cfg.seed is not None else ()
-    flips = lambda k: [coin_flips(cfg.seed, w, k) for w in whose]
-    if kind=='trim':
-        least = [trim_threshold(s, merge.start, cfg.density) for s in sources]
-        return lambda k: lambda i,at,d: d*(d.abs().float()>=least[i])
-    if kind=='drop': return lambda k: (lambda f: lambda i,at,d: dropped(d, cfg.density, f[i](at, len(d))))(flips(k))
-    if kind=='middle': return lambda k: lambda i,at,d: middle_part(d, cfg.density, cfg.gamma)
-    return lambda k: _ranked(cfg, merge.first.shapes[k], flips(k))
+def _known(merge):
+    "What thinning has to know of each input: the least difference that stays, or whose draws decide"
+    if MERGES[merge.cfg.method].thin=='trim': return [trim_threshold(s, merge.start, merge.cfg.density) for s in merge.sources]
+    return _whose(merge.sources) if merge.cfg.seed is not None else ()
+
+def _flips(merge, k, whose): return [coin_flips(merge.cfg.seed, w, k) for w in whose]
 
 # %% ../../../nbs/papers/arithmetic/03_merges.ipynb #a389811f
-def _ranked(cfg, shape, flips):
+def _trim(merge, k, least):
+    def thin(i, at, d): return d*(d.abs().float()>=least[i])
+    return thin
+
+def _drop(merge, k, whose):
+    flips = _flips(merge, k, whose)
+    def thin(i, at, d): return dropped(d, merge.cfg.density, flips[i](at, len(d)))
+    return thin
+
+def _middle(merge, k, whose):
+    def thin(i, at, d): return middle_part(d, merge.cfg.density, merge.cfg.gamma)
+    return thin
+
+def _ranked(merge, k, whose):
     "DELLA's dropping in whole rows"
+    cfg,shape,flips = merge.cfg, merge.first.shapes[k], _flips(merge, k, whose)
     row = shape[-1] if shape else 1
     def thin(i, at, d):
         p = drop_chances(d.view(-1, row), cfg.density, cfg.epsilon).view(-1)
         return torch.where(flips[i](at, len(d))>=p, d/(1-p), 0.)
     return thin
+
+_THIN = dict(trim=_trim, drop=_drop, middle=_middle, ranked=_ranked) # thin(number of an input, place in tensor `k`, the difference there)
 
 def _cuts(merge, k):
     "How a tensor is cut: anywhere, between rows, or not at all"
@@ -92,9 +103,10 @@ def _cuts(merge, k):
     return cuts(shape, max(1, row)*max(1, PART//max(1, row)))
 
 # %% ../../../nbs/papers/arithmetic/03_merges.ipynb #1b695762
-def _thinned(merge, k, thin, join, only=None):
+def _thinned(merge, k, known, join, only=None):
     "One tensor part by part, or some parts: differences are thinned out and joined; what `join` gives beside a mean is passed on"
-    start,scale,thin = merge.start, 1. if merge.cfg.scale is None else merge.cfg.scale, thin(k)
+    start,scale = merge.start, 1. if merge.cfg.scale is None else merge.cfg.scale
+    thin = _THIN[MERGES[merge.cfg.method].thin](merge, k, known)
     for at,n in only or _cuts(merge, k):
         p0 = start.part(k, at, n).double()
         total,*more = join([thin(i, at, s.part(k, at, n).double()-p0) for i,s in enumerate(merge.sources)])
@@ -102,21 +114,21 @@ def _thinned(merge, k, thin, join, only=None):
 
 def _elect(merge):
     "Parts of a merge by election; those with a tie are done again once the majority is known"
-    thin,votes,again = _thinning(merge), 0., {}
+    known,votes,again = _known(merge), 0., {}
     join = lambda k, undecided: lambda taus: elected_mean(taus, merge.weights(k), merge.cfg.elect, undecided)
     for k in merge.first.names:
-        for at,values,sign,tied in _thinned(merge, k, thin, join(k, 0.)):
+        for at,values,sign,tied in _thinned(merge, k, known, join(k, 0.)):
             votes += float(sign.sum())
             if tied: again.setdefault(k, []).append((at, len(values)))
             yield k, at, values
     for k in again if votes else ():
-        for at,values,*_ in _thinned(merge, k, thin, join(k, float(np.sign(votes))), again[k]): yield k, at, values
+        for at,values,*_ in _thinned(merge, k, known, join(k, float(np.sign(votes))), again[k]): yield k, at, values
 
 def _thin_sum(merge):
     "Parts of a weighted sum of thinned differences"
-    thin = _thinning(merge)
+    known = _known(merge)
     for k in merge.first.names:
-        for at,values in _thinned(merge, k, thin, lambda taus: [weighted_sum(taus, merge.weights(k))]): yield k, at, values
+        for at,values in _thinned(merge, k, known, lambda taus: [weighted_sum(taus, merge.weights(k))]): yield k, at, values
 
 # %% ../../../nbs/papers/arithmetic/03_merges.ipynb #41f6fce6
 def _mix(merge, k, weights):

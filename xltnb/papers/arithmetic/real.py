@@ -10,11 +10,12 @@ import numpy as np
 
 from ...core import XltError, seed_for
 from ...models.encoders import first_layers, load_mlm
+from ...models.pruning import PREFIX
 from .experiments import RealCfg
 from .pipeline import Ground, TaskCfg, answers, held_part, right, rounded, train_task
 from .vectors import language_vector, similarity
 from ...records.record import columns_of
-from ...runs.experiments import EXPERIMENTS, Ctx, Result
+from ...runs.experiments import Ctx, Result
 from ...tasks.bench import load_bench
 from ...tasks.task import Task
 from ...training.mlm import Corpus, MLMCfg, bench_corpus
@@ -43,7 +44,7 @@ def real_rows(
     rows = task.rows(lang, split)
     n = min(limit or len(rows), len(rows))
     rows = rows.select(np.random.default_rng(seed_for('real rows', split, seed)).permutation(len(rows))[:n])
-    enc = tok([f'query: {t}' for t in rows['text']], truncation=True, max_length=64, padding=True, return_tensors='np')
+    enc = tok([PREFIX+t for t in rows['text']], truncation=True, max_length=64, padding=True, return_tensors='np')
     return enc['input_ids'].astype(np.int64), np.array(rows['label'])
 
 # %% ../../../nbs/papers/arithmetic/17_real.ipynb #6ccbdac7
@@ -99,7 +100,7 @@ def run_real(
 )->Result:
     "Decide go or no-go for adapters of real languages, then run a task; raises `Paused` at the deadline"
     task,asked = real_task(cfg), ('en', cfg.partner, *cfg.targets)
-    with ctx.scratch('arithmetic.real', EXPERIMENTS['arithmetic.real'].version, cfg, seed) as out:
+    with ctx.scratch('arithmetic.real', cfg, seed) as out:
         ground = _real_ground(cfg, ctx, out)
     ctx.report(.6, 'held-out words')
     tok,base = ground.tok, ground.model.base_model

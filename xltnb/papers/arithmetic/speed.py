@@ -28,6 +28,7 @@ from ...models.heads import add_head
 from ...models.tensors import TensorFile, write_tensors
 from .merges import merge
 from .pipeline import answers, right
+from ...models.pruning import PREFIX
 from ...models.sources import cuts
 from .weights import Dial
 from ...studies.speed import alternate, best_device, figure, masked_rate, matmul_rate, rate, speed_figure, stock_trainer, timed
@@ -71,7 +72,7 @@ def speed_merge_sweep(
     task = load_bench('ha_intent', ['en'])
     model = add_head(first_layers(net, layers), task.kind, task.labels, seed=0).eval().to(best_device())
     some = task.rows('en', 'train').select(range(rows))
-    ids = tok([f'query: {t}' for t in some['text']], padding=True, return_tensors='np')['input_ids']
+    ids = tok([PREFIX+t for t in some['text']], padding=True, return_tensors='np')['input_ids']
     labels = torch.tensor(some['label']).numpy()
     a,b = (_moved(n, model, BottleneckCfg(), i) for i,n in enumerate('ab'))
     lams = [i/(values-1) for i in range(values)]

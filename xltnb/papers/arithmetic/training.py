@@ -25,7 +25,7 @@ from .tree import known_words
 from .vectors import language_vector, similarity
 from .weights import Dial, best_weights
 from ...records.record import columns_of
-from ...runs.experiments import EXPERIMENTS, Ctx, Result, paused_unless
+from ...runs.experiments import Ctx, Result, paused_unless
 from ...training.mlm import MLMCfg
 from ...training.mlm_run import MLMRun
 
@@ -193,7 +193,7 @@ def run_family(
 )->Result:
     "Train one world and score every arm in the languages that have no adapter; raises `Paused` at the deadline"
     begun = time.monotonic()
-    with ctx.scratch('arithmetic.family', EXPERIMENTS['arithmetic.family'].version, cfg, seed) as out:
+    with ctx.scratch('arithmetic.family', cfg, seed) as out:
         home = pretrained(cfg, seed, ctx, out)
         made = {f'family {home.world.key}': model_hash(home.model)[:16]}
         add_adapters(home, ctx, out)

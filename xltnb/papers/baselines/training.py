@@ -12,7 +12,7 @@ from statistics import mean
 from ...models.heads import sentence_vectors
 from .experiments import BaselineCfg, RetrieveCfg
 from ...studies.by_name import encoder_of, fine_tuned, rows_of, scored, trained_facts
-from ...runs.experiments import EXPERIMENTS, Ctx, Result
+from ...runs.experiments import Ctx, Result
 from ...studies.recipes import transfer_fields
 from ...tasks.bench import load_bench
 from ...tasks.metrics import random_spans
@@ -55,7 +55,7 @@ def run_baseline(
 )->Result:
     "Fine-tune plainly and score zero-shot"
     task = rows_of(cfg, seed)
-    with ctx.scratch('baselines.finetune', EXPERIMENTS['baselines.finetune'].version, cfg, seed) as out:
+    with ctx.scratch('baselines.finetune', cfg, seed) as out:
         ft = fine_tuned(task, shared_out(cfg.fine, ctx.ranks), [], encoder_of(cfg.encoder, cfg.random, seed), seed, ctx, out, end=.7)
     if ctx.rank: return Result({}) # the first process scores
     ctx.report(.7, 'scoring')

@@ -244,7 +244,7 @@ def run_meta(
     "Pretrain in phases, then measure"
     if cfg.text=='invented': raise XltError("text='invented' is measured by metapretrain.worlds: the embedded tasks lack its languages")
     langs,version = langs_of(cfg), EXPERIMENTS['metapretrain.pretrain'].version
-    with ctx.scratch('metapretrain.pretrain', version, cfg, seed) as folder:
+    with ctx.scratch('metapretrain.pretrain', cfg, seed) as folder:
         run = Pretraining(cfg, seed, folder, Look(cfg, langs), ctx.device, ctx.cache/'metapretrain'/f'first-{version}')
         paused_unless(run.run(ctx.part(0., .85, 'pretraining'), ctx.deadline))
     ctx.report(.85, 'measuring')
@@ -265,9 +265,8 @@ def run_lab(
 )->Result:
     "Train one seed of an arm; whoever comes first trains all seeds of the stack"
     seeds = tuple(seed//cfg.stack*cfg.stack+i for i in range(cfg.stack))
-    version = EXPERIMENTS['metapretrain.lab'].version
-    made = [version, to_dict(cfg), list(seeds), *filter(None, [ctx.inputs])]
-    with ctx.scratch('metapretrain.lab', version, cfg, seeds[0]) as folder:
+    made = [EXPERIMENTS['metapretrain.lab'].version, to_dict(cfg), list(seeds), *filter(None, [ctx.inputs])]
+    with ctx.scratch('metapretrain.lab', cfg, seeds[0]) as folder:
         def make(path):
             run = train_lab(cfg, seeds, ctx.report, Checkpoint(folder/'state.safetensors', dict(made=made)), ctx.deadline)
             if run: atomic_write(path, json.dumps(dict(metrics=run.metrics, curve=run.curve, tokens_s=run.tokens_s)))

@@ -21,7 +21,7 @@ from .corpus import load_vocab, meta_world
 from .phases import Pretraining
 from .training import Look, fit_linear, held_losses, retrieval_by_layer, word_vectors
 from ...records.record import columns_of
-from ...runs.experiments import EXPERIMENTS, Ctx, Result, paused_unless
+from ...runs.experiments import Ctx, Result, paused_unless
 
 # %% ../../../nbs/papers/metapretrain/11_worlds.ipynb #8f6787a9
 def noun_sentences(
@@ -169,10 +169,10 @@ def run_invented(
     ctx:Ctx, # cache, device, progress, deadline
 )->Result:
     "Pretrain in phases in an invented world of this seed, then measure"
-    number,version = seed_for('meta-world', seed), EXPERIMENTS['metapretrain.worlds'].version
+    number = seed_for('meta-world', seed)
     mine = replace(cfg, net=replace(cfg.net, vocab=f'invented-{number}'))
     world,tok = meta_world(mine.net.vocab), load_vocab(mine.net.vocab)
-    with ctx.scratch('metapretrain.worlds', version, cfg, seed) as folder:
+    with ctx.scratch('metapretrain.worlds', cfg, seed) as folder:
         run = Pretraining(mine, number, folder, Look(mine, world.languages), ctx.device)
         paused_unless(run.run(ctx.part(0., .85, 'pretraining'), ctx.deadline))
     ctx.report(.85, 'measuring')

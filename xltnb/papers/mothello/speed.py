@@ -70,8 +70,9 @@ def _peer_model(cfg:GPTCfg):
         tie_word_embeddings=False, use_cache=False, bos_token_id=None, eos_token_id=None))
 
 # %% ../../../nbs/papers/mothello/10_speed.ipynb #6352b7f4
-def _peer_train(cfg:GPTCfg, tokens:torch.Tensor, batch:int, steps:int, half:bool, skip:int=3)->float:
+def _peer_train(cfg:GPTCfg, tokens:torch.Tensor, batch:int, steps:int, half:bool)->float:
     "Target tokens a second of the stock trainer, start-up left out"
+    skip = 3
     rows = [dict(input_ids=t, labels=t.masked_fill(t==0, -100)) for t in tokens]
     targets = (tokens[:,1:]>0).sum().item()/len(tokens) # a game
     with tempfile.TemporaryDirectory() as d:

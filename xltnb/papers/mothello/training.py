@@ -21,7 +21,7 @@ from .measures import probe_and_test_games, transfer_metrics, wide_probe
 from ...records.checkpoints import before
 from ...records.built import built_once
 from ...records.record import columns_of
-from ...runs.experiments import EXPERIMENTS, Ctx, Result, paused_unless
+from ...runs.experiments import Ctx, Result, paused_unless
 
 # %% ../../../nbs/papers/mothello/03_training.ipynb #83df4e7a
 def pretrain_key(
@@ -153,7 +153,7 @@ def run_transfer(
     run = paused_unless(pretrain(cfg.world, cfg.lm, seed, ctx.cache, ctx.device, report=ctx.part(0, before), deadline=ctx.deadline))
     when = dict(at=cfg.looks or even_steps(cfg.ft.steps,cfg.points), report=ctx.part(before, 1), deadline=ctx.deadline)
     measure = measure_while_finetuning(cfg, run.lex, seed, ctx.device)
-    with ctx.scratch('mothello.transfer', EXPERIMENTS['mothello.transfer'].version, cfg, seed) as folder:
+    with ctx.scratch('mothello.transfer', cfg, seed) as folder:
         done = paused_unless(finetune_source(run, cfg.ft, seed, folder, 'finetuning', measure=measure, **when))
     rows = done.curves['measured']
     curves = dict(finetune=columns_of(rows), pretrain=_train_curves(run))

@@ -18,7 +18,7 @@ from ...core import check_number
 from ...tasks.replacing import random_words, replace_words, words_to_draw
 from ...tasks.synonyms import Synonyms
 from ...training.methods import Method
-from ...training.views import checked_table, fraction_swapped, swapped
+from ...training.views import WordCopies, fraction_swapped
 
 # %% ../../../nbs/papers/robust/01_augmentation.ipynb #e02dfa42
 def _texts_of(data):
@@ -27,7 +27,7 @@ def _texts_of(data):
     return [t for col in cols for t in col] + [' '.join(ws) for ws in (data['tokens'] if 'tokens' in data.column_names else ())]
 
 # %% ../../../nbs/papers/robust/01_augmentation.ipynb #896a942d
-class RSDA(Method):
+class RSDA(WordCopies):
     "Randomised smoothing by data augmentation, as released, with its switches"
     kinds = 'classify', 'pair', 'tag'
     def __init__(self,
@@ -39,8 +39,8 @@ class RSDA(Method):
         shared:bool=False, # the same word takes the same draw in both sentences of a pair
         random:bool=False, # the control: random words of the rows at the same rate instead of synonyms
     ):
-        check_number(copies, 'copies of RSDA', 1, whole=True)
-        self.table,self.copies,self.originals = checked_table(table, 'RSDA'), copies, originals
+        super().__init__(table, copies)
+        self.originals = originals
         self.lower,self.punct,self.shared,self.random = lower, punct, shared, random
 
     def prepare(self,
@@ -49,7 +49,7 @@ class RSDA(Method):
     ): # rows
         "Append the copies, in order: all rows once, then all rows again"
         if self.random: self._words = words_to_draw(_texts_of(data), self.lower, self.punct)
-        copies = [swapped(data, self.change, 'RSDA', ctx.seed, i, shared=self.shared) for i in range(self.copies)]
+        copies = self.written(data, ctx, shared=self.shared)
         self._facts = dict(swapped=float(np.mean([fraction_swapped(data, c) for c in copies])))
         return concatenate_datasets([data]*self.originals + copies)
 

@@ -22,7 +22,7 @@ from .experiments import AroundCfg, RobustCfg, RobustFrozenCfg
 from .views import EAR, Consistency, PreparedViews
 from ...studies.by_name import benchmarked, encoder_of, fine_tuned, invented_world, is_invented, reader_of, rows_of, scored, slope
 from ...studies.by_name import task_of, trained_facts, trained_weights, world_seed
-from ...runs.experiments import EXPERIMENTS, Ctx, Result
+from ...runs.experiments import Ctx, Result
 from ...studies.recipes import make_methods, read_call, transfer_fields
 from ...tasks.bench import load_bench
 from ...tasks.synonyms import Synonyms, english_only, load_synonyms
@@ -111,7 +111,7 @@ def run_robust(
 )->Result:
     "Fine-tune, choosing a radius where there is a grid, and score every language"
     task = rows_of(cfg, seed)
-    with ctx.scratch('robust.finetune', EXPERIMENTS['robust.finetune'].version, cfg, seed) as out:
+    with ctx.scratch('robust.finetune', cfg, seed) as out:
         ft,facts,grid = _search(cfg, task, seed, ctx, out) if cfg.grid else (trained(cfg, task, seed, ctx, out), {}, None)
     ctx.report(.85, 'scoring')
     z,pairs = scored(ft, cfg, benchmarked(cfg.task))

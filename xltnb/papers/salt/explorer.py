@@ -18,13 +18,14 @@ from ...core import XltError
 from ...figures.explorer import Explorer, W, paper_widget
 from ...figures.look import COLOURS, INK, dress, headline
 from ...models.encoders import load_mlm
+from ...models.pruning import PREFIX
 from .mixup import mix
 from .proposals import propose, word_pieces
 from .switching import SelfSwitch
 from ...still.ink import text_width
 from ...tasks.bench import load_bench
 from ...tasks.languages import script
-from ...training.classifier import PREFIX, load_classifier
+from ...training.classifier import load_classifier
 from ...training.mlm import bench_corpus
 
 # %% ../../../nbs/papers/salt/09_explorer.ipynb #38ef6417

@@ -98,26 +98,34 @@ def _script_words(tokenizer, english, lang):
     return np.array([not english[i] and script(p) in want and (p[0]=='▁' and len(p)>2 if words else True) for i,p in enumerate(pieces)])
 
 # %% ../../../nbs/papers/salt/01_gate.ipynb #ff30e24f
+def _same_masks(allowed):
+    "Languages in groups whose masks are the same"
+    groups = {}
+    for l,a in allowed.items(): groups.setdefault(a.numpy().tobytes(), []).append(l)
+    return groups.values()
+
+def _hits(top, ok, items, right):
+    "Of each item that has a right word: is it proposed first, and how large a part are right words of the proposals, and of all words?"
+    for best,(e,*_) in zip(top, items):
+        good = {w for w in right.get(e, ()) if ok[w]}
+        if good: yield best[0] in good, len(good & set(best))/len(best), len(good)/int(ok.sum())
+
 @torch.inference_mode()
-def _name_share(model, tokenizer, corpus, k=10):
+def _name_share(model, tokenizer, corpus):
     "Count how often proposals without English are right, beside random subwords of the same script"
     items,right = name_items(tokenizer)
     frame = Frame.of(tokenizer, corpus)
     english = english_pieces(word_pieces(tokenizer), english_ids(corpus))
     tally = defaultdict(list)
     allowed = {l: torch.from_numpy(_script_words(tokenizer, english, l)) for l in right}
-    kinds = {}
-    for l,a in allowed.items(): kinds.setdefault(a.numpy().tobytes(), []).append(l)
+    kinds = _same_masks(allowed)
     for some,scores,_ in context_scores(model, [(ids,p) for *_,ids,p in items], frame):
         scores = scores.cpu()
         for r,i in enumerate(some): scores[r, torch.from_numpy(items[i][2])] = -torch.inf
-        for group in kinds.values():
+        for group in kinds:
             ok = allowed[group[0]]
-            top = scores.masked_fill(~ok, -torch.inf).topk(k).indices.tolist()
-            for l in group:
-                for r,i in enumerate(some):
-                    good = {w for w in right[l].get(items[i][0], ()) if ok[w]}
-                    if good: tally[l].append((top[r][0] in good, len(good & set(top[r]))/k, len(good)/int(ok.sum())))
+            top = scores.masked_fill(~ok, -torch.inf).topk(10).indices.tolist()
+            for l in group: tally[l] += _hits(top, ok, [items[i] for i in some], right[l])
     means = {l: np.mean(v, 0) for l,v in sorted(tally.items())}
     row = lambda l, m: dict(n=len(tally[l]), top1=float(m[0]), topk=float(m[1]), random=float(m[2]), ratio=float(m[1]/m[2]))
     return {l: row(l, m) for l,m in means.items()}

@@ -120,10 +120,15 @@ class SelfSwitch(Method):
         if not self.rate: return data.add_column('switched_ids', data['input_ids'])
         before,after = list(data['input_ids']), self.versions(data, ctx)
         beside = lambda rows, col: Dataset.from_dict(rows.to_dict() | dict(switched_ids=col))
-        whole = self.copies if not self.rows else max(1, round(self.originals*self.copies)) if self.originals else 0
-        parts = [beside(data, after[j%self.copies]) for j in range(whole)]
+        parts = [beside(data, after[j%self.copies]) for j in range(self._whole_rows())]
         if self.rows: parts += [beside(Dataset.from_dict(data.to_dict() | dict(input_ids=a)), before) for a in after]
         return concatenate_datasets(parts)
+
+    def _whole_rows(self):
+        "How many times the rows stand there as they are"
+        if not self.rows: return self.copies
+        if not self.originals: return 0
+        return max(1, round(self.originals*self.copies))
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #c10d41a4
 def sentences_of(
@@ -296,11 +301,15 @@ class SelfProposals(SelfSwitch):
         p,_,where = self.proposed(data, ctx)
         sure = p.probs.sum(1)>=self.trust
         p = Proposals(p.row[sure], p.place[sure], p.ids[sure], p.probs[sure])
-        found = [[(p.of(sentence), start) for sentence,start in at] for at in where]
-        column = lambda one: [[v for of,start in at for v in one(of, start).ravel().tolist()] for at in found]
-        data = data.add_column('soft_ids', column(lambda of, _: of.ids))
-        data = data.add_column('soft_at', column(lambda of, start: np.repeat(of.place+start, self.k)))
-        return data.add_column('soft_probs', column(lambda of, _: of.probs/of.probs.sum(1, keepdims=True).clip(1e-30)))
+        made = dict(soft_ids=[], soft_at=[], soft_probs=[])
+        for at in where:
+            found = [(p.of(sentence), start) for sentence,start in at]
+            made['soft_ids'].append([v for of,_ in found for v in of.ids.ravel().tolist()])
+            made['soft_at'].append([v for of,start in found for v in np.repeat(of.place+start, self.k).tolist()])
+            shares = [of.probs/of.probs.sum(1, keepdims=True).clip(1e-30) for of,_ in found]
+            made['soft_probs'].append([v for s in shares for v in s.ravel().tolist()])
+        for name,column in made.items(): data = data.add_column(name, column)
+        return data
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #59a35733
 def switch_log(

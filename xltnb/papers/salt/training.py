@@ -12,7 +12,6 @@ from functools import partial
 import numpy as np
 from datasets import concatenate_datasets
 
-from ...core import check_number
 from ...invented.encoder import weights_of
 from ...models.heads import sentence_vectors
 from .experiments import FrozenSaltCfg, SaltCfg, PretrainedWorldCfg
@@ -22,20 +21,19 @@ from .proposals import word_pieces
 from .worlds import OracleSwitch, right_proposals, subject_task, world_cfg, world_model, world_of
 from ...studies.by_name import benchmarked, encoder_of, fine_tuned, proposer_of, reader_of, rows_of, scored, slope, task_of
 from ...studies.by_name import trained_facts
-from ...runs.experiments import EXPERIMENTS, Ctx, Paused, Result
+from ...runs.experiments import Ctx, Paused, Result
 from ...studies.recipes import make_methods, transfer_fields
 from ...tasks.replacing import replace_words
 from ...tasks.synonyms import Synonyms, load_synonyms
 from ...training.frozen import frozen_study
-from ...training.methods import Method
 from ...training.scores import spread
 from ...training.settings import FrozenCfg
 from ...training.method_trainer import Prepare, prepared
 from ...training.trainer import Finetuner
-from ...training.views import checked_table, swapped
+from ...training.views import WordCopies
 
 # %% ../../../nbs/papers/salt/07_training.ipynb #4234c8c2
-class SynonymCopies(Method):
+class SynonymCopies(WordCopies):
     "Copies of the rows in which each word is drawn from itself and its synonyms"
     def __init__(self,
         table:Synonyms|dict, # word -> synonyms
@@ -43,17 +41,22 @@ class SynonymCopies(Method):
         originals:bool=False, # as many rows as they are, before the copies
         loose:bool=True, # look words up in lower case and without punctuation, not as they stand
     ):
-        self.table,self.copies = checked_table(table, 'SynonymCopies'), check_number(copies, 'copies of SynonymCopies', 1, whole=True)
+        super().__init__(table, copies)
         self.originals,self.loose = originals, loose
+
+    def change(self,
+        text:str, # a sentence
+        rng:np.random.Generator, # where the draws come from
+    )->str:
+        "Draw each word from itself and its synonyms"
+        return replace_words(text, self.table, rng, lower=self.loose, strip_punct=self.loose)
 
     def prepare(self,
         data, # rows
         ctx, # seed of the run
     ): # rows
         "Replace words in all rows once, then in all rows again"
-        change = lambda text, rng: replace_words(text, self.table, rng, lower=self.loose, strip_punct=self.loose)
-        made = [swapped(data, change, 'SynonymCopies', ctx.seed, i) for i in range(self.copies)]
-        return concatenate_datasets([data]*(self.originals*self.copies)+made)
+        return concatenate_datasets([data]*(self.originals*self.copies)+self.written(data, ctx))
 
 # %% ../../../nbs/papers/salt/07_training.ipynb #fbc9b055
 _OFFERED = (EmbedMixup, VectorMixup, SelfSwitch, SelfProposals, SynonymCopies, OracleSwitch)
@@ -119,7 +122,7 @@ def _encoder(cfg, task, ctx):
 
 def _trained(task, fine, methods, encoder, seed, name, cfg, ctx)->Finetuner:
     "One model; raises `Paused` at the deadline"
-    with ctx.scratch(name, EXPERIMENTS[name].version, cfg, seed) as out:
+    with ctx.scratch(name, cfg, seed) as out:
         return fine_tuned(task, fine, methods, encoder, seed, ctx, out, .1, .85)
 
 # %% ../../../nbs/papers/salt/07_training.ipynb #69be6f89

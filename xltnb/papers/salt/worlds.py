@@ -108,9 +108,9 @@ class OracleSwitch(SelfSwitch):
         if self.right<1: ids,probs = self._noisy(tok, ids, probs, ctx.seed)
         return Proposals(row, place, ids, probs), proposable(pieces, english), where
 
-    def _noisy(self, tok, ids, probs, seed, wrong=8):
+    def _noisy(self, tok, ids, probs, seed):
         "Ids and probabilities with as many wrong ones, random words of the other languages, beside the counterparts"
-        source,*others = self._world.languages
+        (source,*others),wrong = self._world.languages, 8
         words = sorted({w for l in others for w in self._world.words[l]}-{*self._world.words[source]})
         rng,pool = np.random.default_rng(seed_for('OracleSwitch', seed)), np.array(tok.convert_tokens_to_ids(words), np.int32)
         more = rng.choice(pool, (len(ids), wrong))
