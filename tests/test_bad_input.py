@@ -396,7 +396,7 @@ def test_a_number_without_a_range_is_seen():
     ('LoraCfg', dict(rank=1.5), 'LoraCfg.rank is 1.5: give an integer from 1 to 1048576'), ('LoraCfg', dict(alpha=float('nan')), 'LoraCfg.alpha is nan'), ('LoraCfg', dict(leave_out=(-1,)), r'leave_out\[0\] is -1'),
     ('IA3Cfg', dict(targets=('q',)), "unknown IA3Cfg.targets"), ('MergeCfg', dict(method='ties', density=0), 'MergeCfg.density is 0: give a number above 0'), ('MergeCfg', dict(normalise='x'), 'MergeCfg.normalise must be bool'),
     ('MetaCfg', dict(mask=.95), 'MetaCfg.mask is 0.95'), ('PhaseCfg', dict(rows=(('de', 0),)), r'PhaseCfg.rows\[0\]\[1\] is 0'), ('PhaseCfg', dict(rows=(('de', '1'),)), 'PhaseCfg.rows'),
-    ('LabCfg', dict(stack=True), 'LabCfg.stack is True'), ('LabCfg', dict(heads=5), 'width=64 is no multiple of heads=5'), ('ShapeCfg', dict(pairs=-1), 'ShapeCfg.pairs is -1'), ('FamilyCfg', dict(seed=-1), 'FamilyCfg.seed is -1')])
+    ('LabCfg', dict(stack=True), 'LabCfg.stack is True'), ('LabCfg', dict(heads=5), 'LabCfg.width is 64, not a multiple of its 5 heads'), ('ShapeCfg', dict(pairs=-1), 'ShapeCfg.pairs is -1'), ('FamilyCfg', dict(seed=-1), 'FamilyCfg.seed is -1')])
 def test_ranges_stand_at_the_field(name, wrong, says):
     cls = next(c for c in configs() if c.__name__ == name)
     with pytest.raises(XltError, match=says): cls(**wrong)

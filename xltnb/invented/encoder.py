@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
 
-from ..core import Config, XltError, seeded, stable_hash, to_dict, within
+from ..core import Config, check_heads, seeded, stable_hash, to_dict, within
 from ..files import cache_dir, sha256_of
 from ..models.alignment import unit
 from ..models.encoders import load_mlm
@@ -50,7 +50,7 @@ class InventedEncoderCfg(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.width%self.heads: raise XltError(f'width {self.width} cannot be shared by {self.heads} heads: make it a multiple')
+        check_heads(self)
         Invented(self.world)
         self.mlm
 

@@ -13,15 +13,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from ...core import Config, XltError, check_name, one_of, stable_hash, within
+from ...core import Config, XltError, check_heads, check_name, one_of, stable_hash, within
 from ...files import sha256_of, typed_path
 from ...invented.words import InventedCfg, Lang
 from ...tasks.catalog import data_print
 
 # %% ../../../nbs/papers/metapretrain/00_arms.ipynb #810f7bb4
-def _check_heads(cfg):
-    if cfg.width%cfg.heads: raise XltError(f'width={cfg.width} is no multiple of heads={cfg.heads}: change one of them')
-
 @dataclass(frozen=True)
 class NetCfg(Config):
     "An encoder of XLM-R's layout"
@@ -34,7 +31,7 @@ class NetCfg(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        _check_heads(self)
+        check_heads(self)
 
 # %% ../../../nbs/papers/metapretrain/00_arms.ipynb #7351adba
 def _streams(rows):
@@ -244,4 +241,4 @@ class LabCfg(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        _check_heads(self)
+        check_heads(self)

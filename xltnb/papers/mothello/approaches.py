@@ -8,10 +8,10 @@ __all__ = ['APPROACHES', 'OPENINGS', 'WorldCfg', 'lexicon_of']
 # %% ../../../nbs/papers/mothello/00_approaches.ipynb #f2a7623b
 from dataclasses import dataclass
 
-from ...core import Config, XltError, later, one_of, within
+from ...core import Config, XltError, check_heads, later, one_of, within
 from ...othello.lexicon import LANGUAGE_KINDS, Lexicon, draw_anchors, make_lexicon
 from ...othello.rules import SIZES
-from ...othello.settings import BIASES, check_heads
+from ...othello.settings import BIASES
 
 # %% ../../../nbs/papers/mothello/00_approaches.ipynb #adc749f5
 APPROACHES = ('naive', 'anchors', 'unified')
