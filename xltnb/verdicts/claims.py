@@ -77,7 +77,8 @@ def _claim_row(claim, plan, checks, get=None):
     row |= dict(printed=claim.paper, paper_effect=claim.paper_effect, what=check.what if check else '')
     row |= dict(preset=preset, verdict=j.verdict, effect=j.effect, low=j.low, high=j.high, n=j.n, planned=j.planned) | _rule(check, j)
     arms = sorted(check.arms.values()) if check else []
-    row |= dict(seeds=list(j.seeds), detectable=j.detectable, smallest=claim.smallest, arms=arms, word=_told(j.verdict, arms, plan)) | need
+    row |= dict(seeds=list(j.seeds), detectable=j.detectable, smallest=claim.smallest, arms=arms, word=_told(j.verdict, arms, plan))
+    row |= need | dict(barred=any(c.given and x.verdict==OPEN for c,x in checks)) # by a precondition
     keys,changed = sorted({key for _,x in checks for key in x.keys}), claim.changed.get(preset, '')
     late = join_notes(_stated(claim, plan, checks, get), changed and f'rule changed on {changed}')
     note = join_notes(claim.notes.get(preset, ''), _claim_note(checks, j, need), late)

@@ -42,15 +42,16 @@ def _scale(row):
     if row['verdict']==FAILED: near.append(row.get('smallest'))
     return max((abs(x) for x in near if _finite(x)), default=0) or 1
 
-def _claim_trace(verdict, rows):
-    "Effects of one verdict with their intervals"
+def _claim_trace(verdict, rows, barred=False):
+    "Effects of one verdict with their intervals; hollow where a precondition is not met"
     sign,colour = VERDICT_LOOK[verdict]
     scale = np.array([_scale(r) for r in rows])
     x = np.array([r['effect'] for r in rows],float)/scale
     low,high = (np.array([r[k] if _finite(r[k]) else r['effect'] for r in rows],float)/scale for k in ('low','high'))
     ends = dict(type='data', symmetric=False, array=high-x, arrayminus=x-low, color=colour, thickness=2, width=5)
-    return go.Scatter(x=x, y=[r['claim'] for r in rows], mode='markers', name=f'{sign} {verdict}', error_x=ends,
-        marker=dict(color=colour, size=10, symbol=_MARKERS.get(verdict,'circle-open')),
+    return go.Scatter(x=x, y=[r['claim'] for r in rows], mode='markers', error_x=ends,
+        name=f'{sign} {"precondition not met" if barred else verdict}',
+        marker=dict(color=colour, size=10, symbol=_MARKERS.get(verdict,'circle-open')+'-open'*barred, line=dict(color=colour, width=2*barred)),
         customdata=[[amount(r),wanted(r),r['n']] for r in rows],
         hovertemplate='%{y}: %{customdata[0]}, claimed %{customdata[1]}, n = %{customdata[2]}<extra></extra>')
 
@@ -69,8 +70,8 @@ def _claimed(row):
 
 # %% ../../nbs/verdicts/05_figures.ipynb #e72f9beb
 def _claim_name(row):
-    "The short id and the beginning of the text, on two lines"
-    lines = wrap(row.get('text',''), 46, max_lines=2, placeholder=' …')
+    "The short id and the beginning of the text, on three lines"
+    lines = wrap(row.get('text',''), 50, max_lines=3, placeholder=' …')
     return f"<b>{row['claim'].rsplit('.',1)[-1]}</b>"+''.join(f' {"<br>"*(i>0)}{t}' for i,t in enumerate(lines))
 
 # %% ../../nbs/verdicts/05_figures.ipynb #d43a50f2
@@ -105,7 +106,8 @@ def _claim_axes(fig, rows):
     fig.update_xaxes(title='each row on a scale of its own; the line is zero', showticklabels=False, showgrid=False, ticks='')
 
 # %% ../../nbs/verdicts/05_figures.ipynb #07d1d21e
-@drawing('A bar inside the green band holds; one outside it, or between dotted lines (too small to matter), does not; others are open')
+@drawing('A bar inside the green band holds. One wholly outside it, or between dotted lines (too small to matter), does not, unless a '
+    'precondition is not met (hollow mark). The others are not settled')
 def claims_fig(
     claims_rows:list[dict], # claim, preset, verdict, effect, low, high, n; text, margin and rule if there are any
 )->go.Figure:
@@ -113,7 +115,9 @@ def claims_fig(
     rows,fig = needed(claims_rows,'claims'), go.Figure()
     _shade(fig, rows)
     for v in VERDICT_LOOK:
-        if got := [r for r in rows if r['verdict']==v and _finite(r['effect'])]: fig.add_trace(_claim_trace(v,got))
+        for barred in (False, True):
+            got = [r for r in rows if r['verdict']==v and bool(r.get('barred'))==barred and _finite(r['effect'])]
+            if got: fig.add_trace(_claim_trace(v, got, barred))
     if told := [r for r in rows if r.get('paper_effect') is not None]: fig.add_trace(_printed_trace(told))
     square = dict(symbol='square', size=13, color='#dcefe8')
     if fig.layout.shapes: fig.add_trace(go.Scatter(x=[None], y=[rows[-1]['claim']], mode='markers', name='claimed', marker=square))
@@ -121,8 +125,9 @@ def claims_fig(
     fig.add_vline(x=0, line=dict(color='#9aa5b1', width=1))
     _claim_axes(fig, rows)
     count = ', '.join(f'{k} {v}' for v in VERDICT_LOOK if (k := sum(r['verdict']==v for r in rows)))
-    sub,height = f'effect of the deciding check; 95 % intervals, wider after a second look; preset {rows[0]["preset"]}', 40+40*len(rows)
-    dress(fig, f'Of {len(rows)} claims: {count}', sub, 120+height)
+    sub = f'effect of the deciding check; 95 % intervals, wider after a second look or for many checks; preset {rows[0]["preset"]}'
+    tall = 40+12*any(_claim_name(r).count('<br>')>1 for r in rows) # of a row
+    dress(fig, f'Of {len(rows)} claims: {count}', sub, 160+tall*len(rows))
     fig.update_layout(margin_r=130)
     n = sorted({r['n'] for r in rows if r['n']})
     return fig.update_layout(meta=dict(seeds=f"{' to '.join(map(str, n[:1]+n[1:][-1:]))} seeds a claim" if n else ''))

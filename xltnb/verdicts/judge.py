@@ -174,7 +174,8 @@ def _among(count, check, runs, fixed=False, smallest=0., error=.05):
     if j.verdict not in _EXCLUDED: return j
     _,low,high = mean_ci(j.seeds, j.items, 1-error/count)
     if verdict(low, high, math.inf if fixed else j.n, check.rule, check.margin, smallest) in _EXCLUDED: return j
-    return replace(j, verdict=OPEN, alone=j.verdict, note=join_notes(f'{j.verdict} alone, but not as one of {count} checks', j.note))
+    return replace(j, verdict=OPEN, low=low, high=high, level=1-error/count, alone=j.verdict,
+        note=join_notes(f'{j.verdict} alone, but not as one of {count} checks', j.note))
 
 # %% ../../nbs/verdicts/01_judge.ipynb #240ce834
 def _ways(j, check, count, smallest):
