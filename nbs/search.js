@@ -1,5 +1,5 @@
-// The search of the site: an entry is found by the words of the query, in any order; titles count most, two entries a page.
-// Among equals a walk comes first, then pages for readers, then the library; a page's top before its sections.
+// The search of the site: an entry is found by the words of the query, in any order; titles count most, code least, two entries a page.
+// A word of the glossary comes before all. Among equals a walk comes first, then pages for readers, then the library; a page's top before its sections.
 // The site builder asks for `Fuse`, whose fuzzy match misses words in another order and finds letters far apart.
 window.Fuse = class {
   static plain(text) { return (text || '').normalize('NFKD').replace(/\p{M}/gu, '').toLowerCase().replace(/[^\p{L}\p{N}]+/gu, ' ').trim(); }
@@ -9,7 +9,7 @@ window.Fuse = class {
     return (/_records\.html$/.test(page) ? 3 : kind) + (part ? .5 : 0);
   }
   constructor(index) {
-    this.entries = index.map(item => ({ item, parts: [[8, item.title], [5, item.section], [1, item.text]].map(([w, t]) => [w, ' ' + window.Fuse.plain(t)]) }));
+    this.entries = index.map(item => ({ item, parts: [[8, item.title], [/glossary\.html$/.test(item.href) && item.section ? 20 : 5, item.section], [1, item.text], [.1, item.code]].map(([w, t]) => [w, ' ' + window.Fuse.plain(t)]) }));
   }
   search(query, { limit = 20 } = {}) {
     const words = window.Fuse.plain(query).split(' ').filter(Boolean), seen = {};

@@ -188,7 +188,7 @@ def test_the_bar_and_a_papers_sidebar(site):
     page = (site/'nbs'/'papers'/'mothello'/'mothello_claims.html').read_text(encoding='utf-8')
     bar = page.split('id="navbarCollapse"')[1].split('quarto-navbar-tools')[0]
     said = re.findall(r'class="nav-link[^"]*"[^>]*><span class="menu-text">([^<]*)', bar)
-    assert [s for s in said if s] == ['Papers', 'Results', 'Leaderboard', 'How-to', 'Library']
+    assert [s for s in said if s] == ['Papers', 'Results', 'Leaderboard', 'Tutorials', 'How-to', 'Glossary', 'Library']
     menu = page.split('id="quarto-sidebar"')[1].split('</nav>')[0]
     listed = [h for h in re.findall(r'href="([^"#]+)"', menu)]
     assert listed[:3] == ['mothello_walk.html', 'mothello_explore.html', 'mothello_claims.html']

@@ -99,6 +99,8 @@ def _shelf(out, names):
     return out
 
 # %% ../../nbs/dev/05_sitemap.ipynb #4429617f
+_NAMED = dict(explain='Background', howto='How-to', tutorials='Tutorials') # folders
+
 def _at(rel): return 'nbs/'+str(rel.with_name(bare_name(rel.name)).as_posix())
 
 def sidebars(
@@ -110,7 +112,7 @@ def sidebars(
         first,*rest = section_of(rel) or ('start',)
         if first=='papers' and rest: first,rest = f'papers/{rest[0]}',rest[1:]
         elif first not in ('library','papers'): first,rest = 'start',[first, *rest]*(first!='start')
-        _shelf(bars.setdefault(first, []), rest).append(_at(rel))
+        _shelf(bars.setdefault(first, []), [_NAMED.get(r, r) for r in rest]).append(_at(rel))
     return [dict(id=k.replace('/', '-'), style='floating', contents=v, **{'collapse-level': 1}) for k,v in bars.items()]
 
 # %% ../../nbs/dev/05_sitemap.ipynb #1a524665
@@ -128,5 +130,7 @@ def navbar(
         ('Papers', those(lambda n: n=='start.ipynb')+those(lambda n: n.startswith('papers/') and n.endswith('_walk.ipynb'))),
         ('Results', those(lambda n: n=='explain/results.ipynb')),
         ('Leaderboard', those(lambda n: n=='leaderboard/leaderboard.ipynb')),
-        ('How-to', those(lambda n: n.split('/')[0] in ('howto','tutorials'))),
+        ('Tutorials', those(lambda n: n.startswith('tutorials/'))),
+        ('How-to', those(lambda n: n.startswith('howto/'))),
+        ('Glossary', those(lambda n: n=='explain/glossary.ipynb')),
         ('Library', those(lambda n: n=='core.ipynb'))] if pages]

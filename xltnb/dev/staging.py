@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PLOTLY_MIME', 'figure_html', 'local_output', 'settle_text', 'local_figures', 'mathml', 'show_source', 'fold',
-           'stage_page']
+           'gather_code', 'stage_page']
 
 # %% ../../nbs/dev/06_staging.ipynb #0708183e
 import ast
@@ -155,12 +155,37 @@ def fold(
     "Fold what stands before a picture and the source that nbdev left open; unlink private names, which have no table to link to"
     filled = any('parameters' in c.get('metadata', {}).get('tags', ()) for c in nb.cells) # a page of a figure or a table
     for c in nb.cells:
-        if c['cell_type']=='code' and '#|' not in c['source'] and (filled or _in_the_way(c)):
-            name = 'imports' if _imports_alone(c['source']) else 'code'
-            c['source'] = f'#| code-fold: true\n#| code-summary: "{name}"\n'+c['source']
+        if c['cell_type']=='code' and '#|' not in c['source'] and (filled or _in_the_way(c)): c['source'] = '#| code-fold: true\n'+c['source']
         if c['cell_type']=='markdown': c['source'] = _NESTED.sub(r'[\1\2](', _PRIVATE.sub(r'\1', c['source']))
         c['source'] = c['source'].replace('#| code-fold: show\n#| code-summary: "Exported source"',
             '#| code-fold: true\n#| code-summary: "source"')
+        if '#| code-fold: true' in c['source'] and 'code-summary' not in c['source']:
+            c['source'] = c['source'].replace('#| code-fold: true\n', '#| code-fold: true\n#| code-summary: "code"\n', 1)
+
+# %% ../../nbs/dev/06_staging.ipynb #9f2ab7c3
+def _moved(
+    cell:dict, # a code cell, folded
+)->bool:
+    "Is a cell folded, and shows nothing?"
+    return cell['cell_type']=='code' and '#| code-fold: true' in cell['source'] and not cell.get('outputs')
+
+def gather_code(
+    nb, # notebook after `fold`, changed in place
+):
+    "Move the folded code that shows nothing to the foot of a page"
+    moved = [c for c in nb.cells if _moved(c)]
+    code = [re.sub(r'^#\|.*\n', '', c['source'], flags=re.M).strip() for c in moved]
+    nb.cells = [c for c in nb.cells if not _moved(c)]
+    fence = lambda text: f'```python\n{text}\n```'
+    head = '<details class="cells">\n<summary>Code: imports, parameters and helpers of this page</summary>'
+    if code: nb.cells.append(mk_cell('\n\n'.join([head, *map(fence, code), '</details>']), 'markdown'))
+
+def _for_readers(
+    src:Path, # a page
+    nb, # its notebook
+)->bool:
+    "Does a page show results? Those of the library, guides and tutorials show code"
+    return not ({'howto','tutorials'} & set(src.parts) or any('#| default_exp' in c['source'] for c in nb.cells))
 
 # %% ../../nbs/dev/06_staging.ipynb #d18f8931
 _SOURCE_LINK = re.compile(r'^\[source\]\([^)]*\)\{target="_blank"[^}]*\}\s*', re.M)
@@ -184,6 +209,7 @@ def stage_page(
 ):
     "Write the page of the site that a notebook becomes"
     nb = read_nb(src)
+    results = _for_readers(src, nb)
     show_source(nb)
     with working_directory(src.parent): FilterDefaults()(nb)
     fold(nb)
@@ -192,6 +218,7 @@ def stage_page(
     local_figures(nb, script, origin)
     words = f'**Records.** [The runs behind the numbers of this page]({origin}): key, command and file.'
     if origin: nb.cells.append(mk_cell(words, 'markdown'))
+    if results: gather_code(nb)
     nb.metadata.pop('widgets', None)
     dst.parent.mkdir(parents=True, exist_ok=True)
     write_nb(nb, dst)
