@@ -203,12 +203,12 @@ def test_committed_records_are_whole():
 
 
 def test_figures_follow_the_records():
-    "Gains are paired by world, the title says where the maximum lies, and relatedness is counted over the source"
+    "Gains are paired by world, the title says what a chosen λ gains, and relatedness is counted over the source"
     from xltnb.papers.arithmetic.figures import arm_gains, lambda_fig, relatedness_df
     runs = [run(), run(1, .05)]
     gains = arm_gains(runs, 'source', ('half',))
     assert gains.gain['half'] == pytest.approx(12.5) and gains.n['half'] == 2
-    assert lambda_fig(runs[:1]).layout.title.text == 'The mean curve has its maximum at an end'
+    assert lambda_fig(runs[:1]).layout.title.text.startswith('With λ chosen on validation')
     assert relatedness_df(runs[:1]).gain.tolist() == pytest.approx([10, 0, 20, 10])
 
 

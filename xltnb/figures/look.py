@@ -223,7 +223,7 @@ def seeds_text(
 
 # %% ../../nbs/figures/00_look.ipynb #3bf2a720
 def drawing(
-    see:str, # what to look at, in a sentence
+    see:str, # what to look at, in a sentence; a figure whose `meta` has `see` brings its own
 ): # decorator of a function that returns a figure
     "Give the figures of a function their caption: its docstring, what to see, and the seeds"
     def deco(fn):
@@ -231,7 +231,8 @@ def drawing(
         @wraps(fn)
         def draw(*args, **options):
             fig = fn(*args, **options)
-            told = [what[:1].upper()+what[1:], see, (fig.layout.meta or {}).get('seeds', '')]
+            meta = fig.layout.meta or {}
+            told = [what[:1].upper()+what[1:], meta.get('see', see), meta.get('seeds', '')]
             return fig.update_layout(meta=dict(fig.layout.meta or {}, caption=' '.join(f'{t.rstrip(".")}.' for t in told if t)))
         return draw
     return deco
@@ -308,13 +309,13 @@ def pairs_matrix(
     return got[0]['langs'], np.mean([m['acc'] for m in got], 0)
 
 # %% ../../nbs/figures/00_look.ipynb #066ae878
-@drawing('A bright diagonal is sentences of one language; the rest is what crosses languages')
+@drawing('Darker is more accurate. The diagonal has both sentences in one language')
 def pairs_fig(
     records:Sequence[Record], # runs with a matrix of language pairs
     baseline:Sequence[Record]=(), # subtract these runs' mean
     name:str='', # of the data, before the means
 )->go.Figure:
-    "Draw the matrix of language pairs: sentence 1 in rows, sentence 2 in columns"
+    "Draw accuracy by pair: language of sentence 1 in rows, of sentence 2 in columns"
     langs,acc = pairs_matrix(records)
     if baseline: acc = acc-pairs_matrix(baseline)[1]
     same,cross = np.diag(acc).mean(), acc[~np.eye(len(langs), dtype=bool)].mean()
@@ -323,9 +324,12 @@ def pairs_fig(
                                colorbar=dict(thickness=12), **look))
     fig.update_xaxes(title='language of sentence 2', type='category', showgrid=False, constrain='domain')
     fig.update_yaxes(title='language of sentence 1', type='category', autorange='reversed', showgrid=False)
-    n,sign,minus = len(records), '+' if baseline else '', ' minus the other arm' if baseline else ''
+    arms = [rs[0].labels.get('row', rs[0].arm) for rs in (records, baseline) if rs]
+    n,sign,minus = len(records), '+' if baseline else '', f' of {" minus ".join(arms)}' if baseline else ''
     head = named(name, f'one language {same:{sign}.2f}, two languages {cross:{sign}.2f}')
-    return dress(fig, head, f'accuracy{minus}, mean of {n} run{"s"*(n>1)}', 120+44*len(langs), records)
+    dress(fig, head, f'accuracy{minus}, mean of {n} run{"s"*(n>1)}', 120+44*len(langs), records)
+    see = f'The numbers are accuracy{minus}. Blue is a gain, red a loss. The diagonal has both sentences in one language'
+    return fig.update_layout(meta=fig.layout.meta | dict(see=see)) if baseline else fig
 
 # %% ../../nbs/figures/00_look.ipynb #8e73da2a
 REPORT_FIGURES = {} # paper to its functions, by their names

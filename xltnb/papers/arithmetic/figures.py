@@ -17,7 +17,7 @@ from ...core import XltError
 from ...figures.look import COLOURS, INK, INKS, QUIET, drawing, dress, fade, needed, panels, report_figures, seed_lines
 from ...records.published import load_paper
 from ...records.record import Record
-from ...stats import mean_diff
+from ...stats import mean_ci, mean_diff
 from ...studies.gains import span_text
 
 # %% ../../../nbs/papers/arithmetic/12_figures.ipynb #91e2db37
@@ -104,36 +104,50 @@ def _arms_title(t, base):
     beside = f'; half source, half start {t.gain["shrunk"]:+.1f}' if 'shrunk' in t.index else ''
     return f'Half source, half related {said} {h.gain:+.1f} points ({span_text(h.low, h.high, h.n)}){beside}'
 
+# %% ../../../nbs/papers/arithmetic/12_figures.ipynb #af1fbd4a
+def _lambda_title(runs, which):
+    "What the weight that validation chose gains over λ = 1, with the interval of the claims; the best point of the curve where no weight was chosen"
+    base,arm = dict(zero_shot=('source','tuned'), enhancement=('own','own_tuned'))[which]
+    if not {base,arm} <= set(runs[0].metrics): return f'Scores along λ, beside the {ARM_NAMES[base]} alone'
+    g = arm_gains(runs, base, (arm,)).loc[arm]
+    return f'With λ chosen on validation the sum gains {g.gain:+.1f} points over the {ARM_NAMES[base]} ({span_text(g.low, g.high, g.n)})'
+
+# %% ../../../nbs/papers/arithmetic/12_figures.ipynb #3f928690
+def _band(w, d_S_W, show):
+    "The interval over worlds at each λ; where all worlds agree it is a point"
+    ends = np.array([mean_ci(x, level=family_level()) for x in d_S_W.T])
+    low,high = (np.where(np.isnan(x), ends[:,0], x) for x in ends.T[1:])
+    return go.Scatter(x=[*w, *w[::-1]], y=[*low, *high[::-1]], mode='lines', fill='toself', fillcolor=fade(COLOURS['target'], .2), line=dict(width=0),
+        name=f'{100*family_level():.3g} % interval over worlds', showlegend=show, hoverinfo='skip')
+
 # %% ../../../nbs/papers/arithmetic/12_figures.ipynb #ba68c38b
-@drawing('The ring is the best point of the mean curve on test sentences; claims 6 and 7 test the weights that validation chose')
+@drawing('Zero is the score of the same world at λ = 1. Where the band lies above zero, a mixture with that λ is better in these worlds. The ring is '
+    'the best point of the mean curve on test sentences; claims 6 and 7 test the weights that validation chose')
 def lambda_fig(
     runs:Sequence[Record], # of the paper
     which:str='zero_shot', # 'zero_shot': source and related; 'enhancement': own and related
 )->go.Figure:
-    "Draw scores along the line between two adapters, a panel for each target"
+    "Draw scores along the line between two adapters minus the score at λ = 1, a panel for each target"
     runs = [r for r in family_of(runs) if which in r.curves]
     if not runs: raise XltError(f'none of these runs has a curve called {which!r}')
     targets,first = [k for k in runs[0].curves[which] if k!='weight'], dict(zero_shot='source', enhancement='own')[which]
-    fig = panels([f'target {t}' for t in targets])
+    fig,widest = panels([f'target {t}' for t in targets]), 0
     for c,t in enumerate(targets, 1):
-        w,rows = runs[0].curves[which]['weight'], [r.curves[which][t] for r in runs]
-        for trace in seed_lines(w, rows, 'score on test sentences', COLOURS['target'], c==1): fig.add_trace(trace, 1, c)
-        best = int(np.argmax(np.mean(rows, 0)))
-        fig.add_trace(go.Scatter(x=[w[best]], y=[np.mean(rows, 0)[best]], mode='markers', showlegend=False,
+        w,rows = runs[0].curves[which]['weight'], 100*np.array([r.curves[which][t] for r in runs])
+        d = rows-rows[:,[int(np.argmax(w))]]
+        if len(runs)>1: fig.add_trace(band := _band(w, d, c==1), 1, c)
+        if len(runs)>1: widest = max(widest, *np.abs(band.y))
+        for trace in seed_lines(w, d, 'mean over worlds', COLOURS['target'], c==1): fig.add_trace(trace, 1, c)
+        mean = d.mean(0)
+        best = int(np.argmax(mean))
+        fig.add_trace(go.Scatter(x=[w[best]], y=[mean[best]], mode='markers', showlegend=False,
                                  hovertemplate='best of the mean, λ %{x}<extra></extra>',
                                  marker=dict(symbol='circle-open', size=14, color=INK)), 1, c)
-    fig.update_xaxes(title=f'λ, weight of the {first} adapter').update_yaxes(title='right tags', col=1)
-    return dress(fig, _lambda_title(runs, which, targets), 'thin: a seed; thick: mean of the seeds; ring: best point of the mean', 400,
-        runs=runs)
-
-# %% ../../../nbs/papers/arithmetic/12_figures.ipynb #af1fbd4a
-def _lambda_title(runs, which, targets):
-    "Where the maximum lies, target by target"
-    mean = {t: np.mean([r.curves[which][t] for r in runs], 0) for t in targets}
-    inside = [t for t in targets if 0<np.argmax(mean[t])<len(mean[t])-1]
-    where = f'inside for {", ".join(inside)}' if inside else 'at an end'
-    rest = ', '.join(t for t in targets if t not in inside)
-    return f'The mean curve has its maximum {where}' + (f', at an end for {rest}' if inside and rest else '')
+        fig.add_hline(y=0, line=dict(color=INK, width=1), row=1, col=c)
+    fig.update_xaxes(title=f'λ, weight of the {first} adapter').update_yaxes(title='points over λ = 1', col=1)
+    if widest: fig.update_yaxes(range=[-2*widest, 2*widest])
+    sub = 'right tags on test sentences; thin: a world, some beyond the edges; ring: best point of the mean'
+    return dress(fig, _lambda_title(runs, which), sub, 400, runs=runs)
 
 # %% ../../../nbs/papers/arithmetic/12_figures.ipynb #9b849275
 def relatedness_df(

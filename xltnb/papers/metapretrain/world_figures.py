@@ -11,8 +11,9 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
-from ...figures.look import INK, drawing, dress, needed, panels, report_figures, whiskers
+from ...figures.look import INK, QUIET, drawing, dress, needed, panels, report_figures, whiskers
 from .arms import META_ARMS
 from .figures import ARM_COLOURS, boundary, draw_dev, of_study
 from ...records.record import Record
@@ -57,35 +58,47 @@ def _gain_trace(rows, names, place, show):
 def _worse(df, budget):
     "Name the measures on which one language first is worse than a baseline, its whole interval left of the line; count more than two"
     names = [n.replace(', ', ' (')+')'*(', ' in n) for n in df[(df.budget==budget) & (df.high<0)].measure.unique()]
-    return f'; worse on {len(names)}' if len(names)>2 else '; worse on '*bool(names)+' and '.join(names)
+    return f', worse on {len(names)}' if len(names)>2 else ', worse on '*bool(names)+' and '.join(names)
+
+def _better(df):
+    "On how many measures one language first gains with its whole interval: (budget, baseline) -> their number"
+    return {k: int((g.low>0).sum()) for k,g in df.groupby(['budget','over'])}
 
 def _gains_title(df):
-    "On how many measures does one language first gain, and on which does it lose, budget by budget?"
-    counts = {k: int((g.low>0).sum()) for k,g in df.groupby(['budget','over'])}
-    (joint,alike),*twice = [[counts.get((b,o), '–') for o in ('JOINT','JOINT_EN')] for b in _BUDGETS if (df.budget==b).any()]
-    exposed = f"; with equal exposure to each language {'also '*(alike==joint)}on {alike}"*(alike!='–')
-    more = ''.join(f'. With twice the tokens: {a}'+f' and {b}'*(b!='–')+_worse(df, 'twice') for a,b in twice)
-    return f"One language first beats joint training on {joint} of {df.measure.nunique()} measures{exposed}{_worse(df, 'world')}{more}"
+    "On how many measures does one language first gain with as many tokens?"
+    counts,of = _better(df), df.measure.nunique()
+    key = next((b,o) for b in _BUDGETS for o in ('JOINT','JOINT_EN') if (b,o) in counts)
+    return f"One language first is better on {counts[key]} of {of} measures"
+
+def _gains_text(df):
+    "The same for the other baseline and the other budget, and where it loses"
+    counts,said = _better(df), []
+    exposed = dict(JOINT='with as many tokens', JOINT_EN='with equal exposure to each language')
+    for budget,more in (('world',''),('twice','twice the tokens, ')):
+        each = [f'{exposed[o]} on {counts[budget,o]}' for o in exposed if (budget,o) in counts]
+        if each: said.append(f'{more}{" and ".join(each)}{_worse(df, budget)}')
+    return f"One language first is better {'; '.join(said)}"
 
 # %% ../../../nbs/papers/metapretrain/12_world_figures.ipynb #7cd9e5a6
-@drawing('Filled: as many tokens in all. Open: as many of each language. '
-    'Only open points right of the line show that the order helps')
+@drawing('Filled: as many tokens in all. Open: as many of each language')
 def world_fig(
     records:Iterable[Record], # runs of the paper
 )->go.Figure:
     "Draw what one language first gains over joint training, with 95 % intervals over worlds"
     df = world_gains(records)
-    fig = panels(('loss (nats)','accuracy'), False, .32)
-    for c,loss in enumerate((True,False), 1):
-        mine = [n for m,n in WORLD_MEASURES.items() if m.startswith('loss')==loss]
-        for i,(key,_) in enumerate(_LOOKS.items()):
+    kinds = [[n for m,n in WORLD_MEASURES.items() if m.startswith('loss')==loss] for loss in (True,False)]
+    fig = make_subplots(2, 1, subplot_titles=('loss, gain in nats','accuracy, gain as a fraction'), row_heights=[*map(len, kinds)], vertical_spacing=.16)
+    for r,mine in enumerate(kinds, 1):
+        for i,key in enumerate(_LOOKS):
             rows = df[(df.budget==key[0]) & (df.over==key[1]) & df.measure.isin(mine)]
-            if len(rows): fig.add_trace(_gain_trace(rows, mine, (i-1.5)*.17, c==1), 1, c)
-        fig.update_yaxes(tickvals=list(range(len(mine))), ticktext=mine, range=[len(mine)-.4,-.6], showgrid=False, row=1, col=c)
-        fig.add_vline(0, line=dict(color=INK, width=1), row=1, col=c)
-    fig.update_xaxes(title='gain')
-    return dress(fig, _gains_title(df), 'right of the line one language first is better; intervals over worlds', 520,
-                 [r for r in records if r.labels.get('study') in _BUDGETS], legend=dict(y=-.2))
+            if len(rows): fig.add_trace(_gain_trace(rows, mine, (i-1.5)*.17, r==1), r, 1)
+        fig.update_yaxes(tickvals=list(range(len(mine))), ticktext=mine, range=[len(mine)-.4,-.6], showgrid=False, row=r, col=1)
+        fig.add_vline(0, line=dict(color=INK, width=1), row=r, col=1)
+    fig.update_annotations(font=dict(size=13, color=QUIET))
+    sub = 'right of the line one language first is better; intervals over worlds'
+    dress(fig, _gains_title(df), sub, 640, [r for r in records if r.labels.get('study') in _BUDGETS])
+    see = f'{_gains_text(df)}. Filled: as many tokens in all. Open: as many of each language. Only open points right of the line show that the order helps'
+    return fig.update_layout(meta=dict(fig.layout.meta or {}, see=see))
 
 # %% ../../../nbs/papers/metapretrain/12_world_figures.ipynb #c5cde54f
 def _dev_loss(r, of):
@@ -95,10 +108,10 @@ def _dev_loss(r, of):
     mean = np.mean([v for k,v in dev.items() if k.startswith('loss_') and k!='loss_x0'], 0)
     return [y if t>start else np.nan for t,y in zip(dev['tokens'], mean.tolist())]
 
-def _plateau_title(found):
+def _plateau_title(found, told):
     "How far each arm comes on the others"
     end = lambda rs: np.mean([_dev_loss(r, 'others')[-1] for r in rs])
-    return 'Loss on the others at the end: '+', '.join(f'{a} {end(rs):.2f}' for a,rs in found.items())
+    return 'Loss on the others at the end: '+'; '.join(f'{told[a]} {end(rs):.2f}' for a,rs in found.items())
 
 # %% ../../../nbs/papers/metapretrain/12_world_figures.ipynb #fd443642
 @drawing('An arm leaves the plateau of word frequencies at once or late, and the worlds differ in when')
@@ -112,7 +125,7 @@ def world_curves_fig(
     fig = draw_dev(panels(('loss on the source','loss on the others'), True, .05), found, ('source','others'), _dev_loss, told)
     fig.update_yaxes(title='nats a token', col=1)
     sub = 'on the others from when they are read; dashed: the second phase begins; thin lines are worlds'
-    return dress(fig, _plateau_title(found), sub, 400, found, legend=dict(y=-.3))
+    return dress(fig, _plateau_title(found, told), sub, 400, found, legend=dict(y=-.3))
 
 # %% ../../../nbs/papers/metapretrain/12_world_figures.ipynb #801bffac
 @report_figures('metapretrain')
