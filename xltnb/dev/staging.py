@@ -155,7 +155,8 @@ def fold(
     "Fold what stands before a picture and the source that nbdev left open; unlink private names, which have no table to link to"
     filled = any('parameters' in c.get('metadata', {}).get('tags', ()) for c in nb.cells) # a page of a figure or a table
     for c in nb.cells:
-        if c['cell_type']=='code' and '#|' not in c['source'] and (filled or _in_the_way(c)): c['source'] = '#| code-fold: true\n'+c['source']
+        if c['cell_type']=='code' and '#|' not in c['source'] and (filled or _in_the_way(c)):
+            c['source'] = '#| code-fold: true\n'+c['source']
         if c['cell_type']=='markdown': c['source'] = _NESTED.sub(r'[\1\2](', _PRIVATE.sub(r'\1', c['source']))
         c['source'] = c['source'].replace('#| code-fold: show\n#| code-summary: "Exported source"',
             '#| code-fold: true\n#| code-summary: "source"')

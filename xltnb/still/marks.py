@@ -67,7 +67,7 @@ def draw_symbol(
     if edge: line = f'style="fill:{colour}" stroke="{edge[0]}" stroke-width="{edge[1]}"'
     if 'thin' in kind and edge: colour = edge[0] # it has no face
     if 'open' in kind or form in ('x','line'): line = f'fill="none" stroke="{colour}" stroke-width="1.8"'
-    return f'{body} {line}'+(f' opacity="{alpha:g}"' if alpha!=1 else '')+'/>'
+    return f'{body} {line}'+(f' opacity="{round(alpha,2):g}"' if alpha!=1 else '')+'/>'
 
 # %% ../../nbs/still/02_marks.ipynb #2f826c64
 def _each(v, n, default):

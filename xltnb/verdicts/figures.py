@@ -45,13 +45,13 @@ def _scale(row):
 def _claim_trace(verdict, rows, barred=False):
     "Effects of one verdict with their intervals; hollow where a precondition is not met"
     sign,colour = VERDICT_LOOK[verdict]
-    scale = np.array([_scale(r) for r in rows])
+    scale,symbol = np.array([_scale(r) for r in rows]), _MARKERS.get(verdict,'circle-open')+'-open'*barred
     x = np.array([r['effect'] for r in rows],float)/scale
     low,high = (np.array([r[k] if _finite(r[k]) else r['effect'] for r in rows],float)/scale for k in ('low','high'))
     ends = dict(type='data', symmetric=False, array=high-x, arrayminus=x-low, color=colour, thickness=2, width=5)
     return go.Scatter(x=x, y=[r['claim'] for r in rows], mode='markers', error_x=ends,
         name=f'{sign} {"precondition not met" if barred else verdict}',
-        marker=dict(color=colour, size=10, symbol=_MARKERS.get(verdict,'circle-open')+'-open'*barred, line=dict(color=colour, width=2*barred)),
+        marker=dict(color=colour, size=10, symbol=symbol, line=dict(color=colour, width=2*barred)),
         customdata=[[amount(r),wanted(r),r['n']] for r in rows],
         hovertemplate='%{y}: %{customdata[0]}, claimed %{customdata[1]}, n = %{customdata[2]}<extra></extra>')
 

@@ -19,6 +19,7 @@ from ...figures.explorer import Explorer, W, paper_widget
 from ...figures.look import COLOURS, INK, QUIET, dress, headline
 from .figures import family_of
 from ...records.record import Record
+from ...still.ink import wrapped
 from ...verdicts.study import study
 
 # %% ../../../nbs/papers/arithmetic/14_explorer.ipynb #43627df3
@@ -65,12 +66,12 @@ def _blank(corners):
     clear = [y[0]+.1, y[1]-.1, y[2]-.1] # above and below the cells
     fig.add_trace(go.Scatter(x=x, y=clear, mode='text', text=corners, showlegend=False, hoverinfo='skip', textfont=dict(size=14)), 1, 2)
     fig.add_trace(go.Bar(showlegend=False, hovertemplate='%{x} %{y:.3f}<extra></extra>'), 2, 1)
-    for colour in ('source','target'): fig.add_trace(go.Bar(marker_color=COLOURS[colour]), 2, 2)
+    for colour in ('probe','sym'): fig.add_trace(go.Bar(marker_color=COLOURS[colour]), 2, 2)
     bare = dict(showticklabels=False, showgrid=False, ticks='', showline=False, row=1, col=2)
     fig.update_xaxes(range=[-.12,1.12], **bare).update_yaxes(range=[-.18,1.06], **bare)
     fig.update_xaxes(title='λ, weight of the source', row=1, col=1).update_yaxes(title='right', row=1, col=1)
     fig.update_yaxes(title='right', range=[0,1], row=2, col=1).update_yaxes(title='cosine', row=2, col=2)
-    return dress(fig, '', ' <br> ', height=640, barmode='group')
+    return dress(fig, '', ' <br> ', height=640, barmode='group', legend=dict(xref='paper', x=.55))
 
 # %% ../../../nbs/papers/arithmetic/14_explorer.ipynb #f39efc35
 @paper_widget('arithmetic')
@@ -140,4 +141,6 @@ def view(self:LambdaExplorer)->tuple[list[dict],dict]: # new properties of each 
             dict(x=langs, y=bars, marker=dict(color=shade)), *self._parts()]
     mix = ' + '.join(f'{w:.2f} {c}' for c,w in zip(corners, self.weights) if w>0)
     sub = f'world {run.seed}; triangle and bars: the nearest point of a grid, on fewer sentences than the curve'
-    return data, headline(f'{mix}: {100*shown:.1f} % right in {target}', sub)
+    ends = min(land[f'in {target}']), max(land[f'in {target}'])
+    scale = dict(text=wrapped('the triangle: right in {}, {:.2f} (dark) to {:.2f} (light)'.format(target, *ends), 13, 250))
+    return data, dict(headline(f'{mix}: {100*shown:.1f} % right in {target}', sub), annotations=[{}, scale])

@@ -106,7 +106,7 @@ def _arms_title(t, base):
 
 # %% ../../../nbs/papers/arithmetic/12_figures.ipynb #af1fbd4a
 def _lambda_title(runs, which):
-    "What the weight that validation chose gains over λ = 1, with the interval of the claims; the best point of the curve where no weight was chosen"
+    "What the weight that validation chose gains over λ = 1, with the interval of the claims"
     base,arm = dict(zero_shot=('source','tuned'), enhancement=('own','own_tuned'))[which]
     if not {base,arm} <= set(runs[0].metrics): return f'Scores along λ, beside the {ARM_NAMES[base]} alone'
     g = arm_gains(runs, base, (arm,)).loc[arm]
@@ -117,12 +117,12 @@ def _band(w, d_S_W, show):
     "The interval over worlds at each λ; where all worlds agree it is a point"
     ends = np.array([mean_ci(x, level=family_level()) for x in d_S_W.T])
     low,high = (np.where(np.isnan(x), ends[:,0], x) for x in ends.T[1:])
-    return go.Scatter(x=[*w, *w[::-1]], y=[*low, *high[::-1]], mode='lines', fill='toself', fillcolor=fade(COLOURS['target'], .2), line=dict(width=0),
-        name=f'{100*family_level():.3g} % interval over worlds', showlegend=show, hoverinfo='skip')
+    return go.Scatter(x=[*w, *w[::-1]], y=[*low, *high[::-1]], mode='lines', fill='toself', line=dict(width=0),
+        fillcolor=fade(COLOURS['target'], .2), name=f'{100*family_level():.3g} % interval over worlds', showlegend=show, hoverinfo='skip')
 
 # %% ../../../nbs/papers/arithmetic/12_figures.ipynb #ba68c38b
-@drawing('Zero is the score of the same world at λ = 1. Where the band lies above zero, a mixture with that λ is better in these worlds. The ring is '
-    'the best point of the mean curve on test sentences; claims 6 and 7 test the weights that validation chose')
+@drawing('Zero is the score of the same world at λ = 1. Where the band lies above zero, a mixture with that λ is better in these worlds. '
+    'The ring is the best point of the mean curve on test sentences; claims 6 and 7 test the weights that validation chose')
 def lambda_fig(
     runs:Sequence[Record], # of the paper
     which:str='zero_shot', # 'zero_shot': source and related; 'enhancement': own and related

@@ -13,7 +13,7 @@ from ...core import XltError, check_name
 from ...figures.explorer import Explorer, W, paper_widget
 from ...figures.look import QUIET, dress, headline, panels
 from .arms import META_ARMS
-from .figures import ARM_COLOURS, CURVES, MEASURES, dev_curve, boundary, of_study
+from .figures import ARM_COLOURS, CURVES, LAYER_MEASURES, dev_curve, boundary, of_study
 from ...records.record import Record
 from ...still.ink import wrapped
 from ...verdicts.study import study
@@ -25,7 +25,8 @@ def _mean_line(x, rows, arm, show, **more):
     "The mean of an arm over seeds"
     y = [sum(v)/len(v) for v in zip(*rows)]
     return go.Scatter(x=x, y=y, mode='lines+markers', name=META_ARMS[arm], legendgroup=arm, showlegend=show,
-        line=dict(color=ARM_COLOURS[arm], width=2.5), marker=dict(size=5), hovertemplate='%{y:.3f}<extra>'+META_ARMS[arm]+'</extra>', **more)
+        line=dict(color=ARM_COLOURS[arm], width=2.5), marker=dict(size=5),
+        hovertemplate=f'%{{y:.3f}}<extra>{META_ARMS[arm]}</extra>', **more)
 
 # %% ../../../nbs/papers/metapretrain/09_explorer.ipynb #3245944e
 @paper_widget('metapretrain')
@@ -100,7 +101,7 @@ _HOW = 'means over seeds; dashed: the second phase begins; dotted: the cursor'
 @patch
 def blank(self:PhasesExplorer)->go.Figure: # with a line an arm and panel
     "Draw three panels: English loss, retrieval, and a measure by layer"
-    f = panels([CURVES['loss_en'], CURVES['retrieval'], f'{MEASURES[self.value("measure")]} by layer'], False, .08)
+    f = panels([CURVES['loss_en'], CURVES['retrieval'], f'{LAYER_MEASURES[self.value("measure")]} by layer'], False, .08)
     for t,c in self.traces(): f.add_trace(t, 1, c)
     f.update_xaxes(title='million tokens', col=1).update_xaxes(title='million tokens', col=2).update_xaxes(title='layer', dtick=1, col=3)
     return dress(f, '', _HOW, 360, lines=2)
@@ -110,5 +111,5 @@ def blank(self:PhasesExplorer)->go.Figure: # with a line an arm and panel
 def view(self:PhasesExplorer)->tuple[list[dict],dict]: # of each trace, of the layout
     "Say which lines are seen, what the title says, where cursor and boundary stand"
     data = [dict(y=t.y, visible=t.visible) for t,_ in self.traces()]
-    third = dict(text=wrapped(f'{MEASURES[self.value("measure")]} by layer', 12, 150))
+    third = dict(text=wrapped(f'{LAYER_MEASURES[self.value("measure")]} by layer', 12, 150))
     return data, dict(headline(self.title(), _HOW), shapes=self.shapes(), annotations=[{}, {}, third])

@@ -87,7 +87,8 @@ def world_fig(
     "Draw what one language first gains over joint training, with 95 % intervals over worlds"
     df = world_gains(records)
     kinds = [[n for m,n in WORLD_MEASURES.items() if m.startswith('loss')==loss] for loss in (True,False)]
-    fig = make_subplots(2, 1, subplot_titles=('loss, gain in nats','accuracy, gain as a fraction'), row_heights=[*map(len, kinds)], vertical_spacing=.16)
+    titles = 'loss, gain in nats', 'accuracy, gain as a fraction'
+    fig = make_subplots(2, 1, subplot_titles=titles, row_heights=[*map(len, kinds)], vertical_spacing=.16)
     for r,mine in enumerate(kinds, 1):
         for i,key in enumerate(_LOOKS):
             rows = df[(df.budget==key[0]) & (df.over==key[1]) & df.measure.isin(mine)]
@@ -97,7 +98,8 @@ def world_fig(
     fig.update_annotations(font=dict(size=13, color=QUIET))
     sub = 'right of the line one language first is better; intervals over worlds'
     dress(fig, _gains_title(df), sub, 640, [r for r in records if r.labels.get('study') in _BUDGETS])
-    see = f'{_gains_text(df)}. Filled: as many tokens in all. Open: as many of each language. Only open points right of the line show that the order helps'
+    how = 'Filled: as many tokens in all. Open: as many of each language. Only open points right of the line show that the order helps'
+    see = f'{_gains_text(df)}. {how}'
     return fig.update_layout(meta=dict(fig.layout.meta or {}, see=see))
 
 # %% ../../../nbs/papers/metapretrain/12_world_figures.ipynb #c5cde54f

@@ -40,7 +40,7 @@ def _heat(z, order, low, high, bar):
         hovertemplate='probe of %{y} on %{x}: %{z:.3f}<extra></extra>')
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #43fc676d
-@drawing('Bright blocks are groups of languages that share one board; on the right a symmetry may join them')
+@drawing('Brighter is a better reading; on the right a symmetry of the board is allowed')
 def matrix_fig(
     record:Record, # a run with more than two languages
 )->go.Figure:
@@ -49,14 +49,17 @@ def matrix_fig(
         raise XltError(f'record {record.key} of {record.arm} has no matrix; take a run with three or more languages')
     got,keys = record.curves['matrix'], ('across','sym')
     order = cluster_order(got['across'])
-    low,high = np.min(got['across']), np.max(got['sym'])
     fig = panels(['board as it is','board under the best symmetry'], True, .08)
-    for c,k in enumerate(keys,1): fig.add_trace(_heat(got[k], order, low, high, c==2),1,c)
+    for c,k in enumerate(keys,1): fig.add_trace(_heat(got[k], order, .5, 1, c==2),1,c)
     fig.update_xaxes(title='language it is applied to', type='category', showgrid=False, constrain='domain')
     fig.update_yaxes(type='category', autorange='reversed', showgrid=False).update_yaxes(title='language of the probe', col=1)
     plain,best = (np.asarray(got[k])[~np.eye(len(order),dtype=bool)].mean() for k in keys)
     title = f'{len(order)} languages: {plain:.2f} between two as they are, {best:.2f} under the best symmetry'
-    return dress(fig, title, f'probe accuracy (fraction of squares), seed {record.seed}', 460, [record])
+    dress(fig, title, f'probe accuracy (fraction of squares), seed {record.seed}', 460, [record])
+    label = cluster_labels(got['across'])
+    blocks = sum(label.count(k)>1 for k in set(label))
+    found = 'Each bright block is a group of languages that share one board' if blocks else 'No two languages share one board'
+    return fig.update_layout(meta=fig.layout.meta | dict(see=f'{found}; on the right a symmetry of the board is allowed'))
 
 # %% ../../../nbs/papers/mothello/07_figures.ipynb #fdf8d770
 _BANDS = {'0.91 and above': (.91,1), '0.84 to 0.90': (.84,.90), '0.70 to 0.83': (.70,.83), 'below 0.70': (0,.69)}

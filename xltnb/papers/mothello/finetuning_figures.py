@@ -48,18 +48,18 @@ def _curve(record, column):
     if column!='any' or 'any' in curves: return curves[column]
     return [a+b for a,b in zip(curves['target'], curves['wrong_language'])]
 
-_TIME = 'quarters of the finetuning'
+_TIME,_WHOLE = 'fraction of finetuning', 4 # a run counts its quarters
 
 def _epochs(records, column):
-    "Epochs, and one row of values a seed"
-    return records[0].curves['finetune']['epoch'], [_curve(r,column) for r in records]
+    "Fractions of finetuning, and one row of values a seed"
+    return [x/_WHOLE for x in records[0].curves['finetune']['epoch']], [_curve(r,column) for r in records]
 
 # %% ../../../nbs/papers/mothello/08_finetuning_figures.ipynb #1e34e900
 def _targets(record):
     "Columns of the single targets, where there are several: (column, dash, name)"
     kinds,curves = record.config.get('world',{}).get('kinds',()), record.curves['finetune']
     js = [j for j in range(1,len(kinds)) if f'target_{j}' in curves]
-    return [(f'target_{j}', ('solid','dashdot','dot')[(j-1)%3], f'legal moves, {kinds[j]} target') for j in js]
+    return [(f'target_{j}', ('solid','dashdot','dot')[(j-1)%3], f'legal moves, other language, {kinds[j]}') for j in js]
 
 # %% ../../../nbs/papers/mothello/08_finetuning_figures.ipynb #ca0955a4
 _COLOUR = COLOURS | dict(any=COLOURS['sym'])
@@ -70,34 +70,35 @@ def _lax(column):
 
 def _curves_panel(fig, c, records, lax, show):
     "Source, targets and probe of one arm"
-    targets = _targets(records[0]) or [('target','solid','legal moves, target language')]
-    anyhow = [] if lax else [('any','dash','target prompts, legal square in any language')]
-    for k,dash,name in [('source','solid','legal moves, source language'), *targets, *anyhow, ('probe','solid','probe, source to target')]:
+    targets = _targets(records[0]) or [('target','solid','legal moves, other language')]
+    anyhow = [] if lax else [('any','dash','other language: a legal square, in any words')]
+    probe = ('probe','solid','probe of the finetuned language, on the other')
+    for k,dash,name in [('source','solid','legal moves, finetuned language'), *targets, *anyhow, probe]:
         x,rows = _epochs(records, _lax(k) if lax else k)
         for t in seed_lines(x, rows, name, _COLOUR[k.split('_')[0]], show, dash=dash): fig.add_trace(t,1,c)
 
 # %% ../../../nbs/papers/mothello/08_finetuning_figures.ipynb #6afddfab
 def _dashed(x, y, colour, show):
     "A curve of the paper's"
-    return go.Scatter(x=x, y=y, mode='lines', name='the paper, read off', legendgroup='paper', showlegend=show,
+    return go.Scatter(x=[v/_WHOLE for v in x], y=y, mode='lines', name='the paper, read off', legendgroup='paper', showlegend=show,
         line=dict(color=fade(colour,.6), width=1.5, dash='dash'), hovertemplate='paper %{y:.3f}')
 
 # %% ../../../nbs/papers/mothello/08_finetuning_figures.ipynb #4acced3a
 def _moved(records, lax):
-    "How far the target language moved, in points"
+    "How far the other language moved, in points"
     rows = _epochs(records,'target_lax' if lax else 'target')[1]
     x = np.mean([np.subtract(y[-1],y[0]) for y in rows])
     return f'{100*x:+.0f}'.replace('-','−')
 
 # %% ../../../nbs/papers/mothello/08_finetuning_figures.ipynb #724d4a01
 @drawing('Orange that rises with blue is transfer. Where orange falls and the pink dashed line does not, '
-    'the model answers rightly in another language')
+    'the model gives right answers in another language')
 def transfer_fig(
     records:Iterable[Record], # transfer runs, with the labels of their jobs
     printed:dict|None=None, # `printed_curves()` to draw the paper's beside ours
     lax:bool|None=None, # count moves legal for either side; default: only beside printed curves
 )->go.Figure:
-    "Draw source, target and probe while one language is finetuned, a panel for each arm"
+    "Draw the finetuned language, the other language and the probe during finetuning, a panel for each arm"
     arms = by_approach(records)
     fig = panels(needed(arms,'transfer'))
     if lax is None: lax = printed is not None
@@ -126,15 +127,15 @@ def _singles(records):
 def finetuning_changes(
     records:Iterable[Record], # transfer runs, with the labels of their jobs
 )->pd.DataFrame: # a row for each approach and rate
-    "Say in points how far source and target move, and where the probe stands before"
+    "Say in points how far the finetuned and the other language move, and where the probe stands before"
     arms = {(a,lr): rs for a,of in by_approach(needed(records,'transfer')).items()
         for lr,rs in groupby(of, lambda r: r.config['ft']['lr']).items()}
-    named = {'source': 'source', 'target, own language': 'target', 'target, any language': 'any'}
+    named = {'finetuned': 'source', 'other, its own words': 'target', 'other, any words': 'any'}
     line = lambda a,lr,rs: dict(approach=a, rate=lr, seeds=len(rs)) | {k: _points(rs, c) for k,c in named.items()}
     probe = lambda rs: {'probe before': np.mean([r.metrics['probe_start'] for r in rs])}
     rows = [line(*at, rs) | probe(rs) | _singles(rs) for at,rs in arms.items()]
     table = pd.DataFrame(rows)
-    return table.round({k: 1 for k in table if k.startswith(('source','target','any'))} | {'probe before': 2})
+    return table.round({k: 1 for k in table if k.startswith(('finetuned','other','any'))} | {'probe before': 2})
 
 # %% ../../../nbs/papers/mothello/08_finetuning_figures.ipynb #5a966d3c
 _ANSWERS = dict(target=('legal, in the language it was asked in',COLOURS['target']),
@@ -158,16 +159,16 @@ def _area(x, y, k, show):
 def wrong_language_fig(
     records:Iterable[Record], # transfer runs, with the labels of their jobs
 )->go.Figure:
-    "Draw what a model answers when it is prompted in a target language, a panel for each arm"
+    "Draw what a model answers when it is prompted in the other language, a panel for each arm"
     arms,end = by_approach(records), {}
     fig = panels(needed(arms,'transfer'))
     for c,(arm,rs) in enumerate(arms.items(),1):
         x,fractions = _answers(rs)
         end[arm] = fractions['wrong_language'][-1]
         for k in _ANSWERS: fig.add_trace(_area(x, fractions[k], k, c==1),1,c)
-    fig.update_xaxes(title=_TIME).update_yaxes(title='fraction of target prompts', col=1).update_yaxes(range=[0,1])
+    fig.update_xaxes(title=_TIME).update_yaxes(title='fraction of answers', col=1).update_yaxes(range=[0,1])
     title = 'In the wrong language at the end: '+', '.join(f'{v:.0%} ({k})' for k,v in end.items())
-    return dress(fig, title, 'prompted in a target language, mean over seeds', runs=arms)
+    return dress(fig, title, 'prompted in the other language, mean over seeds', runs=arms)
 
 # %% ../../../nbs/papers/mothello/08_finetuning_figures.ipynb #731dfb30
 @report_figures('mothello')

@@ -106,15 +106,16 @@ def _distance_title(row, gained, slopes):
     "In which languages an arm gains or loses, and what distance does to it where the interval of the slope leaves zero out"
     up,down = ([l for l,x in gained.items() if s*x>0] for s in (1,-1))
     most,few,verb = (down,up,'loses') if len(down)>len(up) else (up,down,'gains')
-    where = 'all languages' if not few else f'all languages but {", ".join(few)}' if len(few)<4 else f'{len(most)} of {len(gained)} languages'
+    but = f' but {", ".join(few)}'*bool(few)
+    where = f'all languages{but}' if len(few)<4 else f'{len(most)} of {len(gained)} languages'
     rising = (slopes[1]>0)-(slopes[2]<0)
     more = 'less' if (rising>0)==(verb=='loses') else 'more'
     far = f', and {more} in distant ones' if rising else '; distance makes no sure difference'
     return f'{_CALLED.get(row, row) or "The arm"} {verb} in {where}{far}'
 
 # %% ../../../nbs/papers/robust/06_figures.ipynb #11ef44a4
-@drawing('A rising line says that distant languages gain more, or lose less. The distance compares features of syntax: 0 where two languages '
-    'share all of them, 1 where they share none')
+@drawing('A rising line says that distant languages gain more, or lose less. The distance compares features of syntax: 0 where two '
+    'languages share all of them, 1 where they share none')
 def distance_fig(
     runs:Sequence[Record], # of one row
     base:Sequence[Record], # of plain training

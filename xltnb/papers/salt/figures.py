@@ -78,7 +78,8 @@ def scales_fig(
     fig.add_vline(x=0, line=dict(color=INK, width=1))
     fig.update_yaxes(tickvals=list(range(len(order))), ticktext=order, range=[len(order)-.5,-.5], showgrid=False)
     fig.update_xaxes(title='points gained in the languages without labels')
-    return dress(fig, _scales_title(t), 'mean and 95 % interval, paired by seed; seeds are draws of rows, fine-tunings or worlds',
+    sub = 'mean and 95 % interval over seeds and kept test rows, paired; the claims also count earlier looks, so theirs are wider'
+    return dress(fig, _scales_title(t), sub,
                  190+46*len(order), runs={s: rows.get('salt', ()) for s,rows in studies.items()})
 
 def _scales_title(t):
