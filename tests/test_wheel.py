@@ -109,7 +109,7 @@ def test_it_plans_judges_and_reports_without_a_record(env, tmp_path):
     assert 'runs to do' in run(env, tmp_path, 'plan', 'mothello')
     claims = json.loads(run(env, tmp_path, 'claims', 'mothello', '--json'))
     assert claims and {c['verdict'] for c in claims} <= {'to run', 'not measured', 'not read'} and not any(c['n'] for c in claims)
-    assert 'smoke' in run(env, tmp_path, 'report', 'mothello') and (tmp_path/'results'/'report-smoke.html').exists()
+    assert 'smoke' in run(env, tmp_path, 'report', 'mothello', '--preset', 'smoke') and (tmp_path/'results'/'report-smoke.html').exists()
 
 
 def test_it_judges_and_reports_its_own_runs(env, place):

@@ -242,7 +242,7 @@ def _show_stories(rows, one):
 def cmd_compare(
     target:str, # a paper, or 'paper.tab1', 'paper.fig5'
     *,
-    preset:str='smoke', # preset whose runs are compared
+    preset:str='', # preset whose runs are compared; default: the best that there are runs of
     seeds:int|None=None, # repeats per arm; default: the preset's
     store:str='results', # folder of run records; a relative one lies in the checkout
     json:bool=False, # print JSON
@@ -250,8 +250,10 @@ def cmd_compare(
 ):
     "The paper's numbers beside ours, cell by cell"
     from xltnb.verdicts.compare import moved
-    rows = _study(target, preset, seeds, _read_from(store)).cells().rows
-    show_rows(rows, json, ['cell', 'paper', 'source', 'pinned', 'now', 'n', 'low', 'high', 'verdict'])
+    one = _study(target, preset, seeds, _read_from(store))
+    rows = one.cells().rows
+    if not json: print(f'{target} at {one.plan.preset}')
+    show_rows(rows if json else [r | dict(cell=r['cell'].partition('.')[2]) for r in rows], json, ['cell', 'paper', 'source', 'pinned', 'now', 'n', 'low', 'high', 'verdict'])
     gone = [r['cell'] for r in rows if moved(r)]
     if check and gone: print(f'moved away from the pinned number: {", ".join(gone)}', file=sys.stderr)
     return 4 if check and gone else _code(rows, check)
@@ -293,10 +295,10 @@ def cmd_pack(
 def cmd_report(
     paper:str='', # a paper; default: all
     *,
-    preset:str='smoke', # preset whose runs are shown
+    preset:str='', # preset whose runs are shown; default: of each paper the best that there are runs of
     seeds:int|None=None, # repeats per arm; default: the preset's
     store:str='results', # folder of run records; a relative one lies in the checkout
-    out:str='', # the HTML file; default: report-<preset>.html in the store
+    out:str='', # the HTML file; default: report.html in the store, or report-<preset>.html
 ):
     "Write one HTML file with claims, figures and the run behind each number"
     from xltnb.verdicts.report import report
@@ -305,7 +307,7 @@ def cmd_report(
 
 def _report_file(preset, store, out):
     "Where a report goes; said before anything runs if it cannot"
-    return out_file(out or own_path(store, 'store')/f'report-{preset}.html')
+    return out_file(out or own_path(store, 'store')/f"report{'-'*bool(preset)}{preset}.html")
 
 # %% ../nbs/07_commands.ipynb #5f8092ee
 @command

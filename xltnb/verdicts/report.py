@@ -32,7 +32,7 @@ from ..records.record import Record
 from ..records.store import Store, open_store
 from ..runs.experiments import has_part, load_jobs
 from ..runs.experiments import papers as known_papers
-from ..runs.plan import make_plan
+from ..runs.plan import best_plan, make_plan
 
 # %% ../../nbs/verdicts/06_report.ipynb #6e875662
 def _small(row):
@@ -197,17 +197,17 @@ def _cited(paper):
 
 def _paper_values(
     paper:str, # name of a paper
-    preset:str, # whose runs are shown
+    preset:str, # whose runs are shown; '': the best that there are runs of
     store:Store, # run records
     seeds:int|None, # repeats; None: the preset's
 )->dict: # what the template shows of it
     "Everything about one paper"
     top = dict(paper=paper, **_cited(paper))
     if not has_part(paper, 'experiments'): return dict(top, planned=True)
-    plan = make_plan(paper, preset, seeds, store)
+    plan = make_plan(paper, preset or best_plan(paper, store).preset, seeds, store)
     runs,rows = [r for rs in plan.records().values() for r in rs], judge_plan(plan).rows
-    state = dict(planned=False, seeds=seeds, done=len(runs), jobs=len(plan.jobs), machine=machine(runs), tally=tally(rows))
-    tables = _table_values(paper, preset, compare_plan(plan).rows, runs)
+    state = dict(planned=False, preset=plan.preset, seeds=seeds, done=len(runs), jobs=len(plan.jobs), machine=machine(runs), tally=tally(rows))
+    tables = _table_values(paper, plan.preset, compare_plan(plan).rows, runs)
     more = dict(printed=plan.dial.printed, tables=tables, facts=_facts(runs) if runs else [], runs=[_run_row(r) for r in runs])
     judged = dict(claims=[claim_values(r, runs) for r in rows])
     return top | state | more | judged | _figure_values(paper, rows, runs) | _changes(paper, plan.jobs)
@@ -215,29 +215,28 @@ def _paper_values(
 # %% ../../nbs/verdicts/06_report.ipynb #66a6c0fd
 def _page_html(
     papers:list[dict], # values of each paper
-    preset:str, # whose runs are shown
 )->str:
     "A whole page; its policy forbids it to load anything"
     env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = env.from_string(package_data('report.html.j2').read_text(encoding='utf-8'))
     sign = lambda v: VERDICT_LOOK[check_name(v, VERDICT_LOOK, 'verdict')][0]
-    return template.render(papers=papers, preset=preset, sign=sign, shade=Markup(IN_DARK_JS), plotly=get_plotlyjs(),
+    return template.render(papers=papers, sign=sign, shade=Markup(IN_DARK_JS), plotly=get_plotlyjs(),
         written=time.strftime('%Y-%m-%d %H:%M'))
 
 # %% ../../nbs/verdicts/06_report.ipynb #34703130
 def report(
     papers:str|list[str], # which papers
-    preset:str='smoke', # whose runs are shown
+    preset:str='', # whose runs are shown; '': of each paper the best that there are runs of
     store:str|Store='results', # folder of run records
-    out:str|Path='', # the HTML file; default: report-<preset>.html in the store
+    out:str|Path='', # the HTML file; default: report.html in the store, or report-<preset>.html
     seeds:int|None=None, # repeats per arm; None: the preset's
 )->Path: # the file
     "Write the report; everything in it comes from the store"
     papers = [papers] if isinstance(papers, str) else list(papers)
-    check_name(preset, PRESETS, 'preset')
+    if preset: check_name(preset, PRESETS, 'preset')
     for p in papers: check_name(p, known_papers(), 'paper')
     if not any(has_part(p, 'experiments') for p in papers):
         raise XltError(f'{" and ".join(papers)} is planned: there are no experiments to report yet, and no file was written')
     store = open_store(store)
-    out = typed_path(out, 'out') if out else store.path/f'report-{preset}.html'
-    return atomic_write(out, _page_html([_paper_values(p, preset, store, seeds) for p in papers], preset))
+    out = typed_path(out, 'out') if out else store.path/f"report{'-'*bool(preset)}{preset}.html"
+    return atomic_write(out, _page_html([_paper_values(p, preset, store, seeds) for p in papers]))
