@@ -56,12 +56,13 @@ def _found(row):
     return ': '.join(filter(None, [f'{sign} **{word}**', found_text(row)]))
 
 # %% ../../nbs/dev/08_readme.ipynb #d81f1970
-_COUNTED = {'held': (HELD, SMALLER), 'not': (FAILED,), 'open': (OPEN, UNMEASURED)}
+_COUNTED = {'held': (HELD, SMALLER), 'did not': (FAILED,), 'not settled': (OPEN,), 'not measured': (UNMEASURED,)}
 
 def _count(rows):
-    "How the paper's own claims came out: '5 held, 2 not, 4 open'"
+    "How the paper's own claims came out, and how many more are ours: '5 held, 2 did not, 4 not settled; 12 more of ours'"
     theirs = [r['verdict'] for r in rows if r['rank']!='ours']
-    return ', '.join(f'{n} {word}' for word,of in _COUNTED.items() if (n := sum(v in of for v in theirs)))
+    more = f'; {len(rows)-len(theirs)} more of ours'*(len(rows)>len(theirs))
+    return ', '.join(f'{n} {word}' for word,of in _COUNTED.items() if (n := sum(v in of for v in theirs)))+more
 
 def _lines(paper):
     "Rows of a paper: what it claims beside what was found, the doors to it in the first row"
