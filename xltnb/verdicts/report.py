@@ -206,7 +206,8 @@ def _paper_values(
     if not has_part(paper, 'experiments'): return dict(top, planned=True)
     plan = make_plan(paper, preset or best_plan(paper, store).preset, seeds, store)
     runs,rows = [r for rs in plan.records().values() for r in rs], judge_plan(plan).rows
-    state = dict(planned=False, preset=plan.preset, seeds=seeds, done=len(runs), jobs=len(plan.jobs), machine=machine(runs), tally=tally(rows))
+    state = dict(planned=False, preset=plan.preset, seeds=seeds, done=len(runs), jobs=len(plan.jobs))
+    state |= dict(machine=machine(runs), tally=tally(rows))
     tables = _table_values(paper, plan.preset, compare_plan(plan).rows, runs)
     more = dict(printed=plan.dial.printed, tables=tables, facts=_facts(runs) if runs else [], runs=[_run_row(r) for r in runs])
     judged = dict(claims=[claim_values(r, runs) for r in rows])
