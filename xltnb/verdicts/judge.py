@@ -48,10 +48,11 @@ def _scores(effect, runs):
     "Scores of items, {(arm, metric): an array [S,I] a language}, and why there are none"
     if any(r.config.get('turn') for x in runs for r in x.values()): return None, '' # other items each seed: their chance is in the seeds
     found = {(a,m): [r[a].item_parts(m) for r in runs] for a,m in sorted(names_in(effect))}
-    sizes = {}
-    for (_,m),xs in found.items(): sizes.setdefault(m, set()).update(None if x is None else tuple(map(len, x)) for x in xs)
-    if any(len(s)>1 for s in sizes.values()): return None, 'not all runs hold the same items: they do not count in the interval'
-    if {None} in sizes.values(): return None, ''
+    sizes = {k: {None if x is None else tuple(map(len, x)) for x in xs} for k,xs in found.items()}
+    unlike = any(len(s)>1 for s in sizes.values())
+    if not unlike and {None} in sizes.values(): return None, ''
+    by_metric = {(m, *s) for (_,m),s in sizes.items()} # as many as there are metrics, where all arms hold the same
+    if unlike or len(by_metric)>len({m for _,m in sizes}): return None, 'not all runs hold the same items: they do not count in the interval'
     return {k: [np.array(part) for part in zip(*xs)] for k,xs in found.items()}, ''
 
 # %% ../../nbs/verdicts/01_judge.ipynb #06ff7561
