@@ -94,7 +94,7 @@ def test_single_targets_are_drawn_apart():
     rec.arm, rec.config = 'transfer4-naive', dict(world=dict(kinds=['atomic', 'atomic', 'split', 'compositional']))
     rec.curves['finetune'] |= {f'target_{lax}{j}': [.9, .8, .1*j] for j in (1, 2, 3) for lax in ('', 'lax_')}
     fig = moving.transfer_fig([rec], moving.printed_curves(table='F6'))
-    assert lines(fig, 'legal moves, split target')[0].y[-1] == .2
+    assert lines(fig, 'legal moves, other language, split')[0].y[-1] == .2
     assert said(fig.layout.title).startswith('The other languages move on average')
     assert len([t for t in fig.data if t.legendgroup == 'paper']) == 5
 

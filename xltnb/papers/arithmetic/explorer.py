@@ -19,7 +19,6 @@ from ...figures.explorer import Explorer, W, paper_widget
 from ...figures.look import COLOURS, INK, QUIET, dress, headline
 from .figures import family_of
 from ...records.record import Record
-from ...still.ink import wrapped
 from ...verdicts.study import study
 
 # %% ../../../nbs/papers/arithmetic/14_explorer.ipynb #43627df3
@@ -52,7 +51,7 @@ def _flat(a, b, c): return b+a/2, a*3**.5/2 # where a mixture lies on the page: 
 
 def _blank(corners):
     "Every trace in its place, without data"
-    titles = ['score of the target over λ', 'the triangle of three adapters', 'score by language, here', 'cosine of vectors, by part']
+    titles = ['score of the target over λ', 'triangle of three adapters', 'score by language, here', 'cosine of vectors, by part']
     fig = make_subplots(2, 2, subplot_titles=titles, horizontal_spacing=.1, vertical_spacing=.16)
     fig.add_trace(go.Scatter(mode='lines', showlegend=False, line=dict(color=COLOURS['target'], width=2.5)), 1, 1)
     look = dict(symbol='circle-open', color=INK, line=dict(width=3))
@@ -142,5 +141,5 @@ def view(self:LambdaExplorer)->tuple[list[dict],dict]: # new properties of each 
     mix = ' + '.join(f'{w:.2f} {c}' for c,w in zip(corners, self.weights) if w>0)
     sub = f'world {run.seed}; triangle and bars: the nearest point of a grid, on fewer sentences than the curve'
     ends = min(land[f'in {target}']), max(land[f'in {target}'])
-    scale = dict(text=wrapped('the triangle: right in {}, {:.2f} (dark) to {:.2f} (light)'.format(target, *ends), 13, 250))
-    return data, dict(headline(f'{mix}: {100*shown:.1f} % right in {target}', sub), annotations=[{}, scale])
+    scale = dict(text='triangle: {:.2f} (dark) to {:.2f} (light)'.format(*ends))
+    return data, dict(headline(f'{mix}: {100*shown:.1f} % right in {target}', sub), annotations=[{}, scale, {}, {}])
