@@ -55,8 +55,10 @@ def _about(paper):
     try: p = load_paper(paper)
     except XltError as e:
         complain(e)
-        return dict(state='broken', tables=None, claims=None, title=None)
-    return dict(tables=len(p.tables), claims=len(p.claims), title=p.citation.get('title'))
+        return dict(state='broken', tables=None, figures=None, claims=None, ours=None, title=None)
+    figures,ours = sum(k.startswith('F') for k in p.tables), sum(c.rank=='ours' for c in p.claims.values())
+    claims = {'claims': len(p.claims)-ours, 'ours': ours} # those of the paper, and our own questions
+    return dict(tables=len(p.tables)-figures, figures=figures) | claims | dict(title=p.citation.get('title'))
 
 # %% ../nbs/07_commands.ipynb #50ff09f8
 def _items(paper, preset):

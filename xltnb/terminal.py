@@ -193,7 +193,7 @@ _VERDICT_STYLES = {'held': 'green', 'held, smaller': 'blue', 'not settled': 'yel
     'ok': 'green', 'missing': 'red'} # verdicts of claims and cells, states of `xltnb doctor`; others are grey
 
 _WORDS = 'verdict', 'state' # columns that a table is read for: coloured, and never cut
-_REASONS = 'why', 'says' # columns of sentences: they go on in the next line
+_REASONS = 'why', 'says', 'text', 'title' # columns of sentences: they go on in the next line
 
 _CONTROL = dict.fromkeys([*range(32), *range(127, 160)], ' ') # what a terminal would obey
 

@@ -77,7 +77,7 @@ def find_page(
     if (p := typed_path(name, 'page')).suffix=='.ipynb':
         if not p.is_file(): raise XltError(f'no notebook at {name}')
         return p
-    found = {p.stem: p for p in sorted((project_root()/'nbs'/'papers').rglob('[!._]*.ipynb'))}
+    found = {p.stem: p for p in sorted((project_root()/'nbs'/'papers').rglob('[!._]*.ipynb')) if p.stem.startswith(f'{p.parent.name}_')}
     if not found: raise XltError(f'there are no pages in {project_root()}: run it in a checkout, or give the path of a notebook')
     if str(name) not in found:
         first,*more = near_names(str(name), found)
