@@ -57,8 +57,8 @@ def test_transfer_counts_as_the_paper_beside_the_paper():
     assert 'side to move' in said(plain.layout.title.subtitle) and 'either side' in said(beside.layout.title.subtitle)
     of = lambda fig, name: [t for t in fig.data if name in (t.legendgroup or '')]
     assert len(of(beside, 'paper')) == 9 and not of(plain, 'paper')
-    assert len(of(plain, 'any language')) == 6 and not of(beside, 'any language'), 'two seeds in one trace and their mean for each approach; the paper has no such curve'
-    assert all(np.isnan(np.array(t.y, float)).sum() == 2 for t in of(plain, 'any language')[::2]), 'a gap behind each seed'
+    assert len(of(plain, 'any words')) == 6 and not of(beside, 'any words'), 'two seeds in one trace and their mean for each approach; the paper has no such curve'
+    assert all(np.isnan(np.array(t.y, float)).sum() == 2 for t in of(plain, 'any words')[::2]), 'a gap behind each seed'
     assert len(moving.wrong_language_fig(runs).data) == 9
 
 
