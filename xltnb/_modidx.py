@@ -3790,6 +3790,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                    'xltnb.still.still._css': ('still/still.html#_css', 'xltnb/still/still.py'),
                                    'xltnb.still.still._entries': ('still/still.html#_entries', 'xltnb/still/still.py'),
                                    'xltnb.still.still._head': ('still/still.html#_head', 'xltnb/still/still.py'),
+                                   'xltnb.still.still._inside': ('still/still.html#_inside', 'xltnb/still/still.py'),
                                    'xltnb.still.still._legend': ('still/still.html#_legend', 'xltnb/still/still.py'),
                                    'xltnb.still.still._margins': ('still/still.html#_margins', 'xltnb/still/still.py'),
                                    'xltnb.still.still._note': ('still/still.html#_note', 'xltnb/still/still.py'),

@@ -138,7 +138,10 @@ def draw_scatter(
         ends = ' '.join(f'{num(a)},{num(b)}' for a,b in [*zip(x.px(ux), y.px(uy)), *zip(x.px(ux)[::-1], y.px(below)[::-1])])
         out.append(f'<polygon points="{ends}" fill="{t.get("fillcolor", colour)}"/>')
     px,py = x.px(ux), y.px(uy)
-    if 'lines' in mode and n>1: out.append(draw_line(t, px, py, colour))
+    if t.get('fill')=='toself':
+        ends = ' '.join(f'{num(a)},{num(b)}' for a,b in zip(px, py))
+        out.append(f'<polygon points="{ends}" fill="{t.get("fillcolor", colour)}"/>')
+    if 'lines' in mode and n>1 and t.get('line', {}).get('width', 2): out.append(draw_line(t, px, py, colour))
     out += _errors(t, x, y, ux, uy)
     m = t.get('marker', {})
     colours,sizes = marker_colours(m, n, t.get('line', {}).get('color', colour)), _each(m.get('size'), n, 6)

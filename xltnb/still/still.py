@@ -115,7 +115,7 @@ def _legend(rows, left, top):
             mode = t.get('mode') or 'lines+markers'
             shade = marker_colours(m, 1, t.get('line', {}).get('color', c))[0]
             edge = (m['line']['color'], 1) if 'thin' in str(m.get('symbol')) and m.get('line', {}).get('color') else None
-            if t['type']=='bar' or 'stackgroup' in t:
+            if t['type']=='bar' or 'stackgroup' in t or t.get('fill')=='toself':
                 out.append(f'<rect x="{num(px-7)}" y="{num(py-5)}" width="14" height="10" fill="{t.get("fillcolor") or shade}"/>')
             elif 'lines' in mode: out.append(draw_line(t, np.array([px-10, px+10]), np.array([py, py]), c))
             if 'markers' in mode and t['type']=='scatter': out.append(draw_symbol(px, py, m.get('symbol'), 4, shade, edge, 1))
@@ -148,9 +148,10 @@ def _margins(layout, axes, entries, bar):
     "Left, top, right, bottom"
     m = dict(l=64, r=20, t=60, b=50) | layout.get('margin', {})
     shown = lambda a: a.spec.get('showticklabels', True) is not False
+    first = lambda a: (axes[a.spec['anchor']].spec if a.spec.get('anchor') in axes else {}).get('domain', [0])[0]==0 # leftmost
     for a in axes.values():
         if a.name[0]=='x': continue
-        if a.spec.get('domain', [0,1]) and shown(a) and a.spec.get('anchor', 'x')=='x':
+        if a.spec.get('domain', [0,1]) and shown(a) and first(a):
             labels = max((text_width(t, a.spec.get('tickfont',{}).get('size', 12)) for _,t in axis_ticks(a)), default=0)
             m['l'] = max(m['l'], 14+labels+22*bool(title_lines(a))+16*max(0, title_lines(a)-1))
     if any(a.name[0]=='x' and a.spec.get('title', {}).get('text') for a in axes.values()): m['b'] = max(m['b'], 48)
@@ -216,6 +217,15 @@ def _beside(t, traces):
     if len(set(at))==len(at): return 0, 1
     return groups.index(names[next(i for i,s in enumerate(kin) if s is t)]), len(groups)
 
+def _inside(drawn, t, x, y):
+    "What was drawn of a trace, cut off at the edges of its panel where it goes beyond them"
+    beyond = lambda a, u: np.any((u<min(a.low, a.high)) | (u>max(a.low, a.high)))
+    if not any(beyond(a, a.units(stored_values(t.get(a.name[0])))) for a in (x, y)): return drawn
+    left,right,top,bottom = *sorted((x.start, x.end)), *sorted((y.start, y.end))
+    name = 'cut-'+'-'.join(f'{v:.0f}' for v in (left, right, top, bottom)) # equal names cut alike
+    box = f'x="{num(left)}" y="{num(top)}" width="{num(right-left)}" height="{num(bottom-top)}"'
+    return [f'<clipPath id="{name}"><rect {box}/></clipPath><g clip-path="url(#{name})">', *drawn, '</g>']
+
 def _traces(traces, colours, axes):
     "Heatmaps first, then the others in their order"
     out,stacks = [],{}
@@ -223,7 +233,7 @@ def _traces(traces, colours, axes):
         x,y = axes[t.get('xaxis', 'x')],axes[t.get('yaxis', 'y')]
         if t['type']=='heatmap': out += draw_heatmap(t, x, y)
         elif t['type']=='bar': out += draw_bars(t, x, y, c, *_beside(t, traces))
-        else: out += draw_scatter(t, x, y, c, stacks)
+        else: out += _inside(draw_scatter(t, x, y, c, stacks), t, x, y)
     return out
 
 # %% ../../nbs/still/03_still.ipynb #9e671d16
