@@ -14,7 +14,10 @@ from xltnb.models.adapterhub import FILES, from_hub, hub_cfg, hub_config, own_na
 from xltnb.models.adapter_files import load_adapter, read_header, save_adapter
 from xltnb.models.adapters import Adapter, Backbone, BottleneckCfg, IA3Cfg, LoraCfg, NiceCoupling, fill
 from xltnb.models.attaching import attach
-from xltnb.training.mlm import Batch, Corpus, MLMCfg, masked_loss
+from xltnb.training.settings import MLMCfg
+from xltnb.training.text import Corpus
+from xltnb.training.masking import Batch
+from xltnb.training.masked_loss import masked_loss
 from xltnb.training.mlm_run import MLMRun
 
 SIZES = dict(vocab_size=120, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128, max_position_embeddings=40)

@@ -288,7 +288,7 @@ def test_head_and_task_share_a_vocabulary():
     from xltnb.models.encoders import load_mlm
     from xltnb.models.pruning import engine
     from xltnb.papers.arithmetic.entities import shared_vocabulary
-    from xltnb.training.mlm import mlm_head
+    from xltnb.training.masked_loss import mlm_head
     texts = ['Algarrobo (Chile)', 'Winfried Georg Sebald', 'Tamás Faragó']
     model, tok, known = shared_vocabulary('e5-small-mlm', texts)
     old, short = load_mlm('e5-small-mlm')

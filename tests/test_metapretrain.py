@@ -185,7 +185,7 @@ def test_a_damaged_checkpoint_is_not_believed(tmp_path):
 def test_the_second_phase_reads_what_xphase_reads():
     from xltnb.papers.metapretrain.corpus import load_vocab, meta_corpus
     from xltnb.papers.metapretrain.rows import RowReader
-    from xltnb.training.mlm import Frame
+    from xltnb.training.masking import Frame
     c = meta_corpus('shared4k', ('de', 'en'))
     frame = Frame.of(load_vocab('shared4k'), c)
     meta, alone = arm_cfg('META', TINY), arm_cfg('XPHASE', TINY)
@@ -302,7 +302,7 @@ def test_the_boundary_is_marked(explorer):
 def test_only_ids_make_lines_of_a_folder_translations(tmp_path, monkeypatch):
     "Lines of equal number are none; `LANG.ids` says which are, and as many ids as lines are asked for"
     from xltnb.papers.metapretrain.corpus import clean_text, load_vocab, pairs_of
-    from xltnb.training.mlm import tokenise
+    from xltnb.training.text import tokenise
     monkeypatch.setenv('XLTNB_METATEXT', str(tmp_path))
     said = dict(en=['The dog sleeps.', '', 'A cat runs home.'], de=['Eine Katze rennt heim.', 'Der Hund schläft.', 'Es regnet.'])
     for l, lines in said.items(): (tmp_path/f'{l}.txt').write_text('\n'.join(lines)+'\n', encoding='utf-8')

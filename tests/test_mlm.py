@@ -17,7 +17,10 @@ from xltnb.models.pruning import benchmark_ids
 from xltnb.models.q4 import encoder_file, read_q4
 from xltnb.records.checkpoints import read_state
 from xltnb.papers.salt.gate import masked_accuracy, mlm_record, passing
-from xltnb.training.mlm import Corpus, Frame, MLMCfg, batches, draw_order, draw_rivals, hide, language_shares, masked_loss, masked_states, mlm_head, pack
+from xltnb.training.settings import MLMCfg
+from xltnb.training.text import Corpus, draw_order, language_shares
+from xltnb.training.masking import Frame, batches, hide, pack
+from xltnb.training.masked_loss import draw_rivals, masked_loss, masked_states, mlm_head
 from xltnb.training.mlm_run import MLMRun, mlm_model, schedule
 from xltnb.models.subwords import build_tokenizer
 

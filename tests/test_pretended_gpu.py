@@ -42,7 +42,9 @@ from xltnb.papers.salt.proposals import propose
 from xltnb.training.arguments import arguments
 from xltnb.training.frozen import frozen_study
 from xltnb.training.methods import Method
-from xltnb.training.mlm import Frame, MLMCfg, hide, masked_loss
+from xltnb.training.settings import MLMCfg
+from xltnb.training.masking import Frame, hide
+from xltnb.training.masked_loss import masked_loss
 from xltnb.training.mlm_run import MLMRun
 from xltnb.training.settings import FineCfg
 from xltnb.training.trainer import Finetuner

@@ -19,7 +19,8 @@ from xltnb.tasks.own import own_task
 from xltnb.tasks.synonyms import load_synonyms
 from xltnb.training.features import make_features, pad_batch
 from xltnb.training.methods import Method, Replay, Step, chain, draws, embedded, plus
-from xltnb.training.mlm import bench_corpus, mlm_head
+from xltnb.training.text import bench_corpus
+from xltnb.training.masked_loss import mlm_head
 from xltnb.training.settings import FineCfg
 from xltnb.training.finetune import finetune
 

@@ -255,7 +255,8 @@ def cmd_compare(
     one = _study(target, preset, seeds, _read_from(store))
     rows = one.cells().rows
     if not json: print(f'{target} at {one.plan.preset}')
-    show_rows(rows if json else [r | dict(cell=r['cell'].partition('.')[2]) for r in rows], json, ['cell', 'paper', 'source', 'pinned', 'now', 'n', 'low', 'high', 'verdict'])
+    told = rows if json else [r | dict(cell=r['cell'].partition('.')[2]) for r in rows] # the heading names the paper
+    show_rows(told, json, ['cell', 'paper', 'source', 'pinned', 'now', 'n', 'low', 'high', 'verdict'])
     gone = [r['cell'] for r in rows if moved(r)]
     if check and gone: print(f'moved away from the pinned number: {", ".join(gone)}', file=sys.stderr)
     return 4 if check and gone else _code(rows, check)

@@ -26,7 +26,10 @@ from ..models.encoders import load_mlm
 from ..models.folders import has_weights, save_encoder
 from .world import Invented
 from .words import INVENTED_VERSIONS, NEAR_TO_FAR, InventedCfg
-from ..training.mlm import Frame, MLMCfg, hide, masked_loss, tokenise
+from ..training.settings import MLMCfg
+from ..training.text import tokenise
+from ..training.masking import Frame, hide
+from ..training.masked_loss import masked_loss
 from ..training.mlm_run import MLMRun
 from ..records.built import built_once
 

@@ -205,7 +205,7 @@ def _mlm_folder(path):
     "Cached folder of a shipped MLM model, or of a file of its kind"
     if not path.is_file():
         missing = f'the MLM model {path.name} is not among the files of this package'
-        raise XltError(f'{missing}: install the package again, or train one with `xltnb.training.mlm`')
+        raise XltError(f'{missing}: install the package again, or train one with `xltnb.training.mlm_run`')
     base = _packaged(encoder_file(), True)
     def make():
         if path in (MLM_FILE, TLM_FILE): _check_shipped(path)
@@ -260,7 +260,7 @@ def load_mlm(
     model,lost = hf_model(AutoModelForMaskedLM, home)
     if lost:
         bare = f"{name} has no trained head for masked words (it lacks {', '.join(lost[:2])})"
-        raise XltError(f"{bare}: use 'e5-small-mlm', or train one with `xltnb.training.mlm`")
+        raise XltError(f"{bare}: use 'e5-small-mlm', or train one with `xltnb.training.mlm_run`")
     if not isinstance(home, Path): check_reads(model.eval(), tok, name)
     if tokenizer is None: return model.eval(), tok
     return _over(model, tok, _same_subwords(name, tok, tokenizer)).eval(), tokenizer

@@ -23,7 +23,7 @@ from ..records.published import find_papers
 from ..records.record import Record, RunKey, provenance
 from ..records.store import open_store
 from ..runs.experiments import load_part
-from ..training.mlm import batches
+from ..training.masking import batches
 from ..training.mlm_run import MLMRun
 
 # %% ../../nbs/studies/04_speed.ipynb #285b43a6

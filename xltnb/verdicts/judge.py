@@ -52,7 +52,8 @@ def _scores(effect, runs):
     unlike = any(len(s)>1 for s in sizes.values())
     if not unlike and {None} in sizes.values(): return None, ''
     by_metric = {(m, *s) for (_,m),s in sizes.items()} # as many as there are metrics, where all arms hold the same
-    if unlike or len(by_metric)>len({m for _,m in sizes}): return None, 'not all runs hold the same items: they do not count in the interval'
+    mixed = unlike or len(by_metric)>len({m for _,m in sizes})
+    if mixed: return None, 'not all runs hold the same items: they do not count in the interval'
     return {k: [np.array(part) for part in zip(*xs)] for k,xs in found.items()}, ''
 
 # %% ../../nbs/verdicts/01_judge.ipynb #06ff7561

@@ -31,9 +31,10 @@ from ...tasks.hub import load_task
 from ...tasks.metrics import micro_f1
 from ...tasks.task import Task, drawn_order
 from ...training.features import decode, make_features
-from ...training.mlm import MLMCfg, mlm_head, tokenise
+from ...training.settings import MLMCfg, pays_bf16
+from ...training.text import tokenise
+from ...training.masked_loss import mlm_head
 from ...training.scores import logits_of
-from ...training.settings import pays_bf16
 
 # %% ../../../nbs/papers/arithmetic/16_entities.ipynb #d4391ae9
 def text_without_tags(

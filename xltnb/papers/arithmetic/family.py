@@ -16,7 +16,7 @@ from ...core import check_name, seed_for, stable_hash
 from ...invented.grammar import Clause
 from ...invented.world import Invented, level_tokenizer
 from .tree import FamilyCfg, family_words
-from ...training.mlm import Corpus, tokenise
+from ...training.text import Corpus, tokenise
 
 # %% ../../../nbs/papers/arithmetic/09_family.ipynb #074e4ea5
 class Family(Invented):

@@ -29,7 +29,10 @@ from .merges import merge
 from .weights import Dial, best_weights
 from ...records.record import columns_of
 from ...runs.experiments import Ctx, paused_unless
-from ...training.mlm import Corpus, Frame, MLMCfg, batches, masked_loss
+from ...training.settings import MLMCfg
+from ...training.text import Corpus
+from ...training.masking import Frame, batches
+from ...training.masked_loss import masked_loss
 from ...training.mlm_run import MLMRun
 
 # %% ../../../nbs/papers/arithmetic/10_pipeline.ipynb #0546ceb3

@@ -18,8 +18,8 @@ from ...records.record import columns_of
 from ...runs.experiments import Ctx, Result
 from ...tasks.bench import load_bench
 from ...tasks.task import Task
-from ...training.mlm import Corpus, MLMCfg, bench_corpus
-from ...training.settings import pays_bf16
+from ...training.settings import MLMCfg, pays_bf16
+from ...training.text import Corpus, bench_corpus
 
 # %% ../../../nbs/papers/arithmetic/17_real.ipynb #f5858b76
 def real_text(

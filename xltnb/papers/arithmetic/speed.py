@@ -33,9 +33,10 @@ from ...models.sources import cuts
 from .weights import Dial
 from ...studies.speed import alternate, best_device, figure, masked_rate, matmul_rate, rate, speed_figure, stock_trainer, timed
 from ...tasks.bench import load_bench
-from ...training.mlm import MLMCfg, bench_corpus, pack
+from ...training.settings import MLMCfg, pays_bf16
+from ...training.text import bench_corpus
+from ...training.masking import pack
 from ...training.mlm_run import MLMRun
-from ...training.settings import pays_bf16
 
 # %% ../../../nbs/papers/arithmetic/15_speed.ipynb #5bc8e15c
 def _moved(name, model, cfg, seed):

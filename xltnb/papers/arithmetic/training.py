@@ -26,7 +26,7 @@ from .vectors import language_vector, similarity
 from .weights import Dial, best_weights
 from ...records.record import columns_of
 from ...runs.experiments import Ctx, Result, paused_unless
-from ...training.mlm import MLMCfg
+from ...training.settings import MLMCfg
 from ...training.mlm_run import MLMRun
 
 # %% ../../../nbs/papers/arithmetic/11_training.ipynb #928da66d

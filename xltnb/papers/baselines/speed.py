@@ -14,7 +14,8 @@ import torch
 from transformers import DataCollatorForLanguageModeling
 from transformers.utils import logging
 
-from ...training.mlm import Corpus, MLMCfg, bench_corpus
+from ...training.settings import MLMCfg
+from ...training.text import Corpus, bench_corpus
 from ...training.mlm_run import MLMRun, mlm_model
 from ...studies.speed import alternate, best_device, figure, masked_rate, matmul_rate, speed_figure, stock_trainer, timed
 

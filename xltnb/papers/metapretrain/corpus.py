@@ -29,7 +29,7 @@ from ...tasks.bench import TEXT_FILE, read_table
 from ...tasks.formats import stream_lines
 from ...tasks.held_out import clean_rows
 from ...tasks.hub import load_corpus
-from ...training.mlm import Corpus, tokenise
+from ...training.text import Corpus, tokenise
 
 # %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #1c916ed1
 _VOCABS = dict( # name -> SHA-256 of its list

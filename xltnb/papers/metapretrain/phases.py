@@ -28,7 +28,8 @@ from .rows import RowReader
 from ...models.encoders import model_hash
 from ...records.checkpoints import Checkpoint, from_tensors
 from ...records.leases import Lease
-from ...training.mlm import Frame, hide, masked_loss
+from ...training.masking import Frame, hide
+from ...training.masked_loss import masked_loss
 from ...training.mlm_run import schedule
 
 # %% ../../../nbs/papers/metapretrain/04_phases.ipynb #a42732e8

@@ -13,7 +13,8 @@ import numpy as np
 from ...core import XltError, seed_for
 from .arms import MetaCfg, PhaseCfg
 from .corpus import pairs_of, split_of
-from ...training.mlm import Corpus, Frame, pack
+from ...training.text import Corpus
+from ...training.masking import Frame, pack
 
 # %% ../../../nbs/papers/metapretrain/03_rows.ipynb #38c1f96e
 class LanguageRows:

@@ -32,7 +32,9 @@ from ...records.record import columns_of
 from ...runs.experiments import EXPERIMENTS, Ctx, Paused, Result, paused_unless
 from ...studies.by_name import encoder_of
 from ...tasks.bench import load_bench
-from ...training.mlm import Corpus, Frame, hide, masked_loss, pack
+from ...training.text import Corpus
+from ...training.masking import Frame, hide, pack
+from ...training.masked_loss import masked_loss
 
 # %% ../../../nbs/papers/metapretrain/07_training.ipynb #989f1dcb
 def _held_batches(

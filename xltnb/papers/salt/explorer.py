@@ -26,7 +26,7 @@ from ...still.ink import text_width
 from ...tasks.bench import load_bench
 from ...tasks.languages import script
 from ...training.classifier import load_classifier
-from ...training.mlm import bench_corpus
+from ...training.text import bench_corpus
 
 # %% ../../../nbs/papers/salt/09_explorer.ipynb #38ef6417
 def _subword_languages(tokenizer):

@@ -20,7 +20,9 @@ from ...core import XltError, seed_for
 from ...models.encoders import MLM_FILE
 from ...models.pruning import engine
 from .proposals import context_scores, english_ids, english_pieces, framed, word_pieces, word_places
-from ...training.mlm import Corpus, Frame, hide, masked_loss
+from ...training.text import Corpus
+from ...training.masking import Frame, hide
+from ...training.masked_loss import masked_loss
 from ...tasks.languages import script, scripts_of, spaced
 
 # %% ../../../nbs/papers/salt/01_gate.ipynb #cc38be53

@@ -26,7 +26,9 @@ from ...records.built import built_once
 from ...tasks.languages import UNSPACED, letter_script, script, scripts_of
 from ...training.settings import pays_bf16
 from ...models.heads import max_positions
-from ...training.mlm import Batch, Corpus, Frame, masked_states, mlm_head, pair_rows
+from ...training.text import Corpus
+from ...training.masking import Batch, Frame, pair_rows
+from ...training.masked_loss import masked_states, mlm_head
 
 # %% ../../../nbs/papers/salt/00_proposals.ipynb #14590f39
 def word_pieces(

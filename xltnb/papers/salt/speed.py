@@ -18,7 +18,9 @@ from .proposals import context_batch, english_ids, english_like, english_pieces
 from .proposals import proposable, propose, word_pieces, word_places
 from ...studies.speed import alternate, best_device, figure, matmul_rate, rate, speed_figure
 from ...tasks.bench import load_bench
-from ...training.mlm import Frame, bench_corpus, mlm_head
+from ...training.text import bench_corpus
+from ...training.masking import Frame
+from ...training.masked_loss import mlm_head
 from ...training.settings import pays_bf16
 
 # %% ../../../nbs/papers/salt/04_speed.ipynb #bae249b3

@@ -30,7 +30,8 @@ from .proposals import proposable, word_pieces
 from ...studies.by_name import proposer_of
 from ...tasks.languages import script
 from ...training.methods import Method
-from ...training.mlm import bench_corpus, mlm_head
+from ...training.text import bench_corpus
+from ...training.masked_loss import mlm_head
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #dc2eb881
 def switched_words(
