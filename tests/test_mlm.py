@@ -228,7 +228,7 @@ def test_a_model_goes_through_its_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not SHIPPED, reason='no trained model is shipped yet')
-@pytest.mark.parametrize('file', [encoders.MLM_FILE, encoders.TLM_FILE], ids=lambda f: f.stem)
+@pytest.mark.parametrize('file', [encoders.MLM_FILE, encoders.TLM_FILE, encoders.LONG_FILE], ids=lambda f: f.stem)
 def test_a_shipped_model_is_the_recorded_one(file):
     import hashlib
     record = mlm_record(file)
@@ -241,6 +241,12 @@ def test_the_head_with_translations_differs_in_nothing_else():
     a, b = (mlm_record(f) for f in (encoders.MLM_FILE, encoders.TLM_FILE))
     assert {k for k in a['config'] if a['config'][k] != b['config'][k]} == {'tlm'} and a['text'] == b['text']
     assert abs(a['read']['tokens']-b['read']['tokens']) < 2000
+
+
+def test_the_head_that_read_more_differs_in_nothing_else():
+    a, b = (mlm_record(f) for f in (encoders.MLM_FILE, encoders.LONG_FILE))
+    assert {k for k in a['config'] if a['config'][k] != b['config'][k]} == {'tokens'} and a['text'] == b['text']
+    assert abs(b['read']['tokens']/a['read']['tokens']-4) < .01
 
 
 def test_a_sentence_drawn_twice_is_shown_both_times():

@@ -74,10 +74,11 @@ SALT_ROWS = dict(
     mask=_salted({}, kind='mask'),
     synonyms=(call('SynonymCopies', copies=N, originals=True, loose=False),),
     tlm=_salted({}),
+    long=_salted({}),
     oracle=(call('EmbedMixup'), call('OracleSwitch', copies=N)),
     classic=(call('EmbedMixup', kind='classic'), call('SelfSwitch', copies=N, kind='repeat')))
 SALT_CORE = ('plain', 'salt', 'random') # what the first verdict needs
-OTHER_HEADS = dict(tlm='e5-small-tlm') # rows that ask another model than the study's
+OTHER_HEADS = dict(tlm='e5-small-tlm', long='e5-small-long') # rows that ask another model than the study's
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #14f45d2a
 ABLATIONS = dict(
