@@ -100,7 +100,7 @@ def test_the_wheel_holds_the_library_and_its_data(wheel):
     assert not [n for n in names if n.startswith(('xltnb/dev/', 'tests/', 'nbs/'))], 'builders, tests and pages need a checkout'
     shipped = {f'xltnb/{p.relative_to(ROOT/"xltnb").as_posix()}' for p in (ROOT/'xltnb').rglob('*') if p.is_file() and p.suffix not in ('.nbi', '.nbc', '.pyc')}
     assert {n for n in shipped if not n.startswith('xltnb/dev/')} <= set(names)
-    assert size < 32, f'the wheel has {size:.1f} MB'
+    assert size < 41, f'the wheel has {size:.1f} MB'  # three heads of nine each among them
 
 
 def test_it_plans_judges_and_reports_without_a_record(env, tmp_path):
