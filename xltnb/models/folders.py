@@ -125,7 +125,7 @@ def hf_folder(
         return str(path)
     if path.is_file(): raise XltError(f'{path} is a file, but not of four-bit weights: give the folder around it')
     if hub_off():
-        unknown = f"{name!r} is neither 'e5-small', 'e5-small-mlm', 'e5-small-tlm', 'e5-small-long' nor a folder or file here, and the hub is off"
+        unknown = f"{name!r} is neither 'e5-small', one of its heads (-mlm, -tlm, -long), nor a folder or file here, and the hub is off"
         raise XltError(f'{unknown}: set HF_HUB_OFFLINE=0 to download it, or give the folder of a copy')
     return name
 
