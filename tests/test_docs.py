@@ -101,7 +101,7 @@ def test_readme_links_hold():
 def test_front_page_in_a_browser(browser, address):
     page, wrong = visit(browser, f'{address}/index.html')
     page.wait_for_url('**/nbs/index.html')
-    page.get_by_role('heading', name='Start', exact=True).wait_for(timeout=60000)
+    page.get_by_role('heading', name='What was found').wait_for(timeout=60000)
     assert not wrong, '\n'.join(wrong)
     page.close()
 
