@@ -77,7 +77,7 @@ def test_full_report_in_a_browser(browser, full):
     page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length == document.querySelectorAll('.plotly-graph-div').length")
     assert page.locator('.js-plotly-plot').count() == 15
     assert page.locator('table.claims tbody tr').count() == len(full[1])
-    assert 'Not drawn' not in page.inner_text('body') and page.title() == 'xltnb report, laptop'
+    assert 'Not drawn' not in page.inner_text('body') and page.title() == 'xltnb report'
     page.locator('table.claims a').first.click()
     page.locator(f'details[id="from-{full[1][0]["claim"]}"] pre').wait_for(state='visible', timeout=20000)
     assert not wrong, '\n'.join(wrong)
