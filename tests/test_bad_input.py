@@ -249,7 +249,7 @@ def test_names_from_data_are_escaped_where_they_are_shown():
     from xltnb.verdicts.compare import Comparison
     from xltnb.verdicts.claims import Claims
     from xltnb.training.scores import Matrix, Transfer
-    row = dict.fromkeys(('paper', 'claim', 'preset', 'verdict', 'effect', 'low', 'high', 'n', 'note', 'text'), EVIL)
+    row = dict.fromkeys(('paper', 'claim', 'preset', 'verdict', 'effect', 'low', 'high', 'n', 'note', 'text'), EVIL) | dict(effect=.5, low=.4, high=.6, margin=0., rule='above')
     cell = dict.fromkeys(('cell', 'source', 'paper', 'command', 'keys', 'verdict'), EVIL) | dict(n=1, now=.5, low=.4, high=.6, pinned=.5)
     shown = [Transfer(EVIL, EVIL, 'acc', {EVIL: dict(acc=.5)}, {}, majority={EVIL: .5}), Matrix((EVIL, 'de'), np.ones((2, 2, 3))), Claims([row]), Comparison([cell])]
     for x in shown: assert '<img' not in x._repr_html_() and '&lt;img' in x._repr_html_()

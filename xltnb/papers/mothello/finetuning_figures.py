@@ -106,7 +106,7 @@ def transfer_fig(
         _curves_panel(fig, c, rs, lax, c==1)
         for k,(x,y) in (printed or {}).get(rs[0].arm,{}).items():
             if (k0 := k.split('_')[0]) in COLOURS: fig.add_trace(_dashed(x, y, COLOURS[k0], c==1 and k=='source'),1,c)
-    fig.update_xaxes(title=_TIME).update_yaxes(range=[0,1.02])
+    fig.update_xaxes(title=_TIME, tickvals=[.25,.5,.75]).update_yaxes(range=[0,1.02])
     fig.update_yaxes(title='legal moves, probe: fraction right', col=1)
     who = 'The other languages move on average' if any(_targets(rs[0]) for rs in arms.values()) else 'The other language moves'
     title = f'{who} '+each_arm(arms, lambda rs: _moved(rs,lax), str)+' points'
@@ -166,7 +166,7 @@ def wrong_language_fig(
         x,fractions = _answers(rs)
         end[arm] = fractions['wrong_language'][-1]
         for k in _ANSWERS: fig.add_trace(_area(x, fractions[k], k, c==1),1,c)
-    fig.update_xaxes(title=_TIME).update_yaxes(title='fraction of answers', col=1).update_yaxes(range=[0,1])
+    fig.update_xaxes(title=_TIME, tickvals=[.25,.5,.75]).update_yaxes(title='fraction of answers', col=1).update_yaxes(range=[0,1])
     title = 'In the wrong language at the end: '+', '.join(f'{v:.0%} ({k})' for k,v in end.items())
     return dress(fig, title, 'prompted in the other language, mean over seeds', runs=arms)
 
