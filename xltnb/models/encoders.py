@@ -54,15 +54,15 @@ def is_packaged(
     "Tell whether it is the packaged encoder, or a file of its kind, which can be pruned while it is read"
     return name=='e5-small' or is_q4(name) and has_pieces(name)
 
-def _shipped(name):
-    "File of a masked-word model that the package carries; None for another name"
-    return {'e5-small-mlm': MLM_FILE, 'e5-small-tlm': TLM_FILE, 'e5-small-long': LONG_FILE}.get(name)
+def _shipped():
+    "Names and files of the masked-word models that the package carries"
+    return {'e5-small-mlm': MLM_FILE, 'e5-small-tlm': TLM_FILE, 'e5-small-long': LONG_FILE}
 
-def _is_mlm(name): return _shipped(name) is not None or is_q4(name) and not has_pieces(name)
+def _is_mlm(name): return name in _shipped() or is_q4(name) and not has_pieces(name)
 
 def _home(name, pruned, model=True):
     "A folder that the library can open, or a hub name"
-    if _is_mlm(name): return _mlm_folder(_shipped(name) or Path(name))
+    if _is_mlm(name): return _mlm_folder(_shipped().get(name) or Path(name))
     return _packaged(encoder_file(name), pruned) if is_packaged(name) else hf_folder(name, model)
 
 # %% ../../nbs/models/05_encoders.ipynb #1da77493
@@ -210,7 +210,7 @@ def _mlm_folder(path):
         raise XltError(f'{missing}: install the package again, or train one with `xltnb.training.mlm_run`')
     base = _packaged(encoder_file(), True)
     def make():
-        if path in (MLM_FILE, TLM_FILE, LONG_FILE): _check_shipped(path)
+        if path in _shipped().values(): _check_shipped(path)
         with quiet(): model = BertForMaskedLM.from_pretrained(base)
         add_differences(model, read_q4(path))
         model.tie_weights()

@@ -131,16 +131,15 @@ def draw_scatter(
     "Draw the lines, markers, whiskers and labels of one trace"
     ux,uy = x.units(stored_values(t.get('x'))), y.units(stored_values(t.get('y')))
     n = min(len(ux), len(uy))
-    ux,uy,mode,out = ux[:n], uy[:n], t.get('mode') or 'lines+markers', []
+    ux,uy,mode,out,area = ux[:n], uy[:n], t.get('mode') or 'lines+markers', [], ()
     if 'stackgroup' in t:
         below = stacks.get((x.name, t['stackgroup']), np.zeros(n))
         stacks[x.name, t['stackgroup']] = uy = below+uy
-        ends = ' '.join(f'{num(a)},{num(b)}' for a,b in [*zip(x.px(ux), y.px(uy)), *zip(x.px(ux)[::-1], y.px(below)[::-1])])
-        out.append(f'<polygon points="{ends}" fill="{t.get("fillcolor", colour)}"/>')
+        area = zip([*x.px(ux), *x.px(ux)[::-1]], [*y.px(uy), *y.px(below)[::-1]])
     px,py = x.px(ux), y.px(uy)
-    if t.get('fill')=='toself':
-        ends = ' '.join(f'{num(a)},{num(b)}' for a,b in zip(px, py))
-        out.append(f'<polygon points="{ends}" fill="{t.get("fillcolor", colour)}"/>')
+    if t.get('fill')=='toself': area = zip(px, py)
+    corners = ' '.join(f'{num(a)},{num(b)}' for a,b in area)
+    if corners: out.append(f'<polygon points="{corners}" fill="{t.get("fillcolor", colour)}"/>')
     if 'lines' in mode and n>1 and t.get('line', {}).get('width', 2): out.append(draw_line(t, px, py, colour))
     out += _errors(t, x, y, ux, uy)
     m = t.get('marker', {})
