@@ -51,9 +51,10 @@ def no_effect(
     row:dict, # of `Claims.rows`
 )->str: # ', so no effect of 1 point or more', '' where that was not found
     "Say that an effect of interest was excluded, where that is why the claim did not hold"
-    if row['verdict']!=FAILED or not any('no effect of' in c['note'] for c in row.get('checks', ())[:1]): return ''
-    points = f"{100*row['smallest']:g} point{'s'*(row['smallest']!=.01)}"
-    return f", so no effect of {points if row.get('unit')=='points' else format(row.get('smallest', 0), 'g')} or more"
+    s = row.get('smallest') or 0
+    if row['verdict']!=FAILED or row['rule']=='within' or not -s<=row['low']<=row['high']<=s: return ''
+    points = f"{100*s:g} point{'s'*(s!=.01)}"
+    return f", so no effect of {points if row.get('unit')=='points' else format(s, 'g')} or more"
 
 def found_text(
     row:dict, # of `Claims.rows`
