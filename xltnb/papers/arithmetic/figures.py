@@ -131,12 +131,14 @@ def lambda_fig(
     runs = [r for r in family_of(runs) if which in r.curves]
     if not runs: raise XltError(f'none of these runs has a curve called {which!r}')
     targets,first = [k for k in runs[0].curves[which] if k!='weight'], dict(zero_shot='source', enhancement='own')[which]
-    fig,widest = panels([f'target {t}' for t in targets]), 0
+    fig,widest,highest = panels([f'target {t}' for t in targets]), 0, 0 # of the bands, of the worlds
     for c,t in enumerate(targets, 1):
         w,rows = runs[0].curves[which]['weight'], 100*np.array([r.curves[which][t] for r in runs])
         d = rows-rows[:,[int(np.argmax(w))]]
-        if len(runs)>1: fig.add_trace(band := _band(w, d, c==1), 1, c)
-        if len(runs)>1: widest = max(widest, *np.abs(band.y))
+        highest = max(highest, np.abs(d).max())
+        if len(runs)>1:
+            fig.add_trace(band := _band(w, d, c==1), 1, c)
+            widest = max(widest, *np.abs(band.y))
         for trace in seed_lines(w, d, 'mean over worlds', COLOURS['target'], c==1): fig.add_trace(trace, 1, c)
         mean = d.mean(0)
         best = int(np.argmax(mean))
@@ -146,7 +148,8 @@ def lambda_fig(
         fig.add_hline(y=0, line=dict(color=INK, width=1), row=1, col=c)
     fig.update_xaxes(title=f'λ, weight of the {first} adapter').update_yaxes(title='points over λ = 1', col=1)
     if widest: fig.update_yaxes(range=[-2*widest, 2*widest])
-    sub = 'right tags on test sentences; thin: a world, some beyond the edges; ring: best point of the mean'
+    beyond = ', some beyond the edges'*(0<2*widest<highest)
+    sub = f'right tags on test sentences; thin: a world{beyond}; ring: best point of the mean'
     return dress(fig, _lambda_title(runs, which), sub, 400, runs=runs)
 
 # %% ../../../nbs/papers/arithmetic/12_figures.ipynb #9b849275
