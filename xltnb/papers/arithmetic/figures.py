@@ -148,7 +148,7 @@ def lambda_fig(
         fig.add_hline(y=0, line=dict(color=INK, width=1), row=1, col=c)
     fig.update_xaxes(title=f'λ, weight of the {first} adapter').update_yaxes(title='points over λ = 1', col=1)
     if widest: fig.update_yaxes(range=[-2*widest, 2*widest])
-    beyond = ', some beyond the edges'*(0<2*widest<highest)
+    beyond = ', some beyond the edges' if 0<2*widest<highest else ''
     sub = f'right tags on test sentences; thin: a world{beyond}; ring: best point of the mean'
     return dress(fig, _lambda_title(runs, which), sub, 400, runs=runs)
 
