@@ -7,7 +7,7 @@ import pytest
 
 from xltnb.core import XltError, stable_hash, to_dict
 from xltnb.othello.settings import GPTCfg
-from xltnb.records import leases
+from xltnb.records import built
 from xltnb.records.built import built_once
 from xltnb.records.leases import Lease
 from xltnb.runs.experiments import Ctx, Paused, tidy
@@ -64,7 +64,7 @@ def test_a_builder_that_was_frozen_takes_what_another_has_built(tmp_path):
         lock.write_text('{"token": "of another"}', encoding='utf-8')
         home.mkdir()
         (home/'weights').write_text('built', encoding='utf-8')
-        leases._write_seal(home, home)
+        built._write_seal(home, home)
         lock.unlink()
         raise FileNotFoundError(2, 'No such file or directory')
     assert (built_once(home, frozen)/'weights').read_text(encoding='utf-8') == 'built'

@@ -347,3 +347,36 @@ def test_every_check_says_what_it_measures(paper):
     "A number in a list of claims is of something; and where a check stands for several tasks, of which"
     checks = [(k, c) for k, claim in load_paper(paper).claims.items() for c in claim.checks if {'laptop', 'gpu'} & {*c.presets}]
     assert not [(k, c.effect) for k, c in checks if 'laptop' in c.presets and not c.what or '{}' in c.what]
+
+
+ARM_WORDS = {'plain': 'plain', 'salt': 'SALT', 'switch': 'switching', 'mix': 'mixing', 'random': 'random words', 'shuffled': 'shuffled', 'repeat': 'repeated',
+             'english': 'English proposals', 'mask': 'hidden', 'synonyms': 'synonyms', 'tlm': 'translations', 'long': 'read more', 'rsda': 'RS-DA',
+             'released': 'RS-DA', 'rsda_originals': 'RS-DA', 'rsrp': 'RS-RP', 'rsrp_originals': 'RS-RP', 'rsrp_fixed': 'RS-RP', 'adv': 'ADV',
+             'adv_fixed': 'ADV', 'random_originals': 'random words', 'random_released': 'random words', 'exact_random': 'random words',
+             'META': 'first|both|all', 'JOINT': 'joint', 'JOINT_EN': 'joint with as much', 'XPHASE': 'second|nothing carried'}
+TASK_WORDS = {'cldr': 'emoji names', 'intent': 'intents', 'topic': 'topics', 'infer': 'invented inference', 'pawsx': 'PAWS-X'}
+
+
+@pytest.mark.parametrize('paper', PAPERS)
+def test_a_difference_is_told_the_right_way_round(paper):
+    "`loss`: less is better, and what stands first is still what is subtracted from"
+    for claim in load_paper(paper).claims.values():
+        for c in claim.checks:
+            two = re.fullmatch(r'([a-z]\w*)\.\w+ - ([a-z]\w*)\.\w+', c.effect)
+            first, minus, then = c.what.partition(' minus ')
+            if not two or not minus or c.arms[two[1]] == c.arms[two[2]]: continue
+            for side, arm in (first, c.arms[two[1]]), (then, c.arms[two[2]]):
+                word = ARM_WORDS.get(arm.split('-')[-1])
+                assert word is None or re.search(word, side), (claim.id, c.what, c.effect, c.arms)
+
+
+@pytest.mark.parametrize('paper', FIRST_CLAIM)
+def test_checks_of_a_claim_are_told_apart(paper):
+    "A task that a sentence names is that of its arms, and no two checks of a preset say the same"
+    for claim in load_paper(paper).claims.values():
+        for c in claim.checks:
+            said = {t for t, words in TASK_WORDS.items() if words in c.what}
+            assert all(any(t in a for a in c.arms.values()) for t in said), (claim.id, c.what, c.arms)
+        for preset in {p for c in claim.checks for p in c.presets}:
+            told = [c.what for c in claim.checks if preset in c.presets and c.what]
+            assert len(told) == len(set(told)), (claim.id, preset, told)

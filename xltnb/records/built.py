@@ -86,7 +86,7 @@ def built_once(
     waiting:Callable=_nothing, # called while another process makes it
 )->Path|None: # `home`; None if time was up first
     "Let one process make `home` while all others wait; it appears whole or not at all, and is made again when it is damaged"
-    home = Path(home)
+    home,lost = Path(home),False
     while not _standing(home):
         if time.time()>deadline: return None
         with Lease(home.parent/'.claims'/f'{home.name}.lock') as mine:
@@ -95,7 +95,8 @@ def built_once(
                     _set_aside_damaged(home)
                     if not _build(home, make, whole): return None
                 except Exception:
-                    if mine.ours(): raise # else another process has taken over, and its work is waited for
+                    if lost or mine.ours(): raise # else another process has taken over, and its work is waited for, once
+                    lost = True
         if not mine:
             waiting()
             time.sleep(.2)

@@ -84,7 +84,7 @@ class Check:
     margin:float # where the rule draws its line
     why:str # how the margin came about
     tells:bool = False # its effect is what the claim speaks of: shown as *ours* before other checks of the same verdict
-    each:tuple[str,...] = () # the check stands once for each of these words, written {} in its arms and effect
+    each:dict[str,str] = field(default_factory=dict) # the check once for each word, for {} in arms and effect -> how `what` says it
     given:bool = False # a precondition: where it does not hold, the claim is not settled, whatever its other checks say
     what:str = '' # its effect in a few words: 'legal moves of the other language'
 
@@ -97,13 +97,13 @@ class Check:
             if lost := sorted({arm for arm,_ in names_in(self.effect.replace('{}', 'x'))}-set(self.arms)):
                 raise XltError(f'{", ".join(lost)} in the effect is not among the arms {", ".join(self.arms)}: name it there')
         if ('{}' in f'{self.effect} {[*self.arms.values()]}')!=bool(self.each):
-            with about('each'): raise XltError('list under `each` the words that stand for {}, and write {} in arms or effect')
+            with about('each'): raise XltError('write {} in arms or effect, and under `each` what stands for it: {cldr: emoji names}')
 
     def spread(self)->list: # of `Check`
         "Write the check once for each word"
         def of(word):
             arms = {k: a.replace('{}', word) for k,a in self.arms.items()}
-            return replace(self, each=(), arms=arms, effect=self.effect.replace('{}', word), what=self.what.replace('{}', word))
+            return replace(self, each={}, arms=arms, effect=self.effect.replace('{}', word), what=self.what.replace('{}', self.each[word]))
         return [*map(of, self.each)] or [self]
 
     @cached_property

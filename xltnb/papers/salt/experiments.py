@@ -76,6 +76,7 @@ SALT_ROWS = dict(
     tlm=_salted({}),
     long=_salted({}),
     oracle=(call('EmbedMixup'), call('OracleSwitch', copies=N)),
+    placed=(call('EmbedMixup'), call('OracleSwitch', copies=N, placed=True)),
     classic=(call('EmbedMixup', kind='classic'), call('SelfSwitch', copies=N, kind='repeat')))
 SALT_CORE = ('plain', 'salt', 'random') # what the first verdict needs
 OTHER_HEADS = dict(tlm='e5-small-tlm', long='e5-small-long') # rows that ask another model than the study's
@@ -138,7 +139,7 @@ _WORLD_FINE = FineCfg(epochs=4., batch=32, lr=1e-3, head_lr=1e-3, warmup=.1, bf1
 def _world_studies():
     "With anchors, and without"
     cfg,cost = PretrainedWorldCfg(fine=_WORLD_FINE), 95.
-    return dict(world=SaltStudy('salt.world', cfg, (*SALT_CORE, 'oracle', *_PARTS), 28, cost/5),
+    return dict(world=SaltStudy('salt.world', cfg, (*SALT_CORE, 'oracle', *_PARTS, 'placed', 'shuffled'), 28, cost/5),
                 bare=SaltStudy('salt.world', replace(cfg, anchors=0.), SALT_CORE, 28, cost/5),
                 curve=SaltStudy('salt.world', cfg, ('plain', 'salt', *CURVE, 'oracle'), 6, cost/7, first=101))
 
@@ -155,11 +156,12 @@ def _public_studies():
         return SaltStudy('salt.finetune', cfg, SALT_CORE, seeds, cost, 1, 'yes')
     wikiann,xnli = study('wikiann_dev', 2500, 300, 6, 110.), study('xnli_dev', 0, 500, 4, 270., epochs=1.5, head_lr=1e-4)
     half = replace(xnli.cfg, limit=350, fine=replace(xnli.cfg.fine, lr=5e-5, head_lr=5e-5), turn=True, seen=True)
-    return dict(wikiann=wikiann, xnli=xnli, xnli_slow=replace(xnli, cfg=half, seeds=8, cost=660., bf16='no'))
+    slow = replace(xnli, cfg=half, seeds=8, cost=660., bf16='no')
+    return dict(wikiann=replace(wikiann, cfg=replace(wikiann.cfg, seen=True)), xnli=xnli, xnli_slow=slow)
 
 def _laptop_studies():
     "What judges, the frozen study first"
-    tuned = dict(cldr=_fine_study('cldr_cat', 320, 0, SALT_CORE, 12, 200.), **_public_studies())
+    tuned = dict(cldr=_fine_study('cldr_cat', 320, 0, (*SALT_CORE, 'shuffled'), 12, 200.), **_public_studies())
     return dict(**_frozen_studies(), **_world_studies(), **tuned)
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #d302f378
@@ -169,7 +171,7 @@ _FULL = (*SALT_CORE, *_PARTS, 'english', 'mask', 'synonyms', 'classic')
 def _gpu_studies():
     "All rows of the data"
     pair = _fine_study('lo_pair', 0, 200, SALT_CORE, 5, 200., (), matrix=_PAIRS)
-    cldr = _fine_study('cldr_cat', 0, 0, _FULL, 5, 60., (), 3)
+    cldr = _fine_study('cldr_cat', 0, 0, (*_FULL, 'shuffled'), 5, 60., (), 3)
     return dict(**_frozen_studies(), **_world_studies(), cldr=cldr, intent=_fine_study('ha_intent', 0, 0, _FULL, 5, 60., ()), pair=pair)
 
 def _smoke_studies():

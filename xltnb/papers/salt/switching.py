@@ -201,13 +201,18 @@ def _asked(self:SelfSwitch, model, tok, pieces, sentences, english):
 
 # %% ../../../nbs/papers/salt/02_switching.ipynb #5f1c0af4
 @patch
+def _sure(self:SelfSwitch, data, ctx, p):
+    "The proposals that decide on the places: SALT's own, whatever is put there"
+    return self.proposed(data, ctx, False)[0] if self.kind=='english' else p
+
+@patch
 def versions(self:SelfSwitch,
     data, # features
     ctx, # tokenizer and seed
 )->list: # for each copy a list of ids, one a row
     "Make the switched versions of all rows"
     p,allowed,where = self.proposed(data, ctx)
-    sure = self.proposed(data, ctx, False)[0] if self.kind=='english' else p # decides on the places
+    sure = self._sure(data, ctx, p)
     tok,pieces,may = ctx.tokenizer, word_pieces(ctx.tokenizer), np.flatnonzero(allowed)
     pools = pd.Series(may).groupby([script(pieces[i]) for i in may]).apply(np.array).to_dict()
     before = list(data['input_ids'])

@@ -86,7 +86,7 @@ def _retrieval(model, tokenizer, task, limit=150):
 # %% ../../../nbs/papers/salt/07_training.ipynb #3f6cc928
 def _switches(methods, task, tok, seed):
     "What was switched: fraction of subwords, fraction of substitutes by script, as metrics and as a curve"
-    switch = next((m for m in methods if type(m) is SelfSwitch), None)
+    switch = next((m for m in methods if type(m) in (SelfSwitch,OracleSwitch)), None)
     if switch is None: return {}, {}
     rows = prepared(task, tok, 128, [], seed)
     made = switch.versions(rows, Prepare(task, tok, seed))
@@ -164,6 +164,7 @@ def run_world(
     ft = _trained(task, cfg.fine, methods, (proposes[0].bert, proposes[1]), seed, 'salt.world', cfg, ctx)
     z,texts = ft.zero_shot('test'), list(task.rows(source,'train')['text'])[:150]
     right = _precision(*proposes, world, texts) if any(type(m) is SelfSwitch for m in methods) else {}
+    right |= _switches(methods, task, proposes[1], seed)[0]
     near = _retrieval(ft.model, proposes[1], task)
     res = Result(**transfer_fields(z, source=z.main(source), retrieval=near, **right))
     res.provenance |= trained_facts(ft) | dict(trained=weights_of(at, ctx.cache))

@@ -87,10 +87,12 @@ class OracleSwitch(SelfSwitch):
     def __init__(self,
         world:Invented, # knows the counterparts
         right:float=1., # fraction of substitutes that are counterparts; the others are random words of the other languages
+        placed:bool=False, # at the words that SALT switches, where one that is spelled alike stays; not at every word with a counterpart
         **kwargs, # of `SelfSwitch`
     ):
         super().__init__(**kwargs)
-        self._world,self.trust,self.right = world, 0., check_number(right, 'right of OracleSwitch', 0, 1)
+        self._world,self.placed,self.right = world, placed, check_number(right, 'right of OracleSwitch', 0, 1)
+        if not placed: self.trust = 0.
 
     def proposed(self,
         data, # features
@@ -99,14 +101,23 @@ class OracleSwitch(SelfSwitch):
         "Propose every other language's word for each word that has one"
         tok,pieces = ctx.tokenizer, word_pieces(ctx.tokenizer)
         sentences,where = sentences_of(data['input_ids'], tok.all_special_ids)
-        found = [(i,p,others) for i,s in enumerate(sentences) for p in word_places([pieces[t] for t in s])
-                 if (others := self.counterparts(tok, s[p]))]
+        found = [(i,p,others) for i,p in self._places(data, ctx, sentences, pieces) if (others := self._others(tok, sentences[i][p]))]
         width = max((len(o) for *_,o in found), default=1)
         ids = np.array([[*o, *[o[0]]*(width-len(o))] for *_,o in found], np.int32).reshape(-1, width)
         row,place = (np.array([f[k] for f in found], np.int32) for k in (0,1))
         english,probs = np.zeros(len(pieces), bool), np.full(ids.shape, self.right/width, np.float32)
         if self.right<1: ids,probs = self._noisy(tok, ids, probs, ctx.seed)
         return Proposals(row, place, ids, probs), proposable(pieces, english), where
+
+    def _places(self, data, ctx, sentences, pieces):
+        "Sentence and place of each word that may be switched"
+        if not self.placed: return [(i,p) for i,s in enumerate(sentences) for p in word_places([pieces[t] for t in s])]
+        asked = super().proposed(data, ctx)[0]
+        return zip(asked.row.tolist(), asked.place.tolist())
+
+    def _others(self, tok, token): return self.counterparts(tok, token) or [token]*self.placed
+
+    def _sure(self, data, ctx, p): return super().proposed(data, ctx)[0] if self.placed else p
 
     def _noisy(self, tok, ids, probs, seed):
         "Ids and probabilities with as many wrong ones, random words of the other languages, beside the counterparts"
