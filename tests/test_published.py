@@ -353,7 +353,7 @@ ARM_WORDS = {'plain': 'plain', 'salt': 'SALT', 'switch': 'switching', 'mix': 'mi
              'english': 'English proposals', 'mask': 'hidden', 'synonyms': 'synonyms', 'tlm': 'translations', 'long': 'read more', 'rsda': 'RS-DA',
              'released': 'RS-DA', 'rsda_originals': 'RS-DA', 'rsrp': 'RS-RP', 'rsrp_originals': 'RS-RP', 'rsrp_fixed': 'RS-RP', 'adv': 'ADV',
              'adv_fixed': 'ADV', 'random_originals': 'random words', 'random_released': 'random words', 'exact_random': 'random words',
-             'META': 'first|both|all', 'JOINT': 'joint', 'JOINT_EN': 'joint with as much', 'XPHASE': 'second|nothing carried'}
+             'META': 'first|both|all', 'JOINT': 'joint|shared places', 'JOINT_EN': 'joint with as much', 'XPHASE': 'second|nothing carried'}
 TASK_WORDS = {'cldr': 'emoji names', 'intent': 'intents', 'topic': 'topics', 'infer': 'invented inference', 'pawsx': 'PAWS-X'}
 
 
