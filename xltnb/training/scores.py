@@ -49,7 +49,7 @@ def logits_of(
     keys = [k for k in ('input_ids','token_type_ids') if k in rows]
     for at in by_length(feats['length'], tokens):
         batch = pad_batch([{k: rows[k][i] for k in keys} for i in at], tokenizer)
-        with torch.inference_mode(), evaluating(model): y = model(**{k: v.to(device) for k,v in batch.items()})
+        with torch.no_grad(), evaluating(model): y = model(**{k: v.to(device) for k,v in batch.items()})
         y = [t.float().cpu().numpy() for t in ((y.logits,) if 'logits' in y else (y.start_logits, y.end_logits))]
         for b,i in enumerate(at): out[i] = _cut(y, b, len(rows['input_ids'][i]))
         told(len(at))

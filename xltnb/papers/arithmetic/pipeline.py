@@ -163,7 +163,7 @@ def _fit(model, ids, y, pad, cfg, seed):
         opt.zero_grad()
 
 # %% ../../../nbs/papers/arithmetic/10_pipeline.ipynb #944549b6
-@torch.inference_mode()
+@torch.no_grad() # not inference mode: there autocast would cast the weights anew for each batch
 def answers(
     model:PreTrainedModel, # of `train_task`
     ids:np.ndarray, # int64 [N,T]

@@ -25,7 +25,7 @@ from ...models.encoders import model_hash
 from ...records.built import built_once
 from ...tasks.languages import UNSPACED, letter_script, script, scripts_of
 from ...training.settings import pays_bf16
-from ...models.heads import max_positions
+from ...models.heads import fast_attention, max_positions
 from ...training.text import Corpus
 from ...training.masking import Batch, Frame, pair_rows
 from ...training.masked_loss import masked_states, mlm_head
@@ -142,7 +142,7 @@ def batch_cuts(
     return cuts[::-1]
 
 # %% ../../../nbs/papers/salt/00_proposals.ipynb #c9ac2c90
-@torch.inference_mode()
+@torch.no_grad() # autocast keeps its casts of the weights, which it does not in inference mode
 def context_scores(
     model:PreTrainedModel, # with a head for masked words
     rows:list, # (ids of the sentence, place of the word to ask about)
@@ -161,7 +161,8 @@ def context_scores(
     for k in range(0, len(cuts)-1, 8):
         ends = cuts[k:k+9]
         todo = [context_batch([rows[i] for i in order[a:b]], frame, context, block) for a,b in zip(ends, ends[1:])]
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16): hid = torch.cat([_asked_states(model, b) for b in todo])
+        with fast_attention(model, bf16), torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+            hid = torch.cat([_asked_states(model, b) for b in todo])
         yield order[ends[0]:ends[-1]], torch.addmm(bias, hid.to(out.dtype), out), torch.cat([b.target for b in todo])
 
 # %% ../../../nbs/papers/salt/00_proposals.ipynb #a84d9025
@@ -274,14 +275,13 @@ def propose(
     asked = [(i,p) for i,s in enumerate(sentences) for p in word_places([pieces[t] for t in s]) if p<room]
     ids,probs = np.zeros((len(asked),k), np.int32), np.zeros((len(asked),k), np.float32)
     may = torch.from_numpy(np.flatnonzero(allowed)).to(model.device)
-    own = group[may]
+    own,few = group[may], 16 if model.device.type=='cpu' else 8*batch # rows of scores that a processor's cache holds
     rows = [(sentences[i],p) for i,p in asked]
     if bf16 is None: bf16 = pays_bf16(model.device.type)
     for some,scores,gold in context_scores(model, rows, frame, batch, context, block, bf16):
-        total,scores = scores.logsumexp(1, keepdim=True), scores[:,may]
-        for s,g in zip(scores, group[gold.to(group.device)]): s[own==g] = -torch.inf
-        best = scores.topk(k)
-        ids[some],probs[some] = may[best.indices].cpu().numpy(), (best.values-total).exp().cpu().numpy()
+        for at,s,g in zip(torch.tensor(some).split(few), scores.split(few), group[gold.to(group.device)].split(few)):
+            best = s.index_select(1, may).masked_fill_(own==g[:,None], -torch.inf).topk(k)
+            ids[at],probs[at] = may[best.indices].cpu().numpy(), (best.values-s.logsumexp(1, keepdim=True)).exp().cpu().numpy()
     where = np.array(asked, np.int32).reshape(-1,2)
     return Proposals(where[:,0].copy(), where[:,1].copy(), ids, probs)
 
@@ -297,7 +297,7 @@ def kept_proposals(
     settings['bf16'] = pays_bf16(model.device.type)
     text = sha256(b''.join(len(s).to_bytes(4,'little')+np.asarray(s, np.int32).tobytes() for s in sentences)).hexdigest()
     words = sha256('\n'.join(word_pieces(tokenizer)).encode()).hexdigest()
-    key = stable_hash([2, model_hash(model), words, text, sha256(np.packbits(allowed)).hexdigest(), sorted(settings.items())])
+    key = stable_hash([3, model_hash(model), words, text, sha256(np.packbits(allowed)).hexdigest(), sorted(settings.items())])
     def make(path):
         atomic_write(path, arrays_bytes(vars(propose(model, tokenizer, sentences, allowed, **settings))))
     a = load_arrays(built_once(cache_dir()/'salt'/f'{key}.safetensors', make))
