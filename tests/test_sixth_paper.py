@@ -67,10 +67,10 @@ def toy_figures(runs):
     return [('heads by coin', lambda: go.Figure(go.Bar(x=[r.labels['coin'] for r in runs], y=[r.metrics['heads'] for r in runs], name='toy heads')))]
 '''
 SPEED = '''
-from xltnb.studies.speed import figure, speed_figure
+from xltnb.studies.speed import speed_figure, speed_line
 
 @speed_figure('toy-throws')
-def toy_throws(): return figure('toy-throws', 'throws/s', 2., 1., 2., 4.)
+def toy_throws(): return speed_line('toy-throws', 'throws/s', 2., 1., 2., 4.)
 '''
 
 COMMANDS = '''

@@ -26,6 +26,14 @@ class LayerNorm(nn.LayerNorm):
         return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
 
 # %% ../../nbs/othello/06_gpt.ipynb #ff26d774
+def _by_products(q_B_H_T_K, k_B_H_T_K, v_B_H_T_K, mask, p):
+    "Attention as two products of matrices, the softmax between them in float32"
+    T = q_B_H_T_K.shape[2]
+    if mask is None: mask = torch.ones(T, T, dtype=torch.bool, device=q_B_H_T_K.device).tril()
+    unseen = torch.zeros_like(mask, dtype=torch.float32).masked_fill_(~mask, -torch.inf)
+    w_B_H_T_T = ((q_B_H_T_K@k_B_H_T_K.mT).float()*q_B_H_T_K.shape[3]**-.5 + unseen).softmax(-1)
+    return F.dropout(w_B_H_T_T, p).to(v_B_H_T_K.dtype)@v_B_H_T_K
+
 class TransformerBlock(nn.Module):
     "Attention, then an MLP, each on a normalised copy of the residual stream"
     def __init__(self,
@@ -42,10 +50,11 @@ class TransformerBlock(nn.Module):
     )->Tensor:
         "Apply self-attention: causal, or over whatever `mask` allows"
         B,T,D = x_B_T_D.shape
-        qkv = self.qkv(x_B_T_D).view(B,T,3,self.heads,D//self.heads).permute(2,0,3,1,4)
-        q,k,v = qkv.float() if (qkv.dtype,qkv.device.type)==(torch.bfloat16,'cpu') else qkv
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, dropout_p=self.p if self.training else 0.)
-        return self.proj(y.transpose(1,2).reshape(B,T,D).to(x_B_T_D.dtype))
+        q,k,v = self.qkv(x_B_T_D).view(B,T,3,self.heads,D//self.heads).permute(2,0,3,1,4)
+        p = self.p if self.training else 0.
+        if (q.dtype,q.device.type)==(torch.bfloat16,'cpu'): y = _by_products(q, k, v, mask, p)
+        else: y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, dropout_p=p)
+        return self.proj(y.transpose(1,2).reshape(B,T,D))
     def forward(self,
         x_B_T_D:Tensor, # residual stream
         mask:Tensor|None=None, # bool, who sees whom; None: causal

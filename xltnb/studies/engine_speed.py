@@ -23,7 +23,7 @@ from ..runs.ray import RayPool
 from ..runs.job import Setup
 from ..runs.run import inline
 from ..runs.slurm import pull
-from .speed import alternate, figure, speed_figure
+from .speed import alternate, speed_figure, speed_line
 
 # %% ../../nbs/studies/06_engine_speed.ipynb #5b99a93b
 class _Warm:
@@ -118,4 +118,4 @@ def speed_engines()->dict:
     local,pulled = (clock(2, n, seconds=.2) for clock in (local_spent, pull_spent))
     more = {f'{name}_{w}': efficiency(clock, w) for name,clock in dict(local=local_spent, ray=ray_spent).items() for w in (2, 8)}
     more |= dict(pull_over_local=pulled/local, ray_ms=10*ray_spent(2, 100))
-    return figure('engines', 'jobs/s', ours, peer, ratio, 2*peer, **more)
+    return speed_line('engines', 'jobs/s', ours, peer, ratio, 2*peer, **more)

@@ -179,10 +179,11 @@ def gains_fig(
 # %% ../../nbs/studies/02_gains.ipynb #d1e0212d
 def _gains_title(t, base):
     "What the figure says"
+    where = f' in {_SHOWN[t.metric.iloc[0]][0]}'*(t.metric.nunique()>1)
     t = t[t.metric==t.metric.iloc[0]].sort_values('gain', ascending=False)
     above,x = list(t.row[t.low>0]), t.iloc[0]
-    if above: return f'{len(above)} of {len(t)} arms lie above {base} with their whole interval: {", ".join(above[:4])}'+' …'*(len(above)>4)
-    return f'No arm lies above {base} with its whole interval; the highest: {x.row}, {x.gain:+.1f} points ({span_text(x.low, x.high, x.n)})'
+    if above: return f'{len(above)} of {len(t)} arms lie above {base} with their whole interval{where}: {", ".join(above[:4])}'+' …'*(len(above)>4)
+    return f'No arm lies above {base} with its whole interval{where}; the highest: {x.row}, {x.gain:+.1f} points ({span_text(x.low, x.high, x.n)})'
 
 # %% ../../nbs/studies/02_gains.ipynb #33ac7342
 def _by_rows(effect, arms):

@@ -24,7 +24,7 @@ def _check_row(check, j):
     "One check, for the report"
     row = dict(what=check.what, effect=check.effect, rule=check.rule, margin=check.margin, why=check.why, verdict=j.verdict, value=j.effect)
     row |= dict(low=j.low, high=j.high, level=j.level, n=j.n, seeds=list(j.seeds), detectable=j.detectable)
-    row |= dict(arms=dict(check.arms), alone=j.alone, items=j.items, need_seeds=j.need_seeds, need_rows=j.need_rows)
+    row |= dict(arms=dict(check.arms), given=check.given, alone=j.alone, items=j.items, need_seeds=j.need_seeds, need_rows=j.need_rows)
     would = what_decides(j.need_seeds, j.need_rows) if j.verdict==OPEN else ''
     return row | dict(keys=list(j.keys), note=join_notes(would, j.note))
 

@@ -41,11 +41,13 @@ def finding(
 def beside(
     row:dict, # of `Claims.rows`
 )->str: # 'SALT minus plain −1.8 points (−3.4 to −0.2)', '' where the claim held or has one check alone
-    "Say what the other checks found that a claim of the paper without a *held* rests on"
-    if row['rank']=='ours' or row['verdict'] not in (FAILED, OPEN): return ''
-    others = [c | dict(effect=c['value'], unit=row.get('unit')) for c in row.get('checks', ())[1:] if c.get('what')]
+    "Say what a claim without a *held* rests on beside the check that decides: of our own questions, a precondition alone"
+    if row['verdict'] not in (FAILED, OPEN): return ''
+    lost = lambda c: c.get('given') and row.get('barred')
+    told = [c for c in row.get('checks', ())[1:] if c.get('what') and (row['rank']!='ours' or lost(c))]
+    others = [c | dict(effect=c['value'], unit=row.get('unit')) for c in told]
     seeds = lambda c: f', {seeds_of(c)}'*(c['n']!=row['n'])
-    return '; '.join(finding(c)+seeds(c) for c in others if amount(c))
+    return '; '.join('precondition not met: '*bool(lost(c))+finding(c)+seeds(c) for c in others if amount(c))
 
 def no_effect(
     row:dict, # of `Claims.rows`
@@ -141,6 +143,7 @@ def story(
     head += [put(f'looked at: {x}') for x in row['looked']]
     checks = ['\n'.join(put(l, '  ') if i else put(l) for i,l in enumerate(_check_story(c))) for c in row['checks']]
     files = [f'  {named.get(k, k)}' for k in row['keys']]
-    ask = f"{row['claim']} --preset {row['preset']}"
-    again = put(f"again from nothing: XLTNB_FRESH=1 xltnb run {ask}, then xltnb claims {row['claim']} shows your runs beside these")
-    return '\n\n'.join(['\n'.join(head), *checks, '\n'.join([f'{len(files)} records:', *files]), again])
+    ask = f"xltnb run {row['claim']} --preset {row['preset']}"
+    again = f"again from nothing: XLTNB_FRESH=1 {ask}, then xltnb claims {row['claim']} shows your runs beside these"
+    runs = ['\n'.join([f'{len(files)} records:', *files]), put(again)] if files else [put(f'{ask} makes its runs')]*bool(checks)
+    return '\n\n'.join(['\n'.join(head), *checks, *runs])

@@ -263,4 +263,4 @@ def judge_claim(
     "Judge every check of a claim"
     get = get or plan.store.getter()
     judged = _given([(c, _judge_check(claim, c, plan, get)) for c in claim.at(plan.preset)])
-    return sorted(judged, key=lambda x: (WORST.index(x[1].verdict), not x[0].tells))
+    return sorted(judged, key=lambda x: (WORST.index(x[1].verdict), not x[0].tells, x[0].given))

@@ -100,7 +100,7 @@ def _arms_title(t, base):
     "What the figure says of one half, and of its control"
     if 'half' not in t.index: return f'Gains over the {ARM_NAMES[base]}'
     h = t.loc['half']
-    said = 'gains' if h.low>0 else 'loses' if h.high<0 else 'does not surely change the score:'
+    said = 'gains' if h.low>0 else 'changes the score by' if h.high<0 else 'does not surely change the score:'
     beside = f'; half source, half start {t.gain["shrunk"]:+.1f}' if 'shrunk' in t.index else ''
     return f'Half source, half related {said} {h.gain:+.1f} points ({span_text(h.low, h.high, h.n)}){beside}'
 
@@ -110,7 +110,8 @@ def _lambda_title(runs, which):
     base,arm = dict(zero_shot=('source','tuned'), enhancement=('own','own_tuned'))[which]
     if not {base,arm} <= set(runs[0].metrics): return f'Scores along λ, beside the {ARM_NAMES[base]} alone'
     g = arm_gains(runs, base, (arm,)).loc[arm]
-    return f'With λ chosen on validation the sum gains {g.gain:+.1f} points over the {ARM_NAMES[base]} ({span_text(g.low, g.high, g.n)})'
+    side = 'above' if g.gain>0 else 'below'
+    return f'With λ chosen on validation the sum is {abs(g.gain):.1f} points {side} the {ARM_NAMES[base]} ({span_text(g.low, g.high, g.n)})'
 
 # %% ../../../nbs/papers/arithmetic/12_figures.ipynb #3f928690
 def _band(w, d_S_W, show):
@@ -196,7 +197,7 @@ def masked_fig(
     fig = go.Figure([go.Bar(x=langs, y=np.mean([c[k] for c in t], 0), name=label, marker_color=colour) for k,label,colour in looks])
     fig.update_yaxes(title='hidden words guessed')
     gain = np.mean([np.mean(np.array(c['own'])-np.array(c['none'])) for c in t])
-    head = f"A language's own adapter guesses {100*gain:+.1f} points more hidden words than none"
+    head = f"A language's own adapter guesses {abs(100*gain):.1f} points {'more' if gain>0 else 'fewer'} hidden words than none"
     return dress(fig, head, f'held-out text; mean of {len(t)} run{"s"*(len(t)>1)}', 360,
         runs=runs)
 

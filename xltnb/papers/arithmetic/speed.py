@@ -31,7 +31,7 @@ from .pipeline import answers, right
 from ...models.pruning import PREFIX
 from ...models.sources import cuts
 from .weights import Dial
-from ...studies.speed import alternate, best_device, figure, masked_rate, matmul_rate, rate, speed_figure, stock_trainer, timed
+from ...studies.speed import alternate, best_device, masked_rate, matmul_rate, rate, speed_figure, speed_line, stock_trainer, timed
 from ...tasks.bench import load_bench
 from ...training.settings import MLMCfg, pays_bf16
 from ...training.text import bench_corpus
@@ -87,7 +87,7 @@ def speed_merge_sweep(
         with attach(model, merge(a, b, weight=lam)): return score()
     same = bool(ours()==[alone(lam) for lam in lams])
     x,y,r = alternate(rate(ours, values), rate(peer, values), rounds)
-    return figure('merge-sweep', 'evaluations/s', x, y, r, y, cost=1/r, same_score=same, merge_ms=merge_ms(), rows=rows)
+    return speed_line('merge-sweep', 'evaluations/s', x, y, r, y, cost=1/r, same_score=same, merge_ms=merge_ms(), rows=rows)
 
 # %% ../../../nbs/papers/arithmetic/15_speed.ipynb #18cfce7c
 def _peer(run, steps):
@@ -130,7 +130,7 @@ def speed_adapter_train(
         run = MLMRun(cfg, d, bench_corpus(tok, ('es',)), (model,tok), half_out=True)
         ours,peer,ratio = alternate(lambda: masked_rate(run, steps), lambda: _peer(run, steps), rounds)
     floor = matmul_rate(torch.bfloat16 if bf16 else torch.float32)/_adapter_flops(model, adapter, cfg.mask)
-    return figure('adapter-train', 'tokens/s', ours, peer, ratio, floor, bf16=bf16, adapter=sum(p.numel() for p in adapter.parameters()))
+    return speed_line('adapter-train', 'tokens/s', ours, peer, ratio, floor, bf16=bf16, adapter=sum(p.numel() for p in adapter.parameters()))
 
 # %% ../../../nbs/papers/arithmetic/15_speed.ipynb #cbd55a29
 def model_shapes(
@@ -226,4 +226,4 @@ def speed_merge(
             if m in ('linear','slerp'): line[f'{m} apart'] = apart
     total = lambda side: sum(line[f'{m} {side}cpu_s'] for m in methods)/len(methods)
     x,y = gb/total(''), gb/total('peer ')
-    return figure('merge', 'GB/core-second', x, y, x/y, gb/copy[0], copy_cpu_s=copy[0], copy_s=copy[1], gb=gb, **line)
+    return speed_line('merge', 'GB/core-second', x, y, x/y, gb/copy[0], copy_cpu_s=copy[0], copy_s=copy[1], gb=gb, **line)

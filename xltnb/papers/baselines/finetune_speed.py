@@ -21,7 +21,7 @@ from ...models.encoders import load_encoder
 from ...models.heads import add_head
 from ...training.features import make_features
 from ...training.settings import FineCfg
-from ...studies.speed import alternate, best_device, figure, matmul_rate, rate, speed_figure, stock_trainer, timed
+from ...studies.speed import alternate, best_device, matmul_rate, rate, speed_figure, speed_line, stock_trainer, timed
 from ...stats import mean_ci
 from ...tasks.task import Task
 from ...training.trainer import Finetuner
@@ -100,7 +100,7 @@ def speed_finetune(
         half,peer_half,half_ratio = alternate(lambda: ours(bf16='yes'), lambda: peer(half=True), 3)
         thawed = median(ours(freeze='none') for _ in range(3))
     subwords = _subwords_a_row(task, tok)
-    return figure('finetune', 'rows/s', a, b, r, _step_floor(model, subwords), pieces_a_row=subwords,
+    return speed_line('finetune', 'rows/s', a, b, r, _step_floor(model, subwords), pieces_a_row=subwords,
                   all_weights_trained=thawed, half=half, peer_half=peer_half, half_ratio=half_ratio, batch=batch)
 
 # %% ../../../nbs/papers/baselines/03_finetune_speed.ipynb #9d61094a
@@ -128,7 +128,7 @@ def speed_accuracy(
     more = dict(accuracy=mean(acc), accuracy_peer=mean(acc_b), gap=gap, gap_low=low, gap_high=high,
                 others=mean(rest), others_peer=mean(rest_b))
     model,tok = _headed(task)
-    return figure('finetune-accuracy', 'rows/s', median(rate), median(rate_b), median(x/y for x,y in zip(rate, rate_b)),
+    return speed_line('finetune-accuracy', 'rows/s', median(rate), median(rate_b), median(x/y for x,y in zip(rate, rate_b)),
                   _step_floor(model, _subwords_a_row(task, tok)), **more, updates=steps, seeds=seeds, batch=batch)
 
 # %% ../../../nbs/papers/baselines/03_finetune_speed.ipynb #2b9d5be0
@@ -165,7 +165,7 @@ def speed_score(
     half,full = n/spent
     subwords = np.mean([len(x) for x in tok(list(task.rows('en')['text']))['input_ids']])
     floor = matmul_rate(torch.bfloat16)/(2*_body_weights(model)*subwords)
-    return figure('score', 'rows/s', half, full, half/full, floor, **facts, scored=n, updates=updates)
+    return speed_line('score', 'rows/s', half, full, half/full, floor, **facts, scored=n, updates=updates)
 
 # %% ../../../nbs/papers/baselines/03_finetune_speed.ipynb #5850fc86
 def _stock_answers(
@@ -208,5 +208,5 @@ def speed_stock(
         answers = np.array([ours(), ours(True), stock(32)])
     same = (answers[:2]==answers[2]).mean(1)
     floor = matmul_rate(torch.float32)/(2*_body_weights(model))
-    return figure('score-stock', 'subwords/s', a, b, r, floor, peer_8=b8, ratio_8=r8, half=half,
+    return speed_line('score-stock', 'subwords/s', a, b, r, floor, peer_8=b8, ratio_8=r8, half=half,
                   peer_half=peer_half, half_ratio=rh, same=float(same[0]), same_half=float(same[1]), rows=len(answers[0]))

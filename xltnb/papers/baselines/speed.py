@@ -17,7 +17,7 @@ from transformers.utils import logging
 from ...training.settings import MLMCfg
 from ...training.text import Corpus, bench_corpus
 from ...training.mlm_run import MLMRun, mlm_model
-from ...studies.speed import alternate, best_device, figure, masked_rate, matmul_rate, speed_figure, stock_trainer, timed
+from ...studies.speed import alternate, best_device, masked_rate, matmul_rate, speed_figure, speed_line, stock_trainer, timed
 
 # %% ../../../nbs/papers/baselines/02_speed.ipynb #452ef288
 def _peer_mlm(
@@ -59,4 +59,4 @@ def speed_mlm(
     out = model.get_output_embeddings().weight.numel()
     flops = 6*body + cfg.mask*(6*head+4*out)
     floor = matmul_rate(torch.bfloat16 if best_device()=='cuda' else torch.float32)/flops
-    return figure('mlm', 'tokens/s', ours, peer, ratio, floor, rivals=rivals, bf16=bf16, tokens_a_sentence=float(np.mean(corpus.sizes)))
+    return speed_line('mlm', 'tokens/s', ours, peer, ratio, floor, rivals=rivals, bf16=bf16, tokens_a_sentence=float(np.mean(corpus.sizes)))

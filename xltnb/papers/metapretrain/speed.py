@@ -17,7 +17,7 @@ from .arms import MetaCfg, Size, arm_cfg
 from .carry import meta_model
 from .corpus import load_vocab, meta_corpus, split_of
 from .phases import Pretraining
-from ...studies.speed import alternate, best_device, figure, matmul_rate, rate, speed_figure, stock_trainer, timed
+from ...studies.speed import alternate, best_device, matmul_rate, rate, speed_figure, speed_line, stock_trainer, timed
 
 # %% ../../../nbs/papers/metapretrain/10_speed.ipynb #b423adad
 def ours(
@@ -80,4 +80,4 @@ def speed_pretrain(
     floor = matmul_rate(torch.bfloat16 if best_device()=='cuda' else torch.float32)/_flops_a_token(cfg, len(load_vocab(cfg.net.vocab)))
     tokens = float(np.mean([len(r['input_ids']) for r in _sentences(cfg, size.langs, 2000)]))
     what = f'{cfg.net.layers}×{cfg.net.width}, batch {cfg.batch}×{cfg.net.block}'
-    return figure('pretrain', 'tokens/s', a, b, ratio, floor, tokens_a_sentence=tokens, model=what)
+    return speed_line('pretrain', 'tokens/s', a, b, ratio, floor, tokens_a_sentence=tokens, model=what)

@@ -55,9 +55,9 @@ def _gain_trace(rows, names, place, show):
         hovertemplate='%{x:.3f}<extra>'+name+'</extra>')
 
 # %% ../../../nbs/papers/metapretrain/12_world_figures.ipynb #7d3d4635
-def _worse(df, budget):
+def _worse(df, budget, over):
     "Name the measures on which one language first is worse than a baseline, its whole interval left of the line; count more than two"
-    names = [n.replace(', ', ' (')+')'*(', ' in n) for n in df[(df.budget==budget) & (df.high<0)].measure.unique()]
+    names = [n.replace(', ', ' (')+')'*(', ' in n) for n in df[(df.budget==budget) & (df.over==over) & (df.high<0)].measure]
     return f', worse on {len(names)}' if len(names)>2 else ', worse on '*bool(names)+' and '.join(names)
 
 def _better(df):
@@ -75,8 +75,8 @@ def _gains_text(df):
     counts,said = _better(df), []
     exposed = dict(JOINT='with as many tokens', JOINT_EN='with equal exposure to each language')
     for budget,more in (('world',''),('twice','twice the tokens, ')):
-        each = [f'{exposed[o]} on {counts[budget,o]}' for o in exposed if (budget,o) in counts]
-        if each: said.append(f'{more}{" and ".join(each)}{_worse(df, budget)}')
+        each = [f'{exposed[o]} on {counts[budget,o]}{_worse(df, budget, o)}' for o in exposed if (budget,o) in counts]
+        if each: said.append(f'{more}{", and ".join(each)}')
     return f"One language first is better {'; '.join(said)}"
 
 # %% ../../../nbs/papers/metapretrain/12_world_figures.ipynb #7cd9e5a6

@@ -24,7 +24,7 @@ from ...othello.rules import NONE
 from ...othello.settings import GPTCfg, LMCfg, flops_per_token
 from ...othello.tokens import Encoder
 from ...othello.train import Games, model_for, train
-from ...studies.speed import alternate, best_device, figure, matmul_rate, rate, speed_figure, stock_trainer, timed
+from ...studies.speed import alternate, best_device, matmul_rate, rate, speed_figure, speed_line, stock_trainer, timed
 from ...training.settings import multiplies_bf16
 
 # %% ../../../nbs/papers/mothello/10_speed.ipynb #a58bdf49
@@ -59,7 +59,7 @@ def speed_games()->dict:
     ops = rate(lambda: _bit_ops(x,2000), 8*2000*x.size)
     ops()
     ours,peer,ratio = alternate(rate(lambda: random_games(100_000), 100_000), rate(lambda: _peer_games(4000), 4000))
-    return figure('othello-games', 'games/s', ours, peer, ratio, median(ops() for _ in range(5))/(440*60), threads_used=1)
+    return speed_line('othello-games', 'games/s', ours, peer, ratio, median(ops() for _ in range(5))/(440*60), threads_used=1)
 
 # %% ../../../nbs/papers/mothello/10_speed.ipynb #c173299c
 def _peer_model(cfg:GPTCfg):
@@ -132,7 +132,7 @@ def speed_train()->dict:
         others |= dict(half=_train_pair(make_lexicon(n=6), *small, steps, half=True),
                        half_night=_train_pair(make_lexicon(), 4, 4, 256, 64, 6, 3, True))
     beside = {f'{name}_{k}':v for name,line in others.items() for k,v in line.items()}
-    return figure('mothello-train', 'tokens/s', **_train_pair(make_lexicon(n=6), *small, steps), **beside)
+    return speed_line('mothello-train', 'tokens/s', **_train_pair(make_lexicon(n=6), *small, steps), **beside)
 
 # %% ../../../nbs/papers/mothello/10_speed.ipynb #aa3f0104
 @speed_figure('mothello-eval', 'a pass for each prefix', 3)
@@ -143,4 +143,4 @@ def speed_eval()->dict:
     gs = game_set(512 if device=='cuda' else 12, 8, seed=1, device=device)
     prefixes = int(gs.valid.sum())
     ours,peer = (rate(lambda f=f: f(model,enc,gs.games,0), prefixes) for f in (greedy_nodes,greedy_nodes_slow))
-    return figure('mothello-eval', 'prefixes/s', *alternate(ours,peer,3), matmul_rate()/(flops_per_token(model.cfg,59)/3))
+    return speed_line('mothello-eval', 'prefixes/s', *alternate(ours,peer,3), matmul_rate()/(flops_per_token(model.cfg,59)/3))

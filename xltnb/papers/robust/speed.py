@@ -13,7 +13,7 @@ from transformers.utils import logging
 from ...models.encoders import load_encoder
 from ...models.heads import add_head
 from .methods import ADV, FreeADV
-from ...studies.speed import alternate, best_device, figure, speed_figure, timed
+from ...studies.speed import alternate, best_device, speed_figure, speed_line, timed
 from ...tasks.bench import load_bench
 from ...training.methods import Method
 from ...training.settings import FineCfg
@@ -36,4 +36,4 @@ def speed_adversarial(
             return timed(Finetuner(model, task, cfg, methods, tok, out=d, use_cpu=best_device()=='cpu'), batch)
         a,b,r = alternate(lambda: run(ADV(.1)), run, 3)
         _,_,f = alternate(lambda: run(FreeADV(.1)), run, 3)
-    return figure('adversarial', 'rows/s', a, b, r, b*3/5, cost=1/r, cost_free=1/f, cost_floor=5/3, batch=batch)
+    return speed_line('adversarial', 'rows/s', a, b, r, b*3/5, cost=1/r, cost_free=1/f, cost_floor=5/3, batch=batch)

@@ -152,8 +152,8 @@ def curve_fig(
     fig.update_xaxes(title='substitutes that are right, in per cent')
     fig.update_yaxes(title='points gained in the languages without labels')
     half = reached(t)
-    title = 'gain over the fraction of right substitutes'
-    if half==half: title = f'half of the way from random words to the true ones takes {100*half:.0f} % right'
+    title = 'Gain over the fraction of right substitutes'
+    if half==half: title = f'Half of the way from random words to the true ones takes {100*half:.0f} % right'
     return dress(fig, title, 'invented worlds, each with a model of its own; mean and 95 % interval over worlds', 420, rows)
 
 # %% ../../../nbs/papers/salt/08_figures.ipynb #1295ba9e

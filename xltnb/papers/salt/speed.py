@@ -16,7 +16,7 @@ from ...models.encoders import load_encoder, load_mlm
 from ...models.folders import quiet
 from .proposals import context_batch, english_ids, english_like, english_pieces
 from .proposals import proposable, propose, word_pieces, word_places
-from ...studies.speed import alternate, best_device, figure, matmul_rate, rate, speed_figure
+from ...studies.speed import alternate, best_device, matmul_rate, rate, speed_figure, speed_line
 from ...tasks.bench import load_bench
 from ...training.text import bench_corpus
 from ...training.masking import Frame
@@ -123,4 +123,4 @@ def speed_candidates(
     more = dict(same=same, saved=stock/work, pruned_peer=pruned[1], pruned_ratio=pruned[2], pruned_same=pruned[3],
                 pruned_saved=stock_pruned/work, words=len(tokens), tokens_a_word=float(tokens.mean()),
                 k=k, batch=batch, dtype=str(dtype).removeprefix('torch.'))
-    return figure('salt-candidates', 'words/s', a, b, r, len(tokens)*matmul_rate(dtype)/work, **more)
+    return speed_line('salt-candidates', 'words/s', a, b, r, len(tokens)*matmul_rate(dtype)/work, **more)
