@@ -222,7 +222,7 @@ def judged(tmp_path):
     "Judge the only check of a claim on three seeds of its two arms; `change(record)` makes some of them different"
     claim = next(c for c in load_paper('robust').claims.values() if len(c.at('laptop')) > 1)
     check = replace(claim.checks[0], presets=('laptop',), arms={'a': 'x', 'b': 'y'}, effect='a.avg - b.avg', rule='above', margin=0.)
-    claim = replace(claim, checks=(check,))
+    claim = replace(claim, checks=(check,), looked={})
     rules = {f"{claim.id.split('.')[1]}/laptop": claim.hash_at('laptop')}
     def run(change, seeds=range(3), planned=range(3), **told):
         store, jobs = Store(tmp_path, committed=False), [Job('robust', arm, 'robust.finetune', 1, {'arm': arm}, s) for arm in 'xy' for s in planned]
@@ -282,7 +282,7 @@ def test_an_interim_look_says_so(judged):
 
 def test_what_is_not_drawn_is_judged_by_its_items(tmp_path):
     "A fixed run stands for every seed; alone it has the interval of its items, and none without them"
-    claim = load_paper('robust').claims['C1']
+    claim = replace(load_paper('robust').claims['C1'], looked={})
     store = Store(tmp_path, committed=False)
     jobs = [Job('robust', arm, 'robust.finetune', 1, {'arm': arm}, s, fixed=arm == 'x') for arm, n in (('x', 1), ('y', 3)) for s in range(n)]
     for j in jobs: store.put(Record(j.experiment, j.key, j.config, j.seed, dict(avg=.75-.3*(j.arm == 'y')-.01*j.seed), items=dict(avg=SCORES) if j.arm == 'x' else {}, provenance=dict(cpu='x'), arm=j.arm))
