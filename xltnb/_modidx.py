@@ -15,6 +15,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                            'xltnb.cli.root_parser': ('cli.html#root_parser', 'xltnb/cli.py')},
             'xltnb.commands': { 'xltnb.commands._about': ('commands.html#_about', 'xltnb/commands.py'),
                                 'xltnb.commands._claimed_papers': ('commands.html#_claimed_papers', 'xltnb/commands.py'),
+                                'xltnb.commands._claimed_study': ('commands.html#_claimed_study', 'xltnb/commands.py'),
                                 'xltnb.commands._code': ('commands.html#_code', 'xltnb/commands.py'),
                                 'xltnb.commands._items': ('commands.html#_items', 'xltnb/commands.py'),
                                 'xltnb.commands._look_again': ('commands.html#_look_again', 'xltnb/commands.py'),

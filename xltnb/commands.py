@@ -227,12 +227,18 @@ def cmd_claims(
 ):
     "Judge the papers' claims by the runs in the store"
     _read_from(store)
-    studies = [_study(p, preset, seeds, store) for p in _claimed_papers(target)]
+    studies = [_claimed_study(p, preset, seeds, store) for p in _claimed_papers(target)]
     rows = [r for s in studies for r in s.told()]
     if json: show_rows(rows, True)
     elif '.' in target: _show_stories(rows, studies[0])
     else: _show_claims(rows)
     return _code(rows, check)
+
+def _claimed_study(target, preset, seeds, store):
+    "A study; a claim without runs is told at the preset at which its paper is"
+    one,paper = _study(target, preset, seeds, store), target.partition('.')[0]
+    if preset or target==paper or one.runs: return one
+    return _study(target, _study(paper, preset, seeds, store).plan.preset, seeds, store)
 
 def _show_stories(rows, one):
     "All about each claim of a target"

@@ -258,7 +258,7 @@ def make_plan(
 def best_plan(
     target:str, # a paper, or one of its tables, figures or claims
     store:str|Path|Store='results', # folder of run records
-)->Plan: # of the largest preset that the store has runs of its own of, else of its paper, else of `smoke`
+)->Plan: # of the largest preset that the store has runs of its own of, else of `smoke`
     "Find the plan whose records are most worth looking at"
     store,(paper,_) = open_store(store), split_target(target)
     left,own,best = store.keys(), store.keys(f'{paper}.*'), None
@@ -268,9 +268,7 @@ def best_plan(
         if best is None or any(map(store.has, mine & left)): best = Plan(target, preset, jobs, store)
         left -= mine
         if all(j.paper==paper for j in jobs) and not left & own: break
-    if target==paper or any(map(store.has, (j.key for j in best.jobs))): return best
-    preset = best_plan(paper, store).preset
-    return Plan(target, preset, jobs_for(target, preset), store)
+    return best
 
 # %% ../../nbs/runs/01_plan.ipynb #1f38a3df
 def own_plan(

@@ -182,8 +182,10 @@ def _gains_title(t, base):
     where = f' in {_SHOWN[t.metric.iloc[0]][0]}'*(t.metric.nunique()>1)
     t = t[t.metric==t.metric.iloc[0]].sort_values('gain', ascending=False)
     above,x = list(t.row[t.low>0]), t.iloc[0]
-    if above: return f'{len(above)} of {len(t)} arms lie above {base} with their whole interval{where}: {", ".join(above[:4])}'+' …'*(len(above)>4)
-    return f'No arm lies above {base} with its whole interval{where}; the highest: {x.row}, {x.gain:+.1f} points ({span_text(x.low, x.high, x.n)})'
+    some = ', '.join(above[:4])+' …'*(len(above)>4)
+    if above: return f'{len(above)} of {len(t)} arms lie above {base} with their whole interval{where}: {some}'
+    best = f'{x.row}, {x.gain:+.1f} points ({span_text(x.low, x.high, x.n)})'
+    return f'No arm lies above {base} with its whole interval{where}; the highest: {best}'
 
 # %% ../../nbs/studies/02_gains.ipynb #33ac7342
 def _by_rows(effect, arms):

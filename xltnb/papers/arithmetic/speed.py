@@ -130,7 +130,8 @@ def speed_adapter_train(
         run = MLMRun(cfg, d, bench_corpus(tok, ('es',)), (model,tok), half_out=True)
         ours,peer,ratio = alternate(lambda: masked_rate(run, steps), lambda: _peer(run, steps), rounds)
     floor = matmul_rate(torch.bfloat16 if bf16 else torch.float32)/_adapter_flops(model, adapter, cfg.mask)
-    return speed_line('adapter-train', 'tokens/s', ours, peer, ratio, floor, bf16=bf16, adapter=sum(p.numel() for p in adapter.parameters()))
+    size = sum(p.numel() for p in adapter.parameters())
+    return speed_line('adapter-train', 'tokens/s', ours, peer, ratio, floor, bf16=bf16, adapter=size)
 
 # %% ../../../nbs/papers/arithmetic/15_speed.ipynb #cbd55a29
 def model_shapes(
