@@ -42,7 +42,8 @@ class PhasesExplorer(Explorer):
         self.runs = {a: rs for a,rs in of_study(runs,'arms').items() if rs[0].curves.get('dev')}
         if not self.runs: raise XltError('no runs to explore: `xltnb run metapretrain --preset laptop` makes them')
         for a in arms: check_name(a, META_ARMS, 'arm')
-        controls = {a: W.Checkbox(value=a in arms, description=a, indent=False, layout=W.Layout(width='120px')) for a in self.runs}
+        wide = W.Layout(width='auto')
+        controls = {a: W.Checkbox(value=a in arms, description=META_ARMS[a], indent=False, layout=wide) for a in self.runs}
         controls |= dict(measure=W.Dropdown(options=_LAYERS, value='centred', description='by layer', layout=W.Layout(width='220px')),
             cursor=W.FloatSlider(value=1., min=0., max=1., step=.01, description='training',
                 readout_format='.0%', layout=W.Layout(width='420px')))
