@@ -31,7 +31,7 @@ def all_finite(
     values:Tensor, # of a floating-point type
 )->bool:
     "Tell whether no value is NaN or infinite; a sum tells it at the speed of reading"
-    return bool(values.sum().isfinite()) or bool(values.isfinite().all())
+    return math.isfinite(values.sum()) or bool(values.isfinite().all())
 
 def float_word(
     dtype:torch.dtype, # of weights
