@@ -59,7 +59,7 @@ def _check_header(path, adapter, specs):
     return list(own)
 
 # %% ../../nbs/models/14_sources.ipynb #cfae30ef
-PART = 2**16 # weights that are read at a time
+PART = 2**15 # weights that are read at a time
 _IN_FOLDER = 'adapter_model.safetensors', 'adapter.safetensors' # files that mean nothing without the settings beside them
 
 class TensorSource:
