@@ -72,6 +72,18 @@ def test_a_builder_that_was_frozen_takes_what_another_has_built(tmp_path):
     with pytest.raises(FileNotFoundError): built_once(tmp_path/'b', broken)
 
 
+def test_a_builder_that_fails_each_time_its_lease_is_lost_tells_it(tmp_path, monkeypatch):
+    "The work of another is waited for once, not for ever"
+    for name in ('_STALE_S', '_WATCH_S'): monkeypatch.setattr(f'xltnb.records.leases.{name}', -1.)  # a lock that nobody touches is free at once
+    tries = []
+    def lost(path):
+        (tmp_path/'.claims'/'a.lock').write_text('{"token": "of another"}', encoding='utf-8')
+        tries.append(path)
+        raise ValueError('a mistake of the builder')
+    with pytest.raises(ValueError, match='a mistake of the builder'): built_once(tmp_path/'a', lost)
+    assert len(tries) == 2
+
+
 def test_two_stores_that_share_a_cache_take_turns(tmp_path):
     "Fine-tuning's own folder: the second driver waits for the first, finds what it trained, and the folder goes once both have measured"
     ctx, seen = Ctx(cache=tmp_path), []

@@ -3181,8 +3181,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                               'xltnb/papers/salt/worlds.py'),
                                           'xltnb.papers.salt.worlds.OracleSwitch._noisy': ( 'papers/salt/worlds.html#oracleswitch._noisy',
                                                                                             'xltnb/papers/salt/worlds.py'),
-                                          'xltnb.papers.salt.worlds.OracleSwitch._others': ( 'papers/salt/worlds.html#oracleswitch._others',
-                                                                                             'xltnb/papers/salt/worlds.py'),
                                           'xltnb.papers.salt.worlds.OracleSwitch._places': ( 'papers/salt/worlds.html#oracleswitch._places',
                                                                                              'xltnb/papers/salt/worlds.py'),
                                           'xltnb.papers.salt.worlds.OracleSwitch._sure': ( 'papers/salt/worlds.html#oracleswitch._sure',

@@ -100,9 +100,10 @@ def _arms_title(t, base):
     "What the figure says of one half, and of its control"
     if 'half' not in t.index: return f'Gains over the {ARM_NAMES[base]}'
     h = t.loc['half']
-    said = 'gains' if h.low>0 else 'changes the score by' if h.high<0 else 'does not surely change the score:'
+    said = 'gains' if h.low>0 else 'loses' if h.high<0 else 'does not surely change the score:'
+    size = f'{h.gain:+.1f}' if h.low<=0<=h.high else f'{abs(h.gain):.1f}'
     beside = f'; half source, half start {t.gain["shrunk"]:+.1f}' if 'shrunk' in t.index else ''
-    return f'Half source, half related {said} {h.gain:+.1f} points ({span_text(h.low, h.high, h.n)}){beside}'
+    return f'Half source, half related {said} {size} points ({span_text(h.low, h.high, h.n)}){beside}'
 
 # %% ../../../nbs/papers/arithmetic/12_figures.ipynb #af1fbd4a
 def _lambda_title(runs, which):

@@ -16,7 +16,7 @@ import numpy as np
 from datasets import DatasetDict
 from transformers import BertForMaskedLM, PreTrainedTokenizerFast
 
-from ...core import check_number, seed_for
+from ...core import XltError, check_number, seed_for
 from ...invented.encoder import InventedEncoderCfg, folder_of, invented_encoder
 from ...invented.words import FUNCTION, WORLDS, Lang
 from ...invented.world import Invented
@@ -93,6 +93,7 @@ class OracleSwitch(SelfSwitch):
         super().__init__(**kwargs)
         self._world,self.placed,self.right = world, placed, check_number(right, 'right of OracleSwitch', 0, 1)
         if not placed: self.trust = 0.
+        elif self._also: raise XltError('OracleSwitch takes the places of the rows alone: leave `also` out, or placed=True')
 
     def proposed(self,
         data, # features
@@ -100,8 +101,9 @@ class OracleSwitch(SelfSwitch):
     )->tuple: # as `SelfSwitch.proposed`
         "Propose every other language's word for each word that has one"
         tok,pieces = ctx.tokenizer, word_pieces(ctx.tokenizer)
-        sentences,where = sentences_of(data['input_ids'], tok.all_special_ids)
-        found = [(i,p,others) for i,p in self._places(data, ctx, sentences, pieces) if (others := self._others(tok, sentences[i][p]))]
+        sentences,where = sentences_of(data['input_ids'], {*tok.all_special_ids}-{tok.unk_token_id}) # as SALT counts them
+        found = [(i,p,others) for i,p in self._places(data, ctx, sentences, pieces)
+                 if (others := self.counterparts(tok, sentences[i][p]) or [sentences[i][p]]*self.placed)]
         width = max((len(o) for *_,o in found), default=1)
         ids = np.array([[*o, *[o[0]]*(width-len(o))] for *_,o in found], np.int32).reshape(-1, width)
         row,place = (np.array([f[k] for f in found], np.int32) for k in (0,1))
@@ -114,8 +116,6 @@ class OracleSwitch(SelfSwitch):
         if not self.placed: return [(i,p) for i,s in enumerate(sentences) for p in word_places([pieces[t] for t in s])]
         asked = super().proposed(data, ctx)[0]
         return zip(asked.row.tolist(), asked.place.tolist())
-
-    def _others(self, tok, token): return self.counterparts(tok, token) or [token]*self.placed
 
     def _sure(self, data, ctx, p): return super().proposed(data, ctx)[0] if self.placed else p
 
