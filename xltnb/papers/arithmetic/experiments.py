@@ -174,6 +174,6 @@ def arithmetic_jobs(
     if preset not in _SIZES: return []
     cfg,n,cost = _SIZES[preset]
     family = [make_job('family', 'arithmetic.family', cfg, s, cost, ground='family') for s in range(seeds or n)]
-    named = [make_job('entities', 'arithmetic.entities', EntityCfg(), s, 1100., ground='entities') for s in range(seeds or 3)]
+    named = [make_job('entities', 'arithmetic.entities', EntityCfg(), s, 1100., ground='entities') for s in range(seeds or 6)]
     named.append(make_job('entities_wide', 'arithmetic.entities', _WIDE, 0, 4500., ground='entities'))
     return [*family, make_job('real-es', 'arithmetic.real', _REALS[preset], 0, _REAL_S[preset], ground='real'), *named*(preset=='laptop')]

@@ -154,7 +154,7 @@ def _public_studies():
     def study(task, train, limit, seeds, cost, **fine):
         cfg = SaltCfg(task, train, limit, PUBLIC_LANGS, fine=FineCfg(**dict(epochs=1., batch=16, warmup=.1) | fine))
         return SaltStudy('salt.finetune', cfg, SALT_CORE, seeds, cost, 1, 'yes')
-    wikiann,xnli = study('wikiann_dev', 2500, 300, 6, 110.), study('xnli_dev', 0, 500, 4, 270., epochs=1.5, head_lr=1e-4)
+    wikiann,xnli = study('wikiann_dev', 2500, 300, 11, 110.), study('xnli_dev', 0, 500, 4, 270., epochs=1.5, head_lr=1e-4)
     half = replace(xnli.cfg, limit=350, fine=replace(xnli.cfg.fine, lr=5e-5, head_lr=5e-5), turn=True, seen=True)
     slow = replace(xnli, cfg=half, seeds=8, cost=660., bf16='no')
     return dict(wikiann=replace(wikiann, cfg=replace(wikiann.cfg, seen=True)), xnli=xnli, xnli_slow=slow)
