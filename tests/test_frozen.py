@@ -11,7 +11,8 @@ from xltnb.core import XltError
 from xltnb.papers.robust.augmentation import RSDA, Repeat
 from xltnb.papers.robust.methods import ADV, RSRP, FreeADV
 from xltnb.tasks.task import Task, make_rows
-from xltnb.training.frozen import FrozenPoints, Reader, displaced_points, fitted, frozen_encoder, frozen_study, vectors
+from xltnb.training.frozen import FrozenPoints, displaced_points, fitted, frozen_study
+from xltnb.training.reader import Reader, frozen_encoder, vectors
 from xltnb.training.methods import Method
 from xltnb.training.settings import FrozenCfg
 
@@ -160,7 +161,7 @@ def test_equal_weights_of_another_model_are_not_taken_for_it(task, tmp_path):
     "Activation, number of heads and attached adapters change what equal weights compute"
     from xltnb.models.adapters import Adapter, BottleneckCfg
     from xltnb.models.attaching import attach
-    from xltnb.training.frozen import split_vectors
+    from xltnb.training.reader import split_vectors
     def encoder(**kw):
         torch.manual_seed(0)
         cfg = dict(vocab_size=12, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, pad_token_id=0) | kw

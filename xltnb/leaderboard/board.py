@@ -20,7 +20,8 @@ from ..studies.by_name import encoder_of, fine_tuned, proposer_of, reader_of, ta
 from ..runs.experiments import Ctx, Result
 from ..studies.recipes import make_methods, read_call, transfer_fields
 from ..tasks.synonyms import load_synonyms
-from ..training.frozen import frozen_study, split_vectors
+from ..training.frozen import frozen_study
+from ..training.reader import split_vectors
 from ..training.methods import Method
 
 # %% ../../nbs/leaderboard/02_board.ipynb #53280832

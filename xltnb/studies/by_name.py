@@ -27,7 +27,7 @@ from ..tasks.task import Task
 from ..tasks.bench import BENCH
 from ..tasks.languages import distance
 from ..runs.experiments import Ctx, paused_unless
-from ..training.frozen import Reader, frozen_encoder
+from ..training.reader import Reader, frozen_encoder
 from ..training.methods import Method
 from ..training.scores import Matrix, Transfer
 from ..training.settings import FineCfg, ZeroShotCfg
