@@ -35,7 +35,8 @@ def test_a_damaged_model_is_trained_again(tmp_path, harm):
 
 @pytest.mark.parametrize('harm', [cut, flip, empty])
 def test_a_damaged_seal_costs_the_thing_and_no_more(tmp_path, harm):
-    home = built_once(tmp_path/'a', lambda path: path.write_text('x', encoding='utf-8'))
+    alone = lambda: pytest.fail('nobody else is at it, so there is nothing to wait for')
+    home = built_once(tmp_path/'a', lambda path: path.write_text('x', encoding='utf-8'), waiting=alone)
     harm(tmp_path/'a.seal')
     with pytest.warns(UserWarning, match='is damaged'): assert built_once(home, lambda path: path.write_text('x', encoding='utf-8')).read_text(encoding='utf-8') == 'x'
     assert built_once(home, lambda path: pytest.fail('it is there')) == home

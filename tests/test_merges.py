@@ -16,7 +16,7 @@ from xltnb.models.adapterhub import to_hub
 from xltnb.models.adapter_files import load_adapter, save_adapter
 from xltnb.models.adapters import Adapter, Backbone, BottleneckCfg, LoraCfg
 from xltnb.papers.arithmetic.commands import merge_
-from xltnb.papers.arithmetic.merges import analogy, merge, plan_merge
+from xltnb.papers.arithmetic.merges import merge, plan_merge
 from xltnb.papers.arithmetic.methods import MERGES, MergeCfg
 from xltnb.papers.arithmetic.recipes import explain, merge_recipe, write_merge
 from xltnb.models.sources import TensorSource
@@ -252,7 +252,7 @@ def test_vectors_are_values(three):
     assert (a+b)+c == c+(b+a) and a-a == 0*b and -(-a) == a and (a*2)/2 == a and 3*a == a+a+a
     assert ((a+b)+c).adapter().fingerprint == (c+(b+a)).adapter().fingerprint
     assert .5*a+.25*a == .75*a and (a+b)-b == a
-    assert analogy(a, b, c) == a+b-c and (0*a).norm == 0 and abs((2*a).norm-2*a.norm) < 1e-6
+    assert a+(b-c) == a+b-c and (0*a).norm == 0 and abs((2*a).norm-2*a.norm) < 1e-6
     assert repr(a-.5*b) == 'es - 0.5·en' and repr(a-a) == '0'
     with pytest.raises(XltError): a*float('nan')
 

@@ -302,7 +302,8 @@ def test_seeds_that_would_settle_it_do(xs, rule, margin, smallest, count, looks)
     assert planned <= need and judged(as_many(xs, int(planned)), .05/looks).verdict != 'not settled'
 
 
-def test_seeds_that_agree_tell_no_number_of_seeds(): assert math.isnan(seeds_to_decide([.3]*5, [.2]))
+@pytest.mark.parametrize('xs', [[.3]*5, [.1+.2, .3, .3]], ids=['alike', 'up to rounding'])
+def test_seeds_that_agree_tell_no_number_of_seeds(xs): assert math.isnan(seeds_to_decide(xs, [.2]))
 
 
 def test_seeds_cannot_free_the_interval_of_the_items(tmp_path):

@@ -172,12 +172,14 @@ def cmd_run(
 # %% ../nbs/07_commands.ipynb #6a3ae86a
 def _status(plans, as_json):
     "Runs that are neither done nor simply to do, a line for each, and how many there are of each state"
+    from xltnb.runs.slurm import crews
     from xltnb.runs.status import status_line, status_rows
-    found = [(p, status_rows(p)) for p in plans]
-    if as_json: return show_rows([dict(target=p.target, preset=p.preset) | r for p,rows in found for r in rows], True)
-    for p,rows in found:
+    asked = [(p, crews(p.store)) for p in plans] # once: rows and line say the same
+    found = [(p, status_rows(p, there), there) for p,there in asked]
+    if as_json: return show_rows([dict(target=p.target, preset=p.preset) | r for p,rows,_ in found for r in rows], True)
+    for p,rows,there in found:
         show_rows([r for r in rows if r['state'] not in ('done','to do')], cols=['arm', 'seed', 'state', 'where', 'since', 'why'])
-        print(status_line(p, rows), flush=True)
+        print(status_line(p, rows, there), flush=True)
 
 @command
 def cmd_status(

@@ -55,7 +55,7 @@ def gpus()->list[str]: # names, as `CUDA_VISIBLE_DEVICES` has them
     named = os.environ.get('CUDA_VISIBLE_DEVICES')
     n = import_module('torch').cuda.device_count()
     if named is None: return [str(i) for i in range(n)]
-    return [g.strip() for g in named.split(',') if g.strip() not in ('', '-1')][:n or None] # CUDA stops at a name that it does not know
+    return [g.strip() for g in named.split(',') if g.strip() not in ('', '-1')][:n] # CUDA stops at a name that it does not know
 
 # %% ../nbs/05_machine.ipynb #58df1116
 def gpu_possible()->bool:

@@ -152,9 +152,11 @@ def seeds_to_decide(
     level:float=.95, # of the interval
 )->float: # 3 or more; infinite where 10,000 do not suffice, NaN for fewer than two seeds, and where all agree and there are no items
     "Find the smallest number of seeds whose interval, with this mean, spread and items, contains no edge of the range"
-    if len(xs)<2 or not all(map(isfinite, xs)) or not (stdev(xs) or items): return nan
+    if len(xs)<2 or not all(map(isfinite, xs)): return nan
+    sd = _sd([*map(float, xs)])
+    if not (isfinite(sd) or items): return nan
     distance = min(abs(mean(xs)-e) for e in edges)
-    sd,ns = stdev(xs), range(3, _MOST+1)
+    sd,ns = sd if isfinite(sd) else 0., range(3, _MOST+1)
     at = bisect_left(ns, True, key=lambda n: bool(crossed_half(sd, n, items, level)<distance)) # more seeds, a shorter interval
     return float(ns[at]) if at<len(ns) else inf
 

@@ -119,6 +119,7 @@ def cmd_leaderboard(
     else: show_rows(tables if json else [{k: v for k,v in r.items() if k!='control'} for r in tables], json)
     quiet = json or encoder or preset=='smoke'
     if planned := not quiet and comparisons(runs).query('n>0').round(3).to_dict('records'): show_rows(planned) # at the frozen scale
+    if report and report.exit_code==1: print(report, file=sys.stderr)
     return report.exit_code if report else None
 
 # %% ../nbs/08_tools.ipynb #5d30373c

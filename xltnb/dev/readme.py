@@ -53,7 +53,7 @@ def _where(citation):
 def _found(row):
     "What was found of a headline: '✓ **held**: SALT minus plain +18 points (17 to 19), 3 seeds'"
     sign,word = signed(row).split(' ', 1)
-    return ': '.join(filter(None, [f'{sign} **{word}**', found_text(row)]))
+    return ': '.join(filter(None, [f'{sign} **{word}**'+r'\*'*bool(row['changed']), found_text(row)]))
 
 # %% ../../nbs/dev/08_readme.ipynb #d81f1970
 _COUNTED = {'held': (HELD, SMALLER), 'did not': (FAILED,), 'not settled': (OPEN,), 'not measured': (UNMEASURED,)}

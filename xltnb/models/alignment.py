@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['MEASURES', 'layer_vectors', 'unit', 'retrieval_hits', 'margin', 'cka', 'lexical_hits', 'measures', 'LayerAlignment',
-           'alignment']
+           'layer_alignment', 'alignment']
 
 # %% ../../nbs/models/12_alignment.ipynb #4394dfa4
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -176,6 +176,18 @@ def _check_pairs(texts, translations):
         if len(check_texts(ts, f'translations in {l}'))!=len(texts):
             raise XltError(f'{len(texts)} sentences and {len(ts)} translations in {l}: give pairs, in one order')
 
+def layer_alignment(
+    vectors:Iterable[tuple[str,Tensor]], # language and [L+1,N,D] of `layer_vectors`, the source first
+    texts:Mapping[str,Sequence[str]], # language -> the N sentences
+    tokenizer:PreTrainedTokenizerFast, # whose subwords lexical retrieval compares
+)->LayerAlignment:
+    "Measure alignment at every layer, of vectors that come language by language"
+    found = iter(vectors)
+    source,x_L_N_D = next(found)
+    layers = {l: [measures(a,b) for a,b in zip(x_L_N_D, y_L_N_D)] for l,y_L_N_D in found}
+    lexical = {l: float(lexical_hits(tokenizer, texts[source], texts[l]).mean()) for l in layers}
+    return LayerAlignment(layers, lexical, len(texts[source]))
+
 def alignment(
     model:PreTrainedModel, # an encoder, with or without a head
     tokenizer:PreTrainedTokenizerFast, # its tokenizer
@@ -185,7 +197,5 @@ def alignment(
 )->LayerAlignment:
     "Measure alignment at every layer; raises `XltError` where sentences and translations are not pairs"
     _check_pairs(texts, translations)
-    x_L_N_D = layer_vectors(model, tokenizer, texts, **kw)
-    layers = {l: [measures(a,b) for a,b in zip(x_L_N_D, layer_vectors(model, tokenizer, ts, **kw))] for l,ts in translations.items()}
-    lexical = {l: float(lexical_hits(tokenizer, texts, ts).mean()) for l,ts in translations.items()}
-    return LayerAlignment(layers, lexical, len(texts))
+    said = {'': texts, **translations}
+    return layer_alignment(((l, layer_vectors(model, tokenizer, ts, **kw)) for l,ts in said.items()), said, tokenizer)

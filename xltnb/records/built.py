@@ -90,14 +90,15 @@ def built_once(
     while not _standing(home):
         if time.time()>deadline: return None
         with Lease(home.parent/'.claims'/f'{home.name}.lock') as mine:
-            if mine and not _standing(home):
+            ours = bool(mine) # the end of the block gives it back
+            if ours and not _standing(home):
                 try:
                     _set_aside_damaged(home)
                     if not _build(home, make, whole): return None
                 except Exception:
                     if lost or mine.ours(): raise # else another process has taken over, and its work is waited for, once
                     lost = True
-        if not mine:
+        if not ours:
             waiting()
             time.sleep(.2)
     return home

@@ -161,8 +161,8 @@ class LocalPool:
             other.leave()
         return Worker(self.setup, self.gpus.pop(0), threads)
 
-    def ended(self, timeout):
-        if not self.busy: time.sleep(timeout)
+    def ended(self, timeout): return list(self._ended(timeout)) if self.busy else time.sleep(timeout) or []
+    def _ended(self, timeout):
         ready = wait([w.conn for w in self.busy.values()], timeout)
         for key,w in [(k,w) for k,w in self.busy.items() if w.conn in ready]:
             told = w.hear()

@@ -183,8 +183,9 @@ class Watch:
         jobs:list[Job], # in order
         setup:Setup, # where and how
         progress:JobProgress, # told of everything
-    ): self.jobs, self.setup, self.progress, self.store, self.out, self.lost, self.arrays = \
-        jobs, setup, progress, setup.open(), {}, {}, set()
+    ):
+        self.jobs,self.setup,self.progress,self.store = jobs, setup, progress, setup.open()
+        self.out,self.lost,self.arrays = {}, {}, set()
 
     def look(self)->list[Job]: # those that have not ended
         "Note what has ended, and what runs"
@@ -224,16 +225,18 @@ def _wait(w, arrays, every=2.):
 # %% ../../nbs/runs/08_slurm.ipynb #bd215b13
 @contextmanager
 def _own_turn(w):
-    "The right to put workers into the queue for a store"
+    "The right to put workers into the queue for a store; False if time was up first"
     mine = w.store.lease('crews.json')
     while not mine.take():
+        if time.time()>=w.setup.deadline: return (yield False)
         w.progress.say(f'{WAITS}{mine.owner()}, which puts workers into the queue')
         time.sleep(.2)
-    with mine: yield
+    with mine: yield True
 
 def _turn(w, workers, options):
     "Put workers into the queue for what is free, unless some are there for it; the arrays to watch"
-    with _own_turn(w):
+    with _own_turn(w) as ours:
+        if not ours: return w.arrays # the time is up
         todo, there = w.look(), crews(w.store)
         served = {k for c in there.values() for k in c['keys']}
         free = w.take_up([j for j in todo if j.key not in served])

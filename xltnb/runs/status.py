@@ -33,11 +33,14 @@ def _running(store, job):
 # %% ../../nbs/runs/09_status.ipynb #ddfec753
 STATES = 'done', 'newer', 'unreadable', 'running', 'queued', 'to do', 'broken', 'waits', 'lost', 'failed'
 
+def _asked(plan, there): return crews(plan.store) if there is None else there
+
 def status_rows(
     plan:Plan, # from `make_plan`
+    there:dict|None=None, # of `crews`; None: the queue is asked
 )->list[dict]: # arm, seed, key, state, where, since, why: one for each run
     "Tell how each run of a plan stands"
-    states, queued = plan.states(), {k for c in crews(plan.store).values() for k in c['keys']}
+    states, queued = plan.states(), {k for c in _asked(plan, there).values() for k in c['keys']}
     def state(j):
         word,why = states[j.key]
         if word in ('done','newer','unreadable'): return dict(state=word, why=why)
@@ -51,10 +54,11 @@ def status_rows(
 def status_line(
     plan:Plan, # from `make_plan`
     rows:list[dict], # its runs
+    there:dict|None=None, # of `crews`; None: the queue is asked
 )->str: # 'mothello at laptop: 12 done, 2 running'
     "Count the states, and the workers of a queue"
     n = {s: sum(r['state']==s for r in rows) for s in STATES}
-    states = [s.lower() for c in crews(plan.store).values() for s,_ in c['workers']]
+    states = [s.lower() for c in _asked(plan, there).values() for s,_ in c['workers']]
     workers = ', '.join(f'{states.count(s)} {s}' for s in dict.fromkeys(states))
     counts = ', '.join(f'{k} {s}' for s,k in n.items() if k) or 'no runs'
     return f'{plan.target} at {plan.preset}: {counts}' + (f"; SLURM's workers: {workers}" if workers else '')

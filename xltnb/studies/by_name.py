@@ -10,6 +10,7 @@ __all__ = ['invented_world', 'is_invented', 'world_seed', 'benchmarked', 'task_o
 from dataclasses import replace
 from collections.abc import Sequence
 from functools import cache, lru_cache
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from ..tasks.hub import load_task, split_articles
 from ..tasks.task import Task
 from ..tasks.bench import BENCH
 from ..tasks.languages import distance
-from ..runs.experiments import Ctx, paused_unless
+from ..runs.experiments import Ctx, Paused, paused_unless
 from ..training.reader import Reader, frozen_encoder
 from ..training.methods import Method
 from ..training.scores import Matrix, Transfer
@@ -121,9 +122,12 @@ def encoder_of(
     seed:int=0, # of the random weights
     cache:str|Path|None=None, # where the invented languages' encoder is kept
     task:Task|None=None, # rows that it will read: their subwords stay beside those of the benchmark
+    deadline:float=inf, # `time.time()` at which a training saves and stops
 )->tuple: # encoder, tokenizer
-    "Load an encoder and its tokenizer; the one of the invented languages is trained by whoever asks first"
-    if _own(name): return invented_encoder(_world_encoder(name), cache)
+    "Load an encoder and its tokenizer; the one of the invented languages is trained by whoever asks first; raises `Paused` at the deadline"
+    if _own(name):
+        if found := invented_encoder(_world_encoder(name), cache, deadline=deadline): return found
+        raise Paused('stopped at a checkpoint; the same command goes on from there')
     name,n = layers_cut(name)
     more = task is not None and task.name not in BENCH and is_packaged(name) # the benchmark's own rows need nothing else
     net,tok = load_encoder(name, ('benchmark', task) if more else 'benchmark', random, seed)

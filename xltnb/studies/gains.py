@@ -172,7 +172,7 @@ def gains_fig(
             marker=dict(symbol='line-ns-open', size=14, color=_SHOWN[m][1]), hovertemplate='%{y} %{x:+.2f}<extra></extra>'), 1, c)
         fig.add_vline(x=0, line=dict(color=INK, width=1), row=1, col=c)
     fig.update_yaxes(autorange='reversed', type='category').update_xaxes(title=f'points over {base}')
-    sub = f'paired by seed against {base}; bar: 95 % over seeds and kept test rows; claims also count earlier looks'
+    sub = f'paired by seed against {base}; bar: 95 % for each arm alone, over seeds and kept test rows; claims also count earlier looks'
     return dress(fig, title or named(name, _gains_title(t, base)), sub,
         170+34*t.row.nunique(), runs={a: arms[a] for a in t.row.unique()})
 

@@ -147,6 +147,7 @@ class Speed:
     measure:Callable # -> dict, made by `speed_line`
     beside:str # the peer, in words
     minutes:float # of one core, about; 0: not known
+    cost:bool=False # does it stand beside no rival, and tell what something costs or gains?
 
 SPEEDS = {}
 
@@ -154,10 +155,11 @@ def speed_figure(
     name:str, # as in `xltnb speed NAME`
     beside:str='', # the peer, in words
     minutes:float=0, # of one core that it takes, about; 0: not known
+    cost:bool=False, # does it stand beside no rival, and tell what something costs or gains?
 ): # decorator
     "Register `fn() -> dict`, made by `speed_line`, as the speed figure of that name"
     def deco(fn):
-        SPEEDS[name] = Speed(fn, beside, minutes)
+        SPEEDS[name] = Speed(fn, beside, minutes, cost)
         return fn
     return deco
 

@@ -48,6 +48,8 @@ def speeds_fig(
     fig.update_xaxes(type='log', tickvals=[.5,1,2,5,10,20,50], col=1)
     fig.update_xaxes(range=[0,1.12], tickvals=[0,.5,1], ticktext=['0', '50 %', '100 %'], col=2)
     fig.update_yaxes(showgrid=True, ticks='', tickfont=dict(size=11))
-    ahead = sum(r.metrics['ratio']>1 for r in rs)
+    rivals = [r for r in rs if r.arm not in SPEEDS or not SPEEDS[r.arm].cost]
+    ahead,others = sum(r.metrics['ratio']>1 for r in rivals), len(rs)-len(rivals)
+    told = f'; {others} have no rival and tell a cost or a gain'*bool(others)
     how = 'median ratio of turns in one run; measured on '+', '.join(sorted({_processor(r) for r in rs}))
-    return dress(fig, f'{ahead} of {len(rs)} are faster than what they stand beside', how, 60+44*len(rs))
+    return dress(fig, f'{ahead} of {len(rivals)} are faster than their peer{told}', how, 60+44*len(rs))

@@ -57,7 +57,7 @@ def _languages_title(arm, scores, langs):
     return head + (f', {scores["en"].mean():.2f} in English' if 'en' in scores else '')
 
 # %% ../../nbs/studies/03_transfer.ipynb #b66f0d4d
-@drawing('A dot far left of the others is a language that got little from English')
+@drawing('A dot far left of the others is a language for which English helps little')
 def languages_fig(
     records:Sequence[Record], # runs of one arm
     control:Sequence[Record]=(), # runs of the control, usually the same model with random weights

@@ -216,7 +216,7 @@ def chosen_weights(
     "Read the weights that a run ends with; raises `XltError` if a look that it needs is damaged or missing"
     if select=='best' and best: return load_file(_look(folder, best)/'model.safetensors')
     if select!='average': return None
-    found = [_look(folder, n) for n in sorted(looks(folder), key=str)]
+    found = [_look(folder, n) for n in sorted(looks(folder), key=str)] # as shipped runs added them up: the last bit depends on it
     if len(found)<made: raise XltError(f'{folder} holds {len(found)} of the {made} looks to average: delete the folder to train again')
     return averaged(found)
 

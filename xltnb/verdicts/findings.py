@@ -55,6 +55,7 @@ def no_effect(
     "Say that an effect of interest was excluded, where that is why the claim did not hold"
     s = row.get('smallest') or 0
     if row['verdict']!=FAILED or row['rule']=='within' or not -s<=row['low']<=row['high']<=s: return ''
+    if row['high']<0 if row['rule']=='above' else row['low']>0: return '' # it lies on the other side
     points = f"{100*s:g} point{'s'*(s!=.01)}"
     return f", so no effect of {points if row.get('unit')=='points' else format(s, 'g')} or more"
 
@@ -101,12 +102,14 @@ def headlines(
     return [r for r in study(paper, store=store).claims().rows if r['rank']=='headline']
 
 # %% ../../nbs/verdicts/09_findings.ipynb #ecae1346
+def _printed_by(row): return 'pilot' if 'pilot' in row['place'] else 'paper'
+
 def _lines(row, width):
     "Two lines of a claim, wrapped: its word and sentence; effect, range, seeds, and the paper's number"
     name = row['claim'].partition('.')[2]
     put = lambda first, text, by=21: fill(text, width, initial_indent=first, subsequent_indent=' '*by, break_on_hyphens=False)
     found = f'{finding(row)}, claimed {wanted(row)}, {seeds_of(row)}{no_effect(row)}' if amount(row) else ''
-    others = [f'{k}: {x}' for k,x in (('paper', row['printed']), ('here', row.get('here'))) if x]
+    others = [f'{k}: {x}' for k,x in ((_printed_by(row), row['printed']), ('here', row.get('here'))) if x]
     rest = '; '.join(filter(None, [found, beside(row), *others]))
     return put(f'{signed(row):<15} {name:<4} ', row['text']) + ('\n' + put(' '*21, rest) if rest else '')
 
@@ -137,7 +140,7 @@ def story(
     "Tell all about one claim"
     named = {r.key: f'{r.experiment}/{r.key}.json  {r.arm}, seed {r.seed}' for r in records}
     put = lambda text, by='': fill(text, width, initial_indent=by, subsequent_indent=by+'  ', break_on_hyphens=False)
-    head = [put(sentence(row)), put(f"place: {row['place']}"), put(f"the paper: {row['printed'] or '–'}")]
+    head = [put(sentence(row)), put(f"place: {row['place']}"), put(f"the {_printed_by(row)}: {row['printed'] or '–'}")]
     if row.get('here'): head.append(put(f"here: {row['here']}"))
     if row['note']: head.append(put(f"note: {row['note']}"))
     head += [put(f'looked at: {x}') for x in row['looked']]

@@ -60,7 +60,7 @@ def merge_ms(
     return median([one() for _ in range(times+1)][1:])
 
 # %% ../../../nbs/papers/arithmetic/15_speed.ipynb #3cdf3faf
-@speed_figure('merge-sweep', 'the evaluations alone', 1)
+@speed_figure('merge-sweep', 'the evaluations alone', 1, cost=True)
 def speed_merge_sweep(
     layers:int=3, # of the packaged encoder; sweep and evaluation both grow with them
     rows:int=500, # of the validation set

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Start', 'content_order', 'weighted_sum', 'rest_of', 'LanguageVector', 'language_vector', 'part_of', 'Similarity',
-           'similarity', 'similarities']
+           'similarity']
 
 # %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #501fbb55
 import math
@@ -238,18 +238,3 @@ def similarity(
         cosine = xy/math.sqrt(xx*yy) if xx*yy>0 else math.nan
         rows[p] = dict(norm_a=math.sqrt(xx), norm_b=math.sqrt(yy), cosine=cosine, conflict=against/both if both else math.nan, weights=n)
     return Similarity(repr(a), repr(b), pd.DataFrame.from_dict(rows, orient='index'))
-
-# %% ../../../nbs/papers/arithmetic/00_vectors.ipynb #9eb46a70
-def similarities(
-    vectors:dict, # name -> vector
-    what:str='cosine', # 'cosine' or 'conflict'
-): # a pandas DataFrame, names by names
-    "Compare each pair by one number"
-    import pandas as pd
-    names = list(vectors)
-    table = pd.DataFrame(1. if what=='cosine' else 0., index=names, columns=names)
-    for i,a in enumerate(names):
-        for b in names[:i]:
-            whole = similarity(vectors[a], vectors[b]).table.loc['all'] # type: ignore[attr-defined]
-            table.loc[a,b] = table.loc[b,a] = whole[what]
-    return table

@@ -146,7 +146,7 @@ def _both_ways(
     return *answers(True), *answers(False), np.array([y for r in rows for y in r['label']])
 
 # %% ../../../nbs/papers/baselines/03_finetune_speed.ipynb #63769d09
-@speed_figure('score', 'the same in float32', 4)
+@speed_figure('score', 'the same in float32', 4, cost=True)
 def speed_score(
     updates:int=40, # of each training
     limit:int=200, # test rows a language

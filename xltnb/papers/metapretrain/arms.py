@@ -195,7 +195,8 @@ def _phases(arm, s):
 # %% ../../../nbs/papers/metapretrain/00_arms.ipynb #103ab045
 META_ARMS = dict(META='English first, then all', JOINT='all at once', JOINT_EN="all at once, META's exposure", XPHASE='second phase alone',
     body='body carried, new embeddings', META_rev='all first, then English', MONO='English alone', overlap='common subwords carried',
-    focus='other subwords from common ones', META_tlm='META with pairs', JOINT_tlm='JOINT with pairs', UNTRAINED='untrained')
+    focus='other subwords from common ones', META_tlm='English first, then all with translations',
+    JOINT_tlm='all at once, with translations', UNTRAINED='untrained')
 
 def arm_cfg(
     arm:str, # one of `META_ARMS`

@@ -156,7 +156,8 @@ def abilities_fig(
         if m=='retrieval': fig.add_vline(lexical, line=dict(color=INK, width=1, dash='dot'), row=1, col=c)
     fig.update_yaxes(type='category', autorange='reversed', showgrid=False, tickfont=dict(size=11))
     fig.update_xaxes(nticks=4, tickangle=0, tickfont=dict(size=11))
-    sub = 'test text; the untrained model has no mark for loss; dotted: lexical retrieval, which needs no model'
+    sub = 'test text'+'; the untrained model has no mark for loss'*('UNTRAINED' in found)
+    if 'retrieval' in metrics: sub += '; dotted: lexical retrieval, which needs no model'
     return dress(fig, title or (_least_title if only else _arms_title)(found), sub, 150+46*len(found), found)
 
 # %% ../../../nbs/papers/metapretrain/08_figures.ipynb #9d2dac4b

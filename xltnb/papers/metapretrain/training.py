@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ...core import XltError, seed_for, stable_hash, to_dict
 from ...files import atomic_write
-from ...models.alignment import MEASURES, alignment, layer_vectors, retrieval_hits
+from ...models.alignment import MEASURES, alignment, layer_alignment, layer_vectors, retrieval_hits
 from ...models.encoders import load_mlm
 from ...models.heads import padded_batches
 from ...models.subwords import encode_words
@@ -207,11 +207,9 @@ def _retrieved(model, cfg, langs, tok):
     "Test retrieval at the layer that development pairs choose; hits by pair; all layers"
     langs,block = known(langs), cfg.net.block
     layer = int(retrieval_by_layer(_language_vectors(model, tok, 'validation', langs, cfg.pairs, block)).argmax())
-    texts = dict(_pair_texts('test', langs, cfg.pairs))
     v = _language_vectors(model, tok, 'test', langs, cfg.pairs, block)
     hits = {l: retrieval_hits(v[langs[0]][layer], v[l][layer], True) for l in langs[1:]}
-    found = alignment(model, tok, texts.pop(langs[0]), texts, max_len=block)
-    return layer, hits, found
+    return layer, hits, layer_alignment(v.items(), _pair_texts('test', langs, cfg.pairs), tok)
 
 # %% ../../../nbs/papers/metapretrain/07_training.ipynb #692fef74
 def measure(

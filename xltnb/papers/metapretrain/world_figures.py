@@ -68,7 +68,9 @@ def _gains_title(df):
     "On how many measures does one language first gain with as many tokens?"
     counts,of = _better(df), df.measure.nunique()
     key = next((b,o) for b in _BUDGETS for o in ('JOINT','JOINT_EN') if (b,o) in counts)
-    return f"One language first is better on {counts[key]} of {of} measures"
+    last = counts.get(('twice','JOINT_EN'))
+    said = '' if last is None else f', and on {last} with twice the tokens and equal exposure'
+    return f"One language first is better on {counts[key]} of {of} measures{said}"
 
 def _gains_text(df):
     "The same for the other baseline and the other budget, and where it loses"
@@ -96,7 +98,7 @@ def world_fig(
         fig.update_yaxes(tickvals=list(range(len(mine))), ticktext=mine, range=[len(mine)-.4,-.6], showgrid=False, row=r, col=1)
         fig.add_vline(0, line=dict(color=INK, width=1), row=r, col=1)
     fig.update_annotations(font=dict(size=13, color=QUIET))
-    sub = 'right of the line one language first is better; intervals over worlds'
+    sub = 'right of the line one language first is better; 95 % intervals over worlds, wider in claims, which count looks'
     dress(fig, _gains_title(df), sub, 640, [r for r in records if r.labels.get('study') in _BUDGETS])
     how = 'Filled: as many tokens in all. Open: as many of each language. Only open points right of the line show that the order helps'
     see = f'{_gains_text(df)}. {how}'

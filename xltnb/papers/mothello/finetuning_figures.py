@@ -108,8 +108,8 @@ def transfer_fig(
             if (k0 := k.split('_')[0]) in COLOURS: fig.add_trace(_dashed(x, y, COLOURS[k0], c==1 and k=='source'),1,c)
     fig.update_xaxes(title=_TIME, tickvals=[.25,.5,.75]).update_yaxes(range=[0,1.02])
     fig.update_yaxes(title='legal moves, probe: fraction right', col=1)
-    who = 'The other languages move on average' if any(_targets(rs[0]) for rs in arms.values()) else 'The other language moves'
-    title = f'{who} '+each_arm(arms, lambda rs: _moved(rs,lax), str)+' points'
+    who = 'the other languages, on average' if any(_targets(rs[0]) for rs in arms.values()) else 'the other language'
+    title = f'Legal moves in {who}: '+each_arm(arms, lambda rs: _moved(rs,lax), str)+' points'
     side = 'either side' if lax else 'the side to move'
     return dress(fig, title, f'while one is finetuned; legal for {side}; thin lines are seeds, thick ones their mean', 420, arms)
 

@@ -20,7 +20,7 @@ from ...training.settings import FineCfg
 from ...training.trainer import Finetuner
 
 # %% ../../../nbs/papers/robust/08_speed.ipynb #02725a99
-@speed_figure('adversarial', 'plain training: what ADV costs', 3)
+@speed_figure('adversarial', 'plain training: what ADV costs', 3, cost=True)
 def speed_adversarial(
     batch:int=16, # rows an update
     steps:int=4, # updates a turn

@@ -83,10 +83,12 @@ def scales_fig(
                  190+46*len(order), runs={s: rows.get('salt', ()) for s,rows in studies.items()})
 
 def _scales_title(t):
-    "Count where the interval lies above zero"
-    above = lambda base: (int((t[t.base==base].low>0).sum()), int((t.base==base).sum()))
-    (a,n),(b,m) = above('plain'),above('random')
-    return f'SALT lies above plain training with its whole interval in {a} of {n} studies, above random words in {b}' + f' of {m}'*(m!=n)
+    "Count where the interval lies above zero, and name the studies where they are few"
+    def above(base):
+        mine = t[t.base==base]
+        found = list(mine[mine.low>0].task)
+        return f'{len(found)} of {len(mine)} studies' + f' ({"; ".join(found)})'*(0<len(found)<4)
+    return f'SALT lies above plain training with its whole interval in {above("plain")}, above random words in {above("random")}'
 
 # %% ../../../nbs/papers/salt/08_figures.ipynb #069e4d05
 def languages_df(
