@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['checkout', 'project_root', 'typed_path', 'own_path', 'cache_dir', 'hub_off', 'switched_on', 'package_data',
-           'sha256_of', 'sha256_once', 'check_sha256', 'read_xz', 'nearest_folder', 'out_file', 'out_folder',
-           'atomic_write', 'write_new', 'set_aside', 'one_line', 'plain_file', 'read_text', 'check_once', 'json_of',
-           'read_yaml_nodes', 'read_yaml']
+           'sha256_of', 'sha256_once', 'check_sha256', 'read_xz', 'nearest_folder', 'out_file', 'out_folder', 'drafts',
+           'draft_of', 'atomic_write', 'write_new', 'set_aside', 'one_line', 'plain_file', 'read_text', 'check_once',
+           'json_of', 'read_yaml_nodes', 'read_yaml']
 
 # %% ../nbs/01_files.ipynb #f1les004
 import errno
@@ -194,10 +194,22 @@ def out_folder(
     raise XltError(f'{what} {p} has to hold {size/2**20:.1f} MB, and {free/2**20:.1f} MB are free: free some space or name another one')
 
 # %% ../nbs/01_files.ipynb #3be3f495
+def drafts(
+    path:Path, # of a file or a folder
+)->list[Path]:
+    "List what is being written beside a file, or was when its process was killed"
+    return [*path.parent.glob(f'.{path.name}.*.tmp')]
+
+def draft_of(
+    path:Path, # of a file or a folder
+)->Path: # beside it, as `drafts` finds it
+    "Name a draft that nobody else writes"
+    return path.with_name(f'.{path.name}.{uuid4().hex[:8]}.tmp')
+
 @contextmanager
 def _beside(path, data):
     "Write `data` beside `path`, for a block that gives it its name"
-    tmp = path.with_name(f'.{path.name}.{uuid4().hex[:8]}.tmp')
+    tmp = draft_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(tmp, os.O_WRONLY|os.O_CREAT|os.O_EXCL, 0o666)

@@ -13,14 +13,13 @@ import math
 import os
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..core import XltError
-from ..files import out_file, plain_file
+from ..files import draft_of, out_file, plain_file
 
 # %% ../../nbs/models/07_tensors.ipynb #c1305d8a
 _BYTES = dict(BOOL=1, U8=1, I8=1, F8_E5M2=1, F8_E4M3=1, I16=2, U16=2, F16=2, BF16=2, I32=4, U32=4, F32=4, F64=8, I64=8, U64=8)
@@ -131,7 +130,7 @@ def write_tensors(
 ): # a `TensorWriter`
     "Write a safetensors file tensor by tensor; `path` holds its old content until the new one is whole"
     path = out_file(path)
-    tmp = path.with_name(f'.{path.name}.{uuid4().hex[:8]}.tmp')
+    tmp = draft_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(tmp, 'xb', buffering=0) as f:

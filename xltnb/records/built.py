@@ -14,10 +14,9 @@ import warnings
 from collections.abc import Callable
 from math import inf
 from pathlib import Path
-from uuid import uuid4
 
 from ..core import XltError
-from ..files import atomic_write, set_aside, sha256_once
+from ..files import atomic_write, draft_of, drafts, set_aside, sha256_once
 from .leases import Lease
 
 # %% ../../nbs/records/09_built.ipynb #8c5498f6
@@ -58,8 +57,8 @@ def _remove(path):
 # %% ../../nbs/records/09_built.ipynb #f1f47d8f
 def _build(home, make, whole):
     "Let `make` write beside `home`, then put that in its place; what killed processes left there goes"
-    for old in home.parent.glob(f'.{home.name}.*.tmp'): _remove(old)
-    tmp = home.with_name(f'.{home.name}.{uuid4().hex[:8]}.tmp')
+    for old in drafts(home): _remove(old)
+    tmp = draft_of(home)
     try:
         make(tmp)
         if not tmp.exists(): return False

@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from ..core import XltError
-from ..files import atomic_write, set_aside, sha256_of
+from ..files import atomic_write, drafts, set_aside, sha256_of
 
 # %% ../../nbs/records/07_checkpoints.ipynb #415c589c
 def _digest(index, meta, data=b''):
@@ -37,7 +37,7 @@ def _with_header(raw, meta):
 # %% ../../nbs/records/07_checkpoints.ipynb #ddadae77
 def _remove_drafts(path):
     "Remove what killed processes left beside a file; one that is being written now is younger"
-    for tmp in path.parent.glob(f'.{path.name}.*.tmp'):
+    for tmp in drafts(path):
         with suppress(FileNotFoundError):
             if time.time()-tmp.stat().st_mtime>600: tmp.unlink()
 

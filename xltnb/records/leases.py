@@ -19,7 +19,7 @@ from uuid import uuid4
 from fastcore.basics import patch
 
 from ..core import XltError
-from ..files import atomic_write, sha256_of, write_new
+from ..files import atomic_write, drafts, sha256_of, write_new
 from ..machine import undisturbed
 
 # %% ../../nbs/records/04_leases.ipynb #6f18b6fa
@@ -146,7 +146,7 @@ class Lease:
 
     def _tidy(self):
         "Remove drafts of the lock that killed processes left; who holds the lease may, since a draft that lives has lost"
-        for old in self.lock.parent.glob(f'.{self.lock.name}.*.tmp'): old.unlink(missing_ok=True)
+        for old in drafts(self.lock): old.unlink(missing_ok=True)
 
     def release(self):
         "Give the lease back"

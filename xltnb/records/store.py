@@ -21,7 +21,7 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from ..core import XltError
-from ..files import atomic_write, own_path, project_root, set_aside, switched_on, write_new
+from ..files import atomic_write, drafts, own_path, project_root, set_aside, switched_on, write_new
 from .leases import Lease
 from .pack import PACK, Pack, PackedRow, open_pack, pack_bytes, packable, packed_keys
 from .record import KeptRecord, NewerRecord, Record, Unreadable, read_numbers, read_record, readable, record_json, record_text
@@ -151,7 +151,7 @@ def _or_warn(find):
 def _make_room(f):
     """Remove what killed processes left beside a record's file, and keep a broken one as `.damaged-...`.
     One of a newer version stays, and one that nobody lets us read"""
-    for old in f.parent.glob(f'.{f.name}.*.tmp'): old.unlink(missing_ok=True)
+    for old in drafts(f): old.unlink(missing_ok=True)
     fault = _fault(f) if _stands(f) else None
     if isinstance(fault, KeptRecord): raise fault
     if fault and f.is_file(): set_aside(f, '.damaged-')

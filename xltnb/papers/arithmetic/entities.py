@@ -122,7 +122,7 @@ def open_ground(
 def tagged_arrays(
     rows:Dataset, # with tokens and tags
     tok, # tokenizer
-    max_len:int=32, # subwords of a sentence
+    max_len:int, # subwords of a sentence
 )->tuple[np.ndarray,np.ndarray]: # int64 ids [N,T], int64 labels [N,T] with -100 where no word begins
     "Encode tagged sentences as padded arrays"
     feats = make_features(rows, 'tag', tok, max_len)
@@ -142,7 +142,7 @@ def add_entity_adapters(
     how = dict(block=128, batch=8, mask=.15, dual=0., warmup=.05, bf16='yes' if bf16 else 'no')
     mlm = MLMCfg(cfg.encoder, cfg.tokens, lr=cfg.lr, head_lr=cfg.lr, seed=seed, **how)
     for i,l in enumerate(cfg.langs): ground.learn(l, ground.corpora[l], mlm, ctx, out, .05+.6*i/len(cfg.langs))
-    data = tagged_arrays(ground.task.take(cfg.rows, seed=seed).rows('en', 'train'), tok)
+    data = tagged_arrays(ground.task.take(cfg.rows, seed=seed).rows('en', 'train'), tok, cfg.train_len)
     ctx.report(.65, 'task adapter')
     if ctx.left()<0: raise Paused('stopped before the task adapter; the same command goes on from there')
     how = TaskCfg(cfg.epochs, 16, cfg.task_lr, cfg.reduction_task, bf16, alike=True)
@@ -160,8 +160,8 @@ def pulls(
 # %% ../../../nbs/papers/arithmetic/16_entities.ipynb #9b2171af
 def _counted(ground, lang, split):
     "Entities right, made and wanted in each sentence, by the model as it stands"
-    rows = ground.parts[lang,split]
-    if (lang,split) not in ground.feats: ground.feats[lang,split] = make_features(rows.remove_columns('tags'), 'tag', ground.tok, 64)
+    rows,how = ground.parts[lang,split], ('tag', ground.tok, ground.cfg.test_len)
+    if (lang,split) not in ground.feats: ground.feats[lang,split] = make_features(rows.remove_columns('tags'), *how)
     feats,model = ground.feats[lang,split], ground.tagger[0]
     with torch.autocast(model.device.type, torch.bfloat16, enabled=ground.bf16): logits = logits_of(model, feats, ground.tok)
     return ground.task.item_counts(decode(logits, feats, rows, 'tag'), rows)

@@ -8,7 +8,7 @@ __all__ = ['FamilyRunCfg', 'RealCfg', 'EntityCfg', 'entity_inputs', 'arithmetic_
 # %% ../../../nbs/papers/arithmetic/08_experiments.ipynb #1ff272be
 from dataclasses import dataclass
 
-from ...core import Config, XltError, check_name, one_of, stable_hash, within
+from ...core import Config, XltError, check_name, later, one_of, stable_hash, within
 from ...files import sha256_of
 from ...invented.words import WORLDS
 from .tree import TREE, Branch, FamilyCfg, known_words
@@ -92,6 +92,8 @@ class RealCfg(Config):
     seeds:int = within(3, 1) # task adapters, each with its own head and order
     limit:int = within(300, 0) # test rows a language; 0: all
     held:int = within(400, 1) # held-out sentences of the go or no-go
+    task_lr:float = later(within(2e-3, 0, above=True)) # peak rate of the task adapter
+    max_len:int = later(within(64, 3)) # subwords a text may have
 
 # %% ../../../nbs/papers/arithmetic/08_experiments.ipynb #7e5b9a46
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ class EntityCfg(Config):
     valid:int = within(300, 1) # sentences of each target that choose λ
     test:int = within(1000, 1) # test sentences of each language
     steps:int = within(10, 2) # intervals of λ between 0 and 1
+    train_len:int = later(within(32, 3)) # subwords an English sentence of the task may have
+    test_len:int = later(within(64, 3)) # subwords a scored sentence may have
 
     def __post_init__(self):
         super().__post_init__()

@@ -14,7 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ...core import XltError
-from ...figures.look import COLOURS, INK, INKS, QUIET, drawing, dress, fade, needed, panels, report_figures, seed_lines
+from ...figures.look import COLOURS, INK, INKS, QUIET, drawing, dress, fade, needed, panels, report_figures, seed_lines, whiskers
 from ...records.published import load_paper
 from ...records.record import Record
 from ...stats import mean_ci, mean_diff
@@ -84,8 +84,7 @@ def arms_fig(
         d = [100*(r.metrics[a]-r.metrics[base]) for r in runs]
         fig.add_trace(go.Scatter(x=d, y=[name]*len(d), mode='markers', showlegend=False, hovertemplate='%{x:+.1f}<extra></extra>',
                                  marker=dict(size=7, color=fade(COLOURS['target'], .4))))
-    span = dict(type='data', symmetric=False, color=COLOURS['target'], thickness=2)
-    span |= dict(array=(t.high-t.gain).fillna(0), arrayminus=(t.gain-t.low).fillna(0))
+    span = whiskers(t.gain, t.low, t.high, COLOURS['target'], thickness=2)
     fig.add_trace(go.Scatter(x=t.gain, y=names, mode='markers', error_x=span, showlegend=False,
                              hovertemplate='%{y} %{x:+.2f}<extra></extra>',
                              marker=dict(symbol='line-ns-open', size=14, color=COLOURS['target'])))

@@ -38,13 +38,13 @@ def real_rows(
     lang:str, # a language
     split:str, # 'train', 'validation' or 'test'
     limit:int|None, # at most so many rows, drawn; None or 0: all
-    seed:int=0, # of the draw
+    max_len:int=64, # subwords of a text
 )->tuple[np.ndarray,np.ndarray]: # ids [N,T], labels [N]
     "Take texts of a classification task as padded arrays"
     rows = task.rows(lang, split)
     n = min(limit or len(rows), len(rows))
-    rows = rows.select(np.random.default_rng(seed_for('real rows', split, seed)).permutation(len(rows))[:n])
-    enc = tok([PREFIX+t for t in rows['text']], truncation=True, max_length=64, padding=True, return_tensors='np')
+    rows = rows.select(np.random.default_rng(seed_for('real rows', split, 0)).permutation(len(rows))[:n])
+    enc = tok([PREFIX+t for t in rows['text']], truncation=True, max_length=max_len, padding=True, return_tensors='np')
     return enc['input_ids'].astype(np.int64), np.array(rows['label'])
 
 # %% ../../../nbs/papers/arithmetic/17_real.ipynb #6ccbdac7
@@ -105,8 +105,9 @@ def run_real(
     ctx.report(.6, 'held-out words')
     tok,base = ground.tok, ground.model.base_model
     guess = ground.guessed(lambda l: real_text(tok, l, cfg.held), asked[:2], mask=.15, block=64)
-    test = {l: real_rows(task, tok, l, 'test', cfg.limit) for l in asked}
-    train,how = real_rows(task, tok, 'en', 'train', cfg.rows), TaskCfg(cfg.epochs, 16, 2e-3, cfg.reduction_task, ground.bf16)
+    test = {l: real_rows(task, tok, l, 'test', cfg.limit, cfg.max_len) for l in asked}
+    train = real_rows(task, tok, 'en', 'train', cfg.rows, cfg.max_len)
+    how = TaskCfg(cfg.epochs, 16, cfg.task_lr, cfg.reduction_task, ground.bf16)
     found = {l: [] for l in asked}
     for s in range(cfg.seeds):
         ctx.report(.7+.3*s/cfg.seeds, f'task adapter {s}')

@@ -18,7 +18,7 @@ from .figures import ARM_NAMES, arm_gains, entities_of, family_level, family_of,
 from .tree import FamilyCfg, known_words
 from ...records.record import Record
 from ...stats import mean_diff
-from ...studies.gains import span_text
+from ...studies.gains import side, span_text
 from ...tasks.languages import distance, nearest_languages
 
 # %% ../../../nbs/papers/arithmetic/13_tables.ipynb #a5f6c4cc
@@ -156,15 +156,14 @@ def family_presets_df(
     return pd.DataFrame(rows).set_index(['preset','arm']).astype(object).fillna('').T
 
 # %% ../../../nbs/papers/arithmetic/13_tables.ipynb #f84bcc65
-def _span(x): return span_text(x.low, x.high, x.n, 'one world').replace('-','−')
+def _span(x): return span_text(x.low, x.high, x.n, 'one world')
 
 def _points(x): return f'{x.gain:+.1f}'.replace('-','−')
 
 def _beside(runs, other, name):
     "Where the sum lies beside another arm"
     x = arm_gains(runs, other, ['half']).loc['half']
-    word = 'above' if x.low>0 else 'below' if x.high<0 else 'not told apart from'
-    return f'{word} {name} ({_points(x)}, {_span(x)})'
+    return f'{side(x.low, x.high)} {name} ({_points(x)}, {_span(x)})'
 
 # %% ../../../nbs/papers/arithmetic/13_tables.ipynb #0e533d72
 def family_markdown(

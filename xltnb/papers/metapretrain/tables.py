@@ -21,6 +21,7 @@ from .figures import boundary, dev_curve, of_study
 from .world_figures import WORLD_MEASURES
 from ...records.record import Record
 from ...stats import mean_ci, t_half
+from ...studies.gains import side
 from ...verdicts.findings import found_text
 from ...verdicts.words import wanted
 
@@ -162,7 +163,7 @@ def _against(found, metric):
     "META's mean paired difference to JOINT_EN: a word, and the word with its interval"
     a,b = ({r.seed: r.metrics[metric] for r in found[k]} for k in ('META','JOINT_EN'))
     x,low,high = mean_ci([a[s]-b[s] for s in sorted(a.keys()&b.keys())])
-    word = 'higher' if low>0 else 'lower' if high<0 else 'not told apart'
+    word = side(low, high, ('higher','lower','not told apart'))
     return word, f'{word} ({x:+.3f}, {low:+.3f} to {high:+.3f})'.replace('-','−')
 
 def equal_markdown(

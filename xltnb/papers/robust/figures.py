@@ -18,7 +18,7 @@ from ...core import XltError
 from .experiments import ROWS, row_cfg, studies
 from ...records.published import load_paper
 from ...studies.gains import by_task, gains_fig
-from ...figures.look import COLOURS, INK, QUIET, apart, drawing, dress, fade, pairs_fig, report_figures
+from ...figures.look import COLOURS, INK, QUIET, apart, drawing, dress, fade, pairs_fig, report_figures, seed_lines
 from ...records.record import Record
 from ...stats import mean_ci
 
@@ -51,11 +51,8 @@ def radius_fig(
 # %% ../../../nbs/papers/robust/06_figures.ipynb #851b6e53
 def _grid_traces(rs, side, name, colour, show):
     "Every seed's curve, and their mean"
-    x = rs[0].curves['grid']['radius']
     ys = [r.curves['grid'][side] for r in rs if side in r.curves['grid']]
-    if not ys: return
-    for y in ys: yield go.Scatter(x=x, y=y, mode='lines', line=dict(color=fade(colour, .3), width=1), showlegend=False, hoverinfo='skip')
-    yield go.Scatter(x=x, y=np.mean(ys, 0), mode='lines+markers', name=name, line=dict(color=colour, width=2.5), showlegend=show)
+    return seed_lines(rs[0].curves['grid']['radius'], ys, name, colour, show) if ys else ()
 
 # %% ../../../nbs/papers/robust/06_figures.ipynb #174c5a92
 def _marks(rs, show):

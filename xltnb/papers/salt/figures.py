@@ -17,7 +17,7 @@ from fastcore.basics import groupby
 
 from .experiments import ABLATIONS, salt_row, salt_studies
 from ...stats import mean_ci
-from ...studies.gains import by_task, gains, gains_fig, over, paired, span_text
+from ...studies.gains import by_task, gains, gains_fig, over, paired, side, span_text
 from ...figures.look import COLOURS, INK, drawing, dress, needed, report_figures, whiskers
 from ...records.record import Record
 
@@ -53,8 +53,7 @@ def _gains_title(t, base, name):
     at = t[t.metric=='targets'].set_index('row')
     row = 'salt' if 'salt' in at.index else at.gain.idxmax()
     x = at.loc[row]
-    told = 'above' if x.low>0 else 'below' if x.high<0 else 'not told apart from'
-    return f'{name+": " if name else ""}{row} is {told} {base}, {x.gain:+.1f} points ({span_text(x.low, x.high, x.n)})'
+    return f'{name+": " if name else ""}{row} is {side(x.low, x.high)} {base}, {x.gain:+.1f} points ({span_text(x.low, x.high, x.n)})'
 
 # %% ../../../nbs/papers/salt/08_figures.ipynb #c4d4c615
 _BASES = (('plain', 'over plain training', COLOURS['target'], .13),
