@@ -250,7 +250,7 @@ def entity_cfg(**more):
 
 
 def test_named_entities_wait_for_their_files(wikiann, monkeypatch):
-    "Three seeds at laptop alone; files other than XTREME's make other keys, and another text makes yet another"
+    "Six seeds at laptop alone; files other than XTREME's make other keys, and another text makes yet another"
     from xltnb.runs.experiments import make_job
     job = lambda: make_job('entities', 'arithmetic.entities', entity_cfg(), 0)
     here = job()
@@ -259,7 +259,7 @@ def test_named_entities_wait_for_their_files(wikiann, monkeypatch):
     assert job().key != here.key
     monkeypatch.delenv('XLTNB_WIKIANN')
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
-    assert [(j.seed, j.waits, j.inputs) for j in arithmetic_jobs('laptop') if j.arm == 'entities'] == [(s, 'XLTNB_WIKIANN', {}) for s in range(3)]
+    assert [(j.seed, j.waits, j.inputs) for j in arithmetic_jobs('laptop') if j.arm == 'entities'] == [(s, 'XLTNB_WIKIANN', {}) for s in range(6)]
     assert not any(j.arm == 'entities' for p in ('smoke', 'gpu', 'paper') for j in arithmetic_jobs(p))
 
 
