@@ -350,7 +350,7 @@ def test_a_wrong_word_on_the_command_line_is_named(capsys, tmp_path, args, says)
 
 
 def test_a_page_whose_writer_was_killed_leaves_nothing_after_the_next(tmp_path):
-    from xltnb.verdicts.pages import _clear_partial
+    from xltnb.reports.pages import _clear_partial
     gone = subprocess.Popen([sys.executable, '-c', ''])
     gone.wait()
     for pid in (gone.pid, os.getpid()): (tmp_path/f'page-1.{pid}-abcd.partial.ipynb').write_text('', encoding='utf-8')
@@ -441,7 +441,7 @@ def test_what_cannot_be_is_said_before_anything_runs(capsys, tmp_path, monkeypat
     (tmp_path/'folder').mkdir()
     (tmp_path/'file').write_text('', encoding='utf-8')
     for k, v in env.items(): monkeypatch.setenv(k, v)
-    for slow in ('xltnb.runs.run.run_plan', 'xltnb.studies.speed.speed', 'xltnb.models.bert.export_encoder', 'xltnb.verdicts.report.report'): monkeypatch.setattr(slow, lambda *a, **kw: pytest.fail('it ran'))
+    for slow in ('xltnb.runs.run.run_plan', 'xltnb.studies.speed.speed', 'xltnb.models.bert.export_encoder', 'xltnb.reports.report.report'): monkeypatch.setattr(slow, lambda *a, **kw: pytest.fail('it ran'))
     assert says in said(capsys, *(a.format(tmp=tmp_path) for a in args))
 
 
@@ -517,7 +517,7 @@ LONG_WORDS = '/'+'x'*5000, 'x'*5000
 
 @pytest.mark.parametrize('value', [*NO_WORDS, *LONG_WORDS, 'a\0b', '\ud800', '~nouser/x'], ids=lambda v: repr(v)[:20])
 def test_whatever_a_study_is_asked_for_it_answers_in_one_line(study, tmp_path, value):
-    from xltnb.verdicts.pages import check_values, find_page, page_params, parameter_pages
+    from xltnb.reports.pages import check_values, find_page, page_params, parameter_pages
     from xltnb.verdicts.study import study as hold
     ask = lambda **kw: hold(**dict(target=study, preset='smoke', store=tmp_path/'s') | kw)
     calls = [lambda: ask(target=value), lambda: ask(store=value), lambda: ask(preset=value or 'x'), lambda: ask(seeds=value or 'x'), lambda: ask().fig(value or 'x'), lambda: ask().report(value or '\0'),

@@ -14,7 +14,7 @@ from xltnb.dev.links import dead_links, read_refs
 from xltnb.dev.sitemap import bare_name
 from xltnb.dev.readme import readme
 from xltnb.dev.staging import PLOTLY_MIME
-from xltnb.verdicts.start import start_pages
+from xltnb.reports.start import start_pages
 from xltnb.verdicts.study import study
 
 WALKS = sorted((NBS/'papers').glob('*/*_walk.ipynb'))

@@ -122,7 +122,7 @@ def test_words(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv('XLTNB_PAPERS', str(tmp_path/'papers'))
     monkeypatch.setenv('XLTNB_CACHE', str(tmp_path/'cache'))
     monkeypatch.chdir(tmp_path)
-    import xltnb.verdicts.report, xltnb.verdicts.judge, xltnb.verdicts.pages, xltnb.runs.run  # noqa: E401, F401: commands import them late
+    import xltnb.reports.report, xltnb.verdicts.judge, xltnb.reports.pages, xltnb.runs.run  # noqa: E401, F401: commands import them late
     for name, module in list(sys.modules.items()):  # whatever a command is told to write stays here
         if name.startswith('xltnb.') and hasattr(module, 'project_root'): monkeypatch.setattr(module, 'project_root', lambda: tmp_path)
     (tmp_path/'page.ipynb').write_text('{}', encoding='utf-8')
@@ -145,7 +145,7 @@ def test_words(tmp_path, monkeypatch, capsys):
 
 def test_params(tmp_path, monkeypatch):
     import nbformat
-    from xltnb.verdicts.pages import check_values, find_page, page_params, parse_param, run_page
+    from xltnb.reports.pages import check_values, find_page, page_params, parse_param, run_page
     from xltnb.verdicts.study import claims, compare, study
     write_paper(tmp_path/'papers', 'fuzz', experiments=STUDY)
     for name, folder in dict(PAPERS='papers', CACHE='cache', HOME='a/b').items(): monkeypatch.setenv(f'XLTNB_{name}', str(tmp_path/folder))
@@ -186,10 +186,10 @@ class Obeyed(HTMLParser):
 
 def test_names(tmp_path, monkeypatch):
     from spoil import _places
-    from xltnb.verdicts.report import report
+    from xltnb.reports.report import report
     from xltnb.verdicts.study import study
     monkeypatch.setenv('XLTNB_PAPERS', str(tmp_path/'papers'))
-    monkeypatch.setattr('xltnb.verdicts.report.get_plotlyjs', lambda: '')  # four megabytes that do not change
+    monkeypatch.setattr('xltnb.reports.report.get_plotlyjs', lambda: '')  # four megabytes that do not change
     arm = STUDY.replace('fuzz', 'evil').replace("make_job('a',", f'make_job({EVIL!r},').replace('cost_s=.01)', f'cost_s=.01, task={EVIL!r}, row={EVIL!r})')
     folder = write_paper(tmp_path/'papers', 'evil', experiments=arm)
     tree = yaml.safe_load((ROOT/'xltnb'/'papers'/'mothello'/'published.yaml').read_bytes())
@@ -317,7 +317,7 @@ def test_data(tmp_path):
 
 def test_pages(tmp_path):
     import nbformat
-    from xltnb.verdicts.pages import page_params
+    from xltnb.reports.pages import page_params
     cell = nbformat.v4.new_code_cell("n:int = 3 # rows\nwho:str = 'x' # name", metadata=dict(tags=['parameters']))
     tree = json.loads(nbformat.writes(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell('# A page'), cell], metadata=dict(kernelspec=dict(name='python3', language='python', display_name='x')))))
     f = tmp_path/'page.ipynb'

@@ -7,7 +7,7 @@ import pytest
 from conftest import write_paper
 from test_docs import visit
 
-from xltnb.verdicts import report as reports
+from xltnb.reports import report as reports
 from xltnb.core import XltError
 from xltnb.runs.experiments import load_jobs
 from xltnb.records.published import load_paper

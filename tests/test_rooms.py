@@ -9,7 +9,7 @@ from conftest import LIB, MODULES, NBS, PAGES, none_wrong
 
 from xltnb.dev.sitemap import ROOMS
 
-LIGHT = 'core', 'files', 'stats', 'machine', 'records', 'runs', 'verdicts'  # rooms that load no torch
+LIGHT = 'core', 'files', 'stats', 'machine', 'records', 'runs', 'verdicts', 'reports'  # rooms that load no torch
 
 
 @cache

@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT, write_paper
 
 from xltnb.files import atomic_write
-from xltnb.verdicts import pages as mill
+from xltnb.reports import pages as mill
 from xltnb.core import XltError
 from xltnb.records import leases
 from xltnb.runs import slurm

@@ -17,7 +17,7 @@ from xltnb.runs.experiments import has_part, jobs_for, papers
 from xltnb.runs.plan import best_plan, make_plan
 from xltnb.verdicts.claims import judge_plan
 from xltnb.verdicts.findings import story
-from xltnb.verdicts.pages import check_values, page_params
+from xltnb.reports.pages import check_values, page_params
 from xltnb.verdicts.study import claims, compare, plan, study
 
 

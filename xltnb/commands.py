@@ -312,7 +312,7 @@ def cmd_report(
     out:str='', # the HTML file; default: report.html in the store, or report-<preset>.html
 ):
     "Write one HTML file with claims, figures and the run behind each number"
-    from xltnb.verdicts.report import report
+    from xltnb.reports.report import report
     out = _report_file(preset, store, out)
     print(f'report: {report(_claimed_papers(paper), preset, _read_from(store), out, seeds)}')
 
@@ -331,7 +331,7 @@ def cmd_reproduce(
     workers:int|None=None, # processes side by side
 ):
     "Plan, run, execute the pages, judge and report in one go"
-    from xltnb.verdicts.pages import parameter_pages
+    from xltnb.reports.pages import parameter_pages
     _report_file(preset, store, out)
     if any(map(parameter_pages, _claimed_papers(paper))):
         code = cmd_pages(paper, preset=preset, store=store, out=f'{store}/pages', workers=workers)
@@ -373,7 +373,7 @@ def cmd_page(
     force:bool=False, # run even if nothing has changed
 ):
     "Run a paper's page with other parameters"
-    from xltnb.verdicts.pages import find_page, page_params, parse_param, run_page
+    from xltnb.reports.pages import find_page, page_params, parse_param, run_page
     spec = page_params(find_page(page))
     got = run_page(page, dict(parse_param(p, spec) for p in param), out, force=force)
     print(f'{got.status}: {got.out}' + (f'\n{got.error}' if got.error else ''))
@@ -396,8 +396,8 @@ def cmd_pages(
 ):
     "Run all parameterised pages of a paper through papermill; the same command goes on after a kill"
     from xltnb.runs.run import FAR
-    from xltnb.verdicts.far import run_pages_far
-    from xltnb.verdicts.pages import parameter_pages, run_pages, write_index
+    from xltnb.reports.far import run_pages_far
+    from xltnb.reports.pages import parameter_pages, run_pages, write_index
     if not any(map(parameter_pages, _claimed_papers(paper))):
         raise XltError(f'there are no pages in {project_root()}: run it in a checkout')
     how = dict(engine=engine) | {k: v for k,v in dict(address=address, slurm=slurm).items() if v}

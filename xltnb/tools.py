@@ -28,7 +28,7 @@ def cmd_lab(
     no_browser:bool=False, # print the address instead of opening a browser
 ):
     "Open JupyterLab on a page, for this machine alone: it listens on 127.0.0.1 and asks for the token that it prints"
-    from xltnb.verdicts.pages import find_page, lab_address
+    from xltnb.reports.pages import find_page, lab_address
     with needs('lab'): import_module('jupyterlab')
     start = project_root()/'nbs'/'start.ipynb'
     if not page and not start.is_file(): raise XltError(f'there are no pages in {project_root()}: run it in a checkout, or name a notebook')

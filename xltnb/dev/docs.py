@@ -21,7 +21,7 @@ from fastcore.xtras import working_directory
 
 from ..core import XltError
 from ..files import project_root
-from ..verdicts.start import write_pictures
+from ..reports.start import write_pictures
 from .fit import fit_page
 from .links import dead_links
 from .readme import write_film, write_finding, write_readme

@@ -14,7 +14,7 @@ import nbformat
 
 from ..records.published import item_name, load_paper
 from ..runs.experiments import has_part, papers
-from ..verdicts.origins import origins
+from ..reports.origins import origins
 from ..verdicts.study import study
 
 # %% ../../nbs/dev/11_ways.ipynb #6c8ac442

@@ -89,7 +89,7 @@ ENGINES = {'local': 'xltnb.runs.local:local', 'inline': 'xltnb.runs.run:inline',
     'slurm': 'xltnb.runs.slurm:slurm_engine', 'ranks': 'xltnb.runs.ranks:ranks_engine'}
 FAR = {'ray', 'slurm'} # those whose machines are not this one
 
-experiment('page.run', where='xltnb.verdicts.far:run_here') # a page is a job too
+experiment('page.run', where='xltnb.reports.far:run_here') # a page is a job too
 experiment('speed.nap', where='xltnb.runs.naps:nap') # what engines are timed with
 
 def add_engine(
