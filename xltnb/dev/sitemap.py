@@ -60,8 +60,9 @@ def check_names(
         if other!=rel: raise XltError(f'{other} and {rel} would be the same page of the site: rename one')
 
 # %% ../../nbs/dev/05_sitemap.ipynb #3c70aeb0
-ROOMS = ('core','files','stats','terminal','names','machine','records','runs','still','figures','verdicts','reports','tasks','othello',
-    'models','training','invented','studies','papers','leaderboard','dev','doctor','commands','tools','cli') # a page imports from earlier ones
+ROOMS = ( # a page imports from earlier ones
+    'core','files','stats','terminal','names','machine','records','runs','still','figures','verdicts','reports','tasks','othello','models',
+    'training','invented','studies','papers','leaderboard','dev','doctor','commands','tools','cli')
 _SHELF = dict(walk=0, explore=1, claims=2, records=4, deviations=5, log=6) # the other pages of a paper stand between claims and records
 
 # %% ../../nbs/dev/05_sitemap.ipynb #b33ab998
