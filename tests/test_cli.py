@@ -208,6 +208,19 @@ def test_a_narrow_table_keeps_its_first_columns(monkeypatch):
     assert 'a.C1   held     0.1 (0.0 to 0.2)' in out.getvalue() and max(map(len, out.getvalue().split('\n')))<=80
 
 
+def test_a_narrow_table_cuts_nothing(monkeypatch):
+    "What is the same in all rows is told once, long names go on in the next line, and numbers stay whole"
+    monkeypatch.setenv('COLUMNS', '80')
+    rows = [dict(cell=f'zero_shot.a_long_name_of_an_encoder.table.{k}', low=None, source='not at hand, results tables', found=1234.5, score=.25*i, verdict='not read')
+            for i, k in enumerate(('ner', 'nli', 'qa'))]
+    out = io.StringIO()
+    with redirect_stdout(out): show_rows(rows)
+    first, *lines = out.getvalue().rstrip('\n').split('\n')
+    assert first == 'in all rows: source not at hand, results tables, found 1234; nothing in low' and '…' not in out.getvalue()
+    assert max(map(len, lines)) <= 80 and all(k in out.getvalue() for k in ('ner', 'nli', 'qa', '0.25', '0.50', 'not read'))
+    assert ''.join(l[:45].strip() for l in lines[1:3]).startswith(rows[0]['cell'][:40])
+
+
 @pytest.mark.parametrize('line, offered', [('xltnb cla', 'claims'), ('xltnb claims --pre', '--preset'), ('xltnb claims --preset lap', 'laptop'), ('xltnb plan qu', 'quick'),
                                            ('xltnb plan mothello.C', 'mothello.C3'), ('xltnb page mothello_t', 'mothello_tab1'), ('xltnb data ch', 'check')])
 def test_the_shell_completes(study, tmp_path, line, offered):

@@ -137,6 +137,7 @@ def test_each_worker_sees_one_gpu(study, monkeypatch, names, workers, want):
     from xltnb.runs import experiments, local, run
     from xltnb.runs.progress import JobProgress
     for k, v in (study[1] | dict(CUDA_VISIBLE_DEVICES=names)).items(): monkeypatch.setenv(k, v)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: len(names.split(','))*bool(names))
     jobs = experiments.jobs_for('far', 'gpu')[:4]
     assert run._workers(jobs, 'cuda') == max(1, len(names.split(',')))
     setup = run.Setup(str(study[0]/'store'), committed=False, device='cuda')

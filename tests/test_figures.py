@@ -79,7 +79,7 @@ def test_answers_add_up_to_one_and_approaches_keep_their_order():
 def test_titles_say_what_the_records_say():
     assert said(figures.anchors_fig([align(k, s) for k in (0, 8) for s in range(3)]).layout.title) == 'Across languages 0.50 (no anchors), 0.66 (8 anchors); within a language 0.70'
     fig = moving.transfer_fig([transfer('naive', s) for s in range(2)])
-    assert said(fig.layout.title) == 'The other language moves +55 (naive) points'
+    assert said(fig.layout.title) == 'Legal moves in the other language: +55 (naive) points'
 
 
 def test_the_paper_stands_beside_ours():
@@ -95,7 +95,7 @@ def test_single_targets_are_drawn_apart():
     rec.curves['finetune'] |= {f'target_{lax}{j}': [.9, .8, .1*j] for j in (1, 2, 3) for lax in ('', 'lax_')}
     fig = moving.transfer_fig([rec], moving.printed_curves(table='F6'))
     assert lines(fig, 'legal moves, other language, split')[0].y[-1] == .2
-    assert said(fig.layout.title).startswith('The other languages move on average')
+    assert said(fig.layout.title).startswith('Legal moves in the other languages, on average: +60')
     assert len([t for t in fig.data if t.legendgroup == 'paper']) == 5
 
 

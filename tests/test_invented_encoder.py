@@ -115,7 +115,7 @@ def test_a_number_behind_the_name_is_another_world_and_encoder(monkeypatch):
     from xltnb.invented import encoder
     from xltnb.studies import by_name
     asked = []
-    monkeypatch.setattr(by_name, 'invented_encoder', lambda cfg=encoder.InventedEncoderCfg(), cache=None: asked.append(cfg))
+    monkeypatch.setattr(by_name, 'invented_encoder', lambda cfg=encoder.InventedEncoderCfg(), cache=None, deadline=None: asked.append(cfg) or ('net', 'tok'))
     for name in ('invented', 'invented:2'): by_name.encoder_of(name)
     assert asked[0] == encoder.InventedEncoderCfg() and (asked[1].seed, asked[1].world.seed) == (2, 2)
     assert encoder.folder_of(asked[0]) != encoder.folder_of(asked[1])

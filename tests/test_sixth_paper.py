@@ -137,6 +137,35 @@ def test_run_claims_compare_report(toy):
     assert 'Coins that remember' in html and 'toy heads' in html and 'toy.C1' in html
 
 
+@pytest.mark.parametrize('was, now, said', [
+    ('bent.heads - fair.heads', 'bent.heds - fair.heads', "the runs have no metric 'heds': did you mean 'heads'"),
+    ('margin: .1', 'margin: .05', 'rule changed'),
+    ('bent: coin-bent', 'bent: coin-bnt', "no run is called 'coin-bnt': did you mean 'coin-bent'?")])
+def test_a_rule_that_does_not_fit_the_runs_says_why(toy, was, now, said):
+    "In the list and in the story, with a remedy that helps"
+    file, store = toy/'papers'/'toy'/'published.yaml', ('--store', toy/'store')
+    xltnb('run', 'toy', '--workers', 2, *store)
+    try:
+        file.write_text(PUBLISHED.replace(was, now), encoding='utf-8')
+        listed, told = (' '.join(xltnb('claims', target, '--preset', 'smoke', *store).split()) for target in ('toy', 'toy.C1'))
+        assert said in listed and said in told and all('run them again in another --store' in x or 'coin-bnt' in x for x in (listed, told))
+        assert xltnb('claims', 'toy', '--preset', 'smoke', '--check', *store, code=3)
+    finally: file.write_text(PUBLISHED, encoding='utf-8')
+
+
+@pytest.mark.parametrize('name, part, text, said', [
+    ('lacks', 'experiments', 'import nix\n', "experiments.py:1: ModuleNotFoundError: No module named 'nix'"),
+    ('breaks', 'experiments', 'def f(:\n', 'experiments.py:1: SyntaxError'),
+    ('bare', 'training', 'def run_coin(cfg, seed, ctx): return .5\n', 'bare.coin returned float: return a Result')])
+def test_a_mistake_in_a_users_file_is_a_line(tmp_path, monkeypatch, name, part, text, said):
+    "Each in a paper of its own, since Python keeps what it has imported"
+    files = dict(experiments=EXPERIMENTS.replace('toy', name), training=TRAINING) | {part: text}
+    write_paper(tmp_path, name, PUBLISHED.replace('toy', name), **files)
+    monkeypatch.setenv('XLTNB_PAPERS', str(tmp_path))
+    out = xltnb('run', name, '--engine', 'inline', '--store', tmp_path/'store', code=1 if part=='training' else 2)
+    assert said in ' '.join(out.split()) and (part=='training' or 'Traceback' not in out)
+
+
 def test_speed(toy):
     assert json.loads(xltnb('speed', 'toy-throws', '--json'))['ratio']==2
 

@@ -96,7 +96,8 @@ def _show_decide(plan, as_json):
     rows = to_decide(plan)
     if as_json: return rows
     hours = lambda r: '-' if r['hours'] is None else f"{r['hours']:.2f}"
-    show_rows([dict(claim=r['claim'], seeds=r['n'], more=r['more'], hours=hours(r), says=r['says'], effect=r['effect']) for r in rows])
+    told = [dict(claim=r['claim'], seeds=r['n'], more=r['more'], hours=hours(r), says=r['says'], effect=r['effect']) for r in rows]
+    if told: show_rows(told)
     print(decide_text(rows, plan))
     return rows
 
@@ -231,8 +232,9 @@ def cmd_claims(
     _read_from(store)
     studies = [_claimed_study(p, preset, seeds, store) for p in _claimed_papers(target)]
     rows = [r for s in studies for r in s.told()]
+    if not rows: raise XltError(f'no claim rests on {target}: xltnb compare {target} has its cells, xltnb list the claims')
     if json: show_rows(rows, True)
-    elif '.' in target: _show_stories(rows, studies[0])
+    elif '.' in target: _show_stories(rows, studies[0], store)
     else: _show_claims(rows)
     return _code(rows, check)
 
@@ -242,10 +244,10 @@ def _claimed_study(target, preset, seeds, store):
     if preset or target==paper or one.runs: return one
     return _study(target, _study(paper, preset, seeds, store).plan.preset, seeds, store)
 
-def _show_stories(rows, one):
+def _show_stories(rows, one, store):
     "All about each claim of a target"
     from xltnb.verdicts.findings import story
-    show_text('\n\n'.join(story(r, one.runs, min(120, terminal_width())) for r in rows))
+    show_text('\n\n'.join(story(r, one.runs, min(120, terminal_width()), store) for r in rows))
 
 # %% ../nbs/07_commands.ipynb #583a6f2a
 @command

@@ -13,7 +13,9 @@ import codecs
 import inspect
 import io
 import json
+import math
 import os
+import re
 import shutil
 import signal
 import sys
@@ -197,36 +199,52 @@ _REASONS = 'why', 'says', 'text', 'title' # columns of sentences: they go on in 
 
 _CONTROL = dict.fromkeys([*range(32), *range(127, 160)], ' ') # what a terminal would obey
 
-def _cell(v, col):
+def _digits(values):
+    "How many digits a column needs behind the point: three at most, none for thousands"
+    xs = [v for v in values if isinstance(v, float) and math.isfinite(v)]
+    if any(abs(x)>=1000 for x in xs): return 0
+    return next(k for k in (1,2,3) if k==3 or all(round(x, k)==round(x, 3) for x in xs))
+
+def _cell(v, col, digits):
     "A value as it stands in a table"
     if v is None or v!=v: return Text('-')
-    text = f'{v:.3f}' if isinstance(v, float) else str(v).translate(_CONTROL)
+    text = f'{v:.{digits}f}' if isinstance(v, float) else str(v).translate(_CONTROL)
     return Text(text, _VERDICT_STYLES.get(text.partition(' at ')[0], 'dim') if col in _WORDS else '')
 
 # %% ../nbs/03_terminal.ipynb #7669b9e7
-def _widths(need, wide):
-    "Widths of columns, by name: where all together are wider than the terminal, the widest gives way, as long as it stays readable"
-    out, least = dict(need), {c: 8 for c in need} | dict(zip(need, [20])) # the first names the row
-    while sum(out.values())+2*(len(out)-1)>wide:
-        free = [c for c in out if c not in _WORDS and out[c]>least[c]]
-        if not free: break
-        out[max(free, key=out.get)] -= 1
+def _columns(rows, cols):
+    "The texts of each column, by name"
+    values = {c: [r.get(c) for r in rows] for c in cols}
+    return {c: [_cell(v, c, _digits(vs)) for v in vs] for c,vs in values.items()}
+
+def _needs(columns): return {c: max(map(len, (c, *xs))) for c,xs in columns.items()}
+
+def _fits(widths, wide): return sum(widths.values())+2*(len(widths)-1)<=wide
+
+def _once(columns, wide):
+    "What is the same in every row of a table that is too wide: column -> text"
+    if _fits(_needs(columns), wide): return {}
+    first,*others = columns
+    return {c: columns[c][0].plain for c in others if c not in _WORDS and len(columns[c])>2 and len({x.plain for x in columns[c]})==1}
+
+def _widths(need, wide, firm=_WORDS):
+    "Widths of columns, by name: where all together are wider than the terminal, the widest gives way, if they can be made to fit"
+    least = {c: w if c in firm else min(w, 20 if i==0 else 8) for i,(c,w) in enumerate(need.items())} # the first names the row
+    out = dict(need)
+    while not _fits(out, wide) and _fits(least, wide): out[max((c for c in out if out[c]>least[c]), key=out.get)] -= 1
     return out
 
 def _text_table(
-    rows:list[dict], # one dict a row
-    cols:list[str]|None=None, # columns to show; default: those of the first row
+    columns:dict, # of `_columns`
     wide:int=120, # characters of a line
 )->Table:
-    "Rows in columns as wide as they need to be"
-    cols = cols or list(rows[0] if rows else [])
-    cells = [[_cell(r.get(c), c) for c in cols] for r in rows]
+    "Columns as wide as they need to be; words that find no room go on in the next line"
     t = Table(box=None, pad_edge=False, padding=(0,2,0,0), header_style='bold')
-    need = {c: max([len(c), *(len(row[i]) for row in cells)]) for i,c in enumerate(cols)}
-    for c,w in _widths(need, wide).items():
-        long = c in _REASONS
-        t.add_column(Text(c), no_wrap=not long, overflow='fold' if long else 'ellipsis', width=w)
-    for row in cells: t.add_row(*row)
+    need,number = _needs(columns), re.compile(r'[-+−]?[\d.]+|-')
+    firm = [c for c,xs in columns.items() if c in _WORDS or all(number.fullmatch(x.plain) for x in xs)]
+    for c,w in _widths(need, wide, firm).items():
+        t.add_column(Text(c), no_wrap=w>=need[c] and c not in _REASONS, overflow='fold', width=w)
+    for row in zip(*columns.values()): t.add_row(*row)
     return t
 
 # %% ../nbs/03_terminal.ipynb #06b5031d
@@ -238,6 +256,11 @@ def terminal_width()->int: # 80 or more
 
 def _console(wide): return Console(file=sys.stdout, width=wide, highlight=False, force_jupyter=False)
 
+def _told_once(once):
+    "A line above a table: 'in all rows: source not at hand, n 0; nothing in low, high'"
+    said,empty = [f'{c} {x}' for c,x in once.items() if x!='-'], [c for c,x in once.items() if x=='-']
+    return '; '.join(['in all rows: '+', '.join(said)]*bool(said) + ['nothing in '+', '.join(empty)]*bool(empty))
+
 def show_rows(
     rows:list[dict], # one dict a row
     as_json:bool=False, # print JSON instead of a table
@@ -245,7 +268,9 @@ def show_rows(
 ):
     "Print rows for a person or for a program; in JSON a number that does not exist is null"
     if as_json: return print(json.dumps(plain(rows), indent=1, ensure_ascii=not _unicode(sys.stdout)))
-    _console(10_000).print(_text_table(rows, cols, terminal_width())) # no line is broken or cut once more
+    columns,wide = _columns(rows, cols or list(rows[0] if rows else [])), terminal_width()
+    if once := _once(columns, wide): print(_told_once(once))
+    _console(10_000).print(_text_table({c: xs for c,xs in columns.items() if c not in once}, wide)) # no line is broken once more
 
 # %% ../nbs/03_terminal.ipynb #0061a5ed
 def show_text(

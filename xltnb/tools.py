@@ -18,7 +18,7 @@ import argcomplete
 from .core import XltError, check_name
 from .files import cache_dir, out_file, project_root, typed_path
 from .names import needs
-from .terminal import command, show_rows
+from .terminal import command, show_rows, terminal_width
 
 # %% ../nbs/08_tools.ipynb #d203fe4b
 @command
@@ -90,8 +90,22 @@ def _board_plan(preset, seeds, methods, encoder, rows, scale, store):
     jobs = board_jobs(preset, seeds, methods, encoder, rows=[r for r in rows.split(',') if r], **own)
     return Plan('leaderboard', preset, [j for j in jobs if scale in ('', j.labels['scale'])], open_store(store))
 
-def _none_yet(show): return f'no runs yet{": the same command without --show makes them" if show else ""}'
+def _narrow(row):
+    "A row without what a terminal of 80 columns has no room for"
+    return {k: v for k,v in row.items() if terminal_width()>=100 or k not in ('seconds','memory_mb')}
 
+def _show_scales(tables):
+    "A table for each scale, for a person"
+    for scale in dict.fromkeys(r['scale'] for r in tables):
+        print(f'\n{scale}')
+        show_rows([_narrow({k: v for k,v in r.items() if k not in ('scale','control')}) for r in tables if r['scale']==scale])
+
+def _none_yet(show, preset, make):
+    "What to do where a preset has no runs; `make(preset)` plans another"
+    there = [p for p in ('smoke','laptop','gpu') if p!=preset and any(make(p).records().values())] if show else []
+    return f'no runs yet at {preset}'+': the same command without --show makes them'*show+''.join(f', --preset {p} has some' for p in there)
+
+# %% ../nbs/08_tools.ipynb #6219a193
 @command
 def cmd_leaderboard(
     *,
@@ -110,13 +124,15 @@ def cmd_leaderboard(
     from xltnb.leaderboard.table import board_table, comparisons
     from xltnb.runs.run import run_plan
     check_name(scale or 'frozen', ('frozen','finetune'), 'scale')
-    plan = _board_plan(preset, seeds, method, encoder, rows, scale, store)
+    planned_at = lambda p: _board_plan(p, seeds, method, encoder, rows, scale, store)
+    plan = planned_at(preset)
     report = None if show else run_plan(plan, minutes=minutes, engine='inline', show=not json)
     runs = [r for rs in plan.records().values() for r in rs]
     there = sorted({(r.labels['scale'],r.labels['task']) for r in runs}, reverse=True)
     tables = [dict(scale=s, task=t) | line for s,t in there for line in board_table(runs, t, s).round(2).to_dict('records')]
-    if not tables and not json: print(_none_yet(show))
-    else: show_rows(tables if json else [{k: v for k,v in r.items() if k!='control'} for r in tables], json)
+    if not tables and not json: print(_none_yet(show, preset, planned_at))
+    elif json: show_rows(tables, True)
+    else: _show_scales(tables)
     quiet = json or encoder or preset=='smoke'
     if planned := not quiet and comparisons(runs).query('n>0').round(3).to_dict('records'): show_rows(planned) # at the frozen scale
     if report and report.exit_code==1: print(report, file=sys.stderr)
@@ -143,10 +159,11 @@ def cmd_score(
     from xltnb.runs.plan import Plan
     from xltnb.runs.run import run_plan
     encoder = check_encoder(encoder) # what is wrong with it ends here, and with task or method in the next line
-    plan = Plan('score', preset, score_jobs(preset, encoder, task, method, seeds, prefix), open_store(store))
+    planned_at = lambda p: Plan('score', p, score_jobs(p, encoder, task, method, seeds, prefix), open_store(store))
+    plan = planned_at(preset)
     report = None if show else run_plan(plan, minutes=minutes, engine='inline', show=not json)
     table = score_table(plan, encoder_tokenizer(encoder))
-    if not table and not json: print(_none_yet(show))
+    if not table and not json: print(_none_yet(show, preset, planned_at))
     else: show_rows(table if json else [_short(r) for r in table], json)
     if table and not json and all(r['packaged']!=r['packaged'] for r in table if r['method']=='plain'):
         print(f'the packaged encoder has no runs there: xltnb score e5-small --preset {preset} --store {store} makes them', file=sys.stderr)
@@ -155,7 +172,7 @@ def cmd_score(
 
 def _short(row):
     "What a terminal has room for, to a tenth of a percent"
-    kept = {k: v for k,v in row.items() if k not in ('languages','packaged_low','packaged_high')}
+    kept = {k: v for k,v in _narrow(row).items() if k not in ('languages','packaged_low','packaged_high')}
     return {k: round(v, 1) if isinstance(v, float) else v for k,v in kept.items()}
 
 # %% ../nbs/08_tools.ipynb #ced5b74b

@@ -179,7 +179,8 @@ def _others(runs):
     "Mean of the languages without labels, and its interval, in percent"
     if not runs: return nan, nan, nan
     pulls = item_pulls('a.targets', [dict(a=r) for r in runs])[0]
-    return [100*x for x in mean_ci([r.metrics['targets'] for r in runs], items_se(pulls.values()))]
+    found = mean_ci([r.metrics['targets'] for r in runs], items_se(pulls.values()))
+    return [min(100., max(0., 100*x)) if x==x else x for x in found] # a score has bounds, whatever few runs say
 
 def _percent(runs, lang):
     "Mean of one language over the runs, NaN where none was scored in it"

@@ -126,6 +126,7 @@ def hf_folder(
     if path.is_file(): raise XltError(f'{path} is a file, but not of four-bit weights: give the folder around it')
     if hub_off():
         unknown = f"{name!r} is neither 'e5-small', one of its heads (-mlm, -tlm, -long), nor a folder or file here, and the hub is off"
+        if ':' in str(name): unknown += " (encoder_of takes ':2' for the two lowest layers)"
         raise XltError(f'{unknown}: set HF_HUB_OFFLINE=0 to download it, or give the folder of a copy')
     return name
 

@@ -183,7 +183,8 @@ def about(self:Lease)->dict: # host, pid, since when; what `note` added; nothing
 @patch
 def owner(self:Lease)->str: # 'process 123 on laptop'
     "Name who holds the lease, for an error"
-    return 'process {pid} on {host}'.format_map(dict(pid='?', host='?') | _owner(self.lock))
+    who = _owner(self.lock)
+    return f"process {who['pid']} on {who['host']}" if {'pid','host'}<=who.keys() else 'another process' # which has just gone, perhaps
 
 # %% ../../nbs/records/04_leases.ipynb #341278c3
 @patch

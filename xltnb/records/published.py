@@ -271,6 +271,7 @@ class Paper:
 def _paper(name, file, changed):
     "The content of a published file, as it was when it was last changed"
     d = read_published(file)
+    if d.paper!=name: raise XltError(f'{file}: paper is {d.paper}: write the name of its folder, {name}')
     tables = {k: _table(name,k,t) for k,t in d.tables.items()}
     return Paper(name, d.citation, tables, {c.id: replace(c, id=f'{name}.{c.id}') for c in d.claims})
 

@@ -18,9 +18,10 @@ from math import inf
 from pathlib import Path
 from pkgutil import resolve_name
 from shutil import rmtree
+from traceback import extract_tb
 
 from ..core import XltError, check_name, check_number, from_dict, plain, stable_hash, to_dict
-from ..files import cache_dir
+from ..files import cache_dir, package_data
 from ..records.presets import PRESETS
 from ..records.published import find_papers, item_name, load_paper, paper_roots
 from ..records.leases import Lease
@@ -242,7 +243,15 @@ def load_part(
     home = import_module('xltnb.papers')
     home.__path__ += [str(p) for p in paper_roots() if str(p) not in home.__path__]
     folder = find_papers()[check_name(paper, find_papers(), 'paper')]
-    return [import_module(f'xltnb.papers.{paper}.{f.stem}') for f in sorted(folder.glob(f'*{part}.py'))]
+    return [_imported(f'xltnb.papers.{paper}.{f.stem}', f) for f in sorted(folder.glob(f'*{part}.py'))]
+
+def _imported(name, file):
+    "A module of a paper; raises `XltError` that names the line of a user's file which fails"
+    try: return import_module(name)
+    except Exception as e:
+        lines = [f.lineno for f in extract_tb(e.__traceback__) if Path(f.filename)==file] or [getattr(e, 'lineno', None)]
+        if isinstance(e, XltError) or not lines[-1] or file.is_relative_to(package_data().parent): raise
+        raise XltError(f'{file}:{lines[-1]}: {type(e).__name__}: {e}') from e
 
 # %% ../../nbs/runs/00_experiments.ipynb #9a7252ce
 def load_jobs(
@@ -267,7 +276,9 @@ def call_job(
     cfg = job.config if exp.cfg is dict else from_dict(exp.cfg, job.config)
     if changed := [k for k,v in exp.inputs(cfg).items() if v!=job.inputs.get(k, '')]:
         raise XltError(f'the {changed[0]} of this run is not what it was planned with: give the command again')
-    return exp.fn(cfg, job.seed, ctx)
+    made = exp.fn(cfg, job.seed, ctx)
+    if not isinstance(made, Result): raise XltError(f'{job.experiment} returned {type(made).__name__}: return a Result(dict(name=number))')
+    return made
 
 # %% ../../nbs/runs/00_experiments.ipynb #d0b78647
 def split_target(

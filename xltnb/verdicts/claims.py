@@ -8,16 +8,18 @@ __all__ = ['numbers_html', 'Claims', 'claims_of', 'judge_plan']
 # %% ../../nbs/verdicts/02_claims.ipynb #647197f8
 import math
 from dataclasses import dataclass
+from functools import cache
 from html import escape
 
-from ..core import table_html
+from ..core import nearest, table_html
+from ..records.presets import PRESETS
 from ..records.published import load_paper, whole_claim
 from ..records.rules import Claim
 from ..records.store import uncollected
-from ..runs.experiments import split_target
+from ..runs.experiments import load_jobs, papers, split_target
 from ..runs.plan import Plan
 from .judge import Judged, judge_claim
-from .words import OPEN, UNMEASURED, WORST, amount, join_notes, wanted, what_decides
+from .words import CHANGED, NO_ARM, OPEN, UNMEASURED, WORST, amount, join_notes, wanted, what_decides
 
 # %% ../../nbs/verdicts/02_claims.ipynb #04327ccd
 def _check_row(check, j):
@@ -51,11 +53,25 @@ def _claim_note(checks, j, need):
     return join_notes(would, part, softer, j.note if j.note!='not run' or not part else '')
 
 # %% ../../nbs/verdicts/02_claims.ipynb #b227515a
-def _told(verdict, arms, plan):
+@cache
+def _arms_of(make):
+    "What any preset of a paper runs"
+    return frozenset(j.arm for p in PRESETS for j in make(p, None))
+
+def _lost(arms, plan):
+    "What to do about arms that no preset runs, '' where there are none"
+    paper = plan.target.partition('.')[0]
+    if paper not in papers(): return ''
+    known = _arms_of(load_jobs(paper))
+    return '; '.join(f'no run is called {a!r}'+(f': did you mean {meant!r}?' if (meant := nearest(a, known)) else '')
+                     for a in arms if a not in known)
+
+def _told(j, arms, plan):
     "The verdict, or why there can be none at this preset"
-    if verdict!=UNMEASURED: return verdict
-    mine = {j.arm: j for j in plan.jobs}
-    if not arms or not set(arms)<=set(mine): return f'not at {plan.preset}'
+    if j.verdict!=UNMEASURED: return j.verdict
+    mine = {x.arm: x for x in plan.jobs}
+    if not arms or not set(arms)<=set(mine): return NO_ARM if _lost(arms, plan) else f'not at {plan.preset}'
+    if j.n: return CHANGED
     return 'waits for data' if any(mine[a].waits for a in arms) else 'to run'
 
 def _stated(claim, plan, checks, get):
@@ -77,11 +93,12 @@ def _claim_row(claim, plan, checks, get=None):
     row |= dict(printed=claim.paper, paper_effect=claim.paper_effect, what=check.what if check else '')
     row |= dict(preset=preset, verdict=j.verdict, effect=j.effect, low=j.low, high=j.high, n=j.n, planned=j.planned) | _rule(check, j)
     arms = sorted(check.arms.values()) if check else []
-    row |= dict(seeds=list(j.seeds), detectable=j.detectable, smallest=claim.smallest, arms=arms, word=_told(j.verdict, arms, plan))
+    row |= dict(seeds=list(j.seeds), detectable=j.detectable, smallest=claim.smallest, arms=arms, word=_told(j, arms, plan))
     row |= need | dict(barred=any(c.given and x.verdict==OPEN for c,x in checks)) # by a precondition
     keys,changed = sorted({key for _,x in checks for key in x.keys}), claim.changed.get(preset, '')
     late = join_notes(_stated(claim, plan, checks, get), changed and f'rule changed on {changed}')
-    note = join_notes(claim.notes.get(preset, ''), _claim_note(checks, j, need), late)
+    lost = _lost(arms, plan) if row['word']==NO_ARM else ''
+    note = join_notes(lost, claim.notes.get(preset, ''), _claim_note(checks, j, need), late)
     return row | dict(keys=keys, note=note, changed=changed, looked=[*claim.looks(preset)], checks=[_check_row(*x) for x in checks])
 
 # %% ../../nbs/verdicts/02_claims.ipynb #a4985769

@@ -14,7 +14,7 @@ from ..records.rules import RANKS
 from ..records.store import Store
 from .claims import Claims
 from .study import study
-from .words import FAILED, HELD, OPEN, SMALLER, SIGNS, UNMEASURED, amount, claimed, interval, number, wanted
+from .words import CHANGED, FAILED, HELD, NO_ARM, OPEN, SMALLER, SIGNS, UNMEASURED, amount, claimed, interval, number, wanted
 
 # %% ../../nbs/verdicts/07_findings.ipynb #b70fb991
 def seeds_of(
@@ -109,7 +109,8 @@ def _lines(row, width):
     name = row['claim'].partition('.')[2]
     put = lambda first, text, by=21: fill(text, width, initial_indent=first, subsequent_indent=' '*by, break_on_hyphens=False)
     found = f'{finding(row)}, claimed {wanted(row)}, {seeds_of(row)}{no_effect(row)}' if amount(row) else ''
-    others = [f'{k}: {x}' for k,x in ((_printed_by(row), row['printed']), ('here', row.get('here'))) if x]
+    why = row['note'] if row['verdict']==UNMEASURED and row['word'] in ('to run',CHANGED,NO_ARM) and row['note']!='not run' else ''
+    others = [f'{k}: {x}' for k,x in (('why', why), (_printed_by(row), row['printed']), ('here', row.get('here'))) if x]
     rest = '; '.join(filter(None, [found, beside(row), *others]))
     return put(f'{signed(row):<15} {name:<4} ', row['text']) + ('\n' + put(' '*21, rest) if rest else '')
 
@@ -136,6 +137,7 @@ def story(
     row:dict, # of `Claims.rows`
     records:list[Record]=(), # to name the records by arm and seed
     width:int=80, # of the terminal
+    store:str='results', # where the runs are, for the commands
 )->str: # many lines
     "Tell all about one claim"
     named = {r.key: f'{r.experiment}/{r.key}.json  {r.arm}, seed {r.seed}' for r in records}
@@ -146,7 +148,8 @@ def story(
     head += [put(f'looked at: {x}') for x in row['looked']]
     checks = ['\n'.join(put(l, '  ') if i else put(l) for i,l in enumerate(_check_story(c))) for c in row['checks']]
     files = [f'  {named.get(k, k)}' for k in row['keys']]
-    ask = f"xltnb run {row['claim']} --preset {row['preset']}"
-    again = f"again from nothing: XLTNB_FRESH=1 {ask}, then xltnb claims {row['claim']} shows your runs beside these"
+    at = '' if store=='results' else f' --store {store}'
+    ask = f"xltnb run {row['claim']} --preset {row['preset']}{at}"
+    again = f"again from nothing: XLTNB_FRESH=1 {ask}, then xltnb claims {row['claim']}{at} shows your runs beside these"
     runs = ['\n'.join([f'{len(files)} records:', *files]), put(again)] if files else [put(f'{ask} makes its runs')]*bool(checks)
     return '\n\n'.join(['\n'.join(head), *checks, *runs])

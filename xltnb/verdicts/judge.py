@@ -13,6 +13,7 @@ from functools import cache
 
 import numpy as np
 
+from ..core import nearest
 from ..records.published import whole_claim
 from ..records.rules import Check, Claim, claimed_range, evaluate, names_in, range_edges
 from ..runs.experiments import Job, load_jobs
@@ -41,7 +42,7 @@ class Judged:
     level:float = .95 # of the interval
 
 # %% ../../nbs/verdicts/01_judge.ipynb #f8272e28
-_AGAIN = 'run them again (XLTNB_FRESH=1 leaves the committed records aside)'
+_AGAIN = 'run them again in another --store, or with XLTNB_FRESH=1 where they are shipped'
 
 # %% ../../nbs/verdicts/01_judge.ipynb #848aed33
 def _scores(effect, runs):
@@ -90,6 +91,11 @@ def _said(v, xs, low, high, check, smallest, fixed):
     return f'smaller than {smallest:g}, the smallest effect of interest' if tiny and v!=OPEN else ''
 
 # %% ../../nbs/verdicts/01_judge.ipynb #e4adb28d
+def _no_metric(name, runs):
+    "What to do about a metric that the runs do not have"
+    meant = nearest(name, {k for r in runs for x in r.values() for k in x.metrics})
+    return f'the runs have no metric {name!r}: '+(f'did you mean {meant!r}? Else ' if meant else '')+_AGAIN
+
 def judge(
     check:Check, # effect and rule
     runs:list, # per seed: short arm name to `Record`
@@ -100,7 +106,7 @@ def judge(
     "Judge one check on paired runs; `not settled` where all seeds agree and no items say how sure that is"
     if not runs: return Judged(UNMEASURED, note='not run')
     try: xs = [evaluate(check.effect, lambda a,m,r=r: r[a].metrics[m]) for r in runs]
-    except KeyError as e: return Judged(UNMEASURED, note=f'the runs have no metric {e}; {_AGAIN}')
+    except KeyError as e: return Judged(UNMEASURED, note=_no_metric(e.args[0], runs))
     if not all(map(math.isfinite, xs)): return Judged(OPEN, n=len(xs), seeds=tuple(xs), note='a run has no number for this effect')
     pulls,note = item_pulls(check.effect, runs) if fixed or len(runs)>1 else ({}, '')
     items = items_se(pulls.values())
@@ -238,7 +244,8 @@ def _judge_check(claim, check, plan, get):
     fixed,stood = not drawn_jobs(check, plan.jobs), _stood(claim, plan.preset, runs)
     j = _left_out(check, plan, found, runs, _among(count, check, runs, fixed, claim.smallest, error))
     if error<.05: j = replace(j, note=join_notes(_looked(error), j.note))
-    if _stale(claim, plan.preset, stood): j = replace(j, verdict=UNMEASURED, note=f'the rule was changed after these runs; {_AGAIN}')
+    old = j.verdict!=UNMEASURED and _stale(claim, plan.preset, stood)
+    if old: j = replace(j, verdict=UNMEASURED, note=f'the rule was changed after these runs; {_AGAIN}')
     return _needs(j, check, count, claim.smallest, error)
 
 # %% ../../nbs/verdicts/01_judge.ipynb #a33457d6

@@ -85,7 +85,8 @@ def merge_(
     explain:bool=False, # print how alike the inputs are; writes nothing without --out
 ):
     "Merge language adapters or models by a recipe, or two of them"
-    recipe = not b and Path(a).suffix in ('.yaml','.yml')
+    recipe = Path(a).suffix in ('.yaml','.yml')
+    if recipe and b: raise XltError(f'{a} is a recipe and stands alone: write {b} into it')
     if not recipe and not b: raise XltError(f'{a} alone: give a second adapter, or a recipe that ends in .yaml')
     settings = dict(density=density, scale=scale, gamma=gamma, epsilon=epsilon, elect=elect or None, normalise=normalise, seed=seed)
     if recipe:
