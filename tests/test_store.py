@@ -248,6 +248,7 @@ def test_who_lost_a_lease_does_not_keep_it_fresh(tmp_path):
         os.utime(c.lock, (0, 0))
         time.sleep(0.3)
         assert c.lock.stat().st_mtime==0 and c.owner()=='process 1 on elsewhere'
+    assert Lease(tmp_path/'gone').owner()=='another process', 'who has just gone has no number'
 
 
 def test_a_lease_is_touched(tmp_path):
