@@ -875,3 +875,12 @@ def random_game(demo):
 def test_a_wrong_word_or_number_of_a_call_is_named():
     for call, said in wrong_calls():
         with pytest.raises(XltError, match=said): call()
+
+
+@pytest.mark.parametrize('whole', [True, False], ids=['cut', 'none at all'])
+def test_a_compressed_file_that_is_damaged_is_told_with_a_remedy(tmp_path, whole):
+    import gzip
+    from xltnb import own_task
+    (tmp_path/'en.csv.gz').write_bytes(gzip.compress(b'text,label\n' + b'a b c,x\n'*200)[:60] if whole else b'text,label')
+    with pytest.raises(XltError, match=r'cannot read .*en\.csv\.gz: .*if it was cut short or damaged, copy it again'):
+        own_task('mine', 'classify', {l: {'train': tmp_path/'en.csv.gz'} for l in ('en', 'de')})

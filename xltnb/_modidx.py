@@ -47,6 +47,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                 'xltnb.commands.cmd_run': ('commands.html#cmd_run', 'xltnb/commands.py'),
                                 'xltnb.commands.cmd_status': ('commands.html#cmd_status', 'xltnb/commands.py')},
             'xltnb.core': { 'xltnb.core.Config': ('core.html#config', 'xltnb/core.py'),
+                            'xltnb.core.Config.__new__': ('core.html#config.__new__', 'xltnb/core.py'),
                             'xltnb.core.Config.__post_init__': ('core.html#config.__post_init__', 'xltnb/core.py'),
                             'xltnb.core.XltError': ('core.html#xlterror', 'xltnb/core.py'),
                             'xltnb.core._check_bounds': ('core.html#_check_bounds', 'xltnb/core.py'),

@@ -204,7 +204,12 @@ def _check_options(val, options, where):
 
 # %% ../nbs/00_core.ipynb #cbb66a3c
 class Config:
-    "Base of frozen dataclasses that check the types and ranges of their fields when they are made"
+    "Base of frozen dataclasses that check the names, types and ranges of their fields when they are made"
+    def __new__(cls, *args, **kw):
+        names = [f.name for f in fields(cls)]
+        for k in kw: check_name(k, names, f'setting of {cls.__name__}')
+        return super().__new__(cls)
+
     def __post_init__(self):
         for f in fields(self):
             val = getattr(self, f.name)

@@ -8,8 +8,10 @@ __all__ = ['PARTS', 'our_spelling', 'read_own', 'find_own', 'raw_rows']
 # %% ../../nbs/tasks/12_own_files.ipynb #e0b2ca52
 import csv
 import io
+import lzma
 import re
 import warnings
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -138,6 +140,8 @@ def read_own(
         return _ours(_table_rows(path, columns) if end in ('.csv','.tsv') else _json_rows(path), columns)
     except UnicodeDecodeError as e:
         raise XltError(f"cannot read {path}: it is not UTF-8 ({one_line(e)}); save it as UTF-8, which Excel calls 'CSV UTF-8'") from e
+    except (EOFError, OSError, lzma.LZMAError, zlib.error) as e:
+        raise XltError(f'cannot read {path}: {one_line(e, 300)}; if it was cut short or damaged, copy it again') from e
     except Exception as e: raise XltError(f'cannot read {path}: {one_line(e, 300)}') from e # whatever the readers of tables say
 
 # %% ../../nbs/tasks/12_own_files.ipynb #a7251081
