@@ -881,6 +881,6 @@ def test_a_wrong_word_or_number_of_a_call_is_named():
 def test_a_compressed_file_that_is_damaged_is_told_with_a_remedy(tmp_path, whole):
     import gzip
     from xltnb.tasks.own import own_task
-    (tmp_path/'en.csv.gz').write_bytes(gzip.compress(b'text,label\n' + b'a b c,x\n'*200)[:60] if whole else b'text,label')
+    (tmp_path/'en.csv.gz').write_bytes(gzip.compress(b'text,label\n' + b''.join(b'row %d,x\n' % i for i in range(999)))[:600] if whole else b'text,label')
     with pytest.raises(XltError, match=r'cannot read .*en\.csv\.gz: .*if it was cut short or damaged, copy it again'):
         own_task('mine', 'classify', {'en': {'train': tmp_path/'en.csv.gz'}})
