@@ -23,15 +23,15 @@ from transformers.utils import logging
 from ...core import XltError
 from ...models.adapters import Adapter, Backbone, BottleneckCfg
 from ...models.attaching import attach
-from ...models.encoders import first_layers, load_encoder, load_mlm
-from ...models.heads import add_head
+from ...models.encoders import first_layers, load_mlm
 from ...models.tensors import TensorFile, write_tensors
 from .merges import merge
 from .pipeline import answers, right
 from ...models.pruning import PREFIX
 from ...models.sources import cuts
 from .weights import Dial
-from ...studies.speed import alternate, best_device, masked_rate, matmul_rate, rate, speed_figure, speed_line, stock_trainer, timed
+from ...studies.speed import alternate, best_device, headed, masked_rate, matmul_rate, rate
+from ...studies.speed import speed_figure, speed_line, stock_trainer, timed
 from ...tasks.bench import load_bench
 from ...training.settings import MLMCfg, pays_bf16
 from ...training.text import bench_corpus
@@ -68,10 +68,9 @@ def speed_merge_sweep(
     rounds:int=3, # pairs
 )->dict:
     "Count evaluations a second in a sweep and without one; `cost` is the sweep's time over that of bare evaluations"
-    logging.set_verbosity_error()
-    net,tok = load_encoder('e5-small', 'benchmark')
     task = load_bench('ha_intent', ['en'])
-    model = add_head(first_layers(net, layers), task.kind, task.labels, seed=0).eval().to(best_device())
+    model,tok = headed(task, layers=layers)
+    model.eval().to(best_device())
     some = task.rows('en', 'train').select(range(rows))
     ids = tok([PREFIX+t for t in some['text']], padding=True, return_tensors='np')['input_ids']
     labels = torch.tensor(some['label']).numpy()

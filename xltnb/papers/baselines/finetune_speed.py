@@ -14,14 +14,11 @@ import numpy as np
 import torch
 from datasets import Dataset
 from transformers import DataCollatorWithPadding, Trainer
-from transformers.utils import logging
 
 from ...tasks.bench import load_bench
-from ...models.encoders import load_encoder
-from ...models.heads import add_head
 from ...training.features import make_features
 from ...training.settings import FineCfg
-from ...studies.speed import alternate, best_device, matmul_rate, rate, speed_figure, speed_line, stock_trainer, timed
+from ...studies.speed import alternate, best_device, headed, matmul_rate, rate, speed_figure, speed_line, stock_trainer, timed
 from ...stats import mean_ci
 from ...tasks.task import Task
 from ...training.trainer import Finetuner
@@ -68,18 +65,7 @@ def _step_floor(
     subwords:float, # a row
 )->float: # rows a second
     "What the model's arithmetic allows on real subwords, at the rate of a large matrix product"
-    dtype = torch.bfloat16 if best_device()=='cuda' else torch.float32
-    return matmul_rate(dtype)/(6*_body_weights(model))/subwords
-
-# %% ../../../nbs/papers/baselines/03_finetune_speed.ipynb #5ac12457
-def _headed(
-    task:Task, # pairs
-    seed:int=0, # of the head
-)->tuple: # model, tokenizer
-    "The packaged encoder with a fresh head; the library says nothing but errors from here on"
-    logging.set_verbosity_error()
-    net,tok = load_encoder('e5-small', 'benchmark')
-    return add_head(net, task.kind, task.labels, seed=seed), tok
+    return matmul_rate()/(6*_body_weights(model))/subwords
 
 # %% ../../../nbs/papers/baselines/03_finetune_speed.ipynb #97a83426
 @speed_figure('finetune', 'the stock Trainer on rows padded to 128', 4)
@@ -89,7 +75,7 @@ def speed_finetune(
 )->dict:
     "Measure rows a second on `lo_pair`"
     task = load_bench('lo_pair', ['en']).take(64*batch)
-    model,tok = _headed(task)
+    model,tok = headed(task)
     steps = steps or (60 if best_device()=='cuda' else 4)
     with tempfile.TemporaryDirectory() as d:
         def ours(**kw):
@@ -118,7 +104,7 @@ def speed_accuracy(
     def ours(model, tok, seed, out): return Finetuner(model, task, cfg, (), tok, seed, out, use_cpu=best_device()=='cpu')
     def peer(model, tok, seed, out): return _plain_trainer(model, tok, task, batch, steps, out, seed, warmup=cfg.warmup)
     def run(make, seed):
-        model,tok = _headed(task, seed)
+        model,tok = headed(task, seed)
         with tempfile.TemporaryDirectory() as d: rate = timed(make(model, tok, seed, d), batch)
         z = zero_shot(model, tok, task, 'validation', limit=limit)
         return rate, z.main(task.source), z.targets
@@ -127,7 +113,7 @@ def speed_accuracy(
     gap,low,high = mean_ci([y-x for x,y in zip(acc_b, acc)])
     more = dict(accuracy=mean(acc), accuracy_peer=mean(acc_b), gap=gap, gap_low=low, gap_high=high,
                 others=mean(rest), others_peer=mean(rest_b))
-    model,tok = _headed(task)
+    model,tok = headed(task)
     return speed_line('finetune-accuracy', 'rows/s', median(rate), median(rate_b), median(x/y for x,y in zip(rate, rate_b)),
                   _step_floor(model, _subwords_a_row(task, tok)), **more, updates=steps, seeds=seeds, batch=batch)
 
@@ -156,7 +142,7 @@ def speed_score(
     cfg,facts,spent,n = FineCfg(steps=updates, batch=16, bf16='yes'), {}, np.zeros(2), 0
     for name in ('cldr_cat','ha_intent'):
         task = load_bench(name, list(langs))
-        model,tok = _headed(task)
+        model,tok = headed(task)
         with tempfile.TemporaryDirectory() as d:
             s,a,t,b,y = _both_ways(Finetuner(model, task, cfg, (), tok, 0, d, use_cpu=best_device()=='cpu').fit(), limit)
         seen = dict(changed=a!=b, bfloat16=a==y, float32=b==y)
@@ -194,7 +180,7 @@ def speed_stock(
     work,subwords = [], 0
     for name in tasks:
         task = load_bench(name, list(langs))
-        model,tok = _headed(task)
+        model,tok = headed(task)
         work += [(model.eval(), tok, spread(task.rows(l), limit), task.kind) for l in langs]
         subwords += sum(sum(make_features(w[2], w[3], tok)['length']) for w in work[-len(langs):])
     def ours(half=False):

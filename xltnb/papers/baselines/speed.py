@@ -10,7 +10,6 @@ import tempfile
 from dataclasses import replace
 
 import numpy as np
-import torch
 from transformers import DataCollatorForLanguageModeling
 from transformers.utils import logging
 
@@ -58,5 +57,5 @@ def speed_mlm(
     body,head = (sum(p.numel() for n,p in model.named_parameters() if part in n) for part in ('encoder.','transform'))
     out = model.get_output_embeddings().weight.numel()
     flops = 6*body + cfg.mask*(6*head+4*out)
-    floor = matmul_rate(torch.bfloat16 if best_device()=='cuda' else torch.float32)/flops
+    floor = matmul_rate()/flops
     return speed_line('mlm', 'tokens/s', ours, peer, ratio, floor, rivals=rivals, bf16=bf16, tokens_a_sentence=float(np.mean(corpus.sizes)))

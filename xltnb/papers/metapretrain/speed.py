@@ -9,7 +9,6 @@ __all__ = ['ours', 'stock', 'speed_pretrain']
 import tempfile
 
 import numpy as np
-import torch
 from transformers import DataCollatorForLanguageModeling
 from transformers.utils import logging
 
@@ -77,7 +76,7 @@ def speed_pretrain(
         run = Pretraining(cfg, 0, d, device=best_device())
         run.model.train()
         a,b,ratio = alternate(lambda: ours(run, steps), lambda: stock(cfg, size.langs, steps), rounds)
-    floor = matmul_rate(torch.bfloat16 if best_device()=='cuda' else torch.float32)/_flops_a_token(cfg, len(load_vocab(cfg.net.vocab)))
+    floor = matmul_rate()/_flops_a_token(cfg, len(load_vocab(cfg.net.vocab)))
     tokens = float(np.mean([len(r['input_ids']) for r in _sentences(cfg, size.langs, 2000)]))
     what = f'{cfg.net.layers}×{cfg.net.width}, batch {cfg.batch}×{cfg.net.block}'
     return speed_line('pretrain', 'tokens/s', a, b, ratio, floor, tokens_a_sentence=tokens, model=what)

@@ -143,4 +143,4 @@ def speed_eval()->dict:
     gs = game_set(512 if device=='cuda' else 12, 8, seed=1, device=device)
     prefixes = int(gs.valid.sum())
     ours,peer = (rate(lambda f=f: f(model,enc,gs.games,0), prefixes) for f in (greedy_nodes,greedy_nodes_slow))
-    return speed_line('mothello-eval', 'prefixes/s', *alternate(ours,peer,3), matmul_rate()/(flops_per_token(model.cfg,59)/3))
+    return speed_line('mothello-eval', 'prefixes/s', *alternate(ours,peer,3), matmul_rate(torch.float32)/(flops_per_token(model.cfg,59)/3))

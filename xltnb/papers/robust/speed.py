@@ -8,12 +8,8 @@ __all__ = ['speed_adversarial']
 # %% ../../../nbs/papers/robust/08_speed.ipynb #f49a615b
 import tempfile
 
-from transformers.utils import logging
-
-from ...models.encoders import load_encoder
-from ...models.heads import add_head
 from .methods import ADV, FreeADV
-from ...studies.speed import alternate, best_device, speed_figure, speed_line, timed
+from ...studies.speed import alternate, best_device, headed, speed_figure, speed_line, timed
 from ...tasks.bench import load_bench
 from ...training.methods import Method
 from ...training.settings import FineCfg
@@ -27,9 +23,7 @@ def speed_adversarial(
 )->dict:
     "Time an update with ADV (K = 1) and with the free variant, plain = 1; `ratio` is plain over ADV"
     task = load_bench('lo_pair', ['en']).take(50*batch)
-    logging.set_verbosity_error()
-    net,tok = load_encoder('e5-small', 'benchmark')
-    model = add_head(net, task.kind, task.labels, seed=0)
+    model,tok = headed(task)
     with tempfile.TemporaryDirectory() as d:
         def run(*methods:Method):
             cfg = FineCfg(steps=steps+1, batch=batch)
