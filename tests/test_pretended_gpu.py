@@ -224,8 +224,8 @@ def test_adapters_are_timed_on_the_device_that_the_figure_names(gpu, monkeypatch
     seen, sizes = [], dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, max_position_embeddings=128)
     said = lambda trainer, n: seen.append((trainer.model.device.type, trainer.args.use_cpu)) or 1.
     asked = lambda model, *args, real=speed.answers: seen.append(model.device.type) or real(model, *args)
-    small = dict(load_mlm=lambda: (BertForMaskedLM(BertConfig(vocab_size=60, **sizes)), MaskedTok()), load_encoder=lambda *names: (net(), tokenizer()), load_bench=lambda *names: toy_task(),
-                 bench_corpus=lambda *args: corpus(), DataCollatorForLanguageModeling=lambda *args, **kw: None, matmul_rate=lambda dtype=None: 1e12, merge_ms=lambda: 1.,
+    small = dict(load_mlm=lambda: (BertForMaskedLM(BertConfig(vocab_size=60, **sizes)), MaskedTok()), headed=lambda task, layers: (add_head(net(), task.kind, task.labels), tokenizer()),
+                 load_bench=lambda *names: toy_task(), bench_corpus=lambda *args: corpus(), DataCollatorForLanguageModeling=lambda *args, **kw: None, matmul_rate=lambda dtype=None: 1e12, merge_ms=lambda: 1.,
                  alternate=lambda ours, peer, n: (ours(), peer(), 1.), timed=said, answers=asked)
     for k, f in small.items(): monkeypatch.setattr(speed, k, f)
     assert speed.speed_adapter_train(1, 2, 1, 1)['device'] == 'cuda' and seen == [('cuda', False)]
