@@ -121,3 +121,9 @@ def test_a_number_behind_the_name_is_another_world_and_encoder(monkeypatch):
     assert encoder.folder_of(asked[0]) != encoder.folder_of(asked[1])
     zero, two = (by_name.task_of(f'invented_paraphrase{s}', train=50) for s in ('', ':2'))
     assert zero.fingerprint() != two.fingerprint() and zero.labels == two.labels and zero.languages == two.languages
+
+
+def test_an_encoder_that_is_asked_for_stops_at_the_deadline(tmp_path):
+    from xltnb.runs.experiments import Paused
+    from xltnb.studies.by_name import encoder_of
+    with pytest.raises(Paused, match='the same command goes on'): encoder_of('invented:7', cache=tmp_path, deadline=0.)

@@ -412,3 +412,9 @@ def test_a_smallest_effect_is_late_for_older_runs_alone(rules, day, late):
     run = Record('robust.finetune', job.key, {}, 0, provenance=dict(rules={'H3/laptop': stood}, started=f'{day}T10:00:00+0000'))
     said = _stated(claim, Plan('robust', 'laptop', [job], None), [(None, judge.Judged('ok', keys=(job.key,)))], {job.key: run}.get)
     assert bool(said) == late
+
+
+@pytest.mark.parametrize('low, high, said', [(-.004, .008, ', so no effect of 1 point or more'), (-.009, -.002, ''), (-.02, .008, '')])
+def test_no_effect_is_not_said_of_one_on_the_other_side(low, high, said):
+    from xltnb.verdicts.findings import no_effect
+    assert no_effect(dict(verdict='did not hold', rule='above', low=low, high=high, smallest=.01, unit='points')) == said

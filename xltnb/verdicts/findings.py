@@ -102,7 +102,7 @@ def headlines(
     return [r for r in study(paper, store=store).claims().rows if r['rank']=='headline']
 
 # %% ../../nbs/verdicts/07_findings.ipynb #ecae1346
-def _printed_by(row): return 'pilot' if 'pilot' in row['place'] else 'paper'
+def _printed_by(row): return 'pilot' if row['place'] in ('our pilot','our control') else 'paper'
 
 def _lines(row, width):
     "Two lines of a claim, wrapped: its word and sentence; effect, range, seeds, and the paper's number"

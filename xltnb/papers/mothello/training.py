@@ -24,8 +24,6 @@ from ...records.record import columns_of
 from ...runs.experiments import Ctx, Result, paused_unless
 
 # %% ../../../nbs/papers/mothello/03_training.ipynb #83df4e7a
-_MODELS = 1 # raised where a change makes other models of the same settings, as an experiment's version is
-
 def pretrain_key(
     world:WorldCfg, # languages and model
     lm:LMCfg, # training
@@ -34,7 +32,7 @@ def pretrain_key(
     about:str='', # what else decides the measurements that are kept with the model: probe, games
 )->str:
     "Make the key under which `pretrain` keeps a model"
-    more = (dict(about=about) if about else {}) | (dict(version=_MODELS) if _MODELS>1 else {})
+    more = dict(about=about) if about else {}
     return stable_hash(dict(what='pretrain', world=to_dict(world), lm=to_dict(lm), seed=seed, at=list(at)) | more)
 
 # %% ../../../nbs/papers/mothello/03_training.ipynb #5e58b434
