@@ -45,7 +45,7 @@ def command(
     return fn
 
 # %% ../nbs/03_terminal.ipynb #a68e53af
-EXIT_CODES = 'Exit codes: 0 done, 1 something failed, 2 bad input, 3 something is left to do, 4 a claim or a number is off.'
+EXIT_CODES = 'Exit codes: 0 done, 1 something failed, 2 bad input, 3 something is left to do, 4 a claim or a number is off, 141 nobody reads the output any more.'
 
 class _Help(RichHelpFormatter):
     "Help in colour on a terminal that has it, unless NO_COLOR is set"
@@ -170,9 +170,9 @@ def complain(
 
 # %% ../nbs/03_terminal.ipynb #d7fc360e
 def _quiet():
-    "The reader of our output has gone (`xltnb list | head`)"
+    "The reader of our output has gone (`xltnb list | head`): end as a shell says it of other programs"
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    return 128+signal.SIGPIPE
 
 # %% ../nbs/03_terminal.ipynb #term0008
 def exit_code(

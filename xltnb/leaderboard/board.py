@@ -41,7 +41,7 @@ def board_methods(
 
 # %% ../../nbs/leaderboard/02_board.ipynb #b023f9d6
 def _frozen(cfg, task, methods, seed, ctx):
-    "Scores, facts and processor seconds of a frozen study, the reading of test rows left out"
+    "Scores, facts with processor seconds, and arithmetic of a frozen study; the reading of test rows is left out"
     reader = reader_of(cfg.encoder, task, ctx.cache, folder_print(cfg.encoder), ctx.device)
     for split,langs in dict(train=task.languages[:1], validation=task.languages[:1], test=task.languages).items():
         for lang in langs: split_vectors(reader, task, lang, split, cfg.frozen.max_len)
@@ -49,18 +49,18 @@ def _frozen(cfg, task, methods, seed, ctx):
     own = any('.py:' in w for w in cfg.methods) and any(type(m).loss is not Method.loss for m in methods)
     how = replace(cfg.frozen, train=cfg.train, originals=1. if own else cfg.frozen.originals)
     z,facts = frozen_study(task, methods, seed, how, reader, told=ctx.report)
-    return z, facts | dict(seconds=time.process_time()-start)
+    return z, facts | dict(seconds=time.process_time()-start), str(next(reader.net.parameters()).dtype).removeprefix('torch.')
 
 # %% ../../nbs/leaderboard/02_board.ipynb #4957bc92
 def _finetuned(cfg, task, methods, seed, ctx):
-    "Scores, facts and processor seconds of fine-tuning"
+    "Scores, facts with processor seconds, and arithmetic of fine-tuning"
     few = task.some(cfg.train, seed)
     encoder,start = encoder_of(cfg.encoder, cache=ctx.cache, task=few), time.process_time()
     with ctx.scratch('leaderboard.run', cfg, seed) as out:
         ft = fine_tuned(few, cfg.fine, methods, encoder, seed, ctx, out)
     seconds = time.process_time()-start
     ctx.report(.8, 'scoring')
-    return ft.zero_shot('test', limit=cfg.limit), dict(seconds=seconds, updates=ft.state.global_step)
+    return ft.zero_shot('test', limit=cfg.limit), dict(seconds=seconds, updates=ft.state.global_step), ft.arithmetic
 
 # %% ../../nbs/leaderboard/02_board.ipynb #b371ee93
 def _sentences(rows):
@@ -77,7 +77,7 @@ def run_board(
     task = task_of(cfg.task, cfg.langs)
     try:
         methods = board_methods(cfg, _sentences(task.rows(task.source, 'train')), ctx.device)
-        z,facts = (_frozen if cfg.scale=='frozen' else _finetuned)(cfg, task, methods, seed, ctx)
+        z,facts,how = (_frozen if cfg.scale=='frozen' else _finetuned)(cfg, task, methods, seed, ctx)
     except SystemExit as e:
         raise XltError(f'{" ".join(cfg.methods)} ends the program (SystemExit {e}): take exit() out of the method') from e
-    return Result(**transfer_fields(z, source=z.main(z.source), **facts), provenance=dict(data=task.fingerprint()))
+    return Result(**transfer_fields(z, source=z.main(z.source), **facts), provenance=dict(data=task.fingerprint(), arithmetic=how))

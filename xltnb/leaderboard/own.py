@@ -47,13 +47,13 @@ def _imports(path):
         elif isinstance(n, ast.ImportFrom) and n.module and not n.level: yield n.module.partition('.')[0]
 
 def _helper_files(name):
-    "Files of a module of the user's"
+    "Files of a module of the user's: its own, or all of a folder, with `__init__.py` or without"
     if name in sys.stdlib_module_names or name=='xltnb': return []
     spec = None
     with suppress(ImportError, ValueError, AttributeError): spec = find_spec(name)
-    file = Path(spec.origin) if spec and spec.origin and spec.origin.endswith('.py') else None
-    if file is None or {'site-packages','dist-packages'} & {*file.parts}: return []
-    return sorted(file.parent.rglob('*.py')) if file.name=='__init__.py' else [file]
+    places = (spec.submodule_search_locations or [spec.origin]) if spec else []
+    own = [p for p in map(Path, filter(None, places)) if not {'site-packages','dist-packages'} & {*p.parts}]
+    return sorted(f for p in own for f in (p.rglob('*.py') if p.is_dir() else [p]) if f.suffix=='.py')
 
 def own_files(
     path:Path, # a Python file of a user's

@@ -20,7 +20,7 @@ from ..figures.look import COLOURS, INK, drawing, dress, fade, named, whiskers
 from ..records.record import Record
 from ..stats import Diff, holm, items_se, mean_diff
 from ..verdicts.claims import Claims
-from ..verdicts.judge import item_pulls
+from ..verdicts.judge import item_pulls, same_data
 
 # %% ../../nbs/studies/02_gains.ipynb #f0a0bc2a
 def by_task(
@@ -44,14 +44,19 @@ def means_df(
     return pd.DataFrame({t: {row: cell(rs) for row,rs in rows.items()} for t,rows in tasks.items()}).fillna('–')
 
 # %% ../../nbs/studies/02_gains.ipynb #c9ad26d4
+def _pairs(runs, base):
+    "The runs of each seed that both arms have, on the same rows and in the same arithmetic"
+    by = {r.seed: r for r in base}
+    pairs = [dict(a=r, b=by[r.seed]) for r in sorted(runs, key=lambda r: r.seed) if r.seed in by]
+    return [*filter(same_data, pairs)]
+
 def paired(
     runs:Sequence[Record], # of one arm
     base:Sequence[Record], # of the arm it is compared with
     metric:str='targets', # of the records
 )->np.ndarray: # one difference for each seed that both have, in points
     "Compute the differences seed by seed"
-    by = {r.seed: r.metrics[metric] for r in base}
-    return np.array([100*(r.metrics[metric]-by[r.seed]) for r in sorted(runs, key=lambda r: r.seed) if r.seed in by])
+    return np.array([100*(p['a'].metrics[metric]-p['b'].metrics[metric]) for p in _pairs(runs, base)])
 
 def compared(
     runs:Sequence[Record], # of one arm
@@ -59,11 +64,9 @@ def compared(
     metric:str='targets', # of the records
 )->Diff|None: # in points; None where no seed is in both
     "Compare two arms by seeds and test items"
-    d,by = paired(runs, base, metric), {r.seed: r for r in base}
-    pairs = [dict(a=r, b=by[r.seed]) for r in sorted(runs, key=lambda r: r.seed) if r.seed in by]
-    if not pairs: return None
+    if not (pairs := _pairs(runs, base)): return None
     pulls,_ = item_pulls(f'a.{metric} - b.{metric}', pairs)
-    return mean_diff(d, 100*items_se(pulls.values()))
+    return mean_diff(paired(runs, base, metric), 100*items_se(pulls.values()))
 
 # %% ../../nbs/studies/02_gains.ipynb #c2cd053b
 def gains(

@@ -123,12 +123,12 @@ MINUTES = 3. # between checkpoints that only serve to go on
 
 class Between(TrainerCallback):
     """Asks for a checkpoint every few minutes, at the deadline, and at the end of a training that took a minute or has a deadline:
-    what comes after it, such as scoring, may fail; `due` until it is written"""
+    what comes after it, such as scoring, may fail; `due` until it is written, `over` once the deadline has come"""
     def __init__(self,
         report:Callable=lambda share: None, # report(fraction of the updates that are made)
         deadline:float=math.inf, # `time.time()` at which to save and stop
     ):
-        self.report,self.deadline,self.due,self.at,self.began = report, deadline, False, 0., 0.
+        self.report,self.deadline,self.due,self.over,self.at,self.began = report, deadline, False, False, 0., 0.
 
     def on_train_begin(self, args, state, control, **kwargs):
         "Start the clock"
@@ -140,7 +140,7 @@ class Between(TrainerCallback):
         late,over = time.monotonic()-self.at >= 60*MINUTES, time.time()>=self.deadline
         if state.global_step>=args.max_steps: late = self.deadline<math.inf or time.monotonic()-self.began >= 60
         if args.world_size>1: late,over = broadcast(torch.tensor([late, over], device=args.device)).tolist()
-        self.due = (late or over) and not control.should_save
+        self.over,self.due = bool(over),(late or over) and not control.should_save
         control.should_save = control.should_save or self.due
         control.should_training_stop = control.should_training_stop or over
 
@@ -176,17 +176,19 @@ class Keeping(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         "Finish a checkpoint; every process calls it, once the library has written its part"
         PartialState().wait_for_everyone()
-        if args.should_save: self.finish(Path(args.output_dir)/f'checkpoint-{state.global_step}', state)
+        ended = control.should_training_stop and not self.between.over # by another callback, such as EarlyStoppingCallback
+        if args.should_save: self.finish(Path(args.output_dir)/f'checkpoint-{state.global_step}', state, ended)
 
     def finish(self,
         made:Path, # checkpoint that was written
         state:TrainerState, # of the training
+        ended:bool, # does a callback end the training here?
     ):
         "Seal a checkpoint where it belongs; then the old ones go"
         folder,due = made.parent, self.between.due
         (made/'training_args.bin').unlink(missing_ok=True) # the one pickle that would run code, and nothing here reads it
         if due: made = _move(made, folder/'between'/made.name)
-        write_seal(made, dict(step=state.global_step, run=self.run))
+        write_seal(made, dict(step=state.global_step, run=self.run) | (dict(ended=True) if ended else {}))
         for f in spare(looks(folder/'between'), 2) if due else spare(looks(folder), self.most, state.best_global_step): rmtree(f)
 
 # %% ../../nbs/training/06_checkpoints.ipynb #ca158382

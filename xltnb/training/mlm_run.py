@@ -101,7 +101,7 @@ class MLMRun:
         corpus = bench_corpus(model[1] if model else load_tokenizer(cfg.encoder, 'benchmark')) if corpus is None else corpus
         if cfg.tlm and 'en' not in corpus.langs:
             raise XltError(f'tlm={cfg.tlm} shows English beside a sentence, but the text has none: set tlm=0')
-        self.model,self.tok = model or mlm_model(cfg, corpus)
+        self.given,(self.model,self.tok) = model is not None, model or mlm_model(cfg, corpus)
         check_number(cfg.block, 'block, for this encoder,', 6, max_positions(self.model))
         self.cfg,self.folder,self.corpus,self.sentences = cfg,typed_path(folder, 'folder'),corpus,sentences
         self.frame,self.order,self.at = Frame.of(self.tok, corpus), draw_order(corpus, cfg), Progress()
@@ -130,12 +130,11 @@ class MLMRun:
         return self.progress>=1
 
     def identity(self)->dict:
-        "Describe what makes a run this one: settings, precision, hashes of the frozen weights and of the text in this tokenizer's ids"
+        "Describe what makes a run this one: settings, precision, hashes of weights that these do not tell and of the text in this tokenizer's ids"
         c = self.corpus
         text = sha256_of(b''.join(x.tobytes() for x in (c.ids, c.ends, c.lang, c.item)))
         settings = {k: v for k,v in to_dict(self.cfg).items() if k!='minutes'} # which may be raised
-        frozen = {n: p for n,p in self.model.named_parameters() if not p.requires_grad}
-        if frozen: settings['frozen'] = fingerprint(frozen)
+        settings['weights'] = fingerprint({n: p for n,p in self.model.named_parameters() if self.given or not p.requires_grad})
         return settings | dict(bf16=self.bf16, text=stable_hash([text, c.langs, len(self.tok), self.sentences]))
 
     def trained(self)->dict:

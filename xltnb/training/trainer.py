@@ -31,6 +31,7 @@ from ..models.folders import quiet
 from ..models.heads import fast_attention
 from ..tasks.task import Task
 from .arguments import arguments, check_more
+from ..records.checkpoints import read_seal
 from .checkpoints import Between, Keeping, alone, chosen_weights, claim, identity, looks
 from .features import ByLength, Shared, label_counts, pad_batch, shared_loader
 from .checks import check_head, check_len, check_positions, check_splits, checkpoint_size
@@ -89,7 +90,7 @@ class Finetuner(MethodTrainer):
         **kwargs, # more of `TrainingArguments`, such as use_cpu=True, but none that `FineCfg` decides
     ):
         if not isinstance(callbacks, (list,tuple)): raise XltError(f'callbacks is {callbacks!r:.60}: give a list of callbacks')
-        self.task,self.cfg,self.keep,self.out = task, cfg, keep, out
+        self.task,self.cfg,self.keep,self.out,self.ended = task, cfg, keep, out, False
         self.between,self.progress = Between(report, deadline), progress
         methods = check_methods(methods)
         feats = self._features(model, tokenizer, methods, seed, kwargs)
@@ -199,18 +200,25 @@ def estimate(self:Finetuner)->float: # seconds
 
 # %% ../../nbs/training/10_trainer.ipynb #f01d527c
 @patch(as_prop=True)
+def arithmetic(self:Finetuner)->str: # 'float32' or 'bfloat16'
+    "Name the arithmetic of the training"
+    return 'bfloat16' if self.args.bf16 else 'float32'
+
+@patch(as_prop=True)
 def done(self:Finetuner)->bool: # False: a deadline came first, and the same call goes on from there
-    "Tell whether the last update has been made"
-    return self.state.global_step>=self.args.max_steps
+    "Tell whether the last update has been made, or a callback has ended the training"
+    return self.ended or self.state.global_step>=self.args.max_steps
 
 # %% ../../nbs/training/10_trainer.ipynb #e3f34ceb
 @patch
 def _train_from(self:Finetuner, last):
     "Train; the library would add an update to a run that had made its last one, whose model is only loaded"
     state = TrainerState.load_from_json(str(last/'trainer_state.json')) if last else None
-    if not state or state.global_step<self.args.max_steps: return self.train(str(last) if last else None)
-    self.state = state
-    self.model.load_state_dict(load_file(last/'model.safetensors'), strict=False)
+    if state and (state.global_step>=self.args.max_steps or 'ended' in read_seal(last)):
+        self.state = state
+        self.model.load_state_dict(load_file(last/'model.safetensors'), strict=False)
+    else: self.train(str(last) if last else None)
+    self.ended = not self.between.over
 
 # %% ../../nbs/training/10_trainer.ipynb #7eb7e3cc
 @patch
@@ -237,7 +245,7 @@ def _fit(self:Finetuner, folder):
     except (OSError, RuntimeError, SafetensorError, XltError) as e: self._without_room(folder, e)
     unprepared(self.model) # scored alike, whether it was trained here or loaded
     if not self.done: return
-    chosen = chosen_weights(folder, self.cfg.select, self.state.best_global_step, math.ceil(a.max_steps/a.save_steps))
+    chosen = chosen_weights(folder, self.cfg.select, self.state.best_global_step, math.ceil(self.state.global_step/a.save_steps))
     if chosen: self.model.load_state_dict(chosen, strict=False)
     check_finite(self.model.eval())
     self.accelerator.wait_for_everyone()
