@@ -178,8 +178,10 @@ def test_every_argument_is_explained(name):
 
 
 def test_the_reader_may_leave():
-    done = subprocess.run(f'{sys.executable} -m xltnb.cli list --json | head -1', shell=True, cwd=ROOT, capture_output=True, encoding='utf-8')
-    assert 'Traceback' not in done.stderr and 'BrokenPipe' not in done.stderr
+    "No traceback, and the exit code that other programs have then: what was to be done is not done"
+    script = f'set -o pipefail; {sys.executable} -m xltnb.cli list --json | true'
+    done = subprocess.run(['bash', '-c', script], cwd=ROOT, capture_output=True, encoding='utf-8')
+    assert 'Traceback' not in done.stderr and 'BrokenPipe' not in done.stderr and done.returncode == 141
 
 
 def test_console_script():

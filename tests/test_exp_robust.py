@@ -152,8 +152,9 @@ def test_a_table_is_read_for_methods_that_take_it(monkeypatch, tmp_path):
     with pytest.raises(XltError, match='XLTNB_SYNONYMS'): made('RSDA(copies=2)')
 
 
-@pytest.mark.filterwarnings('ignore::RuntimeWarning')
-def test_one_row_chooses_the_best(): assert exp.choose({.1: np.ones(1), .3: np.zeros(1)}) == .1
+@pytest.mark.filterwarnings('error')
+def test_one_row_chooses_the_best_and_of_ties_the_larger():
+    assert exp.choose({.1: np.ones(1), .3: np.zeros(1)}) == .1 and exp.choose({.1: np.ones(1), .3: np.ones(1)}) == .3
 
 
 @pytest.mark.parametrize('name', ['e5-small:two', 'C:\\models\\x'])

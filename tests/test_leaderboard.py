@@ -10,7 +10,7 @@ from xltnb.cli import main
 from xltnb.core import XltError, from_dict
 from xltnb.leaderboard import board
 from xltnb.leaderboard.board import BOARD_METHODS, board_methods, run_board
-from xltnb.leaderboard.own import load_own, own_call
+from xltnb.leaderboard.own import file_print, load_own, own_call
 from xltnb.leaderboard.rows import BOARD_CONTROLS, BOARD_PLANNED, BOARD_ROWS, TRAINED_ROWS, BoardCfg, board_jobs, board_studies
 from xltnb.leaderboard.table import board_table, comparisons
 from xltnb.records.record import Record
@@ -191,6 +191,17 @@ def test_a_helper_of_a_method_is_a_part_of_it(tmp_path, monkeypatch):
     assert load_own(tmp_path/'m.py', 'M').size == 1 and key() == before
     (tmp_path/'own_deep.py').write_text('SIZE = 22\n', encoding='utf-8')
     assert key() != before and load_own(tmp_path/'m.py', 'M').size == 22
+
+
+def test_a_folder_of_helpers_needs_no_init(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    (tmp_path/'own_folder').mkdir()
+    (tmp_path/'own_folder'/'util.py').write_text('SIZE = 1\n', encoding='utf-8')
+    (tmp_path/'m.py').write_text('from own_folder.util import SIZE\nfrom xltnb.training.methods import Method\nclass M(Method): size = SIZE\n', encoding='utf-8')
+    before = file_print(tmp_path/'m.py')
+    assert load_own(tmp_path/'m.py', 'M').size == 1
+    (tmp_path/'own_folder'/'util.py').write_text('SIZE = 22\n', encoding='utf-8')
+    assert file_print(tmp_path/'m.py') != before and load_own(tmp_path/'m.py', 'M').size == 22
 
 
 @pytest.mark.parametrize('command', ['leaderboard', 'score e5-small'])

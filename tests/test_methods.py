@@ -14,7 +14,7 @@ from xltnb.papers.robust.training import METHODS
 from xltnb.training.method_trainer import MethodTrainer, _rows_of, _run
 from xltnb.papers.robust.methods import ADV, RSRP, FreeADV, scale, vote
 from xltnb.papers.robust.augmentation import RSDA, Repeat
-from xltnb.papers.robust.views import EAR, Consistency, PreparedViews
+from xltnb.papers.robust.views import EAR, Consistency, PreparedViews, _map_distance
 from xltnb.tasks.synonyms import Synonyms
 from xltnb.studies.recipes import make_methods
 from xltnb.training.views import swapped
@@ -116,6 +116,15 @@ def test_view_methods_come_first(first, view):
 def test_two_that_write_the_same_columns():
     with pytest.raises(XltError, match="PreparedViews and Consistency would both write the column 'view0_ids'"):
         check_methods([PreparedViews(TABLE), RSRP(.1), Consistency(TABLE, views=2)])
+
+def test_attention_of_padding_does_not_count():
+    net = model().eval(); net.set_attn_implementation('eager')
+    other = IDS.clone(); other[0,1] = 20
+    read = lambda ids: (net(ids, attention_mask=ids.ne(0).long(), output_attentions=True).attentions[0], ids.ne(0))
+    def distance(a, b): (x,real_x),(y,real_y) = read(a),read(b); return _map_distance(x, y, real_x, real_y).item()
+    longer = lambda ids: torch.nn.functional.pad(ids, (0,3))
+    assert distance(IDS, longer(IDS))<1e-10<1e-8<distance(IDS, other)
+    assert distance(longer(IDS), longer(other))==pytest.approx(distance(IDS, other), rel=1e-3)
 
 def test_frozen_words_cannot_be_pushed():
     m,free = ready(EAR(TABLE, views=1, layer=1), EAR(TABLE, views=1, layer=1, push=0)); net = model(); net.set_attn_implementation('eager')

@@ -285,7 +285,17 @@ def test_another_frozen_body_in_the_same_folder_is_refused(tmp_path):
         with torch.no_grad(): model.bert.embeddings.position_embeddings.weight.mul_(scale)
         return MLMRun(MLMCfg(tokens=1500, block=32, batch=4), tmp_path, corpus(), (model, Tok()), sentences=50)
     assert go(1.).train(log=lambda s: None).done and go(1.).done
-    with pytest.raises(XltError, match='another run: frozen is'): go(2.)
+    with pytest.raises(XltError, match='another run: weights is'): go(2.)
+
+
+def test_another_start_in_the_same_folder_is_refused(tmp_path):
+    def go(scale):
+        model = net()
+        with torch.no_grad(): model.bert.embeddings.position_embeddings.weight.mul_(scale)
+        return MLMRun(MLMCfg(tokens=1500, block=32, batch=4), tmp_path, corpus(), (model, Tok()), sentences=50)
+    go(1).train(stop=lambda r: r.at.updates >= 1, log=lambda s: None)
+    assert go(1).at.updates == 1
+    with pytest.raises(XltError, match='another run: weights is'): go(2)
 
 
 def tokenizer(mask=True):

@@ -19,8 +19,8 @@ import torch
 from datasets import Dataset, DatasetDict
 from safetensors.torch import load_file, save_file  # noqa: F401 (processes started here take these imports along)
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import (BertConfig, BertModel, DataCollatorWithPadding, DebertaV2Config, DebertaV2Model, PreTrainedTokenizerFast, TrainerCallback,
-                          TrainingArguments, XLMRobertaConfig, XLMRobertaModel, get_scheduler)
+from transformers import (BertConfig, BertModel, DataCollatorWithPadding, DebertaV2Config, DebertaV2Model, EarlyStoppingCallback, PreTrainedTokenizerFast,
+                          TrainerCallback, TrainingArguments, XLMRobertaConfig, XLMRobertaModel, get_scheduler)
 
 import xltnb.training.checkpoints as checkpoints_page
 from xltnb.records.checkpoints import read_seal, write_seal
@@ -438,6 +438,25 @@ def test_what_a_setting_decides_is_not_passed_by(tmp_path, key, name):
 def test_a_name_that_no_argument_has_is_told(tmp_path, given, says):
     for call in (lambda **kw: finetune(toy_task(24), FineCfg(steps=1), encoder=(net(), tokenizer()), **kw), lambda **kw: fit(tmp_path, FineCfg(steps=1), **kw)):
         with pytest.raises(XltError, match=re.escape(says)): call(**given)
+
+@pytest.mark.parametrize('select', ['best', 'average', 'last'])
+def test_an_early_stop_ends_a_training(tmp_path, select):
+    "Selected and finished as at the last update; the same call again gives the same, from its folder or anew"
+    class Second(TrainerCallback):
+        def on_evaluate(self, args, state, control, **kw): control.should_training_stop = state.global_step>=4
+    def go(out):
+        stop = EarlyStoppingCallback(1) if select=='best' else Second()
+        return Finetuner(add_head(net(), 'classify', ('a','b','c'), seed=0), toy_task(48), FineCfg(steps=40, batch=8, looks=20, select=select, lr=1e-9, head_lr=1e-9), (),
+                         tokenizer(), out=out, use_cpu=True, callbacks=[stop]).fit()
+    first = go(tmp_path)
+    assert first.done and first.state.global_step<40 and not first.model.training
+    again,anew = go(tmp_path),go(None)
+    assert again.done and again.state.global_step==anew.state.global_step==first.state.global_step
+    assert torch.equal(weights(again), weights(first)) and torch.equal(weights(anew), weights(first))
+
+def test_methods_that_trained_before_start_afresh(tmp_path):
+    m = FreeADV(.3); first = weights(fit(tmp_path/'a', FineCfg(steps=3, batch=8), [m]))
+    assert torch.equal(weights(fit(tmp_path/'b', FineCfg(steps=3, batch=8), [m])), first)
 
 def test_callbacks_of_the_library_are_called(tmp_path):
     class Count(TrainerCallback):

@@ -108,7 +108,8 @@ def edit_run(
     edit:bool=True, # False: look at the states and change nothing (the null)
     **kw, # of `edit_states`
 )->Edited:
-    "Run the model on each case's beginning, and edit the last position in every layer that has a probe"
+    "Run the model on each case's beginning, and edit the last position in every layer that has a probe; raises `XltError` without cases"
+    if not cases: raise XltError('no case to edit: make them from more games')
     tok,ends = enc(gs.games[[c.game for c in cases]], lang)
     rows,last = torch.arange(len(cases),device=tok.device), torch.tensor([c.moves for c in cases],device=tok.device)
     at,states,want = ends[rows,last-1], {}, _wanted(gs, cases, relative)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core import XltError
 from .replays import GameSet
 from .gpt import GPT
 from .tokens import Encoder
@@ -31,10 +32,13 @@ class Trie:
 
 # %% ../../nbs/othello/09_legality.ipynb #46244ce5
 def _word_owners(lex):
-    "Word to (square, languages); with a unified output space the output words, which belong to all languages"
+    """Word to (square, languages); with a unified output space the output words, which belong to all languages.
+    Raises `XltError` where a word names two squares, as anchors do in a relabelled language"""
     owners = {}
     for l in range(len(lex.kinds)):
-        for w,sq in lex.outputs.square_of(l).items(): owners.setdefault(w,(sq,set()))[1].add(l)
+        for w,sq in lex.outputs.square_of(l).items():
+            if owners.setdefault(w,(sq,set()))[0]!=sq: raise XltError(f'{lex} has a word for two squares: relabel a lexicon without anchors')
+            owners[w][1].add(l)
     return owners
 
 # %% ../../nbs/othello/09_legality.ipynb #dd14ad0e

@@ -45,7 +45,7 @@ def game_set(
 def majority_levels(
     gs:GameSet, # games
 )->dict: # accuracy 0..1
-    "Measure the accuracy of the best constant guess per square, and per square and move number"
+    "Measure the accuracy of the best constant guess per square, and per square and move number; chosen on these games, so a little high"
     is_class = [(gs.boards==c)&gs.valid[...,None] for c in range(3)]
     counts = lambda axes: torch.stack([x.sum(axes) for x in is_class],-1)
     total = gs.valid.sum()*gs.boards.shape[-1]

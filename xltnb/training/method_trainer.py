@@ -160,7 +160,7 @@ def train(self:MethodTrainer,
     folder = get_last_checkpoint(a.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
     file = Path(folder or a.output_dir)/_STATE
     state = load_file(file, str(a.device)) if folder and file.exists() else {}
-    for i,m in enumerate(self.methods if folder else ()):
+    for i,m in enumerate(self.methods): # a fresh start makes them forget what they knew
         m.load({k.split('.', 1)[1]: v for k,v in state.items() if k.split('.', 1)[0]==str(i)})
     with attention(self.model, 'eager' if any(m.maps for m in self.methods) else ''):
         return super(MethodTrainer, self).train(resume_from_checkpoint, *args, **kwargs)

@@ -86,7 +86,7 @@ class Finetuner(MethodTrainer):
         report:Callable=lambda share: None, # report(fraction of the updates that are made), with `out`
         deadline:float=math.inf, # `time.time()` at which to save in `out` and stop, not `done`
         progress:bool=False, # an estimate before it starts, a bar while it trains and scores
-        callbacks:Sequence=(), # of the library, such as EarlyStoppingCallback(3)
+        callbacks:Sequence=(), # of the library, such as EarlyStoppingCallback(3), which needs select='best'
         **kwargs, # more of `TrainingArguments`, such as use_cpu=True, but none that `FineCfg` decides
     ):
         if not isinstance(callbacks, (list,tuple)): raise XltError(f'callbacks is {callbacks!r:.60}: give a list of callbacks')

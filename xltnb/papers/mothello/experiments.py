@@ -120,7 +120,7 @@ _follow = LMCfg(steps=320, batch=64, lr=3e-4, warmup=10, only=0)
 SCALES = dict(
     smoke=Scale(
         world=WorldCfg(n=4,layers=2,heads=2,width=32), general=_tiny, opening=_tiny, ft=replace(_tiny,steps=12,lr=3e-3,warmup=4),
-        seeds=1, flops_s=2e10, measure_s=3., points=3, cases=40,
+        seeds=1, flops_s=2e10, measure_s=3., points=5, cases=40,
         probe=dict(probe_layer=1,probe_games=80,probe_batch=64,test_games=40), edit=dict(edit_from=1,edit_steps=30),
         anchors=(0,4), pairs=('atomic','compositional'), many=((5,1),), indirect=(2,), four=False),
     laptop=Scale(

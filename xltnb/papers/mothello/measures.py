@@ -231,8 +231,8 @@ def measure_while_finetuning(
 # %% ../../../nbs/papers/mothello/01_measures.ipynb #68dead87
 _FOLLOWED = ('source', 'target', 'any', 'probe', 'probe_within', 'wrong_language')
 def _summary(x, early):
-    "Start, end, peak, gains and mean of one curve; `early` marks the beginning of finetuning"
-    gains = dict(gain=x[-1]-x[0], gain_early=x[early][-1]-x[0], gain_best=x.max()-x[0])
+    "Start, end, peak, gains and mean of one curve; `early` marks the beginning of finetuning: NaN without a measurement in it"
+    gains = dict(gain=x[-1]-x[0], gain_early=x[early][-1]-x[0] if early.sum()>1 else np.nan, gain_best=x.max()-x[0])
     return dict(start=x[0], end=x[-1], peak=x.max()) | gains | dict(mean=x.mean())
 
 # %% ../../../nbs/papers/mothello/01_measures.ipynb #4c5c4c47
@@ -241,7 +241,7 @@ def transfer_metrics(
 )->dict: # name to fraction
     "Take starts, ends, peaks and gains of the curves, as fractions; `early` is the first quarter of finetuning"
     column = lambda k: np.array([r[k] for r in rows])
-    early = column('epoch')<=rows[-1]['epoch']/4+1e-9
+    early = column('epoch')<=rows[-1]['epoch']*.251 # updates are whole, so it may end a little later
     single = [k for k in rows[0] if k.startswith(('target_','any_')) and 'lax' not in k]
     res = {f'{k}_{name}':float(v) for k in (*_FOLLOWED,*single) for name,v in _summary(column(k),early).items()}
     return res | dict(within_start=res['probe_within_start'])

@@ -88,7 +88,7 @@ ROWS = dict(
     originals=Row((call('RSDA', copies=N, **_LOOSE, originals=True),)),
     online=Row((call('OnlineSynonyms', views=N, **_LOOSE),)), # `PreparedViews`, under the name that its records hold
     consistency=Row((call('Consistency', views=N, **_LOOSE),), cost=1.9),
-    ear=Row((call('EAR', views=N, **_LOOSE, push=0),), cost=2.2),
+    ear=Row((call('EAR', views=N, **_LOOSE, push=0, pull=1),), cost=2.2),
     both=Row((call('ADV', rho=.03), _RSDA), cost=1.6),
     free=Row((call('FreeADV', rho=RHO),), _ATTACK, 4.3),
     rsrp_last=Row((call('RSRP', rho=RHO, site='last'),), _NOISE, 3.),

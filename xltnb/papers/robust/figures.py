@@ -171,9 +171,9 @@ def regions_fig(
     fig.update_xaxes(title='how far the vector of the text moves (its length is 1)', range=_SPAN[0])
     fig.update_yaxes(title='fraction still read rightly', range=_SPAN[1])
     of = lambda m: np.mean([r.metrics[m] for r in runs])
-    said = f'Attacks break a text {of("breaks"):.2f} away; translations lie {of("translation"):.2f} away'
+    said = f'Attacks break a text at most {of("breaks"):.2f} away; translations lie {of("translation"):.2f} away'
     said += f', and {of("kept"):.0%} are read rightly'
-    near = f'{of("inside"):.0%} of the translations are nearer than the attack that breaks their text'
+    near = f'{of("inside"):.0%} of the translations are nearer than the first attack tried that breaks their text'
     return dress(fig, said, f'{near}; means over {of("texts"):.0f} texts, {len(runs)} draws', 440, runs)
 
 # %% ../../../nbs/papers/robust/06_figures.ipynb #1628c1c2
@@ -202,7 +202,7 @@ def arms_df(
     "Say of each row how it differs from plain training, as the first study of a preset runs it"
     s = next(iter(studies(preset).values()))
     def words(row):
-        c = row_cfg(s.cfg, row, s.copies)
+        c = row_cfg(s.cfg, row, s.copies, s.passes)
         return dict(methods=', '.join(c.methods) or 'plain training', radii=', '.join(map(str, c.grid)), synonyms=c.synonyms,
                     epochs=c.fine.epochs, kept=c.fine.select)
     return pd.DataFrame({row: words(row) for row in ROWS}).T

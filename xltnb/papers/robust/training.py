@@ -56,7 +56,8 @@ def choose(
     best = max(hits, key=lambda r: hits[r].mean())
     def ties(r):
         behind = hits[best]-hits[r]
-        return behind.mean() <= behind.std(ddof=1)/len(behind)**.5
+        error = behind.std(ddof=1)/len(behind)**.5 if len(behind)>1 else 0.
+        return behind.mean() <= error
     return max(r for r in hits if r==best or ties(r))
 
 # %% ../../../nbs/papers/robust/05_training.ipynb #507b9ba4

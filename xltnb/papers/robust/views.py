@@ -92,11 +92,12 @@ def _mean_words(step):
     return (step.emb*w).sum(1)/w.sum(1).clamp_min(1)
 
 # %% ../../../nbs/papers/robust/02_views.ipynb #aff79870
-def _map_distance(a, b):
-    "Mean square difference of two attention maps, the shorter padded with zeros"
+def _map_distance(a, b, real_a, real_b):
+    "Mean square difference of two attention maps [B,H,T,T] over the tokens of the longer reading, the shorter padded with zeros"
     n = max(a.shape[-1], b.shape[-1])
-    fit = lambda x: F.pad(x, (0, n-x.shape[-1])*2)
-    return (fit(a)-fit(b)).square().mean()
+    fit = lambda x, real: F.pad(x*real[:,None,:,None], (0, n-x.shape[-1])*2) # a padded token attends to words, too
+    size = torch.maximum(real_a.sum(1), real_b.sum(1)).square().sum()*a.shape[1]
+    return (fit(a, real_a)-fit(b, real_b)).square().sum()/size
 
 # %% ../../../nbs/papers/robust/02_views.ipynb #f1d199bc
 class EAR(Viewed):
@@ -128,5 +129,5 @@ class EAR(Viewed):
         n = len(maps[0])
         if not -n<=self.layer<n: raise XltError(f'layer of EAR is {self.layer}: the encoder has layers 0 to {n-1}')
         far = (_mean_words(both[0])-_mean_words(both[1])).square().mean()
-        near = _map_distance(*(m[self.layer] for m in maps))
+        near = _map_distance(*(m[self.layer] for m in maps), *(s.real for s in both))
         return replace(a, loss=a.loss+b.loss - self.push*far + self.pull*near)
