@@ -293,7 +293,7 @@ def test_what_is_not_drawn_is_judged_by_its_items(tmp_path):
     assert (alone.verdict, alone.n, alone.note) == ('held', 1, '') and alone.low < .45 < alone.high
     assert judged({'a': 'x'}, 'a.avg - 0.3', [replace(j, fixed=False) for j in jobs]).verdict == 'not settled'
     both = judged({'a': 'x', 'b': 'y'}, 'a.avg - b.avg')
-    assert (both.verdict, both.n, both.note) == ('held', 3, '') and both.effect == pytest.approx(.31)
+    assert (both.verdict, both.n, both.note) == ('held', 3, 'over seeds alone: this number keeps no test items') and both.effect == pytest.approx(.31)
     assert judged({'a': 'y', 'b': 'z'}, 'a.avg - b.avg').verdict == 'not measured'
     row = dict(pinned=alone.effect, now=alone.effect, n=1, low=alone.low)
     assert not compare.moved(row) and compare.moved(row | dict(pinned=.4)) and not compare.moved(row | dict(pinned=.4, low=math.nan))

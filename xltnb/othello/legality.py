@@ -37,7 +37,7 @@ def _word_owners(lex):
     owners = {}
     for l in range(len(lex.kinds)):
         for w,sq in lex.outputs.square_of(l).items():
-            if owners.setdefault(w,(sq,set()))[0]!=sq: raise XltError(f'{lex} has a word for two squares: relabel a lexicon without anchors')
+            if owners.setdefault(w,(sq,set()))[0]!=sq: raise XltError(f'{lex} has a word for two squares: relabel one without anchors')
             owners[w][1].add(l)
     return owners
 

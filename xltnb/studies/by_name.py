@@ -200,7 +200,8 @@ def trained_facts(
     ft:Finetuner, # trained
 )->dict: # the hash of its rows, updates, seconds, arithmetic
     "Say what a record keeps of a training"
-    return dict(data=ft.task.fingerprint(), updates=ft.state.global_step, train_s=ft.state.log_history[-1].get('train_runtime'), arithmetic=ft.arithmetic)
+    train_s = ft.state.log_history[-1].get('train_runtime')
+    return dict(data=ft.task.fingerprint(), updates=ft.state.global_step, train_s=train_s, arithmetic=ft.arithmetic)
 
 # %% ../../nbs/studies/00_by_name.ipynb #b5c78eb8
 def slope(

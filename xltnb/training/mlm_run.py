@@ -130,7 +130,7 @@ class MLMRun:
         return self.progress>=1
 
     def identity(self)->dict:
-        "Describe what makes a run this one: settings, precision, hashes of weights that these do not tell and of the text in this tokenizer's ids"
+        "Describe what makes a run this one: settings, precision, hashes of weights that they do not tell and of the text in these ids"
         c = self.corpus
         text = sha256_of(b''.join(x.tobytes() for x in (c.ids, c.ends, c.lang, c.item)))
         settings = {k: v for k,v in to_dict(self.cfg).items() if k!='minutes'} # which may be raised

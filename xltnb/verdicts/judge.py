@@ -45,13 +45,15 @@ class Judged:
 _AGAIN = 'run them again in another --store, or with XLTNB_FRESH=1 where they are shipped'
 
 # %% ../../nbs/verdicts/01_judge.ipynb #848aed33
+_ALONE = 'over seeds alone: this number keeps no test items'
+
 def _scores(effect, runs):
     "Scores of items, {(arm, metric): an array [S,I] a language}, and why there are none"
     if any(r.config.get('turn') for x in runs for r in x.values()): return None, '' # other items each seed: their chance is in the seeds
     found = {(a,m): [r[a].item_parts(m) for r in runs] for a,m in sorted(names_in(effect))}
     sizes = {k: {None if x is None else tuple(map(len, x)) for x in xs} for k,xs in found.items()}
     unlike = any(len(s)>1 for s in sizes.values())
-    if not unlike and {None} in sizes.values(): return None, 'over seeds alone: this number keeps no test items'*any(r.items for x in runs for r in x.values())
+    if not unlike and {None} in sizes.values(): return None, _ALONE*any(r.items for x in runs for r in x.values())
     by_metric = {(m, *s) for (_,m),s in sizes.items()} # as many as there are metrics, where all arms hold the same
     mixed = unlike or len(by_metric)>len({m for _,m in sizes})
     if mixed: return None, 'not all runs hold the same items: they do not count in the interval'

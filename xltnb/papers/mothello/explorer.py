@@ -31,8 +31,8 @@ def probe_board(
     swapped:bool=False, # exchange its black and white
 )->np.ndarray: # float [S,3]
     "Give the probability of white, empty and black for every square, as the probe predicts it"
-    for what,x,n in ('layer',layer,len(s.probes)), ('probe',probe,len(demo.languages)), ('move',move,len(s.moves)), ('symmetry',symmetry,len(SYMMETRIES)):
-        check_number(x, what, 0, n-1, whole=True)
+    most = dict(layer=len(s.probes), probe=len(demo.languages), move=len(s.moves), symmetry=len(SYMMETRIES))
+    for (what,n),x in zip(most.items(), (layer, probe, move, symmetry)): check_number(x, what, 0, n-1, whole=True)
     p = s.probes[layer,probe,move][symmetries(demo.n)[symmetry]]
     return p[:,::-1] if swapped else p
 

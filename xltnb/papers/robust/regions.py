@@ -134,7 +134,7 @@ def survey(
     texts:Iterable[Around], # texts; those that are not read rightly as they stand are left out
     noise:Sequence[float], # radii of random points, as fractions of the mean norm of the words
     attack:Sequence[float], # radii of worst points
-)->pd.DataFrame: # text, kind, at, moved, kept (fraction answered rightly), breaks (distance at the first radius whose attack breaks the text; inf: at none)
+)->pd.DataFrame: # text, kind, at, moved, kept (fraction answered rightly), breaks (distance of the first attack that breaks it; inf: none)
     "Write one row for each text and way to change it"
     rows = []
     for t in texts:
