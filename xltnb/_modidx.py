@@ -1889,6 +1889,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                                                       'xltnb/papers/metapretrain/corpus.py'),
                                                   'xltnb.papers.metapretrain.corpus._folder_rows': ( 'papers/metapretrain/corpus.html#_folder_rows',
                                                                                                      'xltnb/papers/metapretrain/corpus.py'),
+                                                  'xltnb.papers.metapretrain.corpus._number': ( 'papers/metapretrain/corpus.html#_number',
+                                                                                                'xltnb/papers/metapretrain/corpus.py'),
                                                   'xltnb.papers.metapretrain.corpus._published_rows': ( 'papers/metapretrain/corpus.html#_published_rows',
                                                                                                         'xltnb/papers/metapretrain/corpus.py'),
                                                   'xltnb.papers.metapretrain.corpus._tokenised': ( 'papers/metapretrain/corpus.html#_tokenised',

@@ -96,7 +96,7 @@ def cka(
 
 # %% ../../nbs/models/12_alignment.ipynb #48541b66
 def _tfidf(rows, seen, n):
-    "Sparse TF-IDF rows at length 1"
+    "Sparse rows at length 1, rare subwords with more weight"
     at = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
     ids = np.concatenate([np.asarray(r, int) for r in rows]) if rows else np.zeros(0, int)
     m = csr_matrix((np.ones(len(ids)), (at, ids)), (len(rows), n)).multiply(np.log((1+seen.sum())/(1+seen))[None]).tocsr()
@@ -109,7 +109,7 @@ def lexical_hits(
     texts:Sequence[str], # sentences
     others:Sequence[str], # their translations
 )->np.ndarray: # float [N]: 0, .5 or 1, the mean of both directions
-    "Retrieve by TF-IDF over subwords; a sentence that shares none with any other is a miss"
+    "Retrieve by shared subwords, rare ones with more weight; a sentence that shares none with any other is a miss"
     rows = [tokenizer(list(ts), add_special_tokens=False)['input_ids'] for ts in (texts, others)]
     seen = np.bincount(np.concatenate([np.unique(r) for part in rows for r in part]).astype(int), minlength=len(tokenizer))
     a,b = (_tfidf(part, seen, len(tokenizer)) for part in rows)

@@ -55,7 +55,7 @@ def unseen_rows(
     seen:set, # sentences that were read in training, each a tuple of words
     *sizes:int, # rows of each part
 )->list[Dataset]: # one a size, without a row in common
-    "Draw parts of a split from the sentences that training has not read; raises `XltError` where there are too few"
+    "Draw parts of a split from the sentences that are not among `seen`; raises `XltError` where there are too few"
     ids,new = rows['id'], {}
     for i,words in enumerate(rows['tokens']):
         if tuple(words) not in seen: new.setdefault(tuple(words), i)

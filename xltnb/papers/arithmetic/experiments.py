@@ -46,6 +46,7 @@ class FamilyRunCfg(Config):
         for t in self.targets: check_name(t, self.family(0).languages, 'language of the tree')
         if not self.targets or self.source in self.targets:
             raise XltError(f'targets are {self.targets}: name languages other than the source')
+        if len(self.known)<3: raise XltError(f'targets {self.targets} leave {len(self.known)} languages: leave the source and two more')
 
     def family(self,
         seed:int, # of the world

@@ -59,6 +59,7 @@ def held_part(
 )->Corpus:
     "Take held-out sentences, which no adapter has read"
     rows = corpus.where(True)[:limit]
+    if not len(rows): raise XltError(f'the text of {", ".join(corpus.langs)} has no held-out sentence (one in a hundred): give more')
     ids = [corpus[i] for i in rows]
     return Corpus(np.concatenate(ids), np.cumsum([0,*map(len, ids)]), corpus.lang[rows], corpus.item[rows], corpus.langs)
 

@@ -155,7 +155,7 @@ def landscape(
 )->dict: # columns: weights of three adapters (by name), and a column of scores for each language, 'in NAME'
     "Score every language on a triangle of three adapters: the source's and those of the targets' relatives. The widget draws it"
     cfg,n = home.cfg, home.cfg.triangle
-    corners = [cfg.source, *dict.fromkeys(cfg.related(t) for t in cfg.targets)][:3]
+    corners = [*dict.fromkeys((cfg.source, *map(cfg.related, cfg.targets), *cfg.known))][:3]
     dial,(model,task),pad = Dial(*(home.langs[c] for c in corners)), home.tagger, home.tok.pad_token_id
     rows = {l: [x[:sentences] for x in _rows_of(home, l, 'test')] for l in home.world.languages}
     points = [(i/n, j/n, (n-i-j)/n) for i in range(n+1) for j in range(n+1-i)]

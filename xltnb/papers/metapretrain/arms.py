@@ -9,11 +9,11 @@ __all__ = ['CARRIES', 'TEXTS', 'META_WORLD', 'META_ARMS', 'COMPARISONS', 'LAB_AR
 
 # %% ../../../nbs/papers/metapretrain/00_arms.ipynb #c76f96a1
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from ...core import Config, XltError, check_heads, check_name, one_of, stable_hash, within
+from ...core import Config, XltError, check_heads, check_name, later, one_of, stable_hash, within
 from ...files import sha256_of, typed_path
 from ...invented.words import InventedCfg, Lang
 from ...tasks.catalog import data_print
@@ -106,6 +106,7 @@ class MetaCfg(Config):
     probe_rows:int = within(800, 1) # labelled English rows that the probe learns from
     bf16:bool = False # compute hidden states in bfloat16
     measure:str = one_of('all', ('all','dev')) # 'dev': development loss alone, for the search of the learning rate
+    langs:tuple[str,...] = later(()) # languages that it is measured in, the source first; (): see `langs_of`
 
     def __post_init__(self):
         super().__post_init__()
@@ -129,6 +130,7 @@ def langs_of(
     default:tuple=('en','de','fr','es'), # of an untrained one
 )->tuple:
     "List the languages that a run is measured in, English first: those of the last phase and of any before"
+    if cfg.langs: return cfg.langs
     found = {l for s in rows_read(cfg) for l in s.split('+')}
     langs = tuple(l for l in default if l in found)+tuple(sorted(found-set(default)))
     return langs if len(langs)>1 else default
@@ -207,7 +209,8 @@ def arm_cfg(
     lr = s.lr['JOINT' if arm.startswith('JOINT') or arm=='MONO' else 'META']
     phases = tuple(PhaseCfg(rows, lr) for rows in _phases(arm, s))
     own = dict(carry=arm, first_vocab='' if arm=='body' else 'english1k') if arm in CARRIES else {}
-    return MetaCfg(s.net, phases, **own, **s.rest)
+    cfg = MetaCfg(s.net, phases, **own, **s.rest)
+    return cfg if {*langs_of(cfg)}=={*s.langs} else replace(cfg, langs=s.langs) # an arm that reads one language is measured in all
 
 # %% ../../../nbs/papers/metapretrain/00_arms.ipynb #4d851f9a
 COMPARISONS = (('META','JOINT','total'), ('META','JOINT_EN','language'), ('META','XPHASE','second'), ('META','META_rev','language'),

@@ -11,6 +11,7 @@ import os
 import re
 from dataclasses import replace
 from functools import lru_cache
+from hashlib import blake2b
 from pathlib import Path
 from zlib import crc32
 
@@ -63,6 +64,10 @@ def meta_world(
     return Invented(replace(META_WORLD, seed=int(vocab.removeprefix('invented-'))))
 
 # %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #26b28638
+def _number(name):
+    "A number for a sentence that does not depend on what else is read: by it the text is split, for every arm alike"
+    return int.from_bytes(blake2b(repr(name).encode(), digest_size=7).digest(), 'big')
+
 def _folder_lines(file):
     "Sentences of one language, each with its id: what `LANG.ids` says, or one that no other language has"
     if not file.exists(): raise XltError(f'{file} is missing: write the sentences of {file.stem!r} there, one a line')
@@ -70,7 +75,7 @@ def _folder_lines(file):
     if not any(map(str.strip, lines)): raise XltError(f'{file} holds no sentence: write one a line')
     names = list(stream_lines(ids)) if ids.exists() else [(file.stem, i) for i in range(len(lines))]
     if len(names)!=len(lines): raise XltError(f'{ids} has {len(names)} lines and {file.name} {len(lines)}: write one id for each line')
-    return [(name, file.stem, t) for name,t in zip(names, lines) if t.strip()]
+    return [(_number(name), file.stem, t) for name,t in zip(names, lines) if t.strip()]
 
 def _folder_rows(langs):
     "Sentences of a user's folder, one a line; equal ids in two languages make a translation pair"
@@ -79,8 +84,7 @@ def _folder_rows(langs):
         raise XltError("text='folder' reads XLTNB_METATEXT: set it to a folder with one file a language, en.txt, de.txt …, "
                        'a sentence a line')
     folder = typed_path(where, 'XLTNB_METATEXT')
-    rows = pd.DataFrame([r for l in langs for r in _folder_lines(folder/f'{l}.txt')], columns=['id','lang','text'])
-    return rows.assign(id=pd.factorize(rows['id'])[0])
+    return pd.DataFrame([r for l in langs for r in _folder_lines(folder/f'{l}.txt')], columns=['id','lang','text'])
 
 # %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #pub1rows
 _CHARS = 10**8 # of each language of a published collection, at most: all of it is held in memory
@@ -89,7 +93,9 @@ def _published_rows(name, langs):
     "Lines of a published collection, no two with one id, since none is a translation; the hub is asked where that is allowed"
     docs = load_corpus(name, langs=tuple(langs), chars=_CHARS, hub=not hub_off())
     lines = ((d['lang'], t) for d in docs for t in re.split(r'\r?\n', d['text']) if t.strip())
-    return pd.DataFrame(lines, columns=['lang','text']).reset_index(names='id')
+    found = pd.DataFrame(lines, columns=['lang','text'])
+    place = found.groupby('lang').cumcount()
+    return found.assign(id=[_number((l, i)) for l,i in zip(found.lang, place)])
 
 # %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #8ed6db71
 @lru_cache

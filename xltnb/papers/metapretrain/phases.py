@@ -220,7 +220,7 @@ def first(self:Pretraining)->Checkpoint|None:
     "Find where the first phase of this run is kept for others; None for a run of one phase"
     if self.shared is None or len(self.cfg.phases)<2: return None
     c = self.cfg
-    key = [2, to_dict(c.net), to_dict(c.phases[0]), self.vocab(0), c.text, c.batch, c.mask, c.looks, c.bf16, self.langs,
+    key = [3, to_dict(c.net), to_dict(c.phases[0]), self.vocab(0), c.text, c.batch, c.mask, c.looks, c.measure, c.bf16, self.langs,
            self.seed, len(c.phases), *filter(None, [text_print(c.text, self.langs), vocab_print(self.vocab(0))])]
     return Checkpoint(Path(self.shared)/f'{stable_hash(key)}.safetensors', {})
 

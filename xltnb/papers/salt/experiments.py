@@ -29,6 +29,7 @@ class FrozenSaltCfg(Config):
     mlm:str = 'e5-small-mlm' # a name that `load_mlm` knows: who proposes
     methods:tuple[str,...] = () # in words, the outermost first
     strengths:tuple[float,...] = within((.01,.1,1.), 0, above=True) # C of the head, chosen on English validation rows
+    readings:int = later(within(1, 1)) # times each row is read by methods that act in training
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #33da3c34
 @dataclass(frozen=True)
@@ -218,7 +219,7 @@ def salt_row(
     "Change a study's plain training into a row with as many updates"
     cfg = replace(study.cfg, methods=row_words(row, study.copies, study.experiment))
     if row in OTHER_HEADS: cfg = replace(cfg, mlm=OTHER_HEADS[row])
-    if study.experiment=='salt.frozen': return cfg
+    if study.experiment=='salt.frozen': return replace(cfg, readings=2*study.copies) if row=='mix' else cfg # as many points as the rest
     fine = replace(cfg.fine, epochs=cfg.fine.epochs*2*study.copies/_views(row, study.copies))
     if study.experiment=='salt.finetune': fine = replace(fine, bf16=study.bf16 or find_preset(preset).bf16)
     return replace(cfg, fine=fine)

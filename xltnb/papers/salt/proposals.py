@@ -229,18 +229,20 @@ def proposable(
     pieces:Sequence, # of `word_pieces`
     english:np.ndarray, # bool [V], of `english_pieces`
     special:Iterable=(), # ids that stand for no word
-    scripts:Sequence=(), # names of scripts, such as 'CYRILLIC'; (): all
+    scripts:Sequence=(), # names of scripts, such as 'CYRILLIC' or 'CJK'; (): all
 )->np.ndarray: # bool [V]
-    "Mark the subwords that may be proposed"
+    "Mark the subwords that may be proposed; raises `XltError` for a script that none is written in, and where none is left"
     def word(p):
         bare = p.removeprefix('▁')
         kind = _letters(bare) and script(bare)
         if not kind or scripts and kind not in scripts: return False
         return kind in _NO_SPACES or p[0]=='▁' and len(bare)>1
+    there = sorted({script(p) for p in pieces}-{''})
+    for s in [scripts] if isinstance(scripts, str) else scripts: check_name(s, there, 'script of the subwords')
     found = np.array([word(p) for p in pieces]) & ~english & ~np.isin(np.arange(len(pieces)), list(special))
     if found.any(): return found
     where = f' in the scripts {list(scripts)}' if scripts else ''
-    raise XltError(f'no subword may be proposed{where}: scripts are written as CYRILLIC or HAN')
+    raise XltError(f'no subword may be proposed{where}: all are English, special, or inside a word')
 
 # %% ../../../nbs/papers/salt/00_proposals.ipynb #08ada756
 @dataclass(frozen=True)

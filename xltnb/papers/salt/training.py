@@ -103,7 +103,8 @@ def run_frozen(
     if cfg.limit: task = replace(task, data={l: d | dict(test=spread(d['test'], cfg.limit)) for l,d in task.data.items()})
     methods = salt_methods(cfg.methods, model=proposer_of(cfg.mlm, ctx.device), also=list(task.rows(task.source, 'train')['text']))
     reader = reader_of(cfg.encoder, task, ctx.cache, device=ctx.device)
-    z,facts = frozen_study(task, methods, seed, FrozenCfg(cfg.train, strengths=cfg.strengths), reader, told=ctx.report)
+    how = FrozenCfg(cfg.train, strengths=cfg.strengths, readings=cfg.readings)
+    z,facts = frozen_study(task, methods, seed, how, reader, told=ctx.report)
     found,scripts = _switches(methods, task.some(cfg.train, seed), reader.tokenizer, seed)
     found |= {k: facts[k] for k in ('strength','dev')}
     res = Result(**transfer_fields(z, source=z.main(z.source), slope=slope(z, cfg.task), **found))
