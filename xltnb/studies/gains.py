@@ -87,11 +87,10 @@ def gains(
 def planned(
     table:pd.DataFrame, # of `gains`
     rows:Sequence[str], # arms that were planned to be compared; at most six
-    metric:str='targets', # of the records
 )->pd.DataFrame: # with Holm's p
     "Correct the planned comparisons for their number; raises `XltError` for more than six"
     if len(rows)>6: raise XltError(f'{len(rows)} planned comparisons: name at most six, the rest is descriptive')
-    t = table[(table.metric==metric) & table.row.isin(rows)].reset_index(drop=True)
+    t = table[(table.metric=='targets') & table.row.isin(rows)].reset_index(drop=True)
     return t.assign(p_holm=holm(t.p.fillna(1).tolist()) if len(t) else [])
 
 # %% ../../nbs/studies/02_gains.ipynb #21e39137
