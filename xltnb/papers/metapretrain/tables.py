@@ -21,7 +21,7 @@ from .figures import boundary, dev_curve, of_study
 from .world_figures import WORLD_MEASURES
 from ...records.record import Record
 from ...stats import mean_ci, t_half
-from ...studies.gains import side
+from ...studies.gains import side, signed_text
 from ...verdicts.findings import found_text
 from ...verdicts.words import wanted
 
@@ -164,7 +164,8 @@ def _against(found, metric):
     a,b = ({r.seed: r.metrics[metric] for r in found[k]} for k in ('META','JOINT_EN'))
     x,low,high = mean_ci([a[s]-b[s] for s in sorted(a.keys()&b.keys())])
     word = side(low, high, ('higher','lower','not told apart'))
-    return word, f'{word} ({x:+.3f}, {low:+.3f} to {high:+.3f})'.replace('-','−')
+    x,low,high = (signed_text(v, 3) for v in (x, low, high))
+    return word, f'{word} ({x}, {low} to {high})'
 
 def equal_markdown(
     records:Iterable[Record], # runs of the paper
