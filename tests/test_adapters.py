@@ -270,7 +270,7 @@ def test_hub_round_trip(kind, tmp_path):
     b = from_hub(first)
     assert (b.fingerprint, b.cfg) == (a.fingerprint, a.cfg)
     second = to_hub(b, tmp_path/'b')
-    assert all((first/n).read_bytes() == (second/n).read_bytes() for n in FILES['adapter'][:2])
+    assert all((first/n).read_bytes() == (second/n).read_bytes() for n in FILES[:2])
     with torch.no_grad(): next(b.parameters()).add_(1)
     assert from_hub(to_hub(b, tmp_path/'c')).fingerprint == b.fingerprint != a.fingerprint
     to_hub(a, tmp_path/'p', pickled=True)
@@ -294,7 +294,7 @@ def test_old_published_layout(tmp_path):
     b = from_hub(tmp_path/'es')
     assert b.fingerprint == a.fingerprint and b.cfg == a.cfg and b.init is None
     to_hub(b, tmp_path/'out')
-    assert all((tmp_path/'es'/n).read_bytes() == (tmp_path/'out'/n).read_bytes() for n in FILES['adapter'][:2])
+    assert all((tmp_path/'es'/n).read_bytes() == (tmp_path/'out'/n).read_bytes() for n in FILES[:2])
     with attach(masked('bert'), b) as on: on.model(IDS)
 
 
@@ -305,7 +305,7 @@ def test_a_folder_holds_one_adapter_whatever_the_format(tmp_path):
     unpickle(tmp_path)
     assert (from_hub(tmp_path).name, from_hub(tmp_path).fingerprint) == ('b', b.fingerprint)
     to_hub(a, tmp_path)
-    assert from_hub(tmp_path).fingerprint == a.fingerprint and not (tmp_path/FILES['adapter'][2]).exists()
+    assert from_hub(tmp_path).fingerprint == a.fingerprint and not (tmp_path/FILES[2]).exists()
 
 
 def test_a_half_precision_adapter_has_a_fingerprint():
@@ -347,7 +347,7 @@ def test_the_hub_layout_keeps_origin_start_and_scaling(tmp_path):
     b = from_hub(to_hub(a, tmp_path/'a'))
     assert (b.fingerprint, b.cfg, b.init) == (a.fingerprint, a.cfg, 'shared') and b.about['merge'] == dict(method='linear', odd=None)
     json.loads((tmp_path/'a'/'adapter_config.json').read_text(encoding='utf-8'), parse_constant=lambda x: pytest.fail(f'{x} is no JSON'))
-    assert all((to_hub(b, tmp_path/'b')/n).read_bytes() == (tmp_path/'a'/n).read_bytes() for n in FILES['adapter'][:2])
+    assert all((to_hub(b, tmp_path/'b')/n).read_bytes() == (tmp_path/'a'/n).read_bytes() for n in FILES[:2])
 
 
 @pytest.mark.parametrize('key,value', [('xltnb', None), ('xltnb', dict(init=[1])), ('scaling', 10**400)])

@@ -11,7 +11,7 @@ from xltnb.core import XltError
 from xltnb.tasks.bench import BENCH, bench_languages, load_text
 from xltnb.tasks.catalog import PUBLISHED
 from xltnb.tasks.languages import (CODES, DISTANCE_KINDS, FEATURE_KINDS, URIEL, URIEL_FILE, _place, _xyz, build_typology, distance, distances,
-                                   known_fraction, nearest_languages, read_uriel, tree_order, uriel_features)
+                                   nearest_languages, read_uriel, uriel_features)
 
 
 def test_every_language_of_the_companion_has_a_row():
@@ -88,29 +88,20 @@ def test_places_on_the_globe():
         assert _place(far, points) == pytest.approx(at, abs=.006)
 
 
-def test_coverage_counts_what_a_source_knows():
-    assert known_fraction('en')['syntactic'] == 1 and known_fraction('xmf')['syntactic'] == 0 and known_fraction('pt')['phonological'] == 0
-    for lang in ('ar', 'ur', 'kk'):
-        got = known_fraction(lang)
-        assert set(got) == set(FEATURE_KINDS) and all(0 <= v <= 1 for v in got.values())
-        assert got['featural']*289 == pytest.approx(got['syntactic']*103 + got['inventory']*158 + got['phonological']*28)
-
-
-def test_nearest_and_order():
+def test_nearest():
     langs = list(PUBLISHED['xnli'].languages)
     got = nearest_languages('de', langs + ['de', 'fr'])
     assert sorted(got) == sorted(set(langs) - {'de'}) and got[0] == 'en'
     d = distances(['de', *got]).loc['de', got]
     assert d.is_monotonic_increasing
     assert nearest_languages('sw', ['zh', 'vi', 'th'], 'genetic') == ['zh', 'vi', 'th'], 'ties keep the order given'
-    assert sorted(tree_order(langs + ['en'])) == sorted(langs)
 
 
 @pytest.mark.parametrize('call, why', [
     (lambda: distance('xx'), "unknown language 'xx'"), (lambda: distance('de', 'eng'), "unknown language 'eng'"),
     (lambda: distance('de', kind='phonologic'), "did you mean 'phonological'"), (lambda: distances(['de'], metric='cos'), "did you mean 'cosine'"),
     (lambda: distances([]), 'at least one'), (lambda: nearest_languages('de', ['de']), 'give others'), (lambda: nearest_languages('de', ['zz']), "unknown language 'zz'"),
-    (lambda: tree_order(['de', 'de']), 'at least two'), (lambda: known_fraction('zz'), "unknown language"), (lambda: uriel_features('de', 'genetic'), 'kind of features'),
+    (lambda: uriel_features('de', 'genetic'), 'kind of features'),
 ])
 def test_errors_name_value_and_remedy(call, why):
     with pytest.raises(XltError, match=why): call()

@@ -105,15 +105,6 @@ def test_runs_of_two_presets_are_not_drawn_as_one():
     with pytest.raises(XltError, match='one preset at a time'): moving.transfer_fig([transfer('naive', 0), long])
 
 
-def test_boards_under_symmetries():
-    from xltnb.othello.rules import symmetries
-    b = np.arange(16) % 3
-    fig = board_figures.boards_under_symmetries_fig(b, 4, last=1)
-    same = [a.text.replace('<br>', ' ').split(': ')[-1] for a in fig.layout.annotations][1:]
-    assert same == [f'{(b[i]==b).mean():.0%} the same' for i in symmetries(4)[1:]]
-    assert (fig.data[5].x[0], fig.data[5].y[0]) == (2, 3)  # a2 lands on d3
-
-
 def test_claims_of_every_verdict_have_a_row():
     rows = [dict(claim=f'p.C{i}', preset='smoke', verdict=v, effect=np.nan if v in ('not measured', 'not read') else .1*i, low=np.nan, high=None, n=i, margin=None) for i, v in enumerate(verdicts.VERDICT_LOOK)]
     fig = verdicts.claims_fig(rows)

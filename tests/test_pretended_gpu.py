@@ -102,7 +102,7 @@ def test_waits_are_counted(gpu, n, f):
 @pytest.mark.parametrize('kinds,more', [(('atomic',), {}), (('atomic', 'compositional'), {}), (('atomic', 'atomic'), dict(unique=32)), (('atomic', 'compositional'), dict(unique=32, draw='game'))])
 def test_othello(gpu, kinds, more):
     lex = make_lexicon(kinds, 6)
-    run = _Run(model_for(lex, 2, 2, 32, device='cuda'), lex, LMCfg(steps=100, batch=8, **more), 0, None, None)
+    run = _Run(model_for(lex, 2, 2, 32, device='cuda'), lex, LMCfg(steps=100, batch=8, **more), 0, None)
     assert waits(gpu, run.update) == 0
 
 

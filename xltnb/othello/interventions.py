@@ -37,14 +37,15 @@ def _flip(pos:Position, square:int)->Position:
     return replace(pos, black=pos.black^bit, white=pos.white^bit) if black else replace(pos, black=pos.black|bit, white=pos.white&~bit)
 
 # %% ../../nbs/othello/10_interventions.ipynb #34565ffd
+_SPAN = .08,.5 # length of a beginning, as a fraction of the longest game (the paper's 5 to 30 of 60)
+
 def make_cases(
     gs:GameSet, # games, one case from each
     seed:int=0, # draws length and square
-    span:tuple=(.08,.5), # length of the beginning, as a fraction of the longest game (the paper's 5 to 30 of 60)
 )->list: # of Case
     "Draw a random disc to flip in each game; cases that leave no legal move are dropped, and edits keep who moves"
     rng,g,r = np.random.default_rng(seed_for('cases',seed)), geometry(gs.n), gs.replay
-    first,last = max(1,round(span[0]*g.moves)), round(span[1]*g.moves)
+    first,last = max(1,round(_SPAN[0]*g.moves)), round(_SPAN[1]*g.moves)
     res = []
     for i in range(len(gs.games)):
         t = int(rng.integers(first, last+1))
@@ -146,12 +147,13 @@ def read_by(
     return float(torch.stack([(seen(l,p)==edited.colour_B).float().mean() for l,p in probes_by_layer.items()]).mean())
 
 # %% ../../nbs/othello/10_interventions.ipynb #a46c13b0
+_ENOUGH = .95 # fraction of cases
+
 def weakest_read(
     read:dict, # strength to the fraction of cases that the own probe reads
-    enough:float=.95, # fraction of cases
 )->float: # a strength
     "Find the smallest strength whose edit is read often enough, else the one that is read most often"
-    return next((s for s in sorted(read) if read[s]>=enough), max(read, key=read.get))
+    return next((s for s in sorted(read) if read[s]>=_ENOUGH), max(read, key=read.get))
 
 # %% ../../nbs/othello/10_interventions.ipynb #ef3696c8
 def misses(

@@ -164,17 +164,15 @@ class Trained:
 # %% ../../nbs/othello/07_train.ipynb #a93cb340
 class _Run:
     "A training run between two updates: `meta` is what a checkpoint keeps, everything else is made again"
-    def __init__(self, model, lex, cfg, seed, ckpt, accelerator):
+    def __init__(self, model, lex, cfg, seed, ckpt):
         check_number(cfg.only, 'only, for these languages,', -1, len(lex.kinds)-1)
-        self.model,self.lex,self.cfg,self.seed,self.accelerator = model,lex,cfg,seed,accelerator
+        self.model,self.lex,self.cfg,self.seed = model,lex,cfg,seed
         self.device = next(model.parameters()).device
         self.dtype = compute_dtype(cfg.dtype, self.device)
         self.games,self.enc,self.opt = Games(cfg, lex.n, seed, self.device), Encoder(lex, self.device), _adamw(model, cfg)
         self.meta = dict(step=0, tokens=[], loss=[], measured=[], seen=0, part=[0.,0.,0])
         self.params,self.ckpt = dict(model.named_parameters()), Checkpoint(ckpt, self.identity()) if ckpt else None
         self.resume()
-        self.net,self.rank,self.world = model,0,1
-        if accelerator: self.share_out()
         self.step_loss = torch.compile(loss_sum) if self.device.type=='cuda' and model.cfg.width>=256 else loss_sum
         self.part = torch.tensor(self.meta['part'], dtype=torch.float64, device=self.device) # loss, targets, updates since the last note
     def identity(self):
@@ -186,10 +184,6 @@ class _Run:
         if not self.ckpt or not (found := self.ckpt.load()): return
         tensors,self.meta = found
         from_tensors(tensors, self.params, self.opt, self.ckpt.file)
-    def share_out(self):
-        "Let `accelerate` spread the run over processes"
-        self.net,self.opt = self.accelerator.prepare(self.model, self.opt)
-        self.rank,self.world = self.accelerator.process_index,self.accelerator.num_processes
     def start(self):
         "Start the clock; a measurement before the first update is not part of the time"
         self.model.train()
@@ -204,17 +198,16 @@ class _Run:
 @patch
 def backward(self:_Run, x_B_T, y_B_T, count):
     "Add the gradient of one length group, as its part of the mean over all `count` targets; gives that part of the loss"
-    share = slice(self.rank*len(x_B_T)//self.world, (self.rank+1)*len(x_B_T)//self.world)
-    loss = self.step_loss(self.net, x_B_T[share], y_B_T[share], self.dtype)/count*self.world
-    (self.accelerator.backward if self.accelerator else Tensor.backward)(loss)
+    loss = self.step_loss(self.model, x_B_T, y_B_T, self.dtype)/count
+    loss.backward()
     return loss.detach()
 
 # %% ../../nbs/othello/07_train.ipynb #85ee45da
 @patch
 def update(self:_Run):
     "Make one update: games, languages, gradients, step"
-    step,cfg,own = self.step,self.cfg,[self.rank]*bool(self.rank) # each process drops others, and the first what one alone drops
-    if self.model.cfg.dropout: torch.manual_seed(seed_for('dropout', self.seed, step, *own))
+    step,cfg = self.step,self.cfg
+    if self.model.cfg.dropout: torch.manual_seed(seed_for('dropout', self.seed, step))
     games_B_M,numbers = self.games(step)
     groups = batch_groups(self.enc, games_B_M, languages_of(step, numbers, cfg, len(self.lex.kinds)))
     count = sum((y>0).sum() for _,y in groups)
@@ -231,7 +224,6 @@ def update(self:_Run):
 def note(self:_Run, report):
     "Append tokens seen and the mean loss since the last note to the curves"
     meta,steps = self.meta,self.cfg.steps
-    if self.accelerator: self.part[0] = self.accelerator.reduce(self.part[0], 'mean')
     loss,count,updates = self.part.tolist()
     self.part.zero_()
     meta['seen'] += int(count)
@@ -251,16 +243,10 @@ def evaluate(self:_Run, measure):
 
 # %% ../../nbs/othello/07_train.ipynb #64fa3980
 @patch
-def agreed(self:_Run, late):
-    "Is the time up for any of the processes? Each has a clock of its own, and all must stop at one update"
-    if not self.accelerator: return late
-    return bool(self.accelerator.reduce(torch.tensor(float(late), device=self.part.device), 'sum')>0)
-
-@patch
 def save(self:_Run):
     "Write the checkpoint, if there is to be one"
     self.meta['part'] = self.part.tolist()
-    if self.ckpt and self.rank==0: self.ckpt.save(self.params, self.opt, self.meta)
+    if self.ckpt: self.ckpt.save(self.params, self.opt, self.meta)
     self.saved = time.monotonic()
 
 # %% ../../nbs/othello/07_train.ipynb #1d95160b
@@ -282,18 +268,17 @@ def train(
     report=None, # called as report(fraction, note)
     deadline:float=float('inf'), # `time.time()` at which to save and stop
     every:float=60., # seconds between checkpoints
-    accelerator=None, # an `accelerate.Accelerator`: data-parallel, rows of an update shared out
 )->Trained:
     "Train, measure, save, resume, with the same numbers however often it stops; raises `XltError` where `ckpt` is another run's"
-    if not accelerator: check_alone('a model')
-    run = _Run(model, lex, cfg, seed, ckpt, accelerator)
+    check_alone('a model')
+    run = _Run(model, lex, cfg, seed, ckpt)
     if measure and run.step==0 and 0 in at and not run.meta['measured']: run.evaluate(measure)
     run.start()
     while not run.done:
         run.update()
         if run.step%max(1,cfg.steps//200)==0 or run.step in at or run.done: run.note(report)
         if measure and run.step in at: run.spent += run.evaluate(measure)
-        late = run.agreed(time.time()>deadline) if deadline<float('inf') else False
+        late = time.time()>deadline
         if late or time.monotonic()>run.saved+every or run.done: run.save()
         if late: break
     return run.trained()

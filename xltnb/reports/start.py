@@ -32,22 +32,18 @@ def first_picture(
     return next((''.join(svg) for svg in found if svg), '')
 
 # %% ../../nbs/reports/04_start.ipynb #bbf7a50a
-def start_pages(
-    nbs:Path|None=None, # folder of the notebooks; found when None
-)->dict[str,list[Path]]: # heading -> pages
+def start_pages()->dict[str,list[Path]]: # heading -> pages
     "List the pages of the board: walks, explorers, and what all papers share"
-    nbs = Path(nbs or project_root()/'nbs')
+    nbs = project_root()/'nbs'
     of = lambda kind: [nbs/'papers'/p/f'{p}_{kind}.ipynb' for p in find_papers()]
     both = [nbs/'explain'/'results.ipynb', nbs/'leaderboard'/'leaderboard.ipynb']
     found = {'Walk through a paper': of('walk'), 'Move a slider': of('explore'), 'All results': both}
     return {k: [p for p in pages if p.is_file()] for k,pages in found.items()}
 
-def write_pictures(
-    nbs:Path|None=None, # folder of the notebooks; found when None
-)->list[Path]: # the files
+def write_pictures()->list[Path]: # the files
     "Copy the first picture of each page of the board to where the board looks for it"
-    nbs = Path(nbs or project_root()/'nbs')
-    drawn = {nbs/'start'/f'{p.stem}.svg': svg for pages in start_pages(nbs).values() for p in pages if (svg := first_picture(p))}
+    nbs = project_root()/'nbs'
+    drawn = {nbs/'start'/f'{p.stem}.svg': svg for pages in start_pages().values() for p in pages if (svg := first_picture(p))}
     (nbs/'start').mkdir(exist_ok=True)
     for file,svg in drawn.items():
         if not file.is_file() or file.read_text(encoding='utf-8')!=svg: file.write_text(svg, encoding='utf-8')
@@ -64,10 +60,8 @@ def _row(pages, nbs):
     half = ['']*(2-len(pages))
     return f'| {" | ".join(names+half)} |\n|---|---|\n| {" | ".join([*map(picture, pages), *half])} |'
 
-def start_board(
-    nbs:Path|None=None, # folder of the notebooks; found when None
-)->Markdown:
+def start_board()->Markdown:
     "Show the board"
-    nbs = Path(nbs or project_root()/'nbs')
+    nbs = project_root()/'nbs'
     rows = lambda pages: [_row(pages[i:i+2], nbs) for i in range(0, len(pages), 2)]
-    return Markdown('\n\n'.join(x for head,pages in start_pages(nbs).items() if pages for x in (f'### {head}', *rows(pages))))
+    return Markdown('\n\n'.join(x for head,pages in start_pages().items() if pages for x in (f'### {head}', *rows(pages))))

@@ -14,16 +14,17 @@ from ..core import XltError
 # %% ../../nbs/still/05_animation.ipynb #79e6d8f6
 _PARTS = re.compile(r'(<svg[^>]*>)(<style>.*?</style>)?(.*)</svg>', re.S)
 
+_SECONDS = .8 # a picture is shown
+
 def animated(
     pictures:Sequence[str], # SVGs of one size, as `still` draws them
-    seconds:float=.8, # each is shown
 )->str: # SVG
     "Show pictures one after the other, for ever"
     if not pictures: raise XltError('animated needs at least one picture')
     head,style,_ = _PARTS.match(pictures[0]).groups()
-    whole,share = seconds*len(pictures), 100/len(pictures)
+    whole,share = _SECONDS*len(pictures), 100/len(pictures)
     css = (f'<style>.f{{visibility:hidden;animation:f {whole:g}s step-end infinite}}'
         f'@keyframes f{{0%{{visibility:visible}}{share:g}%{{visibility:hidden}}}}'
         '@media(prefers-reduced-motion){.f{animation:none}.f:first-of-type{visibility:visible}}</style>')
-    frame = lambda i, p: f'<g class="f" style="animation-delay:{i*seconds-whole:g}s">{_PARTS.match(p)[3].strip()}</g>'
+    frame = lambda i, p: f'<g class="f" style="animation-delay:{i*_SECONDS-whole:g}s">{_PARTS.match(p)[3].strip()}</g>'
     return head + (style or '') + css + ''.join(frame(i, p) for i,p in enumerate(pictures)) + '</svg>'

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UNSPACED', 'CODES', 'URIEL', 'URIEL_FILE', 'FEATURE_KINDS', 'DISTANCE_KINDS', 'spaced', 'scripts_of', 'letter_script',
-           'script', 'in_script', 'read_uriel', 'build_typology', 'uriel_features', 'known_fraction', 'distances',
-           'distance', 'nearest_languages', 'tree_order']
+           'script', 'in_script', 'read_uriel', 'build_typology', 'uriel_features', 'distances', 'distance',
+           'nearest_languages']
 
 # %% ../../nbs/tasks/00_languages.ipynb #d342bd3c
 import io
@@ -19,8 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.cluster.hierarchy import leaves_list, linkage
-from scipy.spatial.distance import squareform
 
 from ..core import XltError, check_name
 from ..files import atomic_write, check_sha256, package_data, read_xz
@@ -167,13 +165,6 @@ def uriel_features(
     names = [f for f,k in zip(_table()['features'], keep) if k]
     return pd.DataFrame(dict(value=_digits(row['values'], keep), known=_digits(row['known'], keep).astype(bool)), index=names)
 
-# %% ../../nbs/tasks/00_languages.ipynb #8e66b92f
-def known_fraction(
-    lang:str, # a key of `CODES`
-)->dict: # kind of features -> fraction known, 0..1; the rest is predicted
-    "Count how much of a vector some source knows; raises `XltError` for an unknown language"
-    return {kind: float(uriel_features(lang, kind).known.mean()) for kind in FEATURE_KINDS}
-
 # %% ../../nbs/tasks/00_languages.ipynb #e6d4bb7e
 _METRICS = ('cosine','angular')
 
@@ -229,14 +220,3 @@ def nearest_languages(
     if not others: raise XltError(f'no language besides {lang!r} to be nearest: give others')
     d = distances([lang, *others], kind).loc[lang]
     return sorted(others, key=lambda l: d[l])
-
-# %% ../../nbs/tasks/00_languages.ipynb #05db147a
-def tree_order(
-    langs:Iterable, # keys of `CODES`, at least two
-    kind:str='syntactic', # one of `DISTANCE_KINDS`
-)->list: # the same languages
-    "Sort languages as the leaves of a dendrogram; raises `XltError` for fewer than two"
-    langs = list(dict.fromkeys(langs))
-    if len(langs)<2: raise XltError(f'{len(langs)} languages have no order: give at least two')
-    d = squareform(distances(langs, kind).to_numpy(), checks=False)
-    return [langs[i] for i in leaves_list(linkage(d, 'average', optimal_ordering=True))]

@@ -210,9 +210,10 @@ def _ordered(senses, fraction):
     return [key for key,met,_ in sorted(senses, key=lambda s: (-s[1], s[2], s[0])) if met >= max(fraction*total, total>0)]
 
 # %% ../../nbs/tasks/08_synonyms.ipynb #5a73ac05
+_MOST = 8 # synonyms a word gets
+
 def read_wordnet(
     texts:dict, # 'data.noun', ..., 'index.sense' -> content
-    k:int=8, # most synonyms a word gets
     fraction:float=0.05, # least fraction of a word's occurrences that a sense must have
 )->dict: # word -> its synonyms
     "Read single-word synonyms from the database files of WordNet"
@@ -228,7 +229,7 @@ def read_wordnet(
     for w,key,met,number in _senses(texts['index.sense']):
         if w in synsets[key] and fits(key, w): senses.setdefault(w, []).append((key, met, number))
     def near(w, ss): return dict.fromkeys(s for key in _ordered(ss, fraction) for s in synsets[key] if s!=w and fits(key, s))
-    return {w: tuple(near(w, ss))[:k] for w,ss in sorted(senses.items())}
+    return {w: tuple(near(w, ss))[:_MOST] for w,ss in sorted(senses.items())}
 
 # %% ../../nbs/tasks/08_synonyms.ipynb #46863bde
 def _texts(path):

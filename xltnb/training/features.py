@@ -49,16 +49,18 @@ def _tag_features(rows, tokenizer, max_len):
     return out
 
 # %% ../../nbs/training/00_features.ipynb #41a396c3
+_STRIDE = 64 # subwords that neighbouring windows share; a quarter of `max_len` at most
+
 def span_features(
     rows:Dataset, # columns question, context; answers too where there are labels
     tokenizer, # a fast tokenizer
     max_len:int=256, # subwords of question, context and specials
-    stride:int=64, # subwords that neighbouring windows share; a quarter of `max_len` at most
 )->dict: # columns input_ids, start_positions and end_positions of answers, row, spans: characters of each context subword, else (-1,-1)
     "Encode a question and one window of its context"
-    _check_room(rows, tokenizer, max_len, min(stride, max_len//4))
+    stride = min(_STRIDE, max_len//4)
+    _check_room(rows, tokenizer, max_len, stride)
     enc = tokenizer(list(rows['question']), list(rows['context']), truncation='only_second', max_length=max_len,
-                    stride=min(stride, max_len//4), return_overflowing_tokens=True, return_offsets_mapping=True)
+                    stride=stride, return_overflowing_tokens=True, return_offsets_mapping=True)
     spans = [[o if s==1 else (-1,-1) for o,s in zip(off, enc.sequence_ids(i))] for i,off in enumerate(enc['offset_mapping'])]
     row = enc['overflow_to_sample_mapping']
     out = dict(input_ids=enc['input_ids']) | _types(enc)

@@ -73,15 +73,13 @@ _SHOWN = ('related','half','tuned','half_random','shrunk','none','task_only','me
 @drawing('A bar clear of the line at zero is a gain, or a loss, that the seeds agree on')
 def arms_fig(
     runs:Sequence[Record], # of the paper
-    base:str='source', # arm that is subtracted
-    arms:Sequence[str]=_SHOWN, # arms shown
 )->go.Figure:
     "Draw the points that each arm gains over the one that the axis names, a dot a seed"
     runs = family_of(runs)
-    t = arm_gains(runs, base, [a for a in arms if a!=base and a in runs[0].metrics])
+    t = arm_gains(runs, 'source', [a for a in _SHOWN if a in runs[0].metrics])
     fig,names = go.Figure(), [ARM_NAMES[a] for a in t.index]
     for a,name in zip(t.index, names):
-        d = [100*(r.metrics[a]-r.metrics[base]) for r in runs]
+        d = [100*(r.metrics[a]-r.metrics['source']) for r in runs]
         fig.add_trace(go.Scatter(x=d, y=[name]*len(d), mode='markers', showlegend=False, hovertemplate='%{x:+.1f}<extra></extra>',
                                  marker=dict(size=7, color=fade(COLOURS['target'], .4))))
     span = whiskers(t.gain, t.low, t.high, COLOURS['target'], thickness=2)
@@ -89,15 +87,14 @@ def arms_fig(
                              hovertemplate='%{y} %{x:+.2f}<extra></extra>',
                              marker=dict(symbol='line-ns-open', size=14, color=COLOURS['target'])))
     fig.add_vline(x=0, line=dict(color=INK, width=1))
-    fig.update_yaxes(autorange='reversed', type='category').update_xaxes(title=f'points over the {ARM_NAMES[base]}')
+    fig.update_yaxes(autorange='reversed', type='category').update_xaxes(title=f'points over the {ARM_NAMES["source"]}')
     sub = f'languages without an adapter; paired by seed, n = {len(runs)}; bar: {100*family_level():.3g} % interval'
-    return dress(fig, _arms_title(t, base), sub, 170+34*len(t),
-        runs=runs)
+    return dress(fig, _arms_title(t), sub, 170+34*len(t), runs=runs)
 
 # %% ../../../nbs/papers/arithmetic/12_figures.ipynb #b044e205
-def _arms_title(t, base):
+def _arms_title(t):
     "What the figure says of one half, and of its control"
-    if 'half' not in t.index: return f'Gains over the {ARM_NAMES[base]}'
+    if 'half' not in t.index: return f'Gains over the {ARM_NAMES["source"]}'
     h = t.loc['half']
     said = 'gains' if h.low>0 else 'loses' if h.high<0 else 'does not surely change the score:'
     size = f'{h.gain:+.1f}' if h.low<=0<=h.high else f'{abs(h.gain):.1f}'
@@ -202,15 +199,16 @@ def masked_fig(
         runs=runs)
 
 # %% ../../../nbs/papers/arithmetic/12_figures.ipynb #af4f8f84
+_ALIKE = ('s','b1'),('s','c1'),('b1','b2'),('c1','c2'),('b1','c1') # languages that are compared
+
 @drawing('Higher bars are more alike; siblings are compared with unrelated languages')
 def vectors_fig(
     runs:Sequence[Record], # of the paper
-    pairs:Sequence[tuple]=(('s','b1'),('s','c1'),('b1','b2'),('c1','c2'),('b1','c1')), # languages
 )->go.Figure:
     "Draw the cosine of two language vectors, part by part"
     df = pd.concat([pd.DataFrame(r.curves['layers']).assign(seed=r.seed) for r in family_of(runs)])
     fig = go.Figure()
-    for (a,b),colour in zip(pairs, INKS):
+    for (a,b),colour in zip(_ALIKE, INKS):
         d = df[(df.a==a) & (df.b==b)].groupby('part', sort=False).cosine.mean()
         if len(d): fig.add_trace(go.Bar(x=list(d.index), y=d.values, name=f'{a} and {b}', marker_color=colour))
     fig.update_yaxes(title='cosine')
@@ -218,17 +216,18 @@ def vectors_fig(
         runs=family_of(runs))
 
 # %% ../../../nbs/papers/arithmetic/12_figures.ipynb #51faada9
+_INTENT_ARMS = 'source','half','related','shrunk','none'
+
 @drawing('Compare the diamond of half with the first diamond of the same language')
 def real_fig(
     runs:Sequence[Record], # of the paper
-    arms:Sequence[str]=('source','half','related','shrunk','none'), # arms shown
 )->go.Figure:
     "Draw right intents by language and arm, a dot a task seed"
     run = real_of(runs)
     langs,names = list(run.per_language), ARM_NAMES | dict(source='English adapter', half='half English', shrunk='half English, half start')
     fig,task = go.Figure(), run.curves['task']
-    for k,(a,colour) in enumerate(zip(arms, INKS)):
-        at = [i+.15*(k-(len(arms)-1)/2) for i in range(len(langs))] # side by side at the language
+    for k,(a,colour) in enumerate(zip(_INTENT_ARMS, INKS)):
+        at = [i+.15*(k-(len(_INTENT_ARMS)-1)/2) for i in range(len(langs))] # side by side at the language
         dots = [(x, 100*v) for x,l in zip(at, langs) for v in task[f'{l} {a}']]
         tell = dict(mode='markers', hovertemplate='%{y:.1f}<extra>'+names[a]+'</extra>', legendgroup=a)
         fig.add_trace(go.Scatter(x=[x for x,_ in dots], y=[y for _,y in dots], showlegend=False,

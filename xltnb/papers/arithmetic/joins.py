@@ -143,11 +143,11 @@ def arc_weights(
     return [math.sin(wa*angle)/math.sin(angle), math.sin(wb*angle)/math.sin(angle)]
 
 # %% ../../../nbs/papers/arithmetic/01_joins.ipynb #be572ae4
+_STEPS,_TOL = 100,1e-12 # of the search for a mean on a sphere: steps at most, length of a step at which to stop
+
 def karcher_weights(
     products:np.ndarray, # from `scalar_products`
     weights:list, # from 0 up, with a positive sum
-    steps:int=100, # at most
-    tol:float=1e-12, # length of a step at which to stop
 )->list: # what each counts in a sum
     "Find the weighted mean of directions along arcs, times the mean length, as weights of a sum"
     w = np.array(weights)/math.fsum(weights)
@@ -155,13 +155,13 @@ def karcher_weights(
     if w.max()==1 or lengths.min()==0 or w@products@w<(1e-9*lengths.max())**2: return w.tolist()
     cosines = products/np.outer(lengths, lengths)
     m = w/math.sqrt(w@cosines@w)
-    for _ in range(steps):
+    for _ in range(_STEPS):
         cos = np.clip(cosines@m, -1, 1)
         angle,sine = np.arccos(cos), np.sqrt(1-cos**2)
         along = w*np.divide(angle, sine, out=np.zeros_like(sine), where=sine>1e-15)
         step = along-(along@cos)*m
         size = math.sqrt(max(0., step@cosines@step))
-        if size<tol: break
+        if size<_TOL: break
         m = math.cos(size)*m+math.sin(size)/size*step
     return (m/lengths*(w@lengths)).tolist()
 

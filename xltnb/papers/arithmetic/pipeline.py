@@ -209,8 +209,7 @@ def sweep(
 def entropy_mixture(
     logits_K_N:Tensor, # [K,N,C] or [K,N,T,C] logits, for each of K adapters
     keep:np.ndarray|None=None, # [N,T] positions that count; None: all
-    steps:int=10, # of the descent
-    rate:float=1., # of the descent
+    steps:int=10, # of the descent, at a rate of 1
 )->Tensor: # probabilities, [N,C] or [N,T,C]
     "Mix the answers of several adapters, row by row, by the weights that make the mixture most certain"
     p = logits_K_N.softmax(-1)
@@ -223,7 +222,7 @@ def entropy_mixture(
             q = mixed()
             h = (-(q*q.clamp_min(1e-9).log()).sum(-1)*on).sum(1)/on.sum(1)
             g, = torch.autograd.grad(h.sum(), w)
-        w = (w-rate*g).detach().requires_grad_()
+        w = (w-g).detach().requires_grad_()
     return mixed().detach().squeeze(1) if logits_K_N.dim()==3 else mixed().detach()
 
 # %% ../../../nbs/papers/arithmetic/10_pipeline.ipynb #ce6e8112

@@ -131,7 +131,7 @@ def _specs(plan, dtype):
 def _target(plan, out, layout):
     "The file for the weights, and the folder around it if it is a whole one"
     out = typed_path(out, 'out')
-    if layout=='hub': return out/FILES['adapter'][1], out
+    if layout=='hub': return out/FILES[1], out
     if plan.first.adapter or out.suffix=='.safetensors' or plan.lead.given.is_file(): return out, None
     return out/('adapter_model.safetensors' if plan.first.peft else 'model.safetensors'), out
 

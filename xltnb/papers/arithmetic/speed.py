@@ -47,17 +47,15 @@ def _moved(name, model, cfg, seed):
     return a.requires_grad_(False)
 
 # %% ../../../nbs/papers/arithmetic/15_speed.ipynb #758a5dc8
-def merge_ms(
-    times:int=9, # merges, after one that is not counted
-)->float: # milliseconds
-    "Time a merge of two adapters of 7.4 M weights, those of XLM-R base: the median"
+def merge_ms()->float: # milliseconds
+    "Time a merge of two adapters of 7.4 M weights, those of XLM-R base: the median of nine, after one that is not counted"
     shape = Backbone('xlm-roberta', 12, 768, 3072)
     a,b = (_moved(n, shape, BottleneckCfg(), i) for i,n in enumerate('ab'))
     def one():
         t = time.perf_counter()
         merge(a, b, weight=.4)
         return 1000*(time.perf_counter()-t)
-    return median([one() for _ in range(times+1)][1:])
+    return median([one() for _ in range(10)][1:])
 
 # %% ../../../nbs/papers/arithmetic/15_speed.ipynb #3cdf3faf
 @speed_figure('merge-sweep', 'the evaluations alone', 1, cost=True)

@@ -18,7 +18,7 @@ from .figures import ARM_NAMES, arm_gains, entities_of, family_level, family_of,
 from .tree import FamilyCfg, known_words
 from ...records.record import Record
 from ...stats import mean_diff
-from ...studies.gains import side, span_text
+from ...studies.gains import side, signed_text, span_text
 from ...tasks.languages import distance, nearest_languages
 
 # %% ../../../nbs/papers/arithmetic/13_tables.ipynb #a5f6c4cc
@@ -77,7 +77,7 @@ _ENTITY_ARMS = ('none','source','related','random','own','half','half_random','s
 
 def _told(x):
     "A difference of points with its interval, where it has one"
-    return (f'{x.effect:+.1f}' + (f' ({span_text(x.low, x.high, x.n)})' if np.isfinite(x.low) else '')).replace('-','−')
+    return signed_text(x.effect)+(f' ({span_text(x.low, x.high, x.n)})' if np.isfinite(x.low) else '')
 
 def _over(runs, a, b):
     "What one arm gains over another"
@@ -159,12 +159,10 @@ def family_presets_df(
 # %% ../../../nbs/papers/arithmetic/13_tables.ipynb #f84bcc65
 def _span(x): return span_text(x.low, x.high, x.n, 'one world')
 
-def _points(x): return f'{x.gain:+.1f}'.replace('-','−')
-
 def _beside(runs, other, name):
     "Where the sum lies beside another arm"
     x = arm_gains(runs, other, ['half']).loc['half']
-    return f'{side(x.low, x.high)} {name} ({_points(x)}, {_span(x)})'
+    return f'{side(x.low, x.high)} {name} ({signed_text(x.gain)}, {_span(x)})'
 
 # %% ../../../nbs/papers/arithmetic/13_tables.ipynb #0e533d72
 def family_markdown(
@@ -173,7 +171,7 @@ def family_markdown(
     "Say what the worlds show: gains over the source's adapter, and the sum beside three controls"
     t,n = arm_gains(runs, 'source'), len(family_of(runs))
     rows = t.loc[[a for a in ('half','related','half_random','shrunk','none','own') if a in t.index]]
-    arms = '; '.join(f'{ARM_NAMES[a]} {_points(x)} ({_span(x)})' for a,x in rows.iterrows())
+    arms = '; '.join(f'{ARM_NAMES[a]} {signed_text(x.gain)} ({_span(x)})' for a,x in rows.iterrows())
     names = dict(related='the related adapter alone', half_random='the sum with an unrelated one', none='no language adapter at all')
     sums = [_beside(runs, k, name) for k,name in names.items() if k in t.index]
     level = f'{100*family_level():.3g} % intervals'

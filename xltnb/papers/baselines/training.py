@@ -21,17 +21,18 @@ from ...training.scores import Transfer, main_metric, spread
 from ...training.arguments import shared_out
 
 # %% ../../../nbs/papers/baselines/01_training.ipynb #f4d56570
+_DRAWS = 5 # random answers a question
+
 def span_control(
     task:Task, # a span task
     limit:int, # test rows a language
     seed:int=0, # of the draws
-    draws:int=5, # answers a question
 )->dict[str,dict]: # language -> control_f1, control_em
     "Average the scores of random spans as long as training answers are, by language"
     like = task.rows(task.source, 'train')
     def scores(lang):
         rows = spread(task.rows(lang), limit)
-        got = [task.score(random_spans(rows, like, seed*draws+i), rows, lang) for i in range(draws)]
+        got = [task.score(random_spans(rows, like, seed*_DRAWS+i), rows, lang) for i in range(_DRAWS)]
         return {f'control_{k}': mean(s[k] for s in got) for k in ('f1','em')}
     return {l: scores(l) for l in task.languages}
 

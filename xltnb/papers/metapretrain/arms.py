@@ -125,15 +125,16 @@ def rows_read(
     return out
 
 # %% ../../../nbs/papers/metapretrain/00_arms.ipynb #694a46e3
+_LANGS = 'en','de','fr','es' # of an untrained run
+
 def langs_of(
     cfg:MetaCfg, # a run
-    default:tuple=('en','de','fr','es'), # of an untrained one
 )->tuple:
     "List the languages that a run is measured in, English first: those of the last phase and of any before"
     if cfg.langs: return cfg.langs
     found = {l for s in rows_read(cfg) for l in s.split('+')}
-    langs = tuple(l for l in default if l in found)+tuple(sorted(found-set(default)))
-    return langs if len(langs)>1 else default
+    langs = tuple(l for l in _LANGS if l in found)+tuple(sorted(found-{*_LANGS}))
+    return langs if len(langs)>1 else _LANGS
 
 # %% ../../../nbs/papers/metapretrain/00_arms.ipynb #aca94cf8
 def tokens_read(

@@ -67,19 +67,19 @@ def sparsemax(
     return np.maximum(z_V-(np.cumsum(s)[support-1]-1)/support, 0)
 
 # %% ../../../nbs/papers/metapretrain/02_carry.ipynb #7c4deb6f
+_DIM,_WINDOW = 64,2 # of the space; neighbours on each side
+
 def neighbour_space(
     ids:np.ndarray, # text, one id after the other
     vocab:int, # subwords
-    dim:int=64, # of the space
-    window:int=2, # neighbours on each side
-)->np.ndarray: # [V,dim] rows at length 1, zero for subwords that the text lacks
+)->np.ndarray: # [V,64] rows at length 1, zero for subwords that the text lacks
     "Describe subwords by the company they keep"
-    a = np.concatenate([ids[:-d] for d in range(1,window+1)]+[ids[d:] for d in range(1,window+1)])
-    b = np.concatenate([ids[d:] for d in range(1,window+1)]+[ids[:-d] for d in range(1,window+1)])
+    a = np.concatenate([ids[:-d] for d in range(1,_WINDOW+1)]+[ids[d:] for d in range(1,_WINDOW+1)])
+    b = np.concatenate([ids[d:] for d in range(1,_WINDOW+1)]+[ids[:-d] for d in range(1,_WINDOW+1)])
     m = csr_matrix((np.ones(len(a)), (a,b)), (vocab,vocab)).tocoo()
     n = np.maximum(np.bincount(a, minlength=vocab), 1)
     pmi = np.log(m.data*m.data.sum()/(n[m.row]*n[m.col].astype(float)))
-    u,s,_ = svds(csr_matrix((np.maximum(pmi,0), (m.row,m.col)), (vocab,vocab)), k=min(dim, vocab-1), v0=np.ones(vocab))
+    u,s,_ = svds(csr_matrix((np.maximum(pmi,0), (m.row,m.col)), (vocab,vocab)), k=min(_DIM, vocab-1), v0=np.ones(vocab))
     x = u*np.sqrt(s)
     return x/np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
 

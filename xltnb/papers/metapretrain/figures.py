@@ -144,7 +144,6 @@ def abilities_fig(
     records:Iterable[Record], # runs of the paper
     metrics:dict=_ARM_METRICS, # metric -> its name
     only:tuple=(), # arms to draw; (): all
-    title:str='', # default: what the arms show
 )->go.Figure:
     "Draw arms by measure: diamonds are means with 95 % intervals, dots are seeds"
     found = {a: rs for a,rs in of_study(records,'arms').items() if not only or a in only}
@@ -158,7 +157,7 @@ def abilities_fig(
     fig.update_xaxes(nticks=4, tickangle=0, tickfont=dict(size=11))
     sub = 'test text'+'; the untrained model has no mark for loss'*('UNTRAINED' in found)
     if 'retrieval' in metrics: sub += '; dotted: lexical retrieval, which needs no model'
-    return dress(fig, title or (_least_title if only else _arms_title)(found), sub, 150+46*len(found), found)
+    return dress(fig, (_least_title if only else _arms_title)(found), sub, 150+46*len(found), found)
 
 # %% ../../../nbs/papers/metapretrain/08_figures.ipynb #9d2dac4b
 SHAPES = dict(shape='e5-small, for sentences', **{'shape-mlm': 'e5-small with a masked-word head', 'shape-random': 'random weights'})

@@ -21,7 +21,7 @@ from .figures import boundary, dev_curve, of_study
 from .world_figures import WORLD_MEASURES
 from ...records.record import Record
 from ...stats import mean_ci, t_half
-from ...studies.gains import side
+from ...studies.gains import side, signed_text
 from ...verdicts.findings import found_text
 from ...verdicts.words import wanted
 
@@ -63,14 +63,15 @@ def _needed_tokens(r, goal):
     at = [t-start for t,y in zip(r.curves['dev']['tokens'], dev_curve(r,'loss_others')) if t>start and y<=goal]
     return at[0]/1e6 if at else float('nan')
 
+_FAST = 'META','JOINT','XPHASE','body' # arms whose tokens are counted
+
 def speed_df(
     records:Iterable[Record], # runs of the paper
-    arms:tuple=('META','JOINT','XPHASE','body'), # rows
 )->pd.DataFrame: # one row an arm: million_tokens, seeds
     "Average the tokens that each arm needs to be as good elsewhere as the second phase alone"
     found = of_study(records, 'arms')
     goal = np.mean([dev_curve(r,'loss_others')[-1] for r in needed(found.get('XPHASE',()), 'XPHASE')])
-    rows = {a: [_needed_tokens(r, goal) for r in rs] for a,rs in found.items() if a in arms and rs[0].curves.get('dev')}
+    rows = {a: [_needed_tokens(r, goal) for r in rs] for a,rs in found.items() if a in _FAST and rs[0].curves.get('dev')}
     return pd.DataFrame({a: dict(million_tokens=np.mean(v), seeds=len(v)) for a,v in rows.items()}).T.round(2)
 
 # %% ../../../nbs/papers/metapretrain/13_tables.ipynb #4392a9ef
@@ -121,13 +122,12 @@ def rates_df(
 # %% ../../../nbs/papers/metapretrain/13_tables.ipynb #979a1977
 def widths_df(
     records:Iterable[Record], # runs of the paper
-    seeds:tuple=(3,4,5), # numbers of seeds to ask about
 )->pd.DataFrame: # one row a number of seeds, in nats
-    "Say how wide an interval `n` seeds would give, by the search's own seeds"
+    "Say how wide an interval three, four and five seeds would give, by the search's own seeds"
     runs,best = _search_df(records), rates_df(records).idxmin()
     end = {a: runs[(runs.arm==a) & (runs.rate==best[a])].set_index('seed').source_loss for a in ('META','JOINT')}
     sd = float((end['JOINT']-end['META']).std())
-    return pd.Series({n: t_half(sd/n**.5, n-1) for n in seeds}, name='half-width (nats)').rename_axis('seeds').round(3).to_frame()
+    return pd.Series({n: t_half(sd/n**.5, n-1) for n in (3,4,5)}, name='half-width (nats)').rename_axis('seeds').round(3).to_frame()
 
 # %% ../../../nbs/papers/metapretrain/13_tables.ipynb #0bea0728
 def world_table(
@@ -164,7 +164,8 @@ def _against(found, metric):
     a,b = ({r.seed: r.metrics[metric] for r in found[k]} for k in ('META','JOINT_EN'))
     x,low,high = mean_ci([a[s]-b[s] for s in sorted(a.keys()&b.keys())])
     word = side(low, high, ('higher','lower','not told apart'))
-    return word, f'{word} ({x:+.3f}, {low:+.3f} to {high:+.3f})'.replace('-','−')
+    x,low,high = (signed_text(v, 3) for v in (x, low, high))
+    return word, f'{word} ({x}, {low} to {high})'
 
 def equal_markdown(
     records:Iterable[Record], # runs of the paper

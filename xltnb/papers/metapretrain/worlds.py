@@ -24,17 +24,18 @@ from ...records.record import columns_of
 from ...runs.experiments import Ctx, Result, paused_unless
 
 # %% ../../../nbs/papers/metapretrain/11_worlds.ipynb #8f6787a9
+_DRAWS = 60_000 # statements that are drawn, at most, to find the sentences
+
 def noun_sentences(
     world:Invented, # where they are said
     split:str, # 'train' or 'test'
     each:int, # sentences of every noun, at most
     seen:bool, # nouns of the first half of each class, or of the second?
-    draws:int=60_000, # statements that are drawn to find them
 )->list: # (sentence in word numbers, word number of its subject, class)
     "Draw sentences whose subject is a noun, as many of each noun"
     rng,first,found = Random(seed_for('meta-nouns', world.key, split)), world.at['noun'], {}
     want = [i for i,c in enumerate(world.concepts) if c.kind=='noun' and ((i-first)%world.cfg.members<world.cfg.members//2)==seen]
-    for _ in range(draws):
+    for _ in range(_DRAWS):
         c = world.draw(split, rng)
         mine = found.setdefault(c.subj.noun, [])
         if len(mine)<each: mine.append(world.say(c, rng))

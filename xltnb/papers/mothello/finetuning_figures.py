@@ -21,12 +21,11 @@ from ...records.record import Record
 
 # %% ../../../nbs/papers/mothello/08_finetuning_figures.ipynb #4740e383
 def printed_curves(
-    paper:str='mothello', # which paper
     table:str='F5', # which figure
 )->dict[str,dict]: # arm to curve name to (x, y), fractions
     "Give the curves read off a published figure"
     out = {}
-    for c in load_paper(paper).tables[table].cells:
+    for c in load_paper('mothello').tables[table].cells:
         if c.value is None or not (m := re.fullmatch(r'\w+\.(\w+)@([\d.]+)',c.metric)): continue
         xs,ys = out.setdefault(c.arm,{}).setdefault(m[1].replace('_lax',''),([],[]))
         xs.append(float(m[2]))
