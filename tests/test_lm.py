@@ -73,6 +73,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     whole = go(ckpt=None); assert not go(deadline=0.).done
     for other,why in ((dict(seed=1), 'seed is 0 there and 1 here'), (dict(lr=1e-2), 'lr is'), (dict(steps=8), 'steps is 4 there')):
         with pytest.raises(XltError, match=why): go(**other)
+    with pytest.raises(XltError, match='first is'): train(model_for(lex,1,2,16,0.,5), lex, cfg, 0, f)
     net = model_for(lex,1,2,16)
     with pytest.raises(XltError, match='another run'): train(net, lex, cfg, 1, f)
     assert same(net, model_for(lex,1,2,16))

@@ -176,9 +176,11 @@ class _Run:
         self.step_loss = torch.compile(loss_sum) if self.device.type=='cuda' and model.cfg.width>=256 else loss_sum
         self.part = torch.tensor(self.meta['part'], dtype=torch.float64, device=self.device) # loss, targets, updates since the last note
     def identity(self):
-        "Describe what makes a run this one: seed, languages, the model's shape, settings"
+        "Describe what makes a run this one: seed, languages, the model's shape and first weights, settings"
         languages = stable_hash([self.lex.n, self.lex.words, self.lex.out])
-        return plain(dict(seed=self.seed, languages=languages) | to_dict(self.model.cfg) | to_dict(self.cfg))
+        sums = [round(float(p.detach().double().sum()), 2) for p in self.model.parameters()] # processors differ in the last bits
+        settings = dict(seed=self.seed, languages=languages) | to_dict(self.model.cfg) | to_dict(self.cfg)
+        return plain(settings | dict(first=stable_hash(sums)))
     def resume(self):
         "Go on from the newest whole checkpoint, if there is one"
         if not self.ckpt or not (found := self.ckpt.load()): return
