@@ -182,7 +182,7 @@ class Keeping(TrainerCallback):
     def finish(self,
         made:Path, # checkpoint that was written
         state:TrainerState, # of the training
-        ended:bool, # does a callback end the training here?
+        ended:bool=False, # does a callback end the training here?
     ):
         "Seal a checkpoint where it belongs; then the old ones go"
         folder,due = made.parent, self.between.due
