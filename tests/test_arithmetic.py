@@ -57,7 +57,7 @@ def test_trees_that_are_none(tree, says):
     with pytest.raises(XltError, match=says): FamilyCfg(tree)
 
 
-@pytest.mark.parametrize('wrong, says', [(dict(steps=5), 'even number'), (dict(targets=('s',)), 'other than the source'), (dict(targets=('b3',)), 'b3'), (dict(world='huge'), 'world'), (dict(share=2.), 'share')])
+@pytest.mark.parametrize('wrong, says', [(dict(steps=5), 'even number'), (dict(targets=('s',)), 'other than the source'), (dict(targets=('b3',)), 'b3'), (dict(targets=('b2', 'b1', 'c2', 'c1')), 'leave [12] languages'), (dict(world='huge'), 'world'), (dict(share=2.), 'share')])
 def test_runs_that_cannot_be(wrong, says):
     with pytest.raises(XltError, match=says): replace(FamilyRunCfg(), **wrong)
 

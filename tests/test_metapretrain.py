@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from xltnb.core import XltError
-from xltnb.papers.metapretrain.arms import COMPARISONS, LabCfg, MetaCfg, NetCfg, PhaseCfg, Size, arm_cfg, check_arms, check_fair, tokens_read
+from xltnb.papers.metapretrain.arms import COMPARISONS, LabCfg, MetaCfg, NetCfg, PhaseCfg, Size, arm_cfg, check_arms, check_fair, langs_of, tokens_read
 from xltnb.papers.metapretrain.experiments import META_SCALES, metapretrain_jobs
 from xltnb.records.published import load_paper
 from xltnb.records.rules import names_in
@@ -315,6 +315,19 @@ def test_only_ids_make_lines_of_a_folder_translations(tmp_path, monkeypatch):
     assert pairs() == [('A cat runs home.', 'Eine Katze rennt heim.'), ('The dog sleeps.', 'Der Hund schläft.')]
     (tmp_path/'de.ids').write_text('cat\n', encoding='utf-8')
     with pytest.raises(XltError, match='1 lines and de.txt 3: write one id for each line'): pairs()
+
+
+def test_a_users_text_is_split_alike_for_every_arm(tmp_path, monkeypatch):
+    "An arm of one language is not tested on what it has read, and is measured in the languages of its study"
+    from xltnb.papers.metapretrain.corpus import meta_corpus, split_of
+    monkeypatch.setenv('XLTNB_METATEXT', str(tmp_path))
+    for l, n in dict(de=403, en=500).items(): (tmp_path/f'{l}.txt').write_text(''.join(f'Sentence {i} of {l} sleeps at home.\n' for i in range(n)), encoding='utf-8')
+    def part(langs, split):
+        c = meta_corpus('shared4k', langs, 'folder')
+        return {c[i].tobytes() for i in split_of(c, split, 'en')}
+    for split in ('train', 'dev', 'test'): assert part(('en',), split) == part(('de', 'en'), split) != set()
+    of = lambda arm: langs_of(arm_cfg(arm, Size(langs=('en', 'sw'), rows=64)))
+    assert {*of('MONO')} == {*of('UNTRAINED')} == {*of('META')} == {'en', 'sw'}
 
 
 def test_another_text_of_the_same_name_is_another_run(tmp_path, monkeypatch):
