@@ -25,7 +25,7 @@ PLOT = '.jupyter-widgets .js-plotly-plot'
 DONE = "() => ![...document.querySelectorAll('.jp-InputPrompt')].some(p => p.textContent.includes('*'))"  # no cell waits or runs
 CHANGED = f'b => {{ const e = document.querySelector("{PLOT}"); return e && JSON.stringify(e.data) + JSON.stringify(e.layout) !== b }}'
 BOOKS = {f'explore_{p}': [f'from xltnb import explore\nexplore({p!r})'] for p in papers() if has_part(p, 'explorer')} | dict(regions=['from xltnb.papers.robust.explorer import RegionExplorer', 'RegionExplorer(radius=.03)'])
-WIDGETS = {'mothello_explore': 1, '09_explorer': 1, 'mothello_walk': 2}  # a page, and how many widgets it leaves
+WIDGETS = {'mothello_explore': 1, 'mothello_walk': 2}  # a page, and how many widgets it leaves
 
 
 def free_port():

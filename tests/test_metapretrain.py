@@ -404,7 +404,17 @@ def test_a_worlds_text_keeps_its_parts_apart():
         assert split_of_clause(world.meaning(world.read(tok.decode(c[i]), 'x2'))) == 'train'
 
 
-def test_every_seed_is_a_world_of_its_own_and_arms_share_it(tmp_path):
+@pytest.fixture
+def short(monkeypatch):
+    "Worlds with a tenth of their text; nobody else gets it"
+    from xltnb.papers.metapretrain import corpus
+    corpus._tokenised.cache_clear()
+    monkeypatch.setattr(corpus, '_DRAWN', tuple(n//10 for n in corpus._DRAWN))
+    yield
+    corpus._tokenised.cache_clear()
+
+
+def test_every_seed_is_a_world_of_its_own_and_arms_share_it(short, tmp_path):
     from xltnb.papers.metapretrain.worlds import run_invented
     from xltnb.runs.experiments import Ctx
     size = META_SCALES['smoke'].worlds[0][0]

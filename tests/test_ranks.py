@@ -8,6 +8,12 @@ import pytest
 
 from xltnb.core import XltError
 from xltnb.records.store import Store
+from xltnb.runs.experiments import EXPERIMENTS, Result, experiment, make_job
+from xltnb.runs.naps import naps
+from xltnb.runs.plan import Plan
+from xltnb.runs.run import run_plan
+from xltnb.training.arguments import shared_out
+from xltnb.training.settings import FineCfg
 
 # a toy of the whole way: an experiment that fine-tunes a small encoder without dropout, planned and run like any other
 SCRIPT = '''
@@ -34,8 +40,8 @@ def toy_run(cfg, seed, ctx):
     probs = np.concatenate([torch.tensor(l).softmax(-1).numpy() for l in logits_of(ft.model, make_features(task.rows('de').remove_columns('label'), 'classify', tokenizer()), tokenizer())])
     return Result(dict(accuracy=ft.zero_shot().main('de')), curves=dict(probs=probs.tolist(), weights=weights(ft).tolist()))
 
-fine = dict(epochs=2, batch=16, lr=1e-3, looks=1, bf16='no') | eval(sys.argv[4])
-jobs = [make_job(f'toy-{s}', 'toy.finetune', Cfg(FineCfg(**fine)), s) for s in (0, 1)]
+fine = FineCfg(epochs=2, batch=16, lr=1e-3, looks=1, bf16='no')
+jobs = [make_job(f'toy-{s}', 'toy.finetune', Cfg(fine), s) for s in (0, 1)]
 report = run_plan(Plan('toy', 'smoke', jobs, Store(sys.argv[2], committed=False)), engine=sys.argv[3], show=False)
 print(report, flush=True)
 sys.exit(report.exit_code)
@@ -45,12 +51,12 @@ TWO = ['-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=0', '
 
 @pytest.fixture
 def started(tmp_path):
-    "start(how, store, engine, settings): the ended process"
+    "start(how, store, engine): the ended process"
     script = tmp_path/'run.py'
     script.write_text(SCRIPT, encoding='utf-8')
-    def start(how, store, engine, fine='{}'):
+    def start(how, store, engine):
         env = os.environ | dict(OMP_NUM_THREADS='1', ACCELERATE_USE_CPU='true', GLOO_SOCKET_IFNAME='lo', XLTNB_CACHE=str(tmp_path/f'cache of {store}'))
-        return subprocess.run([sys.executable, *how, script, os.path.dirname(__file__), tmp_path/store, engine, fine], env=env, capture_output=True, encoding='utf-8', timeout=300)
+        return subprocess.run([sys.executable, *how, script, os.path.dirname(__file__), tmp_path/store, engine], env=env, capture_output=True, encoding='utf-8', timeout=300)
     return start
 
 
@@ -66,10 +72,26 @@ def test_two_processes_make_the_record_of_one(started, tmp_path):
     assert not list((tmp_path/'cache of two').rglob('checkpoint-*')) and len(list((tmp_path/'two').rglob('*.json'))) == 2
 
 
-@pytest.mark.parametrize('engine,fine,why', [('ranks', 'dict(batch=9)', 'cannot share batch=9'), ('inline', '{}', 'give engine=ranks')])
-def test_what_cannot_be_shared_is_refused(started, tmp_path, engine, fine, why):
-    done = started(TWO, 'store', engine, fine)
-    assert done.returncode and why in done.stderr and not Store(tmp_path/'store', committed=False).keys()
+@pytest.mark.parametrize('rank', ['0', '1'])
+def test_what_cannot_be_shared_ends_each_process(tmp_path, monkeypatch, rank):
+    "Either process of two, with the other's words left out: it says why, keeps no record, and holds no lease"
+    for k, v in dict(WORLD_SIZE='2', RANK=rank).items(): monkeypatch.setenv(k, v)
+    monkeypatch.setattr('xltnb.runs.ranks._said', lambda x: x)
+    monkeypatch.setattr('accelerate.PartialState', lambda cpu: None)
+    monkeypatch.setitem(EXPERIMENTS, 'toy.shared', None)
+    experiment('toy.shared', ranks=True)(lambda cfg, seed, ctx: Result(dict(batch=shared_out(FineCfg(batch=cfg['batch']), ctx.ranks).batch)))
+    store = Store(tmp_path, committed=False)
+    def go(batch): return run_plan(Plan('toy', 'smoke', [make_job('toy', 'toy.shared', dict(batch=batch), 0)], store), engine='ranks', show=False)
+    with pytest.raises(XltError, match='toy seed 0: .*2 processes cannot share batch=9'): go(9)
+    assert not store.keys() and not list((tmp_path/'.claims').iterdir())
+    if rank == '0': assert go(8).exit_code == 0 and [r.metrics for r in store.records()] == [dict(batch=4)]
+
+
+def test_two_processes_without_the_engine_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    store = Store(tmp_path, committed=False)
+    with pytest.raises(XltError, match='2 processes were started together: give engine=ranks'): run_plan(Plan('toy', 'smoke', naps(1), store), engine='inline', show=False)
+    assert not store.keys()
 
 
 @pytest.mark.parametrize('what', ['mothello', 'masked', 'meta'])

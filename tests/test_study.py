@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import nbformat
 import pytest
-from conftest import NBS, PAGES, ROOT
+from conftest import NBS, PAGES, ROOT, write_paper
 from test_notebooks import SKIP
 
+from xltnb.records.leases import alive
 from xltnb.records.store import Store, open_store
 from xltnb.runs.experiments import has_part, jobs_for, papers
 from xltnb.runs.plan import best_plan, make_plan
@@ -135,19 +136,45 @@ def test_a_page_by_plain_papermill(tmp_path):
     assert Store(tmp_path/'store', committed=False).keys() == {j.key for j in make_plan('mothello.tab2', 'smoke', 1).jobs}
 
 
-def test_pages_go_on_after_a_kill(tmp_path):
+EXPERIMENTS = """
+from xltnb.runs.experiments import Result, experiment, make_job, preset_jobs
+
+@experiment('two.one')
+def one(cfg, seed, ctx): return Result(dict(one=1.))
+
+@preset_jobs('two')
+def jobs(preset, seeds=None): return [make_job('one', 'two.one', {}, 0, cost_s=.1)]
+"""
+ASKS = "preset:str = '' # whose runs\nstore:str = 'results' # folder of run records"
+SLOW = "import os, time\nfrom pathlib import Path\nif not (at := Path(store)/'.slow').exists():\n    at.write_text(f'{os.getpid()} {os.getppid()}')\n    time.sleep(60)"
+
+
+@pytest.fixture
+def two(tmp_path):
+    "A folder of papers, and in it one of two pages: its claims make a run; the other one takes a minute, and the second time no time"
+    folder = write_paper(tmp_path/'papers', 'two', experiments=EXPERIMENTS)
+    for name, code in dict(two_claims="from xltnb.verdicts.study import study\nstudy('two', preset, store=store).run()", two_slow=SLOW).items():
+        cells = [nbformat.v4.new_code_cell(ASKS, metadata=dict(tags=['parameters'])), nbformat.v4.new_code_cell(code)]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=dict(name='python3', language='python', display_name=''))), folder/f'{name}.ipynb')
+    return folder.parent
+
+
+def test_pages_go_on_after_a_kill(two, tmp_path):
     "kill -9 of the command alone: its workers leave too, what was whole is not run again, and nothing half is left"
     out, store = tmp_path/'pages', tmp_path/'store'
-    args = [sys.executable, '-m', 'xltnb.cli', 'pages', 'arithmetic', '--store', str(store), '--out', str(out), '--workers', '1']
-    env = os.environ | dict(XLTNB_FRESH='1')
+    args = [sys.executable, '-m', 'xltnb.cli', 'pages', 'two', '--store', str(store), '--out', str(out), '--workers', '1']
+    env, until = os.environ | dict(XLTNB_FRESH='1', XLTNB_PAPERS=str(two)), time.monotonic()+240
+    def wait_for(cond):
+        while not cond() and time.monotonic() < until: time.sleep(.05)
+        assert cond()
     with subprocess.Popen(args, cwd=ROOT, env=env, stdout=subprocess.DEVNULL) as first:
-        until = time.monotonic()+240
-        while not list(out.glob('.*.json')) and first.poll() is None and time.monotonic() < until: time.sleep(.05)
+        wait_for(lambda: first.poll() is not None or (store/'.slow').exists() and ' ' in (store/'.slow').read_text(encoding='utf-8'))
         first.kill()
+    wait_for(lambda: not any(map(alive, map(int, (store/'.slow').read_text(encoding='utf-8').split()))))
     assert len(list(out.glob('.*.json'))) == 1
     done = subprocess.run(args, cwd=ROOT, env=env, capture_output=True, text=True, encoding='utf-8')
     assert done.returncode == 0 and 'pages: 1 ok, 1 cached' in done.stdout, done.stdout[-500:]+done.stderr[-500:]
-    assert not list(out.glob('*.partial.ipynb')) and 'arithmetic_claims' in (out/'index.html').read_text(encoding='utf-8')
+    assert not list(out.glob('*.partial.ipynb')) and 'two_claims' in (out/'index.html').read_text(encoding='utf-8')
 
 
 @pytest.mark.parametrize('paper', [p for p in papers() if has_part(p, 'experiments')])
