@@ -219,6 +219,7 @@ WIDE = """() => { document.querySelectorAll('details').forEach(d => d.open = tru
       done(out) }))) }"""
 
 
+@pytest.mark.audit
 def test_nothing_is_wider_than_its_column(browser, site, tmp_path):
     "No table and no piece of code of any page, on a phone and on a desk; a table that scrolls in a box can be reached by keys and has a name"
     (tmp_path/'plotly.js').write_text('var Plotly = {react() {}}', encoding='utf-8')  # figures are asked elsewhere
