@@ -164,6 +164,17 @@ def test_mean_of_items_is_the_score():
     assert np.mean(t.item_scores(pred, t.rows('en'))) == pytest.approx(t.score(pred, t.rows('en'))['accuracy'])
 
 
+@pytest.mark.parametrize('labels', [('O', 'B-X', 'I-X'), ('N', 'V', 'A')], ids=['spans', 'words'])
+def test_mean_of_what_sentences_pull_is_the_score(labels):
+    rng = np.random.default_rng(0)
+    tags = [list(rng.integers(0, 3, n)) for n in rng.integers(1, 9, 40)]
+    rows = make_rows([dict(id=str(i), tokens=['w']*len(x), tags=[int(t) for t in x]) for i, x in enumerate(tags)], 'tag', labels)
+    t = task('tag', labels, en=rows)
+    pred = [[int(rng.choice([x, 0])) for x in xs] for xs in tags]
+    score = t.score(pred, rows)
+    assert 0 < next(iter(score.values())) < 1 and np.mean(t.item_scores(pred, rows)) == pytest.approx(next(iter(score.values())))
+
+
 def test_random_spans_are_words_of_the_context_and_as_long_as_answers():
     ask = lambda c, n: dict(id='1', question='q', context=c, answers=dict(text=[' '.join(c.split()[:n])], answer_start=[0]))
     words = ' '.join(f'w{i}' for i in range(40))

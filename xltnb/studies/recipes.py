@@ -108,7 +108,7 @@ def transfer_fields(
 )->dict: # metrics, per_language, items, source, curves
     "Write what a record says of a model's scores"
     metrics = {l: z.main(l) for l in z.scores} | dict(targets=z.targets) | more
-    items = _with_means(z) if z.metric!='f1' else {}
+    items = _with_means(z)
     if m is None: return dict(metrics=metrics, per_language=z.scores, items=items, source=z.source)
     curve = dict(langs=list(m.langs), acc=m.acc.round(4).tolist())
     two = ~np.eye(len(m.langs), dtype=bool)

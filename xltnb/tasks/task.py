@@ -20,7 +20,7 @@ from fastcore.basics import patch
 
 from ..core import XltError, check_name, check_number, grid_html, seed_for
 from ..files import check_once, one_line
-from .metrics import SCORERS, answer_score, micro_f1, same_length, span_counts
+from .metrics import SCORERS, answer_score, micro_f1, pulls, same_length, span_counts
 
 # %% ../../nbs/tasks/02_task.ipynb #f19405f1
 KINDS = ('classify','pair','tag','span','retrieve')
@@ -275,12 +275,12 @@ def item_scores(self:Task,
     pred:list, # one prediction a row, in row order
     rows:Dataset, # what `rows` or `crossed` returned
     lang:str='', # language of the answers, for MLQA's scorer
-)->list: # one number in 0..1 a row
-    "Score single rows, to pair and resample: 0 or 1; F1 of an answer; F1 of a sentence's spans (1 where none is wanted nor made)"
+)->list: # one number a row; their mean is the score
+    "Score single rows, to pair and resample: 0 or 1; F1 of an answer; what the tags of a sentence pull, by `pulls`"
     units = _units(self, pred, rows, lang)
     if self.kind=='span': return [f1 for f1,_ in units]
     if self.kind!='tag': return list(units)
-    return [2*r/(m+w) if m+w else 1. for r,m,w in units.tolist()]
+    return pulls(units).tolist()
 
 # %% ../../nbs/tasks/02_task.ipynb #d6b24d55
 @patch

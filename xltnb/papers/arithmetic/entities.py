@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['text_without_tags', 'unseen_rows', 'entity_rows', 'shared_vocabulary', 'EntityGround', 'open_ground', 'tagged_arrays',
-           'add_entity_adapters', 'pulls', 'counts_with', 'fixed_arms', 'run_entities']
+           'add_entity_adapters', 'counts_with', 'fixed_arms', 'run_entities']
 
 # %% ../../../nbs/papers/arithmetic/16_entities.ipynb #f412773a
 import time
@@ -28,7 +28,7 @@ from ...runs.experiments import Ctx, Paused, Result
 from ...tasks.catalog import data_folder, find_files, folder_variable
 from ...tasks.formats import read_tagged
 from ...tasks.hub import load_task
-from ...tasks.metrics import micro_f1
+from ...tasks.metrics import micro_f1, pulls
 from ...tasks.task import Task, drawn_order
 from ...training.features import decode, make_features
 from ...training.settings import MLMCfg, pays_bf16
@@ -148,14 +148,6 @@ def add_entity_adapters(
     how = TaskCfg(cfg.epochs, 16, cfg.task_lr, cfg.reduction_task, bf16, alike=True)
     ground.tagger = train_task(ground.model.base_model, 'tag', ground.task.labels, data, tok.pad_token_id, ground.langs['en'], how, seed)
     return ground
-
-# %% ../../../nbs/papers/arithmetic/16_entities.ipynb #8bc1d8f1
-def pulls(
-    counts:np.ndarray, # [N,3] entities right, made and wanted, of each sentence
-)->np.ndarray: # [N]
-    "Spread F1 over the sentences: the mean of these numbers is F1"
-    (right,made,want),f = np.asarray(counts, float).T, micro_f1(counts)['f1']
-    return f+len(counts)*(2*right-f*(made+want))/max(1., (made+want).sum())
 
 # %% ../../../nbs/papers/arithmetic/16_entities.ipynb #9b2171af
 def _counted(ground, lang, split):
