@@ -237,8 +237,9 @@ def proposable(
         kind = _letters(bare) and script(bare)
         if not kind or scripts and kind not in scripts: return False
         return kind in _NO_SPACES or p[0]=='▁' and len(bare)>1
-    there = sorted({script(p) for p in pieces}-{''})
-    for s in [scripts] if isinstance(scripts, str) else scripts: check_name(s, there, 'script of the subwords')
+    scripts = (scripts,) if isinstance(scripts, str) else tuple(scripts)
+    there = sorted({script(p) for p in pieces}-{''}) if scripts else ()
+    for s in scripts: check_name(s, there, 'script of the subwords')
     found = np.array([word(p) for p in pieces]) & ~english & ~np.isin(np.arange(len(pieces)), list(special))
     if found.any(): return found
     where = f' in the scripts {list(scripts)}' if scripts else ''
