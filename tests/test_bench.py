@@ -7,6 +7,7 @@ import random
 import shutil
 import sys
 import tarfile
+import unicodedata
 from collections import Counter
 from itertools import combinations
 
@@ -397,3 +398,10 @@ def test_baselines_of_bare_tags_and_of_another_source():
     task = Task('pos', 'tag', dict(de=DatasetDict(train=rows, test=rows)), ('DET', 'NOUN'), source='de')
     assert task.score(majority(task, rows), rows) == {'accuracy': pytest.approx(2/3)}
     assert task.score(NgramTagger(task)(rows), rows) == {'accuracy': 1.}
+
+
+def test_a_test_string_is_known_in_any_normal_form():
+    from xltnb.tasks.held_out import bare, check_clean
+    text = next(t for t in load_bench('lo_ret').rows('vi', 'test')['text'] if unicodedata.normalize('NFD', t) != t and len(bare(t)) > 20)
+    for form in ('NFC', 'NFD'):
+        with pytest.raises(XltError, match='is a test string'): check_clean([unicodedata.normalize(form, text)])

@@ -21,7 +21,7 @@ from xltnb.models.bert import bert_config, bert_state, export_encoder, read_bert
 from xltnb.models.encoders import load_encoder, load_mlm, load_tokenizer, model_hash
 from xltnb.models.folders import cached_model
 from xltnb.models.subwords import encode_words
-from xltnb.models.pruning import PrunedTokenizer, benchmark_ids, choose_subwords, fraction_lost, prune_vocab, task_subwords
+from xltnb.models.pruning import PrunedTokenizer, _prune_model, benchmark_ids, choose_subwords, fraction_lost, prune_vocab, task_subwords
 from xltnb.models.heads import add_head, sentence_vectors
 from xltnb.models.subwords import build_tokenizer, charsmap, tokenizer_of
 from xltnb.models.q4 import dequantise, encoder_file, quantise, read_q4, write_q4
@@ -465,3 +465,23 @@ def test_characters_that_no_vocabulary_has_do_not_load_it(monkeypatch):
     monkeypatch.setattr(tok, 'whole', lambda: pytest.fail('asked'))
     assert tok.unk_token_id in tok('a ꔀ b')['input_ids']
     assert 'ꔀ' not in tok.letters() and 'a' in tok.letters()
+
+
+def test_an_untied_head_keeps_both_of_its_biases(tmp_path):
+    torch.manual_seed(0)
+    model = BertForMaskedLM(BertConfig(vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, tie_word_embeddings=False)).eval()
+    head = model.cls.predictions
+    head.decoder.bias = torch.nn.Parameter(torch.randn(40))
+    head.bias = torch.nn.Parameter(torch.randn(40))
+    small = _prune_model(model, np.array([0, 1, 2, 5, 9]))
+    small.save_pretrained(tmp_path)
+    ids = torch.tensor([[1, 2, 3]])
+    assert small.cls.predictions.bias is not small.cls.predictions.decoder.bias
+    assert torch.allclose(BertForMaskedLM.from_pretrained(tmp_path).eval()(ids).logits, small(ids).logits, atol=1e-5)
+
+
+def test_positions_that_count_from_padding_keep_its_id():
+    from transformers import RobertaConfig, RobertaModel
+    model = RobertaModel(RobertaConfig(vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, pad_token_id=1))
+    assert _prune_model(model, np.array([0, 1, 2, 5])).config.pad_token_id == 1
+    with pytest.raises(XltError, match='move from 1 to 0: keep the ids below it'): _prune_model(model, np.array([1, 2, 5]))

@@ -318,3 +318,13 @@ def test_a_picture_is_the_same_bytes_in_every_process():
             'print(still(f.update_xaxes(title="x").update_yaxes(title="y")))')
     pictures = {subprocess.run([sys.executable, '-c', code], env=os.environ | dict(PYTHONHASHSEED=s), capture_output=True, text=True, check=True).stdout for s in '12'}
     assert len(pictures) == 1 and '<svg' in pictures.pop()
+
+
+def test_what_a_figure_hides_is_not_drawn():
+    import plotly.graph_objects as go
+    from xltnb.still.still import still
+    def drawn(visible):
+        fig = go.Figure(go.Scatter(x=[1, 2], y=[1, 2]))
+        fig.add_shape(type='line', x0=40, x1=40, y0=0, y1=1, yref='paper', visible=visible)
+        return still(fig.add_annotation(text='a line', x=1.5, y=1.5, visible=visible))
+    assert drawn(False) == still(go.Figure(go.Scatter(x=[1, 2], y=[1, 2]))) != drawn(True)

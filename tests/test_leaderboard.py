@@ -249,3 +249,14 @@ def test_a_users_encoder_is_known_by_its_files_however_many_layers_are_kept(tmp_
     job = board_jobs('smoke', encoder=f'{tmp_path}/enc', mlm=False)[0]
     (tmp_path/'enc'/'config.json').write_text('{"a": 1}', encoding='utf-8')
     with pytest.raises(XltError, match='the encoder of this run is not what it was planned with'): call_job(job, Ctx(tmp_path, inputs=job.inputs))
+
+
+def test_who_proposes_is_a_part_of_the_key(tmp_path):
+    from xltnb.leaderboard.rows import board_inputs
+    (tmp_path/'config.json').write_text('{}', encoding='utf-8')
+    cfg = BoardCfg(mlm=str(tmp_path), methods=('SelfSwitch(copies=1)',))
+    before = board_inputs(cfg)
+    (tmp_path/'config.json').write_text('{"a": 1}', encoding='utf-8')
+    assert board_inputs(cfg) != before and 'mlm' not in board_inputs(BoardCfg(methods=cfg.methods))
+    jobs = board_jobs('smoke', encoder=f'{tmp_path}:2')
+    assert {j.config['mlm'] for j in jobs} == {str(tmp_path)} and 'mlm' not in board_inputs(from_dict(BoardCfg, jobs[0].config))

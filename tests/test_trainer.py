@@ -27,9 +27,9 @@ from xltnb.records.checkpoints import read_seal, write_seal
 from xltnb.training.checkpoints import averaged, checkpoints, last_whole, whole
 from xltnb.training.methods import Method, Step, embedded
 from xltnb.core import XltError, stable_hash
-from xltnb.training.features import make_features, pad_batch, span_features
+from xltnb.training.features import _window_label, _with_signs, make_features, pad_batch, span_features
 from xltnb.models.encoders import first_layers, load_encoder
-from xltnb.models.heads import add_head
+from xltnb.models.heads import add_head, sentence_vectors
 from xltnb.training.method_trainer import MethodTrainer, prepared
 from xltnb.papers.robust.methods import ADV, RSRP, FreeADV
 from xltnb.papers.robust.augmentation import Repeat  # noqa: F401
@@ -682,3 +682,18 @@ def test_a_user_sees_how_it_goes(tmp_path, capsys, monkeypatch):
     Finetuner(add_head(net(), task.kind, task.labels, seed=0), task, FineCfg(steps=1, batch=8, bf16='yes'), (), tokenizer(), out=tmp_path/'half', progress=True).fit()
     assert 'in bfloat16 (slow on this processor' in capsys.readouterr().err
     assert list(z.table) == ['accuracy', 'chance', 'majority'] and 'German (de)' in str(z) and z.chance == 1/3
+
+
+def test_a_sentence_has_one_vector_whatever_side_is_padded():
+    tok, model = tokenizer(), net().eval()
+    tok.padding_side = 'left'
+    texts = ['w1 w2 w3 w4 w5 w6', 'w7 w8']
+    alone = torch.cat([sentence_vectors(model, tok, [t], prefix='') for t in texts])
+    assert torch.allclose(sentence_vectors(model, tok, texts, prefix=''), alone, atol=1e-5)
+
+
+def test_an_answer_ends_before_the_signs_on_its_last_letter():
+    "Decomposed letters: some tokenizers count the sign to no subword"
+    answer = dict(text=['e\u0301te\u0301'], answer_start=[0])
+    assert _window_label([(-1, -1), (0, 2), (2, 4)], answer) == (1, 2) == _window_label([(-1, -1), (0, 2), (2, 5)], answer)
+    assert _with_signs('e\u0301te\u0301 x', 4) == 5 and _with_signs('et x', 2) == 2

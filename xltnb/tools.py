@@ -71,8 +71,9 @@ def _proposes(encoder):
     "Has an encoder a head for masked words? Without one a line on the error stream says what is left out"
     from xltnb.leaderboard.score import check_encoder
     from xltnb.models.encoders import load_mlm
+    from xltnb.studies.by_name import layers_cut
     check_encoder(encoder) # what is none ends here
-    try: return bool(load_mlm(encoder))
+    try: return bool(load_mlm(layers_cut(encoder)[0]))
     except XltError as e:
         remedy = 'to have them, give a checkpoint with its own head for masked words, as AutoModelForMaskedLM saves it'
         print(f'the rows of SALT are left out: {str(e).partition(": ")[0]}; {remedy}', file=sys.stderr)

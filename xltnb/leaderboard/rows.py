@@ -80,10 +80,12 @@ class BoardCfg(Config):
 # %% ../../nbs/leaderboard/01_rows.ipynb #dc674b7f
 def board_inputs(
     cfg:BoardCfg, # of a run
-)->dict: # 'data', 'encoder', 'method': hashes, '' for what is packaged or published
+)->dict: # 'data', 'encoder', 'mlm', 'method': hashes, '' for what is packaged or published
     "Name what a run reads of the user's: data, encoder, and the file of its methods"
     files = [own_call(w)[0] for w in cfg.methods if '.py:' in w]
-    return task_inputs(cfg) | dict(encoder=folder_print(cfg.encoder)) | (file_print(files[0]) if files else {})
+    other = folder_print(cfg.mlm) if cfg.mlm!=layers_cut(cfg.encoder)[0] else ''
+    found = task_inputs(cfg) | dict(encoder=folder_print(cfg.encoder)) | (dict(mlm=other) if other else {})
+    return found | (file_print(files[0]) if files else {})
 
 experiment('leaderboard.run', version=1, cfg=BoardCfg, inputs=board_inputs, where='xltnb.leaderboard.board:run_board');
 
@@ -170,7 +172,7 @@ def board_jobs(
         raise XltError(f'{encoder} is no folder and no file of an encoder: give the folder that save_pretrained wrote')
     own,found = _own_rows(methods), []
     for k,(cfg,names,n,cost) in enumerate(studies):
-        if encoder: cfg = _cut(replace(cfg, encoder=encoder, mlm=encoder if mlm else cfg.mlm), most)
+        if encoder: cfg = _cut(replace(cfg, encoder=encoder, mlm=layers_cut(encoder)[0] if mlm else cfg.mlm), most)
         asked = [r for r in dict.fromkeys(('plain', *rows)) if r in names or r in BOARD_ROWS] if rows else names
         words = {r: board_words(r, cfg.scale) for r in asked}
         if encoder and not mlm: words = {r: w for r,w in words.items() if not any('Self' in m for m in w)}

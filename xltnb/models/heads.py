@@ -143,7 +143,7 @@ def padded_batches(
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     for at in range(0, len(order), batch):
         some = order[at:at+batch]
-        yield some, tokenizer.pad(dict(input_ids=[rows[i] for i in some]), return_tensors='pt').to(net.device)
+        yield some, tokenizer.pad(dict(input_ids=[rows[i] for i in some]), padding_side='right', return_tensors='pt').to(net.device)
 
 
 # %% ../../nbs/models/06_heads.ipynb #4666633a

@@ -195,6 +195,14 @@ def _fewer_rows(module, rows):
         if hasattr(module, k): setattr(module, k, len(rows))
 
 # %% ../../nbs/models/02_pruning.ipynb #a16095fc
+def _holds_bias(m, out):
+    "Does a head keep a bias beside its output layer?"
+    return isinstance(getattr(m,'bias',None), nn.Parameter) and getattr(m,'decoder',None) is out
+
+def _counts_from(model, pad):
+    "Do positions count from the padding token, as RoBERTa's do?"
+    return any(getattr(m,'padding_idx',None)==pad for m in model.modules() if not isinstance(m, nn.Embedding))
+
 def _prune_model(
     model:PreTrainedModel, # an encoder, with or without a head
     keep:np.ndarray, # ids to keep, ascending
@@ -204,14 +212,17 @@ def _prune_model(
     out = res.get_output_embeddings()
     _fewer_rows(res.get_input_embeddings(), rows)
     if out is not None:
+        shared = [(m, m.bias is out.bias) for m in res.modules() if _holds_bias(m, out)]
         _fewer_rows(out, rows)
-        for m in res.modules():
-            if isinstance(getattr(m,'bias',None), nn.Parameter) and getattr(m,'decoder',None) is out: m.bias = out.bias
+        for m,one in shared: m.bias = out.bias if one else nn.Parameter(m.bias.detach()[rows].clone(), m.bias.requires_grad)
     pad = res.config.pad_token_id
     res.config.vocab_size = len(keep)
     if pad is not None:
         res.config.pad_token_id = int(np.searchsorted(keep, pad))
         res.get_input_embeddings().padding_idx = res.config.pad_token_id
+        if res.config.pad_token_id!=pad and _counts_from(model, pad):
+            raise XltError(f'{type(model).__name__} counts positions from its padding token, which would move from {pad} to '
+                           f'{res.config.pad_token_id}: keep the ids below it, too')
     if out is not None: res.tie_weights()
     return res
 

@@ -246,6 +246,7 @@ def _prepared(fig):
     base = layout.get('template', {}).get('layout', {})
     layout = _under({k:v for k,v in base.items() if k not in ('xaxis','yaxis')}, layout)
     for k in ('xaxis','yaxis'): layout.setdefault(k, {})
+    for k in ('shapes','annotations'): layout[k] = [x for x in layout.get(k) or () if x.get('visible', True)]
     for k in [k for k in layout if re.fullmatch(r'[xy]axis\d*', k)]:
         layout[k] = _under(base.get(k[:5], {}), layout[k])
         if layout[k].get('visible') is False: layout[k] |= _HIDDEN

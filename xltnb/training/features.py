@@ -7,6 +7,7 @@ __all__ = ['text_features', 'span_features', 'make_features', 'pad_batch', 'by_l
            'shared_loader', 'decode']
 
 # %% ../../nbs/training/00_features.ipynb #85dff250
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -81,11 +82,21 @@ def _check_room(rows, tokenizer, max_len, stride):
                            f'{rows[i]["question"]!r:.60}')
 
 # %% ../../nbs/training/00_features.ipynb #3e20599e
+def _is_sign(char): return unicodedata.category(char)[0]=='M'
+
+def _without_signs(text):
+    "Length of a text without the combining signs at its end, which some tokenizers count to no subword"
+    return max((i+1 for i,c in enumerate(text) if not _is_sign(c)), default=len(text))
+
+def _with_signs(text, end):
+    "Place behind the combining signs that follow"
+    return next((i for i in range(end, len(text)) if not _is_sign(text[i])), len(text))
+
 def _window_label(spans, answer):
     "Subwords in which the first answer starts and ends, or (0, 0) where the window or the whole context lacks it"
     if not answer['text'] or answer['answer_start'][0]<0: return 0,0
     a = answer['answer_start'][0]
-    b = a+len(answer['text'][0])
+    b = a+_without_signs(answer['text'][0])
     hit = [i for i,(s,e) in enumerate(spans) if e>a and 0<=s<b]
     return (hit[0], hit[-1]) if hit and spans[hit[0]][0]<=a and spans[hit[-1]][1]>=b else (0,0)
 
@@ -258,4 +269,4 @@ def decode(
         return [_continued(ts, ws, names, _joined(hs, spaced)) for ts,ws,hs in zip(tags, rows['tokens'], feats['heads'])]
     best = {}
     for (s,e),spans,r in zip(logits, feats['spans'], feats['row']): best[r] = max(best.get(r, (-np.inf,0,0)), _best_span(s, e, spans))
-    return [c[best[r][1]:best[r][2]].strip() for r,c in enumerate(rows['context'])]
+    return [c[best[r][1]:_with_signs(c, best[r][2])].strip() for r,c in enumerate(rows['context'])]
