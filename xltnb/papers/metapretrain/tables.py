@@ -142,10 +142,11 @@ def world_table(
 # %% ../../../nbs/papers/metapretrain/13_tables.ipynb #3c7c4d0c
 def world_rates(
     records:Iterable[Record], # runs of the paper
+    study:str='world', # or 'twice', with twice the tokens
 )->pd.DataFrame: # one row an arm: loss in nats a token at each rate, and the rate that is judged
     "Average the loss at the end over languages and worlds of the search; raises `XltError` without its runs"
-    tried = rates_df(records, 'search-world').T
-    judged = {a: rs[0].config['phases'][0]['lr'] for a,rs in of_study(records, 'world').items() if a in tried.index}
+    tried = rates_df(records, f'search-{study}').T
+    judged = {a: rs[0].config['phases'][0]['lr'] for a,rs in of_study(records, study).items() if a in tried.index}
     return tried.assign(judged=pd.Series(judged)).loc[[*judged]]
 
 # %% ../../../nbs/papers/metapretrain/13_tables.ipynb #8cd0f286
