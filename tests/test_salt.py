@@ -466,3 +466,12 @@ def test_words_have_the_subwords_of_their_texts(tmp_path, monkeypatch):
     found = switching._open_subwords.__wrapped__(tok)
     whole = {i for e in switching.engine(tok).encode_batch(texts, add_special_tokens=False) for i in e.ids}
     assert whole == {*np.flatnonzero(found)} and len(whole) > 10_000
+
+
+def test_rows_of_a_frozen_study_read_as_many_points():
+    "Else a difference would be one of numbers of draws; `plain` has nothing to draw, and `alone` leaves the originals out"
+    from xltnb.verdicts.study import study
+    read = {}
+    for r in study('salt', 'laptop').runs:
+        if r.experiment == 'salt.frozen' and r.labels['row'] not in ('plain', 'alone'): read.setdefault(r.labels['task'], set()).add(r.provenance['points'])
+    assert len(read) == 2 and all(len(points) == 1 for points in read.values()), read
