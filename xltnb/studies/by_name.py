@@ -123,6 +123,7 @@ def encoder_of(
     cache:str|Path|None=None, # where the invented languages' encoder is kept
     task:Task|None=None, # rows that it will read: their subwords stay beside those of the benchmark
     deadline:float=inf, # `time.time()` at which a training saves and stops
+    whole:bool=False, # keep every subword of the encoder
 )->tuple: # encoder, tokenizer
     "Load an encoder and its tokenizer; the one of the invented languages is trained by whoever asks first; raises `Paused` at the deadline"
     if _own(name):
@@ -130,7 +131,7 @@ def encoder_of(
         raise Paused('stopped at a checkpoint; the same command goes on from there')
     name,n = layers_cut(name)
     more = task is not None and task.name not in BENCH and is_packaged(name) # the benchmark's own rows need nothing else
-    net,tok = load_encoder(name, ('benchmark', task) if more else 'benchmark', random, seed)
+    net,tok = load_encoder(name, None if whole else ('benchmark', task) if more else 'benchmark', random, seed)
     return first_layers(net, n), tok
 
 # %% ../../nbs/studies/00_by_name.ipynb #68ade96b

@@ -9,7 +9,7 @@ __all__ = ['ROWS', 'CORE', 'PUBLIC', 'BEYOND', 'FROZEN_ROWS', 'RobustCfg', 'Arou
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #26b824b2
 from dataclasses import dataclass, field, replace
 
-from ...core import Config, check_name, one_of, within
+from ...core import Config, check_name, later, one_of, within
 from ...invented.words import INVENTED_VERSIONS, NEAR_TO_FAR
 from ...records.presets import find_preset
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
@@ -26,6 +26,7 @@ class RobustCfg(ZeroShotCfg):
     methods:tuple[str,...] = () # in words, the outermost first; 'RHO' stands for a value of the grid
     grid:tuple[float,...] = within((), 0) # radii to choose from
     synonyms:str = one_of('wordnet', ('wordnet','counterfitted','english')) # their source; 'english': the second without its foreign words
+    whole:bool = later(False) # keep every subword of the packaged encoder, in place of those of the benchmark
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #d0d9c6b4
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Row:
     epochs:float = 0. # over the rows; 0: as the study says
     average:bool = False # keep the mean of several checkpoints
     synonyms:str = '' # source of synonyms; '': the study's
+    whole:bool = False # keep every subword of the encoder
 
     def has(self,
         keyword:str, # an argument
@@ -83,6 +85,7 @@ ROWS = dict(
     rsrp=Row((call('RSRP', rho=RHO),), _NOISE, 2.8),
     adv=Row((call('ADV', rho=RHO),), _ATTACK, 5.7),
     once=Row(cost=.4, epochs=1.),
+    whole=Row((_RSDA,), whole=True),
     released=Row((_RSDA.without(*_LOOSE),)),
     random_released=Row((call('RSDA', copies=N, random=True),)),
     originals=Row((call('RSDA', copies=N, **_LOOSE, originals=True),)),
@@ -118,7 +121,7 @@ def row_cfg(
     fine = replace(cfg.fine, epochs=epochs)
     if r.average: fine = replace(fine, looks=copies, select='average')
     words = tuple(str(c.filled(N=copies)) for c in r.methods)
-    return replace(cfg, methods=words, grid=r.grid, fine=fine, synonyms=r.synonyms or cfg.synonyms)
+    return replace(cfg, methods=words, grid=r.grid, fine=fine, synonyms=r.synonyms or cfg.synonyms, whole=r.whole)
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #be2333e0
 @dataclass(frozen=True)
@@ -200,8 +203,8 @@ def _laptop_studies():
     invented = _mechanism(65., 500)
     cheap = tuple(r for r in BEYOND if not ROWS[r].grid) # those that try radii train several models
     return dict(
-        cldr=RobustStudy(_real('cldr_cat', 480, 120, LANGS), 4, CORE+('released','random_released','once')+cheap, 10, 150.,
-                         more=dict(plain=16, rsda=16, released=10, random_released=5)),
+        cldr=RobustStudy(_real('cldr_cat', 480, 120, LANGS), 4, CORE+('released','random_released','once','whole')+cheap, 10, 150.,
+                         more=dict(plain=16, rsda=16, whole=12, released=10, random_released=5)),
         infer=invented['infer'], worlds=invented['worlds'], **_public_studies(),
         intent=RobustStudy(_real('ha_intent', 960, 120, LANGS), 4, ('plain','rsda','random'), 3, 120.))
 

@@ -73,7 +73,8 @@ def trained(
     "Train one model; raises `Paused` at the deadline"
     words = [read_call(w).filled(RHO=radius) for w in cfg.methods]
     methods = make_methods(words, METHODS, table=lambda: table_of(cfg.synonyms, cfg.task))
-    encoder,out = encoder_of(cfg.encoder, cache=ctx.cache, task=task, deadline=ctx.deadline), out/f'{radius:g}'
+    encoder = encoder_of(cfg.encoder, cache=ctx.cache, task=task, deadline=ctx.deadline, whole=cfg.whole)
+    out = out/f'{radius:g}'
     return fine_tuned(task, cfg.fine, methods, encoder, seed, ctx, out, *part, f'radius {radius:g}' if cfg.grid else 'fine-tuning')
 
 # %% ../../../nbs/papers/robust/05_training.ipynb #9d0c2deb
