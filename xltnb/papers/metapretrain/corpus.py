@@ -75,7 +75,7 @@ def _folder_lines(file):
     if not any(map(str.strip, lines)): raise XltError(f'{file} holds no sentence: write one a line')
     names = list(stream_lines(ids)) if ids.exists() else [(file.stem, i) for i in range(len(lines))]
     if len(names)!=len(lines): raise XltError(f'{ids} has {len(names)} lines and {file.name} {len(lines)}: write one id for each line')
-    return [(_number(name), file.stem, t) for name,t in zip(names, lines) if t.strip()]
+    return [(name, file.stem, t) for name,t in zip(names, lines) if t.strip()]
 
 def _folder_rows(langs):
     "Sentences of a user's folder, one a line; equal ids in two languages make a translation pair"
@@ -84,7 +84,8 @@ def _folder_rows(langs):
         raise XltError("text='folder' reads XLTNB_METATEXT: set it to a folder with one file a language, en.txt, de.txt …, "
                        'a sentence a line')
     folder = typed_path(where, 'XLTNB_METATEXT')
-    return pd.DataFrame([r for l in langs for r in _folder_lines(folder/f'{l}.txt')], columns=['id','lang','text'])
+    rows = pd.DataFrame([r for l in langs for r in _folder_lines(folder/f'{l}.txt')], columns=['id','lang','text'])
+    return rows.assign(id=rows['id'].map(_number))
 
 # %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #pub1rows
 _CHARS = 10**8 # of each language of a published collection, at most: all of it is held in memory
@@ -95,7 +96,7 @@ def _published_rows(name, langs):
     lines = ((d['lang'], t) for d in docs for t in re.split(r'\r?\n', d['text']) if t.strip())
     found = pd.DataFrame(lines, columns=['lang','text'])
     place = found.groupby('lang').cumcount()
-    return found.assign(id=[_number((l, i)) for l,i in zip(found.lang, place)])
+    return found.assign(id=[*map(_number, zip(found.lang, place))])
 
 # %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #8ed6db71
 @lru_cache
