@@ -96,7 +96,7 @@ def _published_rows(name, langs):
     lines = ((d['lang'], t) for d in docs for t in re.split(r'\r?\n', d['text']) if t.strip())
     found = pd.DataFrame(lines, columns=['lang','text'])
     place = found.groupby('lang').cumcount()
-    return found.assign(id=[*map(_number, zip(found.lang, place))])
+    return found.assign(id=[*map(_number, zip(found.lang.tolist(), place.tolist()))])
 
 # %% ../../../nbs/papers/metapretrain/01_corpus.ipynb #8ed6db71
 @lru_cache
