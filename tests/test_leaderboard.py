@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 from xltnb.cli import main
 from xltnb.core import XltError, from_dict
@@ -110,7 +109,7 @@ def test_a_users_method_gets_originals_if_it_acts_in_training(acts, tmp_path, mo
     (tmp_path/'m.py').write_text(MINE+'    def loss(self, step, rest): return rest(step)\n'*acts, encoding='utf-8')
     job = next(j for j in board_jobs('smoke', methods=[f'{tmp_path}/m.py:Mine']) if j.labels['row'] == 'Mine')
     cfg, seen = from_dict(BoardCfg, job.config), []
-    monkeypatch.setattr(board, 'reader_of', lambda *args: SimpleNamespace(net=torch.nn.Linear(1, 1)))
+    monkeypatch.setattr(board, 'reader_of', lambda *args: SimpleNamespace(arithmetic='float32'))
     monkeypatch.setattr(board, 'frozen_study', lambda task, methods, seed, how, *args, **kw: (seen.append(how.originals), {}))
     board._frozen(cfg, SimpleNamespace(languages=()), board_methods(cfg, []), 0, Ctx(tmp_path))
     assert seen == [float(acts)]

@@ -49,7 +49,7 @@ def _frozen(cfg, task, methods, seed, ctx):
     own = any('.py:' in w for w in cfg.methods) and any(type(m).loss is not Method.loss for m in methods)
     how = replace(cfg.frozen, train=cfg.train, originals=1. if own else cfg.frozen.originals)
     z,facts = frozen_study(task, methods, seed, how, reader, told=ctx.report)
-    return z, facts | dict(seconds=time.process_time()-start), str(next(reader.net.parameters()).dtype).removeprefix('torch.')
+    return z, facts | dict(seconds=time.process_time()-start), reader.arithmetic
 
 # %% ../../nbs/leaderboard/02_board.ipynb #4957bc92
 def _finetuned(cfg, task, methods, seed, ctx):

@@ -50,13 +50,15 @@ def _pairs(runs, base):
     pairs = [dict(a=r, b=by[r.seed]) for r in sorted(runs, key=lambda r: r.seed) if r.seed in by]
     return [*filter(same_data, pairs)]
 
+def _points(pairs, metric): return np.array([100*(p['a'].metrics[metric]-p['b'].metrics[metric]) for p in pairs])
+
 def paired(
     runs:Sequence[Record], # of one arm
     base:Sequence[Record], # of the arm it is compared with
     metric:str='targets', # of the records
 )->np.ndarray: # one difference for each seed that both have, in points
     "Compute the differences seed by seed"
-    return np.array([100*(p['a'].metrics[metric]-p['b'].metrics[metric]) for p in _pairs(runs, base)])
+    return _points(_pairs(runs, base), metric)
 
 def compared(
     runs:Sequence[Record], # of one arm
@@ -66,7 +68,7 @@ def compared(
     "Compare two arms by seeds and test items"
     if not (pairs := _pairs(runs, base)): return None
     pulls,_ = item_pulls(f'a.{metric} - b.{metric}', pairs)
-    return mean_diff(paired(runs, base, metric), 100*items_se(pulls.values()))
+    return mean_diff(_points(pairs, metric), 100*items_se(pulls.values()))
 
 # %% ../../nbs/studies/02_gains.ipynb #c2cd053b
 def gains(

@@ -57,6 +57,11 @@ class Reader:
         self.home,self.weights = Path(cache or cache_dir())/'frozen', model_hash(net)[:16]
         self._known,self._splits,self.read = {}, {}, 0
 
+    @property
+    def arithmetic(self)->str: # 'float32' or 'bfloat16'
+        "Name the arithmetic of its encoder"
+        return str(next(self.net.parameters()).dtype).removeprefix('torch.')
+
     def features(self,
         rows:Dataset, # of a task
         kind:str, # 'classify' or 'pair'

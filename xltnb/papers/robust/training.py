@@ -138,7 +138,7 @@ def run_robust_frozen(
     z,facts = frozen_study(task, methods, seed, cfg.frozen, reader, told=ctx.report)
     facts['swapped'] = sum(m.facts().get('swapped', 0.) for m in methods)
     res = Result(**transfer_fields(z, source=z.main(z.source), slope=slope(z, cfg.task), **facts))
-    res.provenance |= dict(data=task.fingerprint(), arithmetic=str(next(reader.net.parameters()).dtype).removeprefix('torch.'))
+    res.provenance |= dict(data=task.fingerprint(), arithmetic=reader.arithmetic)
     return res
 
 # %% ../../../nbs/papers/robust/05_training.ipynb #d4c121ba

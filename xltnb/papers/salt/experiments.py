@@ -216,11 +216,13 @@ def salt_row(
     row:str, # one of `SALT_ROWS`
     preset:str='laptop', # decides the arithmetic
 ): # of the study's configuration
-    "Change a study's plain training into a row with as many updates"
+    "Change a study's plain training into a row with as many updates, or points where the encoder is frozen"
     cfg = replace(study.cfg, methods=row_words(row, study.copies, study.experiment))
     if row in OTHER_HEADS: cfg = replace(cfg, mlm=OTHER_HEADS[row])
-    if study.experiment=='salt.frozen': return replace(cfg, readings=2*study.copies) if row=='mix' else cfg # as many points as the rest
-    fine = replace(cfg.fine, epochs=cfg.fine.epochs*2*study.copies/_views(row, study.copies))
+    times = 2*study.copies/_views(row, study.copies)
+    unwritten = cfg.methods and _views(row, study.copies)==1 # a row without copies of its own is read as often as others have copies
+    if study.experiment=='salt.frozen': return replace(cfg, readings=int(times)) if unwritten else cfg
+    fine = replace(cfg.fine, epochs=cfg.fine.epochs*times)
     if study.experiment=='salt.finetune': fine = replace(fine, bf16=study.bf16 or find_preset(preset).bf16)
     return replace(cfg, fine=fine)
 

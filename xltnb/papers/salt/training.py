@@ -109,7 +109,7 @@ def run_frozen(
     found |= {k: facts[k] for k in ('strength','dev')}
     res = Result(**transfer_fields(z, source=z.main(z.source), slope=slope(z, cfg.task), **found))
     res.curves |= scripts
-    res.provenance |= dict(data=task.fingerprint(), points=facts['points'], read=facts['read'], arithmetic=str(reader.net.dtype))
+    res.provenance |= dict(data=task.fingerprint(), points=facts['points'], read=facts['read'], arithmetic=reader.arithmetic)
     return res
 
 # %% ../../../nbs/papers/salt/07_training.ipynb #7db8c180
