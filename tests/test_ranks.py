@@ -8,7 +8,7 @@ import pytest
 
 from xltnb.core import XltError
 from xltnb.records.store import Store
-from xltnb.runs.experiments import EXPERIMENTS, Result, experiment, make_job
+from xltnb.runs.experiments import EXPERIMENTS, Ctx, Paused, Result, experiment, make_job
 from xltnb.runs.naps import naps
 from xltnb.runs.plan import Plan
 from xltnb.runs.run import run_plan
@@ -76,7 +76,7 @@ def test_two_processes_make_the_record_of_one(started, tmp_path):
 def test_what_cannot_be_shared_ends_each_process(tmp_path, monkeypatch, rank):
     "Either process of two, with the other's words left out: it says why, keeps no record, and holds no lease"
     for k, v in dict(WORLD_SIZE='2', RANK=rank).items(): monkeypatch.setenv(k, v)
-    monkeypatch.setattr('xltnb.runs.ranks._said', lambda x: x)
+    monkeypatch.setattr('xltnb.runs.ranks.first_says', lambda x: x)
     monkeypatch.setattr('accelerate.PartialState', lambda cpu: None)
     monkeypatch.setitem(EXPERIMENTS, 'toy.shared', None)
     experiment('toy.shared', ranks=True)(lambda cfg, seed, ctx: Result(dict(batch=shared_out(FineCfg(batch=cfg['batch']), ctx.ranks).batch)))
@@ -85,6 +85,16 @@ def test_what_cannot_be_shared_ends_each_process(tmp_path, monkeypatch, rank):
     with pytest.raises(XltError, match='toy seed 0: .*2 processes cannot share batch=9'): go(9)
     assert not store.keys() and not list((tmp_path/'.claims').iterdir())
     if rank == '0': assert go(8).exit_code == 0 and [r.metrics for r in store.records()] == [dict(batch=4)]
+
+
+def test_all_processes_stop_where_the_first_has_to_wait_too_long(tmp_path, monkeypatch):
+    "another store's process is at the same run, and time is up: nobody is left in an update that the first one never begins"
+    said = []
+    monkeypatch.setattr('xltnb.runs.experiments.first_says', lambda x: said.append(x) or said[0])
+    with Ctx(tmp_path).scratch('toy', {}, 0):
+        for rank in (0, 1):
+            with pytest.raises(Paused, match='at the same run for another store'), Ctx(tmp_path, deadline=0., rank=rank, ranks=2).scratch('toy', {}, 0): pass
+    assert len(said) == 2
 
 
 def test_two_processes_without_the_engine_are_refused(tmp_path, monkeypatch):

@@ -217,8 +217,7 @@ def run_page(
     if not err: mark.unlink(missing_ok=True)
     if tmp.exists(): os.replace(tmp, final)
     run = PageRun('error' if err else 'ok', str(final), params, round(time.monotonic()-start, 1), err)
-    after = page_state(nb, params, spec) # with the records that the page made
-    if not err and after[0]==state[0]: atomic_write(mark, json.dumps(asdict(run) | {'state': after}))
+    if not err: atomic_write(mark, json.dumps(asdict(run) | {'state': state})) # as it was before: what came meanwhile may not be on it
     return run
 
 # %% ../../nbs/reports/02_pages.ipynb #c24bd492

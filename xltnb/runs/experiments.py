@@ -22,6 +22,7 @@ from traceback import extract_tb
 
 from ..core import XltError, check_name, check_number, from_dict, plain, stable_hash, to_dict
 from ..files import cache_dir, package_data
+from ..machine import first_says
 from ..records.presets import PRESETS
 from ..records.published import find_papers, item_name, load_paper, paper_roots
 from ..records.leases import Lease
@@ -148,21 +149,24 @@ class Ctx:
         known = EXPERIMENTS.get(experiment)
         version = known.version if known else 1
         folder = self.cache/experiment/stable_hash([version, plain(cfg), seed, *[self.inputs]*bool(self.inputs)])
-        if self.rank: return (yield folder) # the first process has taken it
-        with self._turn(_lease_of(folder)):
+        lease = _lease_of(folder)
+        why = '' if self.rank else self._wait_for(lease)
+        if self.ranks>1: why = first_says(why) # the others would train without the one that has no folder
+        if why: raise Paused(why)
+        if self.rank: return (yield folder)
+        with lease:
             yield folder
             self.lent.append(folder)
 
-    def _turn(self, lease):
-        "Take the lease, once whoever has it is done; `Paused` if time is up first"
+    def _wait_for(self, lease):
+        "Take the lease, once whoever has it is done; return why not if time is up first"
         start = time.monotonic()-self.waited
         while not lease.take():
-            if self.left()<=0:
-                raise Paused(f'{lease.owner()} is at the same run for another store; the same command goes on from there')
+            if self.left()<=0: return f'{lease.owner()} is at the same run for another store; the same command goes on from there'
             self.report(0., f'waits for {lease.owner()}')
             time.sleep(.2)
             self.waited = time.monotonic()-start
-        return lease
+        return ''
 
 # %% ../../nbs/runs/00_experiments.ipynb #00175d2f
 def paused_unless(

@@ -11,7 +11,7 @@ from dataclasses import replace
 from importlib import import_module
 
 from ..core import XltError
-from ..machine import world
+from ..machine import first_says, world
 from .experiments import EXPERIMENTS, Job, load_jobs
 from .progress import JobProgress, Outcome
 from .job import Setup, compute, keep, lease_job
@@ -26,20 +26,13 @@ def check_shared(
         if not EXPERIMENTS[j.experiment].ranks:
             raise XltError(f'{j.experiment} runs in one process: start it without torchrun, or choose arms with --jobs')
 
-# %% ../../nbs/runs/10_ranks.ipynb #d07b5c9e
-def _said(x):
-    "What the first process says, in all of them"
-    box = [x]
-    import_module('torch').distributed.broadcast_object_list(box)
-    return box[0]
-
 # %% ../../nbs/runs/10_ranks.ipynb #c24b6763
 def _share(job, setup, progress):
     "Compute one job in all processes; the first one leases it, and keeps its record"
     mine = over = None
     if time.time()>=setup.deadline: over = Outcome(job, 'left')
     elif not setup.rank: mine = lease_job(setup.open(), job)
-    over = _said(mine if isinstance(mine, Outcome) else over)
+    over = first_says(mine if isinstance(mine, Outcome) else over)
     if over: return replace(over, status='left') if over.status=='busy' else over
     try:
         fin = compute(job, setup, lambda f, note='': progress.update(job, f, note))
@@ -47,7 +40,7 @@ def _share(job, setup, progress):
     finally:
         if mine: mine.release()
     if fin.status=='failed': raise XltError(f'{job.arm} seed {job.seed}: {fin.note}')
-    return _said(out)
+    return first_says(out)
 
 # %% ../../nbs/runs/10_ranks.ipynb #5d9cde9c
 def ranks_engine(
@@ -62,7 +55,7 @@ def ranks_engine(
     check_shared(jobs)
     import_module('accelerate').PartialState(cpu=setup.device=='cpu') # opens the connection
     setup,out = replace(setup, rank=rank, ranks=n, facts=setup.facts | dict(ranks=n)), []
-    for job in _said(jobs):
+    for job in first_says(jobs):
         progress.update(job, 0., 'starts')
         out.append(_share(job, setup, progress))
         progress.end(out[-1])
