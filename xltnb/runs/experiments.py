@@ -16,13 +16,13 @@ from functools import cached_property
 from importlib import import_module
 from math import inf
 from pathlib import Path
-from pkgutil import resolve_name
 from shutil import rmtree
 from traceback import extract_tb
 
 from ..core import XltError, check_name, check_number, from_dict, plain, stable_hash, to_dict
 from ..files import cache_dir, package_data
 from ..machine import first_says
+from ..names import load_name
 from ..records.presets import PRESETS
 from ..records.published import find_papers, item_name, load_paper, paper_roots
 from ..records.leases import Lease
@@ -192,7 +192,7 @@ def experiment(
     def deco(fn):
         EXPERIMENTS[name] = _Experiment(name, version, cfg, fn, fixed, waits, needs, inputs, ranks)
         return fn
-    return deco(lambda cfg, seed, ctx: resolve_name(where)(cfg, seed, ctx)) if where else deco
+    return deco(lambda cfg, seed, ctx: load_name(where)(cfg, seed, ctx)) if where else deco
 
 # %% ../../nbs/runs/00_experiments.ipynb #dfac04fb
 PRESET_JOBS = {}

@@ -20,7 +20,7 @@ from datasets import Dataset, DatasetDict, Features
 
 from ..core import XltError, check_name
 from ..files import package_data, sha256_of
-from .task import Task, columns
+from .task import Task, columns, dataset_of
 
 # %% ../../nbs/tasks/04_bench.ipynb #9dad6384
 BENCH_DIR = package_data('bench') # where the built files are
@@ -71,7 +71,7 @@ def _by_language(
     "Cut a table into one `Dataset` for each language that it has"
     langs = [l for l in langs if l in set(pc.unique(table['lang']).to_pylist())]
     def part(lang): return table.filter(pc.equal(table['lang'], lang)).select(list(types))
-    return {l: Dataset(part(l).replace_schema_metadata().cast(types.arrow_schema)) for l in langs}
+    return {l: dataset_of(part(l).replace_schema_metadata().cast(types.arrow_schema)) for l in langs}
 
 # %% ../../nbs/tasks/04_bench.ipynb #f22670f9
 @cache
