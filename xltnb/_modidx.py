@@ -861,6 +861,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                       'xltnb.models.pruning.prune_vocab': ('models/pruning.html#prune_vocab', 'xltnb/models/pruning.py'),
                                       'xltnb.models.pruning.task_subwords': ( 'models/pruning.html#task_subwords',
                                                                               'xltnb/models/pruning.py'),
+                                      'xltnb.models.pruning.used_subwords': ( 'models/pruning.html#used_subwords',
+                                                                              'xltnb/models/pruning.py'),
                                       'xltnb.models.pruning.wanted_ids': ('models/pruning.html#wanted_ids', 'xltnb/models/pruning.py')},
             'xltnb.models.q4': { 'xltnb.models.q4.Q4File': ('models/q4.html#q4file', 'xltnb/models/q4.py'),
                                  'xltnb.models.q4.Q4File.raw': ('models/q4.html#q4file.raw', 'xltnb/models/q4.py'),

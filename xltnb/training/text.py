@@ -59,7 +59,7 @@ def tokenise(
     names = tuple(sorted(set(langs)))
     parts = []
     for at in range(0, len(texts), _CHUNK):
-        parts += [np.array(e.ids, np.int32) for e in engine(tokenizer).encode_batch(texts[at:at+_CHUNK], add_special_tokens=False)]
+        parts += [np.array(e.ids, np.int32) for e in engine(tokenizer).encode_batch_fast(texts[at:at+_CHUNK], add_special_tokens=False)]
     ends = np.cumsum([0,*map(len,parts)])
     items = np.array(items, np.int32 if max(items)<2**31 else np.int64)
     return Corpus(np.concatenate(parts), ends, np.array([names.index(l) for l in langs], np.uint8), items, names)

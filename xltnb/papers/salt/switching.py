@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from ...core import XltError, check_name, check_number, seed_for, stable_hash
 from ...files import atomic_write, cache_dir, sha256_of
 from ...models.encoders import load_tokenizer
-from ...models.pruning import PrunedTokenizer, engine
+from ...models.pruning import PrunedTokenizer, engine, used_subwords
 from ...records.built import built_once
 from ...tasks.bench import BENCH, BENCH_DIR, TEXT_FILE, load_bench, read_table
 from .proposals import CONTEXTS, Proposals, english_ids, english_like, english_pieces, kept_proposals
@@ -261,10 +261,9 @@ def _open_texts():
 def _open_subwords(tokenizer):
     "Mark the subwords that some text holds beside the test rows of target languages; kept in the cache folder"
     def make(path):
-        words = list(dict.fromkeys(w for t in _open_texts() for w in t.split())) # a word has the same subwords in every text
-        found = np.zeros(len(tokenizer), bool)
-        for e in engine(tokenizer).encode_batch(words, add_special_tokens=False): found[e.ids] = True
-        atomic_write(path, arrays_bytes(dict(open=found)))
+        words = list({w for t in _open_texts() for w in t.split()}) # a word has the same subwords in every text
+        lines = [' '.join(words[i:i+200]) for i in range(0, len(words), 200)]
+        atomic_write(path, arrays_bytes(dict(open=used_subwords(tokenizer, lines))))
     key = stable_hash([1, sha256_of(BENCH_DIR/'manifest.json'), sha256_of(engine(tokenizer).to_str().encode())])
     return load_arrays(built_once(cache_dir()/'salt'/f'open-{key}.safetensors', make))['open']
 
