@@ -343,7 +343,7 @@ def cmd_reproduce(
     cmd_report(paper, preset=preset, store=store, out=out)
     return code
 
-_CHEAPEST,_FEW = 'salt.W11', 4 # a claim with the cheapest runs, and how many of its worlds two cores make in two minutes
+_CHEAPEST,_FEW = 'salt.W11', 2 # a claim with the cheapest runs, and how many of its worlds two cores make in a minute
 
 def _look_again(store, workers):
     "Measure one claim from nothing, beside what the runs found that the repository ships"
