@@ -107,6 +107,11 @@ def test_planning_and_judging_load_nothing_that_trains(words):
     assert not set(HEAVY) & set(loaded(code))
 
 
+def test_the_shipped_leaderboard_loads_no_torch():
+    code = 'import sys\nsys.argv = "xltnb leaderboard --show --preset laptop".split()\ntry:\n from xltnb.cli import main; main()\nexcept SystemExit as e: assert not e.code, e.code'
+    assert not {'torch', 'transformers', 'datasets', 'numba'} & set(loaded(code))
+
+
 @pytest.mark.parametrize('words', TIMES)
 def test_an_answer_comes_at_once(words):
     "As a multiple of its floor, the two in turns: machines differ by half, and records become more"

@@ -71,7 +71,7 @@ def _proposes(encoder):
     "Has an encoder a head for masked words? Without one a line on the error stream says what is left out"
     from xltnb.leaderboard.score import check_encoder
     from xltnb.models.encoders import load_mlm
-    from xltnb.studies.by_name import layers_cut
+    from xltnb.studies.recipes import layers_cut
     check_encoder(encoder) # what is none ends here
     try: return bool(load_mlm(layers_cut(encoder)[0]))
     except XltError as e:
@@ -82,11 +82,11 @@ def _proposes(encoder):
 def _board_plan(preset, seeds, methods, encoder, rows, scale, store):
     "The jobs of the table"
     from xltnb.leaderboard.rows import board_jobs
-    from xltnb.leaderboard.score import encoder_positions, read_methods
     from xltnb.records.store import open_store
     from xltnb.runs.plan import Plan
-    for m in methods:
-        if '.py:' not in m: read_methods(m) # a wrong name ends here
+    named = [m for m in methods if '.py:' not in m]
+    if named or encoder: from xltnb.leaderboard.score import encoder_positions, read_methods # torch: the shipped rows do without
+    for m in named: read_methods(m) # a wrong name ends here
     own = dict(mlm=_proposes(encoder), most=encoder_positions(encoder)) if encoder else {}
     jobs = board_jobs(preset, seeds, methods, encoder, rows=[r for r in rows.split(',') if r], **own)
     return Plan('leaderboard', preset, [j for j in jobs if scale in ('', j.labels['scale'])], open_store(store))

@@ -16,9 +16,8 @@ from pathlib import Path
 
 from ..core import XltError, stable_hash
 from ..files import sha256_of, sha256_once, typed_path
-from ..studies.by_name import layers_cut
-from ..studies.recipes import Call, read_call
-from ..training.methods import Method
+from ..names import load_name
+from ..studies.recipes import Call, layers_cut, read_call
 
 # %% ../../nbs/leaderboard/00_own.ipynb #99f6a64d
 def method_words(
@@ -82,6 +81,7 @@ def load_own(
     name:str, # of a class in it
 )->type: # a `Method`
     "Import a class from a user's file, which is executed; raises `XltError` for a file that fails, and for anything but a `Method`"
+    Method = load_name('xltnb.training.methods:Method') # torch: a plan does without
     spec = importlib.util.spec_from_file_location(f'xltnb_own_{path.stem}_{sha256_of(path)[:8]}', path)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     for f in own_files(path)[1:]: # helpers are read again: they may have changed

@@ -16,8 +16,7 @@ from ..files import typed_path
 from .own import file_print, folder_print, method_words, own_call
 from ..records.presets import find_preset
 from ..runs.experiments import Job, check_seeds, experiment, make_job
-from ..studies.by_name import layers_cut
-from ..studies.recipes import LANGS, call, read_call
+from ..studies.recipes import LANGS, call, layers_cut, read_call
 from ..tasks.catalog import task_inputs
 from ..training.settings import FineCfg, FrozenCfg
 

@@ -28,8 +28,8 @@ from ..records.presets import find_preset
 from ..runs.experiments import EXPERIMENTS, Job, check_seeds, make_job
 from ..runs.plan import Plan
 from ..stats import items_se, mean_ci
-from ..studies.by_name import layers_cut, task_of
-from ..studies.recipes import make_methods, read_call
+from ..studies.by_name import task_of
+from ..studies.recipes import layers_cut, make_methods, read_call
 from ..tasks.bench import ENTRIES
 from ..tasks.catalog import published
 from ..training.methods import Method

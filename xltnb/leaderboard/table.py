@@ -15,13 +15,13 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..core import XltError, check_name
-from ..studies.by_name import benchmarked
+from ..names import load_name
 from ..studies.gains import by_task, compared, gains, gains_fig, gains_text, paired
-from .board import BOARD_METHODS
 from .rows import BOARD_CONTROLS, BOARD_PLANNED, BOARD_SCALES, board_words
 from ..studies.recipes import read_call
 from ..records.record import Record
 from ..stats import holm
+from ..tasks.catalog import benchmarked
 
 # %% ../../nbs/leaderboard/03_table.ipynb #ba38cdc3
 def _line(row, runs, plain):
@@ -64,8 +64,8 @@ def row_code(
     scale:str='frozen', # 'frozen' or 'finetune'
 )->str: # markdown
     "Write down the methods of an arm, and the code of each"
-    words = board_words(row, scale)
-    classes = dict.fromkeys(BOARD_METHODS[read_call(w).name] for w in words)
+    words,methods = board_words(row, scale), load_name('xltnb.leaderboard.board:BOARD_METHODS') # torch: the table does without
+    classes = dict.fromkeys(methods[read_call(w).name] for w in words)
     title = f'**{row}**: ' + (' + '.join(f'`{w}`' for w in words) or 'no method')
     return '\n\n'.join([title, *(f'```python\n{inspect.getsource(c).rstrip()}\n```' for c in classes)])
 

@@ -20,11 +20,12 @@ from .regions import Around, survey
 from ...training.classifier import load_classifier
 from .experiments import AroundCfg, RobustCfg, RobustFrozenCfg
 from .views import EAR, Consistency, PreparedViews
-from ...studies.by_name import benchmarked, encoder_of, fine_tuned, invented_world, is_invented, reader_of, rows_of, scored, slope
+from ...studies.by_name import encoder_of, fine_tuned, invented_world, is_invented, reader_of, rows_of, scored, slope
 from ...studies.by_name import task_of, trained_facts, trained_weights, world_seed
 from ...runs.experiments import Ctx, Result
 from ...studies.recipes import make_methods, read_call, transfer_fields
 from ...tasks.bench import load_bench
+from ...tasks.catalog import benchmarked
 from ...tasks.synonyms import Synonyms, english_only, load_synonyms
 from ...training.frozen import frozen_study
 from ...training.trainer import Finetuner

@@ -255,7 +255,8 @@ def _open_texts():
     yield from read_table(TEXT_FILE)['text'].to_pylist()
     for task in map(load_bench, BENCH):
         for rows in (r for splits in task.data.values() for s,r in splits.items() if s!='test'):
-            for col in {'text','text2','tokens'} & {*rows.column_names}: yield from (t if col!='tokens' else ' '.join(t) for t in rows.data[col].to_pylist())
+            for col in {'text','text2'} & {*rows.column_names}: yield from rows.data[col].to_pylist()
+            if 'tokens' in rows.column_names: yield from map(' '.join, rows.data['tokens'].to_pylist())
 
 @lru_cache(2)
 def _open_subwords(tokenizer):

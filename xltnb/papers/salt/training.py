@@ -19,10 +19,11 @@ from .mixup import EmbedMixup, VectorMixup
 from .switching import SelfProposals, SelfSwitch, switch_log
 from .proposals import word_pieces
 from .worlds import OracleSwitch, right_proposals, subject_task, world_cfg, world_model, world_of
-from ...studies.by_name import benchmarked, encoder_of, fine_tuned, proposer_of, reader_of, rows_of, scored, slope, task_of
+from ...studies.by_name import encoder_of, fine_tuned, proposer_of, reader_of, rows_of, scored, slope, task_of
 from ...studies.by_name import trained_facts
 from ...runs.experiments import Ctx, Paused, Result
 from ...studies.recipes import make_methods, transfer_fields
+from ...tasks.catalog import benchmarked
 from ...tasks.replacing import replace_words
 from ...tasks.synonyms import Synonyms, load_synonyms
 from ...training.frozen import frozen_study
