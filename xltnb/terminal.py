@@ -32,6 +32,7 @@ from rich.table import Table
 from rich.text import Text
 from rich_argparse import RichHelpFormatter
 
+import xltnb
 from .core import XltError, nearest, plain
 
 # %% ../nbs/03_terminal.ipynb #314db078
@@ -186,7 +187,8 @@ def exit_code(
     try: return run()
     except XltError as e: return complain(e)
     except KeyboardInterrupt:
-        atexit.register(_deaf)
+        if xltnb._ours: _deaf() # what ends here is freed at once, and one more Ctrl-C would be told in the midst of it
+        else: atexit.register(_deaf)
         return 130
     except BrokenPipeError: return _quiet()
     except OSError as e: return complain(f'{e.filename or "a file"}: {e.strerror or e}; name another file or folder')
