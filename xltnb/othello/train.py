@@ -32,10 +32,9 @@ def lr_at(
     cfg:LMCfg, # training configuration
 )->float:
     "Give the learning rate of one update: warm-up, cosine, floor at 10 %"
-    if cfg.schedule=='as_coded':
-        if step==0: return cfg.lr
-        step -= 1
-    if step<cfg.warmup: return cfg.lr*(step+1)/cfg.warmup
+    if cfg.schedule=='as_coded' and not step: return cfg.lr
+    counted = step+(cfg.schedule=='cosine') # the original sets the rate after an update, by what was read until then
+    if counted<=cfg.warmup: return cfg.lr*counted/cfg.warmup
     done = (step-cfg.warmup)/max(1, cfg.steps-cfg.warmup)
     return cfg.lr*max(.1, .5*(1+math.cos(math.pi*done)))
 
