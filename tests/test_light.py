@@ -37,6 +37,11 @@ def loaded(code):
     return done.stdout.rpartition('LOADED')[2].split()
 
 
+def loaded_by(words):
+    "Heavy modules that a command loads; it has to end well"
+    return loaded(f'import sys\nsys.argv = {["xltnb", *words.split()]!r}\ntry:\n from xltnb.cli import main; main()\nexcept SystemExit as e: assert not e.code, e.code')
+
+
 def test_import_is_light():
     assert loaded('import xltnb') == []
     s, done = fastest([sys.executable, '-c', 'import xltnb'])
@@ -96,20 +101,16 @@ def test_the_meter_sees_a_heavy_import(): assert loaded('import plotly') == ['pl
 
 
 def test_listing_papers_reads_their_published_files_alone():
-    code = 'import sys\nsys.argv = ["xltnb", "list"]\ntry:\n from xltnb.cli import main; main()\nexcept SystemExit: pass'
-    assert not {'torch', 'transformers', 'datasets', 'numba'} & set(loaded(code))
+    assert not {'torch', 'transformers', 'datasets', 'numba'} & set(loaded_by('list'))
 
 
 @pytest.mark.parametrize('words', ['list', 'plan', 'plan --preset laptop', 'claims', 'claims --preset laptop', 'compare robust --preset laptop', 'doctor', *[f'list {p}' for p in SHIPPED]])
 def test_planning_and_judging_load_nothing_that_trains(words):
-    argv = words.split()
-    code = f'import sys\nsys.argv = ["xltnb", *{argv!r}]\ntry:\n from xltnb.cli import main; main()\nexcept SystemExit as e: assert not e.code, e.code'
-    assert not set(HEAVY) & set(loaded(code))
+    assert not set(HEAVY) & set(loaded_by(words))
 
 
 def test_the_shipped_leaderboard_loads_no_torch():
-    code = 'import sys\nsys.argv = "xltnb leaderboard --show --preset laptop".split()\ntry:\n from xltnb.cli import main; main()\nexcept SystemExit as e: assert not e.code, e.code'
-    assert not {'torch', 'transformers', 'datasets', 'numba'} & set(loaded(code))
+    assert not {'torch', 'transformers', 'datasets', 'numba'} & set(loaded_by('leaderboard --show --preset laptop'))
 
 
 @pytest.mark.parametrize('words', TIMES)

@@ -115,7 +115,7 @@ def load_text(
 )->Dataset: # columns `lang`, `text`
     "Load training text; raises `XltError` for a language that is not there"
     table = read_table(TEXT_FILE, langs).select(['lang','text'])
-    return Dataset(table.replace_schema_metadata())
+    return dataset_of(table.replace_schema_metadata())
 
 # %% ../../nbs/tasks/04_bench.ipynb #f4d1f427
 def load_aligned(
@@ -125,7 +125,7 @@ def load_aligned(
     english = read_table(TEXT_FILE, ['en']).select(['id','text']).rename_columns(['id','en'])
     table = read_table(TEXT_FILE, langs)
     table = table.filter(pc.not_equal(table['lang'], 'en')).replace_schema_metadata()
-    return Dataset(table.join(english, 'id', join_type='inner').sort_by([('lang','ascending'), ('id','ascending')]))
+    return dataset_of(table.join(english, 'id', join_type='inner').sort_by([('lang','ascending'), ('id','ascending')]))
 
 # %% ../../nbs/tasks/04_bench.ipynb #1b3ba29a
 def _rows_hash(

@@ -45,7 +45,7 @@ def dataset_of(
     table:pa.Table, # with the schema of `columns`
 )->Dataset:
     "Wrap a table, and name it after a hash of its bytes; `datasets` would pickle it for that, which takes more time than all else"
-    name = hashlib.blake2b(str(table.schema).encode(), digest_size=8)
+    name = hashlib.blake2b(table.schema.serialize(), digest_size=8) # with the names of labels, which its text cuts short
     for chunk in (c for column in table.columns for c in column.chunks):
         name.update(f'{chunk.offset} {len(chunk)}'.encode())
         for part in chunk.buffers(): name.update(part or b'')
@@ -206,7 +206,7 @@ def crossed(self:Task,
     left,right = zip(*keep)
     one = one.take(left)
     i = one.column_names.index('text2')
-    return Dataset(one.set_column(i, one.schema.field(i), two['text2'].take(right)))
+    return dataset_of(one.set_column(i, one.schema.field(i), two['text2'].take(right)))
 
 # %% ../../nbs/tasks/02_task.ipynb #8a6f5b87
 @patch
