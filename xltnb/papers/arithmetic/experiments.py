@@ -160,7 +160,7 @@ _TINY = FamilyRunCfg(sentences=300, tokens=6000, width=32, adapter_tokens=2000, 
                      valid=20, test=24, steps=4, triangle=2)
 _LARGE = FamilyRunCfg(world='small', sentences=60_000, tokens=20_000_000, width=128, layers=4, adapter_tokens=4_000_000,
                       weak_tokens=100_000, rows=8000, valid=500, test=1000)
-_SIZES = dict(smoke=(_TINY, 1, 10.), laptop=(FamilyRunCfg(), 32, 160.), gpu=(_LARGE, 5, 600.)) # preset -> settings, seeds, core-seconds
+_SIZES = dict(smoke=(_TINY, 1, 10.), laptop=(FamilyRunCfg(), 44, 160.), gpu=(_LARGE, 5, 600.)) # preset -> settings, seeds, core-seconds
 
 _REALS = dict(smoke=RealCfg(layers=1, tokens=3000, rows=48, epochs=1, seeds=1, limit=12, held=20), laptop=RealCfg(),
               gpu=RealCfg(tokens=5_000_000, lr=5e-4, rows=0, limit=0, seeds=5, targets=('pt','ro','it')))
