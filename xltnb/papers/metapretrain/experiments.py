@@ -74,7 +74,7 @@ META_SCALES = dict(
     laptop=MetaScale(Size(rows=46_848, rest=dict(looks=8, pairs=300, probe_rows=400)), 5, _MAIN,
         LabCfg(steps=4800), 5, (ShapeCfg(), ShapeCfg('e5-small-mlm'), ShapeCfg(random=True)), 2.5e4, 12.,
         search=(1e-3,2e-3,4e-3), search_rows=18_688, ablations=('META_rev','MONO','overlap','focus'),
-        worlds=((_WORLD,12), (replace(_WORLD, rows=98_304),8)), world_search=(1e-3,2e-3,4e-3,8e-3)),
+        worlds=((_WORLD,28), (replace(_WORLD, rows=98_304),18)), world_search=(1e-3,2e-3,4e-3,8e-3)),
     gpu=MetaScale(_GPU, 3, (*_MAIN,'META_tlm','JOINT_tlm','MONO','META_rev'), LabCfg(steps=20_000), 5, (ShapeCfg(),), 1e6, 60.,
         search=(5e-4,1e-3,2e-3), search_rows=156_160, ablations=('overlap','focus')),
     paper=MetaScale(_PAPER, 5, (*_MAIN,'META_tlm','JOINT_tlm'), LabCfg('JOINT','english1k',steps=100_000), 5, (ShapeCfg(),), 4e5, 600.))

@@ -140,7 +140,7 @@ _WORLD_FINE = FineCfg(epochs=4., batch=32, lr=1e-3, head_lr=1e-3, warmup=.1, bf1
 def _world_studies():
     "With anchors, and without"
     cfg,cost = PretrainedWorldCfg(fine=_WORLD_FINE), 95.
-    return dict(world=SaltStudy('salt.world', cfg, (*SALT_CORE, 'oracle', *_PARTS, 'placed', 'shuffled'), 28, cost/5),
+    return dict(world=SaltStudy('salt.world', cfg, (*SALT_CORE, 'oracle', *_PARTS, 'placed', 'shuffled'), 44, cost/5),
                 bare=SaltStudy('salt.world', replace(cfg, anchors=0.), SALT_CORE, 28, cost/5),
                 curve=SaltStudy('salt.world', cfg, ('plain', 'salt', *CURVE, 'oracle'), 6, cost/7, first=101))
 
