@@ -418,3 +418,20 @@ def test_a_smallest_effect_is_late_for_older_runs_alone(rules, day, late):
 def test_no_effect_is_not_said_of_one_on_the_other_side(low, high, said):
     from xltnb.verdicts.findings import no_effect
     assert no_effect(dict(verdict='did not hold', rule='above', low=low, high=high, smallest=.01, unit='points')) == said
+
+
+def test_no_seed_is_planned_without_test_rows_of_its_own(tmp_path):
+    "Fourteen turns of 350 rows use up the 5,010 of XNLI"
+    plan = make_plan('robust.H1', 'laptop', 23)
+    assert {j.seed for j in plan.jobs if j.arm == 'xnli_slow-plain'} == set(range(14))
+    spread = lambda s: .02*(-1)**s
+    check = Check(('laptop',), {'r': 'r', 'p': 'p'}, 'r.m - p.m', 'above', 0., '')
+    def says(turns):
+        jobs = [Job('demo', a, 'demo.x', 1, {'a': a}, s, turns=turns) for a in 'rp' for s in range(6)]
+        made = {j.key: Record('demo.x', j.key, j.config, j.seed, dict(m=.5+(j.arm == 'r')*(.01+spread(j.seed)))) for j in jobs}
+        (_, j), = judge_claim(Claim('demo.C1', '', '', checks=(check,)), Plan('demo', 'laptop', jobs, None), made.get)
+        return j.need_seeds, j.note
+    need, _ = says(0)
+    assert 6 < need < 1000
+    none, note = says(8)
+    assert math.isnan(none) and f'about {need:.0f} seeds would settle it, and no more than 8 find test rows of their own' in note

@@ -56,6 +56,7 @@ class Job:
     labels:dict = field(default_factory=dict) # what the arm is, for tables and figures: {'task': 'cldr_cat', 'row': 'rsda'}
     waits:str = '' # environment variable that had to name its data when this was planned
     needs:Needs = Needs() # what it takes of a machine
+    turns:int = 0 # seeds that find test rows of their own, 0: as many as are asked for
     carry:dict = field(default_factory=dict, repr=False, compare=False) # files that travel with it, by path
 
     @cached_property
@@ -97,6 +98,7 @@ class _Experiment:
     waits:Callable # waits(cfg) -> environment variable that has to name its data first, or ''
     needs:Callable # needs(cfg) -> what a job takes of a machine
     inputs:Callable # inputs(cfg) -> fingerprints of what a user brings, '' for what is packaged or published
+    turns:Callable # turns(cfg) -> seeds that find test rows of their own, 0: as many as are asked for
     ranks:bool = False # may several processes share one run?
 
 EXPERIMENTS = {} # name -> what is registered
@@ -185,12 +187,13 @@ def experiment(
     waits:Callable=lambda cfg: '', # waits(cfg) -> environment variable that has to name its data first, or ''
     needs:Callable=lambda cfg: Needs(), # needs(cfg) -> what a job takes of a machine
     inputs:Callable=lambda cfg: {}, # inputs(cfg) -> fingerprints of what a user brings, such as dict(data=...); '' for what is packaged
+    turns:Callable=lambda cfg: 0, # turns(cfg) -> seeds that find test rows of their own, 0: any number; a plan holds no more of them
     ranks:bool=False, # may the processes that `torchrun` starts share one run?
     where:str='', # 'module:function' that is imported when the first job runs; then there is nothing to decorate
 ): # decorator
     "Register `fn(cfg, seed, ctx)->Result` as an experiment"
     def deco(fn):
-        EXPERIMENTS[name] = _Experiment(name, version, cfg, fn, fixed, waits, needs, inputs, ranks)
+        EXPERIMENTS[name] = _Experiment(name, version, cfg, fn, fixed, waits, needs, inputs, turns, ranks)
         return fn
     return deco(lambda cfg, seed, ctx: load_name(where)(cfg, seed, ctx)) if where else deco
 
@@ -222,7 +225,7 @@ def make_job(
     config = cfg if isinstance(cfg, dict) else to_dict(cfg)
     given = (inputs or {}) | {k: v for k,v in exp.inputs(known).items() if v}
     return Job(name.split('.')[0], arm, name, exp.version, config, seed, cost_s, given, exp.fixed(known), labels, exp.waits(known),
-               exp.needs(known))
+               exp.needs(known), exp.turns(known))
 
 # %% ../../nbs/runs/00_experiments.ipynb #42d91643
 def papers()->list[str]: # names
@@ -311,4 +314,5 @@ def jobs_for(
     if seeds is not None: check_seeds(seeds)
     paper,item = split_target(target)
     arms = load_paper(paper).arms(item, preset) if item else None
-    return [j for j in load_jobs(paper)(preset, seeds) if arms is None or j.arm in arms]
+    jobs = [j for j in load_jobs(paper)(preset, seeds) if not j.turns or j.seed<j.turns]
+    return [j for j in jobs if arms is None or j.arm in arms]

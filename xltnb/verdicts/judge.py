@@ -196,15 +196,19 @@ def _ways(j, check, count, smallest):
     yield range_edges(check.rule, check.margin), 1 if a<j.effect<b else count
     if abs(j.effect)<smallest and check.rule!='within' and not a<0<b: yield [-smallest,smallest], count # no effect of that size
 
-def _needs(j, check, count, smallest=0., error=.05):
+def _needs(j, check, count, smallest=0., error=.05, turns=0):
     "What is not settled, with the seeds and rows that would settle it; seeds beyond the plan are a look more, which shares the error"
     if j.verdict!=OPEN: return j
     ways = [*_ways(j, check, count, smallest)]
     seeds = lambda error: min(seeds_to_decide(j.seeds, e, j.items, 1-error/n) for e,n in ways)
     need,again = seeds(error), .05/(round(.05/error)+1)
-    if need<=j.n<j.planned: need = j.planned # enough, but all that are planned judge
     rows = min(rows_to_decide(j.effect, j.items, e, 1-error/n) for e,n in ways)
-    return replace(j, need_seeds=need if need<=j.planned else seeds(again), need_rows=rows)
+    if need>j.planned: need = seeds(again)
+    elif j.n<j.planned: need = j.planned # all that are planned judge
+    if 0<turns<need<=1000:
+        said = f'about {need:.0f} seeds would settle it, and no more than {turns} find test rows of their own'
+        need,j = math.nan, replace(j, note=join_notes(said, j.note))
+    return replace(j, need_seeds=need, need_rows=rows)
 
 # %% ../../nbs/verdicts/01_judge.ipynb #54c025b6
 @cache
@@ -250,7 +254,8 @@ def _judge_check(claim, check, plan, get):
     if error<.05: j = replace(j, note=join_notes(_looked(error), j.note))
     old = j.verdict!=UNMEASURED and _stale(claim, plan.preset, stood)
     if old: j = replace(j, verdict=UNMEASURED, note=f'the rule was changed after these runs; {_AGAIN}')
-    return _needs(j, check, count, claim.smallest, error)
+    turns = min((t.turns for t in plan.jobs if t.turns and t.arm in check.arms.values()), default=0)
+    return _needs(j, check, count, claim.smallest, error, turns)
 
 # %% ../../nbs/verdicts/01_judge.ipynb #a33457d6
 _LOST = {OPEN: 'is not settled', UNMEASURED: 'was not measured'}

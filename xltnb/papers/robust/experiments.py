@@ -15,7 +15,7 @@ from ...records.presets import find_preset
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
 from ...studies.recipes import ENCODERS, LANGS, PAWSX, PUBLIC_LANGS, XNLI
 from ...studies.recipes import INVENTED_RECIPE, N, PAIR_RECIPE, PRINTED_RECIPE, RHO, Call, call
-from ...tasks.catalog import lacks, task_inputs
+from ...tasks.catalog import lacks, task_inputs, turns_of
 from ...training.settings import FineCfg, FrozenCfg, ZeroShotCfg
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #84cf7185
@@ -49,7 +49,7 @@ class RobustFrozenCfg(Config):
     frozen:FrozenCfg = FrozenCfg() # draw of rows, weight of the originals, head
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #e75fc934
-experiment('robust.finetune', version=2, cfg=RobustCfg, waits=lambda cfg: lacks(cfg.task), inputs=task_inputs,
+experiment('robust.finetune', version=2, cfg=RobustCfg, waits=lambda cfg: lacks(cfg.task), inputs=task_inputs, turns=turns_of,
            where='xltnb.papers.robust.training:run_robust')
 experiment('robust.frozen', version=1, cfg=RobustFrozenCfg, inputs=task_inputs, where='xltnb.papers.robust.training:run_robust_frozen')
 experiment('robust.around', version=1, cfg=AroundCfg, where='xltnb.papers.robust.training:run_around');

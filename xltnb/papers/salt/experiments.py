@@ -13,7 +13,7 @@ from ...core import Config, check_name, later, within
 from ...records.presets import find_preset
 from ...runs.experiments import Job, experiment, make_job, preset_jobs
 from ...studies.recipes import ENCODERS, LANGS, N, PAIR_RECIPE, PAWSX, PRINTED_RECIPE, PUBLIC_LANGS, XNLI, call
-from ...tasks.catalog import lacks, task_inputs
+from ...tasks.catalog import lacks, task_inputs, turns_of
 from ...training.settings import FineCfg, ZeroShotCfg
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #884fe478
@@ -53,7 +53,8 @@ class PretrainedWorldCfg(Config):
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #041a4094
 _AT = 'xltnb.papers.salt.training'
 experiment('salt.frozen', version=2, cfg=FrozenSaltCfg, inputs=task_inputs, where=f'{_AT}:run_frozen')
-experiment('salt.finetune', version=1, cfg=SaltCfg, waits=lambda cfg: lacks(cfg.task), inputs=task_inputs, where=f'{_AT}:run_salt')
+experiment('salt.finetune', version=1, cfg=SaltCfg, waits=lambda cfg: lacks(cfg.task), inputs=task_inputs, turns=turns_of,
+           where=f'{_AT}:run_salt')
 experiment('salt.world', version=1, cfg=PretrainedWorldCfg, where=f'{_AT}:run_world');
 
 # %% ../../../nbs/papers/salt/06_experiments.ipynb #4724ddaa
