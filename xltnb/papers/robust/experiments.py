@@ -168,7 +168,7 @@ def _mechanism(plain_s, test):
     cfg = lambda name: RobustCfg(f'invented_{name}', 4000, test, (), 'invented', matrix=_INVENTED, matrix_items=200, fine=_FINE)
     study = lambda name, **more: RobustStudy(cfg(name), int(_FINE.epochs), CORE, 5, plain_s, more=more)
     worlds = replace(study('inference'), rows=('plain','rsda'), plain_s=plain_s+100., worlds=True) # half of it trains the encoder
-    return dict(infer=study('inference', plain=30, rsda=30), para=study('paraphrase'), worlds=worlds)
+    return dict(infer=study('inference', plain=10, rsda=10), para=study('paraphrase'), worlds=worlds)
 
 # %% ../../../nbs/papers/robust/04_experiments.ipynb #91de32c3
 def _printed_studies():
