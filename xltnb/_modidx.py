@@ -4972,6 +4972,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/nbs', 'doc_host': '', 'git
                                                                               'xltnb/verdicts/judge.py'),
                                       'xltnb.verdicts.judge._said': ('verdicts/judge.html#_said', 'xltnb/verdicts/judge.py'),
                                       'xltnb.verdicts.judge._scores': ('verdicts/judge.html#_scores', 'xltnb/verdicts/judge.py'),
+                                      'xltnb.verdicts.judge._shared': ('verdicts/judge.html#_shared', 'xltnb/verdicts/judge.py'),
                                       'xltnb.verdicts.judge._stale': ('verdicts/judge.html#_stale', 'xltnb/verdicts/judge.py'),
                                       'xltnb.verdicts.judge._stood': ('verdicts/judge.html#_stood', 'xltnb/verdicts/judge.py'),
                                       'xltnb.verdicts.judge._ways': ('verdicts/judge.html#_ways', 'xltnb/verdicts/judge.py'),

@@ -245,13 +245,20 @@ def _looked(error):
     looks = round(.05/error)-1
     return f"looked at {('once','twice')[looks-1] if looks<3 else f'{looks} times'} before, so a {100-100*error:.3g} % interval"
 
+def _shared(runs):
+    "A note where seeds stand on the same trained weights, whose own spread they do not show"
+    stand = [frozenset(next(iter(r.values())).provenance.get('trained', {}).items()) for r in runs]
+    few = len(set(stand))
+    said = f"{len(stand)} seeds share {few} trained encoder{'s'*(few>1)}: how another would read is not in the interval"
+    return said if any(stand) and few<len(stand) else ''
+
 def _judge_check(claim, check, plan, get):
     "One check of a claim, with notes on what was left out"
     found,error = paired_runs(check, plan.jobs, get), error_of(claim, check, plan)
     runs,count = [r for r in found if same_data(r)], len(claim.at(plan.preset))
     fixed,stood = not drawn_jobs(check, plan.jobs), _stood(claim, plan.preset, runs)
     j = _left_out(check, plan, found, runs, _among(count, check, runs, fixed, claim.smallest, error))
-    if error<.05: j = replace(j, note=join_notes(_looked(error), j.note))
+    j = replace(j, note=join_notes(_looked(error)*(error<.05), _shared(runs), j.note))
     old = j.verdict!=UNMEASURED and _stale(claim, plan.preset, stood)
     if old: j = replace(j, verdict=UNMEASURED, note=f'the rule was changed after these runs; {_AGAIN}')
     turns = min((t.turns for t in plan.jobs if t.turns and t.arm in check.arms.values()), default=0)
