@@ -247,10 +247,11 @@ def _looked(error):
 
 def _shared(runs):
     "A note where seeds stand on the same trained weights, whose own spread they do not show"
-    stand = [frozenset(next(iter(r.values())).provenance.get('trained', {}).items()) for r in runs]
+    facts = [next(iter(r.values())).provenance.get('trained', {}) for r in runs]
+    stand = [frozenset(f.items()) for f in facts if f]
     few = len(set(stand))
     said = f"{len(stand)} seeds share {few} trained encoder{'s'*(few>1)}: how another would read is not in the interval"
-    return said if any(stand) and few<len(stand) else ''
+    return said if few<len(stand) else ''
 
 def _judge_check(claim, check, plan, get):
     "One check of a claim, with notes on what was left out"
