@@ -169,7 +169,7 @@ def _dots(runs, base, row, metric):
                       marker=dict(size=7, color=fade(_SHOWN[metric][1], .45)))
 
 # %% ../../nbs/studies/02_gains.ipynb #baa1ce3b
-@drawing('A bar clear of the line at zero is a gain, or a loss, that the seeds agree on')
+@drawing('A bar clear of the line at zero is a mean gain, or a mean loss, that is told apart from none')
 def gains_fig(
     arms:Mapping[str,Sequence[Record]], # arm -> its runs
     base:str='plain', # arm that is subtracted

@@ -57,7 +57,7 @@ def _languages_title(arm, scores, langs):
     return head + (f', {scores["en"].mean():.2f} in English' if 'en' in scores else '')
 
 # %% ../../nbs/studies/03_transfer.ipynb #b66f0d4d
-@drawing('A dot far left of the others is a language for which English helps little')
+@drawing('')
 def languages_fig(
     records:Sequence[Record], # runs of one arm
     control:Sequence[Record]=(), # runs of the control, usually the same model with random weights
@@ -66,6 +66,7 @@ def languages_fig(
     metric:str='accuracy', # what the axis counts
     control_name:str='random weights', # of the control
     name:str='fine-tuned on English', # of the runs
+    see:str='A dot far left of the others is a language for which English helps little', # what to look at
 )->go.Figure:
     "Draw every seed's score in every language"
     scores = scores_of(records)
@@ -76,8 +77,8 @@ def languages_fig(
     if expected: fig.add_trace(_diamonds(expected, langs))
     head = title or _languages_title(records[0].arm, scores, langs)
     fig.update_yaxes(type='category', autorange='reversed', dtick=1).update_xaxes(range=[-.02,1.02], title=metric)
-    return dress(fig, head, 'one dot a seed; languages by their mean', 140+19*len(langs),
-        runs=records)
+    dress(fig, head, 'one dot a seed; languages by their mean', 140+19*len(langs), dict(runs=records, control=control))
+    return fig.update_layout(meta=dict(fig.layout.meta, see=see))
 
 # %% ../../nbs/studies/03_transfer.ipynb #7c9ad35e
 def surprises_df(

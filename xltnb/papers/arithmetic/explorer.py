@@ -132,14 +132,16 @@ def view(self:LambdaExplorer)->tuple[list[dict],dict]: # new properties of each 
     x,y = zip(*(_flat(*p) for p in zip(*(land[c] for c in corners))))
     label = lambda i: ', '.join(f'{c} {land[c][i]:.2f}' for c in corners)+f": {land[f'in {target}'][i]:.3f}"
     score = np.interp(self.value('lam'), curve['weight'], curve[target])
-    bars,shown = [land[f'in {l}'][at] for l in langs], score if self.value('share')==1 else land[f'in {target}'][at]
+    on = 1 in (self.value('share'), self.value('lam')) # a mixture of the source and the relative alone lies on the curve
+    bars,shown = [land[f'in {l}'][at] for l in langs], score if on else land[f'in {target}'][at]
     shade = [COLOURS['target'] if l==target else COLOURS['source'] if l==corners[0] else QUIET for l in langs]
-    data = [dict(x=curve['weight'], y=curve[target]), dict(x=[self.value('lam')], y=[score]),
+    data = [dict(x=curve['weight'], y=curve[target]), dict(x=[self.value('lam')], y=[score if on else None]),
             dict(x=x, y=y, marker=dict(color=land[f'in {target}']), customdata=[label(i) for i in range(len(x))]),
             dict(x=[x[at]], y=[y[at]]), {},
             dict(x=langs, y=bars, marker=dict(color=shade)), *self._parts()]
     mix = ' + '.join(f'{w:.2f} {c}' for c,w in zip(corners, self.weights) if w>0)
-    sub = f'world {run.seed}; triangle and bars: the nearest point of a grid, on fewer sentences than the curve'
+    where = 'on the curve' if on else 'in the triangle'
+    sub = f'world {run.seed}, read {where}; triangle and bars: the nearest point of a grid, on fewer sentences than the curve'
     ends = min(land[f'in {target}']), max(land[f'in {target}'])
     scale = dict(text='triangle: {:.2f} (dark) to {:.2f} (light)'.format(*ends))
     return data, dict(headline(f'{mix}: {100*shown:.1f} % right in {target}', sub), annotations=[{}, scale, {}, {}])

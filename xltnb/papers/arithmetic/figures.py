@@ -70,7 +70,7 @@ def arm_gains(
 # %% ../../../nbs/papers/arithmetic/12_figures.ipynb #edb91983
 _SHOWN = ('related','half','tuned','half_random','shrunk','none','task_only','mean','entropy','own')
 
-@drawing('A bar clear of the line at zero is a gain, or a loss, that the seeds agree on')
+@drawing('A bar clear of the line at zero is a mean gain, or a mean loss, that is told apart from none')
 def arms_fig(
     runs:Sequence[Record], # of the paper
 )->go.Figure:

@@ -67,17 +67,6 @@ def traces(self:PhasesExplorer)->list: # (trace, panel)
         out.append((_mean_line(list(range(len(layers[0]))), layers, a, False, visible=on), 3))
     return out
 
-# %% ../../../nbs/papers/metapretrain/09_explorer.ipynb #ec9903d8
-@patch
-def title(self:PhasesExplorer)->str:
-    "Say what the arms that are on have at the cursor"
-    def at(a):
-        dev = self.runs[a][0].curves['dev']
-        i = min(range(len(dev['tokens'])), key=lambda k: abs(dev['tokens'][k]/dev['tokens'][-1]-self.value('cursor')))
-        en = sum(dev_curve(r,'loss_en')[i] for r in self.runs[a])/len(self.runs[a])
-        return f'{META_ARMS[a]} {en:.3f} after {dev["tokens"][i]/1e6:.2f} M'
-    return 'English loss: '+('; '.join(map(at, self.chosen()[:3])) or 'no arm is on')
-
 # %% ../../../nbs/papers/metapretrain/09_explorer.ipynb #52595f36
 @patch
 def _cursor(self:PhasesExplorer):
@@ -85,6 +74,19 @@ def _cursor(self:PhasesExplorer):
     most = max(rs[0].curves['dev']['tokens'][-1] for rs in self.runs.values())/1e6
     cut = next((b for a in self.chosen() if (b := boundary(self.runs[a]))), None)
     return self.value('cursor')*most, None if cut is None else cut/1e6
+
+# %% ../../../nbs/papers/metapretrain/09_explorer.ipynb #ec9903d8
+@patch
+def title(self:PhasesExplorer)->str:
+    "Say what the arms that are on have at the cursor; one that ended before it, at its end"
+    now,on = 1e6*self._cursor()[0], self.chosen()
+    def at(a):
+        dev = self.runs[a][0].curves['dev']
+        i = min(range(len(dev['tokens'])), key=lambda k: abs(dev['tokens'][k]-now))
+        en = sum(dev_curve(r,'loss_en')[i] for r in self.runs[a])/len(self.runs[a])
+        return f'{META_ARMS[a]} {en:.3f} after {dev["tokens"][i]/1e6:.2f} M'
+    more = f' and {len(on)-3} more'*(len(on)>3)
+    return 'English loss: '+('; '.join(map(at, on[:3]))+more if on else 'no arm is on')
 
 # %% ../../../nbs/papers/metapretrain/09_explorer.ipynb #c29d4c31
 @patch

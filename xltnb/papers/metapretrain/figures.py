@@ -182,13 +182,13 @@ def _layers_title(found, measure):
     return 'Best at '+'; '.join(f'{layer}: {said(names)}' for layer,names in best.items())
 
 # %% ../../../nbs/papers/metapretrain/08_figures.ipynb #0fcd1987
-@drawing('A line above both controls aligns more than shared words do')
+@drawing('A line above both controls, lexical retrieval and chance, aligns more than shared words do')
 def alignment_fig(
     records:Iterable[Record], # runs of the paper
     study:str='arms', # or 'shape'
     measure:str='centred', # 'raw', 'centred', 'margin' or 'cka'
 )->go.Figure:
-    "Draw a measure by layer; 0 is the embeddings; lexical retrieval and chance beside it"
+    "Draw a measure by layer; 0 is the embeddings"
     found = {a: rs for a,rs in of_study(records,study).items() if 'layers' in rs[0].curves}
     needed(found, f'{study} with layers')
     fig = panels([''])
@@ -203,7 +203,8 @@ def alignment_fig(
     fig.update_xaxes(**place)
     fig.update_yaxes(title=LAYER_MEASURES[measure])
     dress(fig, _layers_title(found, measure), 'mean over languages of held-out sentence pairs', 420, found)
-    return fig.update_layout(margin_r=70) if measure in ('raw','centred') else fig
+    if measure in ('raw','centred'): return fig.update_layout(margin_r=70)
+    return fig.update_layout(meta=dict(fig.layout.meta, see='Compare the arms with each other: this measure has no control here'))
 
 # %% ../../../nbs/papers/metapretrain/08_figures.ipynb #edda08d8
 _LAB_CURVES = dict(loss_en='loss in English', words='word translation (P@1)', retrieval='retrieval (P@1, best layer)')

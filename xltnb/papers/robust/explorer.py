@@ -86,6 +86,7 @@ def view(self:RegionExplorer)->tuple[list[dict],dict]: # of each trace, of the l
     read = lambda l: f'{l}: {around.texts[l]}'
     data = [_data(others, ok, read), _data(others, ~ok, read), _data(copies), _data(noise), _data(attack), _data(here)]
     lost = '' if attack.answer[-1]==around.label else ', and the answer is lost'
+    if here.answer[0]!=around.label: lost = ', which is misread as it stands'
     title = f'An attack of {rho:g} moves the sentence by {attack.moved[-1]:.2f}{lost}; '
     title += f'translations lie {others.moved.min():.2f} to {others.moved.max():.2f} away'
     sub = f'{ok.sum()} of {len(ok)} translations are read as {_task().labels[around.label]}: {shorten(around.text, 110, placeholder=" …")}'

@@ -140,7 +140,7 @@ def sentence(self:SaltExplorer,
 @patch
 def word_options(self:SaltExplorer, text:str)->list:
     "List the words that can be switched"
-    return [(w, i) for i,w in enumerate(self.sentence(text).words)]
+    return [(f'{i+1} {w}', i) for i,w in enumerate(self.sentence(text).words)]
 
 @patch
 def proposal_options(self:SaltExplorer, text:str, word:int)->list:
@@ -244,5 +244,5 @@ def blank(self:SaltExplorer)->go.Figure: # with every trace
     fig.add_trace(go.Scatter(mode='markers', name='λ', marker=dict(color=COLOURS['target'], size=15, symbol='diamond')), 2, 1)
     fig.update_xaxes(visible=False, row=1, col=1).update_yaxes(autorange='reversed', showgrid=False, showline=False, ticks='', row=1, col=1)
     fig.update_xaxes(title='λ: weight of the sentence', range=[1.03,-.03], row=2, col=1)
-    fig.update_yaxes(title='right category', range=[-.03,1.03], row=2, col=1)
+    fig.update_yaxes(title='category as it stands', range=[-.03,1.03], row=2, col=1)
     return dress(fig, '', ' ', 300, lines=2)

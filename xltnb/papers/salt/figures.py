@@ -212,7 +212,8 @@ def salt_rows_df(
 )->pd.DataFrame: # one line a row
     "Write the methods of every row, as the first study of a preset runs them"
     s = next(iter(salt_studies(preset).values()))
-    return pd.DataFrame({row: dict(methods=', '.join(salt_row(s, row).methods) or 'plain training') for row in s.rows}).T
+    rows = {row: salt_row(s, row) for row in s.rows}
+    return pd.DataFrame({k: dict(methods=', '.join(c.methods) or 'plain training', head=c.mlm if c.methods else '') for k,c in rows.items()}).T
 
 # %% ../../../nbs/papers/salt/08_figures.ipynb #c2842a01
 def salt_presets_df(
