@@ -306,3 +306,16 @@ def test_a_reason_goes_on_in_the_next_line(capsys):
     show_rows([dict(arm='a-plain', seed=0, why=why)])
     lines = [l.rstrip() for l in capsys.readouterr().out.splitlines()]
     assert len(lines) > 2 and max(map(len, lines)) <= 120 and ' '.join(' '.join(lines[1:]).split()) == f'a-plain 0 {why}'
+
+
+@pytest.mark.parametrize('given', ['check --export x.bin', 'encoder --out x', 'build --export x.bin'])
+def test_data_refuses_an_option_of_another_action(given, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end: main(['data', *given.split()])
+    assert end.value.code == 2 and f'means nothing to `xltnb data {given.split()[0]}`' in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_cell_of_a_larger_preset_is_not_left_to_do(capsys):
+    with pytest.raises(SystemExit) as end: main(['compare', 'mothello.F8', '--preset', 'laptop', '--check'])
+    assert end.value.code in (None, 0), capsys.readouterr()

@@ -10,8 +10,9 @@ from xltnb.cli import main
 from xltnb.core import XltError, from_dict
 from xltnb.leaderboard import board
 from xltnb.leaderboard.board import BOARD_METHODS, board_methods, run_board
-from xltnb.leaderboard.own import file_print, load_own, own_call
+from xltnb.leaderboard.own import file_print, load_own, method_words, offered, own_call
 from xltnb.leaderboard.rows import BOARD_CONTROLS, BOARD_PLANNED, BOARD_ROWS, TRAINED_ROWS, BoardCfg, board_jobs, board_studies
+from xltnb.leaderboard.score import read_methods
 from xltnb.leaderboard.table import board_table, comparisons
 from xltnb.records.record import Record
 from xltnb.runs.experiments import Ctx, call_job
@@ -259,3 +260,15 @@ def test_who_proposes_is_a_part_of_the_key(tmp_path):
     assert board_inputs(cfg) != before and 'mlm' not in board_inputs(BoardCfg(methods=cfg.methods))
     jobs = board_jobs('smoke', encoder=f'{tmp_path}:2')
     assert {j.config['mlm'] for j in jobs} == {str(tmp_path)} and 'mlm' not in board_inputs(from_dict(BoardCfg, jobs[0].config))
+
+
+def test_a_class_named_like_one_of_ours_stands_beside_it(tmp_path):
+    (tmp_path/'c++').mkdir()
+    path = tmp_path/'c++'/'mine.py'
+    path.write_text('from xltnb.training.methods import Method\nclass RSDA(Method): pass\n', encoding='utf-8')
+    words = method_words(f'{path}:RSDA() + RSDA(copies=1)+ADV') # a plus in a path parts nothing
+    assert words == (f'{path}:RSDA()', 'RSDA(copies=1)', 'ADV')
+    calls, classes = offered(words[:2], BOARD_METHODS)
+    own, ours = (classes[c.name] for c in calls)
+    assert own.__module__.startswith('xltnb_own_') and ours is BOARD_METHODS['RSDA']
+    assert read_methods(' + '.join(words[:2]))[0] == words[:2]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 import torch
+from transformers import BertConfig, BertModel
 
 from xltnb.cli import main
 from xltnb.core import XltError, seed_for
@@ -378,6 +379,7 @@ def test_command(folder, three, capsys):
 MEMORY = '''
 import ctypes, sys, threading, time
 import torch
+from transformers import BertConfig, BertModel
 from xltnb.papers.arithmetic.merges import merge
 torch.set_num_threads(1)
 trim = ctypes.CDLL('libc.so.6').malloc_trim
@@ -659,3 +661,23 @@ def test_weights_by_layer_count_from_the_first_layer(tmp_path):
     plan = plan_merge(MergeCfg(weights=(dict(layers=[0., 0., 1.]), dict(layers=[1., 1., 0.]))), both)
     assert set(plan.weights(plan.first.names[0])) == {0., 1.}
     with pytest.raises(XltError, match='1 weights for 3 layers'): plan_merge(MergeCfg(weights=(dict(layers=[1.]), dict(layers=[0.]))), both)
+
+
+def test_the_layout_of_adapterhub_holds_float32(folder, three):
+    with pytest.raises(XltError, match='holds float32, not float16'):
+        write_merge(plan_merge(MergeCfg(), three[:2]), folder/'hub', 'hub', 'float16')
+    assert not (folder/'hub').exists()
+
+
+def test_a_merged_model_keeps_what_its_settings_name(tmp_path):
+    "Pooling of sentence-transformers, a tokenizer's codes; no folder outside"
+    for i, name in enumerate('ab'):
+        torch.manual_seed(i)
+        BertModel(BertConfig(vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)).save_pretrained(tmp_path/name)
+        (tmp_path/name/'1_Pooling').mkdir()
+        (tmp_path/name/'1_Pooling'/'config.json').write_text('{"pooling_mode_mean_tokens": true}', encoding='utf-8')
+        (tmp_path/name/'bpe.codes').write_text('a b\n', encoding='utf-8')
+        (tmp_path/name/'modules.json').write_text('[{"path": ""}, {"path": "1_Pooling"}, {"path": "../b"}]', encoding='utf-8')
+    write_merge(plan_merge(MergeCfg(), [tmp_path/'a', tmp_path/'b']), tmp_path/'c')
+    made = {p.relative_to(tmp_path/'c').as_posix() for p in (tmp_path/'c').rglob('*') if p.is_file()}
+    assert {'config.json', 'modules.json', '1_Pooling/config.json', 'bpe.codes', 'model.safetensors'} == made

@@ -210,3 +210,13 @@ def test_one_of_two_tasks_is_left_out_with_a_word():
     assert [j.labels['task'] for j in jobs if j.labels['row'] != 'plain'] == ['cldr_cat']
     served = {j.labels['task'] for j in score_jobs('smoke', methods=['ADV()']) if j.labels['row'] != 'plain'}
     assert served == {'cldr_cat', 'ha_intent', 'ha_slot', 'lo_tag', 'lo_pair'}
+
+
+def test_a_method_given_twice_is_one_row():
+    once, twice = (score_jobs('smoke', tasks=['cldr_cat'], methods=['RSDA(copies=1)']*n) for n in (1, 2))
+    assert [j.key for j in once] == [j.key for j in twice]
+
+
+def test_a_prefix_is_heeded_by_the_packaged_encoder_too():
+    key = lambda **how: {j.key for j in score_jobs('smoke', tasks=['lo_ret'], **how)}
+    assert key() == key(prefix='') and not key() & key(prefix='passage: ')

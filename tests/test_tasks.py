@@ -814,3 +814,25 @@ def test_entities_without_a_type_are_counted_whole(labels, metric):
 
 def test_a_blank_label_is_not_a_missing_column():
     with pytest.raises(XltError, match='row 2 of t, en, train has no label: fill it in'): own_task('t', 'classify', dict(en=dict(train=[dict(text='a', label=1), dict(text='b', label=None)])))
+
+
+@pytest.mark.parametrize('name', ['test-fr.csv.gz', 'test-fr.tsv', 'test_fr.csv', 'fr/test.csv'])
+def test_a_language_that_does_not_fit_the_pattern_is_told(tmp_path, name):
+    for n in ('train-en.csv', 'test-de.csv', 'notes.csv', name):
+        (tmp_path/n).parent.mkdir(exist_ok=True)
+        (tmp_path/n).write_text('text,label\na,b\n', encoding='utf-8')
+    with pytest.warns(UserWarning, match=f'{name} is left out: .*the pattern is') as told: find_own(tmp_path)
+    assert len(told) == 1
+
+
+def test_a_table_may_speak_of_paragraphs(tmp_path):
+    (tmp_path/'a.jsonl').write_text('{"text": "paragraphs", "label": "a"}\n{"text": "b", "label": "b"}\n', encoding='utf-8')
+    assert [r['text'] for r in read_own(tmp_path/'a.jsonl')] == ['paragraphs', 'b']
+    (tmp_path/'b.json').write_text('{"version": 1,\n "data": [{"paragraphs": []}]}', encoding='utf-8')
+    with pytest.raises(XltError, match='read it with read_squad'): read_own(tmp_path/'b.json')
+
+
+def test_sentences_without_a_translation_are_told():
+    rows = lambda lang, a, b: dict(test=[dict(id=str(i), text=f'{lang} {i}') for i in range(a, b)])
+    with pytest.warns(UserWarning, match='60 of 100 ids of de test .* and no other row is retrieved'):
+        own_task('t', 'retrieve', dict(en=rows('one', 0, 100), de=rows('eins', 40, 140)))

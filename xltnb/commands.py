@@ -298,7 +298,9 @@ def cmd_pack(
     found = Store(store, committed=False)
     if not found.path.is_dir(): raise XltError(f'there is no store at {found.path}: give the folder that runs were kept in')
     check_store(found)
-    if undo: return print(f'{found.unpack()} records have files again')
+    if undo:
+        n = found.unpack()
+        return show_rows([dict(unpacked=n)], True) if json else print(f'{n} records have files again')
     rows = found.pack()
     if not rows and not json: return print('nothing to pack: no record of this store has a file of its own')
     show_rows(rows if json else [r | {k: round(r[k], 2) for k in ('files_mb','pack_mb')} for r in rows], json)

@@ -47,7 +47,7 @@ def command(
 
 # %% ../nbs/03_terminal.ipynb #a68e53af
 EXIT_CODES = ('Exit codes: 0 done, 1 something failed, 2 bad input, 3 something is left to do, 4 a claim or a number is off, '
-    '141 the reader of the output has left.')
+    '130 Ctrl-C, 141 the reader of the output has left.')
 
 class _Help(RichHelpFormatter):
     "Help in colour on a terminal that has it, unless NO_COLOR is set"

@@ -69,10 +69,8 @@ def cmd_speed(
 # %% ../nbs/08_tools.ipynb #ldb00002
 def _proposes(encoder):
     "Has an encoder a head for masked words? Without one a line on the error stream says what is left out"
-    from xltnb.leaderboard.score import check_encoder
     from xltnb.models.encoders import load_mlm
     from xltnb.studies.recipes import layers_cut
-    check_encoder(encoder) # what is none ends here
     try: return bool(load_mlm(layers_cut(encoder)[0]))
     except XltError as e:
         remedy = 'to have them, give a checkpoint with its own head for masked words, as AutoModelForMaskedLM saves it'
@@ -85,10 +83,12 @@ def _board_plan(preset, seeds, methods, encoder, rows, scale, store):
     from xltnb.records.store import open_store
     from xltnb.runs.plan import Plan
     named = [m for m in methods if '.py:' not in m]
-    if named or encoder: from xltnb.leaderboard.score import encoder_positions, read_methods # torch: the shipped rows do without
+    if encoder=='e5-small': encoder = '' # the one that is there
+    if named or encoder: from xltnb.leaderboard.score import check_encoder, encoder_positions, read_methods # torch: ours do without
     for m in named: read_methods(m) # a wrong name ends here
+    if encoder: encoder = check_encoder(encoder) # what is none ends here
     own = dict(mlm=_proposes(encoder), most=encoder_positions(encoder)) if encoder else {}
-    jobs = board_jobs(preset, seeds, methods, encoder, rows=[r for r in rows.split(',') if r], **own)
+    jobs = board_jobs(preset, seeds, methods, encoder, rows=[r.strip() for r in rows.split(',') if r.strip()], **own)
     return Plan('leaderboard', preset, [j for j in jobs if scale in ('', j.labels['scale'])], open_store(store))
 
 def _narrow(row):
@@ -214,7 +214,10 @@ def cmd_data(
 ):
     "Check or build the embedded benchmark, export the encoder"
     do = dict(check=_data_check, build=lambda: _data_build(out, sources), encoder=lambda: _data_encoder(export))
-    return do[check_name(what, DATA, 'thing to do with the data')]()
+    run,fits = do[check_name(what, DATA, 'thing to do with the data')], dict(build=('out','sources'), encoder=('export',)).get(what, ())
+    left = [k for k,v in dict(out=out, sources=sources, export=export).items() if v and k not in fits]
+    if left: raise XltError(f'--{left[0]} means nothing to `xltnb data {what}`: it is for {"encoder" if left[0]=="export" else "build"}')
+    return run()
 
 # %% ../nbs/08_tools.ipynb #122e09a1
 @command

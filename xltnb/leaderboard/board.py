@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 
 from ..core import XltError
-from .own import folder_print, load_own, own_call
+from .own import folder_print, offered
 from .rows import BoardCfg
 from ..models.subwords import join_words
 from ..papers.robust.training import METHODS as ROBUST
@@ -18,7 +18,7 @@ from ..papers.salt.mixup import EmbedMixup, VectorMixup
 from ..papers.salt.switching import SelfSwitch
 from ..studies.by_name import encoder_of, fine_tuned, proposer_of, reader_of, task_of
 from ..runs.experiments import Ctx, Result
-from ..studies.recipes import make_methods, read_call, transfer_fields
+from ..studies.recipes import make_methods, transfer_fields
 from ..tasks.synonyms import load_synonyms
 from ..training.frozen import frozen_study
 from ..training.reader import split_vectors
@@ -34,10 +34,8 @@ def board_methods(
     device:str='cpu', # where proposals are computed
 )->list: # methods, the outermost first
     "Make the methods of an arm, those of a user's file among them"
-    own = {c.name: load_own(path, c.name) for path,c in (own_call(w) for w in cfg.methods if '.py:' in w)}
-    words = [own_call(w)[1] if '.py:' in w else read_call(w) for w in cfg.methods]
     model = lambda: proposer_of(cfg.mlm, device, made=folder_print(cfg.mlm))
-    return make_methods(words, BOARD_METHODS|own, table=lambda: load_synonyms('wordnet'), model=model, also=texts, seen=False)
+    return make_methods(*offered(cfg.methods, BOARD_METHODS), table=lambda: load_synonyms('wordnet'), model=model, also=texts, seen=False)
 
 # %% ../../nbs/leaderboard/02_board.ipynb #b023f9d6
 def _frozen(cfg, task, methods, seed, ctx):

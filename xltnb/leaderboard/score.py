@@ -18,7 +18,7 @@ import numpy as np
 from ..core import XltError, check_name, check_number, from_dict
 from ..files import json_of, read_text, typed_path
 from .board import BOARD_METHODS
-from .own import folder_print, load_own, method_words, own_call
+from .own import folder_print, method_words, offered, own_call
 from .rows import BoardCfg
 from ..models.encoders import is_packaged, load_encoder, load_mlm, load_tokenizer
 from ..models.heads import max_positions
@@ -112,9 +112,8 @@ def read_methods(
     words = method_words(text)
     own = {w: own_call(w) for w in words if '.py:' in w}
     if len({path for path,_ in own.values()})>1: raise XltError(f'{text} names two files: put the methods of a row into one')
-    classes = BOARD_METHODS | {c.name: load_own(path, c.name) for path,c in own.values()}
     calls = [own[w][1] if w in own else read_call(w) for w in words]
-    made = make_methods(calls, classes, table={'big': ('large',)}, model='e5-small-mlm', also=['one sentence'])
+    made = make_methods(*offered(words, BOARD_METHODS), table={'big': ('large',)}, model='e5-small-mlm', also=['one sentence'])
     _check_columns(text, made)
     kinds = tuple(k for k in Method.kinds if all(k in m.kinds for m in made))
     return tuple(f'{own[w][0]}:{c}' if w in own else str(c) for w,c in zip(words, calls)), kinds
@@ -156,12 +155,12 @@ def score_jobs(
     "List every run of a score; raises `XltError` for an unknown task, method or preset"
     jobs,(home,_) = _plain(preset, tasks, seeds), layers_cut(encoder)
     made = dict(encoder=found) if (found := folder_print(encoder)) else {}
-    if encoder!='e5-small':
+    if encoder!='e5-small' or prefix:
         most = encoder_positions(encoder)
         jobs = [_with_encoder(j, encoder, made, _size(home), most, prefix or 'query: '*is_packaged(home)) for j in jobs]
     told = jobs if tasks else [j for j in jobs if j.experiment=='baselines.finetune'] # nobody expects a method where nothing is trained
     mlm = 'e5-small-mlm' if encoder=='e5-small' else home
-    return jobs + [j for text in methods for j in _method_jobs(text, told, encoder, mlm)]
+    return jobs + [j for text in dict.fromkeys(methods) for j in _method_jobs(text, told, encoder, mlm)]
 
 # %% ../../nbs/leaderboard/04_score.ipynb #48588af4
 def unknown_subwords(

@@ -74,7 +74,7 @@ def read_call(
         if found.args or any(k.arg is None for k in found.keywords): raise ValueError('arguments need their names')
         args = {k.arg: value(k.value) for k in found.keywords}
         if len(args)<len(found.keywords): raise ValueError('an argument is given twice')
-    except (SyntaxError, ValueError, AttributeError) as e:
+    except (SyntaxError, ValueError, AttributeError, TypeError, RecursionError, MemoryError) as e:
         raise XltError(f'{text!r} is no method: write a name and keywords, such as ADV(rho=0.1) ({e})') from None
     return call(name, **args)
 

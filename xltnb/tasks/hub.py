@@ -297,6 +297,7 @@ def load_task(
     limit:int|None=None, # rows of each language's validation and test splits of a published task; None or 0: all
 )->Task: # its `notes` count what was mended and dropped, and what looks odd
     "Load a labelled task by name; raises `XltError` listing missing files, or naming what is wrong in one"
+    if not isinstance(name, str): raise XltError(f'name is {name!r:.40}: give one name, such as \'cldr_cat\'')
     if name not in PUBLISHED and (known := next((n for n,p in PUBLISHED.items() if name in p.folders), '')):
         raise XltError(f'{name!r} is what a folder of {known} is called: load_task({known!r}, ...)')
     if check_name(name, (*BENCH, *PUBLISHED_TASKS), 'task') in BENCH: return _embedded(name, folder, langs)

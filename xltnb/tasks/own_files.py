@@ -8,11 +8,13 @@ __all__ = ['PARTS', 'our_spelling', 'read_own', 'find_own', 'raw_rows']
 # %% ../../nbs/tasks/12_own_files.ipynb #e0b2ca52
 import csv
 import io
+import json
 import lzma
 import re
 import warnings
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -96,6 +98,7 @@ def _table_rows(path, columns=NO_NAMES):
     return [dict(zip(head, r)) for _,r in rows[not bare:]]
 
 # %% ../../nbs/tasks/12_own_files.ipynb #24d170e9
+_TABLES = ('.csv','.tsv','.jsonl','.json','.parquet')
 _READERS = {**dict.fromkeys(('.conll','.iob','.bio','.txt'), 'read_tagged'), '.conllu': 'read_conllu'}
 
 def _no_table(path, reader): return XltError(f'{path.name} is no table: read it with {reader} of xltnb.tasks.formats, and give its rows')
@@ -104,13 +107,18 @@ def _check_ending(path):
     "Raise `XltError` for a file that is read in another way, or not at all"
     end = ending_of(path)
     if end in _READERS: raise _no_table(path, _READERS[end])
-    return check_name(end, ('.csv','.tsv','.jsonl','.json','.parquet'), f'ending of {path.name}')
+    return check_name(end, _TABLES, f'ending of {path.name}')
+
+def _squad(text):
+    "Is a text one object with articles below `data`?"
+    with suppress(ValueError): return isinstance(d := json.loads(text), dict) and isinstance(d.get('data'), list)
+    return False
 
 def _json_rows(path):
     "Objects of a file that holds one a line, or all in one array"
     with open_text(path, None) as f: text = f.read()
     if text.lstrip()[:1]=='[': found = json_of(text, path.name, 'column')
-    elif '"paragraphs"' in text: raise _no_table(path, 'read_squad')
+    elif _squad(text): raise _no_table(path, 'read_squad')
     else: found = [json_of(line, f'line {i+1} of {path.name}', 'column') for i,line in enumerate(text.split('\n')) if line.strip()]
     odd = next((f'row {i+1} is {r!r:.40}' for i,r in enumerate(found) if not isinstance(r, dict)), '')
     if odd: raise XltError(f'{odd}: write one object a line, {{"text": ..., "label": ...}}, or one array of objects')
@@ -153,6 +161,11 @@ def _other_split(file, pattern):
     m = re.fullmatch(said.replace(r'\{lang\}', '(?P<lang>[^/]+)', 1).replace(r'\{lang\}', '(?P=lang)'), file)
     return m and m['split'] in ('devel','eval','testing','training')
 
+def _meant(file, pattern):
+    "May a file that does not fit belong to the task: a table with the word of a split in its path?"
+    words = re.split('[^a-z]+', file.lower())
+    return _other_split(file, pattern) or ending_of(Path(file)) in _TABLES and any(w in PARTS for w in words)
+
 def find_own(
     folder:str|Path, # folder with your files
     pattern:str='{split}-{lang}.csv', # their names below the folder, with `{lang}` and `{split}`; dev, valid and val stand for validation
@@ -169,9 +182,11 @@ def find_own(
         splits,split = res.setdefault(m['lang'], {}), PARTS[m['split'].lower()]
         if split in splits: raise XltError(f'{splits[split].name} and {path.name} are both {split} in {m["lang"]}: keep one')
         splits[split] = path
-    left = [p for p in sorted(home.rglob('*')) if _other_split(p.relative_to(home).as_posix(), pattern)]
+    used = {p for splits in res.values() for p in splits.values()}
+    left = [p for p in sorted(home.rglob('*')) if p not in used and _meant(p.relative_to(home).as_posix(), pattern)]
     more = f' and {len(left)-1} more are' if len(left)>1 else ' is'
-    if left: warnings.warn(f'{left[0]}{more} left out: splits are called {", ".join(PARTS)}; rename the file if it is one', stacklevel=2)
+    why = f'splits are called {", ".join(PARTS)}, and the pattern is {pattern!r}'
+    if left: warnings.warn(f'{left[0]}{more} left out: {why}; rename what belongs to the task, or give another pattern', stacklevel=2)
     if not res:
         raise XltError(f'{folder} holds no file named like {pattern!r}, with a split of {", ".join(SPLITS)}; if yours have other names '
                        f"or endings, say which: find_own({str(folder)!r}, '{{lang}}/{{split}}.tsv.gz')")

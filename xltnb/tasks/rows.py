@@ -279,10 +279,10 @@ def _odd_ids(ids, kind, source, name): # yields findings
         if _many(n, of): yield f'{n} of {of} rows of {name(k)} have the id of another row'
     for (l,s),n in share.items():
         of,others = len(ids[l,s]), any(2*m>=len(ids[k]) for k,m in share.items() if k[1]==s)
-        if 2*n>=of or not (others or kind in ('pair','retrieve')): continue
+        if (n==of if kind=='retrieve' else 2*n>=of) or not (others or kind in ('pair','retrieve')): continue
         told = f'{n} of {of} ids of {name((l,s))} are among those of {name((source,s))}'
         if kind=='retrieve' and not n: raise XltError(f'{told}: a sentence and its translation must have the same id')
-        yield told
+        yield told+', and no other row is retrieved'*(kind=='retrieve')
 
 def _check_numbered(ids, name):
     "Refuse a repeated id whose number would be the id of another row"

@@ -128,6 +128,8 @@ def rows(self:Task,
 )->Dataset:
     "Read the rows of one split; raises `XltError` naming the nearest language or the splits there are"
     check_name(lang, self.data, f'language of {self.name}')
+    if split not in self.data[lang] and split in SPLITS:
+        raise XltError(f'{self.name} has no {split} rows in {lang}, only {", ".join(self.data[lang])}: add them where the task is made')
     check_name(split, self.data[lang], f'split of {self.name} in {lang}')
     return self.data[lang][split]
 

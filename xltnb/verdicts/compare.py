@@ -67,11 +67,12 @@ def _cell_row(cell:Printed, plan, get, pins):
     xs = [v*cell.scale for r in recs if cell.metric and (v := of(r)) is not None]
     now,low,high = mean_ci(xs) if xs else (math.nan,)*3
     paper,table = cell.id.split('.')[:2]
-    at = plan.preset if any(j.arm==cell.arm for j in plan.jobs) else 'paper'
+    planned = any(j.arm==cell.arm for j in plan.jobs)
+    at = plan.preset if planned else 'paper'
     word = _cell_verdict(cell, low, high, len(xs), plan.dial.printed)
     return dict(cell=cell.id, paper=str(cell), source=f'{cell.source}, {cell.place}', pinned=pins.get(f'{cell.id}@{plan.preset}'),
-        now=now, n=len(xs), low=low, high=high, verdict=word, command=f'xltnb run {paper}.{table} --preset {at}',
-        keys=[r.key for r in recs])
+        now=now, n=len(xs), low=low, high=high, verdict=word, word=word if planned or word!=UNMEASURED else f'not at {plan.preset}',
+        command=f'xltnb run {paper}.{table} --preset {at}', keys=[r.key for r in recs])
 
 # %% ../../nbs/verdicts/03_compare.ipynb #5c65c127
 def _claim_cell(row, pins):

@@ -55,7 +55,7 @@ def _dry(plan, dtype, old):
 def _do(plan, out, layout, dtype, keep, dry):
     "Rehearse or write a merge"
     check_name(dtype, DTYPES, 'dtype')
-    if out: check_out(plan, out, layout, keep)
+    if out: check_out(plan, out, layout, keep, dtype)
     old = out if out and Path(out).exists() else ''
     if dry: return print(*_dry(plan, dtype, old), sep='\n')
     if out: write_merge(plan, out, layout, dtype, keep)
@@ -85,7 +85,7 @@ def merge_(
     explain:bool=False, # print how alike the inputs are; writes nothing without --out
 ):
     "Merge language adapters or models by a recipe, or two of them"
-    recipe = Path(a).suffix in ('.yaml','.yml')
+    recipe = Path(a).suffix.lower() in ('.yaml','.yml')
     if recipe and b: raise XltError(f'{a} is a recipe and stands alone: write {b} into it')
     if not recipe and not b: raise XltError(f'{a} alone: give a second adapter, or a recipe that ends in .yaml')
     settings = dict(density=density, scale=scale, gamma=gamma, epsilon=epsilon, elect=elect or None, normalise=normalise, seed=seed)

@@ -292,6 +292,7 @@ def merge(
 )->Adapter:
     "Merge adapters in one line"
     if any(isinstance(i, (list,tuple)) for i in inputs): raise XltError('a merge takes its inputs one by one: write merge(*adapters)')
+    if weights is None: weights = ()
     if isinstance(weights, (int,float)): raise XltError(f'weights is {weights}: give one an input, or weight={weights} of two')
     if weight is not None:
         if weights or len(inputs)!=2: raise XltError('weight= is for two adapters; give weights=, one each, for others')

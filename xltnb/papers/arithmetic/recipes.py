@@ -148,6 +148,7 @@ def check_out(
     out:str|Path, # file or folder
     layout:str='file', # 'file' or 'hub'
     keep=(), # more files that stay as they are
+    dtype:str='float32', # of the weights
 ):
     "Raise `XltError` where a result cannot be written, or would replace what it is made of"
     file,folder = _target(plan, out, layout)
@@ -156,6 +157,8 @@ def check_out(
         raise XltError(f'{out} is a {"file" if out.is_file() else "folder"}, the layout {layout!r} writes the other: give another name')
     if layout=='hub' and not plan.first.adapter:
         raise XltError(f"AdapterHub's layout is for adapters, and {plan.first.name} is {plan.first.what}")
+    if layout=='hub' and dtype!='float32':
+        raise XltError(f"AdapterHub's layout holds float32, not {dtype}: leave the dtype out, or write a file")
     base = [plan.start.source] if plan.start and plan.start.source else []
     made = [*(s.given for s in (*plan.sources, *base) if isinstance(s.given, Path)), *map(Path, keep)]
     for i in made:
@@ -167,13 +170,26 @@ def check_out(
     if not folder: _check_replaced(file, 'a merge', bool(plan.first.adapter))
 
 # %% ../../../nbs/papers/arithmetic/05_recipes.ipynb #a5e23f56
+_COPIED = ('.json','.txt','.model','.jinja','.codes','.bpe','.vocab','.spm') # endings of settings and tokenizers
+
+def _modules(home):
+    "Folders that sentence-transformers reads behind the encoder, such as its pooling"
+    path = home/'modules.json'
+    found = json_of(read_text(path), path) if path.is_file() else []
+    names = [m.get('path') for m in found if isinstance(m, dict)] if isinstance(found, list) else []
+    return [home/n for n in names if n and Path(n).name==n and (home/n).is_dir()]
+
 def _copy_settings(plan, folder, specs):
     "Settings and tokenizer of the first input, beside the weights"
-    for f in sorted(plan.lead.given.iterdir()):
-        if f.suffix not in ('.json','.txt','.model','.jinja') or f.name.endswith('.index.json'): continue
+    home = plan.lead.given
+    for f in sorted(home.iterdir()):
+        if f.suffix not in _COPIED or f.name.endswith('.index.json'): continue
         text = f.read_bytes()
         if f.name in ('config.json','adapter_config.json'): text = json.dumps(_settings(plan, json_of(read_text(f), f), specs), indent=2)
         atomic_write(folder/f.name, text)
+    for f in (f for m in _modules(home) for f in sorted(m.iterdir()) if f.suffix in (*_COPIED, '.safetensors')):
+        (folder/f.parent.name).mkdir(exist_ok=True)
+        atomic_write(folder/f.parent.name/f.name, f.read_bytes())
 
 def _settings(plan, found, specs):
     "A configuration that fits the result: its type, and the rank of LoRAs that were joined"
@@ -193,7 +209,7 @@ def write_merge(
     keep=(), # files that must not be replaced, besides inputs and base
 )->TensorSource: # what was written
     "Compute a merge into a file, part by part; raises `XltError` if `out` does not fit"
-    check_out(plan, out, layout, keep)
+    check_out(plan, out, layout, keep, dtype)
     file,folder = _target(plan, out, layout)
     if layout=='hub': return TensorSource(to_hub(plan.adapter(), folder))
     about = adapter_metadata(plan.like) if plan.first.adapter else dict(format='pt', merge=json.dumps(plan.about, sort_keys=True))

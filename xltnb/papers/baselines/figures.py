@@ -17,7 +17,7 @@ def _task_figures(task, runs, control):
     "Scores by language beside the pilot's, and the matrix where there is one"
     if task=='xquad': control,more = control_runs(runs), dict(control_name='random words')
     else: more = dict(expected=printed_points('baselines', task).get(task))
-    if task=='lo_ret': more |= dict(name='the encoder as it is', see='A dot far left of the others is a language whose sentences the encoder finds least')
+    if task=='lo_ret': more |= dict(name='the encoder as it is', see='A dot far left is a language whose sentences are hardly found')
     langs = (f'{task} by language', lambda: languages_fig(runs, control, metric=_METRICS.get(task, 'accuracy'), **more))
     return [langs, *[(f'{task}, pairs of languages', lambda: pairs_fig(runs))]*any('matrix' in r.curves for r in runs)]
 

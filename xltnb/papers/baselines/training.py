@@ -9,6 +9,7 @@ __all__ = ['span_control', 'beside_control', 'run_baseline', 'retrieve', 'run_re
 from functools import cache
 from statistics import mean
 
+from ...core import XltError
 from ...models.heads import sentence_vectors
 from .experiments import BaselineCfg, RetrieveCfg
 from ...studies.by_name import encoder_of, fine_tuned, rows_of, scored, trained_facts
@@ -74,6 +75,8 @@ def retrieve(
     prefix:str|None=None, # put before each sentence; None: 'query: ' for the packaged encoder, which was trained so, '' for another
 )->Transfer: # accuracy@1 by language
     "Find the nearest neighbour by cosine, from each language into the source"
+    if task.kind!='retrieve': raise XltError(f'{task.name} is a {task.kind} task: finetune trains it, retrieve takes translations')
+    if not task.targets: raise XltError(f'{task.name} has {task.source} alone: retrieval takes another language')
     if prefix is None: prefix = 'query: ' if hasattr(model.config, 'drawn_vocab') else ''
     vec = cache(lambda texts: sentence_vectors(model, tokenizer, texts, prefix))
     score,items = {},{}

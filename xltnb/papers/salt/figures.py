@@ -213,7 +213,8 @@ def salt_rows_df(
     "Write the methods of every row, as the first study of a preset runs them"
     s = next(iter(salt_studies(preset).values()))
     rows = {row: salt_row(s, row) for row in s.rows}
-    return pd.DataFrame({k: dict(methods=', '.join(c.methods) or 'plain training', head=c.mlm if c.methods else '') for k,c in rows.items()}).T
+    said = lambda c: dict(methods=', '.join(c.methods) or 'plain training', head=c.mlm if c.methods else '')
+    return pd.DataFrame({k: said(c) for k,c in rows.items()}).T
 
 # %% ../../../nbs/papers/salt/08_figures.ipynb #c2842a01
 def salt_presets_df(
