@@ -111,7 +111,7 @@ def _check_ending(path):
 
 def _squad(text):
     "Is a text one object with articles below `data`?"
-    with suppress(ValueError): return isinstance(d := json.loads(text), dict) and isinstance(d.get('data'), list)
+    with suppress(ValueError, RecursionError): return isinstance(d := json.loads(text), dict) and isinstance(d.get('data'), list)
     return False
 
 def _json_rows(path):
