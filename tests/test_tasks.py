@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xltnb.core import XltError
+from xltnb.tasks.formats import read_tagged
 from xltnb.tasks.metrics import answer_score, answer_words, micro_f1, random_spans, span_counts, spans
 from xltnb.tasks.own import own_task
 from xltnb.tasks.own_files import find_own, read_own
@@ -836,3 +837,9 @@ def test_sentences_without_a_translation_are_told():
     rows = lambda lang, a, b: dict(test=[dict(id=str(i), text=f'{lang} {i}') for i in range(a, b)])
     with pytest.warns(UserWarning, match='60 of 100 ids of de test .* and no other row is retrieved'):
         own_task('t', 'retrieve', dict(en=rows('one', 0, 100), de=rows('eins', 40, 140)))
+
+
+def test_a_word_with_a_space_and_an_empty_tag(tmp_path):
+    read = lambda text: ((tmp_path/'a.conll').write_text(text, encoding='utf-8'), read_tagged(tmp_path/'a.conll'))[1]
+    assert [r['tags'] for r in read('John\tB-PER\nNew York\t\nsleeps\tO\n')] == [['B-PER', None, 'O']]
+    assert [r['tokens'] for r in read('John B-PER\t\nruns O\n')] == [['John', 'runs']] # a stray tab in a file of spaces

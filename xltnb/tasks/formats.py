@@ -94,10 +94,10 @@ def read_pairs(
     return [dict(label=None) | dict(zip(cols, r)) for r in zip(*cols.values())]
 
 # %% ../../nbs/tasks/06_formats.ipynb #a3754bb0
-def _word_tag(line):
+def _word_tag(line, tabs):
     "Word and tag of a line, which has a tab, or spaces, between its columns; None for a line that ends a sentence"
-    line = line.rstrip(' \t')
-    between = '\t' if '\t' in line else ' '
+    bare = line.rstrip(' \t')
+    between,line = '\t' if '\t' in (line if tabs else bare) else ' ', bare # an empty tag leaves a tab at the end
     if not line or line.split(between)[0]=='-DOCSTART-': return None
     word,sep,rest = line.partition(between)
     return word, rest.rpartition(between)[2] if sep else None
@@ -116,7 +116,9 @@ def read_tagged(
 )->list: # dicts with tokens and tags (None where a line has no tag), and with the language before the words, if one is
     "Read tagged sentences"
     rows,notes = [([],[])], Counter() if notes is None else notes
-    lines = list(map(_word_tag, _without_comments(read_lines(path), notes)))
+    lines = _without_comments(read_lines(path), notes)
+    tabs = any('\t' in l.rstrip(' \t') for l in lines)
+    lines = [_word_tag(l, tabs) for l in lines]
     first = word_prefix([l[0] for l in lines if l and l[0]])
     for line in lines:
         if line is None: rows.append(([],[]))
