@@ -250,7 +250,7 @@ def judged(tmp_path):
     (lambda r: r.provenance.update(data=r.arm), 0, 'not measured', '3 of 3 seeds left out'),
     (lambda r: r.provenance.update(trained={'encoder': r.arm}), 0, 'not measured', '3 of 3 seeds left out, their arms saw different data, trained weights'),
     (lambda r: r.provenance.update(trained={'encoder': f'weights {r.seed}'}), 3, 'held', ''),
-    (lambda r: r.provenance.update(trained={f'first phase of {r.arm}': r.arm}), 3, 'held', ''),
+    (lambda r: r.provenance.update(trained={f'first phase of {r.arm}': r.arm}), 3, 'held', '3 seeds share 1 trained encoder'),
     (lambda r: r.provenance.update(arithmetic='torch.bfloat16' if r.arm == 'y' else 'bfloat16'), 3, 'held', ''),
     (lambda r: r.provenance.update(arithmetic='float32' if r.arm == 'y' else 'bfloat16') if r.seed else None, 1, 'not settled', '2 of 3 seeds left out'),
 ], ids=['all', 'rule-after', 'rule-before-the-last-arm', 'rule-after-a-seed', 'other-rule-of-an-arm', 'no-rules', 'no-data', 'some-items', 'items-of-an-arm', 'no-items', 'data-of-a-seed', 'data',

@@ -278,17 +278,25 @@ def _written(cls):
 # %% ../nbs/00_core.ipynb #4136ce5f
 _PLAIN = frozenset((str, bool, int, type(None)))
 
+def _ordered(xs):
+    "Sort values, those of several types by their names first"
+    try: return sorted(xs)
+    except TypeError: return sorted(xs, key=lambda x: (type(x).__name__, str(x)))
+
 def plain(
     obj, # dataclasses, tuples, sets, paths, numpy scalars and arrays are welcome
     nan:bool=False, # keep NaN and infinities, which JSON lacks? None stands for them otherwise
 ): # the same in dicts, lists, strings and numbers
     "Write `obj` as plain JSON data"
     if type(obj) in _PLAIN: return obj
-    if isinstance(obj, dict): return {str(k): v if type(v) in _PLAIN else plain(v, nan) for k,v in obj.items()} # most are
+    if isinstance(obj, dict):
+        found = {str(k): v if type(v) in _PLAIN else plain(v, nan) for k,v in obj.items()} # most are
+        if len(found)<len(obj): raise XltError(f'two keys of {[*obj]!r:.80} are one as text, and JSON has no other keys: rename one')
+        return found
     if isinstance(obj, (list, tuple)): return [v if type(v) in _PLAIN else plain(v, nan) for v in obj]
     if isinstance(obj, float): return obj if nan or math.isfinite(obj) else None
     if is_dataclass(obj) and not isinstance(obj, type): return to_dict(obj, nan)
-    if isinstance(obj, (set, frozenset)): return sorted(plain(v, nan) for v in obj)
+    if isinstance(obj, (set, frozenset)): return _ordered([plain(v, nan) for v in obj])
     if isinstance(obj, Path): return str(obj)
     if isinstance(obj, (str, int)): return obj
     if hasattr(obj, 'tolist'): return plain(obj.tolist(), nan)

@@ -41,7 +41,7 @@ class InventedCfg(Config):
     adjectives:int = within(30, 2) # modifiers of nouns
     adverbs:int = within(15, 2) # modifiers of verbs
     groups:tuple[float,...] = within((.3,.25,.2,.15,.1), 0) # chances that a meaning has 1, 2, ... synonymous words
-    focus:float = within(2., 0) # how strongly words choose their company; 0 for not at all
+    focus:float = within(2., 0, 50) # how strongly words choose their company; 0 for not at all
     with_object:float = within(.7, 0, 1) # fraction of sentences with an object
     modified:float = within(.35, 0, 1) # chance of each adjective, adverb and day
     negated:float = within(.2, 0, 1) # fraction of negated sentences

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, BertForMaskedLM, PreTrainedTokenizerFast
 
 from ..core import XltError, check_number, seeded, stable_hash
-from ..files import check_sha256, json_of, read_text, sha256_of
+from ..files import check_sha256, json_of, read_text, sha256_of, sha256_once
 from .q4 import dequantise, encoder_file, has_pieces, is_q4, read_q4
 from .subwords import MODELS_DIR, tokenizer_of
 from .pruning import PrunedTokenizer, benchmark_ids, prune_tokenizer, prune_vocab, wanted_ids
@@ -28,8 +28,7 @@ from .folders import cached_model, check_reads, hf_folder, hf_model, hf_tokenize
 # %% ../../nbs/models/05_encoders.ipynb #48e966c2
 def _stamp(path):
     "What changes when a file does"
-    st = Path(path).stat()
-    return [Path(path).name, st.st_size, st.st_mtime_ns]
+    return [Path(path).name, sha256_once(path)[:16]]
 
 def _bits(): return sha256_of(MODELS_DIR/'pieces.bits')[:16]
 _LAYOUT = 1 # changes when what is cached changes

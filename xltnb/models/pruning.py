@@ -191,7 +191,7 @@ def prune_tokenizer(
     "Make the same pipeline over fewer subwords; raises `XltError` if a special token is not among them"
     roles = {k: str(v) for k,v in tokenizer.special_tokens_map.items() if isinstance(v,str)}
     kept = dict(model_max_length=tokenizer.model_max_length, model_input_names=tokenizer.model_input_names)
-    small = PrunedTokenizer(tokenizer_object=Tokenizer.from_str(json.dumps(_pruned_state(tokenizer, keep))), **kept, **roles)
+    small = PrunedTokenizer(tokenizer_object=Tokenizer.from_str(json.dumps(_pruned_state(tokenizer, [*keep]))), **kept, **roles)
     small.whole = whole
     return small
 
@@ -242,6 +242,6 @@ def prune_vocab(
     keep_ids:Iterable[int], # ids to keep, special tokens among them
 )->tuple: # the smaller model and tokenizer; the given ones stay as they are
     "Leave out all subwords but `keep_ids`; raises `XltError` if a special token is not among them"
-    keep = np.unique(np.asarray(keep_ids))
+    keep = np.unique([*keep_ids])
     small = prune_tokenizer(tokenizer, keep.tolist(), lambda: tokenizer)
     return _prune_model(model, keep), small

@@ -210,9 +210,10 @@ def replay(
     n:int=8, # squares along one side
 )->ReplayedGames:
     "Play recorded `games` again; raises `XltError` naming game and move at the first illegal one"
-    g,games = geometry(n), np.ascontiguousarray(games, np.uint8)
-    if ((games>=g.squares) & (games!=NONE)).any():
+    g,games = geometry(n), np.asarray(games)
+    if ((games<0) | (games>=g.squares) & (games!=NONE)).any():
         raise XltError(f'a square above {g.squares-1} in a game on a {n}×{n} board; were these games played on another size?')
+    games = np.ascontiguousarray(games, np.uint8)
     black,white,legal,legal_opp = (np.zeros(games.shape,np.uint64) for _ in range(4))
     turn,length = np.zeros(games.shape,bool), np.zeros(len(games),np.int64)
     bad = _replay(games, black, white, turn, legal, legal_opp, length, *map(np.uint64, g.start), *_masks(g))

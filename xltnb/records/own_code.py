@@ -8,7 +8,8 @@ __all__ = ['without_address', 'own_code']
 # %% ../../nbs/records/08_own_code.ipynb #7f78aa34
 import dis
 import re
-from functools import partial
+from functools import cached_property, partial
+from hashlib import sha256
 from types import CodeType, FunctionType, MethodType
 
 from ..core import stable_hash
@@ -42,6 +43,14 @@ def _function(f, home, seen):
 
 _ASIDE = '__doc__','__module__','__dict__','__weakref__','__qualname__','__firstlineno__','__static_attributes__','__annotations__'
 
+def _numbers(x):
+    "Hash of the numbers of an array, a tensor or a module; '' for anything else"
+    if isinstance(x, type): return ''
+    if callable(state := getattr(x, 'state_dict', None)): return stable_hash({k: _numbers(v) or without_address(v) for k,v in state().items()})
+    if hasattr(x, 'detach'): x = x.detach().cpu() if x.dtype.is_complex else x.detach().cpu().double()
+    x = x.numpy() if hasattr(x, 'numpy') else x
+    return sha256(f'{x.shape}'.encode()+x.tobytes()).hexdigest()[:16] if hasattr(x, 'tobytes') and hasattr(x, 'dtype') else ''
+
 def _made_of(x, home, seen=()):
     "What a value comes down to, other than by its name; modules in `home` are a user's"
     if _is_plain(x): return without_address(x)
@@ -49,14 +58,16 @@ def _made_of(x, home, seen=()):
     part = lambda y: _made_of(y, home, (*seen, id(x)))
     if isinstance(x, CodeType): return [x.co_code.hex(), [*x.co_names], [*map(part, x.co_consts)]]
     if isinstance(x, FunctionType): return _function(x, home, (*seen, id(x)))
+    if numbers := _numbers(x): return [type(x).__qualname__, numbers]
     if isinstance(x, (MethodType,staticmethod,classmethod)): return part(x.__func__)
+    if isinstance(x, cached_property) or hasattr(x, '__wrapped__'): return part(getattr(x, 'func', None) or x.__wrapped__)
     if isinstance(x, property): return [part(f) for f in (x.fget, x.fset)]
     if isinstance(x, partial): return [part(x.func), part(x.args), part(x.keywords)]
     if isinstance(x, (list,tuple)): return [*map(part, x)]
     if isinstance(x, (set,frozenset)): return sorted(map(str, map(part, x)))
     if isinstance(x, dict): return {str(k): part(v) for k,v in x.items()}
-    if not isinstance(x, type) or x.__module__ not in home: return (x if isinstance(x, type) else type(x)).__qualname__
-    return {k: part(v) for k,v in vars(x).items() if k not in _ASIDE}
+    if not isinstance(x, type): return [part(type(x)), part(vars(x)) if type(x).__module__ in home and hasattr(x, '__dict__') else '']
+    return {k: part(v) for k,v in vars(x).items() if k not in _ASIDE} if x.__module__ in home else x.__qualname__
 
 # %% ../../nbs/records/08_own_code.ipynb #b8978bbd
 def own_code(
@@ -68,5 +79,6 @@ def own_code(
     home,given = {k.__module__ for k in kinds}|{'__main__'}, vars(thing)
     later = [f.__code__ for k in kinds for n,f in vars(k).items() if isinstance(f, FunctionType) and n not in ('__init__','__post_init__')]
     noted = set().union(*(_names(c, 'STORE_ATTR') for c in later)) # in training: no settings
-    kept = {n: v for n,v in given.items() if callable(v) or n[:1]=='_' and n not in noted and _is_plain(v)}
+    own = lambda n, v: n not in noted and (n[:1]=='_')==_is_plain(v) # a public plain setting stands in its name
+    kept = {n: v for n,v in given.items() if callable(v) or own(n, v)}
     return stable_hash([_made_of([*kinds], home), _made_of(kept, home)])

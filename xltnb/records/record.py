@@ -48,11 +48,14 @@ class RunKey:
         return stable_hash(vars(self))
 
 # %% ../../nbs/records/03_record.ipynb #f4aa6229
+_MOST = 2**22 # items of a record: 700 times as many as ours have
+
 def pack_items(
     xs, # one number per item; NaN where an item has none
 )->dict: # plain data: offset, scale, count and the packed numbers
     "Pack `xs` into 16 bits each, compressed"
     x = np.asarray(xs, float).ravel()
+    if len(x)>_MOST: raise XltError(f'{len(x):,} items in one metric, a record holds {_MOST:,}: keep the mean of groups of them')
     ok = np.isfinite(x)
     low, high = (float(x[ok].min()), float(x[ok].max())) if ok.any() else (0., 0.)
     whole = high-low<65535 and bool((x[ok]==np.round(x[ok])).all())
@@ -61,8 +64,6 @@ def pack_items(
     return dict(n=len(x), low=low, scale=scale, u16=base64.b64encode(zlib.compress(u.tobytes(), 9)).decode())
 
 # %% ../../nbs/records/03_record.ipynb #6a6576fc
-_MOST = 2**22 # items of a record: 700 times as many as ours have
-
 def _raw(d):
     "The bytes of packed items, after a look at what they claim to be; no more are unpacked than `n` says"
     n = check_number(d['n'], 'the number of items', 0, _MOST, whole=True)

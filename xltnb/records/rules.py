@@ -10,7 +10,7 @@ import ast
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, reduce
 from math import inf, isfinite, nan
 
 from fastcore.basics import patch
@@ -24,7 +24,7 @@ def _numpy():
     import numpy as np
     return np
 
-_FUNCS = {'min':lambda *xs: _numpy().minimum.reduce(xs), 'max':lambda *xs: _numpy().maximum.reduce(xs),
+_FUNCS = {'min':lambda *xs: reduce(_numpy().minimum, xs), 'max':lambda *xs: reduce(_numpy().maximum, xs),
     'abs':abs, 'mean':lambda *xs: sum(xs)/len(xs)}
 def _ratio(a, b):
     "a/b, NaN where b is 0"
@@ -92,7 +92,7 @@ class Check:
         for p in self.presets:
             with about('presets'): check_name(p, PRESETS, 'preset')
         with about('rule'): check_name(self.rule, RULES, 'rule')
-        with about('margin'): check_number(self.margin, 'margin')
+        with about('margin'): check_number(self.margin, 'margin', 0 if self.rule=='within' else -inf)
         with about('effect'):
             if lost := sorted({arm for arm,_ in names_in(self.effect.replace('{}', 'x'))}-set(self.arms)):
                 raise XltError(f'{", ".join(lost)} in the effect is not among the arms {", ".join(self.arms)}: name it there')

@@ -36,6 +36,10 @@ class Needs:
     gpus:int = 0 # where the jobs run on GPUs: 0 stands for one
     memory_gb:float = 0. # 0: not asked for
 
+    def __post_init__(self):
+        for k,least in dict(cpus=1, gpus=0).items(): check_number(getattr(self, k), k, least, whole=True)
+        check_number(self.memory_gb, 'memory_gb', 0)
+
     def __str__(self):
         parts = [f'{n} {what}{"s"*(n>1)}' for n,what in ((self.cpus,'core'), (self.gpus,'GPU')) if n]
         return ', '.join(parts+[f'{self.memory_gb:g} GB of memory']*bool(self.memory_gb))
@@ -210,6 +214,13 @@ def preset_jobs(
     return deco
 
 # %% ../../nbs/runs/00_experiments.ipynb #ad591c0d
+def _odd_number(config):
+    "Name and value of the first setting that is NaN or infinite"
+    pairs = config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, (list,tuple)) else ()
+    for k,v in pairs:
+        if isinstance(v, float) and not -inf<v<inf: return k, v
+        if odd := _odd_number(v): return odd
+
 def make_job(
     arm:str, # row of the comparison
     name:str, # a registered experiment
@@ -223,6 +234,7 @@ def make_job(
     exp = EXPERIMENTS[check_name(name, EXPERIMENTS, 'experiment')]
     known = from_dict(exp.cfg, cfg) if isinstance(cfg, dict) and exp.cfg is not dict else cfg
     config = cfg if isinstance(cfg, dict) else to_dict(cfg)
+    if odd := _odd_number(config): raise XltError(f'{name} has {odd[1]} as {odd[0]}, which no record can hold: write None, or a number')
     given = (inputs or {}) | {k: v for k,v in exp.inputs(known).items() if v}
     return Job(name.split('.')[0], arm, name, exp.version, config, seed, cost_s, given, exp.fixed(known), labels, exp.waits(known),
                exp.needs(known), exp.turns(known))

@@ -93,7 +93,8 @@ def planned(
     "Correct the planned comparisons for their number; raises `XltError` for more than six"
     if len(rows)>6: raise XltError(f'{len(rows)} planned comparisons: name at most six, the rest is descriptive')
     t = table[(table.metric=='targets') & table.row.isin(rows)].reset_index(drop=True)
-    return t.assign(p_holm=holm(t.p.fillna(1).tolist()) if len(t) else [])
+    open_ = [1.]*(len(set(rows))-len(set(t.row))) # planned, and not there yet
+    return t.assign(p_holm=holm(t.p.fillna(1).tolist()+open_)[:len(t)] if len(t) else [])
 
 # %% ../../nbs/studies/02_gains.ipynb #21e39137
 def to_read(

@@ -36,7 +36,9 @@ class Call:
     args:tuple[tuple,...] = () # (keyword, value), in order
 
     def __str__(self):
-        text = lambda v: json.dumps(v) if isinstance(v, str) else repr(v).replace('inf', '1e999') if isinstance(v, float) else repr(v)
+        def text(v):
+            if isinstance(v, str): return json.dumps(v, ensure_ascii=False)
+            return repr(v).replace('inf', '1e999') if isinstance(v, float) else repr(v)
         return f"{self.name}({', '.join(f'{k}={text(v)}' for k,v in self.args)})"
 
     def filled(self,

@@ -10,6 +10,7 @@ __all__ = ['SPEEDS', 'alternate', 'sync', 'best_device', 'rate', 'stock_trainer'
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from statistics import median
@@ -211,7 +212,8 @@ def latest_speeds(
     store:str|Path='results', # folder of run records
 )->dict[str,Record]: # by name, device and, where it is told, arithmetic
     "Find the latest record of each figure on each device and in each arithmetic"
-    found = sorted((r for n in names for r in open_store(store).records(f'speed.{n}')), key=lambda r: r.provenance['started'])
+    when = lambda r: datetime.fromisoformat(r.provenance['started'])
+    found = sorted((r for n in names for r in open_store(store).records(f'speed.{n}')), key=when)
     return {', '.join(filter(None, (r.arm, r.metrics['device'], r.metrics.get('dtype')))): r for r in found}
 
 def measured(

@@ -17,7 +17,7 @@ from torch import nn
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from ..core import XltError
+from ..core import XltError, seed_for
 from ..models.heads import attention
 from ..tasks.task import Task
 from .features import make_features
@@ -47,13 +47,15 @@ def prepared(
     seed:int, # of the run
 )->Dataset: # features
     "Take the source's training split through the methods' offline steps: text steps on rows, then token steps on features"
-    ctx = Prepare(task, tokenizer, seed, max_len)
+    places = [sum(type(a) is type(m) for a in methods[:k]) for k,m in enumerate(methods)]
+    seeds = [seed_for(seed, 'again', k) if k else seed for k in places] # a second method of a class draws for itself
+    ctxs = [Prepare(task, tokenizer, s, max_len) for s in seeds]
     data = task.rows(task.source, 'train')
-    for m in methods: data = _rows_of(m, data, ctx) if m.stage=='text' else data
+    for m,ctx in zip(methods, ctxs): data = _rows_of(m, data, ctx) if m.stage=='text' else data
     feats = make_features(data, task.kind, tokenizer, max_len)
     made = dict.fromkeys(c for m in methods for c in m.columns if c in data.column_names) # columns that a text step added come along
     for c in made: feats = feats.add_column(c, data[c])
-    for m in methods: feats = _rows_of(m, feats, ctx) if m.stage=='tokens' else feats
+    for m,ctx in zip(methods, ctxs): feats = _rows_of(m, feats, ctx) if m.stage=='tokens' else feats
     return feats
 
 # %% ../../nbs/training/02_method_trainer.ipynb #6fc17c34

@@ -107,7 +107,7 @@ def judge(
 )->Judged:
     "Judge one check on paired runs; `not settled` where all seeds agree and no items say how sure that is"
     if not runs: return Judged(UNMEASURED, note='not run')
-    try: xs = [evaluate(check.effect, lambda a,m,r=r: r[a].metrics[m]) for r in runs]
+    try: xs = [round(evaluate(check.effect, lambda a,m,r=r: r[a].metrics[m]), 12) for r in runs] # what rounding adds is no spread
     except KeyError as e: return Judged(UNMEASURED, note=_no_metric(e.args[0], runs))
     if not all(map(math.isfinite, xs)): return Judged(OPEN, n=len(xs), seeds=tuple(xs), note='a run has no number for this effect')
     pulls,note = item_pulls(check.effect, runs) if fixed or len(runs)>1 else ({}, '')

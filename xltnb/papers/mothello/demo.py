@@ -249,12 +249,13 @@ def control_scores(
     demo:Demo, # a shipped model
     games:int=200, # to score on
     draws:int=12, # of each control
-)->dict[str,dict[str,float]]: # layer -> 'best symmetry', and the mean control 'within orbits' and 'within rings'
+)->dict[str,dict[str,float]]: # layer -> 'best symmetry', the mean control 'within orbits' and 'within rings', 'sd of a draw' of the first
     "Score A's probe of every layer on B under the best symmetry, and under the best of as many random relabellings"
     gs,res = game_set(games, demo.n, seed_for('test games',demo.n)), {}
     for layer in range(demo.layers+1):
         boards = _boards_by_A(demo, demo.lex, 1, gs, layer)
         best = lambda relabellings: float(board_accuracy(boards, gs, relabellings).mean(-1).max())
-        control = lambda groups: float(np.mean([best(control_relabellings(demo.n, d, groups)) for d in range(draws)]))
-        res[f'layer {layer}'] = {'best symmetry': best(None), 'within orbits': control(None), 'within rings': control(_rings(demo.n))}
+        orbits,rings = ([best(control_relabellings(demo.n, d, groups)) for d in range(draws)] for groups in (None, _rings(demo.n)))
+        means = {'within orbits': float(np.mean(orbits)), 'within rings': float(np.mean(rings))}
+        res[f'layer {layer}'] = {'best symmetry': best(None)} | means | {'sd of a draw': float(np.std(orbits, ddof=1))}
     return res
