@@ -46,7 +46,8 @@ _ASIDE = '__doc__','__module__','__dict__','__weakref__','__qualname__','__first
 def _numbers(x):
     "Hash of the numbers of an array, a tensor or a module; '' for anything else"
     if isinstance(x, type): return ''
-    if callable(state := getattr(x, 'state_dict', None)): return stable_hash({k: _numbers(v) or without_address(v) for k,v in state().items()})
+    one = lambda v: _numbers(v) or without_address(v)
+    if callable(state := getattr(x, 'state_dict', None)): return stable_hash({k: one(v) for k,v in state().items()})
     if hasattr(x, 'detach'): x = x.detach().cpu() if x.dtype.is_complex else x.detach().cpu().double()
     x = x.numpy() if hasattr(x, 'numpy') else x
     return sha256(f'{x.shape}'.encode()+x.tobytes()).hexdigest()[:16] if hasattr(x, 'tobytes') and hasattr(x, 'dtype') else ''
