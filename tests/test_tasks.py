@@ -44,18 +44,6 @@ def test_span_f1_equals_conlleval(case):
     assert ours['f1'] == pytest.approx(all_['evals']['f1']) and ours['recall'] == pytest.approx(all_['evals']['rec'])
 
 
-@given(tagged())
-@quick
-def test_span_f1_equals_seqeval(case):
-    metrics = pytest.importorskip('seqeval.metrics', reason='seqeval is not installed: its last release no longer builds with pip')
-    from seqeval.metrics.sequence_labeling import get_entities
-    gold, pred = case
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        if any(gold): assert micro_f1(span_counts(pred, gold))['f1'] == pytest.approx(metrics.f1_score(gold, pred))
-        for s in gold: assert sorted((k, a, b-1) for k, a, b in spans(s)) == sorted(get_entities(s))
-
-
 def test_span_f1_on_known_cases():
     assert spans(['I-A', 'I-A', 'O', 'I-B', 'I-A', 'B-A', 'B-A']) == [('A', 0, 2), ('B', 3, 4), ('A', 4, 5), ('A', 5, 6), ('A', 6, 7)]
     assert micro_f1(span_counts([[]], [[]])) == dict(f1=0., precision=0., recall=0.)

@@ -55,6 +55,12 @@ def test_a_softer_verdict_has_a_reason(rows):
             assert f"{c['alone']} alone, but not as one of {len(row['checks'])} checks" in row['note']
 
 
+def test_some_shipped_verdict_is_softer():
+    "Else the test above has nothing to look at"
+    rows = [r for p in ('robust', 'baselines') for r in claims(p, 'laptop').rows]
+    assert any(c['alone'] and 'the precondition' not in c['note'] for r in rows for c in r['checks'])
+
+
 def test_what_is_unclear_says_what_would_decide(rows):
     says = lambda r: any(s in r['note'] for s in ('would settle it', 'more seeds alone cannot settle it', 'the precondition'))
     unsure = lambda r: r['verdict'] == 'not settled' and r['n'] > 2
@@ -401,7 +407,7 @@ def test_a_judged_interval_covers(turn):
             runs.append(dict(a=record('a', s, a), b=record('b', s, b)))
         j = judge.judge(check, runs)
         missed += not j.low <= 0 <= j.high
-    assert missed <= 20  # 10 of 200 are expected
+    assert 1 <= missed <= 20  # 10 of 200 are expected
 
 
 @pytest.mark.parametrize('rules,day,late', [('today', '2026-11-20', False), ('before', '2026-11-25', False), ('before', '2026-11-24', True)])
