@@ -8,6 +8,7 @@ import torch
 from datasets import Dataset
 from test_metapretrain import TINY
 from test_methods import IDS, TABLE, batch, model, ready
+from test_mlm import make
 
 from xltnb.models.adapters import BottleneckCfg, NiceCoupling
 from xltnb.othello import legality as legal_page
@@ -24,6 +25,7 @@ from xltnb.papers.metapretrain.arms import arm_cfg
 from xltnb.papers.metapretrain.phases import Pretraining
 from xltnb.papers.robust import views
 from xltnb.papers.robust.methods import ADV, RSRP, FreeADV, project, scale
+from xltnb.papers.salt import gate
 from xltnb.papers.salt.mixup import EmbedMixup
 from xltnb.papers.salt.proposals import Proposals
 from xltnb.papers.salt.switching import SelfProposals, SelfSwitch, drawn_proposals, switched_words
@@ -275,3 +277,41 @@ def test_shares_of_a_words_proposals_sum_to_one(monkeypatch):
     monkeypatch.setattr(SelfProposals, 'proposed', lambda self, data, ctx: (p, None, [[(0, 1)]]))
     got = m.prepare(Dataset.from_dict(dict(input_ids=[[1, 5, 9, 2]])), None)
     assert got['soft_probs'][0] == pytest.approx([.75, .25]) and got['soft_at'][0] == [2, 2]
+
+
+def test_each_word_may_have_a_weight_of_its_own():
+    step = batch()
+    shapes = [EmbedMixup(token=token)._drawn(step).shape for token in (True, False)]
+    assert shapes == [(*step.ids.shape, 1), (len(step.ids), 1, 1)]
+
+
+def test_the_gate_asks_for_both(monkeypatch):
+    monkeypatch.setattr(gate, 'masked_accuracy', lambda *a: dict(en=dict(accuracy=.5)))
+    def passed(copied, top1):
+        monkeypatch.setattr(gate, '_copy_share', lambda *a: dict(en=dict(copied=copied)))
+        monkeypatch.setattr(gate, '_name_share', lambda *a: dict(de=dict(top1=top1, topk=.5, random=.1)))
+        return gate.gate(None, None, None)['passed']
+    assert [passed(*x) for x in ((.9, .9), (.9, .1), (.1, .9))] == [True, False, False]
+
+
+def test_masked_words_are_read_in_order_at_a_rate_that_falls(tmp_path):
+    run, read, rates = make(tmp_path), [], []
+    update = run.update
+    def watched(b):
+        read.append(b.ids)
+        found = update(b)
+        rates.append(run.opt.param_groups[0]['lr'])
+        return found
+    run.update = watched
+    run.train(log=lambda s: None)
+    wanted = [b.ids for number in range(run.at.chunk+1) for b in run.chunk(number)][:len(read)]
+    assert len(run.chunk(0)) < len(read) and all(torch.equal(a, b) for a, b in zip(read, wanted, strict=True))
+    assert rates[-1] < max(rates) and rates[0] < max(rates)
+
+
+def test_a_start_is_drawn_from_the_whole_ball():
+    "Half of the volume lies below the radius .5^(1/D)"
+    step = embedded(batch())
+    D = step.emb.shape[-1]
+    many = torch.cat([ADV(1., start='random')._begin(replace(step, axes=(0, n)), torch.tensor(1.)).norm(dim=-1).flatten() for n in range(400)])
+    assert many.max() <= 1+1e-5 and many.median().item() == pytest.approx(.5**(1/D), abs=.01)
