@@ -98,7 +98,8 @@ def _items_variance(p_S_I):
     if I<2: return 0.
     mean_pull = p_S_I.mean(0)
     apart = ((p_S_I-mean_pull)**2).sum()/((S-1)*(I-1)*S*I) if S>1 else 0.
-    return max(0., float(mean_pull.var(ddof=1)/I-apart))
+    few = (stdtrit(I-1, .975)/ndtri(.975))**2 if I<30 else 1. # the normal quantile, which joins items to seeds, is too short for so few
+    return few*max(0., float(mean_pull.var(ddof=1)/I-apart))
 
 def items_se(
     pulls, # one array [S,I] a set of items: how far each item pulls the effect of each seed from its mean
