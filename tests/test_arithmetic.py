@@ -178,7 +178,7 @@ def test_the_live_figure_follows():
         assert ex.live.layout.title.text.startswith(fig.layout.title.text)
         for a, b in zip(ex.live.data, fig.data):
             assert np.array_equal(a.x, b.x)
-            if a.y is not None and b.y is not None: assert np.allclose(a.y, b.y)
+            if a.y is not None and b.y is not None: assert np.allclose(np.array(a.y, float), np.array(b.y, float), equal_nan=True)
 
 
 def test_the_mixture_is_a_mixture():
