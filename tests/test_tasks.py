@@ -807,7 +807,7 @@ def test_a_blank_label_is_not_a_missing_column():
 
 @pytest.mark.parametrize('name', ['test-fr.csv.gz', 'test-fr.tsv', 'test_fr.csv', 'fr/test.csv'])
 def test_a_language_that_does_not_fit_the_pattern_is_told(tmp_path, name):
-    for n in ('train-en.csv', 'test-de.csv', 'notes.csv', name):
+    for n in ('train-en.csv', 'test-de.csv', 'notes.csv', '.ipynb_checkpoints/train-en-checkpoint.csv', name):
         (tmp_path/n).parent.mkdir(exist_ok=True)
         (tmp_path/n).write_text('text,label\na,b\n', encoding='utf-8')
     with pytest.warns(UserWarning, match=f'{name} is left out: .*the pattern is') as told: find_own(tmp_path)

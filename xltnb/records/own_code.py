@@ -50,7 +50,8 @@ def _numbers(x):
     if callable(state := getattr(x, 'state_dict', None)): return stable_hash({k: one(v) for k,v in state().items()})
     if hasattr(x, 'detach'): x = x.detach().cpu() if x.dtype.is_complex else x.detach().cpu().double()
     x = x.numpy() if hasattr(x, 'numpy') else x
-    return sha256(f'{x.shape}'.encode()+x.tobytes()).hexdigest()[:16] if hasattr(x, 'tobytes') and hasattr(x, 'dtype') else ''
+    if not (hasattr(x, 'tobytes') and hasattr(x, 'dtype')) or x.dtype.hasobject: return '' # whose bytes are places in memory
+    return sha256(f'{x.shape}'.encode()+x.tobytes()).hexdigest()[:16]
 
 def _made_of(x, home, seen=()):
     "What a value comes down to, other than by its name; modules in `home` are a user's"

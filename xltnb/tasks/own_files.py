@@ -162,7 +162,8 @@ def _other_split(file, pattern):
     return m and m['split'] in ('devel','eval','testing','training')
 
 def _meant(file, pattern):
-    "May a file that does not fit belong to the task: a table with the word of a split in its path?"
+    "May a file that does not fit belong to the task: a table with the word of a split in its path, and not in a hidden folder?"
+    if any(p.startswith('.') for p in file.split('/')): return False # a copy that an editor keeps
     words = re.split('[^a-z]+', file.lower())
     return _other_split(file, pattern) or ending_of(Path(file)) in _TABLES and any(w in PARTS for w in words)
 
